@@ -1,0 +1,102 @@
+# Needs GNU make 4, a POSIX sh and Python 3.11 to 3.13. `make` alone lists the targets.
+.DELETE_ON_ERROR:
+.NOTPARALLEL:
+.ONESHELL:
+.SHELLFLAGS = -ec
+.PHONY: help venv test-venv test faults soak lint train lock
+export PIP_DISABLE_PIP_VERSION_CHECK = 1
+
+ARGS =
+PYTHON ?=
+RUN = first
+TESTS = tests
+
+# The version that the interpreter $(1) reports, as 3.12. Shims that are found may still not run.
+print_version = import sys; print("%d.%d" % sys.version_info[:2])
+version = $$($(1) -c '$(print_version)' 2>/dev/null || echo does not run)
+
+# One installation at a time: a second make waits here for the first.
+wait = exec 9<Makefile; flock 9 2>/dev/null || true
+
+# Installs requirements/$(1).txt unless the stamp of that very lock is there. .venv-unfinished
+# outlives an installation that was cut short: pip would take a half-copied package for whole.
+define install
+	stamp=.venv/.installed-$(1)-$$(sha256sum <requirements/$(1).txt | cut -c1-12)
+	if [ ! -e $$stamp ]; then
+		touch .venv-unfinished
+		.venv/bin/python -m pip install --require-hashes -r requirements/$(1).txt
+		rm -f .venv/.installed-$(1)-*
+		touch $$stamp
+		rm .venv-unfinished
+	fi
+endef
+
+help:
+	@echo 'Targets:'
+	awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' Makefile
+	echo
+	echo 'Variables:'
+	echo '  PYTHON=...   the interpreter for a new .venv (else python3, or python3.13 to python3.11)'
+	echo '  TESTS=...    the test files or folders to run (else tests)'
+	echo '  RUN=...      the name of the run to train (else first); a run that is there is resumed'
+	echo '  ARGS=...     more flags for the training command'
+
+venv: ## make .venv and install the locked packages, for the GPU if there is one
+	@$(wait)
+	lock=cpu
+	if gpus=$$(nvidia-smi -L 2>/dev/null) && echo "$$gpus" | grep -q '^GPU'; then lock=gpu; fi
+	# The GPU build works without a GPU too: a login node keeps what a GPU node installed.
+	if ls .venv/.installed-gpu-* >/dev/null 2>&1; then lock=gpu; fi
+	make_anew=
+	case $(call version,.venv/bin/python) in 3.11|3.12|3.13) ;; *) make_anew=yes ;; esac
+	.venv/bin/python -c 'import pip' 2>/dev/null || make_anew=yes
+	if [ -e .venv-unfinished ]; then make_anew=yes; fi
+	if [ $$lock = gpu ] && ls .venv/.installed-cpu-* >/dev/null 2>&1; then make_anew=yes; fi
+	if [ -n "$$make_anew" ]; then
+		tried=
+		for python in $(or $(PYTHON),python3 python3.13 python3.12 python3.11); do
+			found=$(call version,$$python)
+			case $$found in 3.11|3.12|3.13)
+				if $$python -c 'import ensurepip, venv' 2>/dev/null; then break; fi
+				found="$$found without ensurepip, on Debian and Ubuntu: apt install python$$found-venv"
+			esac
+			tried="$$tried, $$python ($$found)"
+			python=
+		done
+		if [ -z "$$python" ]; then
+			echo "make venv: no usable Python 3.11 to 3.13, name one with PYTHON=; tried$${tried#,}" >&2
+			exit 1
+		fi
+		echo "making .venv with $$python ($$found)"
+		touch .venv-unfinished
+		$$python -m venv --clear .venv
+	fi
+	$(call install,$$lock)
+
+test-venv: venv
+	@$(wait)
+	$(call install,test)
+
+test: test-venv ## run the tests (under 10 minutes)
+	@.venv/bin/python -m pytest -q $(TESTS)
+
+faults: test-venv ## run the injected faults with their full counts (under 60 minutes)
+	@.venv/bin/python -m pytest -q -m faults $(TESTS)
+
+soak: test-venv ## run the long train, eval and save loops
+	@.venv/bin/python -m pytest -q -m soak $(TESTS)
+
+lint: test-venv ## check style and formatting
+	@.venv/bin/python -m ruff check
+	.venv/bin/python -m ruff format --check
+
+train: venv ## train ResNetV2-50 on the built-in images, then judge it on ten crops
+	.venv/bin/python main.py --mode=train --model=resnetv2_50 --mixed_precision \
+		--run_name=$(RUN) $(ARGS)
+	.venv/bin/python main.py --mode=eval --ckpt=checkpoints/$(RUN)
+
+lock: ## resolve requirements/*.in again into the hashed locks (needs uv)
+	@for lock in cpu gpu test; do
+		uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+			requirements/$$lock.in -o requirements/$$lock.txt
+	done

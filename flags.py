@@ -1,0 +1,164 @@
+"""Every command-line flag, made from the fields of the config dataclasses."""
+
+import dataclasses
+import difflib
+import types
+import typing
+
+from absl import flags as absl_flags
+
+from input_pipeline.errors import UsageError
+from loops.config import Config, leaves, replace
+
+_EXAMPLES = """Examples:
+  python main.py --mode=train --model=resnetv2_50 --mixed_precision
+  python main.py --mode=eval --ckpt=checkpoints/RUN
+  python main.py --mode=train --dataset=folder --data_dir=DIR --image_size=128 --mixed_precision
+  tensorboard --logdir checkpoints
+"""
+
+
+def define():
+    """Returns FlagValues with one flag for every field of the config tree that has a help text."""
+    values = absl_flags.FlagValues()
+    for _, fields in _groups():
+        for field in fields:
+            _define(field, values)
+    return values
+
+
+def parse(argv):
+    """Parses a command line.
+
+    Args:
+      argv: the program's name, then the arguments.
+
+    Returns:
+      (Config, frozenset of the names of the flags that were typed).
+
+    Raises:
+      UsageError: an unknown flag or a value that the flag does not take.
+    """
+    values = define()
+    try:
+        rest = values(argv)
+    except absl_flags.Error as error:
+        raise UsageError(_one_line(error)) from None
+    if len(rest) > 1:
+        raise UsageError(f"{rest[1]!r} is not a flag: flags look like --name=value")
+    return to_config(values)
+
+
+def to_config(values):
+    """Builds the Config from parsed FlagValues; returns it and the names that were typed."""
+    given = frozenset(name for name in values if values[name].present)
+    for _, fields in _groups():
+        for field in fields:
+            if field.choices and values[field.name].value not in field.choices:
+                raise UsageError(_unknown_value(field, values[field.name].value))
+    names = {name for name, _ in leaves(Config()) if name in values}
+    return replace(Config(), {name: values[name].value for name in names}), given
+
+
+def usage():
+    """The text of `--help`: the flags by group, each with its default."""
+    lines = ["Trains and evaluates ImageNet classifiers.\n", _EXAMPLES]
+    for title, fields in _groups():
+        lines.append(f"{title}\n")
+        for field in fields:
+            shown = f"--[no]{field.name}" if field.type is bool else f"--{field.name}"
+            lines += _wrapped(f"  {shown}", f"{field.help} {_default(field)}")
+            if field.choices:
+                lines += _wrapped("", "One of: " + ", ".join(map(str, field.choices)) + ".")
+        lines.append("")
+    return "\n".join(lines)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Flag:
+    name: str
+    type: type
+    default: object
+    help: str
+    choices: tuple
+
+
+_TITLES = {
+    "net": "Architecture",
+    "data": "Data",
+    "length": "Length of training",
+    "optimization": "Optimisation",
+    "precision": "Precision",
+    "distribution": "Devices",
+    "run": "Run folder",
+    "evaluation": "Evaluation",
+}
+
+
+def _groups():
+    """Yields (title, flags) for the root of the config tree and each of its branches."""
+    yield "What to do", list(_flags_of(Config))
+    hints = typing.get_type_hints(Config)
+    for name, title in _TITLES.items():
+        yield title, list(_flags_of(hints[name]))
+
+
+def _flags_of(cls):
+    """Yields the _Flag of each field whose annotation carries a help text."""
+    hints = typing.get_type_hints(cls, include_extras=True)
+    for field in dataclasses.fields(cls):
+        hint = hints[field.name]
+        if typing.get_origin(hint) is not typing.Annotated:
+            continue
+        kind, text, *choices = typing.get_args(hint)
+        if typing.get_origin(kind) is types.UnionType:  # `int | None`
+            kind = typing.get_args(kind)[0]
+        if typing.get_origin(kind) is typing.Literal:
+            kind, choices = str, [typing.get_args(kind)]
+        choices = choices[0] if choices else ()
+        choices = tuple(choices() if callable(choices) else choices)
+        yield _Flag(field.name, kind, field.default, text, choices)
+
+
+def _define(flag, values):
+    define = {
+        bool: absl_flags.DEFINE_boolean,
+        int: absl_flags.DEFINE_integer,
+        float: absl_flags.DEFINE_float,
+        str: absl_flags.DEFINE_string,
+    }[flag.type]
+    define(flag.name, flag.default, flag.help, flag_values=values, module_name="flags")
+
+
+def _default(flag):
+    if flag.default is None:
+        both = flag.name in ("steps", "examples")
+        return "" if both else "(default: from the dataset)"
+    return "" if flag.default == "" else f"(default: {flag.default})"
+
+
+def _unknown_value(flag, value):
+    near = difflib.get_close_matches(str(value), [str(c) for c in flag.choices], 3, 0.5)
+    hint = (
+        f"did you mean {' or '.join(near)}?"
+        if near
+        else f"one of {', '.join(map(str, flag.choices))}"
+    )
+    return f"--{flag.name}={value}: unknown value; {hint}"
+
+
+def _one_line(error):
+    return " ".join(str(error).split())
+
+
+def _wrapped(head, text, width=98, indent=28):
+    """Lays out `head` in a left column and the words of `text` in a right one."""
+    lines, line = [], head.ljust(indent)
+    if len(head) >= indent:
+        lines, line = [head], " " * indent
+    for word in text.split():
+        if len(line) + len(word) + 1 > width:
+            lines.append(line.rstrip())
+            line = " " * indent
+        line += word + " "
+    return [*lines, line.rstrip()]

@@ -1,0 +1,35 @@
+"""What the user can say about data; flags are made from these fields."""
+
+import dataclasses
+from typing import Annotated, Literal
+
+from input_pipeline import datasets
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DataConfig:
+    """Where images come from and how they become batches. None means: from the dataset."""
+
+    dataset: Annotated[
+        str,
+        "Data set. shapes is built in; folder reads DATA_DIR/{train,val[,test]}/CLASS/*; lists "
+        "reads --train_list, --val_list and --test_list.",
+        datasets.names,
+    ] = "shapes"
+    data_dir: Annotated[str, "Folder of the images; shapes makes its own in data/shapes."] = ""
+    train_list: Annotated[str, "File of `path label` lines, paths under --data_dir."] = ""
+    val_list: Annotated[str, "As --train_list, for validation."] = ""
+    test_list: Annotated[str, "As --train_list, for the test split."] = ""
+    class_names: Annotated[
+        str, "File of `index wnid names` lines; without it lists counts classes by train labels."
+    ] = ""
+    image_size: Annotated[int | None, "Side of the square images of the net, in pixels."] = None
+    batch_size: Annotated[int | None, "Images of one optimizer step, over all replicas."] = None
+    augment: Annotated[
+        Literal["standard", "none"],
+        "Training augmentation. standard: random resized crop and mirror; none: centre crop.",
+    ] = "standard"
+    min_crop_area: Annotated[
+        float | None, "Smallest share of the image's area that a random resized crop takes."
+    ] = None
+    reader_threads: Annotated[int, "Threads that decode and augment; 0: one per core."] = 0

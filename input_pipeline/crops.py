@@ -1,0 +1,99 @@
+"""Where crops lie, and resizing: centre crop, ten-crop, random resized crop."""
+
+import math
+
+import tensorflow as tf
+
+# Short side of an evaluated image over its crop: 256 for 224, as in most papers.
+SHORT_SIDE_RATIO = 8 / 7
+_ATTEMPTS = 10
+
+
+def resize(image, height, width):
+    """Resizes uint8 [H, W, 3] to uint8 [height, width, 3], bilinear, antialiased when shrinking."""
+    resized = tf.image.resize(image, tf.stack([height, width]), antialias=True)
+    return tf.cast(tf.clip_by_value(tf.round(resized), 0.0, 255.0), tf.uint8)
+
+
+def short_side(size):
+    """Length in pixels of an evaluated image's short side, for crops of this size."""
+    return round(size * SHORT_SIDE_RATIO)
+
+
+def resize_short_side(image, length):
+    """Resizes uint8 [H, W, 3] so that the short side is `length`, keeping the aspect ratio."""
+    height, width = tf.unstack(tf.cast(tf.shape(image)[:2], tf.float64))
+    scale = tf.cast(length, tf.float64) / tf.minimum(height, width)
+    rounded = [tf.cast(tf.round(side * scale), tf.int32) for side in (height, width)]
+    return resize(image, *(tf.maximum(side, length) for side in rounded))
+
+
+def center_crop(image, size):
+    """The middle [size, size, 3] of uint8 [H, W, 3]; of two middles, the upper left."""
+    height, width = tf.unstack(tf.shape(image)[:2])
+    top, left = (height - size) // 2, (width - size) // 2
+    return image[top : top + size, left : left + size]
+
+
+def views(image, size, crops):
+    """The crops of an image that evaluation looks at (Krizhevsky et al. 2012, section 4.1).
+
+    Args:
+      image: uint8 [H, W, 3].
+      size: side of a crop in pixels; the image is resized so that its short side is 8/7 of it.
+      crops: 1 for the centre; 10 for the four corners and the centre and their mirror images.
+
+    Returns:
+      uint8 [crops, size, size, 3]: upper left, upper right, lower left, lower right, centre, and
+      the same mirrored.
+    """
+    image = resize_short_side(image, short_side(size))
+    center = center_crop(image, size)
+    if crops == 1:
+        return tf.reshape(center, [1, size, size, 3])
+    five = tf.stack(
+        [
+            image[:size, :size],
+            image[:size, -size:],
+            image[-size:, :size],
+            image[-size:, -size:],
+            center,
+        ]
+    )
+    ten = tf.concat([five, tf.reverse(five, axis=[2])], axis=0)
+    return tf.reshape(ten, [10, size, size, 3])
+
+
+def random_window(shape, seed, min_area, max_aspect=4 / 3):
+    """A window for a random resized crop (Szegedy et al. 2015, section 6).
+
+    Area uniform in [min_area, 1] of the image's, aspect ratio log-uniform in [1 / max_aspect,
+    max_aspect], position uniform; the first of ten draws that fits, else the whole image.
+
+    Args:
+      shape: int32 [2], height and width of the image.
+      seed: int64 [2] for stateless draws.
+      min_area: smallest share of the area.
+      max_aspect: largest ratio of width to height.
+
+    Returns:
+      int32 [4]: top, left, height, width.
+    """
+    height, width = tf.unstack(tf.cast(shape, tf.float32))
+    draws = tf.random.stateless_uniform([4, _ATTEMPTS], seed)
+    area = height * width * (min_area + (1.0 - min_area) * draws[0])
+    aspect = tf.exp((2.0 * draws[1] - 1.0) * math.log(max_aspect))
+    heights = tf.round(tf.sqrt(area / aspect))
+    widths = tf.round(tf.sqrt(area * aspect))
+    fits = (heights <= height) & (widths <= width) & (heights >= 1.0) & (widths >= 1.0)
+    # The whole image goes last, so that the first that fits always exists.
+    heights = tf.concat([heights, [height]], 0)
+    widths = tf.concat([widths, [width]], 0)
+    first = tf.argmax(tf.concat([fits, [True]], 0))
+    crop_height, crop_width = heights[first], widths[first]
+    at = tf.concat([draws[2:], tf.zeros([2, 1])], 1)[:, first]
+    top = tf.floor(at[0] * (height - crop_height + 1.0))
+    left = tf.floor(at[1] * (width - crop_width + 1.0))
+    # A draw just under 1 may round up to the position after the last.
+    top, left = tf.minimum(top, height - crop_height), tf.minimum(left, width - crop_width)
+    return tf.cast(tf.stack([top, left, crop_height, crop_width]), tf.int32)

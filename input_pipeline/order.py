@@ -1,0 +1,30 @@
+"""Which image is sample g: a pure function of seed, epoch and position.
+
+Global sample g is image `permutation(seed, epoch)[position]` with epoch = g // N and
+position = g % N. Nothing is stored, so a run resumes at any step, and any worker can compute
+its own slice.
+"""
+
+import tensorflow as tf
+
+
+def image_index(seed, epoch, position, num_examples):
+    """Index of the image at a position of an epoch's permutation.
+
+    Args:
+      seed: the run's seed.
+      epoch: int64 scalar.
+      position: int64 tensor of any shape, 0 <= position < num_examples.
+      num_examples: N, images of the split.
+
+    Returns:
+      int64 tensor of position's shape, 0 <= index < N.
+    """
+    seeds = tf.stack([tf.cast(seed, tf.int64), tf.cast(epoch, tf.int64)])
+    last = tf.constant(num_examples - 1, tf.int64)
+    return tf.random.experimental.index_shuffle(tf.cast(position, tf.int64), seeds, last)
+
+
+def sample_seed(seed, sample):
+    """Seed of everything random about global sample g: int64 [2]."""
+    return tf.stack([tf.constant(seed, tf.int64), tf.cast(sample, tf.int64)])

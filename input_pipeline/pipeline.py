@@ -1,0 +1,112 @@
+"""The order of the stages, once: from sample numbers to batches of uint8 images.
+
+Sample numbers come first and decide everything (see `order.py`); reading, decoding and
+augmenting one sample is one function that runs in parallel and keeps the order; normalising
+waits for the accelerator, so that the host ships bytes and not floats.
+"""
+
+import tensorflow as tf
+
+from input_pipeline import augment, crops, decode, order
+
+# An image that does not decode gives its place to the next position of the permutation. This
+# many in a row mean that the data, not an image, is broken.
+REPLACEMENTS = 8
+
+
+def train_dataset(source, config, seed, first_sample, batch_size):
+    """Endless batches of augmented images, in the order that (seed, first_sample) decides.
+
+    Args:
+      source: Source of the train split.
+      config: DataConfig with its sizes resolved.
+      seed: the run's seed.
+      first_sample: global number of the first sample.
+      batch_size: images per batch (of one replica: batches are dealt to replicas in turn).
+
+    Returns:
+      tf.data.Dataset of dicts: image uint8 [B, S, S, 3], label int32 [B], sample int64 [B], and
+      replaced int64 [B], the number of unreadable images that this one stands in for.
+    """
+    num_examples = source.num_examples
+
+    def load(sample):
+        epoch, position = sample // num_examples, sample % num_examples
+        sample_seed = order.sample_seed(seed, sample)
+
+        def attempt(offset):
+            at = (position + offset) % num_examples
+            data, label = source.read(order.image_index(seed, epoch, at, num_examples))
+            image = augment.augment(
+                config.augment, data, sample_seed, config.image_size, config.min_crop_area
+            )
+            return {"image": image, "label": label, "sample": sample, "replaced": offset}
+
+        # Errors are ignored only here, inside the attempts at one sample: dropped from the
+        # stream itself, a bad image would shift every batch after it.
+        attempts = tf.data.Dataset.range(REPLACEMENTS).map(attempt)
+        return attempts.ignore_errors().take(1).get_single_element()
+
+    samples = tf.data.Dataset.range(first_sample, 2**62)
+    return _batches(samples.map(load, **_parallel(config)), config, batch_size)
+
+
+def eval_dataset(source, config, crops_per_image, batch_size, multiple):
+    """Every image once, in order, padded with zeros to whole batches.
+
+    Args:
+      source: Source of a split.
+      config: DataConfig with its sizes resolved.
+      crops_per_image: V, 1 or 10.
+      batch_size: images per batch.
+      multiple: the number of batches is a multiple of this: the replicas that share them.
+
+    Returns:
+      tf.data.Dataset of dicts: views uint8 [B, V, S, S, 3], label int32 [B], and mask bool [B],
+      false where an image is padding.
+    """
+    size = config.image_size
+
+    def image(sample):
+        data, label = source.read(sample)
+        views = crops.views(decode.decode(data), size, crops_per_image)
+        return views, label
+
+    def padding():
+        return tf.zeros([crops_per_image, size, size, 3], tf.uint8), tf.constant(0, tf.int32)
+
+    def load(sample):
+        real = sample < source.num_examples
+        views, label = tf.cond(real, lambda: image(sample), padding)
+        views = tf.ensure_shape(views, [crops_per_image, size, size, 3])
+        return {"views": views, "label": label, "mask": real}
+
+    step = batch_size * multiple
+    padded = -(-source.num_examples // step) * step
+    samples = tf.data.Dataset.range(padded)
+    return _batches(samples.map(load, **_parallel(config)), config, batch_size)
+
+
+def first_unreadable(source, indices):
+    """Decodes images one by one and returns (index, reason) of the first that fails, or None."""
+    for index in indices:
+        try:
+            decode.decode(source.read(tf.constant(index, tf.int64))[0])
+        except tf.errors.OpError as error:
+            return int(index), error.message.split("}} ")[-1].split(" [Op:")[0].strip()
+    return None
+
+
+def _parallel(config):
+    threads = config.reader_threads or tf.data.AUTOTUNE
+    return {"num_parallel_calls": threads, "deterministic": True}
+
+
+def _batches(samples, config, batch_size):
+    options = tf.data.Options()
+    # Slices per replica and worker are computed here, never guessed by tf.data.
+    options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF
+    if config.reader_threads:
+        options.threading.private_threadpool_size = config.reader_threads
+    batches = samples.batch(batch_size, drop_remainder=True).prefetch(tf.data.AUTOTUNE)
+    return batches.with_options(options)

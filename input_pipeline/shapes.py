@@ -1,0 +1,272 @@
+"""The built-in data set `shapes`: ten classes of drawn objects, made on the spot, no download.
+
+It exists so that every mode can be tried, and learning can be tested, within minutes on a CPU.
+Position, size, rotation, colour and above all polarity (whether the object is the lighter or the
+darker part) are random and balanced, so the mean image of every class is the same flat grey: a
+linear classifier on the pixels stays near chance, and only a net that finds shapes can score.
+
+`make(root)` writes `root/{train,val,test}/CLASS/00000.jpg`; `draw` gives one image in memory.
+"""
+
+import hashlib
+import json
+import os
+import pathlib
+import secrets
+import shutil
+
+import cv2
+import numpy as np
+import tqdm
+from absl import logging
+
+SPLIT_SIZES = {"train": 2000, "val": 500, "test": 500}
+SOURCE_SIZE = 96
+MANIFEST = "shapes.json"
+
+# To be raised with any change that alters a pixel: an old folder is then refused, not mixed in.
+_FORMAT = 1
+_SEED = 20150512
+_JPEG_QUALITY = 92
+_SUPERSAMPLING = 4
+_SUBPIXEL_BITS = 4
+_MARGIN = 3.0  # px between the object and the border: resize-and-crop then keeps all of it
+_LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601, the luma that JPEG uses
+
+# Sorted, so that labels taken from the sorted folder names are the labels of `draw`.
+CLASSES: tuple[str, ...] = (
+    "arrow",
+    "circle",
+    "crescent",
+    "cross",
+    "ring",
+    "spiral",
+    "square",
+    "star",
+    "triangle",
+    "zigzag",
+)
+
+
+def _polar(angles: np.ndarray, radius: np.ndarray | float = 1.0) -> np.ndarray:
+    return np.stack([radius * np.cos(angles), radius * np.sin(angles)], axis=-1)  # [P, 2]
+
+
+def _turn(points: int) -> np.ndarray:
+    return np.linspace(0.0, 2 * np.pi, points, endpoint=False)
+
+
+def _outline(name: str, rng: np.random.Generator) -> list[np.ndarray]:
+    """Closed contours, each [P, 2], of one class at any size; where two overlap is a hole."""
+    match name:
+        case "arrow":
+            shaft, head, neck = rng.uniform([0.16, 0.55, 0.0], [0.22, 0.65, 0.2])
+            upper = np.array([[-1, shaft], [neck, shaft], [neck, head], [1, 0]])
+            return [np.concatenate([upper, upper[-2::-1] * [1, -1]])]  # the tip is shared
+        case "circle":
+            return [_polar(_turn(96))]
+        case "crescent":  # an arc, open to the right, closed by half an ellipse from tip to tip
+            opening, thickness = rng.uniform([0.8, 0.5], [1.15, 0.65])
+            tip_x, tip_y = np.cos(opening), np.sin(opening)
+            outer = _polar(np.linspace(opening, 2 * np.pi - opening, 64))
+            inner = _polar(np.linspace(1.5 * np.pi, 0.5 * np.pi, 49))
+            return [np.concatenate([outer, inner * [1 + tip_x - thickness, tip_y] + [tip_x, 0]])]
+        case "cross":
+            w = rng.uniform(0.2, 0.3)
+            arm, quarter = np.array([[1, -w], [1, w], [w, w]]), np.array([[0, 1], [-1, 0]])
+            return [np.concatenate([arm @ np.linalg.matrix_power(quarter, k) for k in range(4)])]
+        case "ring":
+            return [_polar(_turn(96)), _polar(_turn(96), rng.uniform(0.5, 0.68))]
+        case "spiral":
+            turns = rng.uniform(1.9, 2.3)
+            angles, middle = np.linspace(0.0, 2 * np.pi * turns, 160), np.linspace(0.06, 1.0, 160)
+            half_width = rng.uniform(0.22, 0.27) / turns  # from 0.47 / turns on the arms touch
+            inner = _polar(angles, np.maximum(middle - half_width, 0.0))
+            return [np.concatenate([_polar(angles, middle + half_width), inner[::-1]])]
+        case "square":
+            return [_polar(_turn(4))]
+        case "star":
+            return [_polar(_turn(10), np.tile([1.0, rng.uniform(0.4, 0.48)], 5))]
+        case "triangle":
+            return [_polar(_turn(3) + rng.uniform(-0.15, 0.15, 3))]
+        case "zigzag":
+            x, y = np.linspace(-1, 1, 5), rng.uniform(0.3, 0.42) * np.array([-1, 1, -1, 1, -1])
+            h = rng.uniform(0.18, 0.24)
+            return [np.concatenate([np.c_[x, y + h], np.c_[x, y - h][::-1]])]
+    raise ValueError(f"no outline for {name!r}")
+
+
+def _mask(outline: list[np.ndarray], rng: np.random.Generator) -> np.ndarray:
+    """Coverage [S, S, 1] in 0..1 of the outline, stretched, mirrored, turned, scaled, placed."""
+    # A stretch between two rotations is a stretch in any direction.
+    turn, lean = (_polar(np.array([-a, np.pi / 2 - a])) for a in rng.uniform(0.0, 2 * np.pi, 2))
+    stretch = np.diag([1.0, rng.uniform(0.9, 1.0) * rng.choice([-1.0, 1.0])])
+    contours = [c @ turn @ stretch @ lean for c in outline]
+    # The enclosing circle decides the size, so that any rotation of any class fits the image.
+    centre, unit = cv2.minEnclosingCircle(np.concatenate(contours).astype(np.float32))
+    radius = 0.5 * SOURCE_SIZE * rng.uniform(0.45, 0.70)
+    place = rng.uniform(radius + _MARGIN, SOURCE_SIZE - radius - _MARGIN, 2)
+    fine = _SUPERSAMPLING << _SUBPIXEL_BITS
+    fixed = [
+        np.rint(((c - centre) * (radius / unit) + place) * fine).astype(np.int32) for c in contours
+    ]
+    canvas = np.zeros((SOURCE_SIZE * _SUPERSAMPLING,) * 2, np.uint8)
+    cv2.fillPoly(canvas, fixed, 255, shift=_SUBPIXEL_BITS)
+    mask = cv2.resize(canvas, (SOURCE_SIZE,) * 2, interpolation=cv2.INTER_AREA)
+    return mask[..., np.newaxis].astype(np.float32) / 255  # [S, S, 1]
+
+
+def _colour(luma: float, rng: np.random.Generator) -> np.ndarray:
+    """A random tint [3] of exactly this luma: contrast is then set by luma alone."""
+    tint = rng.standard_normal(3, np.float32)
+    tint -= tint @ _LUMA
+    tint *= rng.uniform(10, 90) / np.linalg.norm(tint)
+    room = np.where(tint > 0, 255 - luma, luma) / np.abs(tint)
+    return (luma + tint * min(1.0, room.min())).astype(np.float32)
+
+
+def _ramp(rng: np.random.Generator) -> np.ndarray:
+    """A plane [S, S] over the image in a random direction, about -0.5..0.5."""
+    angle = rng.uniform(0.0, 2 * np.pi)
+    axis = np.linspace(-0.5, 0.5, SOURCE_SIZE, dtype=np.float32)
+    return np.float32(np.cos(angle)) * axis + np.float32(np.sin(angle)) * axis[:, np.newaxis]
+
+
+def _texture(rng: np.random.Generator) -> np.ndarray:
+    """Stripes, checks or cloudy blobs [S, S] in -1..1; soft, so that no edge reads as an object."""
+    kind = rng.integers(3)
+    if kind == 0:
+        cells = rng.standard_normal((rng.integers(4, 10),) * 2, np.float32)
+        return np.tanh(cv2.resize(cells, (SOURCE_SIZE,) * 2, interpolation=cv2.INTER_CUBIC))
+    cycles, sharpness = 2 * np.pi * rng.uniform(3, 11), rng.uniform(1, 3)
+    wave = np.sin(np.float32(cycles) * _ramp(rng) + np.float32(rng.uniform(0, 6)))
+    if kind == 1:
+        wave *= np.sin(np.float32(cycles) * _ramp(rng) + np.float32(rng.uniform(0, 6)))
+    return np.tanh(np.float32(sharpness) * wave)
+
+
+def _scatter(image: np.ndarray, rng: np.random.Generator) -> None:
+    """Draws distractors into `image` (uint8): far too thin or too small to be of any class."""
+    unit = 1 << _SUBPIXEL_BITS
+    for _ in range(rng.integers(2, 8)):
+        colour = _colour(rng.uniform(20, 235), rng).tolist()
+        place, angle = rng.uniform(0, SOURCE_SIZE, 2), rng.uniform(0, 2 * np.pi)
+        kind = rng.integers(3)
+        if kind == 0:  # a stroke with a slight bend
+            bend = angle + rng.uniform(-0.6, 0.6)
+            one, two = _polar(np.array([angle, bend]), rng.uniform(4, 11, 2))
+            path = [((place + [0 * one, one, one + two]) * unit).astype(np.int32)]
+            cv2.polylines(image, path, False, colour, 1, cv2.LINE_AA, _SUBPIXEL_BITS)
+        elif kind == 1:  # a dot
+            centre, radius = (place * unit).astype(int).tolist(), int(rng.uniform(0.8, 1.8) * unit)
+            cv2.circle(image, centre, radius, colour, -1, cv2.LINE_AA, _SUBPIXEL_BITS)
+        else:  # a crumb: a lopsided polygon of a few pixels
+            corners = (_polar(_turn(6) + angle, rng.uniform(1.2, 3.5, 6)) + place) * unit
+            cv2.fillPoly(image, [corners.astype(np.int32)], colour, cv2.LINE_AA, _SUBPIXEL_BITS)
+
+
+def draw(label: int, seed: tuple[int, ...] | int) -> np.ndarray:
+    """Draws one image, uint8 [96, 96, 3] in RGB: a pure function of its arguments.
+
+    Args:
+        label: index into `CLASSES`; IndexError outside 0..9.
+        seed: one or more integers >= 0. The label is not mixed in: add it to the seed where
+            images of different classes must not share their background.
+    """
+    if not 0 <= label < len(CLASSES):
+        raise IndexError(f"label {label} is not in 0..{len(CLASSES) - 1}")
+    rng = np.random.Generator(np.random.PCG64(seed))
+    # Both lumas are spread evenly about mid-grey and the coin decides which is the object's:
+    # without it the brightness of the middle pixels would give the class away.
+    gap = rng.uniform(90, 150)
+    middle = rng.uniform(25 + gap / 2, 230 - gap / 2)
+    polarity = rng.choice([-0.5, 0.5])
+    behind, front = middle - polarity * gap, middle + polarity * gap
+    blend = (_ramp(rng) / 1.42 + 0.5)[..., np.newaxis]  # [S, S, 1], 0..1
+    first, second = (_colour(behind + shift, rng) for shift in rng.uniform(-12, 12, 2))
+    scene = first + blend * (second - first)  # [S, S, 3]
+    scene += np.float32(rng.uniform(6, 20)) * _texture(rng)[..., np.newaxis]
+    scene = np.clip(scene, 0, 255).astype(np.uint8)
+    _scatter(scene, rng)
+    paint = _colour(front, rng) + np.float32(rng.uniform(0, 24)) * _ramp(rng)[..., np.newaxis]
+    scene = scene + _mask(_outline(CLASSES[label], rng), rng) * (paint - scene)
+    # Noise comes last and lies over everything, so that a smooth patch does not mark the object.
+    scene += np.float32(rng.uniform(3, 10)) * rng.standard_normal(scene.shape, np.float32)
+    return np.rint(np.clip(scene, 0, 255)).astype(np.uint8)
+
+
+def _files() -> list[tuple[str, int, tuple[int, ...]]]:
+    """The path below the root, the label and the seed of every image of the set."""
+    return [
+        (f"{split}/{name}/{i:05d}.jpg", label, (_SEED, s, label, i))
+        for s, (split, size) in enumerate(SPLIT_SIZES.items())
+        for label, name in enumerate(CLASSES)
+        for i in range(size // len(CLASSES))
+    ]
+
+
+def fingerprint(root: str) -> str:
+    """SHA-256, in hex, over the paths and bytes of all images of the set in the folder `root`."""
+    digest = hashlib.sha256()
+    for name, _, _ in _files():
+        digest.update(name.encode() + pathlib.Path(root, name).read_bytes())
+    return digest.hexdigest()
+
+
+def is_complete(root: str) -> bool:
+    """Whether `root` holds the manifest of this format and every file, by name."""
+    try:
+        manifest = json.loads(pathlib.Path(root, MANIFEST).read_text(encoding="utf-8"))
+        known = manifest["format"] == _FORMAT and manifest["files"] == SPLIT_SIZES
+    except (OSError, ValueError, LookupError, TypeError):
+        return False
+    return known and all(pathlib.Path(root, name).is_file() for name, _, _ in _files())
+
+
+def _fill(root: str) -> None:
+    """Draws all splits into the folder `root`, then the manifest."""
+    # A plain loop: the many small array operations hold the GIL, so threads gain nothing, and
+    # processes are not worth it: a fork after TensorFlow has started its threads can hang.
+    quality = (cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY)
+    for name, label, seed in tqdm.tqdm(_files(), "drawing shapes", disable=None, unit="img"):
+        _, jpeg = cv2.imencode(".jpg", draw(label, seed)[..., ::-1], quality)
+        path = pathlib.Path(root, name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(jpeg)  # cv2.imwrite does not raise when the disk is full
+    manifest = {
+        "format": _FORMAT,
+        "files": SPLIT_SIZES,
+        "classes": CLASSES,
+        "sha256": fingerprint(root),
+        "opencv": cv2.__version__,
+        "numpy": np.__version__,
+    }
+    pathlib.Path(root, MANIFEST).write_text(json.dumps(manifest, indent=2), encoding="utf-8")
+
+
+def make(root: str) -> None:
+    """Writes the whole set, 3,000 JPEG files in class folders, unless `root` is complete already.
+
+    All or nothing: the set is made in a sibling folder and renamed, so an interrupted run leaves
+    no `root`, and of several processes the first to finish wins. The same versions of OpenCV and
+    NumPy write the same bytes every time. An empty `root` is filled; FileExistsError is raised
+    if it holds anything else, such as a set of another format version.
+    """
+    root = os.path.realpath(root)  # a link to an empty folder cannot be renamed over
+    if is_complete(root):
+        return
+    if os.path.exists(root) and (not os.path.isdir(root) or os.listdir(root)):
+        raise FileExistsError(
+            f"{root} exists and is not a complete `shapes` set of format "
+            f"{_FORMAT}: remove it or choose another folder"
+        )
+    temporary = f"{root}.tmp-{os.getpid()}-{secrets.token_hex(4)}"
+    try:
+        _fill(temporary)
+        os.rename(temporary, root)
+        logging.info("Made the data set `shapes` in %s", root)
+    except OSError:
+        if not is_complete(root):  # else another process was faster, and its bytes are ours
+            raise
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)

@@ -1,0 +1,211 @@
+"""The whole configuration: the tree that flags build, its validation, and its JSON form."""
+
+import dataclasses
+import typing
+from typing import Annotated, Literal
+
+from absl import logging
+
+from input_pipeline import datasets
+from input_pipeline.config import DataConfig
+from input_pipeline.errors import UsageError
+from loops.run.config import RunConfig
+from loops.step.config import DistributionConfig, OptimizationConfig, PrecisionConfig
+from nets import registry
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LengthConfig:
+    """How long training takes: one of the three, or none of them for the dataset's epochs."""
+
+    epochs: Annotated[float | None, "Length of training in epochs."] = None
+    steps: Annotated[int | None, "Length of training in optimizer steps, instead."] = None
+    examples: Annotated[int | None, "Length of training in images, instead."] = None
+    seed: Annotated[int, "Seed of weights, order and augmentation."] = 0
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class EvalConfig:
+    """What is evaluated and how."""
+
+    ckpt: Annotated[str, "Run folder (its newest intact step), RUN/best, or a step folder."] = ""
+    split: Annotated[Literal["val", "test", "train"], "Split to evaluate."] = "val"
+    crops: Annotated[
+        int, "Views per image: 10 (corners, centre, mirrored) or 1 (centre).", (10, 1)
+    ] = 10
+    top_k: Annotated[str, "Report top-k accuracy for each k, separated by commas."] = "1,5"
+    eval_batch_size: Annotated[int, "Images of one evaluation batch; 0: about 250 views."] = 0
+    json: Annotated[str, "Also write the mode's JSON result to this file."] = ""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Config:
+    """Everything a mode needs, made once from the command line."""
+
+    mode: Annotated[Literal["train", "eval"], "What to do."] = "train"
+    net: registry.NetConfig = dataclasses.field(default_factory=registry.NetConfig)
+    data: DataConfig = dataclasses.field(default_factory=DataConfig)
+    length: LengthConfig = dataclasses.field(default_factory=LengthConfig)
+    optimization: OptimizationConfig = dataclasses.field(default_factory=OptimizationConfig)
+    precision: PrecisionConfig = dataclasses.field(default_factory=PrecisionConfig)
+    distribution: DistributionConfig = dataclasses.field(default_factory=DistributionConfig)
+    run: RunConfig = dataclasses.field(default_factory=RunConfig)
+    evaluation: EvalConfig = dataclasses.field(default_factory=EvalConfig)
+
+
+# What may differ when a run is resumed: its length, paths, devices, and what is written when.
+MAY_CHANGE_ON_RESUME = frozenset(
+    ("mode", "epochs", "steps", "examples", "checkpoint_dir", "run_name", "keep", "json")
+    + ("save_every", "eval_every", "log_every", "crops", "top_k", "eval_batch_size")
+    + ("data_dir", "train_list", "val_list", "test_list", "class_names", "reader_threads")
+    + ("strategy", "cpu_devices")
+)
+# What may differ when a run is evaluated: besides, the size of the images and the split.
+MAY_CHANGE_ON_EVAL = MAY_CHANGE_ON_RESUME | {"ckpt", "split", "image_size"}
+
+
+def leaves(config):
+    """Yields (flag name, value) of every field that has a flag, depth first."""
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        if dataclasses.is_dataclass(value):
+            yield from leaves(value)
+        else:
+            yield field.name, value
+
+
+def replace(config, values):
+    """Returns the config with the named leaves replaced, wherever in the tree they are."""
+    changes = {}
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        if dataclasses.is_dataclass(value):
+            changes[field.name] = replace(value, values)
+        elif field.name in values:
+            changes[field.name] = values[field.name]
+    return dataclasses.replace(config, **changes)
+
+
+def merge(saved, given, values, may_change, mode):
+    """A saved run's config with the flags of this command laid over it.
+
+    Args:
+      saved: Config from the run's config.json.
+      given: names of the flags that the user typed.
+      values: Config of this command.
+      may_change: names of the flags that may differ from the saved ones.
+      mode: what is being done, for the message.
+
+    Raises:
+      UsageError: a flag that the user typed conflicts with the run.
+    """
+    old, new = dict(leaves(saved)), dict(leaves(values))
+    for name in sorted(given - may_change):
+        if new[name] != old[name]:
+            raise UsageError(
+                f"--{name}={new[name]} conflicts with the run, which has {old[name]}: leave the"
+                f" flag out to {mode} it, or start a new run"
+            )
+    changed = {name: new[name] for name in given if name in old}
+    if given & {"epochs", "steps", "examples"}:
+        changed = {"epochs": None, "steps": None, "examples": None, **changed}
+    return replace(saved, changed)
+
+
+def resolve(config):
+    """Fills what the user left to the dataset and checks what several flags decide together.
+
+    Raises:
+      UsageError: flags that conflict or values out of range.
+    """
+    spec = datasets.get(config.data.dataset)
+    values = dict(leaves(config))
+    lengths = [name for name in ("epochs", "steps", "examples") if values[name] is not None]
+    if len(lengths) > 1:
+        raise UsageError(f"--{lengths[0]} and --{lengths[1]} are both given: give one of them")
+    from_dataset = ["image_size", "batch_size", "min_crop_area", "learning_rate", "warmup_epochs"]
+    from_dataset += [] if lengths else ["epochs"]
+    defaults = {n: getattr(spec, n) for n in from_dataset if values[n] is None}
+    config = replace(config, defaults)
+    check(config)
+    return config
+
+
+def check(config):
+    """Raises UsageError for a value that no run could use."""
+    values = dict(leaves(config))
+    least = {
+        "epochs": 0, "steps": 1, "examples": 1, "batch_size": 1, "learning_rate": 0, "keep": 1,
+        "cpu_devices": 1, "weight_decay": 0, "eval_batch_size": 0, "reader_threads": 0, "seed": 0,
+        "warmup_epochs": 0, "initial_loss_scale": 2.0**-5,
+    }  # fmt: skip
+    for name, low in least.items():
+        if values[name] is not None and values[name] < low:
+            raise UsageError(f"--{name}={values[name]}: must be at least {low}")
+    for name in ("label_smoothing", "min_crop_area", "momentum"):
+        if not 0 <= values[name] <= 1:
+            raise UsageError(f"--{name}={values[name]}: must be between 0 and 1")
+    smallest = registry.smallest_image(config.net.model)
+    if config.data.image_size < smallest:
+        raise UsageError(
+            f"--image_size={config.data.image_size}: {config.net.model} needs at least {smallest}"
+        )
+    for name in ("save_every", "eval_every", "log_every"):
+        interval(values[name], 1, f"--{name}")
+    top_ks(config.evaluation.top_k)
+
+
+def interval(text, steps_per_epoch, flag):
+    """Steps of an interval given as `500` or `2epochs`; at least one.
+
+    Raises:
+      UsageError: neither form.
+    """
+    number, is_epochs = (text[: -len("epochs")], True) if text.endswith("epochs") else (text, False)
+    try:
+        value = float(number) if is_epochs else int(number)
+    except ValueError:
+        value = 0
+    if value <= 0:
+        raise UsageError(f"{flag}={text}: give steps as in 500, or epochs as in 2epochs")
+    return max(1, round(value * steps_per_epoch)) if is_epochs else value
+
+
+def total_steps(length, num_examples, batch_size):
+    """Optimizer steps of a whole run; the one place that turns a duration into steps."""
+    if length.steps:
+        return length.steps
+    examples = length.examples or length.epochs * num_examples
+    return max(1, -(-round(examples) // batch_size))
+
+
+def top_ks(text):
+    """The ks of `--top_k` as a sorted tuple of ints."""
+    try:
+        ks = tuple(sorted({int(k) for k in text.split(",")}))
+    except ValueError:
+        ks = (0,)
+    if ks[0] < 1:
+        raise UsageError(f"--top_k={text}: give numbers from 1, separated by commas")
+    return ks
+
+
+def from_json(cls, data, where):
+    """Rebuilds a config dataclass from its JSON form.
+
+    Fields that the file lacks take their defaults and fields that it has too many are left out;
+    the log says so, since such a run was written by another version.
+    """
+    values = {}
+    known = {f.name: f for f in dataclasses.fields(cls)}
+    hints = typing.get_type_hints(cls)
+    for name in known:
+        if name not in data:
+            logging.warning("%s: no %s; the default is taken", where, name)
+        elif dataclasses.is_dataclass(hints[name]):
+            values[name] = from_json(hints[name], data[name], where)
+        else:
+            values[name] = data[name]
+    for name in sorted(set(data) - set(known)):
+        logging.warning("%s: %s is not known here and left out", where, name)
+    return cls(**values)

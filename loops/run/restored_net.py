@@ -1,0 +1,49 @@
+"""The net of a run, rebuilt from its record: what eval and predict start from."""
+
+import dataclasses
+
+from absl import logging
+
+from input_pipeline.errors import UsageError
+from loops.run import checkpoint
+from nets import registry
+
+
+def variables_by_path(keras_object):
+    """The tf.Variables of a model or optimizer by their paths, as checkpoints name them."""
+    return {variable.path: variable.value for variable in keras_object.variables}
+
+
+def build(strategy, net_config, num_classes, dtype):
+    """Builds a net under a strategy.
+
+    Args:
+      strategy: tf.distribute.Strategy.
+      net_config: NetConfig.
+      num_classes: length of the logits.
+      dtype: see `precision.compute_dtype`.
+    """
+    derived = dataclasses.replace(net_config, num_classes=num_classes, compute_dtype=dtype)
+    with strategy.scope():
+        return registry.build(derived)
+
+
+def restore(strategy, record, step_dir, dtype):
+    """Builds the net of a run and reads its weights.
+
+    Args:
+      strategy: tf.distribute.Strategy.
+      record: Record of the run.
+      step_dir: intact step folder.
+      dtype: see `precision.compute_dtype`.
+
+    Returns:
+      keras.Model.
+    """
+    model = build(strategy, record.config.net, len(record.class_names), dtype)
+    try:
+        checkpoint.read_part(step_dir, {"model": variables_by_path(model)})
+    except (AssertionError, ValueError) as error:
+        raise UsageError(f"{step_dir}: not of a {record.config.net.model} ({error})") from None
+    logging.info("weights of %s", step_dir)
+    return model

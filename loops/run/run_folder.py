@@ -1,0 +1,169 @@
+"""A run's folder: its record, its lock, and what `--ckpt` may name in it."""
+
+import contextlib
+import dataclasses
+import fcntl
+import json
+import logging as python_logging
+import os
+import pathlib
+import platform
+import subprocess
+import sys
+import time
+from importlib import metadata
+
+from absl import logging
+
+from input_pipeline.errors import UsageError
+from loops import config as configs
+from loops.run import checkpoint
+
+_PACKAGES = ("tensorflow", "tensorflow-cpu", "keras", "numpy", "opencv-python-headless")
+
+
+@dataclasses.dataclass(frozen=True)
+class Record:
+    """What a run's config.json holds.
+
+    Attributes:
+      config: Config.
+      class_names: name of each class, by label.
+      dataset: name, images and fingerprint of each split at the start.
+    """
+
+    config: configs.Config
+    class_names: tuple
+    dataset: dict
+
+
+def path_of(config):
+    """The run folder of a training command."""
+    name = config.run.run_name
+    if not name:
+        stamp = time.strftime("%Y%m%d-%H%M%S")
+        name = f"{config.net.model}-{config.data.dataset}-{stamp}"
+    if name in (".", "..") or "/" in name:
+        raise UsageError(f"--run_name={name}: must be the name of a folder, not a path")
+    return pathlib.Path(config.run.checkpoint_dir, name)
+
+
+def write_record(run_dir, record):
+    """Writes config.json, whole or not at all."""
+    versions = {"python": platform.python_version()}
+    for package in _PACKAGES:
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            versions[package] = metadata.version(package)
+    text = json.dumps(
+        {
+            "config": dataclasses.asdict(record.config),
+            "class_names": record.class_names,
+            "dataset": record.dataset,
+            "versions": versions,
+            "git_commit": _git_commit(),
+            "argv": sys.argv,
+        },
+        indent=1,
+    )
+    temporary = run_dir / f".config-{os.getpid()}"
+    temporary.write_text(text + "\n")
+    os.replace(temporary, run_dir / "config.json")
+
+
+def read_record(run_dir):
+    """Reads config.json.
+
+    Raises:
+      UsageError: it is missing or not a record of a run.
+    """
+    path = pathlib.Path(run_dir, "config.json")
+    try:
+        data = json.loads(path.read_text())
+        return Record(
+            config=configs.from_json(configs.Config, data["config"], path),
+            class_names=tuple(data["class_names"]),
+            dataset=data["dataset"],
+        )
+    except OSError:
+        raise UsageError(f"{run_dir}: not a run folder, it has no config.json") from None
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UsageError(f"{path}: not the record of a run ({error!r})") from None
+
+
+@contextlib.contextmanager
+def lock(run_dir):
+    """Holds the run folder against a second trainer. The system frees it when a process dies."""
+    run_dir.mkdir(parents=True, exist_ok=True)
+    with open(run_dir / ".lock", "a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise UsageError(
+                f"--run_name={run_dir.name}: another process trains in {run_dir};"
+                " wait for it, or name another run"
+            ) from None
+        yield
+
+
+def find_checkpoint(ckpt):
+    """Resolves `--ckpt`.
+
+    Args:
+      ckpt: a run folder, RUN/best, or a step folder.
+
+    Returns:
+      (run folder, step folder), both pathlib.Path.
+
+    Raises:
+      UsageError: nothing there that could be evaluated.
+    """
+    if not ckpt:
+        raise UsageError("--ckpt is missing: name a run folder, as in --ckpt=checkpoints/RUN")
+    path = pathlib.Path(ckpt)
+    if path.name == "best" and not path.exists() and path.parent.is_dir():
+        return path.parent, _found(checkpoint.best_intact(path.parent), ckpt, "evaluated and saved")
+    if not path.is_dir():
+        raise UsageError(f"--ckpt={ckpt}: there is no such folder")
+    if checkpoint.step_of(path) is None:
+        return path, _found(checkpoint.newest_intact(path), ckpt, "saved")
+    try:
+        checkpoint.verify(path)
+    except checkpoint.CorruptCheckpointError as error:
+        raise UsageError(f"--ckpt={ckpt}: not intact: {error}") from None
+    return path.absolute().parent, path
+
+
+def _found(step_dir, ckpt, what):
+    if step_dir is None:
+        raise UsageError(f"--ckpt={ckpt}: nothing in it is intact and was {what}; train it first")
+    return step_dir
+
+
+@contextlib.contextmanager
+def log_file(run_dir):
+    """Copies the log to RUN/log.txt while entered."""
+    handler = python_logging.FileHandler(run_dir / "log.txt")
+    handler.setFormatter(logging.PythonFormatter())
+    logger = logging.get_absl_logger()
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        handler.close()
+
+
+def _git_commit():
+    """The commit of this code, with `+` where files differ from it; empty outside git."""
+    here = pathlib.Path(__file__).parent
+
+    def git(*words):
+        return subprocess.run(
+            ["git", "-C", here, *words], capture_output=True, text=True, timeout=10, check=True
+        ).stdout.strip()
+
+    try:
+        dirty = "+" if git("status", "--porcelain", "--untracked-files=no") else ""
+        return git("rev-parse", "HEAD") + dirty
+    except (OSError, subprocess.SubprocessError):
+        return ""

@@ -1,0 +1,126 @@
+"""The one sink of measurements: a log line, a JSON line and TensorBoard, under the same names."""
+
+import json
+import math
+import pathlib
+
+import cv2
+import numpy as np
+import tensorflow as tf
+from absl import logging
+
+# Shown first in a log line, in this order and with these formats.
+_IN_THE_LOG = {
+    "loss/total": "loss {:.4f}",
+    "accuracy/top1": "top-1 {:.2%}",
+    "accuracy/top5": "top-5 {:.2%}",
+    "optim/learning_rate": "lr {:.4g}",
+    "optim/loss_scale": "scale {:g}",
+    "optim/skipped_steps": "skipped {:d}",
+    "speed/images_per_second": "{:.1f} images/s",
+    "speed/data_wait": "waiting for data {:.1%}",
+}
+
+
+class Measurements:
+    """Writes measurements of a run folder; a context manager that closes its files.
+
+    Args:
+      run_dir: the run folder.
+      resumed_at: the step that training goes on from; lines of later steps, which a killed
+        process may have left, are removed from metrics.jsonl. None removes nothing.
+    """
+
+    def __init__(self, run_dir, resumed_at=None):
+        self._run_dir = pathlib.Path(run_dir)
+        self._writers = {}
+        self._path = self._run_dir / "metrics.jsonl"
+        if resumed_at is not None:
+            self._drop_after(resumed_at)
+        self._file = open(self._path, "a", buffering=1)  # noqa: SIM115
+
+    def measure(self, split, step, values):
+        """Records scalars.
+
+        Args:
+          split: "train" or "eval".
+          step: number of steps done.
+          values: dict from tag to number.
+        """
+        shown = [form.format(values[tag]) for tag, form in _IN_THE_LOG.items() if tag in values]
+        logging.info("%s step %d: %s", split, step, ", ".join(shown))
+        numbers = {t: v if math.isfinite(v) else None for t, v in values.items()}
+        self._file.write(json.dumps({"split": split, "step": int(step), **numbers}) + "\n")
+        with self._writer(split).as_default(step=step):
+            for tag, value in values.items():
+                tf.summary.scalar(tag, value)
+        self._writer(split).flush()
+
+    def image_grid(self, split, step, tag, images, titles):
+        """Records a grid of images with a title below each.
+
+        Args:
+          images: uint8 numpy array [N, S, S, 3], RGB.
+          titles: N strings.
+        """
+        grid = draw_grid(images, titles)
+        with self._writer(split).as_default(step=step):
+            tf.summary.image(tag, grid[None])
+        self._writer(split).flush()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self._file.close()
+        for writer in self._writers.values():
+            writer.close()
+
+    def _writer(self, split):
+        if split not in self._writers:
+            self._writers[split] = tf.summary.create_file_writer(str(self._run_dir / split))
+        return self._writers[split]
+
+    def _drop_after(self, step):
+        if not self._path.exists():
+            return
+        kept = []
+        for line in self._path.read_text().splitlines(keepends=True):
+            try:
+                if json.loads(line)["step"] <= step:
+                    kept.append(line)
+            except (ValueError, KeyError, TypeError):
+                logging.warning("%s: dropped a broken line", self._path)
+        temporary = self._path.with_suffix(".tmp")
+        temporary.write_text("".join(kept))
+        temporary.replace(self._path)
+
+
+def draw_grid(images, titles, columns=8, cell=128, caption=18):
+    """Draws images in rows with a title below each.
+
+    Args:
+      images: uint8 [N, S, S, 3], RGB.
+      titles: N strings; cut where they are too long.
+      columns: images in a row.
+      cell: side of a drawn image in pixels.
+      caption: height of a title in pixels.
+
+    Returns:
+      uint8 [rows * (cell + caption), columns * cell, 3], RGB, on white.
+    """
+    rows = -(-len(images) // columns)
+    grid = np.full((rows * (cell + caption), columns * cell, 3), 255, np.uint8)
+    for number, (image, title) in enumerate(zip(images, titles, strict=True)):
+        top, left = number // columns * (cell + caption), number % columns * cell
+        smaller = image.shape[0] > cell
+        method = cv2.INTER_AREA if smaller else cv2.INTER_NEAREST
+        grid[top : top + cell, left : left + cell] = cv2.resize(
+            image, (cell, cell), None, 0, 0, method
+        )
+        below = grid[top + cell : top + cell + caption, left : left + cell]
+        text = np.ascontiguousarray(below)
+        font = cv2.FONT_HERSHEY_SIMPLEX
+        cv2.putText(text, title[:18], (3, caption - 5), font, 0.4, (0, 0, 0), 1, cv2.LINE_AA)
+        below[:] = text
+    return grid

@@ -1,0 +1,53 @@
+"""What the step reported between two log lines, as means and rates."""
+
+
+class Window:
+    """Sums of the step's results since the last log line.
+
+    Args:
+      batch_size: images of one step, over all replicas.
+    """
+
+    def __init__(self, batch_size):
+        self._batch_size = batch_size
+        self.clear()
+
+    def clear(self):
+        """Starts anew."""
+        self._sums = {}
+        self._timed = {"steps": 0.0, "seconds": 0.0, "data_wait": 0.0}
+
+    def add(self, sums, seconds, timed):
+        """Adds one call's sums.
+
+        Args:
+          sums: what `train_step` returned, as floats.
+          seconds: duration of the call.
+          timed: false for the first call of a process, which traces.
+        """
+        for name, value in sums.items():
+            self._sums[name] = self._sums.get(name, 0.0) + value
+        if timed:
+            self._timed["steps"] += sums["steps"]
+            self._timed["seconds"] += seconds
+            self._timed["data_wait"] += sums["data_wait"]
+
+    def values(self, l2):
+        """The measurements by tag; those that nothing is known about yet are left out."""
+        values = {}
+        images = self._sums["applied"] * self._batch_size
+        if images:
+            values["loss/cross_entropy"] = self._sums["loss"] / images
+            values["loss/total"] = values["loss/cross_entropy"] + l2
+            values["accuracy/top1"] = self._sums["top1"] / images
+            values["accuracy/top5"] = self._sums["top5"] / images
+        seconds = self._timed["seconds"]
+        if seconds:
+            values["speed/images_per_second"] = self._timed["steps"] * self._batch_size / seconds
+            values["speed/data_wait"] = min(1.0, self._timed["data_wait"] / seconds)
+        return values
+
+    def note(self):
+        """The mean loss so far, for the progress bar."""
+        images = self._sums["applied"] * self._batch_size
+        return f"loss {self._sums['loss'] / images:.3f}" if images else ""

@@ -1,0 +1,95 @@
+"""Devices and strategies; the only place that makes one."""
+
+import tensorflow as tf
+from absl import logging
+
+from input_pipeline.errors import UsageError
+
+
+def make_strategy(config):
+    """Sets the devices up and makes the strategy. Call before any other TensorFlow operation.
+
+    Args:
+      config: DistributionConfig.
+
+    Returns:
+      tf.distribute.Strategy.
+
+    Raises:
+      UsageError: devices that TensorFlow has started with already.
+    """
+    gpus = tf.config.list_physical_devices("GPU")
+    for gpu in gpus:
+        tf.config.experimental.set_memory_growth(gpu, True)
+    if config.cpu_devices > 1:
+        _split_cpu(config.cpu_devices)
+    devices = tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU")
+    names = [device.name for device in devices]
+    mirrored = config.strategy == "mirrored" or (config.strategy == "auto" and len(gpus) > 1)
+    if mirrored:
+        strategy = tf.distribute.MirroredStrategy(names)
+    else:
+        names = names[:1]
+        strategy = tf.distribute.OneDeviceStrategy(names[0])
+    logging.info("%d replica(s) on %s", strategy.num_replicas_in_sync, ", ".join(names))
+    return strategy
+
+
+def _split_cpu(count):
+    cpu = tf.config.list_physical_devices("CPU")[0]
+    wanted = [tf.config.LogicalDeviceConfiguration()] * count
+    if len(tf.config.get_logical_device_configuration(cpu) or ()) == count:
+        return
+    try:
+        tf.config.set_logical_device_configuration(cpu, wanted)
+    except RuntimeError:
+        raise UsageError(
+            f"--cpu_devices={count}: TensorFlow already runs with other devices; use a new process"
+        ) from None
+
+
+def per_replica_batch(batch_size, strategy, flag="--batch_size"):
+    """Images of one replica in one step.
+
+    Raises:
+      UsageError: the batch cannot be shared evenly.
+    """
+    replicas = strategy.num_replicas_in_sync
+    if batch_size % replicas:
+        near = max(replicas, round(batch_size / replicas) * replicas)
+        raise UsageError(
+            f"{flag}={batch_size} is not divisible by the {replicas} replicas; try {near}"
+        )
+    return batch_size // replicas
+
+
+def distribute(strategy, make_dataset):
+    """Deals the batches of a dataset to the replicas in turn.
+
+    Args:
+      strategy: tf.distribute.Strategy.
+      make_dataset: function without arguments that returns batches of one replica's size.
+
+    Returns:
+      tf.distribute.DistributedDataset.
+    """
+    return strategy.distribute_datasets_from_function(lambda _: make_dataset())
+
+
+def average_batch_norm(strategy, model):
+    """Gives all replicas the mean of their moving statistics, before an eval or a save.
+
+    Every replica moves its own ones towards its own batches, and a checkpoint would hold the
+    first one's.
+    """
+    if strategy.num_replicas_in_sync == 1:
+        return
+
+    def average():
+        context = tf.distribute.get_replica_context()
+        values = [tf.convert_to_tensor(v) for v in model.non_trainable_variables]
+        means = context.all_reduce(tf.distribute.ReduceOp.MEAN, values)
+        for variable, mean in zip(model.non_trainable_variables, means, strict=True):
+            variable.assign(mean)
+
+    tf.function(lambda: strategy.run(average))()

@@ -1,0 +1,101 @@
+"""Training images for the step: the iterator, and the account of images that do not decode."""
+
+import numpy as np
+import tensorflow as tf
+from absl import logging
+
+from input_pipeline import order, pipeline
+from input_pipeline.errors import DataError
+from loops.step import distribution
+
+# Above this share of the samples, training on what is left would be training on other data.
+MOST_REPLACED = 0.001
+
+
+class TrainFeed:
+    """Feeds the replicas of a strategy with a train split.
+
+    Args:
+      strategy: tf.distribute.Strategy.
+      split: Source of the train split.
+      data: DataConfig with its sizes resolved.
+      seed: the run's seed.
+    """
+
+    def __init__(self, strategy, split, data, seed):
+        self._strategy = strategy
+        self._split = split
+        self._data = data
+        self._seed = seed
+        self._per_replica = distribution.per_replica_batch(data.batch_size, strategy)
+        self._named = set()
+
+    def iterator(self, step):
+        """An iterator over the batches from a step on, one batch for each replica at a time."""
+        first = step * self._data.batch_size
+
+        def dataset():
+            return pipeline.train_dataset(
+                self._split, self._data, self._seed, first, self._per_replica
+            )
+
+        return iter(distribution.distribute(self._strategy, dataset))
+
+    def first_images(self, count):
+        """The first `count` augmented images of training: uint8 [count, S, S, 3], and labels."""
+        dataset = pipeline.train_dataset(self._split, self._data, self._seed, 0, count)
+        batch = next(iter(dataset))
+        return batch["image"].numpy(), batch["label"].numpy()
+
+    def image_of(self, sample):
+        """What a person calls the image of a global sample number."""
+        return self._split.describe(int(self._indices([sample])[0]))
+
+    def account(self, first_step, last_step, replaced):
+        """Names the images that were replaced in some steps.
+
+        Args:
+          first_step, last_step: the steps, last excluded.
+          replaced: unreadable images since the start of the run, these steps included.
+
+        Raises:
+          DataError: there are more of them than training can bear.
+        """
+        batch = self._data.batch_size
+        samples = np.arange(first_step * batch, last_step * batch)
+        fresh = [i for i in dict.fromkeys(self._indices(samples)) if i not in self._named]
+        while (found := pipeline.first_unreadable(self._split, fresh)) is not None:
+            index, reason = found
+            self._named.add(index)
+            fresh = fresh[fresh.index(index) + 1 :]
+            logging.warning("%s is replaced: %s", self._split.describe(index), reason)
+        seen = max(last_step * batch, self._split.num_examples)
+        if replaced > MOST_REPLACED * seen:
+            names = ", ".join(self._split.describe(i) for i in sorted(self._named)[:3])
+            raise DataError(
+                f"{replaced} of {seen} training images do not decode, more than"
+                f" {MOST_REPLACED:.1%}: {names or 'see the log'}; mend or remove them"
+            )
+
+    def explained(self, error, step):
+        """The DataError that names the image on which the pipeline failed, or the error itself."""
+        first = step * self._data.batch_size
+        indices = self._indices(np.arange(first, first + 4 * self._data.batch_size))
+        found = pipeline.first_unreadable(self._split, indices)
+        if found is None:
+            return error
+        return DataError(
+            f"{self._split.describe(found[0])} and the {pipeline.REPLACEMENTS - 1} images after"
+            f" it in the order of training do not decode: {found[1]}"
+        )
+
+    def _indices(self, samples):
+        """Image indices of global samples, as ints."""
+        total = self._split.num_examples
+        samples = np.asarray(samples, np.int64)
+        indices = np.empty_like(samples)
+        for epoch in np.unique(samples // total):
+            here = samples // total == epoch
+            position = tf.constant(samples[here] % total)
+            indices[here] = order.image_index(self._seed, epoch, position, total)
+        return indices.tolist()

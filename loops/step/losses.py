@@ -1,0 +1,36 @@
+"""The training loss of each example."""
+
+import tensorflow as tf
+
+
+def cross_entropy(labels, logits, label_smoothing=0.0):
+    """Softmax cross-entropy with label smoothing (Szegedy et al. 2016, section 7).
+
+    Args:
+      labels: int32 [B].
+      logits: float32 [B, C].
+      label_smoothing: share e of the target that is spread evenly over all C classes; the true
+        class gets 1 - e + e / C.
+
+    Returns:
+      float32 [B], in nats.
+    """
+    of_label = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
+    if not label_smoothing:
+        return of_label
+    # Against the even target: mean over classes of -log p = logsumexp - mean(logits).
+    of_all = tf.reduce_logsumexp(logits, axis=1) - tf.reduce_mean(logits, axis=1)
+    return (1.0 - label_smoothing) * of_label + label_smoothing * of_all
+
+
+def l2(kernels, weight_decay):
+    """The penalty weight_decay / 2 * sum of squares: a float32 scalar. Its gradient is
+    weight_decay * w, which the step adds to the reduced gradients."""
+    squares = [tf.nn.l2_loss(tf.convert_to_tensor(kernel)) for kernel in kernels]
+    return weight_decay * tf.add_n(squares)
+
+
+def label_ranks(labels, logits):
+    """How many classes score higher than the label: int32 [B]; top-k holds where it is below k."""
+    of_label = tf.gather(logits, labels, axis=1, batch_dims=1)  # [B]
+    return tf.reduce_sum(tf.cast(logits > of_label[:, None], tf.int32), axis=1)

@@ -1,0 +1,39 @@
+"""Which number format the nets compute in."""
+
+import pathlib
+
+import tensorflow as tf
+from absl import logging
+
+
+def compute_dtype(config):
+    """Resolves the precision flags on this machine.
+
+    Args:
+      config: PrecisionConfig.
+
+    Returns:
+      "float32", "float16" or "bfloat16".
+    """
+    if not config.mixed_precision:
+        return "float32"
+    if config.half_dtype != "auto":
+        chosen, why = config.half_dtype, f"--half_dtype={config.half_dtype}"
+    elif tf.config.list_physical_devices("GPU"):
+        chosen, why = "float16", "with dynamic loss scaling, the GPU's fast format"
+    elif cpu_has_bfloat16():
+        chosen, why = "bfloat16", "which this CPU has"
+    else:
+        logging.warning("--mixed_precision: this CPU has no bfloat16; computing in float32")
+        return "float32"
+    logging.info("computing in %s (%s); variables and logits in float32", chosen, why)
+    return chosen
+
+
+def cpu_has_bfloat16(cpuinfo="/proc/cpuinfo"):
+    """Whether the processor multiplies bfloat16 natively (AVX512-BF16 or AMX)."""
+    try:
+        words = set(pathlib.Path(cpuinfo).read_text().split())
+    except OSError:
+        return False
+    return bool(words & {"avx512_bf16", "amx_bf16"})

@@ -1,0 +1,53 @@
+"""All variables of a training run, together: what a checkpoint holds."""
+
+import keras
+import tensorflow as tf
+
+from loops.run import restored_net
+from loops.step import distribution, loss_scale, losses, optimizers, precision
+
+
+class TrainState:
+    """The net, the optimizer, and the counters of a run.
+
+    Args:
+      strategy: tf.distribute.Strategy.
+      config: resolved Config.
+      num_classes: length of the logits.
+
+    Attributes:
+      model, optimizer, kernels (the decayed ones), loss_scale; step: int64 tf.Variable, steps
+      done, skipped ones included; replaced: int64 tf.Variable, unreadable images so far.
+    """
+
+    def __init__(self, strategy, config, num_classes):
+        self.strategy = strategy
+        self._weight_decay = config.optimization.weight_decay
+        dtype = precision.compute_dtype(config.precision)
+        keras.utils.set_random_seed(config.length.seed)
+        self.model = restored_net.build(strategy, config.net, num_classes, dtype)
+        with strategy.scope():
+            self.optimizer = optimizers.build(config.optimization, self.model)
+        self.kernels = optimizers.decayed_kernels(self.model)
+        self.loss_scale = loss_scale.LossScale(
+            dynamic=dtype == "float16", initial=config.precision.initial_loss_scale
+        )
+        self.step = tf.Variable(0, trainable=False, dtype=tf.int64, name="step")
+        self.replaced = tf.Variable(0, trainable=False, dtype=tf.int64, name="replaced")
+
+    def variables(self):
+        """Nested dicts of all tf.Variables, by the names that they have in a checkpoint."""
+        return {
+            "model": restored_net.variables_by_path(self.model),
+            "optimizer": restored_net.variables_by_path(self.optimizer),
+            "loss_scale": {v.name.split(":")[0]: v for v in self.loss_scale.variables},
+            "counters": {"step": self.step, "replaced": self.replaced},
+        }
+
+    def average_batch_norm(self):
+        """See `distribution.average_batch_norm`."""
+        distribution.average_batch_norm(self.strategy, self.model)
+
+    def l2(self):
+        """The L2 penalty of the weights now, as a float."""
+        return float(losses.l2(self.kernels, self._weight_decay))

@@ -1,0 +1,44 @@
+"""imagenet-loops: `python main.py --help`."""
+
+import os
+import signal
+import sys
+
+# Before TensorFlow loads: its start-up notices hide what a user has to read.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+from absl import flags as absl_flags
+from absl import logging
+
+import flags
+from input_pipeline.errors import UserError
+
+
+def modes():
+    """The function of each `--mode`. Imported late: TensorFlow takes seconds to load."""
+    from loops import evaluate, train
+
+    return {"train": train.run, "eval": evaluate.run}
+
+
+def main(argv):
+    """Runs a command line and returns its exit code."""
+    if any(word in ("--help", "-help", "-h", "--helpfull") for word in argv[1:]):
+        sys.stdout.write(flags.usage())
+        return 0
+    absl_flags.FLAGS(argv[:1])  # absl's own flags keep their defaults; ours are in flags.py
+    logging.use_absl_handler()
+    logging.set_verbosity(logging.INFO)
+    try:
+        config, given = flags.parse(argv)
+        modes()[config.mode](config, given)
+    except UserError as error:
+        sys.stderr.write(f"error: {error}\n")
+        return error.exit_code
+    except KeyboardInterrupt:
+        return 128 + signal.SIGINT
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv))
