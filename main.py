@@ -1,21 +1,18 @@
 """imagenet-loops: `python main.py --help`."""
 
-import os
 import signal
 import sys
 
-# Before TensorFlow loads: its start-up notices hide what a user has to read.
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-
 from absl import flags as absl_flags
-from absl import logging
 
 import flags
 from input_pipeline.errors import UserError
+from loops.run import logs
 
 
 def modes():
     """The function of each `--mode`. Imported late: TensorFlow takes seconds to load."""
+    logs.load_tensorflow_quietly()
     from loops import evaluate, train
 
     return {"train": train.run, "eval": evaluate.run}
@@ -27,8 +24,7 @@ def main(argv):
         sys.stdout.write(flags.usage())
         return 0
     absl_flags.FLAGS(argv[:1])  # absl's own flags keep their defaults; ours are in flags.py
-    logging.use_absl_handler()
-    logging.set_verbosity(logging.INFO)
+    logs.set_up()
     try:
         config, given = flags.parse(argv)
         modes()[config.mode](config, given)

@@ -47,13 +47,17 @@ class DatasetSpec:
         return len(read_class_table(_LABELS / self.class_table)) if self.class_table else 0
 
 
+_SMALL = DatasetSpec(
+    batch_size=32, epochs=20.0, min_crop_area=0.25, learning_rate=0.2, warmup_epochs=2.0
+)
 _DATASETS = {
     "shapes": DatasetSpec(
         split_sizes={"train": 2000, "val": 500, "test": 500},
         image_size=64,
         batch_size=50,
-        epochs=10.0,
-        min_crop_area=0.5,
+        epochs=6.0,
+        min_crop_area=0.8,
+        learning_rate=0.2,
     ),
     "ilsvrc2012": DatasetSpec(
         split_sizes={"train": 1_281_167, "val": 50_000},
@@ -72,8 +76,9 @@ _DATASETS = {
         epochs=90.0,
         warmup_epochs=5.0,
     ),
-    "folder": DatasetSpec(min_crop_area=0.25),
-    "lists": DatasetSpec(min_crop_area=0.25),
+    # Small sets of one's own: many short epochs' worth of steps rather than large batches.
+    "folder": _SMALL,
+    "lists": _SMALL,
 }
 
 

@@ -60,8 +60,15 @@ MAY_CHANGE_ON_RESUME = frozenset(
     + ("data_dir", "train_list", "val_list", "test_list", "class_names", "reader_threads")
     + ("strategy", "cpu_devices")
 )
-# What may differ when a run is evaluated: besides, the size of the images and the split.
-MAY_CHANGE_ON_EVAL = MAY_CHANGE_ON_RESUME | {"ckpt", "split", "image_size"}
+# What may differ when a run is evaluated: besides, the images' size and split, and the precision.
+MAY_CHANGE_ON_EVAL = (
+    MAY_CHANGE_ON_RESUME
+    | {"ckpt", "split", "image_size"}
+    | {
+        "mixed_precision",
+        "half_dtype",
+    }
+)
 
 
 def leaves(config):

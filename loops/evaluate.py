@@ -1,5 +1,7 @@
 """Evaluation: logits of every view of every image, once each, and what follows from them."""
 
+import dataclasses
+
 import numpy as np
 import tensorflow as tf
 from absl import logging
@@ -131,8 +133,7 @@ def run(config, given):
     """
     run_dir, step_dir = run_folder.find_checkpoint(config.evaluation.ckpt)
     record = run_folder.read_record(run_dir)
-    may_change = configs.MAY_CHANGE_ON_EVAL
-    config = configs.merge(record.config, given, config, may_change, "evaluate")
+    config = evaluation_config(record, config, given)
     configs.check(config)
     ks = configs.top_ks(config.evaluation.top_k)
     strategy = distribution.make_strategy(config.distribution)
@@ -152,6 +153,14 @@ def run(config, given):
         sink.measure("eval", results["step"], scalars(results))
     report.summary(f"{step_dir}", report.evaluation_rows(results))
     return results
+
+
+def evaluation_config(record, config, given):
+    """The run's own config, but for what belongs to this evaluation and this machine."""
+    saved = dataclasses.replace(
+        record.config, evaluation=config.evaluation, distribution=config.distribution
+    )
+    return configs.merge(saved, given, config, configs.MAY_CHANGE_ON_EVAL, "evaluate")
 
 
 def described(results, config, step, model_name):

@@ -5,7 +5,7 @@ from absl import logging
 from input_pipeline import datasets, source
 from input_pipeline.errors import DataError, UsageError
 from loops import config as configs
-from loops.run import checkpoint, run_folder, summaries
+from loops.run import checkpoint, logs, run_folder, summaries
 from loops.run.signals import StopSignals
 from loops.step import distribution, schedules
 from loops.step.feed import TrainFeed
@@ -57,7 +57,7 @@ def train(config, run_dir, record=None, stop_signal=lambda: None):
     val_split = source.open_split(config.data, "val", train_split.class_names)
     source.warn_of_missing_classes(train_split, val_split)
     feed = TrainFeed(strategy, train_split, config.data, config.length.seed)
-    with run_folder.lock(run_dir), run_folder.log_file(run_dir):
+    with run_folder.lock(run_dir), logs.to_file(run_dir):
         logging.info("run folder %s", run_dir)
         _keep_record(run_dir, config, record, {"train": train_split, "val": val_split})
         checkpoint.clean(run_dir)

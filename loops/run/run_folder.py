@@ -4,7 +4,6 @@ import contextlib
 import dataclasses
 import fcntl
 import json
-import logging as python_logging
 import os
 import pathlib
 import platform
@@ -12,8 +11,6 @@ import subprocess
 import sys
 import time
 from importlib import metadata
-
-from absl import logging
 
 from input_pipeline.errors import UsageError
 from loops import config as configs
@@ -137,20 +134,6 @@ def _found(step_dir, ckpt, what):
     if step_dir is None:
         raise UsageError(f"--ckpt={ckpt}: nothing in it is intact and was {what}; train it first")
     return step_dir
-
-
-@contextlib.contextmanager
-def log_file(run_dir):
-    """Copies the log to RUN/log.txt while entered."""
-    handler = python_logging.FileHandler(run_dir / "log.txt")
-    handler.setFormatter(logging.PythonFormatter())
-    logger = logging.get_absl_logger()
-    logger.addHandler(handler)
-    try:
-        yield
-    finally:
-        logger.removeHandler(handler)
-        handler.close()
 
 
 def _git_commit():

@@ -30,8 +30,7 @@ def build(config, model):
     """Makes the optimizer of a config with all its variables.
 
     Built before anything is traced: variables made inside the first call would trace the step
-    twice. Its learning rate is assigned by the step. It must be applied in the cross-replica
-    context, where Keras does not reduce gradients a second time.
+    twice. Apply it with `update`.
 
     Args:
       config: OptimizationConfig.
@@ -46,6 +45,28 @@ def build(config, model):
     optimizer = makers[config.optimizer]()
     optimizer.build(model.trainable_variables)
     return optimizer
+
+
+def update(strategy, optimizer, gradients, variables, learning_rate):
+    """Applies gradients that are already summed over replicas, on every replica alike.
+
+    Keras's own `apply` sums gradients itself, before anybody could look at the sum or clip it.
+
+    Args:
+      strategy: tf.distribute.Strategy; called from outside its replicas.
+      optimizer: built optimizer.
+      gradients: one for each variable, equal on all replicas.
+      variables: the keras.Variables that the optimizer was built with.
+      learning_rate: float32 scalar tensor.
+    """
+
+    def update_one(variable, gradient):
+        optimizer.update_step(gradient, variable, learning_rate)
+
+    with strategy.scope():
+        for gradient, variable in zip(gradients, variables, strict=True):
+            strategy.extended.update(variable.value, update_one, args=(gradient,), group=False)
+        optimizer.iterations.assign_add(1)
 
 
 def decayed_kernels(model):

@@ -10,7 +10,7 @@ import dataclasses
 import tensorflow as tf
 
 from input_pipeline import batch_augment
-from loops.step import losses
+from loops.step import losses, optimizers
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,9 +90,9 @@ def make_train_step(state, settings):
         ]
 
     def apply(gradients):
-        optimizer.learning_rate.assign(settings.learning_rate(state.step))
-        # In the cross-replica context, where Keras takes the gradients as they are.
-        optimizer.apply(strategy.run(with_decay, args=(gradients,)), variables)
+        gradients = strategy.run(with_decay, args=(gradients,))
+        learning_rate = settings.learning_rate(state.step)
+        optimizers.update(strategy, optimizer, gradients, variables, learning_rate)
 
     def one_step(batch):
         gradients, finite, sums = strategy.run(replica_step, args=(batch, loss_scale.scale))

@@ -1,0 +1,217 @@
+"""The training step: one replica against two, poisoned batches, L2, and the steps of one call."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import flags
+from loops import config as configs
+from loops.step import distribution, train_step
+from loops.step.state import TrainState
+from loops.step.train_step import StepSettings, make_train_step
+
+BATCH, SIZE, CLASSES = 8, 16, 3
+
+
+pytestmark = pytest.mark.usefixtures("tiny_net")
+
+
+def settings(**changes):
+    values = {
+        "global_batch_size": BATCH,
+        "mean": (127.5,) * 3,
+        "std": (64.0,) * 3,
+        "label_smoothing": 0.1,
+        "weight_decay": 1e-2,
+        "learning_rate": lambda step: 0.05 / (1.0 + tf.cast(step, tf.float32)),
+    }
+    return StepSettings(**{**values, **changes})
+
+
+def make_state(strategy, *arguments):
+    words = ["test", "--model=resnetv2_18", "--seed=3", *arguments]
+    config = configs.resolve(flags.parse(words)[0])
+    return TrainState(strategy, config, CLASSES)
+
+
+def batches(strategy, images):
+    """Deals the images [steps * BATCH, S, S, 3] to the replicas as the pipeline does."""
+    labels = np.arange(len(images)) % CLASSES
+    per_replica = BATCH // strategy.num_replicas_in_sync
+    data = {
+        "image": images,
+        "label": labels.astype(np.int32),
+        "sample": np.arange(len(images)),
+        "replaced": np.zeros(len(images), np.int64),
+    }
+    dataset = tf.data.Dataset.from_tensor_slices(data).batch(per_replica)
+    options = tf.data.Options()
+    options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF
+    return iter(distribution.distribute(strategy, lambda: dataset.with_options(options)))
+
+
+def random_images(steps, seed=0):
+    shape = (steps * BATCH, SIZE, SIZE, 3)
+    return np.random.default_rng(seed).integers(0, 255, shape).astype(np.uint8)
+
+
+def run_steps(strategy, images, *arguments, **changes):
+    """Trains over the images in one call; returns the state and the results."""
+    state = make_state(strategy, *arguments)
+    step = make_train_step(state, settings(**changes))
+    steps = tf.constant(len(images) // BATCH, tf.int64)
+    results = step(batches(strategy, images), steps)
+    return state, {name: float(value) for name, value in results.items()}
+
+
+def weights(state):
+    return {v.path: v.numpy() for v in state.model.trainable_variables}
+
+
+def assert_replicas_equal(state):
+    for variable in [*state.model.trainable_variables, *state.optimizer.variables]:
+        local = state.strategy.experimental_local_results(variable.value)
+        for value in local[1:]:
+            np.testing.assert_array_equal(value.numpy(), local[0].numpy(), variable.path)
+
+
+def test_two_replicas_equal_one(one_device, mirrored):
+    images = random_images(3)
+    one, one_results = run_steps(one_device, images, "--sync_batch_norm")
+    two, two_results = run_steps(mirrored, images, "--sync_batch_norm")
+    assert two_results["loss"] == pytest.approx(one_results["loss"], rel=1e-6)
+    assert one_results["steps"] == two_results["steps"] == 3
+    expected = weights(one)
+    for path, value in weights(two).items():
+        np.testing.assert_allclose(value, expected[path], atol=1e-6, err_msg=path)
+    assert_replicas_equal(two)
+
+
+def test_replicas_stay_equal_without_synchronised_batch_norm(mirrored):
+    state, _ = run_steps(mirrored, random_images(2))
+    assert_replicas_equal(state)
+
+
+def test_one_call_of_three_steps_equals_three_calls(one_device):
+    images = random_images(3)
+    together, _ = run_steps(one_device, images)
+    state = make_state(one_device)
+    step = make_train_step(state, settings())
+    iterator = batches(one_device, images)
+    for _ in range(3):
+        step(iterator, tf.constant(1, tf.int64))
+    assert int(state.step) == int(together.step) == 3
+    expected = weights(together)
+    for path, value in weights(state).items():
+        np.testing.assert_array_equal(value, expected[path], path)
+    assert step.experimental_get_tracing_count() == 1
+
+
+def test_first_step_is_plain_sgd_on_smoothed_loss_with_l2(one_device):
+    images = random_images(1)
+    state = make_state(one_device)
+    before = weights(state)
+    labels = np.arange(BATCH) % CLASSES
+    targets = np.eye(CLASSES)[labels] * 0.9 + 0.1 / CLASSES
+    decayed = [k.path for k in state.kernels]
+    with tf.GradientTape() as tape:
+        logits = state.model((images.astype(np.float32) - 127.5) / 64.0, training=True)
+        cross_entropy = -tf.reduce_mean(tf.reduce_sum(targets * tf.nn.log_softmax(logits), 1))
+        squares = [tf.reduce_sum(tf.square(k.value)) for k in state.kernels]
+        loss = cross_entropy + 0.5 * 1e-2 * tf.add_n(squares)
+    gradients = tape.gradient(loss, [v.value for v in state.model.trainable_variables])
+    # Nesterov's first step: momentum * v + v with v = -lr * g, that is 1.9 lr g.
+    expected = {
+        v.path: before[v.path] - 1.9 * 0.05 * g.numpy()
+        for v, g in zip(state.model.trainable_variables, gradients, strict=True)
+    }
+    state = make_state(one_device)
+    results = make_train_step(state, settings())(
+        batches(one_device, images), tf.constant(1, tf.int64)
+    )
+    assert float(results["loss"]) == pytest.approx(BATCH * float(cross_entropy), rel=1e-5)
+    for path, value in weights(state).items():
+        np.testing.assert_allclose(value, expected[path], atol=2e-5, err_msg=path)
+    assert decayed
+
+
+@pytest.fixture
+def poisoned(monkeypatch):
+    """Images that are white all over become infinities in front of the net."""
+    normal = train_step.batch_augment.normalize
+
+    def normalize(images, mean, std):
+        white = tf.reduce_all(images == 255, axis=[1, 2, 3], keepdims=True)
+        return tf.where(white, np.inf, normal(images, mean, std))
+
+    monkeypatch.setattr(train_step.batch_augment, "normalize", normalize)
+
+
+@pytest.mark.usefixtures("poisoned")
+@pytest.mark.parametrize("replicas", [(), (0,), (1,), (0, 1)], ids=["none", "r0", "r1", "both"])
+def test_overflow_is_skipped_alike_on_all_replicas(mirrored, replicas):
+    images = random_images(2)
+    for replica in replicas:
+        images[replica * BATCH // 2] = 255
+    half = ("--mixed_precision", "--half_dtype=float16", "--initial_loss_scale=8")
+    state = make_state(mirrored, *half)
+    before = weights(state)
+    step = make_train_step(state, settings())
+    iterator = batches(mirrored, images)
+    first = step(iterator, tf.constant(1, tf.int64))
+    changed = any((value != before[path]).any() for path, value in weights(state).items())
+    assert changed is (not replicas)
+    assert float(state.loss_scale.scale) == (4.0 if replicas else 8.0)
+    assert int(state.loss_scale.skipped_steps) == bool(replicas)
+    assert float(first["applied"]) == (0.0 if replicas else 1.0)
+    assert np.isfinite(float(first["loss"]))
+    second = step(iterator, tf.constant(1, tf.int64))  # a clean batch: training goes on
+    assert float(second["applied"]) == 1.0
+    assert int(state.step) == 2
+    assert int(state.loss_scale.skips_in_a_row) == 0
+    state.average_batch_norm()
+    for variable in state.model.variables:
+        for value in mirrored.experimental_local_results(variable.value):
+            assert np.isfinite(value.numpy()).all(), variable.path
+    assert_replicas_equal(state)
+
+
+@pytest.mark.usefixtures("poisoned")
+def test_float32_stops_at_the_first_bad_step_with_its_weights_kept(one_device):
+    images = random_images(4)
+    images[BATCH] = 255  # in step 1
+    clean, _ = run_steps(one_device, images[:BATCH])
+    state, results = run_steps(one_device, images)
+    assert int(state.step) == 2  # the rest of the call was not run
+    assert results["steps"] == 2.0
+    assert results["applied"] == 1.0
+    assert bool(state.loss_scale.hopeless())
+    expected = weights(clean)
+    for path, value in weights(state).items():
+        np.testing.assert_array_equal(value, expected[path], path)
+
+
+def test_average_batch_norm_gives_replicas_the_mean(mirrored):
+    state, _ = run_steps(mirrored, random_images(1))
+    variable = next(v for v in state.model.non_trainable_variables if "moving_mean" in v.path)
+    local = [v.numpy() for v in mirrored.experimental_local_results(variable.value)]
+    assert np.abs(local[0] - local[1]).max() > 0
+    state.average_batch_norm()
+    for value in mirrored.experimental_local_results(variable.value):
+        np.testing.assert_allclose(value.numpy(), (local[0] + local[1]) / 2, rtol=1e-6)
+
+
+def test_data_wait_is_seen(one_device):
+    images = random_images(3)
+
+    def slow(batch):
+        tf.py_function(lambda: __import__("time").sleep(0.2), [], [])
+        return batch
+
+    state = make_state(one_device)
+    step = make_train_step(state, settings())
+    data = {"image": images, "label": np.zeros(len(images), np.int32)}
+    data |= {"sample": np.arange(len(images)), "replaced": np.zeros(len(images), np.int64)}
+    dataset = tf.data.Dataset.from_tensor_slices(data).batch(BATCH).map(slow)
+    iterator = iter(distribution.distribute(one_device, lambda: dataset))
+    assert float(step(iterator, tf.constant(3, tf.int64))["data_wait"]) > 0.1

@@ -1,0 +1,64 @@
+"""Evaluation counts every image once, on any number of replicas, and scores like a plain loop."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image
+
+import flags
+from input_pipeline import datasets, source
+from loops import config as configs
+from loops import evaluate
+from loops.run import restored_net
+from loops.scoring import metrics
+
+
+def setup(strategy, folder):
+    words = ["t", "--dataset=folder", f"--data_dir={folder}", "--image_size=32"]
+    config = configs.resolve(flags.parse([*words, "--model=resnet_18"])[0])
+    split = source.open_split(config.data, "val")
+    tf.keras.utils.set_random_seed(1)
+    model = restored_net.build(strategy, config.net, 3, "float32")
+    return config, split, model
+
+
+@pytest.mark.parametrize(("crops", "batch_size"), [(1, 4), (1, 64), (10, 3)])
+def test_prime_split_on_two_devices_equals_one(
+    tiny_folder, one_device, mirrored, crops, batch_size
+):
+    found = []
+    for strategy in (one_device, mirrored):
+        config, split, model = setup(strategy, tiny_folder)
+        assert split.num_examples == 11
+        found.append(evaluate.Evaluator(strategy, model, split, config.data, crops, batch_size)())
+    (one, one_labels), (two, two_labels) = found
+    assert one_labels.tolist() == split.labels.tolist() == two_labels.tolist()
+    np.testing.assert_allclose(one, two, atol=1e-6)
+
+
+def test_center_crop_equals_a_plain_loop_over_pil_images(tiny_folder, one_device):
+    config, split, model = setup(one_device, tiny_folder)
+    probs, labels = evaluate.Evaluator(one_device, model, split, config.data, 1)()
+    spec = datasets.get("folder")
+    right = 0
+    for index in range(split.num_examples):
+        image = Image.open(split.describe(index)).convert("RGB")
+        scale = 37 / min(image.size)  # 32 * 8 / 7 = 36.57
+        size = [max(37, round(side * scale)) for side in image.size]
+        image = np.asarray(image.resize(size, Image.Resampling.BILINEAR), np.float32)
+        top, left = (image.shape[0] - 32) // 2, (image.shape[1] - 32) // 2
+        image = image[top : top + 32, left : left + 32]
+        logits = model((image[None] - np.float32(spec.mean)) / np.float32(spec.std))
+        expected = tf.nn.softmax(logits)[0].numpy()
+        np.testing.assert_allclose(probs[index], expected, atol=0.02)
+        right += int(expected.argmax() == split.labels[index])
+    assert metrics.score(probs, labels, (1,))["top1"] == pytest.approx(right / 11, abs=1.01 / 11)
+
+
+def test_stop_interrupts(tiny_folder, one_device):
+    config, split, model = setup(one_device, tiny_folder)
+    evaluator = evaluate.Evaluator(one_device, model, split, config.data, 1, 2)
+    with pytest.raises(evaluate.Interrupted):
+        evaluator(stop=lambda: True)
+    probs, _ = evaluator(max_batches=1)
+    assert len(probs) == 2

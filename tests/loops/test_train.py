@@ -1,0 +1,159 @@
+"""Training as a whole, in process: resume bit for bit, the run folder, and bad images."""
+
+import json
+import os
+import shutil
+import signal
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import flags
+from input_pipeline.errors import DataError, UsageError
+from loops import evaluate, train
+from loops.run import checkpoint
+from loops.run.signals import Stopped
+from loops.training_loop import TrainingDiverged
+
+pytestmark = pytest.mark.usefixtures("tiny_net")
+
+SMALL = ["--model=resnetv2_18", "--image_size=32", "--batch_size=8", "--crops=1"]
+
+
+def command(folder, tmp_path, *arguments):
+    return [
+        "main.py",
+        "--dataset=folder",
+        f"--data_dir={folder}",
+        f"--checkpoint_dir={tmp_path}",
+        "--strategy=one",
+        *SMALL,
+        *arguments,
+    ]
+
+
+def run(folder, tmp_path, *arguments):
+    return train.run(*flags.parse(command(folder, tmp_path, *arguments)))
+
+
+def tensors(run_dir):
+    """All tensors of a run's newest checkpoint by name."""
+    reader = tf.train.load_checkpoint(str(checkpoint.newest_intact(run_dir) / "ckpt"))
+    shapes = reader.get_variable_to_shape_map()
+    return {n: reader.get_tensor(n) for n in shapes if n != "_CHECKPOINTABLE_OBJECT_GRAPH"}
+
+
+@pytest.mark.parametrize("half", [(), ("--mixed_precision", "--half_dtype=float16")])
+def test_four_steps_equal_two_and_two_resumed(tiny_folder, tmp_path, half):
+    # A constant schedule, since the length of the run is what a cosine depends on.
+    options = ["--schedule=constant", "--warmup_epochs=0", *half]
+    run(tiny_folder, tmp_path, "--run_name=whole", "--steps=4", "--save_every=4", *options)
+    run(tiny_folder, tmp_path, "--run_name=parts", "--steps=2", *options)
+    run(tiny_folder, tmp_path, "--run_name=parts", "--steps=4")
+    whole, parts = tensors(tmp_path / "whole"), tensors(tmp_path / "parts")
+    assert whole.keys() == parts.keys()
+    assert len([n for n in whole if n.startswith("optimizer")]) > 8
+    for name, value in whole.items():
+        np.testing.assert_array_equal(value, parts[name], name)
+
+
+def test_run_folder_holds_what_is_promised(tiny_folder, tmp_path):
+    results = run(tiny_folder, tmp_path, "--run_name=r", "--steps=5", "--save_every=2", "--keep=1")
+    folder = tmp_path / "r"
+    assert {"config.json", "metrics.jsonl", "log.txt", "train", "eval"} <= set(os.listdir(folder))
+    # The newest one, and the best of those that an evaluation came with.
+    kept = {checkpoint.step_of(f) for f in checkpoint.step_folders(folder)}
+    assert 5 in kept
+    assert len(kept) <= 2
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    trained = [line for line in lines if line["split"] == "train"]
+    assert trained[-1]["step"] == 5
+    for tag in ("loss/total", "accuracy/top1", "optim/learning_rate", "optim/loss_scale"):
+        assert np.isfinite(trained[-1][tag])
+    assert trained[-1]["optim/skipped_steps"] == 0
+    record = json.loads((folder / "config.json").read_text())
+    assert record["config"]["data"]["image_size"] == 32
+    assert len(record["class_names"]) == 3
+    assert record["versions"]["keras"]
+    saved = json.loads((folder / "eval-00000005-val-1.json").read_text())
+    assert saved == results
+    assert saved["num_examples"] == 11
+    assert saved["top1"] + saved["top1_error"] == pytest.approx(1.0)
+    assert saved["top1_low"] <= saved["top1"] <= saved["top1_high"]
+
+
+def test_eval_of_the_run_gives_the_same_figures(tiny_folder, tmp_path):
+    results = run(tiny_folder, tmp_path, "--run_name=r", "--steps=2")
+    argv = ["main.py", "--mode=eval", f"--ckpt={tmp_path / 'r'}", "--crops=1"]
+    again = evaluate.run(*flags.parse(argv))
+    assert again["top1"] == results["top1"]
+    assert again["nll"] == pytest.approx(results["nll"], rel=1e-6)
+    ten = evaluate.run(*flags.parse([*argv[:-1], "--split=test", "--json", str(tmp_path / "j")]))
+    assert ten["crops"] == 10
+    assert ten["num_examples"] == 5
+    assert json.loads((tmp_path / "j").read_text()) == ten
+    with pytest.raises(UsageError, match="--model=resnet_18 conflicts"):
+        evaluate.run(*flags.parse([*argv, "--model=resnet_18"]))
+
+
+def test_conflicting_flag_on_resume_is_refused(tiny_folder, tmp_path):
+    run(tiny_folder, tmp_path, "--run_name=r", "--steps=1")
+    with pytest.raises(UsageError, match=r"--weight_decay=0\.5 conflicts.*0\.0001"):
+        run(tiny_folder, tmp_path, "--run_name=r", "--steps=2", "--weight_decay=0.5")
+
+
+def test_nothing_intact_is_never_a_silent_restart(tiny_folder, tmp_path):
+    run(tiny_folder, tmp_path, "--run_name=r", "--steps=1")
+    index = checkpoint.newest_intact(tmp_path / "r") / "ckpt.index"
+    index.write_bytes(index.read_bytes()[:-1])
+    with pytest.raises(DataError, match="no step folder is intact"):
+        run(tiny_folder, tmp_path, "--run_name=r", "--steps=2")
+
+
+def test_signal_saves_and_stops(tiny_folder, tmp_path, monkeypatch):
+    """The handler is the real one: the process sends itself SIGTERM in the first evaluation."""
+    original = evaluate.Evaluator.__call__
+
+    def call(self, *arguments, **options):
+        if not options.get("max_batches"):
+            os.kill(os.getpid(), signal.SIGTERM)
+        return original(self, *arguments, **options)
+
+    monkeypatch.setattr(evaluate.Evaluator, "__call__", call)
+    with pytest.raises(Stopped) as stopped:
+        run(tiny_folder, tmp_path, "--run_name=r", "--steps=4", "--eval_every=2")
+    assert stopped.value.exit_code == 143
+    assert checkpoint.step_of(checkpoint.newest_intact(tmp_path / "r")) == 2
+
+
+def test_divergence_names_step_and_samples_and_keeps_the_checkpoint(tiny_folder, tmp_path):
+    with pytest.raises(TrainingDiverged, match=r"step \d+: .*samples \d+ to \d+.*step-00000001"):
+        run(
+            tiny_folder,
+            tmp_path,
+            "--run_name=r",
+            "--steps=40",
+            "--save_every=1",
+            "--learning_rate=1e30",
+            "--nolinear_scaling",
+            "--warmup_epochs=10",
+        )
+
+
+def test_bad_image_is_replaced_counted_and_too_many(tiny_folder, tmp_path):
+    folder = tmp_path / "data"
+    shutil.copytree(tiny_folder, folder)
+    bad = sorted((folder / "train").glob("*/*"))[4]
+    bad.write_bytes(bad.read_bytes()[:100])
+    with pytest.raises(DataError, match=bad.name):
+        run(folder, tmp_path, "--run_name=r", "--epochs=2")
+
+
+def test_undecodable_val_image_is_fatal(tiny_folder, tmp_path):
+    folder = tmp_path / "data"
+    shutil.copytree(tiny_folder, folder)
+    bad = sorted((folder / "val").glob("*/*"))[7]
+    bad.write_bytes(b"")
+    with pytest.raises(DataError, match=bad.name):
+        run(folder, tmp_path, "--run_name=r", "--steps=1")
