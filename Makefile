@@ -3,7 +3,7 @@
 .NOTPARALLEL:
 .ONESHELL:
 .SHELLFLAGS = -ec
-.PHONY: help venv test-venv test faults soak lint train lock
+.PHONY: help venv test-venv test faults lint train lock
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
 ARGS =
@@ -82,9 +82,6 @@ test: test-venv ## run the tests (under 10 minutes)
 
 faults: test-venv ## run the injected faults with their full counts (under 60 minutes)
 	@.venv/bin/python -m pytest -q -m faults $(TESTS)
-
-soak: test-venv ## run the long train, eval and save loops
-	@.venv/bin/python -m pytest -q -m soak $(TESTS)
 
 lint: test-venv ## check style and formatting
 	@.venv/bin/python -m ruff check

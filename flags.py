@@ -14,6 +14,7 @@ _EXAMPLES = """Examples:
   python main.py --mode=train --model=resnetv2_50 --mixed_precision
   python main.py --mode=eval --ckpt=checkpoints/RUN
   python main.py --mode=train --dataset=folder --data_dir=DIR --image_size=128 --mixed_precision
+  python main.py --mode=predict --ckpt=checkpoints/RUN --image=FILE_OR_FOLDER
   tensorboard --logdir checkpoints
 """
 
@@ -92,6 +93,7 @@ _TITLES = {
     "distribution": "Devices",
     "run": "Run folder",
     "evaluation": "Evaluation",
+    "prediction": "Prediction",
 }
 
 

@@ -13,9 +13,9 @@ from loops.run import logs
 def modes():
     """The function of each `--mode`. Imported late: TensorFlow takes seconds to load."""
     logs.load_tensorflow_quietly()
-    from loops import evaluate, train
+    from loops import evaluate, predict, train
 
-    return {"train": train.run, "eval": evaluate.run}
+    return {"train": train.run, "eval": evaluate.run, "predict": predict.run}
 
 
 def main(argv):

@@ -54,7 +54,7 @@ _DATASETS = {
     "shapes": DatasetSpec(
         split_sizes={"train": 2000, "val": 500, "test": 500},
         image_size=64,
-        batch_size=50,
+        batch_size=48,
         epochs=6.0,
         min_crop_area=0.8,
         learning_rate=0.2,

@@ -65,6 +65,11 @@ def decode_cropped(data, choose_window):
     return tf.ensure_shape(tf.cond(_is_jpeg(data), jpeg, other), [None, None, 3])
 
 
+def reason(error):
+    """What a TensorFlow error says, without the names of its operations."""
+    return error.message.split("}} ")[-1].split(" [Op:")[0].strip()
+
+
 def _jpeg_shape(data):
     shape = tf.image.extract_jpeg_shape(data)
     _check_pixels(tf.cast(shape[0], tf.int64) * tf.cast(shape[1], tf.int64))

@@ -93,7 +93,7 @@ def first_unreadable(source, indices):
         try:
             decode.decode(source.read(tf.constant(index, tf.int64))[0])
         except tf.errors.OpError as error:
-            return int(index), error.message.split("}} ")[-1].split(" [Op:")[0].strip()
+            return int(index), decode.reason(error)
     return None
 
 

@@ -39,10 +39,17 @@ class EvalConfig:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class PredictConfig:
+    """What is predicted."""
+
+    image: Annotated[str, "Image files or folders of them, separated by commas."] = ""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Config:
     """Everything a mode needs, made once from the command line."""
 
-    mode: Annotated[Literal["train", "eval"], "What to do."] = "train"
+    mode: Annotated[Literal["train", "eval", "predict"], "What to do."] = "train"
     net: registry.NetConfig = dataclasses.field(default_factory=registry.NetConfig)
     data: DataConfig = dataclasses.field(default_factory=DataConfig)
     length: LengthConfig = dataclasses.field(default_factory=LengthConfig)
@@ -51,6 +58,7 @@ class Config:
     distribution: DistributionConfig = dataclasses.field(default_factory=DistributionConfig)
     run: RunConfig = dataclasses.field(default_factory=RunConfig)
     evaluation: EvalConfig = dataclasses.field(default_factory=EvalConfig)
+    prediction: PredictConfig = dataclasses.field(default_factory=PredictConfig)
 
 
 # What may differ when a run is resumed: its length, paths, devices, and what is written when.
@@ -61,13 +69,8 @@ MAY_CHANGE_ON_RESUME = frozenset(
     + ("strategy", "cpu_devices")
 )
 # What may differ when a run is evaluated: besides, the images' size and split, and the precision.
-MAY_CHANGE_ON_EVAL = (
-    MAY_CHANGE_ON_RESUME
-    | {"ckpt", "split", "image_size"}
-    | {
-        "mixed_precision",
-        "half_dtype",
-    }
+MAY_CHANGE_ON_EVAL = MAY_CHANGE_ON_RESUME.union(
+    ("ckpt", "split", "image", "image_size", "mixed_precision", "half_dtype")
 )
 
 

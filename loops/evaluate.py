@@ -14,7 +14,7 @@ from loops.scoring import metrics
 from loops.step import distribution, precision
 
 # Views of one batch where the user names no batch size: fills a GPU, fits a small one.
-_VIEWS_PER_BATCH = 250
+VIEWS_PER_BATCH = 250
 
 
 class Interrupted(Exception):
@@ -55,7 +55,7 @@ class Evaluator:
 
     def __init__(self, strategy, model, split, data, crops, batch_size=0):
         replicas = strategy.num_replicas_in_sync
-        batch_size = batch_size or max(1, _VIEWS_PER_BATCH // crops)
+        batch_size = batch_size or max(1, VIEWS_PER_BATCH // crops)
         per_replica = -(-min(batch_size, split.num_examples) // replicas)
         self._split = split
         self._strategy = strategy
@@ -157,9 +157,8 @@ def run(config, given):
 
 def evaluation_config(record, config, given):
     """The run's own config, but for what belongs to this evaluation and this machine."""
-    saved = dataclasses.replace(
-        record.config, evaluation=config.evaluation, distribution=config.distribution
-    )
+    own = {n: getattr(config, n) for n in ("evaluation", "prediction", "distribution")}
+    saved = dataclasses.replace(record.config, **own)
     return configs.merge(saved, given, config, configs.MAY_CHANGE_ON_EVAL, "evaluate")
 
 

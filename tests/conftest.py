@@ -67,3 +67,28 @@ def _tiny_image(label, rng):
         inside = (columns + rng.integers(8)) % 8 < 4
     image[inside] += colour
     return np.clip(image + rng.normal(0, 8, image.shape), 0, 255).astype(np.uint8)
+
+
+@pytest.fixture(scope="session")
+def read_events():
+    """Returns the function that reads a folder's event files as TensorBoard does.
+
+    It maps each tag to {step: value}: a float of a scalar, a list of PNG files of an image.
+    """
+
+    def read(folder):
+        from tensorboard.backend.event_processing import event_accumulator
+
+        reader = event_accumulator.EventAccumulator(str(folder), {"tensors": 0})
+        reader.Reload()
+        found = {}
+        for tag in reader.Tags()["tensors"]:
+            plugin = reader.SummaryMetadata(tag).plugin_data.plugin_name
+            arrays = {e.step: tf.make_ndarray(e.tensor_proto) for e in reader.Tensors(tag)}
+            if plugin == "images":  # width, height, then one PNG file for each image
+                found[tag] = {step: list(array[2:]) for step, array in arrays.items()}
+            else:
+                found[tag] = {step: float(array) for step, array in arrays.items()}
+        return found
+
+    return read

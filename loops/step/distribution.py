@@ -76,14 +76,21 @@ def distribute(strategy, make_dataset):
     return strategy.distribute_datasets_from_function(lambda _: make_dataset())
 
 
-def average_batch_norm(strategy, model):
-    """Gives all replicas the mean of their moving statistics, before an eval or a save.
+def make_average_batch_norm(strategy, model):
+    """Makes the function that gives all replicas the mean of their moving statistics.
 
     Every replica moves its own ones towards its own batches, and a checkpoint would hold the
-    first one's.
+    first one's: to be called before an evaluation or a save.
+
+    Args:
+      strategy: tf.distribute.Strategy of the model.
+      model: keras.Model.
+
+    Returns:
+      function without arguments or result.
     """
     if strategy.num_replicas_in_sync == 1:
-        return
+        return lambda: None
 
     def average():
         context = tf.distribute.get_replica_context()
@@ -92,4 +99,4 @@ def average_batch_norm(strategy, model):
         for variable, mean in zip(model.non_trainable_variables, means, strict=True):
             variable.assign(mean)
 
-    tf.function(lambda: strategy.run(average))()
+    return tf.function(lambda: strategy.run(average))

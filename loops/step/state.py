@@ -17,7 +17,8 @@ class TrainState:
 
     Attributes:
       model, optimizer, kernels (the decayed ones), loss_scale; step: int64 tf.Variable, steps
-      done, skipped ones included; replaced: int64 tf.Variable, unreadable images so far.
+      done, skipped ones included; replaced: int64 tf.Variable, unreadable images so far;
+      average_batch_norm: see `distribution.make_average_batch_norm`.
     """
 
     def __init__(self, strategy, config, num_classes):
@@ -28,6 +29,7 @@ class TrainState:
         self.model = restored_net.build(strategy, config.net, num_classes, dtype)
         with strategy.scope():
             self.optimizer = optimizers.build(config.optimization, self.model)
+        self.average_batch_norm = distribution.make_average_batch_norm(strategy, self.model)
         self.kernels = optimizers.decayed_kernels(self.model)
         self.loss_scale = loss_scale.LossScale(
             dynamic=dtype == "float16", initial=config.precision.initial_loss_scale
@@ -43,10 +45,6 @@ class TrainState:
             "loss_scale": {v.name.split(":")[0]: v for v in self.loss_scale.variables},
             "counters": {"step": self.step, "replaced": self.replaced},
         }
-
-    def average_batch_norm(self):
-        """See `distribution.average_batch_norm`."""
-        distribution.average_batch_norm(self.strategy, self.model)
 
     def l2(self):
         """The L2 penalty of the weights now, as a float."""

@@ -50,81 +50,86 @@ def make_train_step(state, settings):
       applied steps), `replaced` (unreadable images), `data_wait` (seconds). Fewer steps than
       asked are done only when `loss_scale.hopeless()`.
     """
-    strategy, model, optimizer = state.strategy, state.model, state.optimizer
-    loss_scale = state.loss_scale
-    variables = model.trainable_variables
-    decayed = {id(kernel) for kernel in state.kernels}
+    return tf.function(_TrainStep(state, settings).run)
 
-    def replica_step(batch, scale):
-        """Returns this replica's copy of the summed gradients and sums of metrics."""
+
+class _TrainStep:
+    """The parts of the step, in the order in which they run."""
+
+    def __init__(self, state, settings):
+        self._state = state
+        self._settings = settings
+        self._variables = state.model.trainable_variables
+        self._decayed = {id(kernel) for kernel in state.kernels}
+
+    def run(self, iterator, num_steps):
+        """The inner loop; see `make_train_step`."""
+        totals = {name: tf.constant(0.0) for name in ("steps", "applied", "data_wait", *_SUMS)}
+        for _ in tf.range(num_steps):
+            batch, waited = timed_next(iterator)
+            results = {"data_wait": waited, **self._one_step(batch)}
+            totals = {name: total + results[name] for name, total in totals.items()}
+            if self._state.loss_scale.hopeless():
+                break
+        return totals
+
+    def _one_step(self, batch):
+        state = self._state
+        strategy = state.strategy
+        gradients, finite, sums = strategy.run(
+            self._replica_gradients, args=(batch, state.loss_scale.scale)
+        )
+        # All replicas hold the same sums: the first one's speak for all.
+        finite = strategy.experimental_local_results(finite)[0]
+        sums = strategy.experimental_local_results(sums)[0]
+        if finite:
+            self._update(gradients)
+        state.loss_scale.update(finite)
+        state.step.assign_add(1)
+        sums = dict(zip(_SUMS, tf.unstack(sums), strict=True))
+        state.replaced.assign_add(tf.cast(sums["replaced"], tf.int64))
+        # A NaN loss of a skipped step must not become the mean of a whole log line.
+        for name in ("loss", "top1", "top5"):
+            sums[name] = tf.where(finite, sums[name], 0.0)
+        return {"steps": tf.constant(1.0), "applied": tf.cast(finite, tf.float32), **sums}
+
+    def _replica_gradients(self, batch, scale):
+        """Returns the gradients summed over replicas, whether they are finite, and the sums."""
+        settings = self._settings
         images = batch_augment.normalize(batch["image"], settings.mean, settings.std)
         with tf.GradientTape() as tape:
-            logits = model(images, training=True)
+            logits = self._state.model(images, training=True)
             per_example = losses.cross_entropy(batch["label"], logits, settings.label_smoothing)
-            loss = tf.reduce_sum(per_example) / settings.global_batch_size
-            scaled_loss = loss * scale
-        gradients = tape.gradient(scaled_loss, variables)
+            scaled_loss = tf.reduce_sum(per_example) / settings.global_batch_size * scale
+        gradients = tape.gradient(scaled_loss, self._variables)
         ranks = losses.label_ranks(batch["label"], logits)
-        replaced = tf.cast(batch["replaced"] > 0, tf.float32)
-        sums = tf.stack(
-            [
-                tf.reduce_sum(per_example),
-                tf.reduce_sum(tf.cast(ranks < 1, tf.float32)),
-                tf.reduce_sum(tf.cast(ranks < 5, tf.float32)),
-                tf.reduce_sum(replaced),
-            ]
-        )
+        counted = (ranks < 1, ranks < 5, batch["replaced"] > 0)
+        counts = [tf.reduce_sum(tf.cast(c, tf.float32)) for c in counted]
+        sums = tf.stack([tf.reduce_sum(per_example), *counts])
         context = tf.distribute.get_replica_context()
         *gradients, sums = context.all_reduce(tf.distribute.ReduceOp.SUM, [*gradients, sums])
         # One pass over memory: a sum of squares is finite only if every addend is.
         squares = tf.add_n([tf.nn.l2_loss(g) for g in gradients])
         return gradients, tf.math.is_finite(squares) & tf.math.is_finite(sums[0]), sums
 
-    def with_decay(gradients):
+    def _update(self, gradients):
+        state = self._state
+        gradients = state.strategy.run(self._unscaled_and_decayed, args=(gradients,))
+        learning_rate = self._settings.learning_rate(state.step)
+        optimizers.update(
+            state.strategy, state.optimizer, gradients, self._variables, learning_rate
+        )
+
+    def _unscaled_and_decayed(self, gradients):
         """Undoes the loss scale and adds the gradient of the L2 penalty."""
-        inverse = 1.0 / loss_scale.scale
-        weight_decay = settings.weight_decay
+        loss_scale, weight_decay = self._state.loss_scale, self._settings.weight_decay
+        if loss_scale.dynamic:
+            inverse = 1.0 / loss_scale.scale
+            gradients = [g * inverse for g in gradients]
         return [
-            g * inverse + weight_decay * v if id(v) in decayed and weight_decay else g * inverse
-            for g, v in zip(gradients, variables, strict=True)
+            g + weight_decay * v if weight_decay and id(v) in self._decayed else g
+            for g, v in zip(gradients, self._variables, strict=True)
         ]
-
-    def apply(gradients):
-        gradients = strategy.run(with_decay, args=(gradients,))
-        learning_rate = settings.learning_rate(state.step)
-        optimizers.update(strategy, optimizer, gradients, variables, learning_rate)
-
-    def one_step(batch):
-        gradients, finite, sums = strategy.run(replica_step, args=(batch, loss_scale.scale))
-        finite = strategy.experimental_local_results(finite)[0]
-        sums = strategy.experimental_local_results(sums)[0]
-        if finite:
-            apply(gradients)
-        loss_scale.update(finite)
-        state.step.assign_add(1)
-        state.replaced.assign_add(tf.cast(sums[_SUMS.index("replaced")], tf.int64))
-        applied = tf.cast(finite, tf.float32)
-        sums = dict(zip(_SUMS, tf.unstack(sums), strict=True))
-        # A NaN loss of a skipped step must not become the mean of a whole log line.
-        for name in ("loss", "top1", "top5"):
-            sums[name] = tf.where(finite, sums[name], 0.0)
-        return {"steps": tf.constant(1.0), "applied": applied, **sums}
-
-    @tf.function
-    def train_step(iterator, num_steps):
-        totals = {name: tf.constant(0.0) for name in ("steps", "applied", "data_wait", *_SUMS)}
-        for _ in tf.range(num_steps):
-            batch, waited = timed_next(iterator)
-            results = one_step(batch)
-            totals = {
-                name: totals[name] + (waited if name == "data_wait" else results[name])
-                for name in totals
-            }
-            if loss_scale.hopeless():
-                break
-        return totals
-
-    return train_step
 
 
 def timed_next(iterator):
