@@ -48,7 +48,7 @@ class DatasetSpec:
 
 
 _SMALL = DatasetSpec(
-    batch_size=32, epochs=20.0, min_crop_area=0.25, learning_rate=0.2, warmup_epochs=2.0
+    batch_size=32, epochs=15.0, min_crop_area=0.25, learning_rate=0.2, warmup_epochs=2.0
 )
 _DATASETS = {
     "shapes": DatasetSpec(

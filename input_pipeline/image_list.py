@@ -13,6 +13,10 @@ from input_pipeline import datasets, decode
 from input_pipeline.errors import DataError, UsageError
 
 
+# Above it a label is a mistake: classes are counted by the largest one.
+_LARGEST_LABEL = 1_000_000
+
+
 @dataclasses.dataclass(frozen=True)
 class ImageFiles:
     """Paths under one root and their labels."""
@@ -29,19 +33,17 @@ class ImageFiles:
     def reader(self):
         """Returns the function from an index tensor to (file content, label)."""
         # Captured by reference: constants of a graph would be copied into it.
-        paths = tf.constant(self.paths)
+        paths = tf.constant([os.fsencode(self.path(i)) for i in range(len(self.paths))])
         labels = tf.constant(self.labels)
-        root = self.root
 
         def read(index):
-            path = tf.strings.join([root, paths[index]], separator="/")
-            return tf.io.read_file(path), labels[index]
+            return tf.io.read_file(paths[index]), labels[index]
 
         return read
 
     def fingerprint(self):
         """sha256 over names and labels, hexadecimal. Contents are not read."""
-        digest = hashlib.sha256("\n".join(self.class_names).encode())
+        digest = hashlib.sha256("\n".join(self.class_names).encode(errors="surrogateescape"))
         for path, label in zip(self.paths, self.labels, strict=True):
             digest.update(f"{path} {label}\n".encode(errors="surrogateescape"))
         return digest.hexdigest()
@@ -132,6 +134,8 @@ def _parse_list(path, flag):
         name, _, label = line.rstrip().rpartition(" ")
         if not name.strip() or not label.isascii() or not label.isdigit():
             raise DataError(f"{path}, line {number}: not `path label`: {line[:80]!r}")
+        if int(label) > _LARGEST_LABEL:
+            raise DataError(f"{path}, line {number}: label {label} is out of range")
         paths.append(name)
         labels.append(int(label))
     if not paths:

@@ -4,6 +4,7 @@ import tensorflow as tf
 from absl import logging
 
 from input_pipeline.errors import UsageError
+from loops.step import host_memory
 
 
 def make_strategy(config):
@@ -19,6 +20,8 @@ def make_strategy(config):
       UsageError: devices that TensorFlow has started with already.
     """
     gpus = tf.config.list_physical_devices("GPU")
+    if not gpus:
+        host_memory.keep_freed_memory()
     for gpu in gpus:
         tf.config.experimental.set_memory_growth(gpu, True)
     if config.cpu_devices > 1:

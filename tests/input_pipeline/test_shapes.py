@@ -11,9 +11,9 @@ from concurrent import futures
 import cv2
 import numpy as np
 import pytest
-from sklearn import linear_model
 
 from input_pipeline import shapes
+from input_pipeline.errors import UsageError
 
 SMALL = {"train": 20, "val": 10, "test": 10}
 
@@ -110,7 +110,8 @@ def test_object_stands_out_from_its_background(label):
         far = np.abs(cv2.blur(one, (3, 3)) - behind) > 45
         assert 0.03 < far.mean() < 0.6, (seed, far.mean())
         signs[np.median(one[far]) > behind] += 1
-    assert min(signs[True], signs[False]) >= 8  # of 40; fewer has probability 1e-4
+    # One in four is darker. The seeds decide, so that every class has the same 11 of 40.
+    assert 4 <= signs[False] <= 18
 
 
 def test_two_makes_write_the_same_bytes(tmp_path, small, full_set):
@@ -226,9 +227,19 @@ def test_make_refuses_to_overwrite_what_is_not_a_complete_set(tmp_path, small, d
         (root / shapes.MANIFEST).write_text("[]")
     before = _state(tmp_path)
     assert not shapes.is_complete(str(root))
-    with pytest.raises(FileExistsError, match="remove it"):
+    with pytest.raises(
+        UsageError, match="remove it, or name another folder by --data_dir"
+    ) as error:
         shapes.make(str(root))
+    assert str(error.value).startswith(f"{root}: ") and "\n" not in str(error.value)
     assert _state(tmp_path) == before
+
+
+def test_make_refuses_a_file(tmp_path):
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(UsageError, match=f"{tmp_path}/file: "):
+        shapes.make(str(tmp_path / "file"))
+    assert (tmp_path / "file").read_text() == "mine"
 
 
 def test_no_progress_bar_without_a_terminal(tmp_path, small, capfd):
@@ -239,7 +250,7 @@ def test_no_progress_bar_without_a_terminal(tmp_path, small, capfd):
 @pytest.mark.parametrize("colours", ["grey", "rgb"])
 def test_a_linear_classifier_fails(full_set, colours):
     # If pixels alone gave the class away, a run on this set would prove nothing about the net.
-    # 32 x 32 keeps it quick; 64 x 64 and 96 x 96 score the same, 10 to 15 %.
+    # 32 x 32 keeps it quick; 64 x 64 and 96 x 96 score the same.
     mode = cv2.IMREAD_GRAYSCALE if colours == "grey" else cv2.IMREAD_COLOR
     pixels, labels = {}, {}
     for split in ("train", "val"):
@@ -252,7 +263,11 @@ def test_a_linear_classifier_fails(full_set, colours):
         labels[split] = [shapes.CLASSES.index(path.parent.name) for path in paths]
     mean, deviation = pixels["train"].mean(0), pixels["train"].std(0)
     train, val = ((pixels[split] - mean) / deviation for split in ("train", "val"))
-    for strength in (1e-4, 1e-3):  # from 1e-5 to 1 none scores more than 16 %
-        model = linear_model.LogisticRegression(C=strength, max_iter=100)
-        top1 = model.fit(train, labels["train"]).score(val, labels["val"])
-        assert top1 < 0.40, f"top-1 {top1:.3f} on {colours} pixels with C={strength}"
+    # Ridge regression on one-hot classes, solved for the 2,000 images and not for the pixels.
+    one_hot = np.eye(10, dtype=np.float32)[labels["train"]]
+    gram = train @ train.T
+    for strength in (1e4, 1e5):
+        scores = val @ (train.T @ np.linalg.solve(gram + strength * np.eye(len(gram)), one_hot))
+        top1 = np.mean(scores.argmax(1) == labels["val"])
+        # It scores 25 to 29 %, and 41 to 44 % if the object is always the lighter part.
+        assert top1 < 0.35, f"top-1 {top1:.3f} on {colours} pixels with strength {strength}"

@@ -461,7 +461,8 @@ def test_a_best_step_with_a_broken_manifest_does_not_stop_the_pruning(tmp_path):
     save_many(tmp_path, s1=0.9, s2=0.3, s3=0.2)
     (tmp_path / "step-00000001" / MANIFEST).write_text("{")
     checkpoint.prune(tmp_path, keep=1)
-    assert steps(tmp_path) == [3, 2]
+    assert checkpoint.newest_intact(tmp_path) == tmp_path / "step-00000003"
+    assert checkpoint.best_intact(tmp_path) == tmp_path / "step-00000002"
 
 
 def test_prune_does_not_count_damaged_steps(tmp_path):

@@ -61,9 +61,7 @@ def test_what_is_not_finite_is_null_in_json(tmp_path, value):
 def test_numbers_of_numpy_and_python(tmp_path):
     with summaries.Measurements(tmp_path) as sink:
         sink.measure("train", np.int64(4), {"loss/total": np.float64(0.5), "optim/skipped": 3})
-    assert lines(tmp_path) == [
-        {"split": "train", "step": 4, "loss/total": 0.5, "optim/skipped": 3}
-    ]
+    assert lines(tmp_path) == [{"split": "train", "step": 4, "loss/total": 0.5, "optim/skipped": 3}]
 
 
 def write_old(run):

@@ -1,0 +1,102 @@
+"""What the first bytes of an image file say, before anything is decoded.
+
+A header of a few bytes can claim half a gigabyte of pixels: sizes are checked first.
+"""
+
+import tensorflow as tf
+
+# PIL's limit for images of unknown origin.
+MAX_PIXELS = 89_478_485
+
+_HEAD = 32
+
+
+def is_jpeg(data):
+    """Whether a scalar string tensor starts like a JPEG file."""
+    return tf.strings.substr(data, 0, 3) == b"\xff\xd8\xff"
+
+
+def is_webp(data):
+    """Whether it starts like a WebP file."""
+    return _starts(data, b"RIFF") & _starts(data, b"WEBP", at=8)
+
+
+def checked(data):
+    """Returns `data`, the whole file, once its header is found harmless.
+
+    Raises:
+      tf.errors.InvalidArgumentError: the header claims more than MAX_PIXELS, or is a BMP file's
+        with a palette, whose colours TensorFlow does not look up.
+    """
+    height, width = tf.unstack(_size(data))
+    few = tf.debugging.Assert(
+        height * width <= MAX_PIXELS, [tf.constant("the image claims too many pixels")]
+    )
+    palette = _starts(data, b"BM") & (_number(_bytes(data), 28, 2) <= 8)
+    known = tf.debugging.Assert(~palette, [tf.constant("a BMP file with a palette")])
+    # The decoder takes the result, so it cannot start beside the checks.
+    with tf.control_dependencies([few, known]):
+        return tf.identity(data)
+
+
+def _size(data):
+    """Height and width, int64 [2]; zeros for a format that is not known here."""
+    head = _bytes(data)
+
+    def of_jpeg():
+        return tf.cast(tf.image.extract_jpeg_shape(data)[:2], tf.int64)
+
+    def of_bmp():  # a negative height means that rows go downwards
+        signed = [tf.bitcast(tf.cast(_number(head, at, 4), tf.uint32), tf.int32) for at in (22, 18)]
+        return tf.abs(tf.cast(tf.stack(signed), tf.int64))
+
+    return tf.case(
+        [
+            (is_jpeg(data), of_jpeg),
+            (_starts(data, b"\x89PNG"), lambda: _big_endian_pair(head, 20, 16)),
+            (_starts(data, b"GIF8"), lambda: tf.stack([_number(head, 8, 2), _number(head, 6, 2)])),
+            (_starts(data, b"BM"), of_bmp),
+            (is_webp(data), lambda: _webp_size(data, head)),
+        ],
+        default=lambda: tf.zeros([2], tf.int64),
+    )
+
+
+def _webp_size(data, head):
+    """Height and width from the first chunk: extended, lossless or lossy (RFC 9649)."""
+
+    def extended():
+        return tf.stack([_number(head, 27, 3), _number(head, 24, 3)]) + 1
+
+    def lossless():  # 14 bits each, after the signature byte
+        bits = _number(head, 21, 4)
+        return tf.stack([(bits // 2**14) % 2**14, bits % 2**14]) + 1
+
+    def lossy():
+        return tf.stack([_number(head, 28, 2), _number(head, 26, 2)]) % 2**14
+
+    kinds = [(_starts(data, b"VP8X", at=12), extended), (_starts(data, b"VP8L", at=12), lossless)]
+    return tf.case(kinds, default=lossy)
+
+
+def _starts(data, magic, at=0):
+    return tf.strings.substr(_padded(data), at, len(magic)) == magic
+
+
+def _padded(data):
+    """The first bytes, with zeros behind the end of a short file."""
+    return tf.strings.substr(tf.strings.substr(data, 0, _HEAD) + b"\0" * _HEAD, 0, _HEAD)
+
+
+def _bytes(data):
+    return tf.cast(tf.io.decode_raw(_padded(data), tf.uint8), tf.int64)  # [_HEAD]
+
+
+def _number(head, at, length):
+    """The little-endian number of `length` bytes."""
+    return tf.reduce_sum(head[at : at + length] * [256**i for i in range(length)])
+
+
+def _big_endian_pair(head, first, second):
+    powers = [256**i for i in (3, 2, 1, 0)]
+    return tf.stack([tf.reduce_sum(head[at : at + 4] * powers) for at in (first, second)])

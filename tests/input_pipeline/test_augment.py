@@ -1,0 +1,118 @@
+"""Every registered augmentation: its result, its determinism, and what it does to pixels."""
+
+import io
+import typing
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image
+
+from input_pipeline import augment
+from input_pipeline.config import DataConfig
+
+SIZE, MIN_AREA = 24, 0.3
+EVERY = pytest.mark.parametrize("name", augment.AUGMENTATIONS)
+
+
+def _image(height, width):
+    pixels = np.random.default_rng(0).integers(0, 256, (height // 5, width // 5, 3))
+    return Image.fromarray(pixels.astype(np.uint8)).resize((width, height))
+
+
+def _encoded(image, kind):
+    buffer = io.BytesIO()
+    image.save(buffer, kind)
+    return buffer.getvalue()
+
+
+FILES = {
+    "jpeg": _encoded(_image(50, 65), "JPEG"),
+    "grey": _encoded(_image(50, 65).convert("L"), "JPEG"),
+    "png": _encoded(_image(65, 50), "PNG"),
+    "small": _encoded(_image(10, 15), "PNG"),
+    "1x1": _encoded(_image(10, 10).crop((0, 0, 1, 1)), "PNG"),
+    "strip": _encoded(_image(10, 600).crop((0, 0, 600, 3)), "JPEG"),
+}
+
+
+def _one(name, data, number, size=SIZE, min_area=MIN_AREA):
+    seed = tf.constant([7, number], tf.int64)
+    return augment.augment(name, tf.constant(data), seed, size, min_area)
+
+
+def _many(name, data, numbers, size=SIZE, min_area=MIN_AREA):
+    """Images [len(numbers), size, size, 3] of seeds (7, number), out of tf.data."""
+    dataset = tf.data.Dataset.from_tensor_slices(np.asarray(numbers, np.int64)).map(
+        lambda number: augment.augment(
+            name, tf.constant(data), tf.stack([tf.constant(7, tf.int64), number]), size, min_area
+        )
+    )
+    assert dataset.element_spec == tf.TensorSpec([size, size, 3], tf.uint8)
+    return np.stack(list(dataset.as_numpy_iterator()))
+
+
+def test_the_flag_offers_what_is_registered():
+    hints = typing.get_type_hints(DataConfig, include_extras=True)
+    choices, _ = typing.get_args(hints["augment"])
+    assert typing.get_origin(choices) is typing.Literal
+    assert list(typing.get_args(choices)) == list(augment.AUGMENTATIONS)
+
+
+@EVERY
+@pytest.mark.parametrize("file", FILES)
+def test_result_is_uint8_of_the_size_and_the_same_in_tf_data(name, file):
+    for number, expected in enumerate(_many(name, FILES[file], range(2))):
+        image = _one(name, FILES[file], number)
+        assert image.dtype == tf.uint8 and image.shape == (SIZE, SIZE, 3)
+        np.testing.assert_array_equal(image, expected)
+
+
+@EVERY
+def test_same_seed_same_bytes(name):
+    first = _many(name, FILES["jpeg"], range(10))
+    again = _many(name, FILES["jpeg"], range(9, -1, -1))[::-1]
+    np.testing.assert_array_equal(first, again)
+
+
+def test_standard_differs_between_samples_and_between_runs():
+    images = _many("standard", FILES["jpeg"], range(40))
+    assert len({image.tobytes() for image in images}) == 40
+    other_run = augment.augment(
+        "standard", tf.constant(FILES["jpeg"]), tf.constant([8, 0], tf.int64), SIZE, MIN_AREA
+    )
+    assert np.any(other_run != images[0])
+
+
+def test_standard_of_the_whole_image_is_it_or_its_mirror_image():
+    # A share of at least 1 leaves only the whole image, and its size is the one wanted.
+    image = np.random.default_rng(2).integers(0, 256, (4, 4, 3)).astype(np.uint8)
+    data = _encoded(Image.fromarray(image), "PNG")
+    results = _many("standard", data, range(1000), size=4, min_area=1.0)
+    straight = np.all(results == image, axis=(1, 2, 3))
+    mirrored = np.all(results == image[:, ::-1], axis=(1, 2, 3))
+    assert np.all(straight ^ mirrored)
+    assert 437 < mirrored.sum() < 563  # four standard deviations
+
+
+def test_standard_takes_parts_of_the_image():
+    # Red grows downwards and green to the right: the extremes of a result tell its window.
+    y, x = np.indices((128, 128))
+    data = _encoded(Image.fromarray(np.stack([y * 2, x * 2, 0 * x], -1).astype(np.uint8)), "PNG")
+    results = _many("standard", data, range(300), min_area=0.25).astype(float)
+    heights = np.ptp(results[..., 0], axis=(1, 2)) / 2
+    widths = np.ptp(results[..., 1], axis=(1, 2)) / 2
+    share = heights * widths / 128**2
+    assert 0.15 < share.min() < 0.3 and share.max() > 0.8
+    mirrored = results[:, 0, 0, 1] > results[:, 0, -1, 1]
+    # Which part is taken and whether it is mirrored are independent of each other.
+    for place in (share, results[..., 0].mean((1, 2)), results[..., 1].mean((1, 2))):
+        assert abs(np.corrcoef(mirrored, place)[0, 1]) < 4 / len(results) ** 0.5
+    assert np.all(results[:, 0, 0, 0] < results[:, -1, 0, 0])  # never upside down
+
+
+def test_none_is_the_centre_crop_whatever_the_seed():
+    image = np.random.default_rng(1).integers(0, 256, (32, 43, 3)).astype(np.uint8)
+    data = _encoded(Image.fromarray(image), "PNG")
+    results = _many("none", data, range(5), size=28)
+    np.testing.assert_array_equal(results, [image[2:30, 7:35]] * 5)

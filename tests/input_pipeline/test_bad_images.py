@@ -1,0 +1,100 @@
+"""Bad image files: refused as such, before they cost memory, and never filled up with grey."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image
+
+from input_pipeline import decode
+from tests.input_pipeline import encoded_images as images
+
+
+def _all_of_it(shape):
+    return tf.concat([[0, 0], shape], 0)
+
+
+@pytest.fixture(scope="module")
+def bad_in_tf_data():
+    return images.each_in_tf_data(images.bad_files(), decode.decode)
+
+
+@pytest.mark.parametrize("name", images.bad_files())
+def test_bad_file_is_refused(name, bad_in_tf_data):
+    with pytest.raises(tf.errors.InvalidArgumentError):
+        decode.decode(tf.constant(images.bad_files()[name]))
+    assert isinstance(bad_in_tf_data[name], tf.errors.InvalidArgumentError)
+
+
+def test_windows_of_bad_files_are_refused():
+    results = images.each_in_tf_data(
+        images.bad_files(), lambda data: decode.decode_cropped(data, _all_of_it)
+    )
+    accepted = [n for n, r in results.items() if not isinstance(r, tf.errors.OpError)]
+    assert accepted == []
+
+
+@pytest.mark.parametrize("progressive", [False, True])
+def test_truncated_jpeg_is_never_filled_up(progressive):
+    data = images.encoded(images.picture(), "JPEG", quality=90, progressive=progressive)
+    whole = decode.decode(tf.constant(data)).numpy()
+    cuts = {missing: data[:-missing] for missing in (1, 2, 3, 20, *range(100, len(data), 150))}
+    results = images.each_in_tf_data(cuts, decode.decode)
+    assert all(isinstance(result, tf.errors.OpError) for result in results.values())
+    # The bytes of a window may be there although the end of the file is not.
+    top = images.each_in_tf_data(
+        cuts, lambda data: decode.decode_cropped(data, lambda shape: tf.constant([0, 0, 16, 93]))
+    )
+    for pixels in top.values():
+        assert isinstance(pixels, tf.errors.OpError) or np.array_equal(pixels, whole[:16])
+
+
+@pytest.mark.parametrize("name", ["jpeg in 13000 x 13000", "jpeg in 65500 x 65500"])
+def test_a_jpeg_that_claims_too_much_is_refused_by_its_header(name):
+    data = tf.constant(images.bad_files()[name])
+    with pytest.raises(tf.errors.InvalidArgumentError, match="too many pixels"):
+        decode.decode(data)
+    with pytest.raises(tf.errors.InvalidArgumentError, match="too many pixels"):
+        decode.decode_cropped(data, lambda shape: tf.constant([0, 0, 8, 8]))
+
+
+@pytest.mark.xfail(reason="in a graph nothing makes the decoder wait for the check")
+@pytest.mark.parametrize("decoder", ["decode", "decode_cropped"])
+def test_in_tf_data_too_the_header_comes_first(decoder, capfd):
+    decoders = {"decode": decode.decode}
+    decoders["decode_cropped"] = lambda data: decode.decode_cropped(
+        data, lambda shape: tf.stack([0, 0, 8, tf.minimum(8, shape[1])])
+    )
+    # At this size TensorFlow's decoder logs a complaint of its own, once it is started.
+    files = dict.fromkeys(range(20), images.bad_files()["jpeg in 65500 x 65500"])
+    results = images.each_in_tf_data(files, decoders[decoder])
+    assert all(isinstance(result, tf.errors.InvalidArgumentError) for result in results.values())
+    assert "Image too large" not in capfd.readouterr().err
+
+
+@pytest.mark.parametrize(("height", "refused"), [(7499, False), (7500, True)])
+def test_the_limit_of_pixels(height, refused):
+    # 89,478,068 pixels, or one row more. The window lies outside: nothing is ever decoded.
+    data = tf.constant(images.with_jpeg_size(images.good_files()["jpeg 4:2:0"], height, 11932))
+    with pytest.raises(tf.errors.InvalidArgumentError) as caught:
+        decode.decode_cropped(data, lambda shape: tf.constant([-1, -1, 8, 8]))
+    assert ("too many pixels" in caught.value.message) == refused
+
+
+@pytest.mark.xfail(reason="only a JPEG's header is read before its pixels")
+@pytest.mark.parametrize("kind", ["png", "webp"])
+def test_other_formats_have_the_limit_too(kind):
+    # Just above the limit: 12 kB and 34 bytes become 268 MB.
+    if kind == "png":
+        data = images.png(9460, 9460, 1, 0, bytes((1 + 1183) * 9460))
+    else:
+        small = images.encoded(Image.new("RGB", (8, 8)), "WEBP", lossless=True)
+        data = images.with_webp_size(small, 5462, 16383)
+    with pytest.raises(tf.errors.InvalidArgumentError):
+        decode.decode(tf.constant(data))
+
+
+@pytest.mark.xfail(raises=UnicodeDecodeError, reason="the op's message quotes the file's bytes")
+@pytest.mark.parametrize("data", [b"\xff", b"\xff\xd8", b"\xff\xd8\xff", b"\x89PNG"])
+def test_a_few_bytes_are_refused(data):
+    with pytest.raises(tf.errors.OpError):
+        decode.decode(tf.constant(data))

@@ -1,0 +1,227 @@
+"""Every registered net: its size, its shapes and formats, and that all of it learns."""
+
+import functools
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from nets import layers, registry, resnet, resnetv2
+from tests.nets.model_sizes import MODEL_SIZES
+
+# Blocks per stage: table 1 of He et al. 2015; 200 from section 5 of He et al. 2016.
+BLOCKS = {
+    18: (2, 2, 2, 2),
+    34: (3, 4, 6, 3),
+    50: (3, 4, 6, 3),
+    101: (3, 4, 23, 3),
+    152: (3, 8, 36, 3),
+    200: (3, 24, 36, 3),
+}
+PUBLISHED = {
+    "resnet_18": 11_689_512,
+    "resnet_34": 21_797_672,
+    "resnet_50": 25_557_032,
+    "resnet_101": 44_549_160,
+    "resnet_152": 60_192_808,
+    "resnetv2_50": 25_549_352,
+    "resnetse_50": 28_088_024,
+}
+# One net of each family, and the bottleneck of each family at its least depth.
+SMALL = ("resnet_18", "resnetv2_18", "resnetse_18")
+
+
+@functools.cache
+def build(model, **fields):
+    """A net with 42 classes, shared by the tests: none of them changes a trainable weight."""
+    keras.utils.set_random_seed(1)
+    return registry.build(registry.NetConfig(model=model, num_classes=42, **fields))
+
+
+def bottleneck_net(family):
+    keras.utils.set_random_seed(1)
+    if family == "resnetv2":
+        return resnetv2.resnetv2(layers.Kit(), 42, (1, 1, 1, 1), bottleneck=True)
+    se = family == "resnetse"
+    return resnet.resnet(layers.Kit(), 42, (1, 1, 1, 1), bottleneck=True, squeeze_excite=se)
+
+
+def images(size, batch=4, seed=0):
+    return np.random.default_rng(seed).normal(size=(batch, size, size, 3)).astype(np.float32)
+
+
+def trainable_parameters(family, layer_count, classes=1000):
+    """Parameters of a net, added up by hand.
+
+    A convolution of side k has k * k * in * out weights and no bias, a batch norm two numbers a
+    channel, a dense layer in * out + out. Post-activation nets normalise what a convolution put
+    out, the projection shortcut and the stem included; pre-activation nets what goes into a
+    convolution, neither stem nor projection, and the end of the last stage.
+    """
+    preactivated, gated = family == "resnetv2", family == "resnetse"
+    expansion = 4 if layer_count >= 50 else 1
+    total = 7 * 7 * 3 * 64 + (0 if preactivated else 2 * 64)
+    channels = 64
+    for stage, blocks in enumerate(BLOCKS[layer_count]):
+        width = 64 * 2**stage
+        out = width * expansion
+        for block in range(blocks):
+            convs = [(3, channels, width), (3, width, out)]
+            if expansion == 4:
+                convs = [(1, channels, width), (3, width, width), (1, width, out)]
+            total += sum(k * k * a * b for k, a, b in convs)
+            total += sum(2 * (a if preactivated else b) for _, a, b in convs)
+            if block == 0 and (stage > 0 or channels != out):
+                total += channels * out + (0 if preactivated else 2 * out)
+            if gated:
+                hidden = out // 16
+                total += out * hidden + hidden + hidden * out + out
+            channels = out
+    return total + (2 * channels if preactivated else 0) + channels * classes + classes
+
+
+def test_every_net_has_its_row():
+    assert set(MODEL_SIZES) == set(registry.names())
+    assert len(registry.names()) == len(set(registry.names())) == 16
+
+
+@pytest.mark.parametrize("model", MODEL_SIZES)
+def test_the_table_agrees_with_the_papers(model):
+    family, layer_count = model.split("_")
+    assert trainable_parameters(family, int(layer_count)) == MODEL_SIZES[model]
+    assert PUBLISHED.get(model, MODEL_SIZES[model]) == MODEL_SIZES[model]
+
+
+@pytest.mark.parametrize("model", registry.names())
+def test_number_of_trainable_parameters(model, monkeypatch):
+    def zeros(_, shape, dtype=None, **__):
+        return tf.zeros(shape, dtype)
+
+    # Random values for sixty million weights are what takes the time.
+    monkeypatch.setattr(keras.initializers.VarianceScaling, "__call__", zeros)
+    monkeypatch.setattr(keras.initializers.RandomNormal, "__call__", zeros)
+    net = registry.build(registry.NetConfig(model=model, num_classes=1000))
+    counted = sum(int(np.prod(v.shape)) for v in net.trainable_variables)
+    norms = sum(int(np.prod(v.shape)) for v in net.non_trainable_variables)
+    assert counted == MODEL_SIZES[model]
+    # Nothing is frozen but the moving mean and variance, as many numbers as gamma and beta.
+    scales = [v for v in net.trainable_variables if v.name in ("gamma", "beta")]
+    assert norms == sum(int(np.prod(v.shape)) for v in scales) > 0
+
+
+@pytest.mark.parametrize("model", SMALL)
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+def test_logits_and_variables_are_float32(model, dtype):
+    net = build(model, compute_dtype=dtype)
+    assert {v.dtype for v in net.variables} == {"float32"}
+    convolutions = [layer for layer in net.layers if isinstance(layer, layers.Conv)]
+    assert {layer.compute_dtype for layer in convolutions} == {dtype}
+    logits = net(images(32, batch=2), training=True)
+    assert logits.dtype == tf.float32
+    assert logits.shape == (2, 42)
+    assert np.isfinite(logits).all()
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_half_precision_is_close_to_float32(dtype):
+    exact, half = build("resnetv2_18"), build("resnetv2_18", compute_dtype=dtype)
+    for mine, theirs in zip(half.trainable_variables, exact.trainable_variables, strict=True):
+        np.testing.assert_array_equal(mine, theirs)  # the same seed
+    expected, got = (net(images(32), training=True).numpy() for net in (exact, half))
+    assert 0.0 < np.abs(got - expected).max() < (0.1 if dtype == "bfloat16" else 0.02)
+    assert np.corrcoef(expected.ravel(), got.ravel())[0, 1] > 0.98
+
+
+@pytest.mark.parametrize("model", SMALL)
+@pytest.mark.parametrize("size", [64, 75])
+def test_other_image_sizes(model, size):
+    net = build(model)
+    logits = net(images(size, batch=1), training=False)
+    assert logits.shape == (1, 42)
+    assert np.isfinite(logits).all()
+    # Five halvings, each rounded up.
+    assert net.get_layer("pool").input.shape[-1] == 512
+    before_pool = keras.Model(net.input, net.get_layer("pool").input)
+    side = -(-size // 32)
+    assert before_pool(images(size, batch=1)).shape == (1, side, side, 512)
+
+
+@pytest.mark.parametrize("model", registry.names())
+def test_smallest_image_is_known(model):
+    assert registry.smallest_image(model) == 32
+
+
+@pytest.mark.parametrize("family", ["resnet", "resnetv2", "resnetse"])
+@pytest.mark.parametrize("kind", ["basic", "bottleneck"])
+def test_every_trainable_tensor_gets_a_gradient(family, kind):
+    net = build(f"{family}_18") if kind == "basic" else bottleneck_net(family)
+    labels = tf.constant([0, 7, 23, 41])
+    with tf.GradientTape() as tape:
+        logits = net(images(64), training=True)
+        loss = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
+    gradients = tape.gradient(loss, net.trainable_variables)
+    paths = [v.path for v in net.trainable_variables]
+    assert len(set(paths)) == len(paths) > 20
+    dead = [p for p, g in zip(paths, gradients, strict=True) if g is None or not np.any(g)]
+    assert dead == []
+    assert all(np.isfinite(g).all() for g in gradients)
+
+
+@pytest.mark.parametrize("family", ["resnet", "resnetv2", "resnetse"])
+def test_block_counts_and_strides(family):
+    """The places where the image halves: stem, pooling, the first block of stages 2 to 4."""
+    net = build(f"{family}_18")
+    strided = [x.name for x in net.layers if getattr(x, "stride", 1) == 2]
+    blocks = [f"stage{stage}_block1" for stage in (2, 3, 4)]
+    expected = [f"{b}_{part}" for b in blocks for part in ("shortcut", "conv1")]
+    assert sorted(strided) == sorted(["stem_conv", *expected])
+
+
+def test_bottleneck_strides_on_its_3x3():
+    for family in ("resnet", "resnetv2"):
+        net = bottleneck_net(family)
+        strided = {x.name for x in net.layers if getattr(x, "stride", 1) == 2}
+        assert "stage2_block1_conv2" in strided
+        assert "stage2_block1_conv1" not in strided
+
+
+def test_zero_init_residual_starts_as_the_identity():
+    """Every block of a post-activation net passes its input on: max(x, 0) with x >= 0."""
+    net = build("resnet_18", zero_init_residual=True)
+    zero = {v.path for v in net.trainable_variables if v.name == "gamma" and not np.any(v)}
+    assert zero == {f"stage{s}_block{b}_conv2_bn/gamma" for s in (1, 2, 3, 4) for b in (1, 2)}
+    ends = [net.get_layer("stem_pool"), net.get_layer("stage1_block2_relu")]
+    before, after = keras.Model(net.input, [layer.output for layer in ends])(images(32))
+    np.testing.assert_array_equal(before, after)
+    assert np.any(before)
+
+
+@pytest.mark.parametrize("model", SMALL)
+def test_scales_start_at_one_without_the_flag(model):
+    net = build(model)
+    assert all(np.all(v.numpy() == 1) for v in net.variables if v.name == "gamma")
+
+
+def test_squeeze_excite_scales_each_channel():
+    """The gate, worked out in numpy from the layer's own weights."""
+    keras.utils.set_random_seed(3)
+    image = keras.Input((5, 7, 32))
+    net = keras.Model(image, layers.Kit().squeeze_excite(image, "se", ratio=16))
+    x = np.random.default_rng(0).normal(size=(2, 5, 7, 32)).astype(np.float32)
+    reduce, expand = net.get_layer("se_reduce"), net.get_layer("se_expand")
+    assert reduce.units == 2
+    hidden = np.maximum(x.mean((1, 2)) @ reduce.kernel.numpy() + reduce.bias.numpy(), 0)
+    gate = 1 / (1 + np.exp(-(hidden @ expand.kernel.numpy() + expand.bias.numpy())))
+    np.testing.assert_allclose(net(x), x * gate[:, None, None], rtol=1e-5, atol=1e-6)
+
+
+def test_initial_weights_follow_the_fan_out():
+    """He et al. 2015, eq. 14: variance 2 / (k * k * out) of a convolution."""
+    net = build("resnet_18")
+    kernel = net.get_layer("stage4_block2_conv2").kernel.numpy()
+    assert kernel.std() == pytest.approx(np.sqrt(2 / (9 * 512)), rel=0.01)
+    kernel = net.get_layer("stage2_block1_conv1").kernel.numpy()  # 64 to 128 channels
+    assert kernel.std() == pytest.approx(np.sqrt(2 / (9 * 128)), rel=0.02)
+    assert net.get_layer("logits").kernel.numpy().std() == pytest.approx(0.01, rel=0.05)
+    assert not np.any(net.get_layer("logits").bias)

@@ -1,0 +1,493 @@
+"""The command line: what it takes, what it refuses and how, and what becomes of it on resume."""
+
+import dataclasses
+import json
+import logging
+import pathlib
+import re
+import subprocess
+import sys
+
+import pytest
+
+import flags
+from input_pipeline.errors import UsageError
+from loops import config as configs
+from loops.config import Config
+from tests.nets.model_sizes import MODEL_SIZES
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+CHOICES = {
+    "mode": ["train", "eval", "predict"],
+    "model": list(MODEL_SIZES),
+    "dataset": ["shapes", "ilsvrc2012", "mini_imagenet", "folder", "lists"],
+    "augment": ["standard", "none"],
+    "optimizer": ["sgd"],
+    "schedule": ["cosine", "step", "constant"],
+    "half_dtype": ["auto", "float16", "bfloat16"],
+    "strategy": ["auto", "one", "mirrored"],
+    "split": ["val", "test", "train"],
+    "crops": ["10", "1"],
+}
+
+
+def parse(*words):
+    return flags.parse(["main.py", *words])
+
+
+def resolve(*words):
+    config, _ = parse(*words)
+    return configs.resolve(config)
+
+
+def leaf(config, name):
+    return dict(configs.leaves(config))[name]
+
+
+def refusal(function, *args):
+    """The message of a UsageError: always one line that ends up after `error: `."""
+    with pytest.raises(UsageError) as caught:
+        function(*args)
+    message = str(caught.value)
+    assert message.strip() and "\n" not in message
+    return message
+
+
+def groups_flags():
+    """Every flag that is made, by name."""
+    values = flags.define()
+    return {name: values[name] for name in values}
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [(name, value) for name, values in CHOICES.items() for value in values]
+)
+def test_every_choice_is_accepted(name, value):
+    config, given = parse(f"--{name}={value}")
+    assert given == {name}
+    assert str(leaf(config, name)) == value
+
+
+def test_the_choices_above_are_all_there_are():
+    """A new enum flag or value must come to the table, and so to the tests that build it."""
+    shown = {}
+    name = None
+    text = re.sub(r"\n {20,}", " ", flags.usage())  # continuation lines joined
+    for line in text.splitlines():
+        if match := re.match(r"  --(?:\[no\])?(\w+)", line):
+            name = match[1]
+        if match := re.search(r"One of: ([^.]*)\.", line):
+            shown[name] = match[1].split(", ")
+    assert {n: sorted(v) for n, v in shown.items()} == {n: sorted(v) for n, v in CHOICES.items()}
+
+
+@pytest.mark.parametrize("name", CHOICES)
+def test_other_values_are_refused(name):
+    wrong = "7" if name == "crops" else "qqqq"
+    message = refusal(parse, f"--{name}={wrong}")
+    assert message.startswith(f"--{name}={wrong}: ")
+    assert all(choice in message for choice in CHOICES[name])
+
+
+@pytest.mark.parametrize(
+    ("typed", "near"),
+    [
+        ("resnet50", "resnet_50"),
+        ("resnetv2-50", "resnetv2_50"),
+        ("ResNetV2_50", "resnetv2_50"),
+        ("resnetse_51", "resnetse_50"),
+    ],
+)
+def test_near_matches_of_a_model(typed, near):
+    message = refusal(parse, f"--model={typed}")
+    assert f"--model={typed}" in message
+    assert "did you mean" in message
+    assert near in message.partition("did you mean")[2]
+
+
+def test_unknown_flag():
+    message = refusal(parse, "--modle=resnet_18")
+    assert "modle" in message and "model" in message.replace("modle", "")
+
+
+@pytest.mark.parametrize(
+    ("word", "flag"),
+    [
+        ("--steps=many", "steps"),
+        ("--steps=1.5", "steps"),
+        ("--momentum=much", "momentum"),
+        ("--mixed_precision=perhaps", "mixed_precision"),
+        ("--steps=", "steps"),
+    ],
+)
+def test_values_of_another_type(word, flag):
+    assert flag in refusal(parse, word)
+
+
+def test_words_that_are_no_flags():
+    assert "'train'" in refusal(parse, "train")
+    assert "'60'" in refusal(parse, "--mixed_precision", "60")
+
+
+def test_booleans_both_ways():
+    assert parse("--mixed_precision")[0].precision.mixed_precision is True
+    assert parse("--nonesterov")[0].optimization.nesterov is False
+    assert parse("--nesterov=false")[0].optimization.nesterov is False
+
+
+def test_nothing_typed_is_the_default_config():
+    assert parse() == (Config(), frozenset())
+
+
+def test_what_was_typed_is_known_even_if_it_is_the_default():
+    assert parse("--model=resnetv2_50", "--seed", "0")[1] == {"model", "seed"}
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("--epochs=2", "--steps=5"),
+        ("--steps=5", "--examples=100"),
+        ("--epochs=2", "--examples=100"),
+        ("--epochs=2", "--steps=5", "--examples=100"),
+    ],
+)
+def test_two_durations(words):
+    message = refusal(resolve, *words)
+    assert sum(word.split("=")[0] in message for word in words) >= 2
+
+
+@pytest.mark.parametrize(
+    "word",
+    [
+        "--epochs=-1",
+        "--epochs=nan",
+        "--epochs=inf",
+        "--steps=0",
+        "--steps=-3",
+        "--examples=0",
+        "--batch_size=0",
+        "--image_size=31",
+        "--image_size=-1",
+        "--keep=0",
+        "--cpu_devices=0",
+        "--learning_rate=-0.1",
+        "--learning_rate=nan",
+        "--learning_rate=inf",
+        "--weight_decay=-1",
+        "--weight_decay=nan",
+        "--label_smoothing=1.5",
+        "--label_smoothing=nan",
+        "--min_crop_area=-0.1",
+        "--min_crop_area=2",
+        "--momentum=1.1",
+        "--warmup_epochs=-1",
+        "--warmup_epochs=nan",
+        "--initial_loss_scale=0",
+        "--initial_loss_scale=inf",
+        "--eval_batch_size=-1",
+        "--reader_threads=-1",
+        "--seed=-1",
+        f"--seed={2**63}",
+        "--save_every=0",
+        "--save_every=often",
+        "--save_every=nanepochs",
+        "--eval_every=-1epochs",
+        "--eval_every=infepochs",
+        "--log_every=1.5",
+        "--top_k=0",
+        "--top_k=1,,5",
+        "--top_k=five",
+    ],
+)
+def test_values_out_of_range(word):
+    message = refusal(resolve, word)
+    assert message.startswith(word)
+
+
+@pytest.mark.parametrize(
+    "word",
+    [
+        "--epochs=0.5",
+        "--image_size=32",
+        "--batch_size=1",
+        "--label_smoothing=0",
+        "--label_smoothing=1",
+        "--warmup_epochs=0",
+        "--learning_rate=0",
+        "--save_every=0.25epochs",
+        "--top_k=5,1,3",
+    ],
+)
+def test_values_just_in_range(word):
+    name, _, value = word[2:].partition("=")
+    assert str(leaf(resolve(word), name)) in (value, f"{value}.0")
+
+
+def test_top_ks_are_sorted():
+    assert configs.top_ks("5,1,3,5") == (1, 3, 5)
+
+
+def test_the_dataset_fills_what_is_not_typed():
+    config = resolve("--dataset=ilsvrc2012", "--batch_size=512")
+    assert (config.data.image_size, config.data.batch_size) == (224, 512)
+    assert config.data.min_crop_area == 0.08
+    assert (config.length.epochs, config.length.steps) == (50.0, None)
+    config = resolve("--dataset=ilsvrc2012", "--steps=7")
+    assert (config.length.epochs, config.length.steps) == (None, 7)
+
+
+def test_help_lists_every_flag_once():
+    listed = re.findall(r"^  --(?:\[no\])?(\w+)", flags.usage(), re.MULTILINE)
+    assert sorted(listed) == sorted(groups_flags())
+    assert len(listed) == len(set(listed)) > 35
+    fields = {name for name, _ in configs.leaves(Config())}
+    assert set(listed) <= fields
+    # Fields without a flag follow from others; a new one here has lost its help text.
+    assert fields - set(listed) == {"num_classes", "compute_dtype"}
+
+
+def test_help_says_something_of_each():
+    for name, flag in groups_flags().items():
+        assert flag.help.strip().endswith((".", "?")), name
+        assert flag.help.split()[0] in flags.usage(), name
+    assert max(map(len, flags.usage().splitlines())) <= 100
+
+
+@pytest.fixture(scope="module")
+def help_process():
+    """`--help` and a parsed command line in one fresh process, and what that imported."""
+    code = (
+        "import sys, flags\n"
+        "flags.parse(['main.py', '--model=resnet_18'])\n"
+        "loaded = {name.split('.')[0] for name in sys.modules}\n"
+        "assert not loaded & {'tensorflow', 'keras', 'numpy', 'cv2'}, loaded\n"
+        "import main\n"
+        "code = main.main(['main.py', '--help'])\n"
+        "loaded = {name.split('.')[0] for name in sys.modules}\n"
+        "assert not loaded & {'tensorflow', 'keras'}, loaded\n"
+        "sys.exit(code)\n"
+    )
+    return subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60
+    )
+
+
+def test_flags_and_help_need_no_tensorflow(help_process):
+    assert help_process.returncode == 0, help_process.stderr
+    assert help_process.stderr == ""
+
+
+def test_help_keeps_module_flags_out(help_process):
+    assert help_process.stdout == flags.usage()
+    for foreign in ("verbosity", "logtostderr", "flagfile", "pdb", "test_srcdir", "xml_output"):
+        assert f"--{foreign}" not in help_process.stdout
+
+
+@pytest.mark.parametrize("word", ["--help", "-h", "--helpfull"])
+def test_help_words(word, capsys):
+    import main
+
+    assert main.main(["main.py", "--model=nonsense", word]) == 0
+    assert capsys.readouterr().out == flags.usage()
+
+
+def warnings(caplog):
+    return [r.getMessage() for r in caplog.records if r.levelno == logging.WARNING]
+
+
+def through_json(config):
+    return json.loads(json.dumps(dataclasses.asdict(config)))
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        (),
+        ("--model=resnetse_34", "--mixed_precision", "--steps=9", "--top_k=1,3", "--crops=1"),
+        ("--dataset=lists", "--train_list=a b.txt", "--learning_rate=0.3", "--nolinear_scaling"),
+    ],
+)
+def test_config_survives_json(words, caplog):
+    config = resolve(*words)
+    again = configs.from_json(Config, through_json(config), "config.json")
+    assert again == config
+    assert warnings(caplog) == []
+
+
+def test_fields_that_an_old_json_lacks(caplog):
+    config = resolve("--keep=7", "--momentum=0.8")
+    data = through_json(config)
+    del data["run"]["keep"]
+    del data["evaluation"]
+    again = configs.from_json(Config, data, "OLD/config.json")
+    assert again.run.keep == 3
+    assert again.evaluation == configs.EvalConfig()
+    assert again.optimization == config.optimization
+    one, two = warnings(caplog)
+    assert all("OLD/config.json" in message and "default" in message for message in (one, two))
+    assert "keep" in one and "evaluation" in two
+
+
+def test_fields_that_a_newer_json_has(caplog):
+    data = through_json(resolve("--momentum=0.8"))
+    data["data"]["hue"] = 0.1
+    data["teacher"] = {"ckpt": "x"}
+    again = configs.from_json(Config, data, "NEW/config.json")
+    assert again == resolve("--momentum=0.8")
+    named = [re.search(r"hue|teacher", message)[0] for message in warnings(caplog)]
+    assert sorted(named) == ["hue", "teacher"]
+
+
+def merge(saved, *words, may_change=configs.MAY_CHANGE_ON_RESUME, mode="resume"):
+    values, given = parse(*words)
+    return configs.merge(saved, given, values, may_change, mode)
+
+
+SAVED = ("--model=resnet_18", "--batch_size=40", "--learning_rate=0.3", "--save_every=11")
+
+
+@pytest.mark.parametrize(
+    ("word", "old"),
+    [
+        ("--model=resnet_34", "resnet_18"),
+        ("--batch_size=41", "40"),
+        ("--learning_rate=0.1", "0.3"),
+        ("--mixed_precision", "False"),
+        ("--image_size=128", "64"),
+        ("--seed=1", "0"),
+        ("--dataset=folder", "shapes"),
+        ("--augment=none", "standard"),
+    ],
+)
+def test_conflicts_on_resume(word, old):
+    message = refusal(merge, resolve(*SAVED), word)
+    name, _, new = word.partition("=")
+    assert name in message
+    assert (new or "True") in message and old in message
+    assert "resume" in message
+
+
+@pytest.mark.parametrize(
+    "word", ["--model=resnet_18", "--batch_size=40", "--learning_rate=0.3", "--image_size=64"]
+)
+def test_equal_values_are_no_conflict(word):
+    saved = resolve(*SAVED)
+    assert merge(saved, word) == saved
+
+
+def test_untyped_flags_keep_the_values_of_the_run():
+    saved = resolve(*SAVED, "--nonesterov", "--keep=9", "--steps=3")
+    assert merge(saved) == saved
+
+
+@pytest.mark.parametrize(
+    ("word", "value"),
+    [
+        ("--save_every=2epochs", "2epochs"),
+        ("--eval_every=5", "5"),
+        ("--log_every=5", "5"),
+        ("--keep=9", 9),
+        ("--checkpoint_dir=/elsewhere", "/elsewhere"),
+        ("--data_dir=/elsewhere", "/elsewhere"),
+        ("--reader_threads=2", 2),
+        ("--strategy=one", "one"),
+        ("--cpu_devices=2", 2),
+    ],
+)
+def test_what_may_change_on_resume(word, value):
+    merged = merge(resolve(*SAVED), word)
+    assert leaf(merged, word[2:].split("=")[0]) == value
+    assert merged.net.model == "resnet_18"
+    assert merged.optimization.learning_rate == 0.3
+
+
+def test_what_may_change_on_eval_only():
+    saved = resolve(*SAVED)
+    words = ("--ckpt=x", "--split=test", "--image_size=96", "--crops=1", "--eval_batch_size=7")
+    merged = merge(saved, *words, may_change=configs.MAY_CHANGE_ON_EVAL, mode="evaluate")
+    assert merged.data == dataclasses.replace(saved.data, image_size=96)
+    assert merged.evaluation == dataclasses.replace(
+        saved.evaluation, ckpt="x", split="test", crops=1, eval_batch_size=7
+    )
+    message = refusal(
+        lambda: merge(
+            saved, "--model=resnet_34", may_change=configs.MAY_CHANGE_ON_EVAL, mode="evaluate"
+        )
+    )
+    assert "--model=resnet_34" in message and "resnet_18" in message and "evaluate" in message
+    assert "--split=test" in refusal(merge, saved, "--split=test")
+
+
+@pytest.mark.parametrize("was", ["--epochs=4", "--steps=400", "--examples=9000"])
+@pytest.mark.parametrize("now", ["--epochs=5", "--steps=500", "--examples=9500"])
+def test_a_new_length_replaces_the_saved_one(was, now):
+    length = merge(resolve(*SAVED, was), now).length
+    name, _, value = now[2:].partition("=")
+    assert getattr(length, name) == float(value)
+    others = {"epochs", "steps", "examples"} - {name}
+    assert [getattr(length, other) for other in others] == [None, None]
+
+
+def test_a_new_length_replaces_the_epochs_of_the_dataset():
+    saved = resolve(*SAVED)
+    assert saved.length.epochs is not None
+    assert merge(saved, "--steps=6").length == configs.LengthConfig(steps=6)
+
+
+def test_two_new_lengths_are_still_refused():
+    merged = merge(resolve(*SAVED), "--steps=6", "--examples=7")
+    assert "--steps" in refusal(configs.resolve, merged)
+
+
+@pytest.mark.parametrize(
+    ("text", "steps_per_epoch", "expected"),
+    [
+        ("500", 40.0, 500),
+        ("1", 40.0, 1),
+        ("1epochs", 40.0, 40),
+        ("2epochs", 40.0, 80),
+        ("0.5epochs", 40.0, 20),
+        ("1epochs", 31.25, 31),  # 1,000 images in batches of 32
+        ("4epochs", 31.25, 125),
+        ("0.001epochs", 40.0, 1),
+        ("1epochs", 0.46, 1),  # 23 images in batches of 50
+    ],
+)
+def test_interval(text, steps_per_epoch, expected):
+    assert configs.interval(text, steps_per_epoch, "--save_every") == expected
+
+
+@pytest.mark.parametrize(
+    "text", ["", "0", "-5", "1.5", "epochs", "0epochs", "2 weeks", "2epoch", "1e3", "epochs2"]
+)
+def test_interval_refuses(text):
+    message = refusal(configs.interval, text, 40.0, "--eval_every")
+    assert message.startswith(f"--eval_every={text}: ")
+
+
+@pytest.mark.parametrize(
+    ("length", "num_examples", "batch_size", "expected"),
+    [
+        ({"steps": 7}, 2000, 50, 7),
+        ({"epochs": 10.0}, 2000, 50, 400),
+        ({"epochs": 1.0}, 23, 8, 3),  # 2.9 steps
+        ({"epochs": 2.0}, 23, 8, 6),  # 5.75 steps: epochs are not cut at their ends
+        ({"epochs": 90.0}, 1_281_167, 256, 450_411),  # 450,410.3 steps
+        ({"epochs": 0.5}, 2000, 50, 20),
+        ({"epochs": 0.001}, 2000, 50, 1),
+        ({"examples": 100}, 2000, 32, 4),
+        ({"examples": 96}, 2000, 32, 3),
+        ({"examples": 1}, 2000, 32, 1),
+    ],
+)
+def test_total_steps(length, num_examples, batch_size, expected):
+    config = configs.LengthConfig(**length)
+    assert configs.total_steps(config, num_examples, batch_size) == expected
+
+
+def test_configs_cannot_be_changed_or_filled_by_position():
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        Config().mode = "eval"
+    with pytest.raises(TypeError):
+        configs.LengthConfig(3.0)

@@ -1,0 +1,406 @@
+"""The rules of the house, read off the syntax tree of every product file.
+
+Each rule is a function from sources to complaints, so that it can be shown to complain: the last
+tests here feed every one of them a source that breaks it.
+"""
+
+import ast
+import dataclasses
+import pathlib
+import re
+import subprocess
+import sys
+import typing
+
+import pytest
+
+from input_pipeline.datasets import DatasetSpec
+from loops.config import Config
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+ROOMS = ("nets", "input_pipeline", "loops", "benchmarks")
+
+# What each room may import of the project. Longer names are looked up first.
+MAY_IMPORT = {
+    "main": ("flags", "loops", "input_pipeline"),
+    "flags": (r"\w+(\.\w+)*\.config", "nets.registry", "input_pipeline.(datasets|errors)"),
+    "nets": ("nets",),
+    "input_pipeline": ("input_pipeline",),
+    "loops": ("loops", "nets", "input_pipeline"),
+    "benchmarks": ("benchmarks", "flags", "loops", "nets", "input_pipeline"),
+}
+# And of other people's packages; benchmarks run against whatever they like.
+MAY_USE = {
+    "main": ("absl",),
+    "flags": ("absl",),
+    "nets": ("keras", "tensorflow"),
+    "input_pipeline": ("tensorflow", "numpy", "cv2", "tqdm", "absl.logging"),
+    "loops": ("tensorflow", "keras", "numpy", "cv2", "tqdm", "absl.logging"),
+    "benchmarks": (".*",),
+}
+# Names that only some files may mention.
+HOMES = {
+    r"absl\.(flags|app)\b.*": ("flags.py", "main.py"),
+    r"(.*\.)?FLAGS\b.*": ("main.py",),
+    r"tensorflow\.summary\b.*": ("loops/run/summaries.py",),
+    r"tensorflow\.train\.(\w*Checkpoint\w*|\w*_checkpoint)\b.*": ("loops/run/checkpoint.py",),
+    r"tensorflow\.distribute\.(\w+\.)*\w*Strategy\b.*": ("loops/step/distribution.py",),
+    r"tensorflow\.(io|data|train)\..*(TFRecord|Example|parse_\w*example|Feature)\w*\b.*": (
+        "input_pipeline/tfrecord.py",
+    ),
+    r"(builtins\.)?print": ("loops/run/report.py", "benchmarks/harness.py"),
+}
+LONGEST_FUNCTION = 60
+LONGEST_FILE = 250
+MAY_BE_LONG = ("flags.py",)
+
+
+def product_sources():
+    """Path from the root to text, of every Python file but the tests."""
+    files = [*ROOT.glob("*.py"), *(file for room in ROOMS for file in (ROOT / room).rglob("*.py"))]
+    return {str(file.relative_to(ROOT)): file.read_text(encoding="utf-8") for file in files}
+
+
+SOURCES = product_sources()
+
+
+def module_of(path):
+    """`loops.run.saver` of `loops/run/saver.py`; a package for its `__init__.py`."""
+    return path.removesuffix(".py").replace("/", ".").removesuffix(".__init__")
+
+
+def imports(tree):
+    """Dotted names of all that is imported, also inside functions: `from a import b` is `a.b`."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "relative imports hide where a name comes from"
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def imported_modules(tree, modules):
+    """Modules of the project that a file imports."""
+    for name in imports(tree):
+        while name and name not in modules:
+            name = name.rpartition(".")[0]
+        if name:
+            yield name
+
+
+def mentions(tree):
+    """Dotted names that a file uses, with import aliases undone: `tf.io` is `tensorflow.io`."""
+    aliases = {}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                aliases[alias.asname or alias.name.split(".")[0]] = (
+                    alias.name if alias.asname else alias.name.split(".")[0]
+                )
+        elif isinstance(node, ast.ImportFrom):
+            for alias in node.names:
+                aliases[alias.asname or alias.name] = f"{node.module}.{alias.name}"
+    names = set(imports(tree))
+    for node in ast.walk(tree):
+        parts = []
+        inner = node
+        while isinstance(inner, ast.Attribute):
+            parts.append(inner.attr)
+            inner = inner.value
+        if isinstance(inner, ast.Name):
+            names.add(".".join([aliases.get(inner.id, inner.id), *reversed(parts)]))
+    return {re.sub(r"\.compat\.v[12]\b|\.python\b", "", name) for name in names}
+
+
+def covered(name, patterns):
+    """Whether a dotted name is one of the patterns or lies inside of one."""
+    return any(re.fullmatch(rf"{pattern}(\..*)?", name) for pattern in patterns)
+
+
+def room_of(path):
+    return path.split("/")[0].removesuffix(".py")
+
+
+def import_complaints(sources):
+    """Imports against the direction of the rooms, and packages that a room has no use for."""
+    modules = {module_of(path) for path in sources}
+    for path, text in sources.items():
+        tree, room = ast.parse(text), room_of(path)
+        for name in imports(tree):
+            root = name.split(".")[0]
+            if root in {m.split(".")[0] for m in modules}:
+                inside = next(iter(imported_modules(ast.parse(f"import {name}"), modules)), name)
+                if not covered(inside, MAY_IMPORT.get(room, ())):
+                    yield f"{path} imports {inside}"
+            elif root not in sys.stdlib_module_names and not covered(name, MAY_USE.get(room, ())):
+                yield f"{path} uses {name}"
+
+
+def cycle_complaints(sources):
+    """A path through the imports that comes back to its start. Packages' own files are empty."""
+    modules = {module_of(path) for path in sources}
+    edges = {
+        module_of(path): set(imported_modules(ast.parse(text), modules)) - {module_of(path)}
+        for path, text in sources.items()
+    }
+    finished = set()
+
+    def visit(module, trail):
+        if module in trail:
+            yield " -> ".join([*trail[trail.index(module) :], module])
+        elif module not in finished:
+            for other in sorted(edges[module]):
+                yield from visit(other, [*trail, module])
+            finished.add(module)
+
+    for module in sorted(edges):
+        yield from visit(module, [])
+
+
+def home_complaints(sources):
+    """Names mentioned outside of their one home."""
+    for path, text in sources.items():
+        for name in sorted(mentions(ast.parse(text))):
+            for pattern, homes in HOMES.items():
+                if re.fullmatch(pattern, name) and path not in homes:
+                    yield f"{path} mentions {name}, whose home is {homes[0]}"
+
+
+def size_complaints(sources):
+    """Functions and files that are too long."""
+    for path, text in sources.items():
+        lines = len(text.splitlines())
+        if lines > LONGEST_FILE and path not in MAY_BE_LONG:
+            yield f"{path} has {lines} lines"
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                lines = node.end_lineno - node.lineno + 1
+                if lines > LONGEST_FUNCTION:
+                    yield f"{path}: {node.name} has {lines} lines"
+
+
+def naming_complaints(sources):
+    """Modules and packages whose name says nothing."""
+    for path in sources:
+        for part in module_of(path).split("."):
+            if re.fullmatch(r"_?(utils?|common|helpers?|misc)", part):
+                yield f"{path} is called {part}"
+
+
+def text_complaints(sources):
+    """Modules without a docstring, and notes of work left undone."""
+    for path, text in sources.items():
+        if text.strip() and not ast.get_docstring(ast.parse(text)):
+            yield f"{path} has no docstring"
+        for number, line in enumerate(text.splitlines(), 1):
+            if re.search(r"\b(TO" r"DO|FIX" r"ME|X" r"XX)\b", line):
+                yield f"{path}, line {number}: {line.strip()}"
+
+
+# Dead flags. A field counts as read where `<holder>.field` stands in product code and the holder
+# is what its dataclass goes by: `config`, the name of its branch, or `<branch>_config`, each also
+# with underscores in front. Chance namesakes, as in `text.split(",")`, do not count. A getattr on
+# such a holder with a computed name reads those fields that its function names as strings. What
+# walks over all fields, or only checks a field's range, would keep every dead flag alive:
+WALKERS = ("check", "from_json", "leaves", "merge", "replace", "resolve")
+
+
+def fields_read(sources, class_name, holders, walkers=WALKERS):
+    """Names of the attributes that are read from the holders, outside of the class itself."""
+    read = set()
+    for text in sources.values():
+        tree = ast.parse(text)
+        for node in _outside(tree, class_name, walkers):
+            is_read = isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Load)
+            if is_read and _last_name(node.value) in holders:
+                read.add(node.attr)
+        for function in ast.walk(tree):
+            if not isinstance(function, ast.FunctionDef) or function.name in walkers:
+                continue
+            for node in ast.walk(function):
+                if _is_getattr(node) and _last_name(node.args[0]) in holders:
+                    constants = ast.walk(function)
+                    read |= {c.value for c in constants if isinstance(c, ast.Constant)}
+    return read
+
+
+def _outside(node, class_name, walkers):
+    """Yields all nodes that are neither in the class nor in one of the walkers."""
+    yield node
+    for child in ast.iter_child_nodes(node):
+        skipped = (isinstance(child, ast.ClassDef) and child.name == class_name) or (
+            isinstance(child, ast.FunctionDef) and child.name in walkers
+        )
+        if not skipped:
+            yield from _outside(child, class_name, walkers)
+
+
+def _is_getattr(node):
+    return (
+        isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "getattr"
+    )
+
+
+def _last_name(node):
+    """`data` of `self._data`, `config.data`, `data` and `data(...)`; None of anything else."""
+    if isinstance(node, ast.Call):
+        return _last_name(node.func)
+    name = node.attr if isinstance(node, ast.Attribute) else getattr(node, "id", None)
+    return name and name.lstrip("_")
+
+
+def config_classes():
+    """(class, names that hold one of it) of every dataclass of the config tree."""
+    hints = typing.get_type_hints(Config)
+    branches = [(c, n) for n, c in hints.items() if dataclasses.is_dataclass(c)]
+    of_branches = [(cls, {"config", name, f"{name}_config"}) for cls, name in branches]
+    return [(Config, {"config"}), *of_branches]
+
+
+def dead_fields(sources, cls, holders, walkers=WALKERS):
+    read = fields_read(sources, cls.__name__, holders, walkers)
+    return sorted(field.name for field in dataclasses.fields(cls) if field.name not in read)
+
+
+def test_every_python_file_is_in_a_room():
+    """So that no file escapes the other tests."""
+    listed = [path for path in tracked_files() if path.endswith(".py")]
+    assert [p for p in listed if p not in SOURCES and not p.startswith("tests/")] == []
+    assert len(SOURCES) > 40
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [
+        import_complaints,
+        cycle_complaints,
+        home_complaints,
+        size_complaints,
+        naming_complaints,
+        text_complaints,
+    ],
+)
+def test_rule(rule):
+    assert list(rule(SOURCES)) == []
+
+
+@pytest.mark.parametrize(("cls", "holders"), config_classes())
+def test_no_dead_config_field(cls, holders):
+    assert dead_fields(SOURCES, cls, holders) == []
+
+
+def test_no_dead_dataset_field():
+    # Held as `spec` or as `datasets.get(name)`. No walker is left out: `resolve` is where a
+    # data set's defaults become the config's values.
+    assert dead_fields(SOURCES, DatasetSpec, {"spec", "get"}, walkers=()) == []
+
+
+def test_field_names_are_unique_in_the_config_tree():
+    """Flags are made from them, and the functions on leaves know them by name alone."""
+    names = [f.name for cls, _ in config_classes() for f in dataclasses.fields(cls)]
+    assert len(names) == len(set(names))
+
+
+def tracked_files():
+    """Files that git has or would take; skips where this is no checkout."""
+    command = ["git", "-C", ROOT, "ls-files", "--cached", "--others", "--exclude-standard"]
+    try:
+        listed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    except (OSError, subprocess.CalledProcessError):
+        pytest.skip("not a git checkout")
+    return [path for path in listed.splitlines() if (ROOT / path).is_file()]
+
+
+def test_no_file_names_a_place_outside_of_the_repository():
+    """Paths beside the checkout exist on one machine; hosts of packages belong to pip."""
+    beside = "/".join(("..", "shared"))
+    hosts = ["pypi" + ".org", "files.python" + "hosted.org"]
+    complaints = []
+    for path in tracked_files():
+        try:
+            text = (ROOT / path).read_text(encoding="utf-8")
+        except UnicodeDecodeError:
+            continue
+        forbidden = hosts if path == ".ci/run" else [beside, *hosts]
+        complaints += [f"{path} mentions {word}" for word in forbidden if word in text]
+    assert complaints == []
+
+
+@pytest.mark.parametrize(
+    ("rule", "path", "text"),
+    [
+        (import_complaints, "nets/a.py", "from loops import config"),
+        (import_complaints, "nets/a.py", "import numpy as np"),
+        (import_complaints, "input_pipeline/a.py", "def f():\n    from nets import registry"),
+        (import_complaints, "input_pipeline/a.py", "from absl import flags"),
+        (import_complaints, "loops/a.py", "import flags"),
+        (import_complaints, "loops/a.py", "import main"),
+        (import_complaints, "loops/a.py", "from benchmarks import peers"),
+        (import_complaints, "loops/a.py", "import torch"),
+        (import_complaints, "flags.py", "from loops import train"),
+        (import_complaints, "flags.py", "from loops.step import state"),
+        (import_complaints, "new_room/a.py", "import cv2"),
+        (home_complaints, "loops/a.py", "import tensorflow as tf\ntf.summary.scalar('a', 1)"),
+        (home_complaints, "loops/a.py", "from tensorflow import summary"),
+        (home_complaints, "loops/a.py", "import tensorflow as t\nt.compat.v1.summary.image()"),
+        (home_complaints, "loops/a.py", "import tensorflow as tf\ntf.train.Checkpoint(a=1)"),
+        (home_complaints, "loops/a.py", "import tensorflow as tf\ntf.train.CheckpointManager"),
+        (home_complaints, "loops/a.py", "import tensorflow as tf\ntf.train.load_checkpoint('a')"),
+        (home_complaints, "loops/a.py", "import tensorflow as tf\ntf.distribute.MirroredStrategy"),
+        (
+            home_complaints,
+            "loops/a.py",
+            "from tensorflow import distribute as d\nd.experimental.TPUStrategy()",
+        ),
+        (home_complaints, "loops/a.py", "import tensorflow as tf\ntf.data.TFRecordDataset('a')"),
+        (home_complaints, "loops/a.py", "print(1)"),
+        (home_complaints, "loops/a.py", "list(map(print, 'ab'))"),
+        (home_complaints, "loops/a.py", "from absl.flags import FLAGS"),
+        (home_complaints, "flags.py", "from absl import flags\nflags.FLAGS.model"),
+        (size_complaints, "loops/a.py", "def f():\n" + "    pass\n" * 60),
+        (size_complaints, "loops/a.py", "x = 1\n" * 251),
+        (naming_complaints, "loops/utils.py", ""),
+        (naming_complaints, "loops/common/a.py", ""),
+        (text_complaints, "loops/a.py", "x = 1"),
+        (text_complaints, "loops/a.py", '"""A."""\n# TODO: later'),
+    ],
+)
+def test_rule_can_fail(rule, path, text):
+    others = {"main.py": "", "flags.py": "", "loops/config.py": "", "loops/train.py": ""}
+    others |= {"loops/step/state.py": "", "nets/registry.py": "", "benchmarks/peers.py": ""}
+    assert list(rule(others)) == []
+    assert list(rule({**others, path: text})) != []
+
+
+def test_cycles_are_found():
+    sources = {
+        "loops/a.py": "from loops import b",
+        "loops/b.py": "def late():\n    import loops.c",
+        "loops/c.py": "from loops.a import name",
+    }
+    assert list(cycle_complaints(sources)) == ["loops.a -> loops.b -> loops.c -> loops.a"]
+    del sources["loops/c.py"]
+    assert list(cycle_complaints(sources)) == []
+
+
+def test_dead_fields_are_found():
+    @dataclasses.dataclass
+    class DataConfig:
+        used: int = 1
+        listed: int = 1
+        dead: int = 1
+        split: int = 1
+        checked: int = 1
+
+    definition = "class DataConfig:\n    def f(self, config):\n        return config.dead\n"
+    reader = """
+def work(self, names):
+    self._data.used
+    names.split(",")
+    data.dead = 3
+    return [getattr(config.data, n) for n in ("listed",)]
+def check(config):
+    config.data.checked
+"""
+    found = dead_fields({"a.py": definition, "b.py": reader}, DataConfig, {"config", "data"})
+    assert found == ["checked", "dead", "split"]

@@ -1,0 +1,435 @@
+"""The program as users start it: their three commands, and one line for every mistake."""
+
+import contextlib
+import json
+import os
+import pathlib
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+
+import cv2
+import numpy as np
+import pytest
+
+import main
+from input_pipeline import decode
+from loops import config as configs
+from loops.run import checkpoint, restored_net, run_folder
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+TRAIN = "--mode=train --model=resnetv2_50 --mixed_precision"
+
+
+def start(*words):
+    """Runs main.py as a shell would: from the repository, so that `shapes` is drawn once."""
+    environment = {k: v for k, v in os.environ.items() if k != "TF_CPP_MIN_LOG_LEVEL"}
+    return subprocess.run(
+        [sys.executable, "main.py", *words],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+
+
+def metrics_lines(run):
+    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+
+
+class Trained:
+    """What the first command left behind."""
+
+    def __init__(self, checkpoint_dir):
+        words = [*TRAIN.split(), "--steps=6", f"--checkpoint_dir={checkpoint_dir}"]
+        self.process = start(*words)
+        assert self.process.returncode == 0, self.process.stderr
+        self.checkpoint_dir = checkpoint_dir
+        (self.run,) = checkpoint_dir.iterdir()
+        self.results = json.loads((self.run / "eval-00000006-val-10.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    return Trained(tmp_path_factory.mktemp("checkpoints"))
+
+
+def test_train_makes_a_run_folder(trained):
+    assert re.fullmatch(r"resnetv2_50-shapes-\d{8}-\d{6}", trained.run.name)
+    names = {path.name for path in trained.run.iterdir()}
+    assert names - {".lock"} == {
+        "config.json",
+        "step-00000006",
+        "train",
+        "eval",
+        "metrics.jsonl",
+        "eval-00000006-val-10.json",
+        "log.txt",
+    }
+    assert checkpoint.verify(trained.run / "step-00000006")["step"] == 6
+    record = run_folder.read_record(trained.run)
+    assert (record.config.net.model, record.config.length.steps) == ("resnetv2_50", 6)
+    assert record.config.precision.mixed_precision is True
+    assert record.class_names[:2] == ("arrow", "circle")
+
+
+def test_train_speaks_plainly(trained):
+    stdout, stderr = trained.process.stdout, trained.process.stderr
+    assert "Traceback" not in stderr and "\r" not in stderr
+    assert str(trained.run) in stdout.splitlines()[0]
+    assert "top-1 accuracy" in stdout and "top-5 accuracy" in stdout and "500" in stdout
+    log = (trained.run / "log.txt").read_text()
+    assert "step 6" in log and "step 6" in stderr
+    # The log is ours alone: nothing of TensorFlow's start, which comes before any log line.
+    assert "oneDNN" not in stderr and "cuda" not in stderr.lower()
+
+
+def test_train_events(trained, read_events):
+    events = read_events(trained.run / "train")
+    (grid,) = events.pop("images/augmented")[0]
+    image = cv2.imdecode(np.frombuffer(grid, np.uint8), cv2.IMREAD_COLOR)
+    assert image.shape[1] == 8 * 128 and image.std() > 10
+    assert set(events) == {
+        "accuracy/top1",
+        "accuracy/top5",
+        "data/replaced_images",
+        "loss/cross_entropy",
+        "loss/total",
+        "optim/learning_rate",
+        "optim/loss_scale",
+        "optim/skipped_steps",
+        "optim/skips_in_a_row",
+        "progress/epoch",
+        "speed/data_wait",
+        "speed/images_per_second",
+    }
+    assert {step for values in events.values() for step in values} == {6}
+    at = {tag: values[6] for tag, values in events.items()}
+    assert 0 < at["loss/cross_entropy"] < at["loss/total"] < 20
+    assert 0 <= at["accuracy/top1"] <= at["accuracy/top5"] <= 1
+    assert at["speed/images_per_second"] > 0 and 0 <= at["speed/data_wait"] <= 1
+    batch_size = run_folder.read_record(trained.run).config.data.batch_size
+    assert at["progress/epoch"] == pytest.approx(6 * batch_size / 2000)
+
+
+def test_eval_events_overlay_those_of_train(trained, read_events):
+    events = read_events(trained.run / "eval")
+    for tag in ("loss/total", "loss/cross_entropy", "accuracy/top1", "accuracy/top5"):
+        assert list(events[tag]) == [6]
+    assert events["accuracy_10_crops/top1"][6] == pytest.approx(trained.results["top1"])
+    assert events["loss_10_crops/cross_entropy"][6] == pytest.approx(trained.results["nll"])
+
+
+def test_metrics_lines_tell_what_the_events_tell(trained, read_events):
+    lines = metrics_lines(trained.run)
+    assert {(line["split"], line["step"]) for line in lines} == {("train", 6), ("eval", 6)}
+    for split in ("train", "eval"):
+        events = read_events(trained.run / split)
+        told = {k: v for line in lines if line["split"] == split for k, v in line.items()}
+        del told["split"], told["step"]
+        assert set(told) == set(events) - {"images/augmented"}
+        for tag, value in told.items():
+            assert events[tag][6] == pytest.approx(value, rel=1e-6)
+
+
+def test_train_results(trained):
+    results = trained.results
+    assert results["num_examples"] == 500
+    assert (results["crops"], results["split"], results["dataset"]) == (10, "val", "shapes")
+    assert (results["step"], results["image_size"]) == (6, 64)
+    for k in (1, 5):
+        top, low, high = (results[f"top{k}{end}"] for end in ("", "_low", "_high"))
+        assert low <= top <= high and results[f"top{k}_error"] == pytest.approx(1 - top)
+        assert float(top * 500).is_integer()
+
+
+def test_eval_gives_the_figures_of_the_end_of_training(trained, read_events):
+    """A fresh process, told nothing but the run: net, data and precision are the run's."""
+    path = trained.run / "eval-00000006-val-10.json"
+    path.unlink()
+    process = start("--mode=eval", f"--ckpt={trained.run}")
+    assert process.returncode == 0, process.stderr
+    results = json.loads(path.read_text())
+    assert results.keys() == trained.results.keys()
+    for key, value in trained.results.items():
+        expected = pytest.approx(value, rel=1e-4) if isinstance(value, float) else value
+        assert results[key] == expected, key
+    assert process.stdout.splitlines()[1:] == trained.process.stdout.splitlines()[1:]
+    # Its events join those of the training, under the same tags and at the same step.
+    events = read_events(trained.run / "eval")
+    assert list(events["accuracy_10_crops/top1"]) == [6]
+    assert len(list((trained.run / "eval").iterdir())) == 2
+    assert len(list((trained.run / "train").iterdir())) == 1
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+@contextlib.contextmanager
+def tensorboard(logdir):
+    """Runs TensorBoard on a folder; yields the function that fetches one of its JSON pages."""
+    port = free_port()
+    program = pathlib.Path(sys.executable).with_name("tensorboard")
+    command = [program, "--logdir", logdir, "--host", "127.0.0.1", "--port", str(port)]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as process:
+        # Past any proxy of the environment, which cannot see this machine's loopback.
+        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+
+        def fetch(page):
+            with opener.open(f"http://127.0.0.1:{port}/data/{page}", timeout=20) as answer:
+                return json.load(answer)
+
+        try:
+            yield fetch
+        finally:
+            process.terminate()
+            process.stderr.close()
+            process.wait(timeout=30)
+
+
+def test_tensorboard_shows_train_and_eval(trained):
+    runs = {f"{trained.run.name}/{split}" for split in ("train", "eval")}
+    found, tags, images = [], {}, {}
+    with tensorboard(trained.checkpoint_dir) as fetch:
+        deadline = time.monotonic() + 90
+        while time.monotonic() < deadline:
+            with contextlib.suppress(urllib.error.URLError, ConnectionError, TimeoutError):
+                found = fetch("runs")
+                tags, images = fetch("plugin/scalars/tags"), fetch("plugin/images/tags")
+                if set(found) == runs == set(tags) and images:
+                    break
+            time.sleep(0.5)
+    assert set(found) == runs
+    shared = set.intersection(*(set(tags[run]) for run in runs))
+    assert {"loss/total", "accuracy/top1", "accuracy/top5"} <= shared
+    assert {run: list(found) for run, found in images.items() if found} == {
+        f"{trained.run.name}/train": ["images/augmented"]
+    }
+
+
+def test_a_batch_that_two_replicas_cannot_share(tiny_folder, tmp_path):
+    """In a process of its own, since a process has one strategy over several devices."""
+    process = start(
+        "--mode=train",
+        "--model=resnet_18",
+        "--dataset=folder",
+        f"--data_dir={tiny_folder}",
+        f"--checkpoint_dir={tmp_path}",
+        "--image_size=32",
+        "--batch_size=7",
+        "--cpu_devices=2",
+        "--strategy=mirrored",
+    )
+    assert process.returncode == 2, process.stderr
+    assert_one_line(process.stderr, "--batch_size=7", "2 replicas")
+    assert process.stdout == ""
+    assert list(tmp_path.iterdir()) == []
+
+
+def assert_one_line(stderr, *words):
+    """Of the log, exactly one line is the error; nobody is shown a traceback."""
+    errors = [line for line in stderr.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 1, stderr
+    assert stderr.rstrip().splitlines()[-1] == errors[0]
+    assert "Traceback" not in stderr
+    assert [word for word in words if word not in errors[0]] == [], errors[0]
+
+
+def write_lists(folder):
+    """Lists, good and bad, of the images `a.jpg`, `b.jpg`, `c d.jpg`."""
+    good = "a.jpg 0\nb.jpg 1\nc d.jpg 2\n"
+    lists = {
+        "good": good,
+        "empty": "",
+        "blank": "\n\n",
+        "label3": "a.jpg 0\nb.jpg 3\n",
+        "negative": "a.jpg 0\nb.jpg -1\n",
+        "text": f"{good}a.jpg cat\n",
+        "no_label": "a.jpg 0\nb.jpg\n",
+        "gap": "a.jpg 0\n\nb.jpg 1\n",
+        "table": "0 n1 one\n1 n2 two\n2 n3 three\n",
+        "bad_table": "0 n1 one\n2 n3 three\n",
+    }
+    for name, text in lists.items():
+        (folder / f"{name}.txt").write_text(text)
+
+
+def save_run(run, data_dir, weights=None):
+    """A run folder with one checkpoint, as if a ResNetV2-18 had been trained for 4 steps."""
+    config = configs.replace(
+        configs.Config(),
+        {"model": "resnetv2_18", "dataset": "folder", "data_dir": str(data_dir), "image_size": 32},
+    )
+    config = configs.resolve(config)
+    run.mkdir()
+    names = ("disc", "grid", "stripes")
+    run_folder.write_record(run, run_folder.Record(config, names, {}))
+    if weights is not None:
+        checkpoint.save(run, 4, {"model": weights})
+
+
+@pytest.fixture(scope="module")
+def places(tiny_folder, tmp_path_factory, one_device):
+    """Good and bad folders by name, for the table below. Nothing in it may be changed."""
+    root = tmp_path_factory.mktemp("places")
+    write_lists(root)
+    for name in ("no_val", "odd_class", "broken", "no_images"):
+        shutil.copytree(tiny_folder, root / name)
+    shutil.rmtree(root / "no_val" / "val")
+    (root / "odd_class" / "val" / "zebra").mkdir()
+    broken = root / "broken" / "val" / "grid" / "02.jpg"
+    broken.write_bytes(broken.read_bytes()[:300])
+    for image in (root / "no_images" / "train").rglob("*.jpg"):
+        image.rename(image.with_suffix(".txt"))
+    net = configs.replace(configs.Config(), {"model": "resnetv2_18"}).net
+    weights = restored_net.variables_by_path(restored_net.build(one_device, net, 3, "float32"))
+    save_run(root / "run", tiny_folder, weights)
+    save_run(root / "unsaved", tiny_folder)
+    first = dict(list(weights.items())[:5])
+    save_run(root / "other_net", tiny_folder, first)
+    (root / "notes").mkdir()
+    (root / "notes" / "todo.txt").write_text("not a run")
+    return {"root": root, "tiny": tiny_folder}
+
+
+FOLDER = "--mode=train --dataset=folder --image_size=32 --model=resnet_18"
+LISTS = "--mode=train --dataset=lists --image_size=32 --model=resnet_18 --data_dir={root}"
+EVAL = "--mode=eval --crops=1 --ckpt={root}/run"
+PREDICT = "--mode=predict --crops=1 --ckpt={root}/run"
+# A command, its exit code, and what its one line must say.
+MISTAKES = [
+    ("--mode=train --model=resnet50", 2, ["--model=resnet50", "resnet_50"]),
+    ("--mode=trian", 2, ["--mode=trian", "train"]),
+    ("--modle=resnet_50", 2, ["modle"]),
+    ("train", 2, ["'train'"]),
+    ("--steps=ten", 2, ["steps", "ten"]),
+    ("--epochs=2 --steps=10", 2, ["--epochs", "--steps"]),
+    ("--image_size=31 --model=resnet_18", 2, ["--image_size=31", "resnet_18", "32"]),
+    ("--run_name=a/b", 2, ["--run_name=a/b"]),
+    (FOLDER, 2, ["--data_dir"]),
+    (f"{FOLDER} --data_dir={{root}}/nowhere", 2, ["{root}/nowhere", "--data_dir"]),
+    (f"{FOLDER} --data_dir={{root}}/no_val", 2, ["{root}/no_val/val"]),
+    (f"{FOLDER} --data_dir={{root}}/odd_class", 3, ["{root}/odd_class/val/zebra"]),
+    (f"{FOLDER} --data_dir={{root}}/no_images", 3, ["{root}/no_images/train"]),
+    (f"{FOLDER} --data_dir={{tiny}} --run_name=notes", 2, ["--run_name=notes", "{root}/notes"]),
+    ("--mode=train --model=resnet_18 --data_dir={tiny}", 2, ["{tiny}"]),  # --dataset forgotten
+    (LISTS, 2, ["--train_list"]),
+    (f"{LISTS} --train_list={{root}}/nowhere.txt", 2, ["--train_list={root}/nowhere.txt"]),
+    (f"{LISTS} --train_list={{root}}/good.txt", 2, ["--val_list"]),
+    (f"{LISTS} --train_list={{root}}/empty.txt", 3, ["{root}/empty.txt", "empty"]),
+    (f"{LISTS} --train_list={{root}}/text.txt", 3, ["{root}/text.txt", "line 4", "cat"]),
+    (f"{LISTS} --train_list={{root}}/no_label.txt", 3, ["{root}/no_label.txt", "line 2"]),
+    (f"{LISTS} --train_list={{root}}/negative.txt", 3, ["{root}/negative.txt", "line 2"]),
+    (f"{LISTS} --train_list={{root}}/gap.txt", 3, ["{root}/gap.txt", "line 2"]),
+    (
+        f"{LISTS} --train_list={{root}}/good.txt --val_list={{root}}/blank.txt",
+        3,
+        ["{root}/blank.txt", "line 1"],
+    ),
+    (
+        f"{LISTS} --train_list={{root}}/good.txt --val_list={{root}}/label3.txt",
+        3,
+        ["{root}/label3.txt", "line 2", "label 3", "3 classes"],
+    ),
+    (
+        f"{LISTS} --train_list={{root}}/label3.txt --class_names={{root}}/table.txt",
+        3,
+        ["{root}/label3.txt", "line 2", "label 3"],
+    ),
+    (
+        f"{LISTS} --train_list={{root}}/good.txt --class_names={{root}}/bad_table.txt",
+        3,
+        ["{root}/bad_table.txt", "line 2"],
+    ),
+    (
+        f"{LISTS} --train_list={{root}}/good.txt --class_names={{root}}/nowhere.txt",
+        2,
+        ["--class_names={root}/nowhere.txt"],
+    ),
+    (f"{FOLDER} --data_dir={{tiny}} --checkpoint_dir={{root}}/good.txt", 2, ["--checkpoint_dir"]),
+    ("--run_name=run --model=resnet_34", 2, ["--model=resnet_34", "resnetv2_18"]),
+    ("--run_name=run --batch_size=9", 2, ["--batch_size=9"]),
+    ("--mode=eval", 2, ["--ckpt"]),
+    ("--mode=eval --ckpt={root}/nowhere", 2, ["--ckpt={root}/nowhere"]),
+    ("--mode=eval --ckpt={root}/unsaved", 2, ["--ckpt={root}/unsaved", "saved"]),
+    ("--mode=eval --ckpt={root}/notes", 2, ["--ckpt={root}/notes"]),
+    ("--mode=eval --ckpt={root}/other_net --crops=1", 2, ["other_net", "resnetv2_18"]),
+    (f"{EVAL} --model=resnet_34", 2, ["--model=resnet_34", "resnetv2_18"]),
+    (f"{EVAL} --image_size=16", 2, ["--image_size=16"]),
+    (f"{EVAL} --top_k=0", 2, ["--top_k=0"]),
+    (f"{EVAL} --data_dir={{root}}/nowhere", 2, ["{root}/nowhere"]),
+    (f"{EVAL} --data_dir={{root}}/odd_class", 3, ["zebra"]),
+    (f"{EVAL} --data_dir={{root}}/broken", 3, ["{root}/broken/val/grid/02.jpg", "decode"]),
+    (f"{EVAL} --json={{root}}/nowhere/out.json", 2, ["--json={root}/nowhere/out.json"]),
+    ("--mode=train --split=test", 2, ["--split"]),
+    ("--mode=train --ckpt={root}/run", 2, ["--ckpt"]),
+    ("--mode=predict --ckpt={root}/run", 2, ["--image"]),
+    ("--mode=predict --image={tiny}/val/grid/00.jpg", 2, ["--ckpt"]),
+    (f"{PREDICT} --image={{root}}/nowhere.jpg", 2, ["--image", "{root}/nowhere.jpg"]),
+    (f"{PREDICT} --image={{root}}/notes", 2, ["--image", "{root}/notes"]),
+    (f"{PREDICT} --image={{root}}/broken/val/grid/02.jpg", 3, ["broken/val/grid/02.jpg"]),
+]
+
+
+def files(root):
+    return sorted(str(path) for path in root.rglob("*") if ".lock" not in path.name)
+
+
+@pytest.mark.parametrize(("command", "code", "words"), MISTAKES)
+def test_mistakes_get_one_line(places, capfd, command, code, words):
+    before = files(places["root"])
+    arguments = [word.format(**places) for word in command.split()]
+    if "--checkpoint_dir" not in command:
+        arguments.append(f"--checkpoint_dir={places['root']}")
+    assert main.main(["main.py", *arguments]) == code
+    captured = capfd.readouterr()
+    assert_one_line(captured.err, *(word.format(**places) for word in words))
+    assert captured.out == ""
+    assert files(places["root"]) == before
+
+
+def test_eval_of_good_images_does_work_here(places, capfd):
+    """The mistakes above are what fails, not the run that they are made with."""
+    copy = shutil.copytree(places["root"] / "run", places["root"] / "copy")
+    try:
+        words = ["--mode=eval", "--crops=1", f"--ckpt={copy}", f"--json={copy}/also.json"]
+        assert main.main(["main.py", *words]) == 0
+        results = json.loads((copy / "eval-00000004-val-1.json").read_text())
+        assert json.loads((copy / "also.json").read_text()) == results
+        assert (results["num_examples"], results["step"]) == (11, 4)
+        assert "top-1 accuracy" in capfd.readouterr().out
+    finally:
+        shutil.rmtree(copy)
+
+
+def test_a_run_in_training_and_a_class_without_val_images(
+    places, tiny_folder, tmp_path, capfd, caplog
+):
+    """The second is only warned of, and then the first stops the command."""
+    folder = shutil.copytree(tiny_folder, tmp_path / "data")
+    shutil.rmtree(folder / "val" / "grid")
+    run = pathlib.Path(shutil.copytree(places["root"] / "run", tmp_path / "run"))
+    words = [f"--data_dir={folder}", f"--checkpoint_dir={tmp_path}", "--run_name=run"]
+    with run_folder.lock(run):
+        assert main.main(["main.py", "--mode=train", *words]) == 2
+    assert_one_line(capfd.readouterr().err, "--run_name=run", "another process")
+    (warning,) = [r.getMessage() for r in caplog.records if r.levelname == "WARNING"]
+    assert "grid" in warning and "val" in warning
+    assert checkpoint.verify(run / "step-00000004")
+
+
+def test_the_broken_image_of_the_table_is_broken(places):
+    """The first bytes are still those of a JPEG."""
+    data = (places["root"] / "broken" / "val" / "grid" / "02.jpg").read_bytes()
+    assert data[:3] == b"\xff\xd8\xff"
+    with pytest.raises(Exception, match=r"(?i)jpeg|input"):
+        decode.decode(data)
