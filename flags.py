@@ -1,13 +1,12 @@
 """Every command-line flag, made from the fields of the config dataclasses."""
 
-import dataclasses
 import difflib
-import types
 import typing
 
 from absl import flags as absl_flags
 
 from input_pipeline.errors import UsageError
+from loops import flag_fields
 from loops.config import Config, leaves, replace
 
 _EXAMPLES = """Examples:
@@ -75,15 +74,6 @@ def usage():
     return "\n".join(lines)
 
 
-@dataclasses.dataclass(frozen=True)
-class _Flag:
-    name: str
-    type: type
-    default: object
-    help: str
-    choices: tuple
-
-
 _TITLES = {
     "net": "Architecture",
     "data": "Data",
@@ -99,27 +89,10 @@ _TITLES = {
 
 def _groups():
     """Yields (title, flags) for the root of the config tree and each of its branches."""
-    yield "What to do", list(_flags_of(Config))
+    yield "What to do", list(flag_fields.of(Config))
     hints = typing.get_type_hints(Config)
     for name, title in _TITLES.items():
-        yield title, list(_flags_of(hints[name]))
-
-
-def _flags_of(cls):
-    """Yields the _Flag of each field whose annotation carries a help text."""
-    hints = typing.get_type_hints(cls, include_extras=True)
-    for field in dataclasses.fields(cls):
-        hint = hints[field.name]
-        if typing.get_origin(hint) is not typing.Annotated:
-            continue
-        kind, text, *choices = typing.get_args(hint)
-        if typing.get_origin(kind) is types.UnionType:  # `int | None`
-            kind = typing.get_args(kind)[0]
-        if typing.get_origin(kind) is typing.Literal:
-            kind, choices = str, [typing.get_args(kind)]
-        choices = choices[0] if choices else ()
-        choices = tuple(choices() if callable(choices) else choices)
-        yield _Flag(field.name, kind, field.default, text, choices)
+        yield title, list(flag_fields.of(hints[name]))
 
 
 def _define(flag, values):

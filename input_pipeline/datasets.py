@@ -41,11 +41,6 @@ class DatasetSpec:
     learning_rate: float = 0.1
     warmup_epochs: float = 1.0
 
-    @property
-    def num_classes(self):
-        """Length of the class table, or 0 where the user's data decide."""
-        return len(read_class_table(_LABELS / self.class_table)) if self.class_table else 0
-
 
 _SMALL = DatasetSpec(
     batch_size=32, epochs=15.0, min_crop_area=0.25, learning_rate=0.2, warmup_epochs=2.0

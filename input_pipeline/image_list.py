@@ -12,7 +12,6 @@ from absl import logging
 from input_pipeline import datasets, decode
 from input_pipeline.errors import DataError, UsageError
 
-
 # Above it a label is a mistake: classes are counted by the largest one.
 _LARGEST_LABEL = 1_000_000
 

@@ -1,6 +1,8 @@
 """The whole configuration: the tree that flags build, its validation, and its JSON form."""
 
 import dataclasses
+import math
+import pathlib
 import typing
 from typing import Annotated, Literal
 
@@ -9,6 +11,7 @@ from absl import logging
 from input_pipeline import datasets
 from input_pipeline.config import DataConfig
 from input_pipeline.errors import UsageError
+from loops import flag_fields
 from loops.run.config import RunConfig
 from loops.step.config import DistributionConfig, OptimizationConfig, PrecisionConfig
 from nets import registry
@@ -143,15 +146,21 @@ def resolve(config):
 
 def check(config):
     """Raises UsageError for a value that no run could use."""
+    _check_choices(config)
     values = dict(leaves(config))
+    for name, value in values.items():
+        if isinstance(value, float) and not math.isfinite(value):
+            raise UsageError(f"--{name}={value}: must be finite")
     least = {
-        "epochs": 0, "steps": 1, "examples": 1, "batch_size": 1, "learning_rate": 0, "keep": 1,
+        "epochs": 1e-9, "steps": 1, "examples": 1, "batch_size": 1, "learning_rate": 0, "keep": 1,
         "cpu_devices": 1, "weight_decay": 0, "eval_batch_size": 0, "reader_threads": 0, "seed": 0,
         "warmup_epochs": 0, "initial_loss_scale": 2.0**-5,
     }  # fmt: skip
     for name, low in least.items():
         if values[name] is not None and values[name] < low:
             raise UsageError(f"--{name}={values[name]}: must be at least {low}")
+    if values["seed"] >= 2**32:
+        raise UsageError(f"--seed={values['seed']}: must be below 2**32")
     for name in ("label_smoothing", "min_crop_area", "momentum"):
         if not 0 <= values[name] <= 1:
             raise UsageError(f"--{name}={values[name]}: must be between 0 and 1")
@@ -163,6 +172,20 @@ def check(config):
     for name in ("save_every", "eval_every", "log_every"):
         interval(values[name], 1, f"--{name}")
     top_ks(config.evaluation.top_k)
+    json_folder = pathlib.Path(config.evaluation.json).parent
+    if not json_folder.is_dir():
+        raise UsageError(f"--json={config.evaluation.json}: there is no folder {json_folder}")
+
+
+def _check_choices(config):
+    """Flags are checked as they are parsed; this is for a config.json from elsewhere."""
+    for field in flag_fields.of(type(config)):
+        value = getattr(config, field.name)
+        if field.choices and value not in field.choices:
+            raise UsageError(f"--{field.name}={value}: unknown value; see --help")
+    for field in dataclasses.fields(config):
+        if dataclasses.is_dataclass(getattr(config, field.name)):
+            _check_choices(getattr(config, field.name))
 
 
 def interval(text, steps_per_epoch, flag):
@@ -176,7 +199,7 @@ def interval(text, steps_per_epoch, flag):
         value = float(number) if is_epochs else int(number)
     except ValueError:
         value = 0
-    if value <= 0:
+    if not 0 < value < math.inf:
         raise UsageError(f"{flag}={text}: give steps as in 500, or epochs as in 2epochs")
     return max(1, round(value * steps_per_epoch)) if is_epochs else value
 

@@ -31,7 +31,7 @@ def run(config, given):
     if record is not None:
         may_change = configs.MAY_CHANGE_ON_RESUME
         config = configs.merge(record.config, given, config, may_change, "resume")
-    elif run_dir.is_dir() and any(run_dir.iterdir()):
+    elif run_folder.is_foreign(run_dir):
         raise UsageError(f"--run_name={run_dir.name}: {run_dir} holds something else than a run")
     with StopSignals() as signals:
         return train(configs.resolve(config), run_dir, record, lambda: signals.received)
@@ -135,7 +135,10 @@ def _restore_newest(run_dir, state):
     """
     newest = checkpoint.newest_intact(run_dir)
     if newest is not None:
-        checkpoint.restore(newest, state.variables())
+        try:
+            checkpoint.restore(newest, state.variables())
+        except (AssertionError, ValueError) as error:
+            raise DataError(f"{newest}: not of this net: {checkpoint.first_line(error)}") from None
         logging.info("resumed at step %d from %s", int(state.step), newest)
     elif checkpoint.step_folders(run_dir):
         raise DataError(

@@ -60,7 +60,9 @@ class TrainingLoop:
         self._batch_size = config.data.batch_size
         self._top_k = configs.top_ks(config.evaluation.top_k)
         self._center_crop = self._evaluator(crops=1)
-        self._saver = Saver(run_dir, config.run.keep, state.variables())
+        self._saver = Saver(
+            run_dir, config.run.keep, state.variables(), saved=int(state.step) or None
+        )
         self._window = Window(self._batch_size)
         self._seconds_per_step = None  # unknown until a call has run that did not trace
 
@@ -190,19 +192,23 @@ class TrainingLoop:
         return results
 
     def _save(self, done, results):
+        """Saves; a failing disk is survived, but not at the end of training."""
         self._state.average_batch_norm()
         try:
-            self._saver.save(done, {k: results[k] for k in ("top1", "nll") if k in results})
+            saved = self._saver.save(done, {k: results[k] for k in ("top1", "nll") if k in results})
         except checkpoint.NonFiniteError as error:
             raise TrainingDiverged(
                 f"step {done}: variable {error} is not finite; {self._last_good()}"
             ) from None
+        if not saved and done == self._length.total_steps:
+            raise UsageError(f"{self._run_dir}: the last step could not be written, see above")
+        return saved
 
     def _serve_signal(self, done):
         if (signum := self._stop_signal()) is None:
             return
-        if done:
-            self._save(done, {})
+        if done and not self._save(done, {}):
+            raise Stopped(signum, f"step {done} could not be saved; {self._last_good()}")
         raise Stopped(signum, f"step {done} is saved, the same --run_name resumes it")
 
     def _require_finite(self, done):

@@ -39,7 +39,7 @@ class Conv(keras.layers.Layer):
 
     def compute_output_shape(self, input_shape):
         def out(n):
-            return None if n is None else (n - 1 + self.size % 2) // self.stride + 1
+            return None if n is None else (n - 1) // self.stride + 1
 
         batch, height, width, _ = input_shape
         return (batch, out(height), out(width), self.filters)

@@ -23,7 +23,12 @@ ROOMS = ("nets", "input_pipeline", "loops", "benchmarks")
 # What each room may import of the project. Longer names are looked up first.
 MAY_IMPORT = {
     "main": ("flags", "loops", "input_pipeline"),
-    "flags": (r"\w+(\.\w+)*\.config", "nets.registry", "input_pipeline.(datasets|errors)"),
+    "flags": (
+        r"\w+(\.\w+)*\.config",
+        "loops.flag_fields",
+        "nets.registry",
+        "input_pipeline.(datasets|errors)",
+    ),
     "nets": ("nets",),
     "input_pipeline": ("input_pipeline",),
     "loops": ("loops", "nets", "input_pipeline"),

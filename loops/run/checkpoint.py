@@ -96,6 +96,11 @@ def read_part(step_dir, variables):
     status.assert_existing_objects_matched().expect_partial()
 
 
+def first_line(error):
+    """The beginning of an error's text; TensorFlow goes on with a dump of the tensors."""
+    return str(error).strip().split("\n")[0][:120]
+
+
 def verify(step_dir):
     """Checks sizes and hashes of a step folder against its manifest; returns the manifest.
 
@@ -131,32 +136,22 @@ def step_folders(run_dir):
 
 def newest_intact(run_dir):
     """The newest step folder that passes its checks, or None; names each that does not."""
-    for folder in step_folders(run_dir):
-        try:
-            verify(folder)
-        except CorruptCheckpointError as error:
-            logging.warning("%s is not intact and passed over: %s", folder.name, error)
-        else:
-            return folder
-    return None
+    return next((f for f in step_folders(run_dir) if _is_intact(f)), None)
 
 
 def best_intact(run_dir, metric="top1"):
     """The intact step folder with the highest metric at its save, or None."""
     scored = [(m, f) for f in step_folders(run_dir) if (m := _metric(f, metric)) is not None]
-    for _, folder in sorted(scored, key=lambda pair: pair[0], reverse=True):
-        try:
-            verify(folder)
-        except CorruptCheckpointError as error:
-            logging.warning("%s is not intact and passed over: %s", folder.name, error)
-        else:
-            return folder
-    return None
+    best_first = sorted(scored, key=lambda pair: pair[0], reverse=True)
+    return next((f for _, f in best_first if _is_intact(f)), None)
 
 
 def prune(run_dir, keep, metric="top1"):
-    """Removes all step folders but the newest `keep` and the one with the highest metric."""
-    folders = step_folders(run_dir)
+    """Removes all step folders but the newest `keep` and the one with the highest metric.
+
+    Only intact ones count: a damaged folder must not push out a sound one.
+    """
+    folders = [f for f in step_folders(run_dir) if _is_intact(f)]
     scored = [f for f in folders if _metric(f, metric) is not None]
     best = max(scored, key=lambda f: _metric(f, metric), default=None)
     for folder in folders[keep:]:
@@ -169,6 +164,17 @@ def clean(run_dir):
     for path in pathlib.Path(run_dir).iterdir():
         if path.name.startswith((".tmp-", ".del-")):
             shutil.rmtree(path, ignore_errors=True)
+        elif path.name.startswith((".config-", ".eval-")):
+            path.unlink(missing_ok=True)
+
+
+def _is_intact(folder):
+    try:
+        verify(folder)
+    except CorruptCheckpointError as error:
+        logging.warning("%s is not intact and passed over: %s", folder.name, error)
+        return False
+    return True
 
 
 def _metric(folder, name):

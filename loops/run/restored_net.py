@@ -44,6 +44,7 @@ def restore(strategy, record, step_dir, dtype):
     try:
         checkpoint.read_part(step_dir, {"model": variables_by_path(model)})
     except (AssertionError, ValueError) as error:
-        raise UsageError(f"{step_dir}: not of a {record.config.net.model} ({error})") from None
+        reason = checkpoint.first_line(error)
+        raise UsageError(f"{step_dir}: not of a {record.config.net.model}: {reason}") from None
     logging.info("weights of %s", step_dir)
     return model

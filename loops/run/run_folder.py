@@ -42,7 +42,20 @@ def path_of(config):
         name = f"{config.net.model}-{config.data.dataset}-{stamp}"
     if name in (".", "..") or "/" in name:
         raise UsageError(f"--run_name={name}: must be the name of a folder, not a path")
-    return pathlib.Path(config.run.checkpoint_dir, name)
+    if checkpoint.step_of(name) is not None or name == "best":
+        raise UsageError(f"--run_name={name}: this is how --ckpt names a step; choose another")
+    root = pathlib.Path(config.run.checkpoint_dir)
+    if root.exists() and not root.is_dir():
+        raise UsageError(f"--checkpoint_dir={root}: not a folder")
+    return root / name
+
+
+def is_foreign(run_dir):
+    """Whether a folder holds something else than a run, or than the beginnings of one."""
+    if not run_dir.exists() or (run_dir / "config.json").exists():
+        return False
+    own = (".lock", "log.txt", ".config-")
+    return not run_dir.is_dir() or any(not p.name.startswith(own) for p in run_dir.iterdir())
 
 
 def write_record(run_dir, record):

@@ -18,24 +18,28 @@ class Saver:
       run_dir: the run folder.
       keep: checkpoints to keep besides the best one.
       variables: nested dicts of tf.Variable, see `checkpoint.save`.
+      saved: the step that the variables were restored from, or None.
     """
 
-    def __init__(self, run_dir, keep, variables):
+    def __init__(self, run_dir, keep, variables, saved=None):
         self._run_dir = run_dir
         self._keep = keep
         self._variables = variables
         self._failures = 0
-        self._last = None
+        self._last = saved
 
     def save(self, step, metrics=None):
         """Saves a step, once.
+
+        Returns:
+          whether the step is on the disk.
 
         Raises:
           checkpoint.NonFiniteError: nothing is written.
           UsageError: the third failure of the disk in a row.
         """
         if step == self._last:
-            return
+            return True
         started = time.monotonic()
         try:
             folder = checkpoint.save(self._run_dir, step, self._variables, metrics)
@@ -47,7 +51,11 @@ class Saver:
                     f"--checkpoint_dir={self._run_dir.parent}: {_MOST_FAILURES} checkpoints in a"
                     f" row could not be written ({error})"
                 ) from None
-            return
+            return False
         self._failures, self._last = 0, step
-        checkpoint.prune(self._run_dir, self._keep)
         logging.info("saved %s in %.1f s", folder, time.monotonic() - started)
+        try:
+            checkpoint.prune(self._run_dir, self._keep)
+        except OSError as error:
+            logging.error("old checkpoints could not be removed: %s", error)
+        return True

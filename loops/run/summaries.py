@@ -38,6 +38,8 @@ class Measurements:
         if resumed_at is not None:
             self._drop_after(resumed_at)
         self._file = open(self._path, "a", buffering=1)  # noqa: SIM115
+        if self._path.stat().st_size and not self._path.read_bytes().endswith(b"\n"):
+            self._file.write("\n")  # after the half line of a killed process
 
     def measure(self, split, step, values):
         """Records scalars.

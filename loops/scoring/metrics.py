@@ -15,8 +15,9 @@ def probabilities(logits):
       float64 [N, C].
     """
     logits = np.asarray(logits, np.float64)
-    exponentials = np.exp(logits - logits.max(axis=-1, keepdims=True))
-    softmax = exponentials / exponentials.sum(axis=-1, keepdims=True)
+    with np.errstate(invalid="ignore"):
+        exponentials = np.exp(logits - logits.max(axis=-1, keepdims=True))
+        softmax = exponentials / exponentials.sum(axis=-1, keepdims=True)
     # A net that overflowed says nothing about the image: no class gets a share.
     return np.nan_to_num(softmax.mean(axis=(0, 2)), nan=0.0)
 
@@ -31,7 +32,7 @@ def ranks(probs, labels):
     of_label = probs[rows, labels][:, None]
     before = np.arange(probs.shape[1])[None] < labels[:, None]
     found = ((probs > of_label) | ((probs == of_label) & before)).sum(axis=1)
-    return np.where(probs.any(axis=1), found, probs.shape[1])
+    return np.where(probs.any(axis=1), found, np.iinfo(found.dtype).max)
 
 
 def score(probs, labels, top_k=(1, 5)):

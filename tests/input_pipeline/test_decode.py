@@ -43,7 +43,6 @@ def test_first_frame_of_several(good_in_tf_data):
     assert np.any(expected != expected[::-1, ::-1])  # the second frame
 
 
-@pytest.mark.xfail(reason="decode_webp(channels=3) refuses what has an alpha channel")
 @pytest.mark.parametrize("frames", [1, 2])
 def test_webp_with_alpha_or_frames(frames):
     red, green, blue = images.picture().split()
@@ -53,10 +52,11 @@ def test_webp_with_alpha_or_frames(frames):
     np.testing.assert_array_equal(decode.decode(tf.constant(data)), _rgb(data))
 
 
-@pytest.mark.xfail(reason="TensorFlow takes the palette's indices for grey levels")
-def test_bmp_with_a_palette():
+def test_bmp_with_a_palette_is_refused():
+    """TensorFlow would take the palette's indices for grey levels."""
     data = images.encoded(images.picture().quantize(32), "BMP")
-    np.testing.assert_array_equal(decode.decode(tf.constant(data)), _rgb(data))
+    with pytest.raises(tf.errors.InvalidArgumentError, match="palette"):
+        decode.decode(tf.constant(data))
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))

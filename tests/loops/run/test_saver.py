@@ -55,7 +55,7 @@ def test_a_step_is_saved_once(saver, tmp_path):
 
 def test_a_resumed_run_that_is_stopped_at_once_keeps_the_figures(saver, tmp_path, variable):
     saver.save(5, {"top1": 0.5})
-    Saver(tmp_path, 2, {"model": {"a/b": variable}}).save(5, {})
+    Saver(tmp_path, 2, {"model": {"a/b": variable}}, saved=5).save(5, {})
     assert checkpoint.best_intact(tmp_path) == tmp_path / "step-00000005"
 
 
