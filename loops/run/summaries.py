@@ -14,6 +14,8 @@ _IN_THE_LOG = {
     "loss/total": "loss {:.4f}",
     "accuracy/top1": "top-1 {:.2%}",
     "accuracy/top5": "top-5 {:.2%}",
+    "accuracy_10_crops/top1": "ten-crop top-1 {:.2%}",
+    "accuracy_10_crops/top5": "ten-crop top-5 {:.2%}",
     "optim/learning_rate": "lr {:.4g}",
     "optim/loss_scale": "scale {:g}",
     "optim/skipped_steps": "skipped {:d}",
