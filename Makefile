@@ -3,7 +3,7 @@
 .NOTPARALLEL:
 .ONESHELL:
 .SHELLFLAGS = -ec
-.PHONY: help venv test-venv test faults lint train lock
+.PHONY: help venv test-venv test lint train lock
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
 ARGS =
@@ -79,9 +79,6 @@ test-venv: venv
 
 test: test-venv ## run the tests (under 10 minutes)
 	@.venv/bin/python -m pytest -q $(TESTS)
-
-faults: test-venv ## run the injected faults with their full counts (under 60 minutes)
-	@.venv/bin/python -m pytest -q -m faults $(TESTS)
 
 lint: test-venv ## check style and formatting
 	@.venv/bin/python -m ruff check
