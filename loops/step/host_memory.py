@@ -15,8 +15,7 @@ def keep_freed_memory():
     A step on a CPU frees and takes the same gigabyte again and again; fetched anew from the
     system, every page of it is zeroed first. Kept, a ResNetV2-50 step at 64 px takes a fifth of
     the page faults and half of the system time. One arena for all threads: with one each, what a
-    thread has kept is of no use to the others, and an evaluation after a long training took six
-    times as long. Other C libraries are left as they are.
+    thread has kept is of no use to the others. Other C libraries are left as they are.
 
     Returns:
       whether the settings were taken.
