@@ -8,8 +8,8 @@ import tensorflow as tf
 
 import flags
 from benchmarks import keras_resnetv2
-from input_pipeline import datasets
-from loops import config as configs
+from input_pipeline import batch_augment
+from loops import validation
 from loops.step import distribution, schedules
 from loops.step.state import TrainState
 from loops.step.train_step import StepSettings, make_train_step
@@ -67,13 +67,11 @@ def _our_recipe(size, batch_size, dtype, model):
     argv = ["benchmark", f"--model={model}", "--dataset=ilsvrc2012", "--strategy=one"]
     argv += [f"--image_size={size}", f"--batch_size={batch_size}", *half]
     argv += ["--schedule=constant", f"--weight_decay={_WEIGHT_DECAY}", f"--momentum={_MOMENTUM}"]
-    config = configs.resolve(flags.parse(argv)[0])
-    spec = datasets.get(config.data.dataset)
+    config = validation.resolve(flags.parse(argv)[0])
     peak = schedules.peak(config.optimization, batch_size)
     settings = StepSettings(
         global_batch_size=batch_size,
-        mean=spec.mean,
-        std=spec.std,
+        prepare=batch_augment.make_prepare(config.data),
         label_smoothing=0.0,
         weight_decay=_WEIGHT_DECAY,
         learning_rate=lambda step: schedules.learning_rate(config.optimization, step, 1, 0, peak),
@@ -83,8 +81,8 @@ def _our_recipe(size, batch_size, dtype, model):
 
 def keras_side(size, batch_size, dtype, depths=(3, 4, 6, 3)):
     """Builds the same net and step in plain Keras; arguments and result as of `our_side`."""
-    settings = _our_recipe(size, batch_size, dtype, _MODEL)[1]
-    mean, std = (tf.constant(moments, tf.float32) for moments in (settings.mean, settings.std))
+    config, settings = _our_recipe(size, batch_size, dtype, _MODEL)
+    mean, std = (tf.constant(m, tf.float32) for m in (config.data.mean, config.data.std))
     learning_rate = float(settings.learning_rate(tf.constant(0, tf.int64)))
 
     keras.utils.set_random_seed(0)

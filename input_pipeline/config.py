@@ -32,4 +32,13 @@ class DataConfig:
     min_crop_area: Annotated[
         float | None, "Smallest share of the image's area that a random resized crop takes."
     ] = None
+    crop_fraction: Annotated[
+        float, "Evaluation: side of a crop over the short side of the resized image."
+    ] = 0.875
+    interpolation: Annotated[
+        Literal["bilinear", "bicubic"], "Evaluation: how images are resized, always antialiased."
+    ] = "bilinear"
     reader_threads: Annotated[int, "Threads that decode and augment; 0: one per core."] = 0
+    # Of the training pixels, RGB, 0..255: what images are normalised with.
+    mean: tuple | None = None
+    std: tuple | None = None

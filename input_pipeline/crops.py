@@ -4,28 +4,28 @@ import math
 
 import tensorflow as tf
 
-# Short side of an evaluated image over its crop: 256 for 224, as in most papers.
-SHORT_SIDE_RATIO = 8 / 7
+# Crop of an evaluated image over its short side: 224 of 256, as in most papers.
+CROP_FRACTION = 0.875
 _ATTEMPTS = 10
 
 
-def resize(image, height, width):
-    """Resizes uint8 [H, W, 3] to uint8 [height, width, 3], bilinear, antialiased when shrinking."""
-    resized = tf.image.resize(image, tf.stack([height, width]), antialias=True)
+def resize(image, height, width, interpolation="bilinear"):
+    """Resizes uint8 [H, W, 3] to uint8 [height, width, 3], antialiased when shrinking."""
+    resized = tf.image.resize(image, tf.stack([height, width]), interpolation, antialias=True)
     return tf.cast(tf.clip_by_value(tf.round(resized), 0.0, 255.0), tf.uint8)
 
 
-def short_side(size):
+def short_side(size, crop_fraction=CROP_FRACTION):
     """Length in pixels of an evaluated image's short side, for crops of this size."""
-    return round(size * SHORT_SIDE_RATIO)
+    return round(size / crop_fraction)
 
 
-def resize_short_side(image, length):
+def resize_short_side(image, length, interpolation="bilinear"):
     """Resizes uint8 [H, W, 3] so that the short side is `length`, keeping the aspect ratio."""
     height, width = tf.unstack(tf.cast(tf.shape(image)[:2], tf.float64))
     scale = tf.cast(length, tf.float64) / tf.minimum(height, width)
     rounded = [tf.cast(tf.round(side * scale), tf.int32) for side in (height, width)]
-    return resize(image, *(tf.maximum(side, length) for side in rounded))
+    return resize(image, *(tf.maximum(side, length) for side in rounded), interpolation)
 
 
 def center_crop(image, size):
@@ -35,19 +35,21 @@ def center_crop(image, size):
     return image[top : top + size, left : left + size]
 
 
-def views(image, size, crops):
+def views(image, size, crops, crop_fraction=CROP_FRACTION, interpolation="bilinear"):
     """The crops of an image that evaluation looks at (Krizhevsky et al. 2012, section 4.1).
 
     Args:
       image: uint8 [H, W, 3].
-      size: side of a crop in pixels; the image is resized so that its short side is 8/7 of it.
+      size: side of a crop in pixels.
       crops: 1 for the centre; 10 for the four corners and the centre and their mirror images.
+      crop_fraction: the image is resized so that its short side is size / crop_fraction.
+      interpolation: "bilinear" or "bicubic".
 
     Returns:
       uint8 [crops, size, size, 3]: upper left, upper right, lower left, lower right, centre, and
       the same mirrored.
     """
-    image = resize_short_side(image, short_side(size))
+    image = resize_short_side(image, short_side(size, crop_fraction), interpolation)
     center = center_crop(image, size)
     if crops == 1:
         return tf.reshape(center, [1, size, size, 3])

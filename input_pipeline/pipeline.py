@@ -69,7 +69,9 @@ def eval_dataset(source, config, crops_per_image, batch_size, multiple):
 
     def image(sample):
         data, label = source.read(sample)
-        views = crops.views(decode.decode(data), size, crops_per_image)
+        views = crops.views(
+            decode.decode(data), size, crops_per_image, config.crop_fraction, config.interpolation
+        )
         return views, label
 
     def padding():

@@ -6,9 +6,10 @@ import numpy as np
 import tensorflow as tf
 from absl import logging
 
-from input_pipeline import batch_augment, datasets, pipeline, source
+from input_pipeline import batch_augment, pipeline, source
 from input_pipeline.errors import DataError
 from loops import config as configs
+from loops import validation
 from loops.run import checkpoint, progress, report, restored_net, run_folder, summaries
 from loops.scoring import metrics
 from loops.step import distribution, precision
@@ -63,8 +64,7 @@ class Evaluator:
         self._dataset = distribution.distribute(
             strategy, lambda: pipeline.eval_dataset(split, data, crops, per_replica, replicas)
         )
-        spec = datasets.get(data.dataset)
-        logits = logits_fn(model, spec.mean, spec.std)
+        logits = logits_fn(model, data.mean, data.std)
         self._step = tf.function(
             lambda batch: strategy.run(lambda b: {**b, "views": logits(b["views"])}, args=(batch,))
         )
@@ -134,8 +134,8 @@ def run(config, given):
     run_dir, step_dir = run_folder.find_checkpoint(config.evaluation.ckpt)
     record = run_folder.read_record(run_dir)
     config = evaluation_config(record, config, given)
-    configs.check(config)
-    ks = configs.top_ks(config.evaluation.top_k)
+    validation.check(config)
+    ks = validation.top_ks(config.evaluation.top_k)
     strategy = distribution.make_strategy(config.distribution)
     split = source.open_split(config.data, config.evaluation.split, record.class_names)
     dtype = precision.compute_dtype(config.precision)
@@ -159,7 +159,8 @@ def evaluation_config(record, config, given):
     """The run's own config, but for what belongs to this evaluation and this machine."""
     own = {n: getattr(config, n) for n in ("evaluation", "prediction", "distribution")}
     saved = dataclasses.replace(record.config, **own)
-    return configs.merge(saved, given, config, configs.MAY_CHANGE_ON_EVAL, "evaluate")
+    merged = configs.merge(saved, given, config, configs.MAY_CHANGE_ON_EVAL, "evaluate")
+    return validation.with_statistics(merged)
 
 
 def described(results, config, step, model_name):

@@ -9,7 +9,7 @@ from absl import logging
 
 from input_pipeline import crops, datasets, decode
 from input_pipeline.errors import DataError, UsageError
-from loops import config as configs
+from loops import validation
 from loops.evaluate import VIEWS_PER_BATCH, evaluation_config, logits_fn
 from loops.run import report, restored_net, run_folder
 from loops.scoring import metrics
@@ -33,13 +33,12 @@ def run(config, given):
     run_dir, step_dir = run_folder.find_checkpoint(config.evaluation.ckpt)
     record = run_folder.read_record(run_dir)
     config = evaluation_config(record, config, given)
-    configs.check(config)
+    validation.check(config)
     strategy = distribution.make_strategy(config.distribution)
     dtype = precision.compute_dtype(config.precision)
     model = restored_net.restore(strategy, record, step_dir, dtype)
-    spec = datasets.get(config.data.dataset)
-    net = tf.function(logits_fn(model, spec.mean, spec.std), reduce_retracing=True)
-    most = min(configs.top_ks(config.evaluation.top_k)[-1], len(record.class_names))
+    net = tf.function(logits_fn(model, config.data.mean, config.data.std), reduce_retracing=True)
+    most = min(validation.top_ks(config.evaluation.top_k)[-1], len(record.class_names))
     images, bad = [], []
     batch_size = max(1, VIEWS_PER_BATCH // config.evaluation.crops)
     for start in range(0, len(paths), batch_size):
@@ -115,7 +114,16 @@ def _read(paths, config, bad):
     for path in paths:
         try:
             image = decode.decode(tf.io.read_file(path))
-            views.append(crops.views(image, config.data.image_size, config.evaluation.crops))
+            data = config.data
+            views.append(
+                crops.views(
+                    image,
+                    data.image_size,
+                    config.evaluation.crops,
+                    data.crop_fraction,
+                    data.interpolation,
+                )
+            )
             read.append(path)
         except tf.errors.OpError as error:
             reason = decode.reason(error)

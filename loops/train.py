@@ -2,9 +2,10 @@
 
 from absl import logging
 
-from input_pipeline import datasets, source
+from input_pipeline import batch_augment, source
 from input_pipeline.errors import DataError, UsageError
 from loops import config as configs
+from loops import validation
 from loops.run import checkpoint, logs, run_folder, summaries
 from loops.run.signals import StopSignals
 from loops.step import distribution, schedules
@@ -34,7 +35,7 @@ def run(config, given):
     elif run_folder.is_foreign(run_dir):
         raise UsageError(f"--run_name={run_dir.name}: {run_dir} holds something else than a run")
     with StopSignals() as signals:
-        return train(configs.resolve(config), run_dir, record, lambda: signals.received)
+        return train(validation.resolve(config), run_dir, record, lambda: signals.received)
 
 
 def train(config, run_dir, record=None, stop_signal=lambda: None):
@@ -79,7 +80,7 @@ class _Length:
 
     def __init__(self, config, num_examples):
         batch_size = config.data.batch_size
-        self.total_steps = configs.total_steps(config.length, num_examples, batch_size)
+        self.total_steps = validation.total_steps(config.length, num_examples, batch_size)
         self.steps_per_epoch = num_examples / batch_size
         warmup = round(config.optimization.warmup_epochs * self.steps_per_epoch)
         # A short trial run of a long recipe would otherwise be all warm-up.
@@ -103,11 +104,9 @@ class _Length:
 
 
 def _make_step(config, state, length):
-    spec = datasets.get(config.data.dataset)
     settings = StepSettings(
         global_batch_size=config.data.batch_size,
-        mean=spec.mean,
-        std=spec.std,
+        prepare=batch_augment.make_prepare(config.data),
         label_smoothing=config.optimization.label_smoothing,
         weight_decay=config.optimization.weight_decay,
         learning_rate=length.learning_rate,

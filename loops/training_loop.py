@@ -7,8 +7,7 @@ from absl import logging
 
 from input_pipeline import datasets
 from input_pipeline.errors import UsageError, UserError
-from loops import config as configs
-from loops import evaluate
+from loops import evaluate, validation
 from loops.run import checkpoint, progress, report
 from loops.run.saver import Saver
 from loops.run.signals import Stopped
@@ -54,11 +53,13 @@ class TrainingLoop:
         self._length = length
         self._stop_signal = stop_signal
         self._every = {
-            name: configs.interval(getattr(config.run, name), length.steps_per_epoch, f"--{name}")
+            name: validation.interval(
+                getattr(config.run, name), length.steps_per_epoch, f"--{name}"
+            )
             for name in ("log_every", "eval_every", "save_every")
         }
         self._batch_size = config.data.batch_size
-        self._top_k = configs.top_ks(config.evaluation.top_k)
+        self._top_k = validation.top_ks(config.evaluation.top_k)
         self._center_crop = self._evaluator(crops=1)
         self._saver = Saver(
             run_dir, config.run.keep, state.variables(), saved=int(state.step) or None

@@ -13,6 +13,7 @@ import pytest
 import flags
 from input_pipeline.errors import UsageError
 from loops import config as configs
+from loops import validation
 from loops.config import Config
 from tests.nets.model_sizes import MODEL_SIZES
 
@@ -28,6 +29,7 @@ CHOICES = {
     "strategy": ["auto", "one", "mirrored"],
     "split": ["val", "test", "train"],
     "crops": ["10", "1"],
+    "interpolation": ["bilinear", "bicubic"],
 }
 
 
@@ -37,7 +39,7 @@ def parse(*words):
 
 def resolve(*words):
     config, _ = parse(*words)
-    return configs.resolve(config)
+    return validation.resolve(config)
 
 
 def leaf(config, name):
@@ -181,6 +183,9 @@ def test_two_durations(words):
         "--min_crop_area=-0.1",
         "--min_crop_area=2",
         "--momentum=1.1",
+        "--crop_fraction=0",
+        "--crop_fraction=1.1",
+        "--crop_fraction=nan",
         "--warmup_epochs=-1",
         "--warmup_epochs=nan",
         "--initial_loss_scale=0",
@@ -225,7 +230,7 @@ def test_values_just_in_range(word):
 
 
 def test_top_ks_are_sorted():
-    assert configs.top_ks("5,1,3,5") == (1, 3, 5)
+    assert validation.top_ks("5,1,3,5") == (1, 3, 5)
 
 
 def test_the_dataset_fills_what_is_not_typed():
@@ -244,7 +249,7 @@ def test_help_lists_every_flag_once():
     fields = {name for name, _ in configs.leaves(Config())}
     assert set(listed) <= fields
     # Fields without a flag follow from others; a new one here has lost its help text.
-    assert fields - set(listed) == {"num_classes", "compute_dtype"}
+    assert fields - set(listed) == {"num_classes", "compute_dtype", "mean", "std"}
 
 
 def test_help_says_something_of_each():
@@ -437,7 +442,7 @@ def test_a_new_length_replaces_the_epochs_of_the_dataset():
 
 def test_two_new_lengths_are_still_refused():
     merged = merge(resolve(*SAVED), "--steps=6", "--examples=7")
-    assert "--steps" in refusal(configs.resolve, merged)
+    assert "--steps" in refusal(validation.resolve, merged)
 
 
 @pytest.mark.parametrize(
@@ -455,14 +460,14 @@ def test_two_new_lengths_are_still_refused():
     ],
 )
 def test_interval(text, steps_per_epoch, expected):
-    assert configs.interval(text, steps_per_epoch, "--save_every") == expected
+    assert validation.interval(text, steps_per_epoch, "--save_every") == expected
 
 
 @pytest.mark.parametrize(
     "text", ["", "0", "-5", "1.5", "epochs", "0epochs", "2 weeks", "2epoch", "1e3", "epochs2"]
 )
 def test_interval_refuses(text):
-    message = refusal(configs.interval, text, 40.0, "--eval_every")
+    message = refusal(validation.interval, text, 40.0, "--eval_every")
     assert message.startswith(f"--eval_every={text}: ")
 
 
@@ -483,7 +488,7 @@ def test_interval_refuses(text):
 )
 def test_total_steps(length, num_examples, batch_size, expected):
     config = configs.LengthConfig(**length)
-    assert configs.total_steps(config, num_examples, batch_size) == expected
+    assert validation.total_steps(config, num_examples, batch_size) == expected
 
 
 def test_configs_cannot_be_changed_or_filled_by_position():

@@ -20,6 +20,7 @@ import pytest
 import main
 from input_pipeline import decode
 from loops import config as configs
+from loops import validation
 from loops.run import checkpoint, restored_net, run_folder
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
@@ -269,7 +270,7 @@ def save_run(run, data_dir, weights=None):
         configs.Config(),
         {"model": "resnetv2_18", "dataset": "folder", "data_dir": str(data_dir), "image_size": 32},
     )
-    config = configs.resolve(config)
+    config = validation.resolve(config)
     run.mkdir()
     names = ("disc", "grid", "stripes")
     run_folder.write_record(run, run_folder.Record(config, names, {}))

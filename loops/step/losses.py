@@ -3,11 +3,11 @@
 import tensorflow as tf
 
 
-def cross_entropy(labels, logits, label_smoothing=0.0):
+def cross_entropy(targets, logits, label_smoothing=0.0):
     """Softmax cross-entropy with label smoothing (Szegedy et al. 2016, section 7).
 
     Args:
-      labels: int32 [B].
+      targets: `batch_augment.Targets`; a mixed image has the mixture of its two classes' losses.
       logits: float32 [B, C].
       label_smoothing: share e of the target that is spread evenly over all C classes; the true
         class gets 1 - e + e / C.
@@ -15,7 +15,11 @@ def cross_entropy(labels, logits, label_smoothing=0.0):
     Returns:
       float32 [B], in nats.
     """
-    of_label = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
+    of_label, of_partner = (
+        tf.nn.sparse_softmax_cross_entropy_with_logits(classes, logits)
+        for classes in (targets.label, targets.partner)
+    )
+    of_label = targets.share * of_label + (1.0 - targets.share) * of_partner
     if not label_smoothing:
         return of_label
     # Against the even target: mean over classes of -log p = logsumexp - mean(logits).

@@ -9,7 +9,6 @@ import dataclasses
 
 import tensorflow as tf
 
-from input_pipeline import batch_augment
 from loops.step import losses, optimizers
 
 
@@ -19,15 +18,14 @@ class StepSettings:
 
     Attributes:
       global_batch_size: images of one step, over all replicas.
-      mean, std: of the training pixels, 0..255.
+      prepare: function from a batch to (images, Targets), see `batch_augment.make_prepare`.
       label_smoothing: see `losses.cross_entropy`.
       weight_decay: L2 penalty of the decayed kernels.
       learning_rate: function from the int64 step to a float32 scalar.
     """
 
     global_batch_size: int
-    mean: tuple
-    std: tuple
+    prepare: object
     label_smoothing: float
     weight_decay: float
     learning_rate: object
@@ -96,10 +94,10 @@ class _TrainStep:
     def _replica_gradients(self, batch, scale):
         """Returns the gradients summed over replicas, whether they are finite, and the sums."""
         settings = self._settings
-        images = batch_augment.normalize(batch["image"], settings.mean, settings.std)
+        images, targets = settings.prepare(batch)
         with tf.GradientTape() as tape:
             logits = self._state.model(images, training=True)
-            per_example = losses.cross_entropy(batch["label"], logits, settings.label_smoothing)
+            per_example = losses.cross_entropy(targets, logits, settings.label_smoothing)
             scaled_loss = tf.reduce_sum(per_example) / settings.global_batch_size * scale
         gradients = tape.gradient(scaled_loss, self._variables)
         ranks = losses.label_ranks(batch["label"], logits)

@@ -7,15 +7,14 @@ from PIL import Image
 
 import flags
 from input_pipeline import datasets, source
-from loops import config as configs
-from loops import evaluate
+from loops import evaluate, validation
 from loops.run import restored_net
 from loops.scoring import metrics
 
 
 def setup(strategy, folder):
     words = ["t", "--dataset=folder", f"--data_dir={folder}", "--image_size=32"]
-    config = configs.resolve(flags.parse([*words, "--model=resnet_18"])[0])
+    config = validation.resolve(flags.parse([*words, "--model=resnet_18"])[0])
     split = source.open_split(config.data, "val")
     tf.keras.utils.set_random_seed(1)
     model = restored_net.build(strategy, config.net, 3, "float32")

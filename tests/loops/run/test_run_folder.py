@@ -14,9 +14,10 @@ import tensorflow as tf
 
 from input_pipeline.errors import UsageError
 from loops import config as configs
+from loops import validation
 from loops.run import checkpoint, run_folder
 
-CONFIG = configs.resolve(configs.Config())
+CONFIG = validation.resolve(configs.Config())
 
 
 def config_with(**values):
@@ -137,7 +138,7 @@ def test_a_record_with_a_value_that_is_not_known_here(tmp_path, record, branch, 
     data["config"][branch][name] = value
     (tmp_path / "config.json").write_text(json.dumps(data))
     with refused(value):
-        configs.check(run_folder.read_record(tmp_path).config)
+        validation.check(run_folder.read_record(tmp_path).config)
 
 
 def test_the_lock_refuses_a_second_trainer(tmp_path):

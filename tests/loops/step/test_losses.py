@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from input_pipeline.batch_augment import Targets
 from loops.step import losses
 
 
@@ -17,8 +18,14 @@ def test_cross_entropy_equals_keras(smoothing):
         from_logits=True, label_smoothing=smoothing, reduction="none"
     )
     expected = keras_loss(np.eye(5, dtype=np.float32)[labels], logits)
-    found = losses.cross_entropy(tf.constant(labels), tf.constant(logits), smoothing)
+    whole = Targets(labels, labels, np.ones(7, np.float32))
+    found = losses.cross_entropy(whole, tf.constant(logits), smoothing)
     np.testing.assert_allclose(found, expected, rtol=1e-5)
+    partners = rng.integers(0, 5, 7).astype(np.int32)
+    share = rng.uniform(size=7).astype(np.float32)
+    mixture = np.eye(5)[labels] * share[:, None] + np.eye(5)[partners] * (1 - share[:, None])
+    found = losses.cross_entropy(Targets(labels, partners, share), tf.constant(logits), smoothing)
+    np.testing.assert_allclose(found, keras_loss(mixture, logits), rtol=1e-5)
 
 
 def test_l2_is_half_the_sum_of_squares():

@@ -5,8 +5,10 @@ import pytest
 import tensorflow as tf
 
 import flags
-from loops import config as configs
-from loops.step import distribution, train_step
+from input_pipeline import batch_augment
+from input_pipeline.config import DataConfig
+from loops import validation
+from loops.step import distribution
 from loops.step.state import TrainState
 from loops.step.train_step import StepSettings, make_train_step
 
@@ -19,8 +21,7 @@ pytestmark = pytest.mark.usefixtures("tiny_net")
 def settings(**changes):
     values = {
         "global_batch_size": BATCH,
-        "mean": (127.5,) * 3,
-        "std": (64.0,) * 3,
+        "prepare": batch_augment.make_prepare(DataConfig(mean=(127.5,) * 3, std=(64.0,) * 3)),
         "label_smoothing": 0.1,
         "weight_decay": 1e-2,
         "learning_rate": lambda step: 0.05 / (1.0 + tf.cast(step, tf.float32)),
@@ -30,7 +31,7 @@ def settings(**changes):
 
 def make_state(strategy, *arguments):
     words = ["test", "--model=resnetv2_18", "--seed=3", *arguments]
-    config = configs.resolve(flags.parse(words)[0])
+    config = validation.resolve(flags.parse(words)[0])
     return TrainState(strategy, config, CLASSES)
 
 
@@ -138,13 +139,13 @@ def test_first_step_is_plain_sgd_on_smoothed_loss_with_l2(one_device):
 @pytest.fixture
 def poisoned(monkeypatch):
     """Images that are white all over become infinities in front of the net."""
-    normal = train_step.batch_augment.normalize
+    normal = batch_augment.normalize
 
     def normalize(images, mean, std):
         white = tf.reduce_all(images == 255, axis=[1, 2, 3], keepdims=True)
         return tf.where(white, np.inf, normal(images, mean, std))
 
-    monkeypatch.setattr(train_step.batch_augment, "normalize", normalize)
+    monkeypatch.setattr(batch_augment, "normalize", normalize)
 
 
 @pytest.mark.usefixtures("poisoned")
