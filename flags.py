@@ -84,6 +84,10 @@ _TITLES = {
     "run": "Run folder",
     "evaluation": "Evaluation",
     "prediction": "Prediction",
+    "prepare": "Preparing data",
+    "export": "Results",
+    "service": "Data service",
+    "measurement": "Benchmarks",
 }
 
 

@@ -13,9 +13,18 @@ from loops.run import logs
 def modes():
     """The function of each `--mode`. Imported late: TensorFlow takes seconds to load."""
     logs.load_tensorflow_quietly()
-    from loops import evaluate, predict, train
+    from loops import benchmark, data_service, evaluate, predict, prepare, stats, train, verify
 
-    return {"train": train.run, "eval": evaluate.run, "predict": predict.run}
+    return {
+        "train": train.run,
+        "eval": evaluate.run,
+        "predict": predict.run,
+        "prepare": prepare.run,
+        "verify": verify.run,
+        "stats": stats.run,
+        "benchmark": benchmark.run,
+        "data_service": data_service.run,
+    }
 
 
 def main(argv):

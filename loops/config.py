@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from absl import logging
 
-from input_pipeline.config import DataConfig
+from input_pipeline.config import DataConfig, PrepareConfig, ServiceConfig
 from input_pipeline.errors import UsageError
 from loops.run.config import RunConfig
 from loops.step.config import DistributionConfig, OptimizationConfig, PrecisionConfig
@@ -45,10 +45,35 @@ class PredictConfig:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class ExportConfig:
+    """What a mode writes that makes something new, and where."""
+
+    format: Annotated[Literal["tfrecord", "lists"], "prepare: form of the prepared set."] = (
+        "tfrecord"
+    )
+    out: Annotated[
+        str, "prepare: folder to write; verify, stats: folder of the results, else --data_dir."
+    ] = ""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class BenchmarkConfig:
+    """What is measured."""
+
+    benchmark: Annotated[Literal["input"], "benchmark: what is measured."] = "input"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Config:
     """Everything a mode needs, made once from the command line."""
 
-    mode: Annotated[Literal["train", "eval", "predict"], "What to do."] = "train"
+    mode: Annotated[
+        Literal[
+            *("train", "eval", "predict"),
+            *("prepare", "verify", "stats", "data_service", "benchmark"),
+        ],
+        "What to do.",
+    ] = "train"
     net: registry.NetConfig = dataclasses.field(default_factory=registry.NetConfig)
     data: DataConfig = dataclasses.field(default_factory=DataConfig)
     length: LengthConfig = dataclasses.field(default_factory=LengthConfig)
@@ -58,6 +83,10 @@ class Config:
     run: RunConfig = dataclasses.field(default_factory=RunConfig)
     evaluation: EvalConfig = dataclasses.field(default_factory=EvalConfig)
     prediction: PredictConfig = dataclasses.field(default_factory=PredictConfig)
+    prepare: PrepareConfig = dataclasses.field(default_factory=PrepareConfig)
+    export: ExportConfig = dataclasses.field(default_factory=ExportConfig)
+    service: ServiceConfig = dataclasses.field(default_factory=ServiceConfig)
+    measurement: BenchmarkConfig = dataclasses.field(default_factory=BenchmarkConfig)
 
 
 # What may differ when a run is resumed: its length, paths, devices, and what is written when.
@@ -65,6 +94,7 @@ MAY_CHANGE_ON_RESUME = frozenset(
     ("mode", "epochs", "steps", "examples", "checkpoint_dir", "run_name", "keep", "json")
     + ("save_every", "eval_every", "log_every", "crops", "top_k", "eval_batch_size")
     + ("data_dir", "train_list", "val_list", "test_list", "class_names", "reader_threads")
+    + ("cache", "data_service")
     + ("strategy", "cpu_devices")
 )
 # What may differ when a run is evaluated: besides, the images' size and split, and the precision.

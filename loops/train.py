@@ -1,5 +1,7 @@
 """`--mode=train`: starts a run, or resumes the one that `--run_name` names."""
 
+import dataclasses
+
 from absl import logging
 
 from input_pipeline import batch_augment, source
@@ -27,6 +29,7 @@ def run(config, given):
     """
     for name in sorted(given & {"ckpt", "split", "image"}):
         raise UsageError(f"--{name} is not for training; to resume a run, name it with --run_name")
+    config = dataclasses.replace(config, data=validation.with_dataset(config.data, given))
     run_dir = run_folder.path_of(config)
     record = run_folder.read_record(run_dir) if (run_dir / "config.json").exists() else None
     if record is not None:

@@ -2,9 +2,12 @@
 
 import dataclasses
 import math
+import os
 import pathlib
 
-from input_pipeline import datasets
+from absl import logging
+
+from input_pipeline import datasets, manifest, source, statistics
 from input_pipeline.errors import UsageError
 from loops import flag_fields
 from loops.config import leaves, replace
@@ -31,29 +34,81 @@ def resolve(config):
 
 
 def with_statistics(config):
-    """Fills in the mean and the deviation of the data set's pixels, unless the run has its own."""
-    spec = datasets.get(config.data.dataset)
+    """Fills in the mean and the deviation of the pixels, unless the run has recorded its own.
+
+    Those that `--mode=stats` has left with the images come before those of the data set's table.
+    """
     own = config.data
-    return replace(config, {"mean": own.mean or spec.mean, "std": own.std or spec.std})
+    if own.mean and own.std:
+        return config
+    spec, found = datasets.get(own.dataset), statistics.load(source.images_folder(own))
+    mean, std = (found.mean, found.std) if found else (spec.mean, spec.std)
+    where = statistics.NAME if found else f"the table of {own.dataset}"
+    logging.info("mean %s and std %s of the pixels are from %s", mean, std, where)
+    return replace(config, {"mean": own.mean or mean, "std": own.std or std})
+
+
+def with_dataset(data, given):
+    """The DataConfig with the data set that a prepared `--data_dir` says it is.
+
+    Args:
+      data: DataConfig of the command line.
+      given: names of the flags that were typed.
+
+    Raises:
+      UsageError: `--dataset` was typed and says another.
+    """
+    if not manifest.exists(data.data_dir):
+        return data
+    facts = manifest.read(data.data_dir)
+    if "dataset" in given:
+        manifest.require_dataset(data.data_dir, facts, data.dataset)
+    return dataclasses.replace(data, dataset=facts["dataset"])
+
+
+def require_images(config, given, mode):
+    """The DataConfig of a tool that looks at images: where they are is settled.
+
+    Args:
+      config: Config of the command line.
+      given: names of the flags that were typed.
+      mode: the tool, for the message.
+
+    Raises:
+      UsageError: no folder, values out of range.
+    """
+    _check_ranges(dict(leaves(config)))
+    data = with_dataset(config.data, given)
+    if data.dataset == "shapes":
+        return dataclasses.replace(data, data_dir=source.data_dir(data))
+    if data.dataset != "lists":
+        if not data.data_dir:
+            raise UsageError(f"--data_dir is missing: name the folder of the images to {mode}")
+        if not pathlib.Path(data.data_dir).is_dir():
+            raise UsageError(f"--data_dir={data.data_dir}: there is no such folder")
+    return data
+
+
+def results_folder(config):
+    """The folder for what a tool finds out about a set: `--out`, else with the images.
+
+    Raises:
+      UsageError: it is read-only.
+    """
+    folder = pathlib.Path(config.export.out or source.images_folder(config.data) or ".")
+    if config.export.out:
+        folder.mkdir(parents=True, exist_ok=True)
+    # A superuser could write anywhere: what is marked read-only is still meant to stay as it is.
+    if not os.access(folder, os.W_OK) or not folder.stat().st_mode & 0o222:
+        raise UsageError(f"{folder} is read-only: name a folder for the results by --out")
+    return str(folder)
 
 
 def check(config):
     """Raises UsageError for a value that no run could use."""
     _check_choices(config)
     values = dict(leaves(config))
-    for name, value in values.items():
-        if isinstance(value, float) and not math.isfinite(value):
-            raise UsageError(f"--{name}={value}: must be finite")
-    least = {
-        "epochs": 1e-9, "steps": 1, "examples": 1, "batch_size": 1, "learning_rate": 0, "keep": 1,
-        "cpu_devices": 1, "weight_decay": 0, "eval_batch_size": 0, "reader_threads": 0, "seed": 0,
-        "warmup_epochs": 0, "initial_loss_scale": 2.0**-5,
-    }  # fmt: skip
-    for name, low in least.items():
-        if values[name] is not None and values[name] < low:
-            raise UsageError(f"--{name}={values[name]}: must be at least {low}")
-    if values["seed"] >= 2**32:
-        raise UsageError(f"--seed={values['seed']}: must be below 2**32")
+    _check_ranges(values)
     if not 0.1 <= config.data.crop_fraction <= 1:
         raise UsageError(f"--crop_fraction={config.data.crop_fraction}: must be from 0.1 to 1")
     for name in ("label_smoothing", "min_crop_area", "momentum"):
@@ -70,6 +125,24 @@ def check(config):
     json_folder = pathlib.Path(config.evaluation.json).parent
     if not json_folder.is_dir():
         raise UsageError(f"--json={config.evaluation.json}: there is no folder {json_folder}")
+
+
+def _check_ranges(values):
+    for name, value in values.items():
+        if isinstance(value, float) and not math.isfinite(value):
+            raise UsageError(f"--{name}={value}: must be finite")
+    least = {
+        "epochs": 1e-9, "steps": 1, "examples": 1, "batch_size": 1, "learning_rate": 0, "keep": 1,
+        "cpu_devices": 1, "weight_decay": 0, "eval_batch_size": 0, "reader_threads": 0, "seed": 0,
+        "warmup_epochs": 0, "initial_loss_scale": 2.0**-5, "short_side": 0, "quality": 1,
+        "shard_megabytes": 1,
+    }  # fmt: skip
+    for name, low in least.items():
+        if values[name] is not None and values[name] < low:
+            raise UsageError(f"--{name}={values[name]}: must be at least {low}")
+    for name, high in {"seed": 2**32 - 1, "quality": 100}.items():
+        if values[name] > high:
+            raise UsageError(f"--{name}={values[name]}: must be at most {high}")
 
 
 def _check_choices(config):

@@ -19,7 +19,10 @@ from tests.nets.model_sizes import MODEL_SIZES
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 CHOICES = {
-    "mode": ["train", "eval", "predict"],
+    "mode": [
+        *("train", "eval", "predict"),
+        *("prepare", "verify", "stats", "data_service", "benchmark"),
+    ],
     "model": list(MODEL_SIZES),
     "dataset": ["shapes", "ilsvrc2012", "mini_imagenet", "folder", "lists"],
     "augment": ["standard", "none"],
@@ -30,6 +33,10 @@ CHOICES = {
     "split": ["val", "test", "train"],
     "crops": ["10", "1"],
     "interpolation": ["bilinear", "bicubic"],
+    "cache": ["none", "ram"],
+    "format": ["tfrecord", "lists"],
+    "role": ["dispatcher", "worker"],
+    "benchmark": ["input"],
 }
 
 
@@ -194,6 +201,10 @@ def test_two_durations(words):
         "--reader_threads=-1",
         "--seed=-1",
         f"--seed={2**63}",
+        "--short_side=-1",
+        "--quality=0",
+        "--quality=101",
+        "--shard_megabytes=0",
         "--save_every=0",
         "--save_every=often",
         "--save_every=nanepochs",

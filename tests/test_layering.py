@@ -39,7 +39,7 @@ MAY_USE = {
     "main": ("absl",),
     "flags": ("absl",),
     "nets": ("keras", "tensorflow"),
-    "input_pipeline": ("tensorflow", "numpy", "cv2", "tqdm", "absl.logging"),
+    "input_pipeline": ("tensorflow", "numpy", "cv2", "tqdm", "absl.logging", r"scipy\.io"),
     "loops": ("tensorflow", "keras", "numpy", "cv2", "tqdm", "absl.logging"),
     "benchmarks": (".*",),
 }

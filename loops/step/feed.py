@@ -4,7 +4,7 @@ import numpy as np
 import tensorflow as tf
 from absl import logging
 
-from input_pipeline import order, pipeline
+from input_pipeline import data_service, order, pipeline
 from input_pipeline.errors import DataError
 from loops.step import distribution
 
@@ -35,9 +35,8 @@ class TrainFeed:
         first = step * self._data.batch_size
 
         def dataset():
-            return pipeline.train_dataset(
-                self._split, self._data, self._seed, first, self._per_replica
-            )
+            load = data_service if self._data.data_service else pipeline
+            return load.train_dataset(self._split, self._data, self._seed, first, self._per_replica)
 
         return iter(distribution.distribute(self._strategy, dataset))
 
