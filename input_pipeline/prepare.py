@@ -112,6 +112,8 @@ def _require_same_plan(out, plan):
                 " remove it, or name another folder"
             )
         logging.info("continuing in %s", out)
+        for left in [*out.glob(".tmp-*"), *path.parent.glob(".tmp-*")]:  # of a killed run
+            left.unlink()
         return
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UsageError(f"--out={out}: is not an empty folder; name another one")

@@ -1,0 +1,236 @@
+"""Raw layouts, what becomes of them, and what a killed run leaves behind."""
+
+import dataclasses
+import hashlib
+import io
+import pathlib
+import signal
+import subprocess
+import sys
+import tarfile
+import time
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image
+
+from input_pipeline import (
+    datasets,
+    decode,
+    ground_truth,
+    manifest,
+    prepare,
+    raw_layouts,
+    raw_set,
+    reencode,
+    source,
+)
+from input_pipeline.config import DataConfig, PrepareConfig
+from input_pipeline.errors import DataError, UsageError
+from tests.input_pipeline import encoded_images as images
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+WNIDS = tuple(wnid for wnid, _ in datasets.class_table("ilsvrc2012"))
+
+
+def _put(path, data=b"image"):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(data)
+
+
+def _names(raw, split):
+    return [(item.name, item.label) for item in raw.splits[split]]
+
+
+def test_split_by_name_is_500_50_50_and_a_function_of_the_names():
+    names = [f"n0153282900000{i:03d}.jpg" for i in range(600)]
+    split = raw_set.split_by_name(names)
+    assert {k: len(v) for k, v in split.items()} == {"train": 500, "val": 50, "test": 50}
+    assert sorted(name for part in split.values() for name in part) == names
+    assert raw_set.split_by_name(names[::-1]) == split
+    order = sorted(names, key=lambda n: hashlib.sha256(n.encode()).hexdigest())
+    assert split["val"] == sorted(order[500:550])
+
+
+def test_class_tar_files_and_a_flat_val_folder(tmp_path):
+    for wnid in WNIDS[3:5]:
+        (tmp_path / "train").mkdir(exist_ok=True)
+        with tarfile.open(tmp_path / "train" / f"{wnid}.tar", "w") as tar:
+            for number in (10, 2):
+                data = f"{wnid} {number}".encode()
+                member = tarfile.TarInfo(f"{wnid}_{number}.JPEG")
+                member.size = len(data)
+                tar.addfile(member, io.BytesIO(data))
+    for number in (1, 2, 3):
+        _put(tmp_path / "val" / f"ILSVRC2012_val_{number:08d}.JPEG")
+    kit = tmp_path / "ILSVRC2012_devkit_t12" / "data"
+    _put(kit / "ILSVRC2012_validation_ground_truth.txt", b"2\n1\n")
+    _put(kit / "devkit_classes.txt", f"1 {WNIDS[7]}\n2 {WNIDS[9]}\n".encode())
+    raw = raw_layouts.find(
+        DataConfig(dataset="ilsvrc2012", data_dir=str(tmp_path)), PrepareConfig()
+    )
+    assert raw.classes == WNIDS
+    assert [label for _, label in _names(raw, "train")] == [3, 3, 4, 4]
+    assert [item.read().decode() for item in raw.splits["train"]] == [
+        f"{wnid} {n}" for wnid in WNIDS[3:5] for n in (10, 2)
+    ]
+    assert _names(raw, "val") == [
+        ("val/ILSVRC2012_val_00000002.JPEG", 7),
+        ("val/ILSVRC2012_val_00000001.JPEG", 9),
+    ]
+    assert [pathlib.Path(p).name for p in raw.unlabelled] == ["ILSVRC2012_val_00000003.JPEG"]
+
+
+def test_a_flat_val_folder_without_ground_truth(tmp_path):
+    _put(tmp_path / "train" / WNIDS[0] / "a.JPEG")
+    _put(tmp_path / "val" / "ILSVRC2012_val_00000001.JPEG")
+    config = DataConfig(dataset="ilsvrc2012", data_dir=str(tmp_path))
+    with pytest.raises(UsageError, match="--devkit"):
+        raw_layouts.find(config, PrepareConfig())
+
+
+def test_the_kits_own_table(tmp_path):
+    io_ = pytest.importorskip("scipy.io")
+    rows = np.array(
+        [(1, WNIDS[7], 0), (2, WNIDS[9], 0), (1001, "n00001740", 5)],
+        dtype=[("ILSVRC2012_ID", "O"), ("WNID", "O"), ("num_children", "O")],
+    )
+    io_.savemat(tmp_path / "meta.mat", {"synsets": rows})
+    assert ground_truth.devkit_classes(tmp_path) == {"1": WNIDS[7], "2": WNIDS[9]}
+
+
+def test_mini_imagenet_from_its_csvs(tmp_path):
+    wnid = datasets.class_table("mini_imagenet")[4][0]
+    # As strings 100 sorts before 18 and 9; by number it is the third.
+    for number in (100, 18, 9):
+        _put(tmp_path / "train" / wnid / f"{wnid}_{number}.JPEG", str(number).encode())
+    for name in ("train", "val", "test"):
+        lines = f"{wnid}00000003.jpg,{wnid}\n{wnid}00000001.jpg,{wnid}\n" if name == "val" else ""
+        _put(tmp_path / "csv" / f"{name}.csv", f"filename,label\n{lines}".encode())
+    config = DataConfig(dataset="mini_imagenet", data_dir=str(tmp_path))
+    raw = raw_layouts.find(config, PrepareConfig(split_csv=str(tmp_path / "csv")))
+    read = {item.read() for items in raw.splits.values() for item in items}
+    assert read == {b"100", b"9"}
+    assert {item.label for items in raw.splits.values() for item in items} == {4}
+
+
+def _foreign_set(root):
+    """A PNG named .JPEG, a CMYK JPEG, a large and a small JPEG, and an honest PNG."""
+    good = images.good_files()
+    large = Image.fromarray(np.random.default_rng(0).integers(0, 256, (90, 120, 3), np.uint8))
+    files = {
+        "png.JPEG": good["png"],
+        "cmyk.JPEG": good["jpeg cmyk"],
+        "large.JPEG": images.encoded(large, "JPEG", quality=95),
+        "small.JPEG": good["jpeg 4:2:0"],
+        "honest.png": good["png"],
+    }
+    for name, data in files.items():
+        _put(root / "train" / "a" / name, data)
+    return files
+
+
+@pytest.mark.parametrize("short_side", [0, 72])
+def test_foreign_files_are_converted_and_listed(tmp_path, short_side):
+    files = _foreign_set(tmp_path / "raw")
+    config = DataConfig(dataset="folder", data_dir=str(tmp_path / "raw"))
+    settings = PrepareConfig(short_side=short_side)
+    facts = prepare.prepare(config, settings, tmp_path / "out", "tfrecord")
+    was = {c["file"].rpartition("/")[2]: c["was"] for c in facts["conversions"]}
+    assert was == {"png.JPEG": "PNG named .JPEG", "cmyk.JPEG": "CMYK JPEG"}
+    config = dataclasses.replace(config, data_dir=str(tmp_path / "out"))
+    split = source.open_split(config, "train")
+    stored = {
+        split.describe(i).rpartition("/")[2][:-1]: split.read(tf.constant(i, tf.int64))[0].numpy()
+        for i in range(split.num_examples)
+    }
+    assert set(stored) == set(files)
+    height = min(Image.open(io.BytesIO(files["small.JPEG"])).size)
+    for name, data in stored.items():
+        before = decode.decode(tf.constant(files[name])).numpy()
+        after = np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
+        if name in was:
+            assert reencode.format_of(data) == "JPEG" and reencode.jpeg_components(data) == 3
+        elif not short_side or min(before.shape[:2]) <= short_side:
+            assert data == files[name]
+        expected = min(short_side or 10**9, min(before.shape[:2]))
+        assert min(after.shape[:2]) == expected, (name, height)
+    if short_side:
+        wanted = np.asarray(Image.open(io.BytesIO(files["large.JPEG"])).resize((96, 72), Image.BOX))
+        after = np.asarray(Image.open(io.BytesIO(stored["large.JPEG"])))
+        assert after.shape == (72, 96, 3)
+        assert np.abs(after.astype(float) - wanted).mean() < 25  # noise, re-encoded
+
+
+def test_lists_point_at_the_files_and_at_their_conversions(tmp_path):
+    files = _foreign_set(tmp_path / "raw")
+    config = DataConfig(dataset="folder", data_dir=str(tmp_path / "raw"))
+    facts = prepare.prepare(config, PrepareConfig(), tmp_path / "out", "lists")
+    assert len(facts["conversions"]) == 2
+    opened = source.open_split(dataclasses.replace(config, data_dir=str(tmp_path / "out")), "train")
+    for i in range(opened.num_examples):
+        data = opened.read(tf.constant(i, tf.int64))[0].numpy()
+        assert not reencode.foreign(opened.describe(i), data)
+    assert opened.num_examples == len(files)
+
+
+def test_an_image_that_does_not_decode_stops_a_reencoding(tmp_path):
+    _put(tmp_path / "raw" / "train" / "a" / "bad.JPEG", images.good_files()["jpeg 4:2:0"][:300])
+    config = DataConfig(dataset="folder", data_dir=str(tmp_path / "raw"))
+    with pytest.raises(DataError, match=r"a/bad\.JPEG does not decode"):
+        prepare.prepare(config, PrepareConfig(short_side=10), tmp_path / "out", "tfrecord")
+
+
+def test_other_contents_of_out_are_refused(tmp_path, tiny_folder):
+    config = DataConfig(dataset="folder", data_dir=str(tiny_folder))
+    _put(tmp_path / "out" / "x")
+    with pytest.raises(UsageError, match=r"--out=.*not an empty folder"):
+        prepare.prepare(config, PrepareConfig(), tmp_path / "out", "tfrecord")
+    prepare.prepare(config, PrepareConfig(), tmp_path / "two", "tfrecord")
+    with pytest.raises(UsageError, match="holds a prepared set already"):
+        prepare.prepare(config, PrepareConfig(), tmp_path / "two", "tfrecord")
+
+
+_CHILD = """
+import sys, time
+from input_pipeline import prepare, shard_writer
+from input_pipeline.config import DataConfig, PrepareConfig
+shard_writer._MEGABYTE = 2000
+write = shard_writer.tfrecord.write_shard
+def slowly(path, records):
+    facts = write(path, records)
+    print(path.name, flush=True)
+    time.sleep(0.3)
+    return facts
+shard_writer.tfrecord.write_shard = slowly
+config = DataConfig(dataset="folder", data_dir=sys.argv[1])
+prepare.prepare(config, PrepareConfig(shard_megabytes=1), sys.argv[2], "tfrecord")
+"""
+
+
+def test_a_killed_run_is_continued_and_finished_shards_are_kept(tmp_path, tiny_folder, monkeypatch):
+    out = tmp_path / "out"
+    command = [sys.executable, "-c", _CHILD, str(tiny_folder), str(out)]
+    child = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    for _ in range(4):
+        child.stdout.readline()
+    child.send_signal(signal.SIGKILL)
+    child.wait()
+    assert not manifest.exists(out)
+    kept = [p for p in out.glob("*.tfrecord") if (out / ".unfinished" / f"{p.name}.json").exists()]
+    (out / ".tmp-1-train-00009").write_bytes(b"what a kill inside of a write leaves")
+    before = {path: path.stat().st_mtime_ns for path in kept}
+    assert len(kept) >= 3
+    time.sleep(0.01)
+    monkeypatch.setattr(prepare.shard_writer, "_MEGABYTE", 2000)
+    config = DataConfig(dataset="folder", data_dir=str(tiny_folder))
+    with pytest.raises(UsageError, match="beginning of another set"):
+        prepare.prepare(config, PrepareConfig(shard_megabytes=2), out, "tfrecord")
+    facts = prepare.prepare(config, PrepareConfig(shard_megabytes=1), out, "tfrecord")
+    assert {path: path.stat().st_mtime_ns for path in kept} == before
+    whole = prepare.prepare(
+        config, PrepareConfig(shard_megabytes=1), tmp_path / "at once", "tfrecord"
+    )
+    assert {**facts, "root": ""} == {**whole, "root": ""}
+    assert not list(out.glob(".*"))
