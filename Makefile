@@ -3,7 +3,7 @@
 .NOTPARALLEL:
 .ONESHELL:
 .SHELLFLAGS = -ec
-.PHONY: help venv test-venv test lint train lock
+.PHONY: help venv test-venv test faults lint train lock
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
 ARGS =
@@ -79,6 +79,9 @@ test-venv: venv
 
 test: test-venv ## run the tests (under 10 minutes)
 	@.venv/bin/python -m pytest -q $(TESTS)
+
+faults: test-venv ## run the long forms of the tests (under 60 minutes)
+	@.venv/bin/python -m pytest -q -m faults $(TESTS)
 
 lint: test-venv ## check style and formatting
 	@.venv/bin/python -m ruff check
