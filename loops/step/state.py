@@ -16,13 +16,14 @@ class TrainState:
       num_classes: length of the logits.
 
     Attributes:
-      model, optimizer, kernels (the decayed ones), loss_scale; step: int64 tf.Variable, steps
+      seed, model, optimizer, kernels (the decayed ones), loss_scale; step: int64 tf.Variable, steps
       done, skipped ones included; replaced: int64 tf.Variable, unreadable images so far;
       average_batch_norm: see `distribution.make_average_batch_norm`.
     """
 
     def __init__(self, strategy, config, num_classes):
         self.strategy = strategy
+        self.seed = config.length.seed
         self._weight_decay = config.optimization.weight_decay
         dtype = precision.compute_dtype(config.precision)
         keras.utils.set_random_seed(config.length.seed)
