@@ -84,6 +84,8 @@ _TITLES = {
     "run": "Run folder",
     "evaluation": "Evaluation",
     "prediction": "Prediction",
+    "importing": "Published weights",
+    "fine_tuning": "Fine-tuning",
 }
 
 

@@ -59,6 +59,11 @@ def names():
     return tuple(_ARCHITECTURES)
 
 
+def architecture(model):
+    """The Architecture of a name."""
+    return _ARCHITECTURES[model]
+
+
 def smallest_image(model):
     """Side in pixels of the smallest image that the net of this name can take."""
     return _ARCHITECTURES[model].smallest_image

@@ -3,6 +3,7 @@
 import keras
 import tensorflow as tf
 
+from loops import fine_tuning
 from loops.run import restored_net
 from loops.step import distribution, loss_scale, losses, optimizers, precision
 
@@ -28,6 +29,8 @@ class TrainState:
         dtype = precision.compute_dtype(config.precision)
         keras.utils.set_random_seed(config.length.seed)
         self.model = restored_net.build(strategy, config.net, num_classes, dtype)
+        if config.fine_tuning.freeze == "backbone":
+            fine_tuning.freeze_backbone(self.model)
         with strategy.scope():
             self.optimizer = optimizers.build(config.optimization, self.model)
         self.average_batch_norm = distribution.make_average_batch_norm(strategy, self.model)
