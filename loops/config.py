@@ -45,10 +45,35 @@ class PredictConfig:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class ImportConfig:
+    """Weights from elsewhere."""
+
+    weights: Annotated[str, "File of weights to import: .safetensors or .weights.h5."] = ""
+    source: Annotated[
+        Literal["timm", "torchvision", "h5"],
+        "Whose names the file has. h5: what --mode=export --format=weights_h5 writes.",
+    ] = "timm"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class FineTuningConfig:
+    """Training that starts from the weights of another run."""
+
+    init_from: Annotated[
+        str,
+        "Run or step folder to take the weights from; the head is replaced where classes differ.",
+    ] = ""
+    freeze: Annotated[
+        Literal["none", "backbone"],
+        "backbone: train the head alone; batch-norm statistics stay, too.",
+    ] = "none"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Config:
     """Everything a mode needs, made once from the command line."""
 
-    mode: Annotated[Literal["train", "eval", "predict"], "What to do."] = "train"
+    mode: Annotated[Literal["train", "eval", "predict", "import"], "What to do."] = "train"
     net: registry.NetConfig = dataclasses.field(default_factory=registry.NetConfig)
     data: DataConfig = dataclasses.field(default_factory=DataConfig)
     length: LengthConfig = dataclasses.field(default_factory=LengthConfig)
@@ -58,6 +83,8 @@ class Config:
     run: RunConfig = dataclasses.field(default_factory=RunConfig)
     evaluation: EvalConfig = dataclasses.field(default_factory=EvalConfig)
     prediction: PredictConfig = dataclasses.field(default_factory=PredictConfig)
+    importing: ImportConfig = dataclasses.field(default_factory=ImportConfig)
+    fine_tuning: FineTuningConfig = dataclasses.field(default_factory=FineTuningConfig)
 
 
 # What may differ when a run is resumed: its length, paths, devices, and what is written when.
@@ -65,7 +92,7 @@ MAY_CHANGE_ON_RESUME = frozenset(
     ("mode", "epochs", "steps", "examples", "checkpoint_dir", "run_name", "keep", "json")
     + ("save_every", "eval_every", "log_every", "crops", "top_k", "eval_batch_size")
     + ("data_dir", "train_list", "val_list", "test_list", "class_names", "reader_threads")
-    + ("strategy", "cpu_devices")
+    + ("strategy", "cpu_devices", "recompute")
 )
 # What may differ when a run is evaluated: besides, the images' size and split, and the precision.
 MAY_CHANGE_ON_EVAL = MAY_CHANGE_ON_RESUME.union(

@@ -5,7 +5,7 @@ from absl import logging
 from input_pipeline import batch_augment, source
 from input_pipeline.errors import DataError, UsageError
 from loops import config as configs
-from loops import validation
+from loops import fine_tuning, validation
 from loops.run import checkpoint, logs, run_folder, summaries
 from loops.run.signals import StopSignals
 from loops.step import distribution, schedules
@@ -27,13 +27,22 @@ def run(config, given):
     """
     for name in sorted(given & {"ckpt", "split", "image"}):
         raise UsageError(f"--{name} is not for training; to resume a run, name it with --run_name")
+    for name in sorted(given & {"weights", "source"}):
+        raise UsageError(f"--{name} is for --mode=import; train its run folder with --init_from")
     run_dir = run_folder.path_of(config)
     record = run_folder.read_record(run_dir) if (run_dir / "config.json").exists() else None
     if record is not None:
         may_change = configs.MAY_CHANGE_ON_RESUME
         config = configs.merge(record.config, given, config, may_change, "resume")
+        if record.weights:
+            raise UsageError(
+                f"--run_name={run_dir.name}: holds imported weights, not a training; start one"
+                f" from them with --init_from={run_dir} and another --run_name"
+            )
     elif run_folder.is_foreign(run_dir):
         raise UsageError(f"--run_name={run_dir.name}: {run_dir} holds something else than a run")
+    else:
+        config = fine_tuning.inherit(config)
     with StopSignals() as signals:
         return train(validation.resolve(config), run_dir, record, lambda: signals.received)
 
@@ -65,7 +74,9 @@ def train(config, run_dir, record=None, stop_signal=lambda: None):
         _keep_record(run_dir, config, record, {"train": train_split, "val": val_split})
         checkpoint.clean(run_dir)
         state = TrainState(strategy, config, len(train_split.class_names))
-        _restore_newest(run_dir, state)
+        if not _restore_newest(run_dir, state) and config.fine_tuning.init_from:
+            names = train_split.class_names
+            fine_tuning.read_weights(state.model, config.fine_tuning.init_from, names)
         length = _Length(config, train_split.num_examples)
         step = _make_step(config, state, length)
         with summaries.Measurements(run_dir, resumed_at=int(state.step)) as sink:
@@ -129,6 +140,9 @@ def _keep_record(run_dir, config, record, splits):
 def _restore_newest(run_dir, state):
     """Resumes from the newest intact checkpoint; a folder without any saved step starts fresh.
 
+    Returns:
+      Whether it resumed.
+
     Raises:
       DataError: there are step folders, and none is intact. Starting over is for the user to say.
     """
@@ -143,3 +157,4 @@ def _restore_newest(run_dir, state):
         raise DataError(
             f"{run_dir}: no step folder is intact; remove them to start over, or restore one"
         )
+    return newest is not None

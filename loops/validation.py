@@ -25,6 +25,8 @@ def resolve(config):
     from_dataset = ["image_size", "batch_size", "min_crop_area", "learning_rate", "warmup_epochs"]
     from_dataset += [] if lengths else ["epochs"]
     defaults = {n: getattr(spec, n) for n in from_dataset if values[n] is None}
+    if registry.is_sized(config.net.model):
+        defaults["input_size"] = values["image_size"] or defaults["image_size"]
     config = with_statistics(replace(config, defaults))
     check(config)
     return config
@@ -59,17 +61,31 @@ def check(config):
     for name in ("label_smoothing", "min_crop_area", "momentum"):
         if not 0 <= values[name] <= 1:
             raise UsageError(f"--{name}={values[name]}: must be between 0 and 1")
-    smallest = registry.smallest_image(config.net.model)
-    if config.data.image_size < smallest:
-        raise UsageError(
-            f"--image_size={config.data.image_size}: {config.net.model} needs at least {smallest}"
-        )
+    _check_net(config.net, config.data.image_size)
     for name in ("save_every", "eval_every", "log_every"):
         interval(values[name], 1, f"--{name}")
     top_ks(config.evaluation.top_k)
     json_folder = pathlib.Path(config.evaluation.json).parent
     if not json_folder.is_dir():
         raise UsageError(f"--json={config.evaluation.json}: there is no folder {json_folder}")
+
+
+def _check_net(net, image_size):
+    """Checks what depends on the architecture."""
+    smallest = registry.smallest_image(net.model)
+    if image_size < smallest:
+        raise UsageError(f"--image_size={image_size}: {net.model} needs at least {smallest}")
+    if registry.is_sized(net.model) and image_size != net.input_size:
+        raise UsageError(
+            f"--image_size={image_size}: the dense layers of this {net.model} are made for"
+            f" {net.input_size} px and take no other size"
+        )
+    for name, rate in (("dropout", net.dropout or 0.0), ("stochastic_depth", net.stochastic_depth)):
+        if not 0 <= rate < 1:
+            raise UsageError(f"--{name}={rate}: must be at least 0 and below 1")
+    for name in ("zero_init_residual", "stochastic_depth", "recompute"):
+        if getattr(net, name) and not registry.has_blocks(net.model):
+            raise UsageError(f"--{name}: {net.model} has no residual blocks; leave it out")
 
 
 def _check_choices(config):

@@ -19,7 +19,9 @@ from tests.nets.model_sizes import MODEL_SIZES
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 CHOICES = {
-    "mode": ["train", "eval", "predict"],
+    "mode": ["train", "eval", "predict", "import"],
+    "source": ["timm", "torchvision", "h5"],
+    "freeze": ["none", "backbone"],
     "model": list(MODEL_SIZES),
     "dataset": ["shapes", "ilsvrc2012", "mini_imagenet", "folder", "lists"],
     "augment": ["standard", "none"],
@@ -185,6 +187,10 @@ def test_two_durations(words):
         "--momentum=1.1",
         "--crop_fraction=0",
         "--crop_fraction=1.1",
+        "--dropout=1",
+        "--dropout=-0.1",
+        "--stochastic_depth=1",
+        "--stochastic_depth=-0.1",
         "--crop_fraction=nan",
         "--warmup_epochs=-1",
         "--warmup_epochs=nan",
@@ -249,7 +255,9 @@ def test_help_lists_every_flag_once():
     fields = {name for name, _ in configs.leaves(Config())}
     assert set(listed) <= fields
     # Fields without a flag follow from others; a new one here has lost its help text.
-    assert fields - set(listed) == {"num_classes", "compute_dtype", "mean", "std"}
+    assert fields - set(listed) == {"num_classes", "compute_dtype", "mean", "std"} | {
+        "input_size", "batch_norm_momentum", "batch_norm_epsilon",
+    }  # fmt: skip
 
 
 def test_help_says_something_of_each():

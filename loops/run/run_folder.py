@@ -27,11 +27,13 @@ class Record:
       config: Config.
       class_names: name of each class, by label.
       dataset: name, images and fingerprint of each split at the start.
+      weights: file, sha256 and source of imported weights; empty for a run that was trained.
     """
 
     config: configs.Config
     class_names: tuple
     dataset: dict
+    weights: dict = dataclasses.field(default_factory=dict)
 
 
 def path_of(config):
@@ -69,6 +71,7 @@ def write_record(run_dir, record):
             "config": dataclasses.asdict(record.config),
             "class_names": record.class_names,
             "dataset": record.dataset,
+            "weights": record.weights,
             "versions": versions,
             "git_commit": _git_commit(),
             "argv": sys.argv,
@@ -93,6 +96,7 @@ def read_record(run_dir):
             config=configs.from_json(configs.Config, data["config"], path),
             class_names=tuple(data["class_names"]),
             dataset=data["dataset"],
+            weights=data.get("weights", {}),
         )
     except OSError:
         raise UsageError(f"{run_dir}: not a run folder, it has no config.json") from None
@@ -115,11 +119,12 @@ def lock(run_dir):
         yield
 
 
-def find_checkpoint(ckpt):
+def find_checkpoint(ckpt, flag="--ckpt"):
     """Resolves `--ckpt`.
 
     Args:
       ckpt: a run folder, RUN/best, or a step folder.
+      flag: that named it, for the messages.
 
     Returns:
       (run folder, step folder), both pathlib.Path.
@@ -128,24 +133,26 @@ def find_checkpoint(ckpt):
       UsageError: nothing there that could be evaluated.
     """
     if not ckpt:
-        raise UsageError("--ckpt is missing: name a run folder, as in --ckpt=checkpoints/RUN")
-    path = pathlib.Path(ckpt)
+        raise UsageError(f"{flag} is missing: name a run folder, as in {flag}=checkpoints/RUN")
+    path, where = pathlib.Path(ckpt), f"{flag}={ckpt}"
     if path.name == "best" and not path.exists() and path.parent.is_dir():
-        return path.parent, _found(checkpoint.best_intact(path.parent), ckpt, "evaluated and saved")
+        return path.parent, _found(
+            checkpoint.best_intact(path.parent), where, "evaluated and saved"
+        )
     if not path.is_dir():
-        raise UsageError(f"--ckpt={ckpt}: there is no such folder")
+        raise UsageError(f"{where}: there is no such folder")
     if checkpoint.step_of(path) is None:
-        return path, _found(checkpoint.newest_intact(path), ckpt, "saved")
+        return path, _found(checkpoint.newest_intact(path), where, "saved")
     try:
         checkpoint.verify(path)
     except checkpoint.CorruptCheckpointError as error:
-        raise UsageError(f"--ckpt={ckpt}: not intact: {error}") from None
+        raise UsageError(f"{where}: not intact: {error}") from None
     return path.absolute().parent, path
 
 
-def _found(step_dir, ckpt, what):
+def _found(step_dir, where, what):
     if step_dir is None:
-        raise UsageError(f"--ckpt={ckpt}: nothing in it is intact and was {what}; train it first")
+        raise UsageError(f"{where}: nothing in it is intact and was {what}; train it first")
     return step_dir
 
 

@@ -82,6 +82,7 @@ def decayed_kernels(model):
         layer.kernel
         for layer in model.layers
         if not isinstance(layer, BatchNorm) and getattr(layer, "kernel", None) is not None
+        if layer.trainable
     ]
     logging.info(
         "%d of %d trainable tensors decay, %.2f of %.2f million parameters",

@@ -3,6 +3,7 @@
 import keras
 import tensorflow as tf
 
+from loops import fine_tuning
 from loops.run import restored_net
 from loops.step import distribution, loss_scale, losses, optimizers, precision
 
@@ -16,17 +17,20 @@ class TrainState:
       num_classes: length of the logits.
 
     Attributes:
-      model, optimizer, kernels (the decayed ones), loss_scale; step: int64 tf.Variable, steps
+      seed, model, optimizer, kernels (the decayed ones), loss_scale; step: int64 tf.Variable, steps
       done, skipped ones included; replaced: int64 tf.Variable, unreadable images so far;
       average_batch_norm: see `distribution.make_average_batch_norm`.
     """
 
     def __init__(self, strategy, config, num_classes):
         self.strategy = strategy
+        self.seed = config.length.seed
         self._weight_decay = config.optimization.weight_decay
         dtype = precision.compute_dtype(config.precision)
         keras.utils.set_random_seed(config.length.seed)
         self.model = restored_net.build(strategy, config.net, num_classes, dtype)
+        if config.fine_tuning.freeze == "backbone":
+            fine_tuning.freeze_backbone(self.model)
         with strategy.scope():
             self.optimizer = optimizers.build(config.optimization, self.model)
         self.average_batch_norm = distribution.make_average_batch_norm(strategy, self.model)

@@ -10,6 +10,7 @@ import dataclasses
 import tensorflow as tf
 
 from loops.step import losses, optimizers
+from nets import random_layers
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,6 +96,7 @@ class _TrainStep:
         """Returns the gradients summed over replicas, whether they are finite, and the sums."""
         settings = self._settings
         images, targets = settings.prepare(batch)
+        random_layers.assign_samples(self._state.model, self._state.seed, batch["sample"][0])
         with tf.GradientTape() as tape:
             logits = self._state.model(images, training=True)
             per_example = losses.cross_entropy(targets, logits, settings.label_smoothing)
