@@ -117,7 +117,7 @@ class _Length:
 def _make_step(config, state, length):
     settings = StepSettings(
         global_batch_size=config.data.batch_size,
-        prepare=batch_augment.make_prepare(config.data),
+        prepare=batch_augment.make_prepare(config.data, config.length.seed),
         label_smoothing=config.optimization.label_smoothing,
         weight_decay=config.optimization.weight_decay,
         learning_rate=length.learning_rate,

@@ -5,7 +5,7 @@ import time
 import tensorflow as tf
 from absl import logging
 
-from input_pipeline import datasets
+from input_pipeline import batch_augment, datasets
 from input_pipeline.errors import UsageError, UserError
 from loops import evaluate, validation
 from loops.run import checkpoint, progress, report
@@ -85,9 +85,9 @@ class TrainingLoop:
         is found now and not after the first epoch."""
         self._center_crop(max_batches=1)
         if int(self._state.step) == 0:
-            images, labels = self._feed.first_images(_GRID_IMAGES)
-            names = self._val_split.class_names
-            titles = [datasets.readable(names[label]) for label in labels]
+            images, targets = self._feed.first_images(_GRID_IMAGES)
+            names = [datasets.readable(name) for name in self._val_split.class_names]
+            titles = batch_augment.titles(targets, names)
             self._sink.image_grid("train", 0, "images/augmented", images, titles)
 
     def _train(self, bar):

@@ -4,7 +4,7 @@ import dataclasses
 import math
 import pathlib
 
-from input_pipeline import datasets
+from input_pipeline import datasets, recipes
 from input_pipeline.errors import UsageError
 from loops import flag_fields
 from loops.config import leaves, replace
@@ -33,10 +33,18 @@ def resolve(config):
 
 
 def with_statistics(config):
-    """Fills in the mean and the deviation of the data set's pixels, unless the run has its own."""
+    """Fills in the statistics of the data set's pixels, unless the run has its own."""
     spec = datasets.get(config.data.dataset)
     own = config.data
-    return replace(config, {"mean": own.mean or spec.mean, "std": own.std or spec.std})
+    return replace(
+        config,
+        {
+            "mean": own.mean or spec.mean,
+            "std": own.std or spec.std,
+            "pca_values": own.pca_values or spec.pca_values,
+            "pca_vectors": own.pca_vectors or spec.pca_vectors,
+        },
+    )
 
 
 def check(config):
@@ -49,7 +57,7 @@ def check(config):
     least = {
         "epochs": 1e-9, "steps": 1, "examples": 1, "batch_size": 1, "learning_rate": 0, "keep": 1,
         "cpu_devices": 1, "weight_decay": 0, "eval_batch_size": 0, "reader_threads": 0, "seed": 0,
-        "warmup_epochs": 0, "initial_loss_scale": 2.0**-5,
+        "warmup_epochs": 0, "initial_loss_scale": 2.0**-5, "mixup": 0, "cutmix": 0,
     }  # fmt: skip
     for name, low in least.items():
         if values[name] is not None and values[name] < low:
@@ -62,6 +70,8 @@ def check(config):
         if not 0 <= values[name] <= 1:
             raise UsageError(f"--{name}={values[name]}: must be between 0 and 1")
     _check_net(config.net, config.data.image_size)
+    recipes.parse(config.data.augment)
+    recipes.layers_and_magnitude(config.data.randaugment)
     for name in ("save_every", "eval_every", "log_every"):
         interval(values[name], 1, f"--{name}")
     top_ks(config.evaluation.top_k)

@@ -24,7 +24,6 @@ CHOICES = {
     "freeze": ["none", "backbone"],
     "model": list(MODEL_SIZES),
     "dataset": ["shapes", "ilsvrc2012", "mini_imagenet", "folder", "lists"],
-    "augment": ["standard", "none"],
     "optimizer": ["sgd"],
     "schedule": ["cosine", "step", "constant"],
     "half_dtype": ["auto", "float16", "bfloat16"],
@@ -185,6 +184,17 @@ def test_two_durations(words):
         "--min_crop_area=-0.1",
         "--min_crop_area=2",
         "--momentum=1.1",
+        "--mixup=-0.1",
+        "--mixup=nan",
+        "--cutmix=-1",
+        "--cutmix=inf",
+        "--augment=",
+        "--augment=standart",
+        "--augment=none,hsv",
+        "--augment=classic,randaugment",
+        "--randaugment=2",
+        "--randaugment=2,11",
+        "--randaugment=0,9",
         "--crop_fraction=0",
         "--crop_fraction=1.1",
         "--dropout=1",
@@ -226,6 +236,10 @@ def test_values_out_of_range(word):
         "--label_smoothing=1",
         "--warmup_epochs=0",
         "--learning_rate=0",
+        "--mixup=0",
+        "--cutmix=0.2",
+        "--augment=classic,erasing",
+        "--randaugment=8,10",
         "--save_every=0.25epochs",
         "--top_k=5,1,3",
     ],
@@ -256,7 +270,7 @@ def test_help_lists_every_flag_once():
     assert set(listed) <= fields
     # Fields without a flag follow from others; a new one here has lost its help text.
     assert fields - set(listed) == {"num_classes", "compute_dtype", "mean", "std"} | {
-        "input_size", "batch_norm_momentum", "batch_norm_epsilon",
+        "input_size", "batch_norm_momentum", "batch_norm_epsilon", "pca_values", "pca_vectors",
     }  # fmt: skip
 
 

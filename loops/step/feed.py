@@ -4,7 +4,7 @@ import numpy as np
 import tensorflow as tf
 from absl import logging
 
-from input_pipeline import order, pipeline
+from input_pipeline import batch_augment, order, pipeline
 from input_pipeline.errors import DataError
 from loops.step import distribution
 
@@ -28,6 +28,7 @@ class TrainFeed:
         self._data = data
         self._seed = seed
         self._per_replica = distribution.per_replica_batch(data.batch_size, strategy)
+        batch_augment.require_pairs(data, self._per_replica)
         self._named = set()
 
     def iterator(self, step):
@@ -42,10 +43,20 @@ class TrainFeed:
         return iter(distribution.distribute(self._strategy, dataset))
 
     def first_images(self, count):
-        """The first `count` augmented images of training: uint8 [count, S, S, 3], and labels."""
-        dataset = pipeline.train_dataset(self._split, self._data, self._seed, 0, count)
-        batch = next(iter(dataset))
-        return batch["image"].numpy(), batch["label"].numpy()
+        """The first images of training as the net sees them.
+
+        Args:
+          count: how many, an even number.
+
+        Returns:
+          (uint8 [count, S, S, 3], Targets), as numpy arrays.
+        """
+        data = self._data
+        dataset = pipeline.train_dataset(self._split, data, self._seed, 0, count)
+        prepare = batch_augment.make_prepare(data, self._seed)
+        images, targets = prepare(next(iter(dataset)))
+        images = batch_augment.denormalize(images, data.mean, data.std)
+        return images.numpy(), batch_augment.Targets(*(value.numpy() for value in targets))
 
     def image_of(self, sample):
         """What a person calls the image of a global sample number."""
