@@ -86,7 +86,10 @@ class _Length:
         # A short trial run of a long recipe would otherwise be all warm-up.
         self._warmup_steps = min(warmup, self.total_steps // 2)
         self._optimization = config.optimization
-        self._peak = schedules.peak(config.optimization, batch_size)
+        self._peak, self._final = (
+            schedules.scaled(rate, config.optimization, batch_size)
+            for rate in (config.optimization.learning_rate, config.optimization.final_learning_rate)
+        )
         logging.info(
             "%d steps of %d images, %.1f steps an epoch, %d steps of warm-up to learning rate %g",
             self.total_steps,
@@ -99,17 +102,20 @@ class _Length:
     def learning_rate(self, step):
         """Learning rate of a step: float32 scalar tensor."""
         return schedules.learning_rate(
-            self._optimization, step, self.total_steps, self._warmup_steps, self._peak
+            self._optimization, step, self.total_steps, self._warmup_steps, self._peak, self._final
         )
 
 
 def _make_step(config, state, length):
+    replicas = state.strategy.num_replicas_in_sync
     settings = StepSettings(
         global_batch_size=config.data.batch_size,
         prepare=batch_augment.make_prepare(config.data),
-        label_smoothing=config.optimization.label_smoothing,
-        weight_decay=config.optimization.weight_decay,
         learning_rate=length.learning_rate,
+        optimization=config.optimization,
+        xla=config.precision.xla,
+        log_norms=config.run.log_norms,
+        replicas_meet=config.net.sync_batch_norm and replicas > 1,
     )
     return make_train_step(state, settings)
 

@@ -10,6 +10,9 @@ from loops import flag_fields
 from loops.config import leaves, replace
 from nets import registry
 
+# Per 256 images. Of sgd it comes with the dataset; lamb's is that of "ResNet strikes back", A3.
+_LEARNING_RATES = {"lars": 0.6, "lamb": 1e-3, "adamw": 5e-4}
+
 
 def resolve(config):
     """Fills what the user left to the dataset and checks what several flags decide together.
@@ -24,6 +27,10 @@ def resolve(config):
         raise UsageError(f"--{lengths[0]} and --{lengths[1]} are both given: give one of them")
     from_dataset = ["image_size", "batch_size", "min_crop_area", "learning_rate", "warmup_epochs"]
     from_dataset += [] if lengths else ["epochs"]
+    of_optimizer = _LEARNING_RATES.get(config.optimization.optimizer)
+    if of_optimizer is not None and values["learning_rate"] is None:
+        config = replace(config, {"learning_rate": of_optimizer})
+        from_dataset.remove("learning_rate")
     defaults = {n: getattr(spec, n) for n in from_dataset if values[n] is None}
     config = with_statistics(replace(config, defaults))
     check(config)
@@ -47,7 +54,8 @@ def check(config):
     least = {
         "epochs": 1e-9, "steps": 1, "examples": 1, "batch_size": 1, "learning_rate": 0, "keep": 1,
         "cpu_devices": 1, "weight_decay": 0, "eval_batch_size": 0, "reader_threads": 0, "seed": 0,
-        "warmup_epochs": 0, "initial_loss_scale": 2.0**-5,
+        "warmup_epochs": 0, "initial_loss_scale": 2.0**-5, "accumulate": 1, "clip_norm": 0,
+        "clip_factor": 0, "final_learning_rate": 0,
     }  # fmt: skip
     for name, low in least.items():
         if values[name] is not None and values[name] < low:
@@ -56,6 +64,14 @@ def check(config):
         raise UsageError(f"--seed={values['seed']}: must be below 2**32")
     if not 0.1 <= config.data.crop_fraction <= 1:
         raise UsageError(f"--crop_fraction={config.data.crop_fraction}: must be from 0.1 to 1")
+    if not 0 <= config.optimization.ema < 1:
+        raise UsageError(
+            f"--ema={config.optimization.ema}: must be from 0 to below 1, as in 0.9999"
+        )
+    if config.precision.xla and config.net.sync_batch_norm:
+        raise UsageError(
+            "--xla and --sync_batch_norm: compiled replicas cannot meet; leave one out"
+        )
     for name in ("label_smoothing", "min_crop_area", "momentum"):
         if not 0 <= values[name] <= 1:
             raise UsageError(f"--{name}={values[name]}: must be between 0 and 1")
@@ -66,6 +82,8 @@ def check(config):
         )
     for name in ("save_every", "eval_every", "log_every"):
         interval(values[name], 1, f"--{name}")
+    if values["keep_every"] != "0":
+        interval(values["keep_every"], 1, "--keep_every")
     top_ks(config.evaluation.top_k)
     json_folder = pathlib.Path(config.evaluation.json).parent
     if not json_folder.is_dir():

@@ -79,7 +79,7 @@ def distribute(strategy, make_dataset):
     return strategy.distribute_datasets_from_function(lambda _: make_dataset())
 
 
-def make_average_batch_norm(strategy, model):
+def make_average_batch_norm(strategy, model, more=()):
     """Makes the function that gives all replicas the mean of their moving statistics.
 
     Every replica moves its own ones towards its own batches, and a checkpoint would hold the
@@ -88,6 +88,7 @@ def make_average_batch_norm(strategy, model):
     Args:
       strategy: tf.distribute.Strategy of the model.
       model: keras.Model.
+      more: further tf.Variables of which every replica may have its own value.
 
     Returns:
       function without arguments or result.
@@ -95,11 +96,14 @@ def make_average_batch_norm(strategy, model):
     if strategy.num_replicas_in_sync == 1:
         return lambda: None
 
+    floats = [v for v in model.non_trainable_variables if tf.as_dtype(v.dtype).is_floating]
+    variables = [*floats, *more]
+
     def average():
         context = tf.distribute.get_replica_context()
-        values = [tf.convert_to_tensor(v) for v in model.non_trainable_variables]
+        values = [tf.convert_to_tensor(v) for v in variables]
         means = context.all_reduce(tf.distribute.ReduceOp.MEAN, values)
-        for variable, mean in zip(model.non_trainable_variables, means, strict=True):
+        for variable, mean in zip(variables, means, strict=True):
             variable.assign(mean)
 
     return tf.function(lambda: strategy.run(average))
