@@ -14,7 +14,7 @@ from input_pipeline import augment, crops, decode, order
 REPLACEMENTS = 8
 
 
-def train_dataset(source, config, seed, first_sample, batch_size):
+def train_dataset(source, config, seed, first_sample, batch_size, deal=None):
     """Endless batches of augmented images, in the order that (seed, first_sample) decides.
 
     Args:
@@ -23,6 +23,7 @@ def train_dataset(source, config, seed, first_sample, batch_size):
       seed: the run's seed.
       first_sample: global number of the first sample.
       batch_size: images per batch (of one replica: batches are dealt to replicas in turn).
+      deal: see `order.samples`; None for the batches of all replicas.
 
     Returns:
       tf.data.Dataset of dicts: image uint8 [B, S, S, 3], label int32 [B], sample int64 [B], and
@@ -47,11 +48,11 @@ def train_dataset(source, config, seed, first_sample, batch_size):
         attempts = tf.data.Dataset.range(REPLACEMENTS).map(attempt)
         return attempts.ignore_errors().take(1).get_single_element()
 
-    samples = tf.data.Dataset.range(first_sample, 2**62)
+    samples = order.samples(first_sample, batch_size, deal)
     return _batches(samples.map(load, **_parallel(config)), config, batch_size)
 
 
-def eval_dataset(source, config, crops_per_image, batch_size, multiple):
+def eval_dataset(source, config, crops_per_image, batch_size, multiple, deal=None):
     """Every image once, in order, padded with zeros to whole batches.
 
     Args:
@@ -60,6 +61,7 @@ def eval_dataset(source, config, crops_per_image, batch_size, multiple):
       crops_per_image: V, 1 or 10.
       batch_size: images per batch.
       multiple: the number of batches is a multiple of this: the replicas that share them.
+      deal: see `order.samples`; None for the batches of all replicas.
 
     Returns:
       tf.data.Dataset of dicts: views uint8 [B, V, S, S, 3], label int32 [B], and mask bool [B],
@@ -85,7 +87,8 @@ def eval_dataset(source, config, crops_per_image, batch_size, multiple):
 
     step = batch_size * multiple
     padded = -(-source.num_examples // step) * step
-    samples = tf.data.Dataset.range(padded)
+    local = padded if deal is None else padded // deal[2] * deal[1]
+    samples = order.samples(0, batch_size, deal).take(local)
     return _batches(samples.map(load, **_parallel(config)), config, batch_size)
 
 

@@ -1,6 +1,7 @@
 """Completes and checks a configuration: defaults of the data set, ranges, flags that conflict."""
 
 import dataclasses
+import itertools
 import math
 import pathlib
 
@@ -80,6 +81,12 @@ def check(config):
         raise UsageError(
             f"--image_size={config.data.image_size}: {config.net.model} needs at least {smallest}"
         )
+    for _, size in image_sizes(config.data.image_size_schedule, 1.0):
+        if size < smallest:
+            raise UsageError(
+                f"--image_size_schedule={config.data.image_size_schedule}: {config.net.model} needs"
+                f" at least {smallest}"
+            )
     for name in ("save_every", "eval_every", "log_every"):
         interval(values[name], 1, f"--{name}")
     if values["keep_every"] != "0":
@@ -123,6 +130,32 @@ def total_steps(length, num_examples, batch_size):
         return length.steps
     examples = length.examples or length.epochs * num_examples
     return max(1, -(-round(examples) // batch_size))
+
+
+def image_sizes(text, steps_per_epoch):
+    """The stages of `--image_size_schedule`.
+
+    Returns:
+      tuple of (first step, side in pixels), ascending.
+
+    Raises:
+      UsageError: not of the form EPOCH:PIXELS,..., or not ascending from epoch 0.
+    """
+    if not text:
+        return ()
+    try:
+        stages = [stage.split(":") for stage in text.split(",")]
+        stages = [(float(epoch), int(size)) for epoch, size in stages]
+    except ValueError:
+        stages = []
+    epochs = [epoch for epoch, _ in stages]
+    in_order = all(a < b < math.inf for a, b in itertools.pairwise(epochs))
+    if not stages or epochs[0] != 0 or not in_order:
+        raise UsageError(
+            f"--image_size_schedule={text}: give EPOCH:PIXELS from epoch 0 on, ascending, as in"
+            " 0:128,12:160"
+        )
+    return tuple((round(epoch * steps_per_epoch), size) for epoch, size in stages)
 
 
 def top_ks(text):

@@ -74,8 +74,9 @@ class DistributionConfig:
     """Which devices take part."""
 
     strategy: Annotated[
-        Literal["auto", "one", "mirrored"],
-        "auto: mirrored where there is more than one GPU, else one device.",
+        Literal["auto", "one", "mirrored", "multi_worker"],
+        "auto: multi_worker where TF_CONFIG names several, mirrored where there is more than one "
+        "GPU, else one device. multi_worker: the processes that TF_CONFIG or Slurm names.",
     ] = "auto"
     cpu_devices: Annotated[
         int, "Split the CPU into this many devices, to try --strategy=mirrored anywhere."

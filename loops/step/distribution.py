@@ -1,10 +1,13 @@
 """Devices and strategies; the only place that makes one."""
 
+import json
+import os
+
 import tensorflow as tf
 from absl import logging
 
 from input_pipeline.errors import UsageError
-from loops.step import host_memory
+from loops.step import host_memory, workers
 
 
 def make_strategy(config):
@@ -19,6 +22,8 @@ def make_strategy(config):
     Raises:
       UsageError: devices that TensorFlow has started with already.
     """
+    if _is_multi_worker(config):
+        return _multi_worker(config)
     gpus = tf.config.list_physical_devices("GPU")
     if not gpus:
         host_memory.keep_freed_memory()
@@ -35,6 +40,48 @@ def make_strategy(config):
         names = names[:1]
         strategy = tf.distribute.OneDeviceStrategy(names[0])
     logging.info("%d replica(s) on %s", strategy.num_replicas_in_sync, ", ".join(names))
+    return strategy
+
+
+def _is_multi_worker(config):
+    if config.strategy == "auto":
+        tasks = json.loads(os.environ.get("TF_CONFIG") or "{}").get("cluster", {})
+        return sum(len(hosts) for hosts in tasks.values()) > 1
+    return config.strategy == "multi_worker"
+
+
+def require_a_name(config):
+    """Raises UsageError where several workers would each make up a name of the run."""
+    if _is_multi_worker(config.distribution) and not config.run.run_name:
+        raise UsageError("--run_name is missing: several workers must know the run by one name")
+
+
+def _multi_worker(config):
+    """Makes the strategy over all workers, before any other TensorFlow operation.
+
+    Who they are is told by TF_CONFIG or by Slurm. Between them gradients travel neither encrypted
+    nor authenticated: for private networks only.
+    """
+    if config.cpu_devices > 1:
+        raise UsageError(
+            f"--cpu_devices={config.cpu_devices}: not with several workers; start more of them"
+        )
+    if os.environ.get("TF_CONFIG"):
+        resolver = tf.distribute.cluster_resolver.TFConfigClusterResolver()
+    elif int(os.environ.get("SLURM_NTASKS", "1")) > 1:
+        resolver = tf.distribute.cluster_resolver.SlurmClusterResolver()
+    else:
+        raise UsageError(
+            "--strategy=multi_worker: neither TF_CONFIG nor Slurm (SLURM_NTASKS) names the workers"
+        )
+    gpus = tf.config.list_physical_devices("GPU")
+    if not gpus:
+        host_memory.keep_freed_memory()
+    for gpu in gpus:
+        tf.config.experimental.set_memory_growth(gpu, True)
+    strategy = tf.distribute.MultiWorkerMirroredStrategy(resolver)
+    first, local, replicas = workers.slice_of(strategy)
+    logging.info("replicas %d to %d of %d here", first, first + local - 1, replicas)
     return strategy
 
 
