@@ -148,7 +148,8 @@ def make_average_batch_norm(strategy, model, more=()):
 
     def average():
         context = tf.distribute.get_replica_context()
-        values = [tf.convert_to_tensor(v) for v in variables]
+        # A copy has a device of its own, which collectives ask for; a variable read does not.
+        values = [tf.identity(tf.convert_to_tensor(v)) for v in variables]
         means = context.all_reduce(tf.distribute.ReduceOp.MEAN, values)
         for variable, mean in zip(variables, means, strict=True):
             variable.assign(mean)
