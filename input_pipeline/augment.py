@@ -2,14 +2,14 @@
 
 import tensorflow as tf
 
-from input_pipeline import crops, decode, rand_augment, recipes
+from input_pipeline import augment_names, crops, decode, rand_augment
 
 # Every random decision of a sample draws from a seed of its own.
 _WINDOW, _MIRROR, _POLICY, _CLASSIC = range(4)
 
 
 def standard(data, seed, size, min_crop_area):
-    """Random resized crop and random mirror image, as most ImageNet recipes train."""
+    """Random resized crop and random mirror image, as most ImageNet augment_names train."""
     window_seed = _seed(seed, _WINDOW)
     image = decode.decode_cropped(
         data, lambda shape: crops.random_window(shape, window_seed, min_crop_area)
@@ -46,12 +46,12 @@ def augment(data, seed, config):
     Returns:
       uint8 [image_size, image_size, 3].
     """
-    recipe = recipes.parse(config.augment)
+    recipe = augment_names.parse(config.augment)
     size = config.image_size
     image = WINDOWS[recipe.window](data, seed, size, config.min_crop_area)
     image = tf.ensure_shape(image, [size, size, 3])
     if recipe.policy == "randaugment":
-        layers, magnitude = recipes.layers_and_magnitude(config.randaugment)
+        layers, magnitude = augment_names.layers_and_magnitude(config.randaugment)
         image = rand_augment.rand_augment(image, _seed(seed, _POLICY), layers, magnitude)
     elif recipe.policy == "trivialaugment":
         image = rand_augment.trivial_augment(image, _seed(seed, _POLICY))

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
-from input_pipeline import batch_draws, colour, erasing, mixing, recipes
+from input_pipeline import augment_names, batch_draws, colour, erasing, mixing
 from input_pipeline.errors import UsageError
 
 # Every random decision draws numbers of its own.
@@ -39,7 +39,7 @@ def make_prepare(config, seed=0):
     Returns:
       function from the dict of `pipeline.train_dataset` to (float32 images [B, S, S, 3], Targets).
     """
-    stages = recipes.parse(config.augment).stages
+    stages = augment_names.parse(config.augment).stages
 
     # Forty passes over a batch in a CPU's memory become one. A GPU has the bandwidth to do without
     # a compiler that not every machine has; there `--xla` decides.

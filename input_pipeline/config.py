@@ -24,6 +24,11 @@ class DataConfig:
         str, "File of `index wnid names` lines; without it lists counts classes by train labels."
     ] = ""
     image_size: Annotated[int | None, "Side of the square images of the net, in pixels."] = None
+    image_size_schedule: Annotated[
+        str,
+        "Sizes of training images as EPOCH:PIXELS, ascending, as in 0:128,12:160; evaluation "
+        "keeps --image_size.",
+    ] = ""
     batch_size: Annotated[int | None, "Images of one optimizer step, over all replicas."] = None
     augment: Annotated[
         str,

@@ -19,7 +19,7 @@ REPLACEMENTS = 8
 CHUNK = 8
 
 
-def train_dataset(source, config, seed, first_sample, batch_size):
+def train_dataset(source, config, seed, first_sample, batch_size, deal=None):
     """Endless batches of augmented images, in the order that (seed, first_sample) decides.
 
     Args:
@@ -28,6 +28,7 @@ def train_dataset(source, config, seed, first_sample, batch_size):
       seed: the run's seed.
       first_sample: global number of the first sample.
       batch_size: images per batch (of one replica: batches are dealt to replicas in turn).
+      deal: see `order.samples`; None for the batches of all replicas.
 
     Returns:
       tf.data.Dataset of dicts: image uint8 [B, S, S, 3], label int32 [B], sample int64 [B], and
@@ -57,11 +58,11 @@ def train_dataset(source, config, seed, first_sample, batch_size):
         one_by_one = samples.map(mended).batch(chunk, drop_remainder=True)
         return whole.concatenate(one_by_one).take(1).get_single_element()
 
-    chunks = tf.data.Dataset.range(first_sample, 2**62, chunk).map(load, **_parallel(config))
+    chunks = order.samples(first_sample, batch_size, deal, chunk).map(load, **_parallel(config))
     return _batches(chunks.batch(batch_size // chunk, drop_remainder=True).map(_joined), config)
 
 
-def eval_dataset(source, config, crops_per_image, batch_size, multiple):
+def eval_dataset(source, config, crops_per_image, batch_size, multiple, deal=None):
     """Every image once, in order, padded with zeros to whole batches.
 
     Args:
@@ -70,6 +71,7 @@ def eval_dataset(source, config, crops_per_image, batch_size, multiple):
       crops_per_image: V, 1 or 10.
       batch_size: images per batch.
       multiple: the number of batches is a multiple of this: the replicas that share them.
+      deal: see `order.samples`; None for the batches of all replicas.
 
     Returns:
       tf.data.Dataset of dicts: views uint8 [B, V, S, S, 3], label int32 [B], and mask bool [B],
@@ -95,7 +97,8 @@ def eval_dataset(source, config, crops_per_image, batch_size, multiple):
 
     step = batch_size * multiple
     padded = -(-source.num_examples // step) * step
-    samples = tf.data.Dataset.range(padded).map(load, **_parallel(config))
+    local = padded if deal is None else padded // deal[2] * deal[1]
+    samples = order.samples(0, batch_size, deal).take(local).map(load, **_parallel(config))
     return _batches(samples.batch(batch_size, drop_remainder=True), config)
 
 

@@ -12,7 +12,7 @@ from loops import config as configs
 from loops import validation
 from loops.run import checkpoint, progress, report, restored_net, run_folder, summaries
 from loops.scoring import metrics
-from loops.step import distribution, precision
+from loops.step import distribution, precision, workers
 
 # Views of one batch where the user names no batch size: fills a GPU, fits a small one.
 VIEWS_PER_BATCH = 250
@@ -62,7 +62,10 @@ class Evaluator:
         self._strategy = strategy
         self._batch_size = per_replica * replicas
         self._dataset = distribution.distribute(
-            strategy, lambda: pipeline.eval_dataset(split, data, crops, per_replica, replicas)
+            strategy,
+            lambda: pipeline.eval_dataset(
+                split, data, crops, per_replica, replicas, workers.slice_of(strategy)
+            ),
         )
         logits = logits_fn(model, data.mean, data.std)
         self._step = tf.function(
@@ -109,8 +112,7 @@ class Evaluator:
 
     def _local(self, batch):
         """Joins the replicas' tensors in the order in which their images were dealt."""
-        results = self._strategy.experimental_local_results
-        return {k: np.concatenate([t.numpy() for t in results(v)]) for k, v in batch.items()}
+        return workers.gathered(self._strategy, batch)
 
     def _explained(self, error, done):
         """The DataError that names the image at which the pipeline failed, or the error itself."""
@@ -148,6 +150,12 @@ def run(config, given):
     results = described(
         metrics.score(*evaluator(), ks), config, checkpoint.step_of(step_dir), step_dir
     )
+    if record.config.optimization.ema:
+        raw = restored_net.restore(strategy, record, step_dir, dtype, averaged=False)
+        evaluator = Evaluator(
+            strategy, raw, split, config.data, evaluation.crops, evaluation.eval_batch_size
+        )
+        results["top1_raw"] = metrics.score(*evaluator(), [1])["top1"]
     write(run_dir, results, evaluation.json)
     with summaries.Measurements(run_dir) as sink:
         sink.measure("eval", results["step"], scalars(results))

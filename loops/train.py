@@ -1,14 +1,17 @@
 """`--mode=train`: starts a run, or resumes the one that `--run_name` names."""
 
+import contextlib
+
 from absl import logging
 
 from input_pipeline import batch_augment, source
 from input_pipeline.errors import DataError, UsageError
 from loops import config as configs
-from loops import fine_tuning, validation
+from loops import fine_tuning, recipes, validation
 from loops.run import checkpoint, logs, run_folder, summaries
-from loops.run.signals import StopSignals
-from loops.step import distribution, schedules
+from loops.run.length import Length
+from loops.run.signals import NoSignals, StopSignals
+from loops.step import distribution, workers
 from loops.step.feed import TrainFeed
 from loops.step.state import TrainState
 from loops.step.train_step import StepSettings, make_train_step
@@ -29,6 +32,7 @@ def run(config, given):
         raise UsageError(f"--{name} is not for training; to resume a run, name it with --run_name")
     for name in sorted(given & {"weights", "source"}):
         raise UsageError(f"--{name} is for --mode=import; train its run folder with --init_from")
+    distribution.require_a_name(config)
     run_dir = run_folder.path_of(config)
     record = run_folder.read_record(run_dir) if (run_dir / "config.json").exists() else None
     if record is not None:
@@ -43,11 +47,12 @@ def run(config, given):
         raise UsageError(f"--run_name={run_dir.name}: {run_dir} holds something else than a run")
     else:
         config = fine_tuning.inherit(config)
+        config = recipes.apply(config, given)
     with StopSignals() as signals:
-        return train(validation.resolve(config), run_dir, record, lambda: signals.received)
+        return train(validation.resolve(config), run_dir, record, signals)
 
 
-def train(config, run_dir, record=None, stop_signal=lambda: None):
+def train(config, run_dir, record=None, signals=None):
     """Trains until the config's length is reached, evaluating and saving on the way.
 
     The state comes from the newest intact checkpoint in the folder, or else is fresh.
@@ -56,7 +61,7 @@ def train(config, run_dir, record=None, stop_signal=lambda: None):
       config: resolved Config.
       run_dir: pathlib.Path of the run folder; made if it is not there.
       record: Record of the run to resume, or None for a new one.
-      stop_signal: asked between calls of the step; a signal number saves the state and ends.
+      signals: StopSignals, asked between calls of the step; None where nobody can send any.
 
     Returns:
       dict of the results of the final evaluation.
@@ -65,62 +70,53 @@ def train(config, run_dir, record=None, stop_signal=lambda: None):
       UserError: one of the ends that `main.py` turns into an exit code.
     """
     strategy = distribution.make_strategy(config.distribution)
+    team = workers.Workers(strategy)
     train_split = source.open_split(config.data, "train", record.class_names if record else ())
     val_split = source.open_split(config.data, "val", train_split.class_names)
     source.warn_of_missing_classes(train_split, val_split)
-    feed = TrainFeed(strategy, train_split, config.data, config.length.seed)
-    with run_folder.lock(run_dir), logs.to_file(run_dir):
-        logging.info("run folder %s", run_dir)
-        _keep_record(run_dir, config, record, {"train": train_split, "val": val_split})
-        checkpoint.clean(run_dir)
+    length = Length(config, train_split.num_examples)
+    feed = TrainFeed(
+        strategy,
+        train_split,
+        config.data,
+        config.length.seed,
+        length.image_sizes,
+        config.optimization.accumulate,
+    )
+    with contextlib.ExitStack() as stack:
+        if team.is_chief:
+            stack.enter_context(run_folder.lock(run_dir))
+            stack.enter_context(logs.to_file(run_dir))
+            logging.info("run folder %s", run_dir)
+            _keep_record(run_dir, config, record, {"train": train_split, "val": val_split})
+            checkpoint.clean(run_dir)
+        team.largest(0)  # nobody reads the run folder before the chief has it
         state = TrainState(strategy, config, len(train_split.class_names))
         if not _restore_newest(run_dir, state) and config.fine_tuning.init_from:
             names = train_split.class_names
             fine_tuning.read_weights(state.model, config.fine_tuning.init_from, names)
-        length = _Length(config, train_split.num_examples)
+        team.agreed(int(state.step), "the step to resume from")
         step = _make_step(config, state, length)
-        with summaries.Measurements(run_dir, resumed_at=int(state.step)) as sink:
-            loop = TrainingLoop(
-                config, run_dir, state, feed, step, val_split, sink, length, stop_signal
-            )
-            return loop.run()
-
-
-class _Length:
-    """Steps of a run and of its parts, and the learning rate, which follows from them."""
-
-    def __init__(self, config, num_examples):
-        batch_size = config.data.batch_size
-        self.total_steps = validation.total_steps(config.length, num_examples, batch_size)
-        self.steps_per_epoch = num_examples / batch_size
-        warmup = round(config.optimization.warmup_epochs * self.steps_per_epoch)
-        # A short trial run of a long recipe would otherwise be all warm-up.
-        self._warmup_steps = min(warmup, self.total_steps // 2)
-        self._optimization = config.optimization
-        self._peak = schedules.peak(config.optimization, batch_size)
-        logging.info(
-            "%d steps of %d images, %.1f steps an epoch, %d steps of warm-up to learning rate %g",
-            self.total_steps,
-            batch_size,
-            self.steps_per_epoch,
-            self._warmup_steps,
-            self._peak,
+        sink = summaries.NoMeasurements()
+        if team.is_chief:
+            sink = stack.enter_context(summaries.Measurements(run_dir, int(state.step)))
+        signals = signals or NoSignals()
+        loop = TrainingLoop(
+            config, run_dir, state, feed, step, val_split, sink, length, signals, team
         )
-
-    def learning_rate(self, step):
-        """Learning rate of a step: float32 scalar tensor."""
-        return schedules.learning_rate(
-            self._optimization, step, self.total_steps, self._warmup_steps, self._peak
-        )
+        return loop.run()
 
 
 def _make_step(config, state, length):
+    replicas = state.strategy.num_replicas_in_sync
     settings = StepSettings(
         global_batch_size=config.data.batch_size,
         prepare=batch_augment.make_prepare(config.data, config.length.seed),
-        label_smoothing=config.optimization.label_smoothing,
-        weight_decay=config.optimization.weight_decay,
         learning_rate=length.learning_rate,
+        optimization=config.optimization,
+        xla=config.precision.xla,
+        log_norms=config.run.log_norms,
+        replicas_meet=config.net.sync_batch_norm and replicas > 1,
     )
     return make_train_step(state, settings)
 

@@ -1,14 +1,18 @@
 """Completes and checks a configuration: defaults of the data set, ranges, flags that conflict."""
 
 import dataclasses
+import itertools
 import math
 import pathlib
 
-from input_pipeline import datasets, recipes
+from input_pipeline import augment_names, datasets
 from input_pipeline.errors import UsageError
 from loops import flag_fields
 from loops.config import leaves, replace
 from nets import registry
+
+# Per 256 images. Of sgd it comes with the dataset; lamb's is that of "ResNet strikes back", A3.
+_LEARNING_RATES = {"lars": 0.6, "lamb": 1e-3, "adamw": 5e-4}
 
 
 def resolve(config):
@@ -24,6 +28,10 @@ def resolve(config):
         raise UsageError(f"--{lengths[0]} and --{lengths[1]} are both given: give one of them")
     from_dataset = ["image_size", "batch_size", "min_crop_area", "learning_rate", "warmup_epochs"]
     from_dataset += [] if lengths else ["epochs"]
+    of_optimizer = _LEARNING_RATES.get(config.optimization.optimizer)
+    if of_optimizer is not None and values["learning_rate"] is None:
+        config = replace(config, {"learning_rate": of_optimizer})
+        from_dataset.remove("learning_rate")
     defaults = {n: getattr(spec, n) for n in from_dataset if values[n] is None}
     if registry.is_sized(config.net.model):
         defaults["input_size"] = values["image_size"] or defaults["image_size"]
@@ -58,6 +66,7 @@ def check(config):
         "epochs": 1e-9, "steps": 1, "examples": 1, "batch_size": 1, "learning_rate": 0, "keep": 1,
         "cpu_devices": 1, "weight_decay": 0, "eval_batch_size": 0, "reader_threads": 0, "seed": 0,
         "warmup_epochs": 0, "initial_loss_scale": 2.0**-5, "mixup": 0, "cutmix": 0,
+        "accumulate": 1, "clip_norm": 0, "clip_factor": 0, "final_learning_rate": 0,
     }  # fmt: skip
     for name, low in least.items():
         if values[name] is not None and values[name] < low:
@@ -66,18 +75,40 @@ def check(config):
         raise UsageError(f"--seed={values['seed']}: must be below 2**32")
     if not 0.1 <= config.data.crop_fraction <= 1:
         raise UsageError(f"--crop_fraction={config.data.crop_fraction}: must be from 0.1 to 1")
+    if not 0 <= config.optimization.ema < 1:
+        raise UsageError(
+            f"--ema={config.optimization.ema}: must be from 0 to below 1, as in 0.9999"
+        )
+    if config.precision.xla and config.net.sync_batch_norm:
+        raise UsageError(
+            "--xla and --sync_batch_norm: compiled replicas cannot meet; leave one out"
+        )
     for name in ("label_smoothing", "min_crop_area", "momentum"):
         if not 0 <= values[name] <= 1:
             raise UsageError(f"--{name}={values[name]}: must be between 0 and 1")
     _check_net(config.net, config.data.image_size)
-    recipes.parse(config.data.augment)
-    recipes.layers_and_magnitude(config.data.randaugment)
+    augment_names.parse(config.data.augment)
+    augment_names.layers_and_magnitude(config.data.randaugment)
+    _check_schedule_of_sizes(config)
     for name in ("save_every", "eval_every", "log_every"):
         interval(values[name], 1, f"--{name}")
+    if values["keep_every"] != "0":
+        interval(values["keep_every"], 1, "--keep_every")
     top_ks(config.evaluation.top_k)
     json_folder = pathlib.Path(config.evaluation.json).parent
     if not json_folder.is_dir():
         raise UsageError(f"--json={config.evaluation.json}: there is no folder {json_folder}")
+
+
+def _check_schedule_of_sizes(config):
+    """Checks that the net takes every size of `--image_size_schedule`."""
+    flag = f"--image_size_schedule={config.data.image_size_schedule}"
+    sizes = [size for _, size in image_sizes(config.data.image_size_schedule, 1.0)]
+    smallest = registry.smallest_image(config.net.model)
+    if sizes and min(sizes) < smallest:
+        raise UsageError(f"{flag}: {config.net.model} needs at least {smallest}")
+    if sizes and registry.is_sized(config.net.model):
+        raise UsageError(f"{flag}: {config.net.model} takes images of one size only")
 
 
 def _check_net(net, image_size):
@@ -131,6 +162,32 @@ def total_steps(length, num_examples, batch_size):
         return length.steps
     examples = length.examples or length.epochs * num_examples
     return max(1, -(-round(examples) // batch_size))
+
+
+def image_sizes(text, steps_per_epoch):
+    """The stages of `--image_size_schedule`.
+
+    Returns:
+      tuple of (first step, side in pixels), ascending.
+
+    Raises:
+      UsageError: not of the form EPOCH:PIXELS,..., or not ascending from epoch 0.
+    """
+    if not text:
+        return ()
+    try:
+        stages = [stage.split(":") for stage in text.split(",")]
+        stages = [(float(epoch), int(size)) for epoch, size in stages]
+    except ValueError:
+        stages = []
+    epochs = [epoch for epoch, _ in stages]
+    in_order = all(a < b < math.inf for a, b in itertools.pairwise(epochs))
+    if not stages or epochs[0] != 0 or not in_order:
+        raise UsageError(
+            f"--image_size_schedule={text}: give EPOCH:PIXELS from epoch 0 on, ascending, as in"
+            " 0:128,12:160"
+        )
+    return tuple((round(epoch * steps_per_epoch), size) for epoch, size in stages)
 
 
 def top_ks(text):

@@ -100,6 +100,16 @@ class Measurements:
         temporary.replace(self._path)
 
 
+class NoMeasurements:
+    """The sink of a worker that is not the chief."""
+
+    def measure(self, split, step, values):
+        """Does nothing."""
+
+    def image_grid(self, split, step, tag, images, titles):
+        """Does nothing."""
+
+
 def draw_grid(images, titles, columns=8, cell=128, caption=18):
     """Draws images in rows with a title below each.
 

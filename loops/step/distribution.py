@@ -1,10 +1,13 @@
 """Devices and strategies; the only place that makes one."""
 
+import json
+import os
+
 import tensorflow as tf
 from absl import logging
 
 from input_pipeline.errors import UsageError
-from loops.step import host_memory
+from loops.step import host_memory, workers
 
 
 def make_strategy(config):
@@ -19,6 +22,8 @@ def make_strategy(config):
     Raises:
       UsageError: devices that TensorFlow has started with already.
     """
+    if _is_multi_worker(config):
+        return _multi_worker(config)
     gpus = tf.config.list_physical_devices("GPU")
     if not gpus:
         host_memory.keep_freed_memory()
@@ -38,6 +43,48 @@ def make_strategy(config):
     return strategy
 
 
+def _is_multi_worker(config):
+    if config.strategy == "auto":
+        tasks = json.loads(os.environ.get("TF_CONFIG") or "{}").get("cluster", {})
+        return sum(len(hosts) for hosts in tasks.values()) > 1
+    return config.strategy == "multi_worker"
+
+
+def require_a_name(config):
+    """Raises UsageError where several workers would each make up a name of the run."""
+    if _is_multi_worker(config.distribution) and not config.run.run_name:
+        raise UsageError("--run_name is missing: several workers must know the run by one name")
+
+
+def _multi_worker(config):
+    """Makes the strategy over all workers, before any other TensorFlow operation.
+
+    Who they are is told by TF_CONFIG or by Slurm. Between them gradients travel neither encrypted
+    nor authenticated: for private networks only.
+    """
+    if config.cpu_devices > 1:
+        raise UsageError(
+            f"--cpu_devices={config.cpu_devices}: not with several workers; start more of them"
+        )
+    if os.environ.get("TF_CONFIG"):
+        resolver = tf.distribute.cluster_resolver.TFConfigClusterResolver()
+    elif int(os.environ.get("SLURM_NTASKS", "1")) > 1:
+        resolver = tf.distribute.cluster_resolver.SlurmClusterResolver()
+    else:
+        raise UsageError(
+            "--strategy=multi_worker: neither TF_CONFIG nor Slurm (SLURM_NTASKS) names the workers"
+        )
+    gpus = tf.config.list_physical_devices("GPU")
+    if not gpus:
+        host_memory.keep_freed_memory()
+    for gpu in gpus:
+        tf.config.experimental.set_memory_growth(gpu, True)
+    strategy = tf.distribute.MultiWorkerMirroredStrategy(resolver)
+    first, local, replicas = workers.slice_of(strategy)
+    logging.info("replicas %d to %d of %d here", first, first + local - 1, replicas)
+    return strategy
+
+
 def _split_cpu(count):
     cpu = tf.config.list_physical_devices("CPU")[0]
     wanted = [tf.config.LogicalDeviceConfiguration()] * count
@@ -51,17 +98,20 @@ def _split_cpu(count):
         ) from None
 
 
-def per_replica_batch(batch_size, strategy, flag="--batch_size"):
-    """Images of one replica in one step.
+def per_replica_batch(batch_size, strategy, accumulate=1):
+    """Images of one replica in one step, which it can cut into equal micro-batches.
 
     Raises:
       UsageError: the batch cannot be shared evenly.
     """
     replicas = strategy.num_replicas_in_sync
-    if batch_size % replicas:
-        near = max(replicas, round(batch_size / replicas) * replicas)
+    shares = replicas * accumulate
+    if batch_size % shares:
+        near = max(shares, round(batch_size / shares) * shares)
+        micro = f" x {accumulate} micro-batches" if accumulate > 1 else ""
         raise UsageError(
-            f"{flag}={batch_size} is not divisible by the {replicas} replicas; try {near}"
+            f"--batch_size={batch_size} is not divisible by the {replicas} replicas{micro};"
+            f" try {near}"
         )
     return batch_size // replicas
 
@@ -79,7 +129,7 @@ def distribute(strategy, make_dataset):
     return strategy.distribute_datasets_from_function(lambda _: make_dataset())
 
 
-def make_average_batch_norm(strategy, model):
+def make_average_batch_norm(strategy, model, more=()):
     """Makes the function that gives all replicas the mean of their moving statistics.
 
     Every replica moves its own ones towards its own batches, and a checkpoint would hold the
@@ -88,6 +138,7 @@ def make_average_batch_norm(strategy, model):
     Args:
       strategy: tf.distribute.Strategy of the model.
       model: keras.Model.
+      more: further tf.Variables of which every replica may have its own value.
 
     Returns:
       function without arguments or result.
@@ -95,11 +146,15 @@ def make_average_batch_norm(strategy, model):
     if strategy.num_replicas_in_sync == 1:
         return lambda: None
 
+    floats = [v for v in model.non_trainable_variables if tf.as_dtype(v.dtype).is_floating]
+    variables = [*floats, *more]
+
     def average():
         context = tf.distribute.get_replica_context()
-        values = [tf.convert_to_tensor(v) for v in model.non_trainable_variables]
+        # A copy has a device of its own, which collectives ask for; a variable read does not.
+        values = [tf.identity(tf.convert_to_tensor(v)) for v in variables]
         means = context.all_reduce(tf.distribute.ReduceOp.MEAN, values)
-        for variable, mean in zip(model.non_trainable_variables, means, strict=True):
+        for variable, mean in zip(variables, means, strict=True):
             variable.assign(mean)
 
     return tf.function(lambda: strategy.run(average))
