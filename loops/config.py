@@ -8,6 +8,7 @@ from absl import logging
 
 from input_pipeline.config import DataConfig
 from input_pipeline.errors import UsageError
+from loops.prediction.config import PredictConfig
 from loops.run.config import RunConfig
 from loops.step.config import DistributionConfig, OptimizationConfig, PrecisionConfig
 from nets import registry
@@ -38,13 +39,6 @@ class EvalConfig:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class PredictConfig:
-    """What is predicted."""
-
-    image: Annotated[str, "Image files or folders of them, separated by commas."] = ""
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
 class Config:
     """Everything a mode needs, made once from the command line."""
 
@@ -71,6 +65,7 @@ MAY_CHANGE_ON_RESUME = frozenset(
 MAY_CHANGE_ON_EVAL = MAY_CHANGE_ON_RESUME.union(
     ("ckpt", "split", "image", "image_size", "mixed_precision", "half_dtype")
     + ("crop_fraction", "interpolation")
+    + ("seam_carving", "explain", "report", "csv")
 )
 
 

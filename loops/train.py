@@ -25,7 +25,8 @@ def run(config, given):
     Returns:
       dict of the results of the final evaluation.
     """
-    for name in sorted(given & {"ckpt", "split", "image"}):
+    not_for_training = {"ckpt", "split", "image", "seam_carving", "explain", "report", "csv"}
+    for name in sorted(given & not_for_training):
         raise UsageError(f"--{name} is not for training; to resume a run, name it with --run_name")
     run_dir = run_folder.path_of(config)
     record = run_folder.read_record(run_dir) if (run_dir / "config.json").exists() else None
