@@ -10,12 +10,6 @@ _PICTURE = (420, 320)  # width and height that the picture is fitted into
 _VIEW, _MAP = 200, 256  # height of a view and of a heat map
 _PAPER, _INK, _QUIET = 255, (24, 27, 31), (98, 105, 115)
 _BAR, _RAIL = (37, 99, 190), (233, 236, 240)
-    255,
-    (24, 27, 31),
-    (98, 105, 115),
-    (37, 99, 190),
-    (233, 236, 240),
-)
 _FONT = cv2.FontFace("sans")
 
 
