@@ -26,24 +26,27 @@ p, li { color: var(--quiet); margin: 0; overflow-wrap: anywhere; }
 article { background: var(--card); border: 1px solid var(--line); border-radius: 12px;
   padding: 24px; margin-top: 24px; }
 .front { display: grid; grid-template-columns: minmax(0, 5fr) minmax(0, 6fr); gap: 28px; }
-.front > img { width: auto; height: auto; max-width: 100%; min-height: 240px; max-height: 420px;
+.front > img { width: auto; height: auto; max-width: 100%; max-height: 420px;
   border-radius: 8px; }
-@media (max-width: 700px) { .front { grid-template-columns: 1fr; } }
+.front > img.wide { width: 240px; }
+.front > img.tall { height: 240px; }
+@media (max-width: 700px) { .front { grid-template-columns: minmax(0, 1fr); } }
 ol { list-style: none; margin: 0; padding: 0; }
-.bars li { color: var(--ink); display: grid; grid-template-columns: 1fr auto; column-gap: 12px;
+.bars li { color: var(--ink); display: grid; grid-template-columns: minmax(0, 1fr) auto; column-gap: 12px;
   margin-bottom: 12px; }
 .bars small { color: var(--quiet); }
 .bars b { font-variant-numeric: tabular-nums; }
 .bars i { grid-column: 1 / 3; height: 8px; border-radius: 4px; background: var(--rail);
   overflow: hidden; }
 .bars i i { display: block; background: var(--bar); border-radius: 0; }
-.panels { display: grid; grid-template-columns: repeat(5, 1fr); gap: 18px 16px; }
+.panels { display: grid; grid-template-columns: repeat(5, minmax(0, 1fr)); gap: 18px 16px; }
 .panels.large { display: flex; flex-wrap: wrap; }
 figure { margin: 0; }
 figure img { width: 100%; height: auto; border-radius: 6px; display: block; }
 .large figure { width: min-content; min-width: 224px; }
 .large img { width: auto; height: 256px; }
-@media (max-width: 700px) { .panels { grid-template-columns: repeat(2, 1fr); } }
+@media (max-width: 700px) { .panels { grid-template-columns: repeat(2, minmax(0, 1fr)); }
+  .panels.large figure { width: 100%; } .panels.large img { width: 100%; height: auto; } }
 .tiny img { image-rendering: pixelated; }
 figcaption { font-size: 13px; line-height: 1.35; margin-top: 6px; }
 figcaption span { display: block; color: var(--quiet); overflow-wrap: anywhere; }
@@ -98,7 +101,7 @@ def article(exhibit):
     several = len(exhibit.looks) > 1
     parts = [
         f"<article>\n<h2>{name}<small>{width} × {height} px</small></h2>",
-        f'<div class="front">{_image(exhibit.picture, "the picture")}{_bars(exhibit.top)}</div>',
+        f'<div class="front">{_picture(exhibit.picture)}{_bars(exhibit.top)}</div>',
     ]
     for look in exhibit.looks:
         title = "What one net saw" if several else "What the net saw"
@@ -110,6 +113,13 @@ def article(exhibit):
     parts.append("<h3>Seam carving<small>beside plain resizing to the same square</small></h3>")
     parts.append(_panels(exhibit.carving, "large"))
     return "\n".join([*parts, "</article>"])
+
+
+def _picture(pixels):
+    """The picture as it is; a very small one is enlarged along its longer side."""
+    height, width = pixels.shape[:2]
+    kind = "" if max(height, width) >= 240 else "wide" if width >= height else "tall"
+    return _image(pixels, "the picture", kind)
 
 
 def _bars(top):
@@ -141,13 +151,14 @@ def _bad(bad):
     return f'<article class="bad"><h2>Not decoded</h2><ol>{"".join(rows)}</ol></article>'
 
 
-def _image(pixels, text):
+def _image(pixels, text, kind=""):
     """An <img> with the file inside; small images keep every pixel, photographs are JPEGs."""
     small = max(pixels.shape[:2]) < 100
     kind, data = ("png", drawing.png(pixels)) if small else ("jpeg", drawing.jpeg(pixels))
     height, width = pixels.shape[:2]
     source = f"data:image/{kind};base64,{base64.b64encode(data).decode('ascii')}"
-    return f'<img src="{source}" width="{width}" height="{height}" alt="{_text(text)}">'
+    shape = f'class="{kind}" width="{width}" height="{height}"'
+    return f'<img src="{source}" {shape} alt="{_text(text)}">'
 
 
 def _text(value):
