@@ -8,6 +8,7 @@ from absl import logging
 
 from input_pipeline.config import DataConfig
 from input_pipeline.errors import UsageError
+from loops.prediction.config import PredictConfig
 from loops.run.config import RunConfig
 from loops.step.config import DistributionConfig, OptimizationConfig, PrecisionConfig
 from nets import registry
@@ -35,13 +36,6 @@ class EvalConfig:
     top_k: Annotated[str, "Report top-k accuracy for each k, separated by commas."] = "1,5"
     eval_batch_size: Annotated[int, "Images of one evaluation batch; 0: about 250 views."] = 0
     json: Annotated[str, "Also write the mode's JSON result to this file."] = ""
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class PredictConfig:
-    """What is predicted."""
-
-    image: Annotated[str, "Image files or folders of them, separated by commas."] = ""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -98,6 +92,7 @@ MAY_CHANGE_ON_RESUME = frozenset(
 MAY_CHANGE_ON_EVAL = MAY_CHANGE_ON_RESUME.union(
     ("ckpt", "split", "image", "image_size", "mixed_precision", "half_dtype")
     + ("crop_fraction", "interpolation")
+    + ("seam_carving", "explain", "report", "csv")
 )
 
 

@@ -28,7 +28,8 @@ def run(config, given):
     Returns:
       dict of the results of the final evaluation.
     """
-    for name in sorted(given & {"ckpt", "split", "image"}):
+    not_for_training = {"ckpt", "split", "image", "seam_carving", "explain", "report", "csv"}
+    for name in sorted(given & not_for_training):
         raise UsageError(f"--{name} is not for training; to resume a run, name it with --run_name")
     for name in sorted(given & {"weights", "source"}):
         raise UsageError(f"--{name} is for --mode=import; train its run folder with --init_from")

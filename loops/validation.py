@@ -3,6 +3,7 @@
 import dataclasses
 import itertools
 import math
+import os
 import pathlib
 
 from input_pipeline import augment_names, datasets
@@ -95,9 +96,19 @@ def check(config):
     if values["keep_every"] != "0":
         interval(values["keep_every"], 1, "--keep_every")
     top_ks(config.evaluation.top_k)
-    json_folder = pathlib.Path(config.evaluation.json).parent
-    if not json_folder.is_dir():
-        raise UsageError(f"--json={config.evaluation.json}: there is no folder {json_folder}")
+    for name in ("json", "csv", "report"):
+        if values[name]:
+            _check_output(f"--{name}={values[name]}", pathlib.Path(values[name]))
+
+
+def _check_output(flag, path):
+    """Before hours of work: whether a file can be written there at its end."""
+    if path.is_dir():
+        raise UsageError(f"{flag}: this is a folder; name a file in it")
+    if not path.parent.is_dir():
+        raise UsageError(f"{flag}: there is no folder {path.parent}")
+    if not os.access(path.parent, os.W_OK):
+        raise UsageError(f"{flag}: the folder {path.parent} cannot be written")
 
 
 def _check_schedule_of_sizes(config):

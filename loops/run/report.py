@@ -15,9 +15,14 @@ def summary(title, rows):
 
 def write_json(path, facts):
     """Writes facts to a file, whole or not at all."""
+    write_bytes(path, (json.dumps(facts, indent=1) + "\n").encode())
+
+
+def write_bytes(path, data):
+    """Writes a file, whole or not at all."""
     path = pathlib.Path(path)
     temporary = path.with_name(f".{path.name}-{os.getpid()}")
-    temporary.write_text(json.dumps(facts, indent=1) + "\n")
+    temporary.write_bytes(data)
     os.replace(temporary, path)
 
 
