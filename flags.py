@@ -84,6 +84,7 @@ _TITLES = {
     "run": "Run folder",
     "evaluation": "Evaluation",
     "prediction": "Prediction",
+    "export": "Export and averaging",
 }
 
 

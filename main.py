@@ -13,9 +13,15 @@ from loops.run import logs
 def modes():
     """The function of each `--mode`. Imported late: TensorFlow takes seconds to load."""
     logs.load_tensorflow_quietly()
-    from loops import evaluate, predict, train
+    from loops import average, evaluate, export, predict, train
 
-    return {"train": train.run, "eval": evaluate.run, "predict": predict.run}
+    return {
+        "train": train.run,
+        "eval": evaluate.run,
+        "predict": predict.run,
+        "export": export.run,
+        "average": average.run,
+    }
 
 
 def main(argv):

@@ -12,7 +12,7 @@ from loops.run import checkpoint, progress, report
 from loops.run.saver import Saver
 from loops.run.signals import Stopped
 from loops.run.window import Window
-from loops.scoring import metrics
+from loops.scoring import judgement, metrics
 
 # Between two calls of the step, signals and the progress bar are served.
 _SECONDS_PER_CALL = 2.0
@@ -233,7 +233,7 @@ class TrainingLoop:
         done = int(self._state.step)
         predictions = self._predictions(self._evaluator(self._config.evaluation.crops), done)
         results = evaluate.described(
-            metrics.score(*predictions, self._top_k),
+            judgement.judge(*predictions, self._top_k),
             self._config,
             done,
             self._run_dir / f"step-{done:08d}",

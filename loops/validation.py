@@ -48,6 +48,7 @@ def check(config):
         "epochs": 1e-9, "steps": 1, "examples": 1, "batch_size": 1, "learning_rate": 0, "keep": 1,
         "cpu_devices": 1, "weight_decay": 0, "eval_batch_size": 0, "reader_threads": 0, "seed": 0,
         "warmup_epochs": 0, "initial_loss_scale": 2.0**-5,
+        "watch_patience": 0, "calibration_images": 1, "bn_batches": 1,
     }  # fmt: skip
     for name, low in least.items():
         if values[name] is not None and values[name] < low:
@@ -67,9 +68,17 @@ def check(config):
     for name in ("save_every", "eval_every", "log_every"):
         interval(values[name], 1, f"--{name}")
     top_ks(config.evaluation.top_k)
-    json_folder = pathlib.Path(config.evaluation.json).parent
+    test_sizes(config.evaluation.test_size)
+    save_logits = config.evaluation.save_logits
+    if save_logits and not (save_logits.endswith(".npz") and _parent(save_logits).is_dir()):
+        raise UsageError(f"--save_logits={save_logits}: give FILE.npz in a folder that is there")
+    json_folder = _parent(config.evaluation.json)
     if not json_folder.is_dir():
         raise UsageError(f"--json={config.evaluation.json}: there is no folder {json_folder}")
+
+
+def _parent(path):
+    return pathlib.Path(path).parent
 
 
 def _check_choices(config):
@@ -116,3 +125,14 @@ def top_ks(text):
     if ks[0] < 1:
         raise UsageError(f"--top_k={text}: give numbers from 1, separated by commas")
     return ks
+
+
+def test_sizes(text):
+    """The image sizes of `--test_size` as a tuple of ints, in the order given; () without any."""
+    try:
+        sizes = tuple(int(size) for size in text.split(",")) if text else ()
+    except ValueError:
+        sizes = (0,)
+    if any(size < 1 for size in sizes) or len(set(sizes)) < len(sizes):
+        raise UsageError(f"--test_size={text}: give different sizes in pixels, with commas")
+    return sizes

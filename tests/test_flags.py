@@ -19,7 +19,7 @@ from tests.nets.model_sizes import MODEL_SIZES
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 CHOICES = {
-    "mode": ["train", "eval", "predict"],
+    "mode": ["train", "eval", "predict", "export", "average"],
     "model": list(MODEL_SIZES),
     "dataset": ["shapes", "ilsvrc2012", "mini_imagenet", "folder", "lists"],
     "augment": ["standard", "none"],
@@ -30,6 +30,8 @@ CHOICES = {
     "split": ["val", "test", "train"],
     "crops": ["10", "1"],
     "interpolation": ["bilinear", "bicubic"],
+    "format": ["saved_model", "tflite", "onnx", "weights_h5"],
+    "quantize": ["none", "int8"],
 }
 
 
@@ -203,6 +205,14 @@ def test_two_durations(words):
         "--top_k=0",
         "--top_k=1,,5",
         "--top_k=five",
+        "--test_size=0",
+        "--test_size=64,,32",
+        "--test_size=64,64",
+        "--save_logits=logits.npy",
+        "--save_logits=nowhere/logits.npz",
+        "--watch_patience=-1",
+        "--calibration_images=0",
+        "--bn_batches=0",
     ],
 )
 def test_values_out_of_range(word):

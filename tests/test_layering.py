@@ -40,7 +40,10 @@ MAY_USE = {
     "flags": ("absl",),
     "nets": ("keras", "tensorflow"),
     "input_pipeline": ("tensorflow", "numpy", "cv2", "tqdm", "absl.logging"),
-    "loops": ("tensorflow", "keras", "numpy", "cv2", "tqdm", "absl.logging"),
+    "loops": (
+        *("tensorflow", "keras", "numpy", "cv2", "tqdm", "absl.logging"),
+        *("tf2onnx", "onnxruntime"),  # extras, for `--mode=export`
+    ),
     "benchmarks": (".*",),
 }
 # Names that only some files may mention.

@@ -41,10 +41,19 @@ def restore(strategy, record, step_dir, dtype):
       keras.Model.
     """
     model = build(strategy, record.config.net, len(record.class_names), dtype)
+    read(model, record, step_dir)
+    return model
+
+
+def read(model, record, step_dir):
+    """Reads a step folder's weights into a net of its run that is there already.
+
+    Raises:
+      UsageError: they are of another net.
+    """
     try:
         checkpoint.read_part(step_dir, {"model": variables_by_path(model)})
     except (AssertionError, ValueError) as error:
         reason = checkpoint.first_line(error)
         raise UsageError(f"{step_dir}: not of a {record.config.net.model}: {reason}") from None
     logging.info("weights of %s", step_dir)
-    return model
