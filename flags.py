@@ -86,6 +86,7 @@ _TITLES = {
     "prediction": "Prediction",
     "importing": "Published weights",
     "fine_tuning": "Fine-tuning",
+    "export": "Export and averaging",
 }
 
 

@@ -13,13 +13,15 @@ from loops.run import logs
 def modes():
     """The function of each `--mode`. Imported late: TensorFlow takes seconds to load."""
     logs.load_tensorflow_quietly()
-    from loops import evaluate, import_weights, predict, train
+    from loops import average, evaluate, export, import_weights, predict, train
 
     return {
         "train": train.run,
         "eval": evaluate.run,
         "predict": predict.run,
         "import": import_weights.run,
+        "export": export.run,
+        "average": average.run,
     }
 
 

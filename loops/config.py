@@ -28,7 +28,11 @@ class LengthConfig:
 class EvalConfig:
     """What is evaluated and how."""
 
-    ckpt: Annotated[str, "Run folder (its newest intact step), RUN/best, or a step folder."] = ""
+    ckpt: Annotated[
+        str,
+        "Run folder (its newest intact step), RUN/best, or a step folder; several separated by "
+        "commas are averaged.",
+    ] = ""
     split: Annotated[Literal["val", "test", "train"], "Split to evaluate."] = "val"
     crops: Annotated[
         int, "Views per image: 10 (corners, centre, mirrored) or 1 (centre).", (10, 1)
@@ -36,6 +40,40 @@ class EvalConfig:
     top_k: Annotated[str, "Report top-k accuracy for each k, separated by commas."] = "1,5"
     eval_batch_size: Annotated[int, "Images of one evaluation batch; 0: about 250 views."] = 0
     json: Annotated[str, "Also write the mode's JSON result to this file."] = ""
+    test_size: Annotated[
+        str, "Evaluate at these image sizes in turn, separated by commas, as in 160,224."
+    ] = ""
+    real_labels: Annotated[
+        str, "ImageNet-ReaL labels (JSON): also score ilsvrc2012's val split by them."
+    ] = ""
+    save_logits: Annotated[str, "Write the logits of every view to this .npz file."] = ""
+    logits: Annotated[
+        str, "Files of --save_logits, separated by commas, to score in place of images."
+    ] = ""
+    members: Annotated[
+        str, "With several models: only these, counted from 1, as in 1,3. Empty: all of them."
+    ] = ""
+    watch: Annotated[bool, "Evaluate each checkpoint of a run as training saves it."] = False
+    watch_patience: Annotated[
+        float, "Minutes without a new checkpoint after which --watch gives up; 0: never."
+    ] = 0.0
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ExportConfig:
+    """What becomes of a checkpoint outside of training."""
+
+    format: Annotated[
+        Literal["saved_model", "tflite", "onnx", "weights_h5"], "Form of the exported model."
+    ] = "saved_model"
+    out: Annotated[str, "File or folder to export to; must not be there yet."] = ""
+    quantize: Annotated[
+        Literal["none", "int8"], "tflite: int8 weights and activations, calibrated on train images."
+    ] = "none"
+    calibration_images: Annotated[int, "Training images that calibrate int8."] = 100
+    bn_batches: Annotated[
+        int, "average: training batches that the batch-norm statistics are recomputed on."
+    ] = 50
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -67,7 +105,9 @@ class FineTuningConfig:
 class Config:
     """Everything a mode needs, made once from the command line."""
 
-    mode: Annotated[Literal["train", "eval", "predict", "import"], "What to do."] = "train"
+    mode: Annotated[
+        Literal["train", "eval", "predict", "import", "export", "average"], "What to do."
+    ] = "train"
     net: registry.NetConfig = dataclasses.field(default_factory=registry.NetConfig)
     data: DataConfig = dataclasses.field(default_factory=DataConfig)
     length: LengthConfig = dataclasses.field(default_factory=LengthConfig)
@@ -79,6 +119,7 @@ class Config:
     prediction: PredictConfig = dataclasses.field(default_factory=PredictConfig)
     importing: ImportConfig = dataclasses.field(default_factory=ImportConfig)
     fine_tuning: FineTuningConfig = dataclasses.field(default_factory=FineTuningConfig)
+    export: ExportConfig = dataclasses.field(default_factory=ExportConfig)
 
 
 # What may differ when a run is resumed: its length, paths, devices, and what is written when.
@@ -93,6 +134,8 @@ MAY_CHANGE_ON_EVAL = MAY_CHANGE_ON_RESUME.union(
     ("ckpt", "split", "image", "image_size", "mixed_precision", "half_dtype")
     + ("crop_fraction", "interpolation")
     + ("seam_carving", "explain", "report", "csv")
+    + ("test_size", "real_labels", "save_logits", "logits", "members", "watch", "watch_patience")
+    + ("format", "out", "quantize", "calibration_images", "bn_batches")
 )
 
 

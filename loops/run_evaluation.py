@@ -4,7 +4,7 @@ import contextlib
 
 from loops import evaluate, validation
 from loops.run import report
-from loops.scoring import metrics
+from loops.scoring import judgement, metrics
 
 
 class RunEvaluation:
@@ -52,7 +52,9 @@ class RunEvaluation:
     def final(self, done):
         """The last evaluation, with the crops that `--crops` names; returns its results."""
         results = evaluate.described(
-            self._figures(self._evaluator(self._config.evaluation.crops), self._top_k),
+            self._figures(
+                self._evaluator(self._config.evaluation.crops), self._top_k, judgement.judge
+            ),
             self._config,
             done,
             self._run_dir / f"step-{done:08d}",
@@ -73,11 +75,11 @@ class RunEvaluation:
             self._config.evaluation.eval_batch_size,
         )
 
-    def _figures(self, evaluator, ks):
+    def _figures(self, evaluator, ks, score=metrics.score):
         self._state.average_batch_norm()
         ema = self._state.ema
         with ema.swapped_in() if ema else contextlib.nullcontext():
-            results = metrics.score(*evaluator(stop=self._stop), ks)
+            results = score(*evaluator(stop=self._stop), ks)
         if ema:
             raw = metrics.score(*evaluator(stop=self._stop), [1])
             results["top1_raw"] = raw["top1"]

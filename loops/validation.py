@@ -68,6 +68,7 @@ def check(config):
         "cpu_devices": 1, "weight_decay": 0, "eval_batch_size": 0, "reader_threads": 0, "seed": 0,
         "warmup_epochs": 0, "initial_loss_scale": 2.0**-5, "mixup": 0, "cutmix": 0,
         "accumulate": 1, "clip_norm": 0, "clip_factor": 0, "final_learning_rate": 0,
+        "watch_patience": 0, "calibration_images": 1, "bn_batches": 1,
     }  # fmt: skip
     for name, low in least.items():
         if values[name] is not None and values[name] < low:
@@ -96,7 +97,11 @@ def check(config):
     if values["keep_every"] != "0":
         interval(values["keep_every"], 1, "--keep_every")
     top_ks(config.evaluation.top_k)
-    for name in ("json", "csv", "report"):
+    test_sizes(config.evaluation.test_size)
+    save_logits = config.evaluation.save_logits
+    if save_logits and not save_logits.endswith(".npz"):
+        raise UsageError(f"--save_logits={save_logits}: give FILE.npz")
+    for name in ("json", "csv", "report", "save_logits"):
         if values[name]:
             _check_output(f"--{name}={values[name]}", pathlib.Path(values[name]))
 
@@ -210,3 +215,14 @@ def top_ks(text):
     if ks[0] < 1:
         raise UsageError(f"--top_k={text}: give numbers from 1, separated by commas")
     return ks
+
+
+def test_sizes(text):
+    """The image sizes of `--test_size` as a tuple of ints, in the order given; () without any."""
+    try:
+        sizes = tuple(int(size) for size in text.split(",")) if text else ()
+    except ValueError:
+        sizes = (0,)
+    if any(size < 1 for size in sizes) or len(set(sizes)) < len(sizes):
+        raise UsageError(f"--test_size={text}: give different sizes in pixels, with commas")
+    return sizes

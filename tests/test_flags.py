@@ -19,9 +19,9 @@ from tests.nets.model_sizes import MODEL_SIZES
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 CHOICES = {
-    "mode": ["train", "eval", "predict", "import"],
     "source": ["timm", "torchvision", "h5"],
     "freeze": ["none", "backbone"],
+    "mode": ["train", "eval", "predict", "import", "export", "average"],
     "model": list(MODEL_SIZES),
     "dataset": ["shapes", "ilsvrc2012", "mini_imagenet", "folder", "lists"],
     "optimizer": ["sgd", "lamb", "lars", "adamw"],
@@ -34,6 +34,8 @@ CHOICES = {
     "split": ["val", "test", "train"],
     "crops": ["10", "1"],
     "interpolation": ["bilinear", "bicubic"],
+    "format": ["saved_model", "tflite", "onnx", "weights_h5"],
+    "quantize": ["none", "int8"],
 }
 
 
@@ -233,6 +235,14 @@ def test_two_durations(words):
         "--image_size_schedule=1:64",
         "--image_size_schedule=0:64,0:96",
         "--image_size_schedule=0:16",
+        "--test_size=0",
+        "--test_size=64,,32",
+        "--test_size=64,64",
+        "--save_logits=logits.npy",
+        "--save_logits=nowhere/logits.npz",
+        "--watch_patience=-1",
+        "--calibration_images=0",
+        "--bn_batches=0",
     ],
 )
 def test_values_out_of_range(word):

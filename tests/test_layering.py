@@ -43,6 +43,7 @@ MAY_USE = {
     "loops": (
         *("tensorflow", "keras", "numpy", "cv2", "tqdm", "absl.logging"),
         *("h5py", "safetensors"),
+        *("tf2onnx", "onnxruntime"),  # extras, for `--mode=export`
     ),
     "benchmarks": (".*",),
 }

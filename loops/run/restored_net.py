@@ -42,6 +42,20 @@ def restore(strategy, record, step_dir, dtype, averaged=True):
       keras.Model.
     """
     model = build(strategy, record.config.net, len(record.class_names), dtype)
+    read(model, record, step_dir, averaged)
+    return model
+
+
+def read(model, record, step_dir, averaged=True):
+    """Reads a step folder's weights into a net of its run that is there already.
+
+    Args:
+      model: keras.Model.
+      record, step_dir, averaged: see `restore`.
+
+    Raises:
+      UsageError: they are of another net.
+    """
     try:
         checkpoint.read_part(step_dir, {"model": variables_by_path(model)})
         averaged = averaged and record.config.optimization.ema
@@ -51,7 +65,6 @@ def restore(strategy, record, step_dir, dtype, averaged=True):
         reason = checkpoint.first_line(error)
         raise UsageError(f"{step_dir}: not of a {record.config.net.model}: {reason}") from None
     logging.info("%s of %s", "averaged weights" if averaged else "weights", step_dir)
-    return model
 
 
 def _averaged_variables(model):

@@ -4,10 +4,10 @@ import json
 import math
 import pathlib
 
-import cv2
-import numpy as np
 import tensorflow as tf
 from absl import logging
+
+from loops.run import drawings
 
 # Shown first in a log line, in this order and with these formats.
 _IN_THE_LOG = {
@@ -65,11 +65,14 @@ class Measurements:
 
         Args:
           images: uint8 numpy array [N, S, S, 3], RGB.
-          titles: N strings.
+          titles: N strings, of one or several lines.
         """
-        grid = draw_grid(images, titles)
+        self.image(split, step, tag, drawings.grid(images, titles))
+
+    def image(self, split, step, tag, image):
+        """Records one image: uint8 [H, W, 3], RGB."""
         with self._writer(split).as_default(step=step):
-            tf.summary.image(tag, grid[None])
+            tf.summary.image(tag, image[None])
         self._writer(split).flush()
 
     def __enter__(self):
@@ -108,33 +111,3 @@ class NoMeasurements:
 
     def image_grid(self, split, step, tag, images, titles):
         """Does nothing."""
-
-
-def draw_grid(images, titles, columns=8, cell=128, caption=18):
-    """Draws images in rows with a title below each.
-
-    Args:
-      images: uint8 [N, S, S, 3], RGB.
-      titles: N strings; cut where they are too long.
-      columns: images in a row.
-      cell: side of a drawn image in pixels.
-      caption: height of a title in pixels.
-
-    Returns:
-      uint8 [rows * (cell + caption), columns * cell, 3], RGB, on white.
-    """
-    rows = -(-len(images) // columns)
-    grid = np.full((rows * (cell + caption), columns * cell, 3), 255, np.uint8)
-    for number, (image, title) in enumerate(zip(images, titles, strict=True)):
-        top, left = number // columns * (cell + caption), number % columns * cell
-        smaller = image.shape[0] > cell
-        method = cv2.INTER_AREA if smaller else cv2.INTER_NEAREST
-        grid[top : top + cell, left : left + cell] = cv2.resize(
-            image, (cell, cell), None, 0, 0, method
-        )
-        below = grid[top + cell : top + cell + caption, left : left + cell]
-        text = np.ascontiguousarray(below)
-        font = cv2.FONT_HERSHEY_SIMPLEX
-        cv2.putText(text, title[:18], (3, caption - 5), font, 0.4, (0, 0, 0), 1, cv2.LINE_AA)
-        below[:] = text
-    return grid
