@@ -103,3 +103,34 @@ def test_registry_builds_it():
     net = registry.build(registry.NetConfig(model="resnet_18", num_classes=3, recompute=True))
     assert isinstance(net, RecomputingNet)
     assert net.count_params() == 11_689_512 - 997 * 513 + 2 * 4800
+
+
+def test_synchronised_norms_of_two_replicas(mirrored):
+    """The moments are exchanged in the second pass as in the first."""
+    images = np.random.default_rng(1).normal(size=(2, 4, 16, 16, 3)).astype(np.float32)
+    results = []
+    for recompute in (False, True):
+        keras.utils.set_random_seed(2)
+        with mirrored.scope():
+            kit = layers.Kit(synchronized=True, recompute=recompute)
+            net = resnet.resnet(kit, 3, (2,), bottleneck=False)
+
+        def gradients(x, net=net):
+            values = [v.value for v in net.trainable_variables]
+            with tf.GradientTape() as tape:
+                loss = tf.reduce_sum(tf.nn.log_softmax(net(x, training=True))[:, 0])
+            return tape.gradient(loss, values)
+
+        dealt = mirrored.experimental_distribute_values_from_function(
+            lambda context: tf.constant(images[context.replica_id_in_sync_group])
+        )
+        found = tf.function(lambda x, g=gradients: mirrored.run(g, args=(x,)))(dealt)
+        local = [mirrored.experimental_local_results(g)[1].numpy() for g in found]
+        moved = [
+            mirrored.experimental_local_results(v.value)[1].numpy()
+            for v in net.non_trainable_variables
+        ]
+        results.append(local + moved)
+    for plain, again in zip(*results, strict=True):
+        np.testing.assert_array_equal(plain, again)
+        assert np.any(plain)
