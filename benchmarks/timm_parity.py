@@ -69,13 +69,11 @@ def _compare(model):
         ours = _logits_of_ours(model, path, folder, images)
     results = {}
     for size in _SIZES:
-        # Relative where logits are large: float32 has seven digits of each.
-        scale = max(1.0, float(np.abs(theirs[size]).max()))
         difference = float(np.abs(theirs[size] - ours[size]).max())
         results[str(size)] = {
             "largest_logit": float(np.abs(theirs[size]).max()),
             "difference": difference,
-            "equal": difference <= _TOLERANCE * scale,
+            "equal": difference <= _TOLERANCE,
         }
     return results
 
@@ -99,7 +97,8 @@ def _logits_of_timm(name, path, images):
                 tensor.normal_(0.0, 0.1)
         for module in net.modules():
             if isinstance(module, torch.nn.BatchNorm2d):
-                module.weight.uniform_(0.6, 1.0)  # the last one of a branch is made at zero
+                # The last one of a branch is made at zero. Near one, logits of deep nets explode.
+                module.weight.uniform_(0.3, 0.7)
         save_file(net.state_dict(), path)
         return {
             size: net(torch.from_numpy(x.transpose(0, 3, 1, 2).copy())).numpy()

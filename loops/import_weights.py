@@ -45,7 +45,7 @@ def run(config, given):
     form = "h5" if importing.source == "h5" else "safetensors"
     with weight_file.opened(importing.weights, form) as file:
         num_classes = _num_classes(file, importing.source, model_name)
-        config, class_names = _described(config, given, num_classes)
+        config, class_names = described(config, given, num_classes)
         strategy = distribution.make_strategy(config.distribution)
         model = restored_net.build(strategy, config.net, num_classes, "float32")
         names = _names(importing.source, model_name, model)
@@ -98,7 +98,7 @@ def _num_classes(file, source_name, model_name):
     return shape[0]
 
 
-def _described(config, given, num_classes):
+def described(config, given, num_classes):
     """The config and the class names that belong to the weights, as a training would have them."""
     importing = config.importing
     if "dataset" not in given:

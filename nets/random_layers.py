@@ -32,7 +32,7 @@ def assign_samples(model, seed, first_sample):
 
     Args:
       model: keras.Model.
-      seed: the run's seed, below 2**63.
+      seed: the run's seed, below 2**32.
       first_sample: int64 scalar, global sample number of the batch's first example; those of the
         others follow it without a gap.
     """
@@ -50,7 +50,7 @@ def uniform(samples, stream, batch, units):
 
     Args:
       samples: int64 [2], see `sample_variable`.
-      stream: int that tells one layer's numbers from another's.
+      stream: int below 2**32 that tells one layer's numbers from another's.
       batch: B, int or scalar tensor.
       units: numbers per example.
 
@@ -58,14 +58,14 @@ def uniform(samples, stream, batch, units):
       float32 [B, units].
     """
     groups = -(-units // 4)
-    seed = tf.stack([samples[0], tf.constant(stream, tf.int64)])
-    key, counter = tf.raw_ops.StatelessRandomGetKeyCounter(seed=seed)
-    # The op leaves the lower half of the counter at zero for its user.
-    counter = tf.bitcast(counter, tf.int64) + tf.stack([samples[1] * groups, 0])
+    # Seed and stream share the 64 bits of the key. Not the op that makes keys from seeds: under
+    # XLA it makes others.
+    key = tf.bitcast([samples[0] * 2**32 + stream], tf.uint64)
+    counter = tf.bitcast([samples[1] * groups, 0], tf.uint64)
     drawn = tf.raw_ops.StatelessRandomUniformV2(
         shape=tf.stack([batch, groups * 4]),
         key=key,
-        counter=tf.bitcast(counter, tf.uint64),
+        counter=counter,
         alg=tf.constant(1),  # Philox
         dtype=tf.float32,
     )

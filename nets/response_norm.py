@@ -34,7 +34,7 @@ class LocalResponseNorm(keras.layers.Layer):
     def call(self, inputs):
         """Maps [B, H, W, C] to the same shape and dtype."""
         channels = inputs.shape[-1]
-        radius = self.neighbours // 2
+        radius = min(self.neighbours // 2, channels)
         band = tf.linalg.band_part(tf.ones([channels, channels]), radius, radius)[None, None]
 
         def over_neighbours(x):
