@@ -55,7 +55,15 @@ class Conv(keras.layers.Layer):
 
 
 class MaxPool(keras.layers.Layer):
-    """3 x 3 maximum with stride 2, padded by one on all sides with the lowest finite number."""
+    """3 x 3 maximum with stride 2, padded by one on all sides with the lowest finite number.
+
+    Attributes:
+      mirrored: pad with the outermost rows and columns instead, which stand in every window that
+        reaches the padding, so that outputs and gradients are the same. 2.6 times as slow; but
+        the lowest number leaves an 8-bit scale no room for any other.
+    """
+
+    mirrored = False
 
     def compute_output_shape(self, input_shape):
         batch, height, width, channels = input_shape
@@ -64,8 +72,11 @@ class MaxPool(keras.layers.Layer):
 
     def call(self, inputs):
         """Maps [B, H, W, C] to [B, ceil(H / 2), ceil(W / 2), C]."""
-        lowest = inputs.dtype.min
-        padded = tf.pad(inputs, [[0, 0], [1, 1], [1, 1], [0, 0]], constant_values=lowest)
+        sides = [[0, 0], [1, 1], [1, 1], [0, 0]]
+        if self.mirrored:
+            padded = tf.pad(inputs, sides, "SYMMETRIC")
+        else:
+            padded = tf.pad(inputs, sides, constant_values=inputs.dtype.min)
         return tf.nn.max_pool2d(padded, 3, 2, "VALID")
 
 
