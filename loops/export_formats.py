@@ -15,6 +15,7 @@ from input_pipeline.errors import UsageError
 from loops import tensor_hashes
 from loops.exported_model import ExportedModel
 from loops.run import restored_net
+from nets.layers import MaxPool
 
 _OPSET = 17
 
@@ -94,6 +95,9 @@ def _read_weights(export, path):
 
 def _write_tflite(export, path):
     """Converts by way of a SavedModel that takes one image, which is what devices do."""
+    for layer in export.model._flatten_layers():
+        if isinstance(layer, MaxPool):
+            layer.mirrored = True
     module = export.module()
     size = export.data.image_size
     one = tf.TensorSpec([1, size, size, 3], tf.float32, "images")

@@ -130,25 +130,27 @@ def _wait_for_record(config):
 def _new_checkpoints(run_dir, minutes):
     """Yields each intact step folder once, in order of steps, until the run is done."""
     patience = _Patience(minutes)
-    seen = -1
+    last_done, damaged = -1, set()
     while True:
         # What "done" means is read before looking: a run that is made longer goes on.
         last = _last_step(run_dir)
-        newer = [f for f in checkpoint.step_folders(run_dir) if checkpoint.step_of(f) > seen]
+        folders = [f for f in checkpoint.step_folders(run_dir) if f not in damaged]
+        newer = [f for f in folders if checkpoint.step_of(f) > last_done]
         for folder in sorted(newer, key=checkpoint.step_of):
             try:
                 checkpoint.verify(folder)
             except checkpoint.CorruptCheckpointError as error:
-                if folder.exists():
+                if folder.exists():  # and not just pruned
+                    damaged.add(folder)
                     logging.warning("%s is passed over: %s", folder, error)
                 continue
-            seen = checkpoint.step_of(folder)
+            last_done = checkpoint.step_of(folder)
             yield folder
             patience = _Patience(minutes)
-        if seen >= last:
-            logging.info("step %d was the last one", seen)
+        if last_done >= last:
+            logging.info("step %d was the last one", last_done)
             return
-        if not newer and not patience.wait(f"a checkpoint after step {seen}, of {last}"):
+        if not newer and not patience.wait(f"a checkpoint after step {last_done}, of {last}"):
             logging.warning("no new checkpoint in %g minutes: giving up", minutes)
             return
 

@@ -1,5 +1,7 @@
 """A net that is built and traced in a second, for tests of what is around it."""
 
+import contextlib
+
 import keras
 import numpy as np
 import pytest
@@ -22,14 +24,23 @@ def build_tiny(config):
     return keras.Model(image, kit.logits(x, config.num_classes))
 
 
-@pytest.fixture
-def tiny_net(monkeypatch):
-    """Two convolutions in place of the registered net.
+@contextlib.contextmanager
+def two_convolutions():
+    """Puts two convolutions in place of every registered net.
 
     Also small enough that no ReLU's input lies within rounding error of zero: in a deep net one
     such element goes the other way on two replicas and moves weights by more than 1e-6.
     """
-    monkeypatch.setattr(registry, "build", build_tiny)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(registry, "build", build_tiny)
+        yield
+
+
+@pytest.fixture
+def tiny_net():
+    """See `two_convolutions`."""
+    with two_convolutions():
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -71,8 +71,8 @@ def test_a_map_of_one_pixel_is_not_the_last_one():
 
 
 def check_grad_cam(name):
-    config = registry.NetConfig(model=name, num_classes=7)
     size = max(64, registry.smallest_image(name))
+    config = registry.NetConfig(model=name, num_classes=7, input_size=size)
     model = registry.build(config)
     features = explain.feature_map(model, size)
     joined = keras.Model(model.input, [features, model.output])

@@ -40,8 +40,8 @@ def poison(samples, value):
 
     make_prepare = batch_augment.make_prepare
 
-    def make(config):
-        prepare = make_prepare(config)
+    def make(*arguments):
+        prepare = make_prepare(*arguments)
 
         def poisoned(batch):
             images, targets = prepare(batch)
