@@ -8,7 +8,7 @@ from input_pipeline import batch_augment, source
 from input_pipeline.errors import DataError, UsageError
 from loops import config as configs
 from loops import recipes, validation
-from loops.run import checkpoint, logs, run_folder, summaries
+from loops.run import checkpoint, description, logs, run_folder, summaries
 from loops.run.length import Length
 from loops.run.signals import NoSignals, StopSignals
 from loops.step import distribution, workers
@@ -73,7 +73,7 @@ def train(config, run_dir, record=None, signals=None):
             stack.enter_context(run_folder.lock(run_dir))
             stack.enter_context(logs.to_file(run_dir))
             logging.info("run folder %s", run_dir)
-            _keep_record(run_dir, config, record, {"train": train_split, "val": val_split})
+            record = _keep_record(run_dir, config, record, train_split, val_split)
             checkpoint.clean(run_dir)
         team.largest(0)  # nobody reads the run folder before the chief has it
         state = TrainState(strategy, config, len(train_split.class_names))
@@ -83,6 +83,12 @@ def train(config, run_dir, record=None, signals=None):
         sink = summaries.NoMeasurements()
         if team.is_chief:
             sink = stack.enter_context(summaries.Measurements(run_dir, int(state.step)))
+            sink.describe(
+                description.markdown(
+                    record, run_folder.versions(), state.model, length.total_steps
+                ),
+                description.hyperparameters(config),
+            )
         signals = signals or NoSignals()
         loop = TrainingLoop(
             config, run_dir, state, feed, step, val_split, sink, length, signals, team
@@ -104,16 +110,19 @@ def _make_step(config, state, length):
     return make_train_step(state, settings)
 
 
-def _keep_record(run_dir, config, record, splits):
-    """Writes config.json; warns when the images are not those that the run began with."""
+def _keep_record(run_dir, config, record, train_split, val_split):
+    """Writes config.json and returns its Record; warns when the images are not those that the
+    run began with."""
+    splits = {"train": train_split, "val": val_split}
     facts = {
         name: {"images": split.num_examples, "fingerprint": split.fingerprint}
         for name, split in splits.items()
     }
     if record is not None and record.dataset != facts:
         logging.warning("the images are not those that this run began with: %s", config.data)
-    class_names = splits["train"].class_names
-    run_folder.write_record(run_dir, run_folder.Record(config, class_names, facts))
+    record = run_folder.Record(config, train_split.class_names, facts)
+    run_folder.write_record(run_dir, record)
+    return record
 
 
 def _restore_newest(run_dir, state):

@@ -91,6 +91,7 @@ def check(config):
         interval(values[name], 1, f"--{name}")
     if values["keep_every"] != "0":
         interval(values["keep_every"], 1, "--keep_every")
+    profile_window(config.run.profile)
     top_ks(config.evaluation.top_k)
     json_folder = pathlib.Path(config.evaluation.json).parent
     if not json_folder.is_dir():
@@ -156,6 +157,19 @@ def image_sizes(text, steps_per_epoch):
             " 0:128,12:160"
         )
     return tuple((round(epoch * steps_per_epoch), size) for epoch, size in stages)
+
+
+def profile_window(text):
+    """First and last step of `--profile=START,STOP` as a tuple, or ()."""
+    if not text:
+        return ()
+    try:
+        first, last = (int(number) for number in text.split(","))
+    except ValueError:
+        first = last = 0
+    if not 0 <= first < last:
+        raise UsageError(f"--profile={text}: give START,STOP in steps, as in 100,110")
+    return first, last
 
 
 def top_ks(text):

@@ -60,16 +60,12 @@ def is_foreign(run_dir):
 
 def write_record(run_dir, record):
     """Writes config.json, whole or not at all."""
-    versions = {"python": platform.python_version()}
-    for package in _PACKAGES:
-        with contextlib.suppress(metadata.PackageNotFoundError):
-            versions[package] = metadata.version(package)
     text = json.dumps(
         {
             "config": dataclasses.asdict(record.config),
             "class_names": record.class_names,
             "dataset": record.dataset,
-            "versions": versions,
+            "versions": versions(),
             "git_commit": _git_commit(),
             "argv": sys.argv,
         },
@@ -78,6 +74,15 @@ def write_record(run_dir, record):
     temporary = run_dir / f".config-{os.getpid()}"
     temporary.write_text(text + "\n")
     os.replace(temporary, run_dir / "config.json")
+
+
+def versions():
+    """Versions of Python and of the packages that results depend on, by name."""
+    found = {"python": platform.python_version()}
+    for package in _PACKAGES:
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            found[package] = metadata.version(package)
+    return found
 
 
 def read_record(run_dir):

@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 import tensorflow as tf
 from absl import logging
+from tensorboard.plugins.hparams.summary_v2 import hparams_pb
 
 # Shown first in a log line, in this order and with these formats.
 _IN_THE_LOG = {
@@ -21,6 +22,7 @@ _IN_THE_LOG = {
     "optim/skipped_steps": "skipped {:d}",
     "speed/images_per_second": "{:.1f} images/s",
     "speed/data_wait": "waiting for data {:.1%}",
+    "memory/peak_gigabytes": "peak memory {:.2f} GB",
 }
 
 
@@ -72,6 +74,19 @@ class Measurements:
             tf.summary.image(tag, grid[None])
         self._writer(split).flush()
 
+    def describe(self, markdown, hyperparameters):
+        """Records what the run is: a text, and a row of TensorBoard's table of runs.
+
+        Args:
+          markdown: str.
+          hyperparameters: dict from name to a number, a bool or a string.
+        """
+        row = hparams_pb(hyperparameters, trial_id=self._run_dir.name)
+        with self._writer("train").as_default(step=0):
+            tf.summary.text("run", markdown)
+            tf.summary.experimental.write_raw_pb(row.SerializeToString())
+        self._writer("train").flush()
+
     def __enter__(self):
         return self
 
@@ -107,6 +122,9 @@ class NoMeasurements:
         """Does nothing."""
 
     def image_grid(self, split, step, tag, images, titles):
+        """Does nothing."""
+
+    def describe(self, markdown, hyperparameters):
         """Does nothing."""
 
 
