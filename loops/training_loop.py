@@ -215,7 +215,9 @@ class TrainingLoop:
                 if done:
                     self._save(done, {})
             return
-        if done and not self._save(done, {}):
+        if not done:
+            raise Stopped(signum, "no step was done yet")
+        if not self._save(done, {}):
             raise Stopped(signum, f"step {done} could not be saved; {self._last_good()}")
         raise Stopped(signum, f"step {done} is saved, the same --run_name resumes it")
 

@@ -108,8 +108,15 @@ def read_record(run_dir):
 @contextlib.contextmanager
 def lock(run_dir):
     """Holds the run folder against a second trainer. The system frees it when a process dies."""
-    run_dir.mkdir(parents=True, exist_ok=True)
-    with open(run_dir / ".lock", "a") as file:
+    try:
+        run_dir.mkdir(parents=True, exist_ok=True)
+        file = open(run_dir / ".lock", "a")  # noqa: SIM115 - closed below
+    except OSError as error:
+        raise UsageError(
+            f"--checkpoint_dir={run_dir.parent}: nothing can be written there ({error.strerror});"
+            " name another folder"
+        ) from None
+    with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:

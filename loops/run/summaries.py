@@ -56,11 +56,14 @@ class Measurements:
         shown = [form.format(values[tag]) for tag, form in _IN_THE_LOG.items() if tag in values]
         logging.info("%s step %d: %s", split, step, ", ".join(shown))
         numbers = {t: v if math.isfinite(v) else None for t, v in values.items()}
-        self._file.write(json.dumps({"split": split, "step": int(step), **numbers}) + "\n")
-        with self._writer(split).as_default(step=step):
-            for tag, value in values.items():
-                tf.summary.scalar(tag, value)
-        self._writer(split).flush()
+        try:
+            self._file.write(json.dumps({"split": split, "step": int(step), **numbers}) + "\n")
+            with self._writer(split).as_default(step=step):
+                for tag, value in values.items():
+                    tf.summary.scalar(tag, value)
+            self._writer(split).flush()
+        except (OSError, tf.errors.OpError) as error:  # a full disk costs a point of the curve
+            logging.error("measurements of step %d are not on the disk: %s", step, error)
 
     def image_grid(self, split, step, tag, images, titles):
         """Records a grid of images with a title below each.
