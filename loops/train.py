@@ -6,8 +6,8 @@ from absl import logging
 
 from input_pipeline import batch_augment, source
 from input_pipeline.errors import DataError, UsageError
+from loops import auto_batch, recipes, validation
 from loops import config as configs
-from loops import recipes, validation
 from loops.run import checkpoint, description, logs, run_folder, summaries
 from loops.run.length import Length
 from loops.run.signals import NoSignals, StopSignals
@@ -40,8 +40,11 @@ def run(config, given):
         raise UsageError(f"--run_name={run_dir.name}: {run_dir} holds something else than a run")
     else:
         config = recipes.apply(config, given)
+    config = validation.resolve(config)
+    if record is None:
+        config = auto_batch.choose(config)
     with StopSignals() as signals:
-        return train(validation.resolve(config), run_dir, record, signals)
+        return train(config, run_dir, record, signals)
 
 
 def train(config, run_dir, record=None, signals=None):
@@ -63,6 +66,8 @@ def train(config, run_dir, record=None, signals=None):
     """
     strategy = distribution.make_strategy(config.distribution)
     team = workers.Workers(strategy)
+    accumulate = config.optimization.accumulate
+    distribution.require_even_parts(config.data.batch_size, strategy, accumulate)
     train_split = source.open_split(config.data, "train", record.class_names if record else ())
     val_split = source.open_split(config.data, "val", train_split.class_names)
     source.warn_of_missing_classes(train_split, val_split)

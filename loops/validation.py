@@ -69,6 +69,8 @@ def check(config):
         raise UsageError(
             f"--ema={config.optimization.ema}: must be from 0 to below 1, as in 0.9999"
         )
+    if config.optimization.auto_batch and config.distribution.strategy == "multi_worker":
+        raise UsageError("--auto_batch: not with several workers; give --accumulate")
     if config.precision.xla and config.net.sync_batch_norm:
         raise UsageError(
             "--xla and --sync_batch_norm: compiled replicas cannot meet; leave one out"

@@ -108,6 +108,13 @@ def test_conflicting_flag_on_resume_is_refused(tiny_folder, tmp_path):
         run(tiny_folder, tmp_path, "--run_name=r", "--steps=2", "--weight_decay=0.5")
 
 
+@pytest.mark.parametrize("parts", [3, 16])
+def test_micro_batches_are_equal_or_refused(tiny_folder, tmp_path, parts):
+    with pytest.raises(UsageError, match=f"--accumulate={parts}: does not divide the 8 images"):
+        run(tiny_folder, tmp_path, "--run_name=r", f"--accumulate={parts}")
+    assert not (tmp_path / "r").exists()
+
+
 def test_nothing_intact_is_never_a_silent_restart(tiny_folder, tmp_path):
     run(tiny_folder, tmp_path, "--run_name=r", "--steps=1")
     index = checkpoint.newest_intact(tmp_path / "r") / "ckpt.index"
