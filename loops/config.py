@@ -127,7 +127,7 @@ MAY_CHANGE_ON_RESUME = frozenset(
     ("mode", "epochs", "steps", "examples", "checkpoint_dir", "run_name", "keep", "json")
     + ("save_every", "eval_every", "log_every", "crops", "top_k", "eval_batch_size")
     + ("data_dir", "train_list", "val_list", "test_list", "class_names", "reader_threads")
-    + ("strategy", "cpu_devices", "recompute")
+    + ("strategy", "cpu_devices", "recompute", "keep_every", "log_norms", "profile")
 )
 # What may differ when a run is evaluated: besides, the images' size and split, and the precision.
 MAY_CHANGE_ON_EVAL = MAY_CHANGE_ON_RESUME.union(

@@ -6,9 +6,9 @@ from absl import logging
 
 from input_pipeline import batch_augment, source
 from input_pipeline.errors import DataError, UsageError
+from loops import auto_batch, fine_tuning, recipes, validation
 from loops import config as configs
-from loops import fine_tuning, recipes, validation
-from loops.run import checkpoint, logs, run_folder, summaries
+from loops.run import checkpoint, description, logs, run_folder, summaries
 from loops.run.length import Length
 from loops.run.signals import NoSignals, StopSignals
 from loops.step import distribution, workers
@@ -49,8 +49,11 @@ def run(config, given):
     else:
         config = fine_tuning.inherit(config)
         config = recipes.apply(config, given)
+    config = validation.resolve(config)
+    if record is None:
+        config = auto_batch.choose(config)
     with StopSignals() as signals:
-        return train(validation.resolve(config), run_dir, record, signals)
+        return train(config, run_dir, record, signals)
 
 
 def train(config, run_dir, record=None, signals=None):
@@ -72,6 +75,8 @@ def train(config, run_dir, record=None, signals=None):
     """
     strategy = distribution.make_strategy(config.distribution)
     team = workers.Workers(strategy)
+    accumulate = config.optimization.accumulate
+    distribution.require_even_parts(config.data.batch_size, strategy, accumulate)
     train_split = source.open_split(config.data, "train", record.class_names if record else ())
     val_split = source.open_split(config.data, "val", train_split.class_names)
     source.warn_of_missing_classes(train_split, val_split)
@@ -89,7 +94,7 @@ def train(config, run_dir, record=None, signals=None):
             stack.enter_context(run_folder.lock(run_dir))
             stack.enter_context(logs.to_file(run_dir))
             logging.info("run folder %s", run_dir)
-            _keep_record(run_dir, config, record, {"train": train_split, "val": val_split})
+            record = _keep_record(run_dir, config, record, train_split, val_split)
             checkpoint.clean(run_dir)
         team.largest(0)  # nobody reads the run folder before the chief has it
         state = TrainState(strategy, config, len(train_split.class_names))
@@ -101,6 +106,12 @@ def train(config, run_dir, record=None, signals=None):
         sink = summaries.NoMeasurements()
         if team.is_chief:
             sink = stack.enter_context(summaries.Measurements(run_dir, int(state.step)))
+            sink.describe(
+                description.markdown(
+                    record, run_folder.versions(), state.model, length.total_steps
+                ),
+                description.hyperparameters(config),
+            )
         signals = signals or NoSignals()
         loop = TrainingLoop(
             config, run_dir, state, feed, step, val_split, sink, length, signals, team
@@ -122,16 +133,19 @@ def _make_step(config, state, length):
     return make_train_step(state, settings)
 
 
-def _keep_record(run_dir, config, record, splits):
-    """Writes config.json; warns when the images are not those that the run began with."""
+def _keep_record(run_dir, config, record, train_split, val_split):
+    """Writes config.json and returns its Record; warns when the images are not those that the
+    run began with."""
+    splits = {"train": train_split, "val": val_split}
     facts = {
         name: {"images": split.num_examples, "fingerprint": split.fingerprint}
         for name, split in splits.items()
     }
     if record is not None and record.dataset != facts:
         logging.warning("the images are not those that this run began with: %s", config.data)
-    class_names = splits["train"].class_names
-    run_folder.write_record(run_dir, run_folder.Record(config, class_names, facts))
+    record = run_folder.Record(config, train_split.class_names, facts)
+    run_folder.write_record(run_dir, record)
+    return record
 
 
 def _restore_newest(run_dir, state):

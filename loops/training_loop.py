@@ -7,9 +7,10 @@ from absl import logging
 
 from input_pipeline import batch_augment, datasets
 from input_pipeline.errors import UsageError, UserError
-from loops import evaluate
+from loops import evaluate, validation
 from loops.run import checkpoint, peak_memory, progress
 from loops.run.pace import Pace
+from loops.run.profiler import Profiler
 from loops.run.saver import Saver
 from loops.run.signals import Stopped
 from loops.run.window import Window
@@ -59,9 +60,9 @@ class TrainingLoop:
         self._length = length
         self._signals = signals
         self._workers = workers
-        self._pace = Pace(
-            config.run, length.steps_per_epoch, length.total_steps, feed.size_changes()
-        )
+        self._profiler = Profiler(run_dir, config.run.profile if workers.is_chief else "")
+        stops = (*feed.size_changes(), *validation.profile_window(config.run.profile))
+        self._pace = Pace(config.run, length.steps_per_epoch, length.total_steps, stops)
         self._batch_size = config.data.batch_size
         self._evaluation = RunEvaluation(
             config,
@@ -94,6 +95,7 @@ class TrainingLoop:
             except tf.errors.UnavailableError as error:
                 raise self._worker_lost(error) from error
             finally:
+                self._profiler.close()
                 bar.close()
         return self._evaluated(self._evaluation.final, int(self._state.step))
 
@@ -113,9 +115,11 @@ class TrainingLoop:
         while done < self._length.total_steps:
             if iterator is None or done in self._feed.size_changes():
                 iterator = self._feed.iterator(done)
+            self._profiler.serve(done)
             before = done
             sums = self._call(iterator, self._pace.steps_of_call(done), done)
             done = int(self._state.step)
+            self._profiler.serve(done)
             self._require_finite(done)
             if sums["replaced"]:
                 self._feed.account(before, done, int(self._state.replaced))
@@ -169,7 +173,7 @@ class TrainingLoop:
             "optim/skips_in_a_row": int(loss_scale.skips_in_a_row),
             "data/replaced_images": int(self._state.replaced),
             "progress/epoch": done / self._length.steps_per_epoch,
-            "memory/peak_bytes": peak_memory.peak_bytes(),
+            "memory/peak_gigabytes": peak_memory.peak_bytes() / 1e9,
         }
         if self._config.run.log_norms:
             values |= self._window.norms(self._state.model.trainable_variables)
@@ -212,7 +216,9 @@ class TrainingLoop:
                 if done:
                     self._save(done, {})
             return
-        if done and not self._save(done, {}):
+        if not done:
+            raise Stopped(signum, "no step was done yet")
+        if not self._save(done, {}):
             raise Stopped(signum, f"step {done} could not be saved; {self._last_good()}")
         raise Stopped(signum, f"step {done} is saved, the same --run_name resumes it")
 

@@ -81,6 +81,8 @@ def check(config):
         raise UsageError(
             f"--ema={config.optimization.ema}: must be from 0 to below 1, as in 0.9999"
         )
+    if config.optimization.auto_batch and config.distribution.strategy == "multi_worker":
+        raise UsageError("--auto_batch: not with several workers; give --accumulate")
     if config.precision.xla and config.net.sync_batch_norm:
         raise UsageError(
             "--xla and --sync_batch_norm: compiled replicas cannot meet; leave one out"
@@ -96,6 +98,7 @@ def check(config):
         interval(values[name], 1, f"--{name}")
     if values["keep_every"] != "0":
         interval(values["keep_every"], 1, "--keep_every")
+    profile_window(config.run.profile)
     top_ks(config.evaluation.top_k)
     test_sizes(config.evaluation.test_size)
     save_logits = config.evaluation.save_logits
@@ -204,6 +207,19 @@ def image_sizes(text, steps_per_epoch):
             " 0:128,12:160"
         )
     return tuple((round(epoch * steps_per_epoch), size) for epoch, size in stages)
+
+
+def profile_window(text):
+    """First and last step of `--profile=START,STOP` as a tuple, or ()."""
+    if not text:
+        return ()
+    try:
+        first, last = (int(number) for number in text.split(","))
+    except ValueError:
+        first = last = 0
+    if not 0 <= first < last:
+        raise UsageError(f"--profile={text}: give START,STOP in steps, as in 100,110")
+    return first, last
 
 
 def top_ks(text):

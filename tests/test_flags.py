@@ -231,6 +231,8 @@ def test_two_durations(words):
         "--clip_factor=-1",
         "--final_learning_rate=-1",
         "--keep_every=often",
+        "--profile=5",
+        "--profile=9,9",
         "--image_size_schedule=64",
         "--image_size_schedule=1:64",
         "--image_size_schedule=0:64,0:96",

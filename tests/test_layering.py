@@ -42,7 +42,7 @@ MAY_USE = {
     "input_pipeline": ("tensorflow", "numpy", "cv2", "tqdm", "absl.logging"),
     "loops": (
         *("tensorflow", "keras", "numpy", "cv2", "tqdm", "absl.logging"),
-        *("h5py", "safetensors"),
+        *("h5py", "safetensors", "tensorboard"),
         *("tf2onnx", "onnxruntime"),  # extras, for `--mode=export`
     ),
     "benchmarks": (".*",),
@@ -52,6 +52,7 @@ HOMES = {
     r"absl\.(flags|app)\b.*": ("flags.py", "main.py"),
     r"(.*\.)?FLAGS\b.*": ("main.py",),
     r"tensorflow\.summary\b.*": ("loops/run/summaries.py",),
+    r"tensorboard\b.*": ("loops/run/summaries.py",),
     r"tensorflow\.train\.(\w*Checkpoint\w*|\w*_checkpoint)\b.*": ("loops/run/checkpoint.py",),
     r"tensorflow\.distribute\.(\w+\.)*\w*Strategy\b.*": ("loops/step/distribution.py",),
     r"tensorflow\.(io|data|train)\..*(TFRecord|Example|parse_\w*example|Feature)\w*\b.*": (

@@ -102,6 +102,7 @@ def test_train_events(trained, read_events):
         "data/replaced_images",
         "loss/cross_entropy",
         "loss/total",
+        "memory/peak_gigabytes",
         "optim/learning_rate",
         "optim/loss_scale",
         "optim/skipped_steps",

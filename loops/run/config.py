@@ -19,4 +19,5 @@ class RunConfig:
     keep_every: Annotated[
         str, "Also keep the checkpoint of every so many steps, or epochs as in 10epochs; 0: none."
     ] = "0"
+    profile: Annotated[str, "Profile the steps from START to STOP, given as START,STOP."] = ""
     log_norms: Annotated[bool, "Log the norm of each variable and of its gradient."] = False

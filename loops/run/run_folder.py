@@ -62,17 +62,13 @@ def is_foreign(run_dir):
 
 def write_record(run_dir, record):
     """Writes config.json, whole or not at all."""
-    versions = {"python": platform.python_version()}
-    for package in _PACKAGES:
-        with contextlib.suppress(metadata.PackageNotFoundError):
-            versions[package] = metadata.version(package)
     text = json.dumps(
         {
             "config": dataclasses.asdict(record.config),
             "class_names": record.class_names,
             "dataset": record.dataset,
             "weights": record.weights,
-            "versions": versions,
+            "versions": versions(),
             "git_commit": _git_commit(),
             "argv": sys.argv,
         },
@@ -81,6 +77,15 @@ def write_record(run_dir, record):
     temporary = run_dir / f".config-{os.getpid()}"
     temporary.write_text(text + "\n")
     os.replace(temporary, run_dir / "config.json")
+
+
+def versions():
+    """Versions of Python and of the packages that results depend on, by name."""
+    found = {"python": platform.python_version()}
+    for package in _PACKAGES:
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            found[package] = metadata.version(package)
+    return found
 
 
 def read_record(run_dir):
@@ -107,8 +112,15 @@ def read_record(run_dir):
 @contextlib.contextmanager
 def lock(run_dir):
     """Holds the run folder against a second trainer. The system frees it when a process dies."""
-    run_dir.mkdir(parents=True, exist_ok=True)
-    with open(run_dir / ".lock", "a") as file:
+    try:
+        run_dir.mkdir(parents=True, exist_ok=True)
+        file = open(run_dir / ".lock", "a")  # noqa: SIM115 - closed below
+    except OSError as error:
+        raise UsageError(
+            f"--checkpoint_dir={run_dir.parent}: nothing can be written there ({error.strerror});"
+            " name another folder"
+        ) from None
+    with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:

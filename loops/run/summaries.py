@@ -6,6 +6,7 @@ import pathlib
 
 import tensorflow as tf
 from absl import logging
+from tensorboard.plugins.hparams.summary_v2 import hparams_pb
 
 from loops.run import drawings
 
@@ -21,6 +22,7 @@ _IN_THE_LOG = {
     "optim/skipped_steps": "skipped {:d}",
     "speed/images_per_second": "{:.1f} images/s",
     "speed/data_wait": "waiting for data {:.1%}",
+    "memory/peak_gigabytes": "peak memory {:.2f} GB",
 }
 
 
@@ -54,11 +56,14 @@ class Measurements:
         shown = [form.format(values[tag]) for tag, form in _IN_THE_LOG.items() if tag in values]
         logging.info("%s step %d: %s", split, step, ", ".join(shown))
         numbers = {t: v if math.isfinite(v) else None for t, v in values.items()}
-        self._file.write(json.dumps({"split": split, "step": int(step), **numbers}) + "\n")
-        with self._writer(split).as_default(step=step):
-            for tag, value in values.items():
-                tf.summary.scalar(tag, value)
-        self._writer(split).flush()
+        try:
+            self._file.write(json.dumps({"split": split, "step": int(step), **numbers}) + "\n")
+            with self._writer(split).as_default(step=step):
+                for tag, value in values.items():
+                    tf.summary.scalar(tag, value)
+            self._writer(split).flush()
+        except (OSError, tf.errors.OpError) as error:  # a full disk costs a point of the curve
+            logging.error("measurements of step %d are not on the disk: %s", step, error)
 
     def image_grid(self, split, step, tag, images, titles):
         """Records a grid of images with a title below each.
@@ -74,6 +79,19 @@ class Measurements:
         with self._writer(split).as_default(step=step):
             tf.summary.image(tag, image[None])
         self._writer(split).flush()
+
+    def describe(self, markdown, hyperparameters):
+        """Records what the run is: a text, and a row of TensorBoard's table of runs.
+
+        Args:
+          markdown: str.
+          hyperparameters: dict from name to a number, a bool or a string.
+        """
+        row = hparams_pb(hyperparameters, trial_id=self._run_dir.name)
+        with self._writer("train").as_default(step=0):
+            tf.summary.text("run", markdown)
+            tf.summary.experimental.write_raw_pb(row.SerializeToString())
+        self._writer("train").flush()
 
     def __enter__(self):
         return self
@@ -110,4 +128,7 @@ class NoMeasurements:
         """Does nothing."""
 
     def image_grid(self, split, step, tag, images, titles):
+        """Does nothing."""
+
+    def describe(self, markdown, hyperparameters):
         """Does nothing."""

@@ -50,6 +50,9 @@ class OptimizationConfig:
     ema: Annotated[
         float, "Decay per step of the moving average of weights that is evaluated; 0: none."
     ] = 0.0
+    auto_batch: Annotated[bool, "Choose --accumulate so that a micro-batch fits into memory."] = (
+        False
+    )
     accumulate: Annotated[
         int, "Micro-batches that each replica cuts its share of a batch into."
     ] = 1

@@ -116,6 +116,17 @@ def per_replica_batch(batch_size, strategy, accumulate=1):
     return batch_size // replicas
 
 
+def require_even_parts(batch_size, strategy, parts):
+    """Raises UsageError where a replica's images cannot be cut into equal micro-batches."""
+    of_replica = per_replica_batch(batch_size, strategy)
+    if of_replica % parts:
+        replicas = strategy.num_replicas_in_sync
+        raise UsageError(
+            f"--accumulate={parts}: does not divide the {of_replica} images that each of the"
+            f" {replicas} replica(s) has of --batch_size={batch_size}"
+        )
+
+
 def distribute(strategy, make_dataset):
     """Deals the batches of a dataset to the replicas in turn.
 
@@ -126,7 +137,11 @@ def distribute(strategy, make_dataset):
     Returns:
       tf.distribute.DistributedDataset.
     """
-    return strategy.distribute_datasets_from_function(lambda _: make_dataset())
+    options = None
+    if strategy.num_replicas_in_sync > 1:
+        # With the one batch that is the default, replicas wait for each other's reader.
+        options = tf.distribute.InputOptions(experimental_per_replica_buffer_size=4)
+    return strategy.distribute_datasets_from_function(lambda _: make_dataset(), options)
 
 
 def make_average_batch_norm(strategy, model, more=()):

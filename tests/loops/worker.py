@@ -67,6 +67,19 @@ def at_step(step, action):
     pace.Pace.is_due = is_due_and_act
 
 
+def kill_at(function, at):
+    """Kills this process at its n-th call of a function of os, before it is done."""
+    real, calls = getattr(os, function), []
+
+    def count(*arguments, **options):
+        calls.append(function)
+        if len(calls) == at:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return real(*arguments, **options)
+
+    setattr(os, function, count)
+
+
 def main():
     plan, argv = json.loads(sys.argv[1]), sys.argv[2:]
     watchdog = threading.Timer(plan.get("seconds", 90), lambda: os._exit(99))
@@ -80,6 +93,8 @@ def main():
         poison(*plan["poison"])
     if "signal" in plan:
         at_step(*plan["signal"])
+    if "kill_at" in plan:
+        kill_at(*plan["kill_at"])
     return program.main(["main.py", *argv])
 
 

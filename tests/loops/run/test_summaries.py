@@ -118,3 +118,19 @@ def test_the_grid_that_tensorboard_gets(tmp_path, read_events):
     decoded = cv2.imdecode(np.frombuffer(png, np.uint8), cv2.IMREAD_COLOR)[..., ::-1]
     np.testing.assert_array_equal(decoded, drawings.grid(images, ["one", "two"]))
     assert_quarters(decoded[:128, :128])
+
+
+def test_a_run_is_described_in_tensorboard(tmp_path):
+    from tensorboard.backend.event_processing import event_accumulator
+    from tensorboard.plugins.hparams import plugin_data_pb2
+
+    with summaries.Measurements(tmp_path / ".") as sink:
+        sink.describe("**a net**", {"learning_rate": 0.5, "model": "resnet_18", "xla": False})
+    reader = event_accumulator.EventAccumulator(str(tmp_path / "train"), {"tensors": 0})
+    reader.Reload()
+    assert reader.Tensors("run")[0].tensor_proto.string_val == [b"**a net**"]
+    content = reader.SummaryMetadata("_hparams_/session_start_info").plugin_data.content
+    row = plugin_data_pb2.HParamsPluginData.FromString(content).session_start_info.hparams
+    assert row["learning_rate"].number_value == 0.5
+    assert row["model"].string_value == "resnet_18"
+    assert row["xla"].bool_value is False
