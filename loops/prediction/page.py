@@ -32,8 +32,8 @@ article { background: var(--card); border: 1px solid var(--line); border-radius:
 .front > img.tall { height: 240px; }
 @media (max-width: 700px) { .front { grid-template-columns: minmax(0, 1fr); } }
 ol { list-style: none; margin: 0; padding: 0; }
-.bars li { color: var(--ink); display: grid; grid-template-columns: minmax(0, 1fr) auto; column-gap: 12px;
-  margin-bottom: 12px; }
+.bars li { color: var(--ink); display: grid; grid-template-columns: minmax(0, 1fr) auto;
+  column-gap: 12px; margin-bottom: 12px; }
 .bars small { color: var(--quiet); }
 .bars b { font-variant-numeric: tabular-nums; }
 .bars i { grid-column: 1 / 3; height: 8px; border-radius: 4px; background: var(--rail);
