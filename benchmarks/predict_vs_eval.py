@@ -50,11 +50,11 @@ def prepare(folder, model):
 def measure(side, folder, crops):
     """Runs one mode; returns a dict of seconds and images_per_second."""
     import flags
-    import main as program
+    from loops import evaluate, predict
 
     words = ["main.py", f"--mode={side}", f"--ckpt={folder / 'run'}", f"--crops={crops}"]
     words += [f"--image={folder / 'val'}", f"--csv={folder / 'out.csv'}"] * (side == "predict")
-    mode = program.modes()[side]
+    mode = {"predict": predict.run, "eval": evaluate.run}[side]
     started = time.perf_counter()
     with contextlib.redirect_stdout(io.StringIO()):
         results = mode(*flags.parse(words))
