@@ -1,15 +1,12 @@
 """`--mode=predict`: what one run or several say about images."""
 
-import tensorflow as tf
 from absl import logging
 
-from input_pipeline import decode
 from input_pipeline.errors import DataError, UsageError
 from loops import config as configs
 from loops import validation
 from loops.prediction import ensemble, exhibit, figure, image_paths, outputs, views
 from loops.prediction.exhibit import top_classes
-from loops.run import report
 from loops.scoring import metrics
 
 # Pictures that are drawn on a page or in figures: each takes seconds and some 300 kB.
@@ -34,10 +31,13 @@ def run(config, given):
     paths = image_paths.find(config.prediction.image)
     nets = ensemble.load(config, given)
     most = min(validation.top_ks(config.evaluation.top_k)[-1], len(nets.class_names))
+    figures = None
+    if config.prediction.explain and not config.prediction.report:
+        figures = outputs.figure_folder(nets)
     images, bad, chosen = [], [], []
     for path, logits in nets.predict(paths):
         if logits is None:
-            bad.append({"path": image_paths.shown(path), "reason": _reason(path)})
+            bad.append({"path": image_paths.shown(path), "reason": views.reason(path, nets.sights)})
             logging.error("%s does not decode: %s", bad[-1]["path"], bad[-1]["reason"])
             continue
         probabilities = metrics.probabilities(logits[:, None])[0]
@@ -53,12 +53,13 @@ def run(config, given):
         "bad": bad,
     }
     outputs.summarize(images)
-    if config.prediction.report or config.prediction.explain:
-        outputs.draw(config.prediction, nets, chosen, most, results)
-    if config.evaluation.json:
-        report.write_json(config.evaluation.json, results)
-    if config.prediction.csv:
-        report.write_bytes(config.prediction.csv, outputs.csv_table(results, most))
+    # Before the drawing, which takes long; a JSON file is written again when it names figures.
+    outputs.write(config, results, most)
+    if config.prediction.report:
+        outputs.draw_page(config.prediction.report, nets, chosen, most, results)
+    elif figures is not None:
+        outputs.draw_figures(figures, nets, chosen, most, results)
+        outputs.write(config, results, most)
     if bad:
         listed = "; ".join(f"{file['path']} ({file['reason']})" for file in bad[:5])
         more = "; ..." if len(bad) > 5 else ""
@@ -92,15 +93,6 @@ def show(ckpt, image, crops=10, seam_carving=True, top_k=5):
     nets = ensemble.load(config, frozenset(values))
     ((_, logits),) = nets.predict([path])
     if logits is None:
-        raise DataError(f"{path} does not decode: {_reason(path)}")
+        raise DataError(f"{path} does not decode: {views.reason(path, nets.sights)}")
     most = min(top_k, len(nets.class_names))
     return figure.draw(exhibit.make(nets, path, logits, most))
-
-
-def _reason(path):
-    """Why a file does not decode, in one line."""
-    try:
-        views.decode_file(path)
-    except tf.errors.OpError as error:
-        return decode.reason(error)
-    return "it decodes now, but did not at first"

@@ -1,6 +1,7 @@
 """The program as users start it: their three commands, and one line for every mistake."""
 
 import contextlib
+import io
 import json
 import os
 import pathlib
@@ -265,7 +266,7 @@ def write_lists(folder):
         (folder / f"{name}.txt").write_text(text)
 
 
-def save_run(run, data_dir, weights=None):
+def save_run(run, data_dir, weights=None, names=("disc", "grid", "stripes")):
     """A run folder with one checkpoint, as if a ResNetV2-18 had been trained for 4 steps."""
     config = configs.replace(
         configs.Config(),
@@ -273,7 +274,6 @@ def save_run(run, data_dir, weights=None):
     )
     config = validation.resolve(config)
     run.mkdir()
-    names = ("disc", "grid", "stripes")
     run_folder.write_record(run, run_folder.Record(config, names, {}))
     if weights is not None:
         checkpoint.save(run, 4, {"model": weights})
@@ -298,6 +298,7 @@ def places(tiny_folder, tmp_path_factory, one_device):
     save_run(root / "unsaved", tiny_folder)
     first = dict(list(weights.items())[:5])
     save_run(root / "other_net", tiny_folder, first)
+    save_run(root / "other_classes", tiny_folder, first, ("disc", "grid"))
     (root / "notes").mkdir()
     (root / "notes" / "todo.txt").write_text("not a run")
     return {"root": root, "tiny": tiny_folder}
@@ -379,6 +380,11 @@ MISTAKES = [
     (f"{PREDICT} --image={{root}}/nowhere.jpg", 2, ["--image", "{root}/nowhere.jpg"]),
     (f"{PREDICT} --image={{root}}/notes", 2, ["--image", "{root}/notes"]),
     (f"{PREDICT} --image={{root}}/broken/val/grid/02.jpg", 3, ["broken/val/grid/02.jpg"]),
+    (f"{PREDICT} --image={{root}}/*.jpg", 2, ["{root}/*.jpg", "no image"]),
+    (f"{PREDICT} --image=-", 2, ["--image=-", "stdin"]),
+    (f"{PREDICT} --image={{tiny}}/val --csv={{root}}/nowhere/o.csv", 2, ["--csv", "nowhere"]),
+    (f"{PREDICT},{{root}}/other_classes --image={{tiny}}/val", 2, ["other_classes", "2 classes"]),
+    ("--mode=train --report=o.html", 2, ["--report"]),
 ]
 
 
@@ -387,7 +393,8 @@ def files(root):
 
 
 @pytest.mark.parametrize(("command", "code", "words"), MISTAKES)
-def test_mistakes_get_one_line(places, capfd, command, code, words):
+def test_mistakes_get_one_line(places, capfd, monkeypatch, command, code, words):
+    monkeypatch.setattr("sys.stdin", io.StringIO(""))
     before = files(places["root"])
     arguments = [word.format(**places) for word in command.split()]
     if "--checkpoint_dir" not in command:

@@ -81,6 +81,11 @@ class Ensemble:
     members: tuple
     class_names: tuple
 
+    @property
+    def sights(self):
+        """The different ways in which they see a picture: tuple of Sight."""
+        return tuple(dict.fromkeys(member.sight for member in self.members))
+
     def predict(self, paths):
         """Runs every net on every file, with batches of files decoded in parallel.
 
@@ -91,8 +96,7 @@ class Ensemble:
           (path, float32 logits [M, V, C]) for each file, in order; None in place of the logits of
           a file that does not decode.
         """
-        config = self.members[0].config
-        sights = list(dict.fromkeys(member.sight for member in self.members))
+        config, sights = self.members[0].config, self.sights
         most = config.evaluation.eval_batch_size or VIEWS_PER_BATCH // sights[0].num_views
         batch_size = min(most, len(paths))
         dataset = views.of_files(paths, sights, batch_size, config.data.reader_threads)

@@ -6,7 +6,8 @@ import pathlib
 
 from absl import logging
 
-from loops.prediction import exhibit, figure, page
+from input_pipeline.errors import UsageError
+from loops.prediction import exhibit, figure, image_paths, page
 from loops.run import progress, report
 
 # Up to so many pictures, stdout has a block for each; beyond, a line.
@@ -52,40 +53,73 @@ def csv_table(results, most):
     return text.getvalue().encode("utf-8", "replace")
 
 
-def draw(prediction, nets, chosen, most, results):
-    """Writes the page of `--report`, or without one, a figure of each picture.
+def write(config, results, most):
+    """Writes the files of `--json` and `--csv`.
 
     Args:
-      prediction: PredictConfig.
+      config: Config.
+      results: as in the JSON file of a prediction.
+      most: classes of each image.
+    """
+    if config.evaluation.json:
+        report.write_json(config.evaluation.json, results)
+    if config.prediction.csv:
+        report.write_bytes(config.prediction.csv, csv_table(results, most))
+
+
+def draw_page(path, nets, chosen, most, results):
+    """Writes the page of `--report`.
+
+    Args:
+      path: of the HTML file.
       nets: Ensemble.
       chosen: list of (path, logits [M, V, C]) of the pictures to draw.
       most: classes to show of each.
-      results: as in the JSON file of the prediction; `figure` is added to the drawn images.
+      results: as in the JSON file of the prediction.
     """
+    articles = [page.article(shown) for shown in _exhibits(nets, chosen, most, results)]
+    text = page.document(articles, results, len(results["images"]) - len(chosen))
+    report.write_bytes(path, text.encode("utf-8", "replace"))
+    report.summary("report", [("page", path)])
+
+
+def figure_folder(nets):
+    """RUN/explain of the first run, made if it is not there.
+
+    Raises:
+      UsageError: it cannot be made.
+    """
+    folder = pathlib.Path(nets.members[0].step_dir).absolute().parent / "explain"
+    try:
+        folder.mkdir(exist_ok=True)
+    except OSError as error:
+        raise UsageError(
+            f"--explain: {folder} cannot be made ({error.strerror}); name a page with --report"
+        ) from None
+    return folder
+
+
+def draw_figures(folder, nets, chosen, most, results):
+    """Writes a figure of each picture; see `draw_page`. `figure` is added to the drawn images."""
+    exhibits = _exhibits(nets, chosen, most, results)
+    for number, (shown, image) in enumerate(zip(exhibits, results["images"], strict=False), 1):
+        file = pathlib.Path(shown.path).absolute()
+        # The number tells apart what folders of the same name hold.
+        path = folder / f"{number:02d}-{file.parent.name}-{file.name}.png"
+        report.write_bytes(path, figure.draw(shown).png())
+        image["figure"] = image_paths.shown(path)
+    report.summary("figures", [("folder", str(folder))])
+
+
+def _exhibits(nets, chosen, most, results):
+    """Yields the Exhibit of each chosen picture."""
     omitted = len(results["images"]) - len(chosen)
     if omitted:
         logging.warning("the first %d pictures are drawn, %d are not", len(chosen), omitted)
     bar = progress.Progress("draw", len(chosen))
-    articles = []
-    for (path, logits), image in zip(chosen, results["images"], strict=False):
-        shown = exhibit.make(nets, path, logits, most)
-        if prediction.report:
-            articles.append(page.article(shown))
-        else:
-            image["figure"] = str(_figure_path(nets, path))
-            report.write_bytes(image["figure"], figure.draw(shown).png())
-        bar.advance(1)
-    bar.close()
-    if prediction.report:
-        text = page.document(articles, results, omitted)
-        report.write_bytes(prediction.report, text.encode("utf-8", "replace"))
-        report.summary("report", [("page", prediction.report)])
-    elif chosen:
-        report.summary("figures", [("folder", str(_figure_path(nets, chosen[0][0]).parent))])
-
-
-def _figure_path(nets, path):
-    """RUN/explain/NAME.png; the folder before the name tells apart what would share it."""
-    folder = pathlib.Path(nets.members[0].step_dir).absolute().parent / "explain"
-    folder.mkdir(exist_ok=True)
-    return folder / f"{pathlib.Path(path).absolute().parent.name}-{pathlib.Path(path).name}.png"
+    try:
+        for path, logits in chosen:
+            yield exhibit.make(nets, path, logits, most)
+            bar.advance(1)
+    finally:
+        bar.close()

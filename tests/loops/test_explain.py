@@ -1,5 +1,6 @@
 """Heat maps against hand-worked gradients and plain loops."""
 
+
 import keras
 import numpy as np
 import pytest

@@ -135,6 +135,22 @@ def test_only_bad_files(runs, pictures, tmp_path):
     assert "Not decoded" in (tmp_path / "o.html").read_text()
 
 
+def test_a_picture_too_thin_to_resize(runs, tmp_path):
+    """Its short side at 37 px, it would have 37 x 2,960,000; the other one is just long."""
+    for name, width in (("thin", 80_000), ("long", 900)):
+        cv2.imwrite(str(tmp_path / f"{name}.png"), np.zeros((1, width, 3), np.uint8))
+    words = [f"--ckpt={runs / 'a'}", "--seam_carving", f"--json={tmp_path / 'o.json'}"]
+    with pytest.raises(DataError, match=r"1 of 2 .*thin\.png \(the picture is too long and thin"):
+        run(*words, f"--image={tmp_path}")
+    assert json.loads((tmp_path / "o.json").read_text())["images"][0]["path"].endswith("long.png")
+
+
+def test_figures_that_have_no_place(runs, tiny_folder):
+    (runs / "b" / "explain").write_text("")
+    with pytest.raises(UsageError, match=r"--explain: .*b/explain cannot be made"):
+        run(f"--ckpt={runs / 'b'}", f"--image={tiny_folder / 'val'}", "--explain")
+
+
 @pytest.mark.parametrize(("other", "words"), [("fewer", "'stripes'"), ("reordered", "order")])
 def test_other_classes_are_refused(runs, tiny_folder, other, words):
     ckpt = f"--ckpt={runs / 'a'},{runs / other}"
@@ -162,7 +178,10 @@ def test_wrong_commands(runs, tiny_folder, words, message):
 
 def test_explain_without_a_page_writes_figures(runs, tiny_folder):
     folder = tiny_folder / "val" / "grid"
-    found = run(f"--ckpt={runs / 'a2'}", f"--image={folder}", "--explain", "--crops=1")
+    out = runs / "a2" / "o.json"
+    words = [f"--ckpt={runs / 'a2'}", f"--image={folder}", "--crops=1", f"--json={out}"]
+    found = run(*words, "--explain")
+    assert json.loads(out.read_text()) == found
     paths = [image["figure"] for image in found["images"]]
     assert len(set(paths)) == 4 and all(str(runs / "a2") in path for path in paths)
     assert cv2.imread(paths[0]).shape[1] == 1120
