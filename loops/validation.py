@@ -4,7 +4,7 @@ import dataclasses
 import math
 import pathlib
 
-from input_pipeline import datasets, recipes
+from input_pipeline import augment_flag, datasets
 from input_pipeline.errors import UsageError
 from loops import flag_fields
 from loops.config import leaves, replace
@@ -67,8 +67,8 @@ def check(config):
     for name in ("label_smoothing", "min_crop_area", "momentum"):
         if not 0 <= values[name] <= 1:
             raise UsageError(f"--{name}={values[name]}: must be between 0 and 1")
-    recipes.parse(config.data.augment)
-    recipes.layers_and_magnitude(config.data.randaugment)
+    augment_flag.parse(config.data.augment)
+    augment_flag.layers_and_magnitude(config.data.randaugment)
     smallest = registry.smallest_image(config.net.model)
     if config.data.image_size < smallest:
         raise UsageError(

@@ -176,6 +176,6 @@ def test_denormalize():
 
 
 def test_titles():
-    targets = Targets([0, 1, 2, 0], [0, 2, 1, 1], [1.0, 0.3, 0.999, 0.5])
-    expected = ["cat", "30% dog, 70% owl", "owl", "50% cat, 50% dog"]
+    targets = Targets([0, 1, 2, 0, 0], [0, 2, 1, 1, 0], [1.0, 0.3, 0.999, 0.001, 0.4])
+    expected = ["cat", "70% owl, 30% dog", "owl", "dog", "cat"]
     assert batch_augment.titles(targets, ["cat", "dog", "owl"]) == expected

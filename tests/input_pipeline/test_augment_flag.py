@@ -2,27 +2,27 @@
 
 import pytest
 
-from input_pipeline import rand_augment, recipes
+from input_pipeline import augment_flag, rand_augment
+from input_pipeline.augment_flag import Augmentation
 from input_pipeline.errors import UsageError
-from input_pipeline.recipes import Recipe
 
 
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("standard", Recipe("standard", "", ())),
-        ("none", Recipe("none", "", ())),
-        ("classic", Recipe("classic", "", ("hsv", "lighting"))),
-        ("classic,hsv", Recipe("classic", "", ("hsv", "lighting"))),
-        ("randaugment", Recipe("standard", "randaugment", ())),
-        ("standard,trivialaugment", Recipe("standard", "trivialaugment", ())),
-        ("erasing,randaugment", Recipe("standard", "randaugment", ("erasing",))),
-        ("lighting", Recipe("standard", "", ("lighting",))),
-        ("erasing,classic", Recipe("classic", "", ("hsv", "lighting", "erasing"))),
+        ("standard", Augmentation("standard", "", ())),
+        ("none", Augmentation("none", "", ())),
+        ("classic", Augmentation("classic", "", ("hsv", "lighting"))),
+        ("classic,hsv", Augmentation("classic", "", ("hsv", "lighting"))),
+        ("randaugment", Augmentation("standard", "randaugment", ())),
+        ("standard,trivialaugment", Augmentation("standard", "trivialaugment", ())),
+        ("erasing,randaugment", Augmentation("standard", "randaugment", ("erasing",))),
+        ("lighting", Augmentation("standard", "", ("lighting",))),
+        ("erasing,classic", Augmentation("classic", "", ("hsv", "lighting", "erasing"))),
     ],
 )
 def test_recipes(text, expected):
-    assert recipes.parse(text) == expected
+    assert augment_flag.parse(text) == expected
 
 
 @pytest.mark.parametrize(
@@ -43,7 +43,7 @@ def test_recipes(text, expected):
 )
 def test_refusals(text, said):
     with pytest.raises(UsageError) as caught:
-        recipes.parse(text)
+        augment_flag.parse(text)
     assert str(caught.value).startswith(f"--augment={text}: ")
     assert said in str(caught.value)
 
@@ -52,7 +52,7 @@ def test_refusals(text, said):
     ("text", "expected"), [("2,9", (2, 9.0)), ("1,0", (1, 0.0)), ("8,4.5", (8, 4.5))]
 )
 def test_layers_and_magnitude(text, expected):
-    assert recipes.layers_and_magnitude(text) == expected
+    assert augment_flag.layers_and_magnitude(text) == expected
 
 
 @pytest.mark.parametrize(
@@ -60,7 +60,7 @@ def test_layers_and_magnitude(text, expected):
 )
 def test_layers_and_magnitude_refuse(text):
     with pytest.raises(UsageError, match="as in 2,9"):
-        recipes.layers_and_magnitude(text)
+        augment_flag.layers_and_magnitude(text)
 
 
 def test_fourteen_operations():
