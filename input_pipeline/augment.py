@@ -2,7 +2,7 @@
 
 import tensorflow as tf
 
-from input_pipeline import augment_names, crops, decode, rand_augment
+from input_pipeline import augment_flag, crops, decode, rand_augment
 
 # Every random decision of a sample draws from a seed of its own.
 _WINDOW, _MIRROR, _POLICY, _CLASSIC = range(4)
@@ -46,14 +46,14 @@ def augment(data, seed, config):
     Returns:
       uint8 [image_size, image_size, 3].
     """
-    recipe = augment_names.parse(config.augment)
+    parts = augment_flag.parse(config.augment)
     size = config.image_size
-    image = WINDOWS[recipe.window](data, seed, size, config.min_crop_area)
+    image = WINDOWS[parts.window](data, seed, size, config.min_crop_area)
     image = tf.ensure_shape(image, [size, size, 3])
-    if recipe.policy == "randaugment":
-        layers, magnitude = augment_names.layers_and_magnitude(config.randaugment)
+    if parts.policy == "randaugment":
+        layers, magnitude = augment_flag.layers_and_magnitude(config.randaugment)
         image = rand_augment.rand_augment(image, _seed(seed, _POLICY), layers, magnitude)
-    elif recipe.policy == "trivialaugment":
+    elif parts.policy == "trivialaugment":
         image = rand_augment.trivial_augment(image, _seed(seed, _POLICY))
     return image
 

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
-from input_pipeline import augment_names, batch_draws, colour, erasing, mixing
+from input_pipeline import augment_flag, batch_draws, colour, erasing, mixing
 from input_pipeline.errors import UsageError
 
 # Every random decision draws numbers of its own.
@@ -39,7 +39,7 @@ def make_prepare(config, seed=0):
     Returns:
       function from the dict of `pipeline.train_dataset` to (float32 images [B, S, S, 3], Targets).
     """
-    stages = augment_names.parse(config.augment).stages
+    stages = augment_flag.parse(config.augment).stages
 
     # Forty passes over a batch in a CPU's memory become one. A GPU has the bandwidth to do without
     # a compiler that not every machine has; there `--xla` decides.
@@ -110,7 +110,7 @@ def denormalize(images, mean, std):
 
 
 def titles(targets, names):
-    """What to write below images: the class, and with which share where two are mixed.
+    """What to write below images: the class, or both with their shares, the larger first.
 
     Args:
       targets: Targets of numpy arrays.
@@ -121,9 +121,10 @@ def titles(targets, names):
     """
     shown = []
     for label, partner, share in zip(*targets, strict=True):
-        percent = round(100 * float(share))
-        mixture = f"{percent}% {names[label]}, {100 - percent}% {names[partner]}"
-        shown.append(names[label] if label == partner or percent == 100 else mixture)
+        percent = round(100 * float(share)) if label != partner else 100
+        shares = sorted([(percent, names[label]), (100 - percent, names[partner])], reverse=True)
+        mixture = ", ".join(f"{percent}% {name}" for percent, name in shares)
+        shown.append(shares[0][1] if shares[0][0] == 100 else mixture)
     return shown
 
 

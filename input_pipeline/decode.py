@@ -79,4 +79,8 @@ def _decode_jpeg(data):
 
 
 def _decode_other(data):
-    return tf.io.decode_image(data, channels=3, expand_animations=False)
+    image = tf.io.decode_image(data, channels=3, expand_animations=False)
+    # TensorFlow returns a GIF's first frame without the canvas around it.
+    whole = image_header.require_whole_gif(data, tf.shape(image)[:2])
+    with tf.control_dependencies([whole]):
+        return tf.identity(image)

@@ -47,6 +47,12 @@ def checked_jpeg_shape(data):
         return tf.identity(shape)
 
 
+def require_whole_gif(data, shape):
+    """The operation that fails unless the first frame of a GIF, int32 [2], fills its canvas."""
+    fills = tf.reduce_all(tf.cast(shape, tf.int64) == _size(data))
+    return _require(fills | ~_starts(data, b"GIF8"), "a GIF file whose first frame is a part of it")
+
+
 def _require_few_pixels(shape):
     return _require(tf.reduce_prod(shape) <= MAX_PIXELS, "the image claims too many pixels")
 

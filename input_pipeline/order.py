@@ -30,7 +30,7 @@ def sample_seed(seed, sample):
     return tf.stack([tf.constant(seed, tf.int64), tf.cast(sample, tf.int64)])
 
 
-def samples(first_sample, batch_size, deal=None, every=1):
+def samples(first_sample, batch_size, deal=None):
     """The global sample numbers that a worker reads, in its order.
 
     Batches go to the replicas in turn, and a worker reads those of its own replicas only.
@@ -40,13 +40,12 @@ def samples(first_sample, batch_size, deal=None, every=1):
       batch_size: images of one replica's batch.
       deal: (number of the worker's first replica, how many it has, how many there are), or None
         for all of them.
-      every: only the first of each so many numbers; a divisor of batch_size.
 
     Returns:
       tf.data.Dataset of int64 scalars, without end.
     """
     if deal is None or deal[1] == deal[2]:
-        return tf.data.Dataset.range(first_sample, 2**62, every)
+        return tf.data.Dataset.range(first_sample, 2**62)
     first_replica, local, replicas = deal
 
     def to_global(n):
@@ -54,4 +53,4 @@ def samples(first_sample, batch_size, deal=None, every=1):
         step, replica = batch // local, first_replica + batch % local
         return first_sample + (step * replicas + replica) * batch_size + within
 
-    return tf.data.Dataset.range(0, 2**61 // replicas, every).map(to_global)
+    return tf.data.Dataset.range(2**61 // replicas).map(to_global)

@@ -50,15 +50,16 @@ def train_dataset(source, config, seed, first_sample, batch_size, deal=None):
         attempts = tf.data.Dataset.range(REPLACEMENTS).map(lambda k: attempt(sample, k))
         return attempts.ignore_errors().take(1).get_single_element()
 
-    def load(first):
-        samples = tf.data.Dataset.range(first, first + chunk)
+    def load(numbers):
+        samples = tf.data.Dataset.from_tensor_slices(numbers)
         first_choice = samples.map(lambda sample: attempt(sample, tf.constant(0, tf.int64)))
         whole = first_choice.ignore_errors().batch(chunk, drop_remainder=True)
         # Only when an image is missing from the chunk, each sample is attempted on its own.
         one_by_one = samples.map(mended).batch(chunk, drop_remainder=True)
         return whole.concatenate(one_by_one).take(1).get_single_element()
 
-    chunks = order.samples(first_sample, batch_size, deal, chunk).map(load, **_parallel(config))
+    samples = order.samples(first_sample, batch_size, deal)
+    chunks = samples.batch(chunk, drop_remainder=True).map(load, **_parallel(config))
     return _batches(chunks.batch(batch_size // chunk, drop_remainder=True).map(_joined), config)
 
 

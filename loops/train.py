@@ -77,9 +77,7 @@ def train(config, run_dir, record=None, signals=None):
     team = workers.Workers(strategy)
     accumulate = config.optimization.accumulate
     distribution.require_even_parts(config.data.batch_size, strategy, accumulate)
-    train_split = source.open_split(config.data, "train", record.class_names if record else ())
-    val_split = source.open_split(config.data, "val", train_split.class_names)
-    source.warn_of_missing_classes(train_split, val_split)
+    train_split, val_split = _open(config.data, record)
     length = Length(config, train_split.num_examples)
     feed = TrainFeed(
         strategy,
@@ -87,7 +85,7 @@ def train(config, run_dir, record=None, signals=None):
         config.data,
         config.length.seed,
         length.image_sizes,
-        config.optimization.accumulate,
+        accumulate,
     )
     with contextlib.ExitStack() as stack:
         if team.is_chief:
@@ -117,6 +115,14 @@ def train(config, run_dir, record=None, signals=None):
             config, run_dir, state, feed, step, val_split, sink, length, signals, team
         )
         return loop.run()
+
+
+def _open(data, record):
+    """The train and val splits, with the classes of the run where it has begun."""
+    train_split = source.open_split(data, "train", record.class_names if record else ())
+    val_split = source.open_split(data, "val", train_split.class_names)
+    source.warn_of_missing_classes(train_split, val_split)
+    return train_split, val_split
 
 
 def _make_step(config, state, length):

@@ -6,7 +6,7 @@ import math
 import os
 import pathlib
 
-from input_pipeline import augment_names, datasets
+from input_pipeline import augment_flag, datasets
 from input_pipeline.errors import UsageError
 from loops import flag_fields
 from loops.config import leaves, replace
@@ -91,8 +91,8 @@ def check(config):
         if not 0 <= values[name] <= 1:
             raise UsageError(f"--{name}={values[name]}: must be between 0 and 1")
     _check_net(config.net, config.data.image_size)
-    augment_names.parse(config.data.augment)
-    augment_names.layers_and_magnitude(config.data.randaugment)
+    augment_flag.parse(config.data.augment)
+    augment_flag.layers_and_magnitude(config.data.randaugment)
     _check_schedule_of_sizes(config)
     for name in ("save_every", "eval_every", "log_every"):
         interval(values[name], 1, f"--{name}")

@@ -98,20 +98,17 @@ def _split_cpu(count):
         ) from None
 
 
-def per_replica_batch(batch_size, strategy, accumulate=1):
-    """Images of one replica in one step, which it can cut into equal micro-batches.
+def per_replica_batch(batch_size, strategy):
+    """Images of one replica in one step.
 
     Raises:
       UsageError: the batch cannot be shared evenly.
     """
     replicas = strategy.num_replicas_in_sync
-    shares = replicas * accumulate
-    if batch_size % shares:
-        near = max(shares, round(batch_size / shares) * shares)
-        micro = f" x {accumulate} micro-batches" if accumulate > 1 else ""
+    if batch_size % replicas:
+        near = max(replicas, round(batch_size / replicas) * replicas)
         raise UsageError(
-            f"--batch_size={batch_size} is not divisible by the {replicas} replicas{micro};"
-            f" try {near}"
+            f"--batch_size={batch_size} is not divisible by the {replicas} replicas; try {near}"
         )
     return batch_size // replicas
 

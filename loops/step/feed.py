@@ -34,7 +34,7 @@ class TrainFeed:
         self._seed = seed
         self._sizes = dict(sizes)
         self._slice = workers.slice_of(strategy)
-        self._per_replica = distribution.per_replica_batch(data.batch_size, strategy, accumulate)
+        self._per_replica = distribution.per_replica_batch(data.batch_size, strategy)
         batch_augment.require_pairs(data, self._per_replica // accumulate)
         self._named = set()
 

@@ -7,11 +7,11 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from input_pipeline import augment, augment_names
+from input_pipeline import augment, augment_flag
 from input_pipeline.config import DataConfig
 
 SIZE, MIN_AREA = 24, 0.3
-EVERY = pytest.mark.parametrize("name", augment_names.WINDOWS + augment_names.POLICIES)
+EVERY = pytest.mark.parametrize("name", augment_flag.WINDOWS + augment_flag.POLICIES)
 
 
 def _image(height, width):
@@ -58,13 +58,13 @@ def _many(name, data, numbers, size=SIZE, min_area=MIN_AREA):
 
 
 def test_every_window_of_the_recipes_is_there():
-    assert tuple(augment.WINDOWS) == augment_names.WINDOWS
+    assert tuple(augment.WINDOWS) == augment_flag.WINDOWS
 
 
 @pytest.mark.parametrize(
     ("name", "file"),
-    [(name, file) for name in augment_names.WINDOWS for file in FILES]
-    + [(name, "jpeg") for name in augment_names.POLICIES],
+    [(name, file) for name in augment_flag.WINDOWS for file in FILES]
+    + [(name, "jpeg") for name in augment_flag.POLICIES],
 )
 def test_result_is_uint8_of_the_size_and_the_same_in_tf_data(name, file):
     for number, expected in enumerate(_many(name, FILES[file], range(2))):

@@ -1,6 +1,5 @@
 """Heat maps against hand-worked gradients and plain loops."""
 
-
 import keras
 import numpy as np
 import pytest

@@ -20,7 +20,7 @@ _CLASSIC_STAGES = ("hsv", "lighting")
 
 
 @dataclasses.dataclass(frozen=True)
-class Recipe:
+class Augmentation:
     """The parts of an augmentation.
 
     Attributes:
@@ -41,7 +41,7 @@ def parse(text):
       text: names separated by commas. Without a window among them it is `standard`.
 
     Returns:
-      Recipe.
+      Augmentation.
 
     Raises:
       UsageError: an unknown name, one given twice, or names that exclude each other.
@@ -64,7 +64,7 @@ def parse(text):
         raise UsageError(f"--augment={text}: {policy} comes on top of standard, leave {window} out")
     implied = _CLASSIC_STAGES if window == "classic" else ()
     stages = tuple(stage for stage in BATCH_STAGES if stage in (*names, *implied))
-    return Recipe(window, policy, stages)
+    return Augmentation(window, policy, stages)
 
 
 def layers_and_magnitude(text):
