@@ -93,7 +93,7 @@ train: venv ## train ResNetV2-50 on the built-in images, then judge it on ten cr
 	.venv/bin/python main.py --mode=eval --ckpt=checkpoints/$(RUN)
 
 lock: ## resolve requirements/*.in again into the hashed locks (needs uv)
-	@for lock in cpu gpu test; do
+	@for lock in cpu gpu test export notebook; do
 		uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 			requirements/$$lock.in -o requirements/$$lock.txt
 	done
