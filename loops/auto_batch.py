@@ -46,7 +46,7 @@ def choose(config):
         parts = smallest_that_runs(of_replica, lambda size: _trial(config, size))
     else:
         peaks = [first["peak_bytes"], _trial(config, _TRIAL_SIZES[1])["peak_bytes"]]
-        available = _SHARE * _available_bytes() / first["replicas"]
+        available = _SHARE * _available_bytes()
         parts = smallest_that_fits(of_replica, _TRIAL_SIZES, peaks, available)
     if parts is None:
         raise UsageError(
@@ -69,8 +69,8 @@ def smallest_that_fits(images, sizes, peaks, limit):
 
     Args:
       images: of a replica in one step.
-      sizes: two numbers of images that were tried.
-      peaks: peak memory in bytes with each.
+      sizes: two numbers of images per replica that were tried.
+      peaks: peak memory in bytes with each, of all replicas together.
       limit: bytes that may be used.
 
     Returns:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 
 import tensorflow as tf
 from absl import logging
@@ -69,7 +70,7 @@ def _multi_worker(config):
     if os.environ.get("TF_CONFIG"):
         resolver = tf.distribute.cluster_resolver.TFConfigClusterResolver()
     elif int(os.environ.get("SLURM_NTASKS", "1")) > 1:
-        resolver = tf.distribute.cluster_resolver.SlurmClusterResolver()
+        resolver = slurm_workers()
     else:
         raise UsageError(
             "--strategy=multi_worker: neither TF_CONFIG nor Slurm (SLURM_NTASKS) names the workers"
@@ -83,6 +84,16 @@ def _multi_worker(config):
     first, local, replicas = workers.slice_of(strategy)
     logging.info("replicas %d to %d of %d here", first, first + local - 1, replicas)
     return strategy
+
+
+def slurm_workers():
+    """The workers of a Slurm job step, one for each of its tasks."""
+    slurm = tf.distribute.cluster_resolver.SlurmClusterResolver
+    if shutil.which("nvidia-smi"):
+        return slurm()
+    # It counts GPUs by that command and cannot do without: tell it of some that nobody sets.
+    most = int(os.environ["SLURM_NTASKS"])
+    return slurm(gpus_per_node=most, gpus_per_task=1, auto_set_gpu=False)
 
 
 def _split_cpu(count):

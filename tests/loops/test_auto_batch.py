@@ -50,7 +50,7 @@ def test_the_choice_goes_into_the_config(monkeypatch, caplog):
         return {"peak_bytes": peaks[size], "replicas": 2, "gpu": False}
 
     monkeypatch.setattr(auto_batch, "_trial", trial)
-    monkeypatch.setattr(auto_batch, "_available_bytes", lambda: 2 * 1.13 * GB / 0.8)
+    monkeypatch.setattr(auto_batch, "_available_bytes", lambda: 1.13 * GB / 0.8)
     config = validation.resolve(flags.parse(["x", "--auto_batch", "--batch_size=48"])[0])
     assert auto_batch.choose(config).optimization.accumulate == 2
     assert "--auto_batch: --accumulate=2, micro-batches of 12 images" in caplog.messages

@@ -15,6 +15,7 @@ import flags
 from input_pipeline.errors import UsageError
 from loops import train
 from loops.run import checkpoint
+from loops.step import distribution
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 FLAGS = ["--dataset=folder", "--model=resnetv2_18", "--image_size=32", "--batch_size=8"]
@@ -128,3 +129,18 @@ def test_workers_that_nobody_names(words, tmp_path, tiny_folder, monkeypatch):
     else:
         with pytest.raises(UsageError, match="neither TF_CONFIG nor Slurm"):
             train.run(*flags.parse(argv))
+
+
+@pytest.mark.parametrize("nodes", ["n[1-2]", "n1"])
+def test_slurm_names_the_workers(monkeypatch, nodes):
+    tasks = "1(x2)" if "[" in nodes else "2"
+    names = {"JOB_ID": "1", "PROCID": "1", "LOCALID": "0", "NTASKS": "2", "STEP_NUM_TASKS": "2"}
+    names |= {"STEP_NODELIST": nodes, "STEP_TASKS_PER_NODE": tasks}
+    for name, value in names.items():
+        monkeypatch.setenv(f"SLURM_{name}", value)
+    monkeypatch.setattr(distribution.shutil, "which", lambda _: None)
+    resolver = distribution.slurm_workers()
+    hosts = resolver.cluster_spec().as_dict()["worker"]
+    expected = ["n1:8888", "n2:8888"] if "[" in nodes else ["n1:8888", "n1:8889"]
+    assert hosts == expected
+    assert resolver.get_task_info() == ("worker", 1)
