@@ -14,6 +14,8 @@ from loops.step.state import TrainState
 from loops.step.train_step import StepSettings, make_train_step
 from loops.training_loop import TrainingLoop
 
+_NOT_FOR_TRAINING = {"ckpt", "split", "image", "logits", "save_logits", "watch", "test_size", "out"}
+
 
 def run(config, given):
     """Trains as a command line says.
@@ -25,7 +27,7 @@ def run(config, given):
     Returns:
       dict of the results of the final evaluation.
     """
-    for name in sorted(given & {"ckpt", "split", "image"}):
+    for name in sorted(given & _NOT_FOR_TRAINING):
         raise UsageError(f"--{name} is not for training; to resume a run, name it with --run_name")
     run_dir = run_folder.path_of(config)
     record = run_folder.read_record(run_dir) if (run_dir / "config.json").exists() else None
