@@ -11,7 +11,7 @@ from benchmarks import keras_resnetv2
 from input_pipeline import batch_augment, decode, pipeline
 from input_pipeline.source import Source
 from loops import validation
-from loops.evaluator import VIEWS_PER_BATCH, Evaluator
+from loops.evaluator import Evaluator, views_per_batch
 from loops.run import restored_net
 from loops.step import distribution
 
@@ -62,7 +62,7 @@ def our_side(folder, most, size, crops, dtype):
     keras.utils.set_random_seed(0)
     model = restored_net.build(strategy, config.net, _NUM_CLASSES, dtype)
     # One evaluator, and so one trace, for the passes to warm up and the one that counts.
-    batch = VIEWS_PER_BATCH // crops
+    batch = views_per_batch() // crops
     evaluator = Evaluator(strategy, model, split, config.data, crops, batch)
 
     def evaluate(count):
@@ -99,7 +99,7 @@ def _config(size):
 
 
 def _dataset(split, config, crops):
-    batch = min(VIEWS_PER_BATCH // crops, split.num_examples)
+    batch = min(views_per_batch() // crops, split.num_examples)
     return pipeline.eval_dataset(split, config.data, crops, batch, 1)
 
 

@@ -3,6 +3,8 @@
 Izmailov et al. 2018, "Averaging weights leads to wider optima and better generalization".
 """
 
+import dataclasses
+
 import numpy as np
 import tensorflow as tf
 from absl import logging
@@ -41,7 +43,9 @@ def run(config, given):
                 f" than {first.step_dir}; weights of different nets have no average"
             )
     run_dir = _new_folder(config)
-    strategy = distribution.make_strategy(config.distribution)
+    # One device: moments come from single batches, and nothing here takes long.
+    one = dataclasses.replace(config.distribution, strategy="one")
+    strategy = distribution.make_strategy(one)
     own = _config_of(first, config)
     split = source.open_split(own.data, "train", first.record.class_names)
     state = TrainState(strategy, own, len(split.class_names))
@@ -123,7 +127,9 @@ def _new_folder(config):
         raise UsageError("--run_name is missing: name the run folder of the averaged weights")
     run_dir = run_folder.path_of(config)
     if run_dir.exists():
-        raise UsageError(f"--run_name={run_dir.name}: {run_dir} is there already; nothing is lost")
+        raise UsageError(
+            f"--run_name={run_dir.name}: {run_dir} is there already; choose another name"
+        )
     return run_dir
 
 

@@ -9,8 +9,10 @@ from loops.run import progress
 from loops.scoring import logits_file, metrics
 from loops.step import distribution, workers
 
-# Views of one batch where the user names no batch size: fills a GPU, fits a small one.
+# Views of one batch where the user names no batch size: fills a GPU, fits a small one. A CPU is
+# faster with fewer, whose activations stay closer to it (ResNetV2-50 at 224 px: by a quarter).
 VIEWS_PER_BATCH = 250
+_VIEWS_PER_BATCH_OF_A_CPU = 50
 
 
 class Interrupted(Exception):
@@ -37,6 +39,12 @@ def logits_fn(model, mean, std):
     return logits
 
 
+def views_per_batch():
+    """Views of one batch on this machine's devices, where the user names no batch size."""
+    has_gpu = tf.config.list_physical_devices("GPU")
+    return VIEWS_PER_BATCH if has_gpu else _VIEWS_PER_BATCH_OF_A_CPU
+
+
 class Evaluator:
     """Evaluates one net on one split, as often as wanted.
 
@@ -51,7 +59,7 @@ class Evaluator:
 
     def __init__(self, strategy, model, split, data, crops, batch_size=0):
         replicas = strategy.num_replicas_in_sync
-        batch_size = batch_size or max(1, VIEWS_PER_BATCH // crops)
+        batch_size = batch_size or max(1, views_per_batch() // crops)
         per_replica = -(-min(batch_size, split.num_examples) // replicas)
         self._split = split
         self._strategy = strategy

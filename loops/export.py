@@ -37,7 +37,8 @@ def run(config, given):
       UsageError: flags that do not fit, a path that is taken, or a library that is missing.
       DataError: the export, read again, disagrees with the model; it is removed.
     """
-    path = _target(config.export)
+    form = config.export.format if "format" in given else "saved_model"
+    path = _target(form, config.export)
     found = members.find(config, given)
     if len(found) > 1:
         raise UsageError(f"--ckpt={config.evaluation.ckpt}: name one; ensembles are not exported")
@@ -54,7 +55,7 @@ def run(config, given):
     folder = path.with_name(f".{path.name}-{os.getpid()}")
     folder.mkdir()
     try:
-        facts = _written(config.export, export, member, folder / path.name)
+        facts = _written(form, export, member, folder / path.name)
         os.replace(folder / path.name, path)
         beside = tensor_hashes.path_beside(path)
         os.replace(folder / beside.name, beside)
@@ -67,16 +68,18 @@ def run(config, given):
     return facts
 
 
-def _target(export):
+def _target(form, export):
     """The path of the export, which must not be there yet."""
-    suffix = FORMATS[export.format].suffix
+    if form not in FORMATS:
+        raise UsageError(f"--format={form}: --mode=export takes {', '.join(FORMATS)}")
+    suffix = FORMATS[form].suffix
     path = pathlib.Path(export.out)
     if not export.out:
         raise UsageError(f"--out is missing: name what to export to, as in --out=model{suffix}")
-    if export.quantize != "none" and export.format != "tflite":
-        raise UsageError(f"--quantize={export.quantize} with --format={export.format}: only tflite")
+    if export.quantize != "none" and form != "tflite":
+        raise UsageError(f"--quantize={export.quantize} with --format={form}: only tflite")
     if not path.name.endswith(suffix):
-        raise UsageError(f"--out={path}: the name of a {export.format} file ends in {suffix}")
+        raise UsageError(f"--out={path}: the name of a {form} file ends in {suffix}")
     if not path.parent.is_dir():
         raise UsageError(f"--out={path}: there is no folder {path.parent}")
     for taken in (path, tensor_hashes.path_beside(path)):
@@ -92,16 +95,15 @@ def _in_float32(member):
     )
 
 
-def _written(flags, export, member, path):
+def _written(form, export, member, path):
     """Writes an export and its hashes, reads it again and compares: facts.
 
     Raises:
       DataError: it disagrees with the model.
     """
-    form = FORMATS[flags.format]
-    form.write(export, path)
+    FORMATS[form].write(export, path)
     hashes = {
-        "format": flags.format,
+        "format": form,
         "tensors": tensor_hashes.of_tensors(export.tensors()),
         "files": tensor_hashes.of_files(path),
     }
@@ -109,8 +111,8 @@ def _written(flags, export, member, path):
     images = _images(member)
     net = logits_fn(export.model, export.data.mean, export.data.std)
     live = net(tf.constant(images[:, None])).numpy()[:, 0]  # [N, C]
-    again = form.read(export, path)(images.astype(np.float32))
-    facts = {"format": flags.format, "quantize": flags.quantize, **compared(live, again)}
+    again = FORMATS[form].read(export, path)(images.astype(np.float32))
+    facts = {"format": form, "int8": export.int8, **compared(live, again)}
     facts["num_bytes"] = sum(p.stat().st_size for p in [path, *path.rglob("*")] if p.is_file())
     facts["num_tensors"] = len(hashes["tensors"])
     least = math.ceil(_LEAST_EQUAL * len(images))
@@ -121,7 +123,7 @@ def _written(flags, export, member, path):
         )
     if not export.int8 and not facts["difference"] <= _MOST_DIFFERENCE:
         raise DataError(
-            f"--format={flags.format}: logits differ from the model's by {facts['difference']:.3g},"
+            f"--format={form}: logits differ from the model's by {facts['difference']:.3g},"
             f" more than {_MOST_DIFFERENCE}; nothing is exported"
         )
     return facts
@@ -168,7 +170,7 @@ def _calibration(member, count):
 
 
 def _rows(facts):
-    rows = [("format", facts["format"] + (", int8" if facts["quantize"] == "int8" else ""))]
+    rows = [("format", facts["format"] + (", int8" if facts["int8"] else ""))]
     rows.append(("size", f"{facts['num_bytes'] / 1e6:.1f} MB, {facts['num_tensors']} tensors"))
     rows.append(("difference", f"{facts['difference']:.2g} (largest, of logits)"))
     rows.append(("same top-1", f"{facts['equal_top1']} of {facts['num_images']} images"))

@@ -17,6 +17,8 @@ from loops.step.state import TrainState
 from loops.step.train_step import StepSettings, make_train_step
 from loops.training_loop import TrainingLoop
 
+_NOT_FOR_TRAINING = {"ckpt", "split", "image", "logits", "save_logits", "watch", "test_size", "out"}
+
 
 def run(config, given):
     """Trains as a command line says.
@@ -28,8 +30,7 @@ def run(config, given):
     Returns:
       dict of the results of the final evaluation.
     """
-    not_for_training = {"ckpt", "split", "image", "seam_carving", "explain", "report", "csv"}
-    for name in sorted(given & not_for_training):
+    for name in sorted(given & _NOT_FOR_TRAINING):
         raise UsageError(f"--{name} is not for training; to resume a run, name it with --run_name")
     for name in sorted(given & {"weights", "source"}):
         raise UsageError(f"--{name} is for --mode=import; train its run folder with --init_from")

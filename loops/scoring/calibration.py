@@ -98,9 +98,7 @@ def sharpened(probs, temperature):
     Returns:
       float64 [N, C].
     """
-    logs = np.log(np.maximum(probs, 1e-300)) / temperature
-    exponentials = np.exp(logs - logs.max(axis=1, keepdims=True))
-    return exponentials / exponentials.sum(axis=1, keepdims=True)
+    return _softmax(np.log(np.maximum(probs, 1e-300)) / temperature)
 
 
 def fit_temperature(probs, labels):
@@ -119,11 +117,16 @@ def fit_temperature(probs, labels):
     of_label = logs[np.arange(len(labels)), labels]
 
     def slope(inverse):
-        weights = sharpened(probs, 1.0 / inverse)
+        weights = _softmax(logs * inverse)
         return float(((weights * logs).sum(axis=1) - of_label).mean())
 
     low, high = np.log(1.0 / _HOTTEST), np.log(1.0 / _COLDEST)
-    for _ in range(40):
+    for _ in range(25):
         middle = (low + high) / 2
         low, high = (low, middle) if slope(np.exp(middle)) > 0 else (middle, high)
     return float(np.exp(-(low + high) / 2))
+
+
+def _softmax(logits):
+    exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return exponentials / exponentials.sum(axis=1, keepdims=True)

@@ -5,22 +5,22 @@ A plain `.npz` (zip of `.npy`, uncompressed), which `numpy.load` reads too: `lab
 model. `logits_file` reads it.
 """
 
+import contextlib
 import json
 import os
 import pathlib
-import shutil
 import zipfile
 
 import numpy as np
 from numpy.lib import format as npy
 
-from input_pipeline.errors import DataError
+from input_pipeline.errors import DataError, UsageError
 
 FORMAT = 1
 
 
 class Writer:
-    """Collects logits beside the file to be and puts them there at the end; a context manager.
+    """Writes a file of logits as they come; a context manager that leaves a whole file or none.
 
     Args:
       path: the `.npz` file; replaced if it is there.
@@ -30,44 +30,54 @@ class Writer:
 
     def __init__(self, path, split, facts):
         self._path = pathlib.Path(path)
+        self._temporary = self._path.parent / f".{self._path.name}-{os.getpid()}"
         self._split = split
         self._facts = facts
         self._models = []
-        self._parts = []
+        self._archive = self._entry = None
 
     def member(self, facts, views):
         """Begins the next model; returns the function that takes the logits of each batch.
 
         Args:
-          facts: see `Member.facts`.
+          facts: see `logits_file.Member.facts`.
           views: V.
 
         Returns:
           function of float32 [b, V, C]: the images in the order of the split.
+
+        Raises:
+          UsageError: the disk is full or fails.
         """
-        part = self._path.with_name(f".{self._path.name}-{os.getpid()}-{len(self._parts)}.npy")
-        shape = (self._split.num_examples, views, len(self._split.class_names))
-        self._parts.append(part)
+        with self._explaining():
+            if self._archive is None:
+                self._archive = zipfile.ZipFile(self._temporary, "w", zipfile.ZIP_STORED)
+            self._close_entry()
+            name = f"logits_{len(self._models)}.npy"
+            self._entry = self._archive.open(name, "w", force_zip64=True)
+            shape = (self._split.num_examples, views, len(self._split.class_names))
+            header = {"descr": "<f4", "fortran_order": False, "shape": shape}
+            npy.write_array_header_1_0(self._entry, header)
         self._models.append(facts)
-        array = npy.open_memmap(part, "w+", np.dtype("<f4"), shape)
-        done = 0
 
         def add(logits):
-            nonlocal done
             if not np.isfinite(logits).all():
                 raise DataError(
                     f"--save_logits={self._path}: {facts['model']} has logits that are not finite;"
                     " evaluate it without --mixed_precision"
                 )
-            array[done : done + len(logits)] = logits
-            done += len(logits)
+            with self._explaining():
+                self._entry.write(np.ascontiguousarray(logits, "<f4").tobytes())
 
         return add
 
     def finish(self):
-        """Writes the file, whole or not at all."""
+        """Adds what the logits are of and gives the file its name.
+
+        Raises:
+          UsageError: the disk is full or fails.
+        """
         split = self._split
-        names = [split.describe(i) for i in range(split.num_examples)]
         meta = {
             "format": FORMAT,
             "models": self._models,
@@ -75,26 +85,40 @@ class Writer:
             "fingerprint": split.fingerprint,
             **self._facts,
         }
+        names = [split.describe(i).encode() for i in range(split.num_examples)]
         arrays = {
             "labels": np.asarray(split.labels, "<i4"),
-            "names": np.array([name.encode() for name in names]),
+            "names": np.array(names),
             "meta": np.frombuffer(json.dumps(meta).encode(), np.uint8),
         }
-        temporary = self._path.with_name(f".{self._path.name}-{os.getpid()}")
-        self._parts.append(temporary)
-        with zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as archive:
+        with self._explaining():
+            self._close_entry()
             for name, array in arrays.items():
-                with archive.open(f"{name}.npy", "w") as file:
+                with self._archive.open(f"{name}.npy", "w") as file:
                     npy.write_array(file, array, allow_pickle=False)
-            for number, part in enumerate(self._parts[:-1]):
-                entry = f"logits_{number}.npy"
-                with archive.open(entry, "w", force_zip64=True) as file, open(part, "rb") as source:
-                    shutil.copyfileobj(source, file, 1 << 20)
-        os.replace(temporary, self._path)
+            self._archive.close()
+            os.replace(self._temporary, self._path)
+
+    def _close_entry(self):
+        if self._entry is not None:
+            self._entry.close()
+        self._entry = None
+
+    @contextlib.contextmanager
+    def _explaining(self):
+        try:
+            yield
+        except OSError as error:
+            raise UsageError(
+                f"--save_logits={self._path}: could not be written ({error.strerror or error})"
+            ) from None
 
     def __enter__(self):
         return self
 
     def __exit__(self, *_):
-        for part in self._parts:
-            part.unlink(missing_ok=True)
+        if self._archive is not None and self._archive.fp is not None:
+            with contextlib.suppress(OSError, ValueError):
+                self._close_entry()
+                self._archive.close()
+        self._temporary.unlink(missing_ok=True)

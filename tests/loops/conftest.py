@@ -1,7 +1,5 @@
 """A net that is built and traced in a second, for tests of what is around it."""
 
-import contextlib
-
 import keras
 import numpy as np
 import pytest
@@ -24,23 +22,14 @@ def build_tiny(config):
     return keras.Model(image, kit.logits(x, config.num_classes))
 
 
-@contextlib.contextmanager
-def two_convolutions():
-    """Puts two convolutions in place of every registered net.
+@pytest.fixture
+def tiny_net(monkeypatch):
+    """Two convolutions in place of the registered net.
 
     Also small enough that no ReLU's input lies within rounding error of zero: in a deep net one
     such element goes the other way on two replicas and moves weights by more than 1e-6.
     """
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(registry, "build", build_tiny)
-        yield
-
-
-@pytest.fixture
-def tiny_net():
-    """See `two_convolutions`."""
-    with two_convolutions():
-        yield
+    monkeypatch.setattr(registry, "build", build_tiny)
 
 
 @pytest.fixture(scope="session")

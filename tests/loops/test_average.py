@@ -12,7 +12,7 @@ from input_pipeline.errors import UsageError
 from loops import average, evaluate, train
 from loops.run import checkpoint
 from nets import layers
-from tests.loops.conftest import two_convolutions
+from tests.loops.tiny_nets import two_convolutions
 
 
 @pytest.fixture(autouse=True)

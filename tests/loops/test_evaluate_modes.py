@@ -10,7 +10,7 @@ import flags
 from input_pipeline.errors import UsageError
 from loops import evaluate, train, watch
 from loops.run import checkpoint
-from tests.loops.conftest import two_convolutions
+from tests.loops.tiny_nets import two_convolutions
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ import tensorflow as tf
 import flags
 from input_pipeline.errors import DataError, UsageError
 from loops import evaluate, export, export_formats, tensor_hashes, train
-from tests.loops.conftest import two_convolutions
+from tests.loops.tiny_nets import two_convolutions
 
 
 @pytest.fixture(autouse=True)

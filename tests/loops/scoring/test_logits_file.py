@@ -78,6 +78,16 @@ def test_logits_that_are_not_finite_are_not_written(tmp_path):
             add(np.full((1, V, C), np.nan, np.float32))
 
 
+def test_a_full_disk_gets_one_line(tmp_path):
+    with logits_writer.Writer("/dev/full", split_of(), {}) as file:
+        file._temporary = pathlib.Path("/dev/full")
+        with pytest.raises(UsageError, match=r"--save_logits=/dev/full: could not be written"):
+            add = file.member({"model": "m"}, V)
+            for _ in range(1000):
+                add(np.zeros((N, V, C), np.float32))
+        file._temporary = tmp_path / "nothing"
+
+
 def test_files_of_other_images_are_not_compared(tmp_path):
     first = write(tmp_path / "a.npz")
     assert len(logits_file.read_all(f"{first},{write(tmp_path / 'b.npz', (1,))}")) == 2
@@ -215,6 +225,28 @@ def test_hostile_files_get_one_line(name, tmp_path, monkeypatch):
     assert str(caught.value).startswith(f"--logits={path}: ") and "\n" not in str(caught.value)
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 50_000  # kB
     assert not (tmp_path / "canary").exists()
+
+
+def test_random_damage_is_found_or_does_not_matter(tmp_path):
+    """400 files, each with one to three bytes changed or with its end cut off."""
+    good = write(tmp_path / "good.npz").read_bytes()
+    expected = metrics.of_views(logits_of(0))
+    rng = np.random.default_rng(4)
+    refused = 0
+    for _ in range(400):
+        data = bytearray(good)
+        for at in rng.integers(0, len(data), rng.integers(1, 4)):
+            data[at] = rng.integers(0, 256)
+        if rng.random() < 0.1:
+            del data[int(rng.integers(len(data))) :]
+        (tmp_path / "a.npz").write_bytes(data)
+        try:
+            (member,) = logits_file.LogitsFile(tmp_path / "a.npz").members
+            np.testing.assert_array_equal(member.probabilities(V), expected)
+        except UsageError as error:
+            refused += 1
+            assert "\n" not in str(error)
+    assert refused > 300
 
 
 def test_the_good_file_of_the_hostile_ones_is_good(tmp_path):
