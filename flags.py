@@ -86,7 +86,10 @@ _TITLES = {
     "prediction": "Prediction",
     "importing": "Published weights",
     "fine_tuning": "Fine-tuning",
-    "export": "Export and averaging",
+    "export": "Export, averaging, prepared sets",
+    "prepare": "Preparing data",
+    "service": "Data service",
+    "measurement": "Benchmarks",
 }
 
 

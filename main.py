@@ -13,7 +13,19 @@ from loops.run import logs
 def modes():
     """The function of each `--mode`. Imported late: TensorFlow takes seconds to load."""
     logs.load_tensorflow_quietly()
-    from loops import average, evaluate, export, import_weights, predict, train
+    from loops import (
+        average,
+        benchmark,
+        data_service,
+        evaluate,
+        export,
+        import_weights,
+        predict,
+        prepare,
+        stats,
+        train,
+        verify,
+    )
 
     return {
         "train": train.run,
@@ -22,6 +34,11 @@ def modes():
         "import": import_weights.run,
         "export": export.run,
         "average": average.run,
+        "prepare": prepare.run,
+        "verify": verify.run,
+        "stats": stats.run,
+        "benchmark": benchmark.run,
+        "data_service": data_service.run,
     }
 
 

@@ -55,6 +55,12 @@ class DataConfig:
     interpolation: Annotated[
         Literal["bilinear", "bicubic"], "Evaluation: how images are resized, always antialiased."
     ] = "bilinear"
+    cache: Annotated[
+        Literal["none", "ram"], "ram: read the encoded images once and keep them in memory."
+    ] = "none"
+    data_service: Annotated[
+        str, "HOST:PORT of a tf.data service's dispatcher, whose workers then load the images."
+    ] = ""
     reader_threads: Annotated[int, "Threads that decode and augment; 0: one per core."] = 0
     # Of the training pixels, RGB, 0..255: what images are normalised with.
     mean: tuple | None = None
@@ -63,3 +69,35 @@ class DataConfig:
     # of the matrix whose columns are the eigenvectors, row by row.
     pca_values: tuple | None = None
     pca_vectors: tuple | None = None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PrepareConfig:
+    """How a data set is prepared."""
+
+    short_side: Annotated[
+        int, "prepare: re-encode with this short side in pixels, never enlarging; 0: keep bytes."
+    ] = 0
+    quality: Annotated[int, "prepare: JPEG quality of what is re-encoded, 1 to 100."] = 90
+    shard_megabytes: Annotated[int, "prepare: size of a TFRecord shard, about."] = 128
+    devkit: Annotated[
+        str, "prepare, ilsvrc2012: folder of the development kit, for a val folder without classes."
+    ] = ""
+    split_csv: Annotated[
+        str,
+        "prepare, mini_imagenet: folder of train.csv, val.csv and test.csv; --data_dir then "
+        "holds the ILSVRC train folders.",
+    ] = ""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ServiceConfig:
+    """One process of a tf.data service."""
+
+    role: Annotated[Literal["dispatcher", "worker"], "data_service: what this process is."] = (
+        "dispatcher"
+    )
+    workers: Annotated[
+        str,
+        "data_service: HOST:PORT of every worker, separated by commas; for a worker, its own.",
+    ] = ""

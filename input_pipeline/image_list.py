@@ -1,5 +1,6 @@
 """Images that are files: class folders, and lists of `path label` lines."""
 
+import codecs
 import dataclasses
 import hashlib
 import os
@@ -9,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 from absl import logging
 
-from input_pipeline import datasets, decode
+from input_pipeline import datasets, decode, manifest, path_table
 from input_pipeline.errors import DataError, UsageError
 
 # Above it a label is a mistake: classes are counted by the largest one.
@@ -21,7 +22,7 @@ class ImageFiles:
     """Paths under one root and their labels."""
 
     root: str
-    paths: list
+    paths: path_table.PathTable
     labels: np.ndarray  # int32 [N]
     class_names: tuple
 
@@ -29,22 +30,22 @@ class ImageFiles:
         """The path of image `index`."""
         return os.path.join(self.root, self.paths[index])
 
+    describe = path
+
     def reader(self):
         """Returns the function from an index tensor to (file content, label)."""
-        # Captured by reference: constants of a graph would be copied into it.
-        paths = tf.constant([os.fsencode(self.path(i)) for i in range(len(self.paths))])
-        labels = tf.constant(self.labels)
+        path = self.paths.lookup(self.root)
+        labels = tf.constant(self.labels)  # captured by reference
 
         def read(index):
-            return tf.io.read_file(paths[index]), labels[index]
+            return tf.io.read_file(path(index)), labels[index]
 
         return read
 
     def fingerprint(self):
         """sha256 over names and labels, hexadecimal. Contents are not read."""
         digest = hashlib.sha256("\n".join(self.class_names).encode(errors="surrogateescape"))
-        for path, label in zip(self.paths, self.labels, strict=True):
-            digest.update(f"{path} {label}\n".encode(errors="surrogateescape"))
+        digest.update(self.paths.lines)
         return digest.hexdigest()
 
 
@@ -78,7 +79,7 @@ def from_folders(root, split, class_names=()):
         if name not in found:
             continue
         entries = sorted(e.name for e in os.scandir(folder / name) if e.is_file())
-        images = [e for e in entries if e.lower().endswith(decode.EXTENSIONS)]
+        images = [e for e in entries if is_image_name(e)]
         ignored += len(entries) - len(images)
         paths += [f"{split}/{name}/{image}" for image in images]
         labels += [label] * len(images)
@@ -86,7 +87,13 @@ def from_folders(root, split, class_names=()):
         logging.warning("%s: %d files without an image's extension are left out", folder, ignored)
     if not paths:
         raise DataError(f"{folder}: no image in any class folder ({', '.join(decode.EXTENSIONS)})")
-    return ImageFiles(str(root), paths, np.array(labels, np.int32), tuple(class_names))
+    table = path_table.from_names(paths, labels)
+    return ImageFiles(str(root), table, np.array(labels, np.int32), tuple(class_names))
+
+
+def is_image_name(name):
+    """Whether a file's name says that it is an image. macOS leaves `._name` files beside some."""
+    return name.lower().endswith(decode.EXTENSIONS) and not name.startswith("._")
 
 
 def from_list(config, split, class_names=()):
@@ -102,34 +109,67 @@ def from_list(config, split, class_names=()):
       ImageFiles.
     """
     flags = {"train": "train_list", "val": "val_list", "test": "test_list"}
-    paths, labels = _parse_list(getattr(config, flags[split]), flags[split])
+    paths, labels = parse_list(getattr(config, flags[split]), f"--{flags[split]}")
     if not class_names and config.class_names:
         class_names = _class_names_of_file(config.class_names)
     if not class_names:
         train = labels
         if split != "train":
-            _, train = _parse_list(config.train_list, "train_list")
+            _, train = parse_list(config.train_list, "--train_list")
         class_names = tuple(str(i) for i in range(max(train) + 1))
-    for line, label in enumerate(labels, 1):
-        if label >= len(class_names):
-            raise DataError(
-                f"{getattr(config, flags[split])}, line {line}: label {label} is out of range,"
-                f" there are {len(class_names)} classes (0 to {len(class_names) - 1})"
-            )
+    beyond = np.flatnonzero(labels >= len(class_names))
+    if beyond.size:
+        raise DataError(
+            f"{getattr(config, flags[split])}, line {beyond[0] + 1}: label {labels[beyond[0]]} is"
+            f" out of range, there are {len(class_names)} classes (0 to {len(class_names) - 1})"
+        )
     root = config.data_dir or "."
     _require_folder(pathlib.Path(root), "--data_dir")
-    return ImageFiles(root, paths, np.array(labels, np.int32), class_names)
+    return ImageFiles(root, paths, labels, class_names)
 
 
-def _parse_list(path, flag):
-    """Returns paths and labels of a list file."""
+def open_split(folder, facts, split, class_names=()):
+    """Opens a split of a set that `--mode=prepare` made as lists.
+
+    Args:
+      folder: of the lists and the manifest.
+      facts: the manifest.
+      split: "train", "val" or "test".
+      class_names: the classes of a trained run, whose labels then hold; else the set's own.
+
+    Returns:
+      ImageFiles.
+    """
+    entry = manifest.split_facts(folder, facts, split)["list"]
+    path = manifest.checked_file(folder, entry)
+    root = os.path.join(folder, facts["root"])
+    _require_folder(pathlib.Path(root), f"the images of the lists in {folder}")
+    paths, labels = parse_list(str(path), "the list")
+    classes = tuple(facts["classes"])
+    labels = manifest.relabelled(labels, classes, class_names, folder)
+    return ImageFiles(root, paths, labels, tuple(class_names) or classes)
+
+
+def parse_list(path, flag):
+    """Returns the PathTable and the labels, int32 [N], of a list file that a flag names."""
     if not path:
-        raise UsageError(f"--dataset=lists needs --{flag}, a file of `path label` lines")
+        raise UsageError(f"--dataset=lists needs {flag}, a file of `path label` lines")
     if not os.path.isfile(path):
-        raise UsageError(f"--{flag}={path}: there is no such file")
+        raise UsageError(f"{flag}={path}: there is no such file")
+    data = pathlib.Path(path).read_bytes().removeprefix(codecs.BOM_UTF8)
+    if not data:
+        raise DataError(f"{path}: the list is empty")
+    parsed = path_table.parse(data)
+    if parsed is None or parsed[1].max() > _LARGEST_LABEL:
+        return _parse_lines(data, path)
+    return parsed
+
+
+def _parse_lines(data, path):
+    """As `path_table.parse`, line by line, so that a bad one can be named."""
     paths, labels = [], []
-    text = pathlib.Path(path).read_text(errors="surrogateescape")
-    for number, line in enumerate(text.splitlines(), 1):
+    text = data.decode(errors="surrogateescape")
+    for number, line in enumerate(text.removesuffix("\n").split("\n"), 1):
         name, _, label = line.rstrip().rpartition(" ")
         if not name.strip() or not label.isascii() or not label.isdigit():
             raise DataError(f"{path}, line {number}: not `path label`: {line[:80]!r}")
@@ -137,9 +177,7 @@ def _parse_list(path, flag):
             raise DataError(f"{path}, line {number}: label {label} is out of range")
         paths.append(name)
         labels.append(int(label))
-    if not paths:
-        raise DataError(f"{path}: the list is empty")
-    return paths, labels
+    return path_table.from_names(paths, labels), np.array(labels, np.int32)
 
 
 def _class_names_of_file(path):

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 from absl import logging
 
-from input_pipeline import datasets, image_list, shapes
+from input_pipeline import cache, datasets, image_list, manifest, shapes, tfrecord
 from input_pipeline.errors import UsageError
 
 SPLITS = ("train", "val", "test")
@@ -47,38 +47,56 @@ def open_split(config, split, class_names=()):
       UsageError: a missing folder or file, or flags that do not fit the data set.
       DataError: a list that does not parse, an empty split, a label out of range.
     """
-    if config.dataset == "lists":
-        files = image_list.from_list(config, split, class_names)
-    else:
-        files = image_list.from_folders(data_dir(config), split, _classes(config, class_names))
+    images = _images(config, split, class_names)
+    num_examples = len(images.labels)
     expected = datasets.get(config.dataset).split_sizes.get(split)
-    if expected and expected != len(files.labels):
+    if expected and expected != num_examples:
         logging.warning(
             "%s/%s has %d images here; the full set has %d.",
             config.dataset,
             split,
-            len(files.labels),
+            num_examples,
             expected,
         )
+    read = images.reader()
+    if config.cache == "ram":
+        read = cache.in_memory(read, num_examples, f"{config.dataset}/{split}")
     return Source(
-        num_examples=len(files.labels),
-        class_names=files.class_names,
-        labels=files.labels,
-        read=files.reader(),
-        describe=files.path,
-        fingerprint=files.fingerprint(),
+        num_examples=num_examples,
+        class_names=images.class_names,
+        labels=images.labels,
+        read=read,
+        describe=images.describe,
+        fingerprint=images.fingerprint(),
     )
+
+
+def _images(config, split, class_names):
+    """The ImageFiles or Shards of a split."""
+    if manifest.exists(config.data_dir):
+        facts = manifest.read(config.data_dir)
+        manifest.require_dataset(config.data_dir, facts, config.dataset)
+        opened = tfrecord if facts["storage"] == "tfrecord" else image_list
+        return opened.open_split(config.data_dir, facts, split, class_names)
+    if config.dataset == "lists":
+        return image_list.from_list(config, split, class_names)
+    return image_list.from_folders(data_dir(config), split, _classes(config, class_names))
 
 
 def data_dir(config):
     """The folder of the images; makes the built-in set where it is not there yet."""
     if config.dataset == "shapes":
-        folder = config.data_dir or "data/shapes"
+        folder = images_folder(config)
         shapes.make(folder)
         return folder
     if not config.data_dir:
         raise UsageError(f"--dataset={config.dataset} needs --data_dir, the folder of its images")
     return config.data_dir
+
+
+def images_folder(config):
+    """The folder of the images, without making or asking for it; "" where none is named."""
+    return config.data_dir or ("data/shapes" if config.dataset == "shapes" else "")
 
 
 def _classes(config, class_names):

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from absl import logging
 
-from input_pipeline.config import DataConfig
+from input_pipeline.config import DataConfig, PrepareConfig, ServiceConfig
 from input_pipeline.errors import UsageError
 from loops.prediction.config import PredictConfig
 from loops.run.config import RunConfig
@@ -63,12 +63,17 @@ class EvalConfig:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ExportConfig:
-    """What becomes of a checkpoint outside of training."""
+    """What a mode writes that makes something new, and where."""
 
     format: Annotated[
-        Literal["saved_model", "tflite", "onnx", "weights_h5"], "Form of the exported model."
+        Literal["saved_model", "tflite", "onnx", "weights_h5", "tfrecord", "lists"],
+        "Form of the exported model, or of a prepared set (tfrecord unless given).",
     ] = "saved_model"
-    out: Annotated[str, "File or folder to export to; must not be there yet."] = ""
+    out: Annotated[
+        str,
+        "export: file or folder to write, which must not be there yet; prepare: folder to write; "
+        "verify, stats: folder of the results, else --data_dir.",
+    ] = ""
     quantize: Annotated[
         Literal["none", "int8"], "tflite: int8 weights and activations, calibrated on train images."
     ] = "none"
@@ -104,11 +109,22 @@ class FineTuningConfig:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class BenchmarkConfig:
+    """What is measured."""
+
+    benchmark: Annotated[Literal["input"], "benchmark: what is measured."] = "input"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Config:
     """Everything a mode needs, made once from the command line."""
 
     mode: Annotated[
-        Literal["train", "eval", "predict", "import", "export", "average"], "What to do."
+        Literal[
+            *("train", "eval", "predict", "import", "export", "average"),
+            *("prepare", "verify", "stats", "data_service", "benchmark"),
+        ],
+        "What to do.",
     ] = "train"
     net: registry.NetConfig = dataclasses.field(default_factory=registry.NetConfig)
     data: DataConfig = dataclasses.field(default_factory=DataConfig)
@@ -121,7 +137,10 @@ class Config:
     prediction: PredictConfig = dataclasses.field(default_factory=PredictConfig)
     importing: ImportConfig = dataclasses.field(default_factory=ImportConfig)
     fine_tuning: FineTuningConfig = dataclasses.field(default_factory=FineTuningConfig)
+    prepare: PrepareConfig = dataclasses.field(default_factory=PrepareConfig)
     export: ExportConfig = dataclasses.field(default_factory=ExportConfig)
+    service: ServiceConfig = dataclasses.field(default_factory=ServiceConfig)
+    measurement: BenchmarkConfig = dataclasses.field(default_factory=BenchmarkConfig)
 
 
 # What may differ when a run is resumed: its length, paths, devices, and what is written when.
@@ -130,6 +149,7 @@ MAY_CHANGE_ON_RESUME = frozenset(
     + ("save_every", "eval_every", "log_every", "crops", "top_k", "eval_batch_size")
     + ("data_dir", "train_list", "val_list", "test_list", "class_names", "reader_threads")
     + ("strategy", "cpu_devices", "recompute", "keep_every", "log_norms", "profile")
+    + ("cache", "data_service")
 )
 # What may differ when a run is evaluated: besides, the images' size and split, and the precision.
 MAY_CHANGE_ON_EVAL = MAY_CHANGE_ON_RESUME.union(

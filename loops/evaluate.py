@@ -6,7 +6,7 @@ from absl import logging
 
 from input_pipeline import source
 from input_pipeline.errors import UsageError
-from loops import evaluation_results, members, validation, watch
+from loops import evaluation_results, flag_values, members, validation, watch
 from loops.evaluation_results import described, scalars, write
 from loops.evaluator import VIEWS_PER_BATCH, Evaluator, Interrupted, logits_fn, predictions
 from loops.members import evaluation_config
@@ -54,7 +54,7 @@ def _require_one_source(evaluation, given):
     if evaluation.watch:
         for name in sorted(given & {"save_logits", "test_size", "members"}):
             raise UsageError(f"--{name} with --watch: it evaluates one run as it is trained")
-    if evaluation.save_logits and len(validation.test_sizes(evaluation.test_size)) > 1:
+    if evaluation.save_logits and len(flag_values.test_sizes(evaluation.test_size)) > 1:
         raise UsageError(
             f"--save_logits with --test_size={evaluation.test_size}: name one size, a file holds"
             " one"
@@ -66,7 +66,7 @@ def _score_images(config, given):
     evaluation = config.evaluation
     found = chosen(members.find(config, given), evaluation.members)
     first = found[0].config
-    sizes = validation.test_sizes(evaluation.test_size) or (None,)
+    sizes = flag_values.test_sizes(evaluation.test_size) or (None,)
     at_sizes = [found if size is None else _resized(found, size) for size in sizes]
     strategy = distribution.make_strategy(config.distribution)
     split = source.open_split(first.data, evaluation.split, found[0].record.class_names)
@@ -123,7 +123,7 @@ def _score(strategy, split, found, real, pictures):
     config = first.config
     predicted = _predict(strategy, split, found)
     names = [str(member.step_dir) for member in found]
-    ks = validation.top_ks(config.evaluation.top_k)
+    ks = flag_values.top_ks(config.evaluation.top_k)
     results = judgement.compare(predicted, names, split.labels, split.class_names, ks, real)
     results["mistakes"] = evaluation_results.named_mistakes(
         results["mistakes"], split.class_names, split.describe
@@ -203,7 +203,7 @@ def _score_files(config, given):
         )
     predicted = [{v: m.probabilities(v) for v in {crops, 1}} for m in found]
     names = [m.facts["model"] for m in found]
-    ks = validation.top_ks(evaluation.top_k)
+    ks = flag_values.top_ks(evaluation.top_k)
     results = judgement.compare(predicted, names, file.labels, facts["class_names"], ks, real)
     results["mistakes"] = evaluation_results.named_mistakes(
         results["mistakes"], facts["class_names"], lambda i: file.names[i]

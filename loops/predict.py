@@ -4,7 +4,7 @@ from absl import logging
 
 from input_pipeline.errors import DataError, UsageError
 from loops import config as configs
-from loops import validation
+from loops import flag_values
 from loops.prediction import ensemble, exhibit, figure, image_paths, outputs, views
 from loops.prediction.exhibit import top_classes
 from loops.scoring import metrics
@@ -30,7 +30,7 @@ def run(config, given):
     """
     paths = image_paths.find(config.prediction.image)
     nets = ensemble.load(config, given)
-    most = min(validation.top_ks(config.evaluation.top_k)[-1], len(nets.class_names))
+    most = min(flag_values.top_ks(config.evaluation.top_k)[-1], len(nets.class_names))
     figures = None
     if config.prediction.explain and not config.prediction.report:
         figures = outputs.figure_folder(nets)

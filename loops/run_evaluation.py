@@ -2,7 +2,7 @@
 
 import contextlib
 
-from loops import evaluate, validation
+from loops import evaluate, flag_values
 from loops.run import report
 from loops.scoring import judgement, metrics
 
@@ -28,7 +28,7 @@ class RunEvaluation:
         self._sink = sink
         self._stop = stop
         self._is_chief = is_chief
-        self._top_k = validation.top_ks(config.evaluation.top_k)
+        self._top_k = flag_values.top_ks(config.evaluation.top_k)
         self._center_crop = self._evaluator(crops=1)
 
     def first_batch(self):

@@ -1,12 +1,13 @@
 """`--mode=train`: starts a run, or resumes the one that `--run_name` names."""
 
 import contextlib
+import dataclasses
 
 from absl import logging
 
 from input_pipeline import batch_augment, source
 from input_pipeline.errors import DataError, UsageError
-from loops import auto_batch, fine_tuning, recipes, validation
+from loops import auto_batch, fine_tuning, image_folders, recipes, validation
 from loops import config as configs
 from loops.run import checkpoint, description, logs, run_folder, summaries
 from loops.run.length import Length
@@ -35,6 +36,7 @@ def run(config, given):
     for name in sorted(given & {"weights", "source"}):
         raise UsageError(f"--{name} is for --mode=import; train its run folder with --init_from")
     distribution.require_a_name(config)
+    config = dataclasses.replace(config, data=image_folders.with_dataset(config.data, given))
     run_dir = run_folder.path_of(config)
     record = run_folder.read_record(run_dir) if (run_dir / "config.json").exists() else None
     if record is not None:

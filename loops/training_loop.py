@@ -7,7 +7,7 @@ from absl import logging
 
 from input_pipeline import batch_augment, datasets
 from input_pipeline.errors import UsageError, UserError
-from loops import evaluate, validation
+from loops import evaluate, flag_values
 from loops.run import checkpoint, peak_memory, progress
 from loops.run.pace import Pace
 from loops.run.profiler import Profiler
@@ -61,7 +61,7 @@ class TrainingLoop:
         self._signals = signals
         self._workers = workers
         self._profiler = Profiler(run_dir, config.run.profile if workers.is_chief else "")
-        stops = (*feed.size_changes(), *validation.profile_window(config.run.profile))
+        stops = (*feed.size_changes(), *flag_values.profile_window(config.run.profile))
         self._pace = Pace(config.run, length.steps_per_epoch, length.total_steps, stops)
         self._batch_size = config.data.batch_size
         self._evaluation = RunEvaluation(

@@ -1,14 +1,15 @@
 """Completes and checks a configuration: defaults of the data set, ranges, flags that conflict."""
 
 import dataclasses
-import itertools
 import math
 import os
 import pathlib
 
-from input_pipeline import augment_flag, datasets
+from absl import logging
+
+from input_pipeline import augment_flag, datasets, source, statistics
 from input_pipeline.errors import UsageError
-from loops import flag_fields
+from loops import flag_fields, flag_values
 from loops.config import leaves, replace
 from nets import registry
 
@@ -42,39 +43,32 @@ def resolve(config):
 
 
 def with_statistics(config):
-    """Fills in the statistics of the data set's pixels, unless the run has its own."""
-    spec = datasets.get(config.data.dataset)
+    """Fills in the mean and the deviation of the pixels, unless the run has recorded its own.
+
+    Those that `--mode=stats` has left with the images come before those of the data set's table.
+    """
     own = config.data
-    return replace(
-        config,
-        {
-            "mean": own.mean or spec.mean,
-            "std": own.std or spec.std,
-            "pca_values": own.pca_values or spec.pca_values,
-            "pca_vectors": own.pca_vectors or spec.pca_vectors,
-        },
-    )
+    recorded = (own.mean, own.std, own.pca_values, own.pca_vectors)
+    if all(recorded):
+        return config
+    spec, found = datasets.get(own.dataset), statistics.load(source.images_folder(own))
+    where = statistics.NAME if found else f"the table of {own.dataset}"
+    if found:
+        vectors = tuple(number for row in found.pca_eigenvectors for number in row)
+        known = (found.mean, found.std, found.pca_eigenvalues, vectors)
+    else:
+        known = (spec.mean, spec.std, spec.pca_values, spec.pca_vectors)
+    if not (own.mean and own.std):
+        logging.info("mean %s and std %s of the pixels are from %s", *known[:2], where)
+    names = ("mean", "std", "pca_values", "pca_vectors")
+    return replace(config, {n: a or b for n, a, b in zip(names, recorded, known, strict=True)})
 
 
 def check(config):
     """Raises UsageError for a value that no run could use."""
     _check_choices(config)
     values = dict(leaves(config))
-    for name, value in values.items():
-        if isinstance(value, float) and not math.isfinite(value):
-            raise UsageError(f"--{name}={value}: must be finite")
-    least = {
-        "epochs": 1e-9, "steps": 1, "examples": 1, "batch_size": 1, "learning_rate": 0, "keep": 1,
-        "cpu_devices": 1, "weight_decay": 0, "eval_batch_size": 0, "reader_threads": 0, "seed": 0,
-        "warmup_epochs": 0, "initial_loss_scale": 2.0**-5, "mixup": 0, "cutmix": 0,
-        "accumulate": 1, "clip_norm": 0, "clip_factor": 0, "final_learning_rate": 0,
-        "watch_patience": 0, "calibration_images": 1, "bn_batches": 1,
-    }  # fmt: skip
-    for name, low in least.items():
-        if values[name] is not None and values[name] < low:
-            raise UsageError(f"--{name}={values[name]}: must be at least {low}")
-    if values["seed"] >= 2**32:
-        raise UsageError(f"--seed={values['seed']}: must be below 2**32")
+    check_ranges(values)
     if not 0.1 <= config.data.crop_fraction <= 1:
         raise UsageError(f"--crop_fraction={config.data.crop_fraction}: must be from 0.1 to 1")
     if not 0 <= config.optimization.ema < 1:
@@ -95,12 +89,12 @@ def check(config):
     augment_flag.layers_and_magnitude(config.data.randaugment)
     _check_schedule_of_sizes(config)
     for name in ("save_every", "eval_every", "log_every"):
-        interval(values[name], 1, f"--{name}")
+        flag_values.interval(values[name], 1, f"--{name}")
     if values["keep_every"] != "0":
-        interval(values["keep_every"], 1, "--keep_every")
-    profile_window(config.run.profile)
-    top_ks(config.evaluation.top_k)
-    test_sizes(config.evaluation.test_size)
+        flag_values.interval(values["keep_every"], 1, "--keep_every")
+    flag_values.profile_window(config.run.profile)
+    flag_values.top_ks(config.evaluation.top_k)
+    flag_values.test_sizes(config.evaluation.test_size)
     save_logits = config.evaluation.save_logits
     if save_logits and not save_logits.endswith(".npz"):
         raise UsageError(f"--save_logits={save_logits}: give FILE.npz")
@@ -122,7 +116,7 @@ def _check_output(flag, path):
 def _check_schedule_of_sizes(config):
     """Checks that the net takes every size of `--image_size_schedule`."""
     flag = f"--image_size_schedule={config.data.image_size_schedule}"
-    sizes = [size for _, size in image_sizes(config.data.image_size_schedule, 1.0)]
+    sizes = [size for _, size in flag_values.image_sizes(config.data.image_size_schedule, 1.0)]
     smallest = registry.smallest_image(config.net.model)
     if sizes and min(sizes) < smallest:
         raise UsageError(f"{flag}: {config.net.model} needs at least {smallest}")
@@ -148,6 +142,27 @@ def _check_net(net, image_size):
             raise UsageError(f"--{name}: {net.model} has no residual blocks; leave it out")
 
 
+def check_ranges(values):
+    """Raises UsageError for a number, by the name of its flag, that is too small or too large."""
+    for name, value in values.items():
+        if isinstance(value, float) and not math.isfinite(value):
+            raise UsageError(f"--{name}={value}: must be finite")
+    least = {
+        "epochs": 1e-9, "steps": 1, "examples": 1, "batch_size": 1, "learning_rate": 0, "keep": 1,
+        "cpu_devices": 1, "weight_decay": 0, "eval_batch_size": 0, "reader_threads": 0, "seed": 0,
+        "warmup_epochs": 0, "initial_loss_scale": 2.0**-5, "short_side": 0, "quality": 1,
+        "shard_megabytes": 1, "mixup": 0, "cutmix": 0, "accumulate": 1, "clip_norm": 0,
+        "clip_factor": 0, "final_learning_rate": 0, "watch_patience": 0, "calibration_images": 1,
+        "bn_batches": 1,
+    }  # fmt: skip
+    for name, low in least.items():
+        if values[name] is not None and values[name] < low:
+            raise UsageError(f"--{name}={values[name]}: must be at least {low}")
+    for name, high in {"seed": 2**32 - 1, "quality": 100}.items():
+        if values[name] > high:
+            raise UsageError(f"--{name}={values[name]}: must be at most {high}")
+
+
 def _check_choices(config):
     """Flags are checked as they are parsed; this is for a config.json from elsewhere."""
     for field in flag_fields.of(type(config)):
@@ -157,88 +172,3 @@ def _check_choices(config):
     for field in dataclasses.fields(config):
         if dataclasses.is_dataclass(getattr(config, field.name)):
             _check_choices(getattr(config, field.name))
-
-
-def interval(text, steps_per_epoch, flag):
-    """Steps of an interval given as `500` or `2epochs`; at least one.
-
-    Raises:
-      UsageError: neither form.
-    """
-    number, is_epochs = (text[: -len("epochs")], True) if text.endswith("epochs") else (text, False)
-    try:
-        value = float(number) if is_epochs else int(number)
-    except ValueError:
-        value = 0
-    if not 0 < value < math.inf:
-        raise UsageError(f"{flag}={text}: give steps as in 500, or epochs as in 2epochs")
-    return max(1, round(value * steps_per_epoch)) if is_epochs else value
-
-
-def total_steps(length, num_examples, batch_size):
-    """Optimizer steps of a whole run; the one place that turns a duration into steps."""
-    if length.steps:
-        return length.steps
-    examples = length.examples or length.epochs * num_examples
-    return max(1, -(-round(examples) // batch_size))
-
-
-def image_sizes(text, steps_per_epoch):
-    """The stages of `--image_size_schedule`.
-
-    Returns:
-      tuple of (first step, side in pixels), ascending.
-
-    Raises:
-      UsageError: not of the form EPOCH:PIXELS,..., or not ascending from epoch 0.
-    """
-    if not text:
-        return ()
-    try:
-        stages = [stage.split(":") for stage in text.split(",")]
-        stages = [(float(epoch), int(size)) for epoch, size in stages]
-    except ValueError:
-        stages = []
-    epochs = [epoch for epoch, _ in stages]
-    in_order = all(a < b < math.inf for a, b in itertools.pairwise(epochs))
-    if not stages or epochs[0] != 0 or not in_order:
-        raise UsageError(
-            f"--image_size_schedule={text}: give EPOCH:PIXELS from epoch 0 on, ascending, as in"
-            " 0:128,12:160"
-        )
-    return tuple((round(epoch * steps_per_epoch), size) for epoch, size in stages)
-
-
-def profile_window(text):
-    """First and last step of `--profile=START,STOP` as a tuple, or ()."""
-    if not text:
-        return ()
-    try:
-        first, last = (int(number) for number in text.split(","))
-    except ValueError:
-        first = last = 0
-    if not 0 <= first < last:
-        raise UsageError(f"--profile={text}: give START,STOP in steps, as in 100,110")
-    return first, last
-
-
-def top_ks(text):
-    """The ks of `--top_k` as a sorted tuple of ints."""
-    try:
-        ks = tuple(sorted({int(k) for k in text.split(",")}))
-    except ValueError:
-        ks = (0,)
-    if ks[0] < 1:
-        raise UsageError(f"--top_k={text}: give numbers from 1, separated by commas")
-    return ks
-
-
-def test_sizes(text):
-    """The image sizes of `--test_size` as a tuple of ints, in the order given; () without any."""
-    try:
-        sizes = tuple(int(size) for size in text.split(",")) if text else ()
-    except ValueError:
-        sizes = (0,)
-    if any(size < 1 for size in sizes) or len(set(sizes)) < len(sizes):
-        raise UsageError(f"--test_size={text}: give different sizes in pixels, with commas")
-    return sizes

@@ -13,7 +13,7 @@ from absl import logging
 
 from input_pipeline import source
 from input_pipeline.errors import UsageError
-from loops import evaluation_results, validation
+from loops import evaluation_results, flag_values, validation
 from loops.evaluator import Evaluator, predictions
 from loops.members import Member, evaluation_config
 from loops.run import checkpoint, report, restored_net, run_folder, summaries
@@ -72,7 +72,7 @@ class _Judge:
         if not self._restore(member):
             return None
         predicted = predictions(self._evaluator, evaluation.crops)
-        ks = validation.top_ks(evaluation.top_k)
+        ks = flag_values.top_ks(evaluation.top_k)
         names = [str(member.step_dir)]
         results = judgement.compare([predicted], names, self._split.labels, self._class_names, ks)
         results["mistakes"] = evaluation_results.named_mistakes(
@@ -161,7 +161,7 @@ def _last_step(run_dir):
         record = run_folder.read_record(run_dir)
         images = record.dataset["train"]["images"]
         length = record.config.length
-        return validation.total_steps(length, images, record.config.data.batch_size)
+        return flag_values.total_steps(length, images, record.config.data.batch_size)
     raise UsageError(f"--ckpt={run_dir}: its config.json does not tell how long the run is")
 
 

@@ -13,7 +13,7 @@ import pytest
 import flags
 from input_pipeline.errors import UsageError
 from loops import config as configs
-from loops import validation
+from loops import flag_values, validation
 from loops.config import Config
 from tests.nets.model_sizes import MODEL_SIZES
 
@@ -21,7 +21,10 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 CHOICES = {
     "source": ["timm", "torchvision", "h5"],
     "freeze": ["none", "backbone"],
-    "mode": ["train", "eval", "predict", "import", "export", "average"],
+    "mode": [
+        *("train", "eval", "predict", "import", "export", "average"),
+        *("prepare", "verify", "stats", "data_service", "benchmark"),
+    ],
     "model": list(MODEL_SIZES),
     "dataset": ["shapes", "ilsvrc2012", "mini_imagenet", "folder", "lists"],
     "optimizer": ["sgd", "lamb", "lars", "adamw"],
@@ -34,8 +37,11 @@ CHOICES = {
     "split": ["val", "test", "train"],
     "crops": ["10", "1"],
     "interpolation": ["bilinear", "bicubic"],
-    "format": ["saved_model", "tflite", "onnx", "weights_h5"],
+    "format": ["saved_model", "tflite", "onnx", "weights_h5", "tfrecord", "lists"],
     "quantize": ["none", "int8"],
+    "cache": ["none", "ram"],
+    "role": ["dispatcher", "worker"],
+    "benchmark": ["input"],
 }
 
 
@@ -215,6 +221,10 @@ def test_two_durations(words):
         "--reader_threads=-1",
         "--seed=-1",
         f"--seed={2**63}",
+        "--short_side=-1",
+        "--quality=0",
+        "--quality=101",
+        "--shard_megabytes=0",
         "--save_every=0",
         "--save_every=often",
         "--save_every=nanepochs",
@@ -276,7 +286,7 @@ def test_values_just_in_range(word):
 
 
 def test_top_ks_are_sorted():
-    assert validation.top_ks("5,1,3,5") == (1, 3, 5)
+    assert flag_values.top_ks("5,1,3,5") == (1, 3, 5)
 
 
 def test_the_dataset_fills_what_is_not_typed():
@@ -508,14 +518,14 @@ def test_two_new_lengths_are_still_refused():
     ],
 )
 def test_interval(text, steps_per_epoch, expected):
-    assert validation.interval(text, steps_per_epoch, "--save_every") == expected
+    assert flag_values.interval(text, steps_per_epoch, "--save_every") == expected
 
 
 @pytest.mark.parametrize(
     "text", ["", "0", "-5", "1.5", "epochs", "0epochs", "2 weeks", "2epoch", "1e3", "epochs2"]
 )
 def test_interval_refuses(text):
-    message = refusal(validation.interval, text, 40.0, "--eval_every")
+    message = refusal(flag_values.interval, text, 40.0, "--eval_every")
     assert message.startswith(f"--eval_every={text}: ")
 
 
@@ -536,7 +546,7 @@ def test_interval_refuses(text):
 )
 def test_total_steps(length, num_examples, batch_size, expected):
     config = configs.LengthConfig(**length)
-    assert validation.total_steps(config, num_examples, batch_size) == expected
+    assert flag_values.total_steps(config, num_examples, batch_size) == expected
 
 
 def test_configs_cannot_be_changed_or_filled_by_position():

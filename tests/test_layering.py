@@ -39,12 +39,12 @@ MAY_USE = {
     "main": ("absl",),
     "flags": ("absl",),
     "nets": ("keras", "tensorflow"),
-    "input_pipeline": ("tensorflow", "numpy", "cv2", "tqdm", "absl.logging"),
     "loops": (
         *("tensorflow", "keras", "numpy", "cv2", "tqdm", "absl.logging"),
         *("h5py", "safetensors", "tensorboard"),
         *("tf2onnx", "onnxruntime"),  # extras, for `--mode=export`
     ),
+    "input_pipeline": ("tensorflow", "numpy", "cv2", "tqdm", "absl.logging", r"scipy\.io"),
     "benchmarks": (".*",),
 }
 # Names that only some files may mention.

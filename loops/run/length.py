@@ -2,7 +2,7 @@
 
 from absl import logging
 
-from loops import validation
+from loops import flag_values
 from loops.step import schedules
 
 
@@ -21,9 +21,9 @@ class Length:
 
     def __init__(self, config, num_examples):
         batch_size = config.data.batch_size
-        self.total_steps = validation.total_steps(config.length, num_examples, batch_size)
+        self.total_steps = flag_values.total_steps(config.length, num_examples, batch_size)
         self.steps_per_epoch = num_examples / batch_size
-        self.image_sizes = validation.image_sizes(
+        self.image_sizes = flag_values.image_sizes(
             config.data.image_size_schedule, self.steps_per_epoch
         )
         warmup = round(config.optimization.warmup_epochs * self.steps_per_epoch)

@@ -1,6 +1,6 @@
 """What is due after which step, and how many steps one call of the training step does."""
 
-from loops import validation
+from loops import flag_values
 
 # Between two calls of the step, signals and the progress bar are served.
 _SECONDS_PER_CALL = 2.0
@@ -18,7 +18,7 @@ class Pace:
 
     def __init__(self, run_config, steps_per_epoch, total_steps, stops=()):
         self._every = {
-            name: validation.interval(getattr(run_config, name), steps_per_epoch, f"--{name}")
+            name: flag_values.interval(getattr(run_config, name), steps_per_epoch, f"--{name}")
             for name in ("log_every", "eval_every", "save_every")
         }
         self._stops = sorted({*stops, total_steps})

@@ -3,7 +3,7 @@
 import tensorflow as tf
 from absl import logging
 
-from loops import validation
+from loops import flag_values
 
 
 class Profiler:
@@ -16,7 +16,7 @@ class Profiler:
 
     def __init__(self, run_dir, window):
         self._folder = str(run_dir / "train")
-        self.stops = validation.profile_window(window)
+        self.stops = flag_values.profile_window(window)
         self._runs = False
 
     def serve(self, done):

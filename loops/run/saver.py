@@ -6,7 +6,7 @@ import tensorflow as tf
 from absl import logging
 
 from input_pipeline.errors import UsageError
-from loops import validation
+from loops import flag_values
 from loops.run import checkpoint
 
 _MOST_FAILURES = 3
@@ -29,7 +29,7 @@ class Saver:
         self._keep = run_config.keep
         self._keep_every = None
         if run_config.keep_every != "0":
-            self._keep_every = validation.interval(
+            self._keep_every = flag_values.interval(
                 run_config.keep_every, steps_per_epoch, "--keep_every"
             )
         self._variables = variables

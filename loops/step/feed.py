@@ -6,7 +6,7 @@ import numpy as np
 import tensorflow as tf
 from absl import logging
 
-from input_pipeline import batch_augment, order, pipeline
+from input_pipeline import batch_augment, data_service, order, pipeline
 from input_pipeline.errors import DataError
 from loops.step import distribution, workers
 
@@ -44,7 +44,8 @@ class TrainFeed:
         data = dataclasses.replace(self._data, image_size=self.image_size(step))
 
         def dataset():
-            return pipeline.train_dataset(
+            load = data_service if data.data_service else pipeline
+            return load.train_dataset(
                 self._split, data, self._seed, first, self._per_replica, self._slice
             )
 

@@ -1,0 +1,73 @@
+"""Encoded images kept in memory: `--cache=ram`."""
+
+import os
+
+import tensorflow as tf
+from absl import logging
+
+from input_pipeline.errors import UsageError
+
+# Of the free memory; the rest is for the net, the batches and everybody else.
+_MOST_OF_MEMORY = 0.7
+_SAMPLED = 200
+
+
+def in_memory(read, num_examples, what):
+    """Reads every image once and returns a function that reads from memory.
+
+    What is kept are the bytes of the files, so the pixels are those of a run without the cache. A
+    file that cannot be read is kept as an empty one, which decodes no better.
+
+    Args:
+      read: function from an int64 scalar tensor to (encoded file, int32 label).
+      num_examples: N.
+      what: name of the split, for messages.
+
+    Returns:
+      function like `read`.
+
+    Raises:
+      UsageError: the images do not fit into the free memory.
+    """
+    _require_room(read, num_examples, what)
+
+    def lenient(index):
+        one = tf.data.Dataset.from_tensors(index).map(read).ignore_errors()
+        missing = tf.data.Dataset.from_tensors((b"", 0)).map(lambda d, n: (d, tf.cast(n, tf.int32)))
+        return one.concatenate(missing).take(1).get_single_element()
+
+    everything = tf.data.Dataset.range(num_examples).map(
+        lenient, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True
+    )
+    data, labels = everything.batch(num_examples).get_single_element()
+    total = int(tf.reduce_sum(tf.cast(tf.strings.length(data), tf.int64)))
+    logging.info("%s: %d images, %.1f MB, are in memory", what, num_examples, total / 1e6)
+    return lambda index: (data[index], labels[index])
+
+
+def _require_room(read, num_examples, what):
+    free = free_memory()
+    if free is None:
+        return
+    step = max(1, num_examples // _SAMPLED)
+    sample = tf.data.Dataset.range(0, num_examples, step).map(read).ignore_errors()
+    sizes = [len(data) for data, _ in sample.as_numpy_iterator()]
+    wanted = sum(sizes) / max(1, len(sizes)) * num_examples
+    if wanted > _MOST_OF_MEMORY * free:
+        raise UsageError(
+            f"--cache=ram: {what} takes about {wanted / 1e9:.1f} GB and {free / 1e9:.1f} GB are"
+            f" free, of which {_MOST_OF_MEMORY:.0%} may be used; leave the flag out, or prepare"
+            " the set with --short_side=288"
+        )
+
+
+def free_memory():
+    """Bytes of memory that can still be had, or None where the system does not say."""
+    try:
+        with open("/proc/meminfo") as file:
+            for line in file:
+                if line.startswith("MemAvailable:"):
+                    return int(line.split()[1]) * 1024
+        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (OSError, ValueError):
+        return None

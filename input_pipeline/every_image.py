@@ -1,0 +1,106 @@
+"""All images of a set, raw or prepared, for tools that look at each once."""
+
+import dataclasses
+import functools
+import os
+from collections.abc import Callable
+
+from input_pipeline import image_list, manifest, raw_layouts, tfrecord
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Image:
+    """One image.
+
+    Attributes:
+      name: what a person calls it: a path below the set's root, or a shard and a record.
+      label: int.
+      read: function that returns its bytes.
+    """
+
+    name: str
+    label: int
+    read: Callable
+
+
+@dataclasses.dataclass(frozen=True)
+class Images:
+    """All images of a set.
+
+    Attributes:
+      classes: their names by label.
+      splits: dict from a split to its list of Images.
+      unlabelled: paths of images without a label.
+      faults: (split, shard, what is wrong) of shards that are not whole.
+    """
+
+    classes: tuple
+    splits: dict
+    unlabelled: list
+    faults: list
+
+
+def find(config, prepare_config):
+    """Finds every image.
+
+    Args:
+      config: DataConfig.
+      prepare_config: PrepareConfig.
+
+    Returns:
+      Images.
+
+    Raises:
+      UsageError, DataError: as `raw_layouts.find` or the prepared set's own.
+    """
+    if not manifest.exists(config.data_dir):
+        raw = raw_layouts.find(config, prepare_config)
+        splits = {
+            split: [Image(item.name, item.label, item.read) for item in items]
+            for split, items in raw.splits.items()
+        }
+        return Images(raw.classes, splits, raw.unlabelled, [])
+    facts = manifest.read(config.data_dir)
+    manifest.require_dataset(config.data_dir, facts, config.dataset)
+    find_in = _of_shards if facts["storage"] == "tfrecord" else _of_lists
+    splits, faults = {}, []
+    for split in facts["splits"]:
+        splits[split] = find_in(config.data_dir, facts, split, faults)
+    return Images(tuple(facts["classes"]), splits, [], faults)
+
+
+def _of_lists(folder, facts, split, faults):
+    del faults  # lists have none: their files are looked at one by one
+    files = image_list.open_split(folder, facts, split)
+    rows = zip(files.paths, files.labels.tolist(), strict=True)
+    paths = ((name, label, os.path.join(files.root, name)) for name, label in rows)
+    return [Image(name, label, functools.partial(_content, path)) for name, label, path in paths]
+
+
+def _content(path):
+    with open(path, "rb") as file:
+        return file.read()
+
+
+def _of_shards(folder, facts, split, faults):
+    """Records of shards that are there; those of a missing one are one fault together."""
+    of_split = facts["splits"][split]
+    wrong = manifest.shard_faults(folder, of_split)
+    wrong |= {
+        shard["name"]: "its sha256 is not that of the manifest"
+        for shard in of_split["shards"]
+        if shard["name"] not in wrong
+        and manifest.sha256(os.path.join(folder, shard["name"])) != shard["sha256"]
+    }
+    faults += [(split, name, fault) for name, fault in wrong.items()]
+    shards = tfrecord.open_split(folder, facts, split, lenient=True)
+    images, files = [], shards.file_names()
+    for name, first, last in zip(shards.names, shards.first, shards.first[1:], strict=False):
+        if os.path.isfile(os.path.join(folder, name)):
+            images += [_of_record(shards, i, files[i]) for i in range(int(first), int(last))]
+    return images
+
+
+def _of_record(shards, index, file):
+    read = functools.partial(shards.record, index)
+    return Image(f"{shards.place(index)} ({file})", int(shards.labels[index]), read)

@@ -1,0 +1,159 @@
+"""`--mode=prepare`: a raw data set becomes lists, or TFRecord shards, with a manifest.
+
+A killed run is continued by the same command: finished shards are kept. A shard is written under
+another name and renamed when it is whole and on the disk; the manifest comes last.
+"""
+
+import concurrent.futures
+import hashlib
+import json
+import os
+import pathlib
+import shutil
+
+import tqdm
+from absl import logging
+
+from input_pipeline import manifest, path_table, raw_layouts, reencode, shard_writer
+from input_pipeline.errors import DataError, UsageError
+
+# The plan and the facts of finished shards, until the manifest holds them all.
+_UNFINISHED = ".unfinished"
+_PLAN = "plan.json"
+_CHUNK = 256
+
+
+def prepare(config, prepare_config, out, storage):
+    """Prepares a data set.
+
+    Args:
+      config: DataConfig of the raw set.
+      prepare_config: PrepareConfig.
+      out: folder to write into; made if it is not there.
+      storage: "tfrecord" or "lists".
+
+    Returns:
+      dict: the manifest.
+
+    Raises:
+      UsageError: flags that do not go together, a folder that holds something else.
+      DataError: an image that does not decode where it has to be, or no image.
+    """
+    out = pathlib.Path(out)
+    if storage == "lists" and prepare_config.short_side:
+        raise UsageError("--short_side re-encodes: that needs --format=tfrecord")
+    if manifest.exists(config.data_dir):
+        raise UsageError(f"--data_dir={config.data_dir}: this set is prepared already")
+    raw = raw_layouts.find(config, prepare_config)
+    for path in raw.unlabelled[:3]:
+        logging.warning("%s has no label and is left out", path)
+    if not all(raw.splits.values()):
+        empty = [split for split, items in raw.splits.items() if not items]
+        raise DataError(f"{config.data_dir}: no labelled image in the {empty[0]} split")
+    plan = _make_plan(config, prepare_config, storage, raw)
+    _require_same_plan(out, plan)
+    threads = config.reader_threads or os.cpu_count()
+    total = sum(plan["images"].values())
+    bar = tqdm.tqdm(total=total, desc="preparing", unit=" images", unit_scale=True, disable=None)
+    splits, lists = {}, {}
+    with concurrent.futures.ThreadPoolExecutor(threads) as pool, bar:
+        if storage == "lists":
+            conversions, lists = _convert_foreign(pool, out, raw, prepare_config, bar)
+            splits = {split: {"images": len(items)} for split, items in raw.splits.items()}
+        else:
+            writer = shard_writer.ShardWriter(
+                pool, out, out / _UNFINISHED, raw.classes, prepare_config
+            )
+            for split, items in raw.splits.items():
+                splits[split] = writer.write_split(split, items, bar)
+            conversions = writer.conversions
+    for split, items in raw.splits.items():
+        splits[split]["list"] = _write_list(out, split, items, lists)
+    manifest.write(out, _facts(config, plan, out, raw, splits, conversions))
+    shutil.rmtree(out / _UNFINISHED)
+    return manifest.read(out)
+
+
+def _facts(config, plan, out, raw, splits, conversions):
+    """What the manifest says."""
+    kept = ("dataset", "storage", "split_sha256", "short_side", "quality")
+    return {
+        **{key: plan[key] for key in kept},
+        "root": os.path.relpath(config.data_dir or ".", out),
+        "unlabelled": len(raw.unlabelled),
+        "conversions": conversions,
+        "splits": splits,
+        "classes": list(raw.classes),
+    }
+
+
+def _make_plan(config, prepare_config, storage, raw):
+    """What decides the bytes of every shard, so that a continued run can tell its own."""
+    return {
+        "dataset": config.dataset,
+        "storage": storage,
+        "split_sha256": raw.sha256(),
+        "images": {split: len(items) for split, items in raw.splits.items()},
+        "short_side": prepare_config.short_side,
+        "quality": prepare_config.quality,
+        "shard_megabytes": prepare_config.shard_megabytes,
+    }
+
+
+def _require_same_plan(out, plan):
+    """Starts or continues a set in `out`; UsageError where it holds anything else."""
+    path = out / _UNFINISHED / _PLAN
+    if manifest.exists(out):
+        raise UsageError(f"--out={out}: holds a prepared set already; name another folder")
+    if path.is_file():
+        if json.loads(path.read_text()) != plan:
+            raise UsageError(
+                f"--out={out}: holds the beginning of another set (other images or other flags);"
+                " remove it, or name another folder"
+            )
+        logging.info("continuing in %s", out)
+        return
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise UsageError(f"--out={out}: is not an empty folder; name another one")
+    path.parent.mkdir(parents=True)
+    manifest.write_whole(path, json.dumps(plan).encode())
+
+
+def _write_list(out, split, items, converted):
+    """Writes the `path label` list of a split; returns its name and sha256."""
+    names = [converted.get(item.name, item.name) for item in items]
+    lines = path_table.from_names(names, [item.label for item in items]).lines
+    name = f"{split}.txt"
+    manifest.write_whole(out / name, lines)
+    return {"name": name, "sha256": hashlib.sha256(lines).hexdigest()}
+
+
+def _convert_foreign(pool, out, raw, prepare_config, bar):
+    """For lists: writes an RGB JPEG beside them for each file that is not what its name says.
+
+    Returns:
+      (conversions, dict from a file's name to the absolute path of its replacement).
+    """
+
+    def convert(item):
+        if item.size >= 0:
+            raise UsageError(
+                f"{item.path}: lists cannot point into a tar file; use --format=tfrecord"
+            )
+        data = item.read()
+        reason = reencode.foreign(item.name, data)
+        if reason:
+            jpeg, _ = reencode.prepared(item.name, data, 0, prepare_config.quality)
+            path = out / "converted" / pathlib.Path(item.name).with_suffix(".jpg")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            manifest.write_whole(path, jpeg)
+            return {"file": item.name, "was": reason, "now": str(path.resolve())}
+        return None
+
+    conversions = []
+    for items in raw.splits.values():
+        for first in range(0, len(items), _CHUNK):
+            part = items[first : first + _CHUNK]
+            conversions += [found for found in pool.map(convert, part) if found]
+            bar.update(len(part))
+    return conversions, {c["file"]: c["now"] for c in conversions}

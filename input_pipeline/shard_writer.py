@@ -1,0 +1,138 @@
+"""Writes the shards of a split, keeping those that an earlier run has finished."""
+
+import itertools
+import json
+import os
+
+import numpy as np
+
+from input_pipeline import manifest, reencode, tfrecord
+
+# Images in flight: enough to keep the threads busy, few enough to hold in memory.
+_CHUNK = 64
+_SAMPLED = 64
+_MEGABYTE = 10**6
+
+
+class ShardWriter:
+    """Writes TFRecord shards into a folder.
+
+    Args:
+      pool: concurrent.futures executor that reads and re-encodes.
+      out: pathlib.Path of the set.
+      facts_dir: pathlib.Path of the facts of finished shards.
+      classes: names of the classes by label.
+      prepare_config: PrepareConfig.
+
+    Attributes:
+      conversions: dicts `file`, `was` of the files that were not what their names say.
+    """
+
+    def __init__(self, pool, out, facts_dir, classes, prepare_config):
+        self._pool = pool
+        self._out = out
+        self._facts_dir = facts_dir
+        self._classes = classes
+        self._prepare_config = prepare_config
+        self.conversions = []
+
+    def write_split(self, split, items, bar):
+        """Writes all shards of a split and their index.
+
+        Args:
+          split: its name.
+          items: list of Items.
+          bar: tqdm bar, counted up by images.
+
+        Returns:
+          dict: what the manifest says of the split.
+        """
+        bounds = self._bounds(items)
+        shards, lengths = [], []
+        for number, (first, last) in enumerate(itertools.pairwise(bounds)):
+            name = f"{split}-{number:05d}-of-{len(bounds) - 1:05d}.tfrecord"
+            facts = self._finished(name)
+            if facts is None:
+                facts = self._write(name, items[first:last], bar)
+            else:
+                bar.update(last - first)
+            self.conversions += facts.pop("conversions")
+            lengths.append(np.array(facts.pop("lengths"), np.int64))
+            shards.append(facts)
+        index = self._write_index(f"{split}.index.npy", items, lengths)
+        return {"images": len(items), "shards": shards, "index": index}
+
+    def _bounds(self, items):
+        """Numbers of the first item of each shard, and of all: a function of the items alone."""
+        wanted = self._prepare_config.shard_megabytes * _MEGABYTE
+        sizes = [i.size if i.size >= 0 else os.path.getsize(i.path) for i in items]
+        ends = np.cumsum(np.array(sizes) * self._shrinking(items) + tfrecord.FRAME)
+        shards = max(1, round(ends[-1] / wanted))
+        inner = np.searchsorted(ends, ends[-1] / shards * np.arange(1, shards)) + 1
+        return [int(n) for n in np.unique([0, *inner, len(items)])]
+
+    def _shrinking(self, items):
+        """About how much smaller re-encoding makes the images: a ratio of bytes."""
+        if not self._prepare_config.short_side:
+            return 1.0
+        sample = items[:: max(1, len(items) // _SAMPLED)]
+        sizes = [(len(data), before) for data, _, before in self._pool.map(self._load, sample)]
+        after, before = np.sum(sizes, axis=0)
+        return float(after / before)
+
+    def _load(self, item):
+        """(bytes to store, why they were converted, bytes before) of an item."""
+        data = item.read()
+        prepare_config = self._prepare_config
+        stored, reason = reencode.prepared(
+            item.name, data, prepare_config.short_side, prepare_config.quality
+        )
+        return stored, reason, len(data)
+
+    def _facts_path(self, name):
+        return self._facts_dir / f"{name}.json"
+
+    def _finished(self, name):
+        """Facts of a shard that an earlier run has finished, or None."""
+        path, shard = self._facts_path(name), self._out / name
+        if not (path.is_file() and shard.is_file()):
+            return None
+        facts = json.loads(path.read_text())
+        same = shard.stat().st_size == facts["bytes"] and manifest.sha256(shard) == facts["sha256"]
+        return facts if same else None
+
+    def _write(self, name, items, bar):
+        """Writes one shard and, after it, its facts."""
+        conversions = []
+
+        def records():
+            for first in range(0, len(items), _CHUNK):
+                part = items[first : first + _CHUNK]
+                for item, (data, reason, _) in zip(
+                    part, self._pool.map(self._load, part), strict=True
+                ):
+                    if reason:
+                        conversions.append({"file": item.name, "was": reason})
+                    class_name = self._classes[item.label]
+                    yield tfrecord.example(data, item.label, class_name, item.name)
+                    bar.update(1)
+
+        facts = tfrecord.write_shard(self._out / name, records())
+        facts["conversions"] = conversions
+        manifest.write_whole(self._facts_path(name), json.dumps(facts).encode())
+        return facts
+
+    def _write_index(self, name, items, lengths):
+        """Writes where each record lies; returns the file's name and sha256."""
+        index = np.empty(len(items), manifest.INDEX_ROW)
+        index["length"] = np.concatenate(lengths)
+        index["offset"] = np.concatenate([np.cumsum(n) - n for n in lengths])
+        index["label"] = [item.label for item in items]
+        path = self._out / name
+        temporary = path.with_name(f".tmp-{os.getpid()}-{name}")
+        with open(temporary, "wb") as file:
+            np.save(file, index)
+            file.flush()
+            os.fsync(file.fileno())
+        manifest.publish(temporary, path)
+        return {"name": name, "sha256": manifest.sha256(path)}

@@ -1,0 +1,145 @@
+"""Statistics of a split's pixels: `--mode=stats` computes them, training normalises with them."""
+
+import dataclasses
+import json
+import os
+import pathlib
+
+import numpy as np
+import tensorflow as tf
+import tqdm
+from absl import logging
+
+from input_pipeline import decode
+from input_pipeline.errors import DataError
+
+NAME = "statistics.json"
+
+
+@dataclasses.dataclass(frozen=True)
+class Statistics:
+    """Statistics of the pixels of a training split, RGB, 0..255.
+
+    Attributes:
+      mean: over all pixels.
+      std: over all pixels: the root of the mean square distance from `mean`.
+      mean_of_image_std: the mean over images of the deviation within each: smaller than std,
+        which also counts how images differ from one another.
+      pca_eigenvalues: of the pixels' 3 x 3 covariance matrix, largest first.
+      pca_eigenvectors: three rows; column k is the unit vector of eigenvalue k.
+      num_images, num_pixels: how many were seen.
+      unreadable: images that do not decode and were left out.
+    """
+
+    mean: tuple
+    std: tuple
+    mean_of_image_std: tuple
+    pca_eigenvalues: tuple
+    pca_eigenvectors: tuple
+    num_images: int
+    num_pixels: int
+    unreadable: int = 0
+
+
+def load(data_dir):
+    """The Statistics that `--mode=stats` has left in a folder, or None.
+
+    Raises:
+      DataError: the file is there and does not hold them.
+    """
+    path = pathlib.Path(data_dir or ".", NAME)
+    if not data_dir or not path.is_file():
+        return None
+    try:
+        facts = json.loads(path.read_text(encoding="utf-8"))
+        values = {f.name: facts[f.name] for f in dataclasses.fields(Statistics)}
+        found = Statistics(**{n: _tuples(value) for n, value in values.items()})
+        shapes = [np.shape(v) for v in (found.mean, found.std, found.pca_eigenvectors)]
+        if shapes != [(3,), (3,), (3, 3)] or not min(found.std) > 0:
+            raise ValueError("not three means, deviations and vectors")
+    except (ValueError, LookupError, TypeError) as error:
+        raise DataError(f"{path} does not hold statistics: {error}; run --mode=stats") from None
+    return found
+
+
+def _tuples(value):
+    return tuple(map(_tuples, value)) if isinstance(value, list) else value
+
+
+def compute(source, threads=0):
+    """Reads and decodes every image once and adds up its pixels in float64.
+
+    Args:
+      source: Source.
+      threads: that decode; 0: as many as there are cores.
+
+    Returns:
+      Statistics.
+
+    Raises:
+      DataError: no image decodes.
+    """
+    images = tf.data.Dataset.range(source.num_examples).map(
+        lambda index: _of_image(source, index),
+        num_parallel_calls=threads or os.cpu_count(),
+        deterministic=True,  # sums of floats depend on their order
+    )
+    count, pixels = 0, 0
+    total, products, deviations = np.zeros(3), np.zeros((3, 3)), np.zeros(3)
+    bar = tqdm.tqdm(total=source.num_examples, desc="stats", unit=" images", disable=None)
+    # Sums of squares about a point near the mean lose fewer digits than those about zero.
+    with bar:
+        for of_image, sums, squares in images.as_numpy_iterator():
+            bar.update(1)
+            if not of_image:
+                continue
+            count, pixels = count + 1, pixels + int(of_image)
+            total += sums
+            products += squares
+            spread = np.diag(squares) / of_image - (sums / of_image) ** 2
+            deviations += np.sqrt(np.maximum(spread, 0.0))
+    if not count:
+        raise DataError(f"none of {source.num_examples} images decodes")
+    if count < source.num_examples:
+        logging.warning("%d images do not decode: run --mode=verify", source.num_examples - count)
+    return _from_sums(count, pixels, total, products, deviations, source.num_examples - count)
+
+
+_MIDDLE = 128.0
+
+
+def _of_image(source, index):
+    """Number of pixels, sums [3] and sums of products [3, 3], about 128; zeros if unreadable."""
+
+    def sums(index):
+        image = decode.decode(source.read(index)[0])
+        pixels = tf.reshape(tf.cast(image, tf.float64), [-1, 3]) - _MIDDLE  # [H * W, 3]
+        number = tf.cast(tf.shape(pixels)[0], tf.int64)
+        return number, tf.reduce_sum(pixels, 0), tf.matmul(pixels, pixels, transpose_a=True)
+
+    def nothing(index):
+        del index
+        return tf.zeros([], tf.int64), tf.zeros([3], tf.float64), tf.zeros([3, 3], tf.float64)
+
+    one = tf.data.Dataset.from_tensors(index)
+    attempts = one.map(sums).ignore_errors().concatenate(one.map(nothing))
+    return attempts.take(1).get_single_element()
+
+
+def _from_sums(count, pixels, total, products, deviations, unreadable):
+    mean = total / pixels  # about 128
+    covariance = products / pixels - np.outer(mean, mean)
+    values, vectors = np.linalg.eigh(covariance)
+    values, vectors = values[::-1], vectors[:, ::-1]
+    # The sign of an eigenvector is anybody's choice: its largest component is positive here.
+    signs = np.sign(vectors[np.abs(vectors).argmax(axis=0), range(3)])
+    return Statistics(
+        mean=tuple((mean + _MIDDLE).tolist()),
+        std=tuple(np.sqrt(np.diag(covariance)).tolist()),
+        mean_of_image_std=tuple((deviations / count).tolist()),
+        pca_eigenvalues=tuple(np.maximum(values, 0.0).tolist()),
+        pca_eigenvectors=tuple(map(tuple, (vectors * signs).tolist())),
+        num_images=count,
+        num_pixels=pixels,
+        unreadable=unreadable,
+    )

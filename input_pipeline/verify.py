@@ -1,0 +1,181 @@
+"""`--mode=verify`: reads and decodes every image of a set once, and says what is wrong with it."""
+
+import collections
+import concurrent.futures
+import functools
+import hashlib
+import os
+import pathlib
+
+import tensorflow as tf
+import tqdm
+
+from input_pipeline import decode, every_image, label_map, reencode
+from input_pipeline.errors import DataError
+
+# Kinds of findings that make an image useless; the others are worth knowing.
+FATAL = ("missing", "empty", "foreign", "bomb", "truncated", "broken", "changed", "record", "shard")
+_CHUNK = 256
+CHECKSUMS = "SHA256SUMS"
+
+
+def verify(config, prepare_config, checksums=""):
+    """Looks at every image of every split.
+
+    Args:
+      config: DataConfig: a raw set, or `--data_dir` of a prepared one.
+      prepare_config: PrepareConfig: devkit and split_csv.
+      checksums: path of a file of `sha256  name` lines of an earlier run to compare with, or "".
+
+    Returns:
+      (report, sums): a dict for JSON, and the lines of a new file of checksums, by name.
+
+    Raises:
+      UsageError: there is no such set.
+      DataError: labels of several numberings.
+    """
+    found = every_image.find(config, prepare_config)
+    splits = found.splits
+    rows = {split: [(i.name, i.label) for i in images] for split, images in splits.items()}
+    numbering = label_map.diagnose(rows)
+    scan = _Scan(_read_checksums(checksums))
+    total = sum(map(len, splits.values()))
+    bar = tqdm.tqdm(total=total, desc="verify", unit=" images", unit_scale=True, disable=None)
+    threads = config.reader_threads or os.cpu_count()
+    with concurrent.futures.ThreadPoolExecutor(threads) as pool, bar:
+        for split, images in splits.items():
+            for first in range(0, len(images), _CHUNK):
+                part = images[first : first + _CHUNK]
+                for image, seen in zip(part, pool.map(_look, part), strict=True):
+                    scan.add(split, image, *seen)
+                bar.update(len(part))
+    why = "no label says what it shows"
+    findings = [_finding("shard", split, name, fault) for split, name, fault in found.faults]
+    findings += scan.findings
+    findings += [_finding("unlabelled", "", path, why) for path in found.unlabelled]
+    return _report(config, found, numbering, scan, findings), scan.sums
+
+
+def _report(config, found, numbering, scan, findings):
+    counts = collections.Counter(finding["kind"] for finding in findings)
+    return {
+        "dataset": config.dataset,
+        "images": {split: len(images) for split, images in found.splits.items()},
+        "classes": len(found.classes),
+        "images_of_class": scan.of_classes(len(found.classes)),
+        "bytes": scan.bytes,
+        "formats": dict(scan.formats.most_common()),
+        "label_map": numbering,
+        "label_map_says": label_map.KINDS[numbering],
+        "numeric_folders_out_of_order": label_map.numeric_folders(found.classes),
+        "counts": dict(counts.most_common()),
+        "bad": sum(counts[kind] for kind in FATAL),
+        "duplicates_across_splits": scan.across_splits(),
+        "findings": findings,
+    }
+
+
+def _read_checksums(path):
+    """dict from name to sha256 of a file of `sha256  name` lines; empty where there is none."""
+    if not path or not os.path.isfile(path):
+        return {}
+    text = pathlib.Path(path).read_text(encoding="utf-8", errors="surrogateescape")
+    rows = [line.split("  ", 1) for line in text.split("\n") if line]
+    if any(len(row) != 2 or len(row[0]) != 64 for row in rows):
+        raise DataError(f"{path}: not lines of `sha256  name`; remove it to write it anew")
+    return {name: digest for digest, name in rows}
+
+
+def checksum_lines(sums):
+    """The bytes of a file of checksums, as `sha256sum` writes and checks them."""
+    lines = "".join(f"{digest}  {name}\n" for name, digest in sums.items())
+    return lines.encode(errors="surrogateescape")
+
+
+class _Scan:
+    """What has been seen so far; duplicates show only over all images."""
+
+    def __init__(self, known):
+        self._known = known
+        self._first = {}  # sha256 -> (split, name, label)
+        self._of_class = collections.Counter()
+        self.findings = []
+        self.formats = collections.Counter()
+        self.sums = {}
+        self.bytes = 0
+
+    def add(self, split, image, digest, size, kind, findings):
+        self.bytes += size
+        self.formats[kind or "none"] += 1
+        self._of_class[image.label] += 1
+        self.findings += [_finding(what, split, image.name, why) for what, why in findings]
+        if not size:
+            return
+        self.sums[image.name] = digest
+        if self._known.get(image.name, digest) != digest:
+            why = "its bytes are not those of the earlier checksum"
+            self.findings.append(_finding("changed", split, image.name, why))
+        first = self._first.setdefault(digest, (split, image.name, image.label))
+        if first[1] != image.name:
+            other = (
+                "" if first[2] == image.label else f", under label {first[2]}, not {image.label}"
+            )
+            found = _finding("duplicate", split, image.name, f"same bytes as {first[1]}{other}")
+            self.findings.append({**found, "of": first[1], "of_split": first[0]})
+
+    def across_splits(self):
+        """Number of images whose bytes are in another split too."""
+        copies = [f for f in self.findings if f["kind"] == "duplicate"]
+        return sum(f["of_split"] != f["split"] for f in copies)
+
+    def of_classes(self, number):
+        """Fewest and most images of a class, and how many have none."""
+        counts = [self._of_class[label] for label in range(number)] or [0]
+        return {"fewest": min(counts), "most": max(counts), "none": counts.count(0)}
+
+
+def _finding(kind, split, name, why):
+    return {"kind": kind, "split": split, "file": name, "why": why}
+
+
+def _look(image):
+    """Reads and decodes one image: (sha256, size, format, findings as (kind, why))."""
+    try:
+        data = image.read()
+    except FileNotFoundError:
+        return "", 0, "", [("missing", "there is no such file")]
+    except tf.errors.OpError as error:
+        return "", 0, "", [("record", decode.reason(error))]
+    except DataError as error:
+        return "", 0, "", [("record", str(error))]
+    except OSError as error:
+        return "", 0, "", [("missing", error.strerror)]
+    digest, kind = hashlib.sha256(data).hexdigest(), reencode.format_of(data)
+    findings = []
+    if reason := reencode.foreign(image.name, data):
+        findings.append(("unlike its name", reason))
+    try:
+        _decoded_shape()(tf.constant(data))
+    except tf.errors.OpError as error:
+        findings.append(_fault(data, kind, decode.reason(error)))
+    return digest, len(data), kind, findings
+
+
+def _fault(data, kind, reason):
+    """Kind of finding for an image that does not decode, and why."""
+    if not data:
+        return "empty", "the file is empty"
+    if not kind:
+        return "foreign", "not a JPEG, PNG, GIF, BMP or WebP file"
+    if "too many pixels" in reason:
+        return "bomb", reason
+    if kind == "JPEG" and not data.rstrip(b"\0").endswith(b"\xff\xd9"):
+        return "truncated", reason
+    return "broken", reason
+
+
+@functools.cache
+def _decoded_shape():
+    return tf.function(
+        lambda data: tf.shape(decode.decode(data)), input_signature=[tf.TensorSpec([], tf.string)]
+    )

@@ -1,0 +1,52 @@
+"""`--mode=stats`: statistics of the training pixels, which training then normalises with."""
+
+import dataclasses
+import os
+
+from input_pipeline import source, statistics
+from loops import image_folders
+from loops.run import report
+
+
+def run(config, given):
+    """Computes the statistics of a split, of train unless `--split` names another.
+
+    Only those of train are left where training finds them.
+
+    Args:
+      config: Config of the command line.
+      given: names of the flags that were typed.
+
+    Returns:
+      dict as in the JSON file.
+    """
+    data = image_folders.require_images(config, given, "stats")
+    split = config.evaluation.split if "split" in given else "train"
+    folder = image_folders.results_folder(config) if split == "train" else ""
+    found = statistics.compute(source.open_split(data, split), data.reader_threads)
+    results = {**dataclasses.asdict(found), "dataset": data.dataset, "split": split}
+    if folder:
+        report.write_json(os.path.join(folder, statistics.NAME), results)
+    if config.evaluation.json:
+        report.write_json(config.evaluation.json, results)
+    report.summary(f"{data.data_dir}: pixels of {split}, RGB, 0 to 255", _rows(results, folder))
+    return results
+
+
+def _rows(results, folder):
+    def shown(values):
+        return "  ".join(f"{value:.4f}" for value in values)
+
+    rows = [
+        ("images", f"{results['num_images']}, {results['num_pixels']} pixels"),
+        ("mean", shown(results["mean"])),
+        ("std over all pixels", shown(results["std"])),
+        ("mean of the images' std", shown(results["mean_of_image_std"])),
+        ("PCA eigenvalues", shown(results["pca_eigenvalues"])),
+    ]
+    for k, vector in enumerate(zip(*results["pca_eigenvectors"], strict=True)):
+        rows.append((f"PCA vector {k + 1}", shown(vector)))
+    if results["unreadable"]:
+        rows.append(("left out", f"{results['unreadable']} images that do not decode"))
+    rows.append(("file", os.path.join(folder, statistics.NAME) if folder else "none"))
+    return rows

@@ -1,0 +1,70 @@
+"""`--mode=verify`: what is wrong with a data set, as a report and on one screen."""
+
+import os
+
+from absl import logging
+
+from input_pipeline import manifest, verify
+from input_pipeline.errors import DataError
+from loops import image_folders
+from loops.run import report
+
+_REPORT = "verify.json"
+_SHOWN = 12
+
+
+def run(config, given):
+    """Verifies a data set as a command line says.
+
+    Args:
+      config: Config of the command line.
+      given: names of the flags that were typed.
+
+    Returns:
+      dict: the report.
+
+    Raises:
+      DataError: images that no run could use, after the report is written.
+    """
+    data = image_folders.require_images(config, given, "verify")
+    folder = image_folders.results_folder(config)
+    sums_path = os.path.join(folder, verify.CHECKSUMS)
+    results, sums = verify.verify(data, config.prepare, sums_path)
+    report.write_json(os.path.join(folder, _REPORT), results)
+    if config.evaluation.json:
+        report.write_json(config.evaluation.json, results)
+    prepared = manifest.exists(data.data_dir)  # has checksums of its own
+    if not prepared and not os.path.exists(sums_path):
+        manifest.write_whole(sums_path, verify.checksum_lines(sums))
+        logging.info("checksums are in %s; a later run compares with them", sums_path)
+    report.summary(f"{data.data_dir}: {data.dataset}", _rows(results, folder))
+    if results["bad"]:
+        first = next(f for f in results["findings"] if f["kind"] in verify.FATAL)
+        raise DataError(
+            f"{results['bad']} of {sum(results['images'].values())} images or shards are bad, the"
+            f" first is {first['file']} ({first['kind']}: {first['why']})"
+        )
+    return results
+
+
+def _rows(results, folder):
+    images = ", ".join(f"{n} {split}" for split, n in results["images"].items())
+    of_class = results["images_of_class"]
+    rows = [
+        ("images", f"{images}, {results['bytes'] / 1e6:.1f} MB"),
+        ("classes", f"{results['classes']}, {of_class['fewest']} to {of_class['most']} images"),
+        ("formats", ", ".join(f"{n} {kind}" for kind, n in results["formats"].items())),
+        ("labels", results["label_map_says"]),
+    ]
+    if results["numeric_folders_out_of_order"]:
+        rows.append(("labels", "NOT the numbers that the folders are called: 10 sorts before 2"))
+    for kind, count in results["counts"].items():
+        across = results["duplicates_across_splits"] if kind == "duplicate" else 0
+        rows.append((kind, f"{count}" + (f", {across} of them across splits" if across else "")))
+    for finding in results["findings"][:_SHOWN]:
+        rows.append((f"- {finding['kind']}", f"{finding['file']}: {finding['why']}"))
+    if len(results["findings"]) > _SHOWN:
+        rows.append(("", f"and {len(results['findings']) - _SHOWN} more"))
+    rows.append(("verdict", f"{results['bad']} bad" if results["bad"] else "every image is good"))
+    rows.append(("report", os.path.join(folder, _REPORT)))
+    return rows
