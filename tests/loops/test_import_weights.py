@@ -4,6 +4,7 @@ import json
 import os
 import pathlib
 import pickle
+import resource
 import subprocess
 
 import h5py
@@ -17,7 +18,7 @@ import flags
 import main
 from input_pipeline.errors import UsageError
 from loops import evaluate, import_weights, predict, train
-from loops.run import restored_net, run_folder
+from loops.run import restored_net, run_folder, weight_file
 from nets import layers, published_names, registry
 
 # Names and shapes of timm's state dicts, as its own nets list them.
@@ -400,6 +401,21 @@ def test_hostile_h5_files(own_file, tmp_path, monkeypatch, fault, quick_net):
         HOSTILE[fault](file)
     message = refusal(tmp_path, path, "--source=h5", "--model=resnetse_18")
     assert message.startswith(f"--weights={path}: ")
+
+
+@pytest.mark.parametrize("fault", ["bomb", "unwritten"])
+def test_sizes_that_a_file_only_claims_are_not_allocated(own_file, tmp_path, fault):
+    path = tmp_path / "a.weights.h5"
+    path.write_bytes(own_file[0].read_bytes())
+    with h5py.File(path, "a") as file:
+        HOSTILE[fault](file)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with (
+        pytest.raises(UsageError, match=r"compressed|holds fewer"),
+        weight_file.opened(str(path), "h5"),
+    ):
+        pass
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 50_000  # kB
 
 
 def test_truncated_h5_and_another_net(own_file, tmp_path, quick_net):
