@@ -54,7 +54,7 @@ def main():
     parser.add_argument("--side", choices=input_sides.SIDES, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if not os.path.isdir(args.data_dir):
-        parser.error(f"--data_dir={args.data_dir}: no such folder")
+        parser.error(f"--data_dir={args.data_dir}: no such folder; name one of JPEG files")
     if args.side:
         harness.emit(input_sides.run(args.side, args.data_dir, args.threads, args.seconds))
         return
