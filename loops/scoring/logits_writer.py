@@ -117,8 +117,9 @@ class Writer:
         return self
 
     def __exit__(self, *_):
-        if self._archive is not None and self._archive.fp is not None:
+        if self._archive is not None:
             with contextlib.suppress(OSError, ValueError):
                 self._close_entry()
                 self._archive.close()
+            self._archive.fp = None  # or it tries again, and complains, when it is collected
         self._temporary.unlink(missing_ok=True)
