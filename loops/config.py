@@ -213,19 +213,29 @@ def from_json(cls, data, where):
     """Rebuilds a config dataclass from its JSON form.
 
     Fields that the file lacks take their defaults and fields that it has too many are left out;
-    the log says so, since such a run was written by another version.
+    the log says so in one line, since such a run was written by another version.
     """
+    lacking, unknown = [], []
+    config = _from_json(cls, data, lacking, unknown)
+    if lacking:
+        logging.warning("%s: no %s; the defaults are taken", where, ", ".join(lacking))
+    if unknown:
+        logging.warning("%s: not known here and left out: %s", where, ", ".join(unknown))
+    return config
+
+
+def _from_json(cls, data, lacking, unknown):
+    """As `from_json`; appends the names of fields that only one side has."""
     values = {}
     known = {f.name: f for f in dataclasses.fields(cls)}
     hints = typing.get_type_hints(cls)
     for name in known:
         if name not in data:
-            logging.warning("%s: no %s; the default is taken", where, name)
+            lacking.append(name)
         elif dataclasses.is_dataclass(hints[name]):
-            values[name] = from_json(hints[name], data[name], where)
+            values[name] = _from_json(hints[name], data[name], lacking, unknown)
         else:
             is_list = isinstance(data[name], list)  # JSON has no tuples, a config no lists
             values[name] = tuple(data[name]) if is_list else data[name]
-    for name in sorted(set(data) - set(known)):
-        logging.warning("%s: %s is not known here and left out", where, name)
+    unknown += sorted(set(data) - set(known))
     return cls(**values)

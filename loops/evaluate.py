@@ -12,7 +12,7 @@ from loops.evaluator import VIEWS_PER_BATCH, Evaluator, Interrupted, logits_fn, 
 from loops.members import evaluation_config
 from loops.run import report, summaries
 from loops.scoring import judgement, logits_file, logits_writer, metrics, real_labels
-from loops.step import distribution
+from loops.step import distribution, workers
 
 # What other modes take from here.
 __all__ = (
@@ -76,13 +76,14 @@ def _score_images(config, given):
         real = real_labels.of_images(
             evaluation.real_labels, first.data.dataset, evaluation.split, names
         )
+    is_chief = workers.Workers(strategy).is_chief
     every = [_score(strategy, split, at_size, real, len(sizes) == 1) for at_size in at_sizes]
     if len(sizes) == 1:
-        if evaluation.json:
+        if evaluation.json and is_chief:
             report.write_json(evaluation.json, every[0])
         return every[0]
     report.table(*report.sweep_rows(every))
-    if evaluation.json:
+    if evaluation.json and is_chief:
         report.write_json(evaluation.json, {"sweep": every})
     return every
 
@@ -132,6 +133,8 @@ def _score(strategy, split, found, real, pictures):
         raw = _evaluator(strategy, split, first, averaged=False)
         results["top1_raw"] = metrics.score(*raw(), [1])["top1"]
     results = described(results, config, max(member.step for member in found), names)
+    if not workers.Workers(strategy).is_chief:
+        return results
     size = config.data.image_size
     suffix = "" if size == first.record.config.data.image_size else f"-{size}px"
     write(first.run_dir, results, suffix=suffix + ("-ensemble" if len(found) > 1 else ""))

@@ -48,7 +48,8 @@ def inherit(config):
 def read_weights(model, init_from, class_names):
     """Reads the weights of another run into a fresh net.
 
-    The head is left as it is where the classes are not the same, and the log says so.
+    The head is left as it is where the classes are not the same, and the log says so. Where the
+    other run keeps a moving average of its weights, that is what is read, as in evaluation.
 
     Args:
       model: keras.Model.
@@ -72,6 +73,9 @@ def read_weights(model, init_from, class_names):
         )
     try:
         checkpoint.read_part(step_dir, {"model": variables})
+        if record.config.optimization.ema:
+            averaged = {p: v for p, v in variables.items() if v.dtype.is_floating}
+            checkpoint.read_part(step_dir, {"ema": averaged})
     except (AssertionError, ValueError) as error:
         raise UsageError(
             f"--init_from={init_from}: does not fit this net: {checkpoint.first_line(error)}"

@@ -5,7 +5,7 @@ from absl import logging
 
 from input_pipeline import datasets, source
 from input_pipeline.errors import DataError, UsageError
-from loops import validation
+from loops import tensor_hashes, validation
 from loops.config import replace
 from loops.run import checkpoint, report, restored_net, run_folder, weight_file
 from loops.step import distribution
@@ -59,6 +59,9 @@ def run(config, given):
         "source": importing.source,
         "tensors": len(names),
         "ignored": len(counters),
+        "hashes": tensor_hashes.check(
+            importing.weights, {v.path: v.numpy() for v in model.variables}
+        ),
     }
     with run_folder.lock(run_dir):
         record = run_folder.Record(config, class_names, {}, weights)

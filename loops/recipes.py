@@ -13,6 +13,7 @@ _LENGTHS = {"epochs", "steps", "examples"}
 RECIPES = {
     # The predecessor's, after Apm5/ImageNet: 0.05 to 0.0001 at batch 128.
     "cosine50": {
+        "augment": "classic",
         "optimizer": "sgd",
         "momentum": 0.9,
         "nesterov": False,
@@ -28,6 +29,7 @@ RECIPES = {
     },
     # He et al. 2015 as facebook/fb.resnet.torch trains it, with the third drop of Goyal et al.
     "step90": {
+        "augment": "standard",
         "optimizer": "sgd",
         "momentum": 0.9,
         "nesterov": True,
@@ -42,6 +44,7 @@ RECIPES = {
     },
     # NVIDIA DeepLearningExamples, ResNet-50 v1.5.
     "nvidia90": {
+        "augment": "standard",
         "optimizer": "sgd",
         "momentum": 0.875,
         "nesterov": False,
@@ -64,6 +67,10 @@ RECIPES = {
         "weight_decay": 0.02,
         "decay_kind": "decoupled",
         "loss": "bce",
+        "augment": "randaugment",
+        "randaugment": "2,6",
+        "mixup": 0.1,
+        "cutmix": 1.0,
         "label_smoothing": 0.0,
         "image_size": 224,
         "image_size_schedule": "0:160",

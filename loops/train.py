@@ -18,7 +18,10 @@ from loops.step.state import TrainState
 from loops.step.train_step import StepSettings, make_train_step
 from loops.training_loop import TrainingLoop
 
-_NOT_FOR_TRAINING = {"ckpt", "split", "image", "logits", "save_logits", "watch", "test_size", "out"}
+_NOT_FOR_TRAINING = {
+    *("ckpt", "split", "logits", "save_logits", "watch", "test_size", "out"),
+    *("image", "seam_carving", "explain", "report", "csv"),
+}
 
 
 def run(config, given):

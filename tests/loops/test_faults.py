@@ -150,8 +150,8 @@ def poison(monkeypatch):
     make_prepare = batch_augment.make_prepare
 
     def spoil(first_sample, value):
-        def make(config):
-            prepare = make_prepare(config)
+        def make(*arguments):
+            prepare = make_prepare(*arguments)
 
             def spoiled(batch):
                 images, targets = prepare(batch)

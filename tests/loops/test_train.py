@@ -197,8 +197,8 @@ def test_sizes_change_where_the_schedule_says(tiny_folder, tmp_path, monkeypatch
     seen = []
     make_prepare = batch_augment.make_prepare
 
-    def noting(config):
-        prepare = make_prepare(config)
+    def noting(*arguments):
+        prepare = make_prepare(*arguments)
         return lambda batch: (seen.append(batch["image"].shape[1]), prepare(batch))[1]
 
     monkeypatch.setattr(batch_augment, "make_prepare", noting)
