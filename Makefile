@@ -78,10 +78,10 @@ test-venv: venv
 	$(call install,test)
 
 test: test-venv ## run the tests (under 10 minutes)
-	@.venv/bin/python -m pytest -q $(TESTS)
+	@.venv/bin/python -m pytest -q -n 2 --dist loadfile $(TESTS)
 
 faults: test-venv ## run the long forms of the tests (under 60 minutes)
-	@.venv/bin/python -m pytest -q -m faults $(TESTS)
+	@.venv/bin/python -m pytest -q -n 2 --dist loadfile -m faults $(TESTS)
 
 lint: test-venv ## check style and formatting
 	@.venv/bin/python -m ruff check

@@ -159,11 +159,14 @@ def test_eval_gives_the_figures_of_the_end_of_training(trained, read_events):
     process = start("--mode=eval", f"--ckpt={trained.run}")
     assert process.returncode == 0, process.stderr
     results = json.loads(path.read_text())
-    assert results.keys() == trained.results.keys()
+    # An evaluation of its own says more: of the centre crop beside, of each class, of mistakes.
+    more = {"per_class", "paired", "reliability", "mistakes", "center_crop"}
+    assert results.keys() == trained.results.keys() | more
     for key, value in trained.results.items():
         expected = pytest.approx(value, rel=1e-4) if isinstance(value, float) else value
         assert results[key] == expected, key
-    assert process.stdout.splitlines()[1:] == trained.process.stdout.splitlines()[1:]
+    said = trained.process.stdout.splitlines()[1:]
+    assert process.stdout.splitlines()[1 : 1 + len(said)] == said
     # Its events join those of the training, under the same tags and at the same step.
     events = read_events(trained.run / "eval")
     assert list(events["accuracy_10_crops/top1"]) == [6]
@@ -214,9 +217,11 @@ def test_tensorboard_shows_train_and_eval(trained):
     assert set(found) == runs
     shared = set.intersection(*(set(tags[run]) for run in runs))
     assert {"loss/total", "accuracy/top1", "accuracy/top5"} <= shared
-    assert {run: list(found) for run, found in images.items() if found} == {
-        f"{trained.run.name}/train": ["images/augmented"]
-    }
+    pictures = {run: set(found) for run, found in images.items() if found}
+    assert pictures.pop(f"{trained.run.name}/train") == {"images/augmented"}
+    # Of the evaluation in a process of its own, where that test has run before.
+    kinds = {f"{kind}_10_crops" for kind in ("reliability", "confusion", "mistakes")}
+    assert all(found == kinds for found in pictures.values())
 
 
 def test_a_batch_that_two_replicas_cannot_share(tiny_folder, tmp_path):
