@@ -204,7 +204,7 @@ def test_sizes_change_where_the_schedule_says(tiny_folder, tmp_path, monkeypatch
     monkeypatch.setattr(batch_augment, "make_prepare", noting)
     words = ["--run_name=r", "--steps=5", "--image_size_schedule=0:32,1:40", "--image_size=48"]
     run(tiny_folder, tmp_path, *words, "--profile=1,2", "--log_norms", "--log_every=1")
-    assert seen == [32, 40]  # one trace each
+    assert seen == [32, 32, 40]  # the first page of images, then one trace each
     assert list((tmp_path / "r/train/plugins/profile").rglob("*.xplane.pb"))
     lines = [json.loads(line) for line in (tmp_path / "r/metrics.jsonl").read_text().splitlines()]
     trained = [line for line in lines if line["split"] == "train"]
