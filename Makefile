@@ -3,7 +3,7 @@
 .NOTPARALLEL:
 .ONESHELL:
 .SHELLFLAGS = -ec
-.PHONY: help venv test-venv test lint train lock
+.PHONY: help venv test-venv test faults lint train lock
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
 ARGS =
@@ -78,7 +78,10 @@ test-venv: venv
 	$(call install,test)
 
 test: test-venv ## run the tests (under 10 minutes)
-	@.venv/bin/python -m pytest -q $(TESTS)
+	@.venv/bin/python -m pytest -q -n 2 --dist loadfile $(TESTS)
+
+faults: test-venv ## run the long forms of the tests (under 60 minutes)
+	@.venv/bin/python -m pytest -q -n 2 --dist loadfile -m faults $(TESTS)
 
 lint: test-venv ## check style and formatting
 	@.venv/bin/python -m ruff check
@@ -90,7 +93,7 @@ train: venv ## train ResNetV2-50 on the built-in images, then judge it on ten cr
 	.venv/bin/python main.py --mode=eval --ckpt=checkpoints/$(RUN)
 
 lock: ## resolve requirements/*.in again into the hashed locks (needs uv)
-	@for lock in cpu gpu test; do
+	@for lock in cpu gpu test export notebook; do
 		uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 			requirements/$$lock.in -o requirements/$$lock.txt
 	done

@@ -84,8 +84,10 @@ _TITLES = {
     "run": "Run folder",
     "evaluation": "Evaluation",
     "prediction": "Prediction",
+    "importing": "Published weights",
+    "fine_tuning": "Fine-tuning",
+    "export": "Export, averaging, prepared sets",
     "prepare": "Preparing data",
-    "export": "Results",
     "service": "Data service",
     "measurement": "Benchmarks",
 }
@@ -111,6 +113,8 @@ def _define(flag, values):
 
 def _default(flag):
     if flag.default is None:
+        if flag.name == "dropout":
+            return "(default: the net's own)"
         both = flag.name in ("steps", "examples")
         return "" if both else "(default: from the dataset)"
     return "" if flag.default == "" else f"(default: {flag.default})"

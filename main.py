@@ -13,12 +13,27 @@ from loops.run import logs
 def modes():
     """The function of each `--mode`. Imported late: TensorFlow takes seconds to load."""
     logs.load_tensorflow_quietly()
-    from loops import benchmark, data_service, evaluate, predict, prepare, stats, train, verify
+    from loops import (
+        average,
+        benchmark,
+        data_service,
+        evaluate,
+        export,
+        import_weights,
+        predict,
+        prepare,
+        stats,
+        train,
+        verify,
+    )
 
     return {
         "train": train.run,
         "eval": evaluate.run,
         "predict": predict.run,
+        "import": import_weights.run,
+        "export": export.run,
+        "average": average.run,
         "prepare": prepare.run,
         "verify": verify.run,
         "stats": stats.run,

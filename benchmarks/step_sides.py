@@ -68,13 +68,13 @@ def _our_recipe(size, batch_size, dtype, model):
     argv += [f"--image_size={size}", f"--batch_size={batch_size}", *half]
     argv += ["--schedule=constant", f"--weight_decay={_WEIGHT_DECAY}", f"--momentum={_MOMENTUM}"]
     config = validation.resolve(flags.parse(argv)[0])
-    peak = schedules.peak(config.optimization, batch_size)
+    optimization = config.optimization
+    peak = schedules.scaled(optimization.learning_rate, optimization, batch_size)
     settings = StepSettings(
         global_batch_size=batch_size,
         prepare=batch_augment.make_prepare(config.data),
-        label_smoothing=0.0,
-        weight_decay=_WEIGHT_DECAY,
-        learning_rate=lambda step: schedules.learning_rate(config.optimization, step, 1, 0, peak),
+        learning_rate=lambda step: schedules.learning_rate(optimization, step, 1, 0, peak),
+        optimization=optimization,
     )
     return config, settings
 

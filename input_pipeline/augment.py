@@ -2,25 +2,28 @@
 
 import tensorflow as tf
 
-from input_pipeline import crops, decode
+from input_pipeline import augment_flag, crops, decode, rand_augment
 
 # Every random decision of a sample draws from a seed of its own.
-_WINDOW, _MIRROR = range(2)
-
-
-def _seed(seed, purpose):
-    return tf.random.experimental.stateless_fold_in(seed, purpose)
+_WINDOW, _MIRROR, _POLICY, _CLASSIC = range(4)
 
 
 def standard(data, seed, size, min_crop_area):
-    """Random resized crop and random mirror image, as most ImageNet recipes train."""
+    """Random resized crop and random mirror image, as most ImageNet augment_names train."""
     window_seed = _seed(seed, _WINDOW)
     image = decode.decode_cropped(
         data, lambda shape: crops.random_window(shape, window_seed, min_crop_area)
     )
-    image = crops.resize(image, size, size)
-    mirrored = tf.random.stateless_uniform([], _seed(seed, _MIRROR)) < 0.5
-    return tf.cond(mirrored, lambda: tf.reverse(image, axis=[1]), lambda: image)
+    draw = tf.random.stateless_uniform([], _seed(seed, _MIRROR))
+    return _mirrored(crops.resample(image, size), draw)
+
+
+def classic(data, seed, size, min_crop_area):
+    """The predecessor's stretch, scale, crop and mirror image, as one window and one resizing."""
+    del min_crop_area
+    draws = tf.random.stateless_uniform([5], _seed(seed, _CLASSIC))
+    image = decode.decode_cropped(data, lambda shape: crops.classic_window(shape, draws[:4]))
+    return _mirrored(crops.resample(image, size), draws[4])
 
 
 def none(data, seed, size, min_crop_area):
@@ -29,21 +32,37 @@ def none(data, seed, size, min_crop_area):
     return crops.views(decode.decode(data), size, 1)[0]
 
 
-AUGMENTATIONS = {"standard": standard, "none": none}
+WINDOWS = {"standard": standard, "none": none, "classic": classic}
 
 
-def augment(name, data, seed, size, min_crop_area):
-    """Runs the augmentation of a name.
+def augment(data, seed, config):
+    """What `--augment` does to one image; the rest is done to batches, see `batch_augment`.
 
     Args:
-      name: key of AUGMENTATIONS.
       data: scalar string tensor, an encoded image.
       seed: int64 [2], the run's seed and the global sample number.
-      size: side of the result in pixels.
-      min_crop_area: see `crops.random_window`.
+      config: DataConfig with its sizes resolved.
 
     Returns:
-      uint8 [size, size, 3].
+      uint8 [image_size, image_size, 3].
     """
-    image = AUGMENTATIONS[name](data, seed, size, min_crop_area)
-    return tf.ensure_shape(image, [size, size, 3])
+    parts = augment_flag.parse(config.augment)
+    size = config.image_size
+    image = WINDOWS[parts.window](data, seed, size, config.min_crop_area)
+    image = tf.ensure_shape(image, [size, size, 3])
+    if parts.policy == "randaugment":
+        layers, magnitude = augment_flag.layers_and_magnitude(config.randaugment)
+        image = rand_augment.rand_augment(image, _seed(seed, _POLICY), layers, magnitude)
+    elif parts.policy == "trivialaugment":
+        image = rand_augment.trivial_augment(image, _seed(seed, _POLICY))
+    return image
+
+
+def _seed(seed, purpose):
+    return tf.random.experimental.stateless_fold_in(seed, purpose)
+
+
+def _mirrored(image, draw):
+    """The mirror image where the draw is below 1/2. The bare operation takes the decision as a
+    tensor, without a branch."""
+    return tf.raw_ops.Reverse(tensor=image, dims=tf.stack([False, draw < 0.5, False]))

@@ -24,11 +24,28 @@ class DataConfig:
         str, "File of `index wnid names` lines; without it lists counts classes by train labels."
     ] = ""
     image_size: Annotated[int | None, "Side of the square images of the net, in pixels."] = None
+    image_size_schedule: Annotated[
+        str,
+        "Sizes of training images as EPOCH:PIXELS, ascending, as in 0:128,12:160; evaluation "
+        "keeps --image_size.",
+    ] = ""
     batch_size: Annotated[int | None, "Images of one optimizer step, over all replicas."] = None
     augment: Annotated[
-        Literal["standard", "none"],
-        "Training augmentation. standard: random resized crop and mirror; none: centre crop.",
+        str,
+        "Training augmentation, names separated by commas. standard: random resized crop and "
+        "mirror; none: centre crop; classic: aspect, scale, crop, mirror, hsv and lighting; "
+        "randaugment or trivialaugment, on top of standard; hsv: random colour; lighting: PCA "
+        "noise; erasing: random erasing.",
     ] = "standard"
+    randaugment: Annotated[
+        str, "Operations of randaugment on each image, and their magnitude from 0 to 10."
+    ] = "2,9"
+    mixup: Annotated[float, "Mixes pairs of images with shares of Beta(A, A); 0: off."] = 0.0
+    cutmix: Annotated[
+        float,
+        "Pastes rectangles of the pair's other image, shares of Beta(A, A); 0: off. Together with "
+        "--mixup each has half of the pairs.",
+    ] = 0.0
     min_crop_area: Annotated[
         float | None, "Smallest share of the image's area that a random resized crop takes."
     ] = None
@@ -48,6 +65,10 @@ class DataConfig:
     # Of the training pixels, RGB, 0..255: what images are normalised with.
     mean: tuple | None = None
     std: tuple | None = None
+    # Their principal components, for lighting: eigenvalues of the covariance, and the nine numbers
+    # of the matrix whose columns are the eigenvectors, row by row.
+    pca_values: tuple | None = None
+    pca_vectors: tuple | None = None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -12,6 +12,14 @@ _LABELS = pathlib.Path(__file__).parent / "labels"
 # timm use them.
 IMAGENET_MEAN = (123.675, 116.28, 103.53)
 IMAGENET_STD = (58.395, 57.12, 57.375)
+# Their covariance, as fb.resnet.torch and its followers use it: eigenvalues 0.2175, 0.0188 and
+# 0.0045 of pixels in 0..1, and the matrix whose columns are the eigenvectors, row by row.
+IMAGENET_PCA_VALUES = (0.2175 * 255**2, 0.0188 * 255**2, 0.0045 * 255**2)
+IMAGENET_PCA_VECTORS = (
+    *(-0.5675, 0.7192, 0.4009),
+    *(-0.5808, -0.0045, -0.8140),
+    *(-0.5836, -0.6948, 0.4203),
+)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -22,6 +30,7 @@ class DatasetSpec:
       split_sizes: images per split where they are fixed, else empty.
       class_table: file in `labels/` of `index wnid names` lines, or empty.
       mean, std: of the training pixels, RGB, 0..255.
+      pca_values, pca_vectors: their principal components, see `DataConfig`.
       image_size: side of the net's input in pixels.
       batch_size: images of one optimizer step.
       epochs: length of training.
@@ -34,6 +43,8 @@ class DatasetSpec:
     class_table: str = ""
     mean: tuple = IMAGENET_MEAN
     std: tuple = IMAGENET_STD
+    pca_values: tuple = IMAGENET_PCA_VALUES
+    pca_vectors: tuple = IMAGENET_PCA_VECTORS
     image_size: int = 224
     batch_size: int = 64
     epochs: float = 30.0

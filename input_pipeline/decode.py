@@ -8,6 +8,8 @@ import tensorflow as tf
 
 from input_pipeline import image_header
 
+# Columns at either side of a window that decide over the colour of its pixels.
+_NEIGHBOURS = 2
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp")
 
 
@@ -35,8 +37,7 @@ def decode(data):
 def decode_cropped(data, choose_window):
     """Decodes one window of an image, from a JPEG without decoding the rest.
 
-    The pixels are those of the whole image, but for the outermost column on either side of a
-    window in a JPEG with subsampled colour, whose colour is interpolated without its neighbour.
+    The pixels are those of the whole image.
 
     Args:
       data: scalar string tensor, the whole file.
@@ -48,11 +49,14 @@ def decode_cropped(data, choose_window):
     """
 
     def jpeg():
-        checked = image_header.checked(data)
-        window = choose_window(tf.image.extract_jpeg_shape(checked)[:2])
-        return tf.io.decode_and_crop_jpeg(
-            checked, window, channels=3, dct_method="INTEGER_ACCURATE"
-        )
+        shape = image_header.checked_jpeg_shape(data)
+        top, left, height, width = tf.unstack(choose_window(shape))
+        # The colour of the outermost columns is interpolated with their neighbours'.
+        before = tf.minimum(left, _NEIGHBOURS)
+        after = tf.minimum(shape[1] - left - width, _NEIGHBOURS)
+        wider = tf.stack([top, left - before, height, before + width + after])
+        image = tf.io.decode_and_crop_jpeg(data, wider, channels=3, dct_method="INTEGER_ACCURATE")
+        return image[:, before : before + width]
 
     def other():
         image = decode(data)
@@ -75,4 +79,8 @@ def _decode_jpeg(data):
 
 
 def _decode_other(data):
-    return tf.io.decode_image(data, channels=3, expand_animations=False)
+    image = tf.io.decode_image(data, channels=3, expand_animations=False)
+    # TensorFlow returns a GIF's first frame without the canvas around it.
+    whole = image_header.require_whole_gif(data, tf.shape(image)[:2])
+    with tf.control_dependencies([whole]):
+        return tf.identity(image)

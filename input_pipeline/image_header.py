@@ -28,15 +28,38 @@ def checked(data):
       tf.errors.InvalidArgumentError: the header claims more than MAX_PIXELS, or is a BMP file's
         with a palette, whose colours TensorFlow does not look up.
     """
-    height, width = tf.unstack(_size(data))
-    few = tf.debugging.Assert(
-        height * width <= MAX_PIXELS, [tf.constant("the image claims too many pixels")]
-    )
+    few = _require_few_pixels(_size(data))
     palette = _starts(data, b"BM") & (_number(_bytes(data), 28, 2) <= 8)
-    known = tf.debugging.Assert(~palette, [tf.constant("a BMP file with a palette")])
+    known = _require(~palette, "a BMP file with a palette")
     # The decoder takes the result, so it cannot start beside the checks.
     with tf.control_dependencies([few, known]):
         return tf.identity(data)
+
+
+def checked_jpeg_shape(data):
+    """Height and width of a JPEG, int32 [2], once they are found harmless.
+
+    Raises:
+      tf.errors.InvalidArgumentError: it claims more than MAX_PIXELS.
+    """
+    shape = tf.image.extract_jpeg_shape(data)[:2]
+    with tf.control_dependencies([_require_few_pixels(tf.cast(shape, tf.int64))]):
+        return tf.identity(shape)
+
+
+def require_whole_gif(data, shape):
+    """The operation that fails unless the first frame of a GIF, int32 [2], fills its canvas."""
+    fills = tf.reduce_all(tf.cast(shape, tf.int64) == _size(data))
+    return _require(fills | ~_starts(data, b"GIF8"), "a GIF file whose first frame is a part of it")
+
+
+def _require_few_pixels(shape):
+    return _require(tf.reduce_prod(shape) <= MAX_PIXELS, "the image claims too many pixels")
+
+
+def _require(condition, message):
+    """The bare operation: `tf.debugging.Assert` wraps it into a branch, which costs more."""
+    return tf.raw_ops.Assert(condition=condition, data=[tf.constant(message)])
 
 
 def _size(data):

@@ -30,3 +30,29 @@ def image_index(seed, epoch, position, num_examples):
 def sample_seed(seed, sample):
     """Seed of everything random about global sample g: int64 [2]."""
     return tf.stack([tf.constant(seed, tf.int64), tf.cast(sample, tf.int64)])
+
+
+def samples(first_sample, batch_size, deal=None):
+    """The global sample numbers that a worker reads, in its order.
+
+    Batches go to the replicas in turn, and a worker reads those of its own replicas only.
+
+    Args:
+      first_sample: global number of the first sample of all.
+      batch_size: images of one replica's batch.
+      deal: (number of the worker's first replica, how many it has, how many there are), or None
+        for all of them.
+
+    Returns:
+      tf.data.Dataset of int64 scalars, without end.
+    """
+    if deal is None or deal[1] == deal[2]:
+        return tf.data.Dataset.range(first_sample, 2**62)
+    first_replica, local, replicas = deal
+
+    def to_global(n):
+        batch, within = n // batch_size, n % batch_size
+        step, replica = batch // local, first_replica + batch % local
+        return first_sample + (step * replicas + replica) * batch_size + within
+
+    return tf.data.Dataset.range(2**61 // replicas).map(to_global)

@@ -5,6 +5,8 @@ augmenting one sample is one function that runs in parallel and keeps the order;
 waits for the accelerator, so that the host ships bytes and not floats.
 """
 
+import math
+
 import tensorflow as tf
 
 from input_pipeline import augment, crops, decode, order
@@ -12,9 +14,12 @@ from input_pipeline import augment, crops, decode, order
 # An image that does not decode gives its place to the next position of the permutation. This
 # many in a row mean that the data, not an image, is broken.
 REPLACEMENTS = 8
+# So many samples are loaded at a time, where the batch is a multiple of it: catching the error of
+# a bad image costs as much as a fifth of an augmentation, so it is done for several at once.
+CHUNK = 8
 
 
-def train_dataset(source, config, seed, first_sample, batch_size):
+def train_dataset(source, config, seed, first_sample, batch_size, deal=None):
     """Endless batches of augmented images, in the order that (seed, first_sample) decides.
 
     Args:
@@ -23,35 +28,42 @@ def train_dataset(source, config, seed, first_sample, batch_size):
       seed: the run's seed.
       first_sample: global number of the first sample.
       batch_size: images per batch (of one replica: batches are dealt to replicas in turn).
+      deal: see `order.samples`; None for the batches of all replicas.
 
     Returns:
       tf.data.Dataset of dicts: image uint8 [B, S, S, 3], label int32 [B], sample int64 [B], and
       replaced int64 [B], the number of unreadable images that this one stands in for.
     """
     num_examples = source.num_examples
+    chunk = math.gcd(batch_size, CHUNK)
 
-    def load(sample):
+    def attempt(sample, offset):
         epoch, position = sample // num_examples, sample % num_examples
-        sample_seed = order.sample_seed(seed, sample)
+        at = (position + offset) % num_examples
+        data, label = source.read(order.image_index(seed, epoch, at, num_examples))
+        image = augment.augment(data, order.sample_seed(seed, sample), config)
+        return {"image": image, "label": label, "sample": sample, "replaced": offset}
 
-        def attempt(offset):
-            at = (position + offset) % num_examples
-            data, label = source.read(order.image_index(seed, epoch, at, num_examples))
-            image = augment.augment(
-                config.augment, data, sample_seed, config.image_size, config.min_crop_area
-            )
-            return {"image": image, "label": label, "sample": sample, "replaced": offset}
-
-        # Errors are ignored only here, inside the attempts at one sample: dropped from the
-        # stream itself, a bad image would shift every batch after it.
-        attempts = tf.data.Dataset.range(REPLACEMENTS).map(attempt)
+    # Errors are ignored only in here, inside the attempts at given samples: dropped from the
+    # stream itself, a bad image would shift every batch after it.
+    def mended(sample):
+        attempts = tf.data.Dataset.range(REPLACEMENTS).map(lambda k: attempt(sample, k))
         return attempts.ignore_errors().take(1).get_single_element()
 
-    samples = tf.data.Dataset.range(first_sample, 2**62)
-    return _batches(samples.map(load, **_parallel(config)), config, batch_size)
+    def load(numbers):
+        samples = tf.data.Dataset.from_tensor_slices(numbers)
+        first_choice = samples.map(lambda sample: attempt(sample, tf.constant(0, tf.int64)))
+        whole = first_choice.ignore_errors().batch(chunk, drop_remainder=True)
+        # Only when an image is missing from the chunk, each sample is attempted on its own.
+        one_by_one = samples.map(mended).batch(chunk, drop_remainder=True)
+        return whole.concatenate(one_by_one).take(1).get_single_element()
+
+    samples = order.samples(first_sample, batch_size, deal)
+    chunks = samples.batch(chunk, drop_remainder=True).map(load, **_parallel(config))
+    return _batches(chunks.batch(batch_size // chunk, drop_remainder=True).map(_joined), config)
 
 
-def eval_dataset(source, config, crops_per_image, batch_size, multiple):
+def eval_dataset(source, config, crops_per_image, batch_size, multiple, deal=None):
     """Every image once, in order, padded with zeros to whole batches.
 
     Args:
@@ -60,6 +72,7 @@ def eval_dataset(source, config, crops_per_image, batch_size, multiple):
       crops_per_image: V, 1 or 10.
       batch_size: images per batch.
       multiple: the number of batches is a multiple of this: the replicas that share them.
+      deal: see `order.samples`; None for the batches of all replicas.
 
     Returns:
       tf.data.Dataset of dicts: views uint8 [B, V, S, S, 3], label int32 [B], and mask bool [B],
@@ -85,8 +98,9 @@ def eval_dataset(source, config, crops_per_image, batch_size, multiple):
 
     step = batch_size * multiple
     padded = -(-source.num_examples // step) * step
-    samples = tf.data.Dataset.range(padded)
-    return _batches(samples.map(load, **_parallel(config)), config, batch_size)
+    local = padded if deal is None else padded // deal[2] * deal[1]
+    samples = order.samples(0, batch_size, deal).take(local).map(load, **_parallel(config))
+    return _batches(samples.batch(batch_size, drop_remainder=True), config)
 
 
 def first_unreadable(source, indices):
@@ -104,11 +118,18 @@ def _parallel(config):
     return {"num_parallel_calls": threads, "deterministic": True}
 
 
-def _batches(samples, config, batch_size):
+def _joined(batch):
+    """Joins the chunks of a batch: [B / C, C, ...] becomes [B, ...]."""
+    return {
+        name: tf.reshape(value, [value.shape[0] * value.shape[1], *value.shape[2:]])
+        for name, value in batch.items()
+    }
+
+
+def _batches(batches, config):
     options = tf.data.Options()
     # Slices per replica and worker are computed here, never guessed by tf.data.
     options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF
     if config.reader_threads:
         options.threading.private_threadpool_size = config.reader_threads
-    batches = samples.batch(batch_size, drop_remainder=True).prefetch(tf.data.AUTOTUNE)
-    return batches.with_options(options)
+    return batches.prefetch(tf.data.AUTOTUNE).with_options(options)

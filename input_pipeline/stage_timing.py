@@ -35,7 +35,7 @@ def stages(source, config, seed):
       dict from a stage to a function that returns an iterator of batches, endless.
     """
     batch = config.batch_size
-    prepare = tf.function(batch_augment.make_prepare(config))
+    prepare = tf.function(batch_augment.make_prepare(config, seed))
 
     def sample(number):
         epoch, position = number // source.num_examples, number % source.num_examples
@@ -62,8 +62,7 @@ def stages(source, config, seed):
         return tf.shape(image)
 
     def augmented(data, of_seed):
-        size, least = config.image_size, config.min_crop_area
-        return augment.augment(config.augment, data, of_seed, size, least)[0, 0]
+        return augment.augment(data, of_seed, config)[0, 0]
 
     def batches():
         return iter(pipeline.train_dataset(source, config, seed, 0, batch))

@@ -6,7 +6,7 @@ import resource
 import sys
 
 from input_pipeline import source, stage_timing
-from loops import validation
+from loops import image_folders, validation
 from loops.run import report
 
 _SECONDS = 2.0
@@ -32,7 +32,7 @@ def run(config, given):
 
 def _input(config, given):
     """Times the stages of the input pipeline, until a normalised batch is ready."""
-    config = dataclasses.replace(config, data=validation.with_dataset(config.data, given))
+    config = dataclasses.replace(config, data=image_folders.with_dataset(config.data, given))
     config = validation.resolve(config)
     data = config.data
     split = source.open_split(data, "train")

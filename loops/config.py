@@ -8,6 +8,7 @@ from absl import logging
 
 from input_pipeline.config import DataConfig, PrepareConfig, ServiceConfig
 from input_pipeline.errors import UsageError
+from loops.prediction.config import PredictConfig
 from loops.run.config import RunConfig
 from loops.step.config import DistributionConfig, OptimizationConfig, PrecisionConfig
 from nets import registry
@@ -27,33 +28,84 @@ class LengthConfig:
 class EvalConfig:
     """What is evaluated and how."""
 
-    ckpt: Annotated[str, "Run folder (its newest intact step), RUN/best, or a step folder."] = ""
+    ckpt: Annotated[
+        str,
+        "Run folder (its newest intact step), RUN/best, or a step folder; several separated by "
+        "commas are averaged.",
+    ] = ""
     split: Annotated[Literal["val", "test", "train"], "Split to evaluate."] = "val"
     crops: Annotated[
         int, "Views per image: 10 (corners, centre, mirrored) or 1 (centre).", (10, 1)
     ] = 10
     top_k: Annotated[str, "Report top-k accuracy for each k, separated by commas."] = "1,5"
-    eval_batch_size: Annotated[int, "Images of one evaluation batch; 0: about 250 views."] = 0
+    eval_batch_size: Annotated[
+        int, "Images of one evaluation batch; 0: about 250 views, on a CPU 50."
+    ] = 0
     json: Annotated[str, "Also write the mode's JSON result to this file."] = ""
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class PredictConfig:
-    """What is predicted."""
-
-    image: Annotated[str, "Image files or folders of them, separated by commas."] = ""
+    test_size: Annotated[
+        str, "Evaluate at these image sizes in turn, separated by commas, as in 160,224."
+    ] = ""
+    real_labels: Annotated[
+        str, "ImageNet-ReaL labels (JSON): also score ilsvrc2012's val split by them."
+    ] = ""
+    save_logits: Annotated[str, "Write the logits of every view to this .npz file."] = ""
+    logits: Annotated[
+        str, "Files of --save_logits, separated by commas, to score in place of images."
+    ] = ""
+    members: Annotated[
+        str, "With several models: only these, counted from 1, as in 1,3. Empty: all of them."
+    ] = ""
+    watch: Annotated[bool, "Evaluate each checkpoint of a run as training saves it."] = False
+    watch_patience: Annotated[
+        float, "Minutes without a new checkpoint after which --watch gives up; 0: never."
+    ] = 0.0
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ExportConfig:
     """What a mode writes that makes something new, and where."""
 
-    format: Annotated[Literal["tfrecord", "lists"], "prepare: form of the prepared set."] = (
-        "tfrecord"
-    )
+    format: Annotated[
+        Literal["saved_model", "tflite", "onnx", "weights_h5", "tfrecord", "lists"],
+        "Form of the exported model, or of a prepared set (tfrecord unless given).",
+    ] = "saved_model"
     out: Annotated[
-        str, "prepare: folder to write; verify, stats: folder of the results, else --data_dir."
+        str,
+        "export: file or folder to write, which must not be there yet; prepare: folder to write; "
+        "verify, stats: folder of the results, else --data_dir.",
     ] = ""
+    quantize: Annotated[
+        Literal["none", "int8"], "tflite: int8 weights and activations, calibrated on train images."
+    ] = "none"
+    calibration_images: Annotated[int, "Training images that calibrate int8."] = 100
+    bn_batches: Annotated[
+        int, "average: training batches that the batch-norm statistics are recomputed on."
+    ] = 50
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ImportConfig:
+    """Weights from elsewhere."""
+
+    weights: Annotated[str, "File of weights to import: .safetensors or .weights.h5."] = ""
+    source: Annotated[
+        Literal["timm", "torchvision", "h5"],
+        "Whose names the file has. h5: what --mode=export --format=weights_h5 writes.",
+    ] = "timm"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class FineTuningConfig:
+    """Training that starts from the weights of another run."""
+
+    init_from: Annotated[
+        str,
+        "Run or step folder to take the weights from; the head is replaced where classes differ.",
+    ] = ""
+    freeze: Annotated[
+        Literal["none", "backbone"],
+        "backbone: train the head alone; batch-norm statistics stay, too.",
+    ] = "none"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -69,7 +121,7 @@ class Config:
 
     mode: Annotated[
         Literal[
-            *("train", "eval", "predict"),
+            *("train", "eval", "predict", "import", "export", "average"),
             *("prepare", "verify", "stats", "data_service", "benchmark"),
         ],
         "What to do.",
@@ -83,6 +135,8 @@ class Config:
     run: RunConfig = dataclasses.field(default_factory=RunConfig)
     evaluation: EvalConfig = dataclasses.field(default_factory=EvalConfig)
     prediction: PredictConfig = dataclasses.field(default_factory=PredictConfig)
+    importing: ImportConfig = dataclasses.field(default_factory=ImportConfig)
+    fine_tuning: FineTuningConfig = dataclasses.field(default_factory=FineTuningConfig)
     prepare: PrepareConfig = dataclasses.field(default_factory=PrepareConfig)
     export: ExportConfig = dataclasses.field(default_factory=ExportConfig)
     service: ServiceConfig = dataclasses.field(default_factory=ServiceConfig)
@@ -94,13 +148,16 @@ MAY_CHANGE_ON_RESUME = frozenset(
     ("mode", "epochs", "steps", "examples", "checkpoint_dir", "run_name", "keep", "json")
     + ("save_every", "eval_every", "log_every", "crops", "top_k", "eval_batch_size")
     + ("data_dir", "train_list", "val_list", "test_list", "class_names", "reader_threads")
+    + ("strategy", "cpu_devices", "recompute", "keep_every", "log_norms", "profile")
     + ("cache", "data_service")
-    + ("strategy", "cpu_devices")
 )
 # What may differ when a run is evaluated: besides, the images' size and split, and the precision.
 MAY_CHANGE_ON_EVAL = MAY_CHANGE_ON_RESUME.union(
     ("ckpt", "split", "image", "image_size", "mixed_precision", "half_dtype")
     + ("crop_fraction", "interpolation")
+    + ("seam_carving", "explain", "report", "csv")
+    + ("test_size", "real_labels", "save_logits", "logits", "members", "watch", "watch_patience")
+    + ("format", "out", "quantize", "calibration_images", "bn_batches")
 )
 
 
@@ -156,19 +213,29 @@ def from_json(cls, data, where):
     """Rebuilds a config dataclass from its JSON form.
 
     Fields that the file lacks take their defaults and fields that it has too many are left out;
-    the log says so, since such a run was written by another version.
+    the log says so in one line, since such a run was written by another version.
     """
+    lacking, unknown = [], []
+    config = _from_json(cls, data, lacking, unknown)
+    if lacking:
+        logging.warning("%s: no %s; the defaults are taken", where, ", ".join(lacking))
+    if unknown:
+        logging.warning("%s: not known here and left out: %s", where, ", ".join(unknown))
+    return config
+
+
+def _from_json(cls, data, lacking, unknown):
+    """As `from_json`; appends the names of fields that only one side has."""
     values = {}
     known = {f.name: f for f in dataclasses.fields(cls)}
     hints = typing.get_type_hints(cls)
     for name in known:
         if name not in data:
-            logging.warning("%s: no %s; the default is taken", where, name)
+            lacking.append(name)
         elif dataclasses.is_dataclass(hints[name]):
-            values[name] = from_json(hints[name], data[name], where)
+            values[name] = _from_json(hints[name], data[name], lacking, unknown)
         else:
             is_list = isinstance(data[name], list)  # JSON has no tuples, a config no lists
             values[name] = tuple(data[name]) if is_list else data[name]
-    for name in sorted(set(data) - set(known)):
-        logging.warning("%s: %s is not known here and left out", where, name)
+    unknown += sorted(set(data) - set(known))
     return cls(**values)

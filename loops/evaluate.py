@@ -1,193 +1,229 @@
-"""Evaluation: logits of every view of every image, once each, and what follows from them."""
+"""`--mode=eval`: how good checkpoints are, on images or on logits kept from an earlier pass."""
 
 import dataclasses
 
-import numpy as np
-import tensorflow as tf
 from absl import logging
 
-from input_pipeline import batch_augment, pipeline, source
-from input_pipeline.errors import DataError
-from loops import config as configs
-from loops import validation
-from loops.run import checkpoint, progress, report, restored_net, run_folder, summaries
-from loops.scoring import metrics
-from loops.step import distribution, precision
+from input_pipeline import source
+from input_pipeline.errors import UsageError
+from loops import evaluation_results, flag_values, members, validation, watch
+from loops.evaluation_results import described, scalars, write
+from loops.evaluator import VIEWS_PER_BATCH, Evaluator, Interrupted, logits_fn, predictions
+from loops.members import evaluation_config
+from loops.run import report, summaries
+from loops.scoring import judgement, logits_file, logits_writer, metrics, real_labels
+from loops.step import distribution, workers
 
-# Views of one batch where the user names no batch size: fills a GPU, fits a small one.
-VIEWS_PER_BATCH = 250
-
-
-class Interrupted(Exception):
-    """The caller's `stop` asked for an end."""
-
-
-def logits_fn(model, mean, std):
-    """The seam between a net and all that judges it.
-
-    Args:
-      model: keras.Model from normalised images to logits.
-      mean, std: of the training pixels, 0..255.
-
-    Returns:
-      function from views uint8 [B, V, S, S, 3] to float32 logits [B, V, C].
-    """
-
-    def logits(views):
-        batch, crops, size = views.shape[0], views.shape[1], views.shape[2]
-        images = tf.reshape(views, [batch * crops, size, size, 3])  # [B * V, S, S, 3]
-        outputs = model(batch_augment.normalize(images, mean, std), training=False)
-        return tf.reshape(outputs, [batch, crops, -1])  # [B, V, C]
-
-    return logits
-
-
-class Evaluator:
-    """Evaluates one net on one split, as often as wanted.
-
-    Args:
-      strategy: tf.distribute.Strategy of the model.
-      model: keras.Model.
-      split: Source.
-      data: DataConfig with its sizes resolved.
-      crops: views per image, 1 or 10.
-      batch_size: images per batch over all replicas; rounded up to share evenly; 0 chooses.
-    """
-
-    def __init__(self, strategy, model, split, data, crops, batch_size=0):
-        replicas = strategy.num_replicas_in_sync
-        batch_size = batch_size or max(1, VIEWS_PER_BATCH // crops)
-        per_replica = -(-min(batch_size, split.num_examples) // replicas)
-        self._split = split
-        self._strategy = strategy
-        self._batch_size = per_replica * replicas
-        self._dataset = distribution.distribute(
-            strategy, lambda: pipeline.eval_dataset(split, data, crops, per_replica, replicas)
-        )
-        logits = logits_fn(model, data.mean, data.std)
-        self._step = tf.function(
-            lambda batch: strategy.run(lambda b: {**b, "views": logits(b["views"])}, args=(batch,))
-        )
-
-    def __call__(self, max_batches=None, stop=lambda: False):
-        """Evaluates the split.
-
-        Args:
-          max_batches: only the first so many batches.
-          stop: asked between batches.
-
-        Returns:
-          (probabilities float64 [N, C], labels int32 [N]).
-
-        Raises:
-          DataError: an image that does not decode; an evaluation never leaves one out.
-          Interrupted: `stop` returned true.
-        """
-        total = self._split.num_examples
-        bar = progress.Progress("eval", total)
-        probabilities, labels = [], []
-        done = 0
-        iterator = iter(self._dataset)
-        try:
-            while done < total and len(labels) != max_batches:
-                batch = self._local(self._step(next(iterator)))
-                real = batch["mask"]
-                logits = batch["views"][real]  # [b, V, C]
-                probabilities.append(metrics.probabilities(logits[None]))
-                labels.append(batch["label"][real])
-                done += len(labels[-1])
-                bar.advance(len(labels[-1]))
-                if stop():
-                    raise Interrupted
-        except tf.errors.OpError as error:
-            raise self._explained(error, done) from error
-        finally:
-            bar.close()
-        if max_batches is None and done != total:
-            raise RuntimeError(f"evaluated {done} of {total} images")
-        return np.concatenate(probabilities), np.concatenate(labels)
-
-    def _local(self, batch):
-        """Joins the replicas' tensors in the order in which their images were dealt."""
-        results = self._strategy.experimental_local_results
-        return {k: np.concatenate([t.numpy() for t in results(v)]) for k, v in batch.items()}
-
-    def _explained(self, error, done):
-        """The DataError that names the image at which the pipeline failed, or the error itself."""
-        found = pipeline.first_unreadable(self._split, range(done, self._split.num_examples))
-        if found is None:
-            return error
-        index, reason = found
-        return DataError(f"{self._split.describe(index)} does not decode: {reason}")
+# What other modes take from here.
+__all__ = (
+    "VIEWS_PER_BATCH",
+    "Evaluator",
+    "Interrupted",
+    "described",
+    "evaluation_config",
+    "logits_fn",
+    "run",
+    "scalars",
+    "write",
+)
 
 
 def run(config, given):
-    """`--mode=eval`: evaluates a checkpoint and writes its figures.
+    """Evaluates what the command line names and writes the figures.
 
     Args:
       config: Config of the command line.
       given: names of the flags that were typed.
 
     Returns:
-      dict of results, as in the JSON file.
+      dict of results, as in the JSON file; a list of them with several sizes or `--watch`.
     """
-    run_dir, step_dir = run_folder.find_checkpoint(config.evaluation.ckpt)
-    record = run_folder.read_record(run_dir)
-    config = evaluation_config(record, config, given)
-    validation.check(config)
-    ks = validation.top_ks(config.evaluation.top_k)
-    strategy = distribution.make_strategy(config.distribution)
-    split = source.open_split(config.data, config.evaluation.split, record.class_names)
-    dtype = precision.compute_dtype(config.precision)
-    model = restored_net.restore(strategy, record, step_dir, dtype)
+    _require_one_source(config.evaluation, given)
+    if config.evaluation.logits:
+        return _score_files(config, given)
+    if config.evaluation.watch:
+        return watch.run(config, given)
+    return _score_images(config, given)
+
+
+def _require_one_source(evaluation, given):
+    """Raises UsageError for flags that no evaluation can follow together."""
+    if evaluation.logits:
+        for name in sorted(given & {"ckpt", "save_logits", "test_size", "image_size", "watch"}):
+            raise UsageError(f"--{name} with --logits: the files say what was evaluated; drop one")
+    if evaluation.watch:
+        for name in sorted(given & {"save_logits", "test_size", "members"}):
+            raise UsageError(f"--{name} with --watch: it evaluates one run as it is trained")
+    if evaluation.save_logits and len(flag_values.test_sizes(evaluation.test_size)) > 1:
+        raise UsageError(
+            f"--save_logits with --test_size={evaluation.test_size}: name one size, a file holds"
+            " one"
+        )
+
+
+def _score_images(config, given):
+    """Evaluates the members of `--ckpt`, at each size of `--test_size`."""
     evaluation = config.evaluation
-    evaluator = Evaluator(
-        strategy, model, split, config.data, evaluation.crops, evaluation.eval_batch_size
+    found = chosen(members.find(config, given), evaluation.members)
+    first = found[0].config
+    sizes = flag_values.test_sizes(evaluation.test_size) or (None,)
+    at_sizes = [found if size is None else _resized(found, size) for size in sizes]
+    strategy = distribution.make_strategy(config.distribution)
+    split = source.open_split(first.data, evaluation.split, found[0].record.class_names)
+    real = None
+    if evaluation.real_labels:
+        names = [split.describe(i) for i in range(split.num_examples)]
+        real = real_labels.of_images(
+            evaluation.real_labels, first.data.dataset, evaluation.split, names
+        )
+    is_chief = workers.Workers(strategy).is_chief
+    every = [_score(strategy, split, at_size, real, len(sizes) == 1) for at_size in at_sizes]
+    if len(sizes) == 1:
+        if evaluation.json and is_chief:
+            report.write_json(evaluation.json, every[0])
+        return every[0]
+    report.table(*report.sweep_rows(every))
+    if evaluation.json and is_chief:
+        report.write_json(evaluation.json, {"sweep": every})
+    return every
+
+
+def chosen(found, numbers):
+    """Those of a list that `--members` names, counted from 1.
+
+    Raises:
+      UsageError: there is no such member.
+    """
+    if not numbers:
+        return found
+    try:
+        wanted = [int(number) for number in numbers.split(",")]
+    except ValueError:
+        wanted = [0]
+    if any(not 1 <= number <= len(found) for number in wanted) or len(set(wanted)) < len(wanted):
+        raise UsageError(
+            f"--members={numbers}: give different numbers from 1 to {len(found)}, with commas"
+        )
+    return [found[number - 1] for number in wanted]
+
+
+def _resized(found, size):
+    """The members at another image size."""
+    configs = [
+        dataclasses.replace(m.config, data=dataclasses.replace(m.config.data, image_size=size))
+        for m in found
+    ]
+    for config in configs:
+        validation.check(config)
+    return [dataclasses.replace(m, config=c) for m, c in zip(found, configs, strict=True)]
+
+
+def _score(strategy, split, found, real, pictures):
+    """Evaluates members together; writes the figures into the first one's run folder."""
+    first = found[0]
+    config = first.config
+    predicted = _predict(strategy, split, found)
+    names = [str(member.step_dir) for member in found]
+    ks = flag_values.top_ks(config.evaluation.top_k)
+    results = judgement.compare(predicted, names, split.labels, split.class_names, ks, real)
+    results["mistakes"] = evaluation_results.named_mistakes(
+        results["mistakes"], split.class_names, split.describe
     )
-    logging.info("evaluating %d images, %d crops", split.num_examples, evaluation.crops)
-    results = described(
-        metrics.score(*evaluator(), ks), config, checkpoint.step_of(step_dir), step_dir
-    )
-    write(run_dir, results, evaluation.json)
-    with summaries.Measurements(run_dir) as sink:
-        sink.measure("eval", results["step"], scalars(results))
-    report.summary(f"{step_dir}", report.evaluation_rows(results))
+    if len(found) == 1 and first.keeps_average:
+        raw = _evaluator(strategy, split, first, averaged=False)
+        results["top1_raw"] = metrics.score(*raw(), [1])["top1"]
+    results = described(results, config, max(member.step for member in found), names)
+    if not workers.Workers(strategy).is_chief:
+        return results
+    size = config.data.image_size
+    suffix = "" if size == first.record.config.data.image_size else f"-{size}px"
+    write(first.run_dir, results, suffix=suffix + ("-ensemble" if len(found) > 1 else ""))
+    if len(found) == 1:
+        with summaries.Measurements(first.run_dir) as sink:
+            evaluation_results.record(sink, results, suffix.replace("-", "_"))
+            if pictures and not suffix:
+                probs = predicted[0][config.evaluation.crops]
+                evaluation_results.record_pictures(sink, results, probs, split, config.data)
+    _say(results, " + ".join(names))
     return results
 
 
-def evaluation_config(record, config, given):
-    """The run's own config, but for what belongs to this evaluation and this machine."""
-    own = {n: getattr(config, n) for n in ("evaluation", "prediction", "distribution")}
-    saved = dataclasses.replace(record.config, **own)
-    merged = configs.merge(saved, given, config, configs.MAY_CHANGE_ON_EVAL, "evaluate")
-    return validation.with_statistics(merged)
+def _evaluator(strategy, split, member, averaged=True):
+    """The Evaluator of a member, with its own preprocessing."""
+    evaluation = member.config.evaluation
+    return Evaluator(
+        strategy,
+        member.restore(strategy, averaged),
+        split,
+        member.config.data,
+        evaluation.crops,
+        evaluation.eval_batch_size,
+    )
 
 
-def described(results, config, step, model_name):
-    """Adds to figures what they are figures of."""
-    return {
-        **results,
-        "crops": config.evaluation.crops,
-        "models": [str(model_name)],
-        "dataset": config.data.dataset,
-        "split": config.evaluation.split,
-        "image_size": config.data.image_size,
-        "step": step,
-    }
+def _predict(strategy, split, found):
+    """Predictions of each member; their logits go to `--save_logits`."""
+    evaluation = found[0].config.evaluation
+    logging.info("evaluating %d images, %d crops", split.num_examples, evaluation.crops)
+    facts = {"dataset": found[0].config.data.dataset, "split": evaluation.split}
+    predicted = []
+    with logits_writer.Writer(evaluation.save_logits, split, facts) as writer:
+        for member in found:
+            evaluator = _evaluator(strategy, split, member)
+            keep = []
+            if evaluation.save_logits:
+                of_model = {
+                    "model": str(member.step_dir),
+                    "architecture": member.record.config.net.model,
+                    "step": member.step,
+                    "image_size": member.config.data.image_size,
+                }
+                keep.append(writer.member(of_model, evaluation.crops))
+            predicted.append(predictions(evaluator, evaluation.crops, *keep))
+        if evaluation.save_logits:
+            writer.finish()
+            logging.info("logits written to %s", evaluation.save_logits)
+    return predicted
 
 
-def scalars(results):
-    """Results under their TensorBoard tags; ten-crop figures have tags of their own."""
-    suffix = "" if results["crops"] == 1 else f"_{results['crops']}_crops"
-    if results["split"] != "val":
-        suffix += f"_{results['split']}"
-    tags = {f"accuracy{suffix}/{k}": v for k, v in results.items() if k[3:].isdigit()}
-    return {f"loss{suffix}/cross_entropy": results["nll"], **tags}
+def _score_files(config, given):
+    """Scores the models whose logits `--logits` holds, as a pass over the images would."""
+    evaluation = config.evaluation
+    validation.check(validation.resolve(config))
+    files = logits_file.read_all(evaluation.logits)
+    found = chosen([m for file in files for m in file.members], evaluation.members)
+    crops = evaluation.crops if "crops" in given else min(m.views for m in found)
+    if crops > min(m.views for m in found):
+        raise UsageError(f"--crops={crops}: the files of --logits hold only the centre crop")
+    file = files[0]
+    facts = file.facts
+    if "split" in given and evaluation.split != facts["split"]:
+        raise UsageError(f"--split={evaluation.split}: the files are of {facts['split']}")
+    real = None
+    if evaluation.real_labels:
+        real = real_labels.of_images(
+            evaluation.real_labels, facts["dataset"], facts["split"], file.names
+        )
+    predicted = [{v: m.probabilities(v) for v in {crops, 1}} for m in found]
+    names = [m.facts["model"] for m in found]
+    ks = flag_values.top_ks(evaluation.top_k)
+    results = judgement.compare(predicted, names, file.labels, facts["class_names"], ks, real)
+    results["mistakes"] = evaluation_results.named_mistakes(
+        results["mistakes"], facts["class_names"], lambda i: file.names[i]
+    )
+    results |= {"crops": crops, "models": names, "logits": evaluation.logits.split(",")}
+    results |= {"dataset": facts["dataset"], "split": facts["split"]}
+    results["image_size"] = found[0].facts["image_size"]
+    results["step"] = max(m.facts["step"] for m in found)
+    if evaluation.json:
+        report.write_json(evaluation.json, results)
+    _say(results, " + ".join(names))
+    return results
 
 
-def write(run_dir, results, also=""):
-    """Writes results as eval-<step>-<split>-<crops>.json, and to the file `also`."""
-    name = "eval-{step:08d}-{split}-{crops}.json".format(**results)
-    report.write_json(run_dir / name, results)
-    if also:
-        report.write_json(also, results)
+def _say(results, title):
+    """The table on stdout."""
+    report.summary(title, report.evaluation_rows(results))
+    if len(rows := report.comparison_rows(results)) > 1:
+        report.table(report.COMPARISON, rows)
+    report.lines(report.paired_lines(results))

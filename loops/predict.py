@@ -1,19 +1,16 @@
-"""`--mode=predict`: what a run says about single images."""
+"""`--mode=predict`: what one run or several say about images."""
 
-import os
-import pathlib
-
-import numpy as np
-import tensorflow as tf
 from absl import logging
 
-from input_pipeline import crops, datasets, decode
 from input_pipeline.errors import DataError, UsageError
-from loops import validation
-from loops.evaluate import VIEWS_PER_BATCH, evaluation_config, logits_fn
-from loops.run import report, restored_net, run_folder
+from loops import config as configs
+from loops import flag_values
+from loops.prediction import ensemble, exhibit, figure, image_paths, outputs, views
+from loops.prediction.exhibit import top_classes
 from loops.scoring import metrics
-from loops.step import distribution, precision
+
+# Pictures that are drawn on a page or in figures: each takes seconds and some 300 kB.
+MOST_DRAWN = 50
 
 
 def run(config, given):
@@ -24,109 +21,78 @@ def run(config, given):
       given: names of the flags that were typed.
 
     Returns:
-      dict as in the JSON file: `models` and, for each image, `path` and `predictions`.
+      dict as in the JSON file: `models`, `crops`, `seam_carving`, for each image, `path` and
+      `predictions`, and for each file that does not decode, in `bad`, `path` and `reason`.
 
     Raises:
+      UsageError: a command that names no image or no run that could predict it.
       DataError: images that do not decode; the others are predicted first.
     """
-    paths = image_paths(config.prediction.image)
-    run_dir, step_dir = run_folder.find_checkpoint(config.evaluation.ckpt)
-    record = run_folder.read_record(run_dir)
-    config = evaluation_config(record, config, given)
-    validation.check(config)
-    strategy = distribution.make_strategy(config.distribution)
-    dtype = precision.compute_dtype(config.precision)
-    model = restored_net.restore(strategy, record, step_dir, dtype)
-    net = tf.function(logits_fn(model, config.data.mean, config.data.std), reduce_retracing=True)
-    most = min(validation.top_ks(config.evaluation.top_k)[-1], len(record.class_names))
-    images, bad = [], []
-    batch_size = max(1, VIEWS_PER_BATCH // config.evaluation.crops)
-    for start in range(0, len(paths), batch_size):
-        views, read = _read(paths[start : start + batch_size], config, bad)
-        if read:
-            probabilities = metrics.probabilities(net(tf.stack(views)).numpy()[None])
-            for path, of_image in zip(read, probabilities, strict=True):
-                found = top_classes(of_image, record.class_names, most)
-                images.append({"path": path, "predictions": found})
-                report.summary(path, [(p["name"], f"{p['probability']:.2%}") for p in found])
-    results = {"models": [str(step_dir)], "crops": config.evaluation.crops, "images": images}
-    if config.evaluation.json:
-        report.write_json(config.evaluation.json, results)
+    paths = image_paths.find(config.prediction.image)
+    nets = ensemble.load(config, given)
+    most = min(flag_values.top_ks(config.evaluation.top_k)[-1], len(nets.class_names))
+    figures = None
+    if config.prediction.explain and not config.prediction.report:
+        figures = outputs.figure_folder(nets)
+    images, bad, chosen = [], [], []
+    for path, logits in nets.predict(paths):
+        if logits is None:
+            bad.append({"path": image_paths.shown(path), "reason": views.reason(path, nets.sights)})
+            logging.error("%s does not decode: %s", bad[-1]["path"], bad[-1]["reason"])
+            continue
+        probabilities = metrics.probabilities(logits[:, None])[0]
+        found = top_classes(probabilities, nets.class_names, most)
+        images.append({"path": image_paths.shown(path), "predictions": found})
+        if len(chosen) < MOST_DRAWN:
+            chosen.append((path, logits))
+    results = {
+        "models": [str(member.step_dir) for member in nets.members],
+        "crops": config.evaluation.crops,
+        "seam_carving": config.prediction.seam_carving,
+        "images": images,
+        "bad": bad,
+    }
+    outputs.summarize(images)
+    # Before the drawing, which takes long; a JSON file is written again when it names figures.
+    outputs.write(config, results, most)
+    if config.prediction.report:
+        outputs.draw_page(config.prediction.report, nets, chosen, most, results)
+    elif figures is not None:
+        outputs.draw_figures(figures, nets, chosen, most, results)
+        outputs.write(config, results, most)
     if bad:
-        raise DataError(f"{len(bad)} of {len(paths)} images do not decode: {'; '.join(bad[:5])}")
+        listed = "; ".join(f"{file['path']} ({file['reason']})" for file in bad[:5])
+        more = "; ..." if len(bad) > 5 else ""
+        raise DataError(f"{len(bad)} of {len(paths)} images do not decode: {listed}{more}")
     return results
 
 
-def image_paths(text):
-    """The image files that `--image` names: files, and those of folders by their extension.
+def show(ckpt, image, crops=10, seam_carving=True, top_k=5):
+    """Predicts one picture and draws all there is to see of it; what `predict.ipynb` calls.
 
     Args:
-      text: paths separated by commas.
+      ckpt: run folder, RUN/best or step folder, or several separated by commas.
+      image: path of an image file.
+      crops: views, 10 or 1.
+      seam_carving: whether the carved picture is one more view.
+      top_k: how many classes to show.
 
     Returns:
-      list of str.
+      `figure.Figure`, which Jupyter shows.
 
     Raises:
-      UsageError: nothing is named, or there is no such file, or no image in a folder.
+      UsageError: no such run or image.
+      DataError: the image does not decode.
     """
-    if not text:
-        raise UsageError("--image is missing: name files or folders, separated by commas")
-    paths = []
-    for name in text.split(","):
-        if os.path.isdir(name):
-            files = sorted(p for p in pathlib.Path(name).rglob("*") if p.is_file())
-            found = [str(p) for p in files if p.name.lower().endswith(decode.EXTENSIONS)]
-            if not found:
-                raise UsageError(f"--image={name}: no image in this folder")
-            paths += found
-        elif os.path.isfile(name):
-            paths.append(name)
-        else:
-            raise UsageError(f"--image={name}: there is no such file or folder")
-    return paths
-
-
-def top_classes(probabilities, class_names, most):
-    """The most probable classes of one image.
-
-    Args:
-      probabilities: float [C].
-      class_names: C names.
-      most: how many to return.
-
-    Returns:
-      list of dicts: `class`, `name` (readable), `probability`; the most probable first.
-    """
-    order = np.argsort(-probabilities, kind="stable")[:most]
-    return [
-        {
-            "class": class_names[i],
-            "name": datasets.readable(class_names[i]),
-            "probability": float(probabilities[i]),
-        }
-        for i in order
-    ]
-
-
-def _read(paths, config, bad):
-    """Views and paths of the images that decode; the others are appended to `bad`."""
-    views, read = [], []
-    for path in paths:
-        try:
-            image = decode.decode(tf.io.read_file(path))
-            data = config.data
-            views.append(
-                crops.views(
-                    image,
-                    data.image_size,
-                    config.evaluation.crops,
-                    data.crop_fraction,
-                    data.interpolation,
-                )
-            )
-            read.append(path)
-        except tf.errors.OpError as error:
-            reason = decode.reason(error)
-            logging.error("%s does not decode: %s", path, reason)
-            bad.append(f"{path} ({reason})")
-    return views, read
+    values = {"mode": "predict", "ckpt": str(ckpt), "image": str(image), "crops": crops}
+    values |= {"seam_carving": seam_carving, "top_k": str(top_k)}
+    config = configs.replace(configs.Config(), values)
+    (path, *others) = image_paths.find(config.prediction.image)
+    if others:
+        raise UsageError(f"{image}: {len(others) + 1} images; choose one of them")
+    nets = ensemble.load(config, frozenset(values))
+    ((_, logits),) = nets.predict([path])
+    if logits is None:
+        raise DataError(f"{path} does not decode: {views.reason(path, nets.sights)}")
+    most = min(top_k, len(nets.class_names))
+    return figure.draw(exhibit.make(nets, path, logits, most))

@@ -2,7 +2,7 @@
 
 from input_pipeline import prepare
 from input_pipeline.errors import UsageError
-from loops import validation
+from loops import image_folders
 from loops.run import report
 
 
@@ -23,7 +23,7 @@ def run(config, given):
         storage = "tfrecord"
     if not out:
         raise UsageError("--out is missing: name the folder to write the prepared set into")
-    data = validation.require_images(config, given, "prepare")
+    data = image_folders.require_images(config, given, "prepare")
     facts = prepare.prepare(data, config.prepare, out, storage)
     report.summary(f"{out}: {facts['dataset']} as {storage}", _rows(facts))
     if config.evaluation.json:

@@ -4,7 +4,7 @@ import dataclasses
 import os
 
 from input_pipeline import source, statistics
-from loops import validation
+from loops import image_folders
 from loops.run import report
 
 
@@ -20,9 +20,9 @@ def run(config, given):
     Returns:
       dict as in the JSON file.
     """
-    data = validation.require_images(config, given, "stats")
+    data = image_folders.require_images(config, given, "stats")
     split = config.evaluation.split if "split" in given else "train"
-    folder = validation.results_folder(config) if split == "train" else ""
+    folder = image_folders.results_folder(config) if split == "train" else ""
     found = statistics.compute(source.open_split(data, split), data.reader_threads)
     results = {**dataclasses.asdict(found), "dataset": data.dataset, "split": split}
     if folder:

@@ -1,20 +1,27 @@
 """`--mode=train`: starts a run, or resumes the one that `--run_name` names."""
 
+import contextlib
 import dataclasses
 
 from absl import logging
 
 from input_pipeline import batch_augment, source
 from input_pipeline.errors import DataError, UsageError
+from loops import auto_batch, fine_tuning, image_folders, recipes, validation
 from loops import config as configs
-from loops import validation
-from loops.run import checkpoint, logs, run_folder, summaries
-from loops.run.signals import StopSignals
-from loops.step import distribution, schedules
+from loops.run import checkpoint, description, logs, run_folder, summaries
+from loops.run.length import Length
+from loops.run.signals import NoSignals, StopSignals
+from loops.step import distribution, workers
 from loops.step.feed import TrainFeed
 from loops.step.state import TrainState
 from loops.step.train_step import StepSettings, make_train_step
 from loops.training_loop import TrainingLoop
+
+_NOT_FOR_TRAINING = {
+    *("ckpt", "split", "logits", "save_logits", "watch", "test_size", "out"),
+    *("image", "seam_carving", "explain", "report", "csv"),
+}
 
 
 def run(config, given):
@@ -27,21 +34,35 @@ def run(config, given):
     Returns:
       dict of the results of the final evaluation.
     """
-    for name in sorted(given & {"ckpt", "split", "image"}):
+    for name in sorted(given & _NOT_FOR_TRAINING):
         raise UsageError(f"--{name} is not for training; to resume a run, name it with --run_name")
-    config = dataclasses.replace(config, data=validation.with_dataset(config.data, given))
+    for name in sorted(given & {"weights", "source"}):
+        raise UsageError(f"--{name} is for --mode=import; train its run folder with --init_from")
+    distribution.require_a_name(config)
+    config = dataclasses.replace(config, data=image_folders.with_dataset(config.data, given))
     run_dir = run_folder.path_of(config)
     record = run_folder.read_record(run_dir) if (run_dir / "config.json").exists() else None
     if record is not None:
         may_change = configs.MAY_CHANGE_ON_RESUME
         config = configs.merge(record.config, given, config, may_change, "resume")
+        if record.weights:
+            raise UsageError(
+                f"--run_name={run_dir.name}: holds imported weights, not a training; start one"
+                f" from them with --init_from={run_dir} and another --run_name"
+            )
     elif run_folder.is_foreign(run_dir):
         raise UsageError(f"--run_name={run_dir.name}: {run_dir} holds something else than a run")
+    else:
+        config = fine_tuning.inherit(config)
+        config = recipes.apply(config, given)
+    config = validation.resolve(config)
+    if record is None:
+        config = auto_batch.choose(config)
     with StopSignals() as signals:
-        return train(validation.resolve(config), run_dir, record, lambda: signals.received)
+        return train(config, run_dir, record, signals)
 
 
-def train(config, run_dir, record=None, stop_signal=lambda: None):
+def train(config, run_dir, record=None, signals=None):
     """Trains until the config's length is reached, evaluating and saving on the way.
 
     The state comes from the newest intact checkpoint in the folder, or else is fresh.
@@ -50,7 +71,7 @@ def train(config, run_dir, record=None, stop_signal=lambda: None):
       config: resolved Config.
       run_dir: pathlib.Path of the run folder; made if it is not there.
       record: Record of the run to resume, or None for a new one.
-      stop_signal: asked between calls of the step; a signal number saves the state and ends.
+      signals: StopSignals, asked between calls of the step; None where nobody can send any.
 
     Returns:
       dict of the results of the final evaluation.
@@ -59,78 +80,91 @@ def train(config, run_dir, record=None, stop_signal=lambda: None):
       UserError: one of the ends that `main.py` turns into an exit code.
     """
     strategy = distribution.make_strategy(config.distribution)
-    train_split = source.open_split(config.data, "train", record.class_names if record else ())
-    val_split = source.open_split(config.data, "val", train_split.class_names)
-    source.warn_of_missing_classes(train_split, val_split)
-    feed = TrainFeed(strategy, train_split, config.data, config.length.seed)
-    with run_folder.lock(run_dir), logs.to_file(run_dir):
-        logging.info("run folder %s", run_dir)
-        _keep_record(run_dir, config, record, {"train": train_split, "val": val_split})
-        checkpoint.clean(run_dir)
+    team = workers.Workers(strategy)
+    accumulate = config.optimization.accumulate
+    distribution.require_even_parts(config.data.batch_size, strategy, accumulate)
+    train_split, val_split = _open(config.data, record)
+    length = Length(config, train_split.num_examples)
+    feed = TrainFeed(
+        strategy,
+        train_split,
+        config.data,
+        config.length.seed,
+        length.image_sizes,
+        accumulate,
+    )
+    with contextlib.ExitStack() as stack:
+        if team.is_chief:
+            stack.enter_context(run_folder.lock(run_dir))
+            stack.enter_context(logs.to_file(run_dir))
+            logging.info("run folder %s", run_dir)
+            record = _keep_record(run_dir, config, record, train_split, val_split)
+            checkpoint.clean(run_dir)
+        team.largest(0)  # nobody reads the run folder before the chief has it
         state = TrainState(strategy, config, len(train_split.class_names))
-        _restore_newest(run_dir, state)
-        length = _Length(config, train_split.num_examples)
+        if not _restore_newest(run_dir, state) and config.fine_tuning.init_from:
+            names = train_split.class_names
+            fine_tuning.read_weights(state.model, config.fine_tuning.init_from, names)
+        team.agreed(int(state.step), "the step to resume from")
         step = _make_step(config, state, length)
-        with summaries.Measurements(run_dir, resumed_at=int(state.step)) as sink:
-            loop = TrainingLoop(
-                config, run_dir, state, feed, step, val_split, sink, length, stop_signal
+        sink = summaries.NoMeasurements()
+        if team.is_chief:
+            sink = stack.enter_context(summaries.Measurements(run_dir, int(state.step)))
+            sink.describe(
+                description.markdown(
+                    record, run_folder.versions(), state.model, length.total_steps
+                ),
+                description.hyperparameters(config),
             )
-            return loop.run()
-
-
-class _Length:
-    """Steps of a run and of its parts, and the learning rate, which follows from them."""
-
-    def __init__(self, config, num_examples):
-        batch_size = config.data.batch_size
-        self.total_steps = validation.total_steps(config.length, num_examples, batch_size)
-        self.steps_per_epoch = num_examples / batch_size
-        warmup = round(config.optimization.warmup_epochs * self.steps_per_epoch)
-        # A short trial run of a long recipe would otherwise be all warm-up.
-        self._warmup_steps = min(warmup, self.total_steps // 2)
-        self._optimization = config.optimization
-        self._peak = schedules.peak(config.optimization, batch_size)
-        logging.info(
-            "%d steps of %d images, %.1f steps an epoch, %d steps of warm-up to learning rate %g",
-            self.total_steps,
-            batch_size,
-            self.steps_per_epoch,
-            self._warmup_steps,
-            self._peak,
+        signals = signals or NoSignals()
+        loop = TrainingLoop(
+            config, run_dir, state, feed, step, val_split, sink, length, signals, team
         )
+        return loop.run()
 
-    def learning_rate(self, step):
-        """Learning rate of a step: float32 scalar tensor."""
-        return schedules.learning_rate(
-            self._optimization, step, self.total_steps, self._warmup_steps, self._peak
-        )
+
+def _open(data, record):
+    """The train and val splits, with the classes of the run where it has begun."""
+    train_split = source.open_split(data, "train", record.class_names if record else ())
+    val_split = source.open_split(data, "val", train_split.class_names)
+    source.warn_of_missing_classes(train_split, val_split)
+    return train_split, val_split
 
 
 def _make_step(config, state, length):
+    replicas = state.strategy.num_replicas_in_sync
     settings = StepSettings(
         global_batch_size=config.data.batch_size,
-        prepare=batch_augment.make_prepare(config.data),
-        label_smoothing=config.optimization.label_smoothing,
-        weight_decay=config.optimization.weight_decay,
+        prepare=batch_augment.make_prepare(config.data, config.length.seed),
         learning_rate=length.learning_rate,
+        optimization=config.optimization,
+        xla=config.precision.xla,
+        log_norms=config.run.log_norms,
+        replicas_meet=config.net.sync_batch_norm and replicas > 1,
     )
     return make_train_step(state, settings)
 
 
-def _keep_record(run_dir, config, record, splits):
-    """Writes config.json; warns when the images are not those that the run began with."""
+def _keep_record(run_dir, config, record, train_split, val_split):
+    """Writes config.json and returns its Record; warns when the images are not those that the
+    run began with."""
+    splits = {"train": train_split, "val": val_split}
     facts = {
         name: {"images": split.num_examples, "fingerprint": split.fingerprint}
         for name, split in splits.items()
     }
     if record is not None and record.dataset != facts:
         logging.warning("the images are not those that this run began with: %s", config.data)
-    class_names = splits["train"].class_names
-    run_folder.write_record(run_dir, run_folder.Record(config, class_names, facts))
+    record = run_folder.Record(config, train_split.class_names, facts)
+    run_folder.write_record(run_dir, record)
+    return record
 
 
 def _restore_newest(run_dir, state):
     """Resumes from the newest intact checkpoint; a folder without any saved step starts fresh.
+
+    Returns:
+      Whether it resumed.
 
     Raises:
       DataError: there are step folders, and none is intact. Starting over is for the user to say.
@@ -146,3 +180,4 @@ def _restore_newest(run_dir, state):
         raise DataError(
             f"{run_dir}: no step folder is intact; remove them to start over, or restore one"
         )
+    return newest is not None

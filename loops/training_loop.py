@@ -1,21 +1,21 @@
-"""The loop around the training step: how many steps a call does, when to look, when to save."""
+"""The loop around the training step: it calls, looks, saves, and serves signals."""
 
 import time
 
 import tensorflow as tf
 from absl import logging
 
-from input_pipeline import datasets
+from input_pipeline import batch_augment, datasets
 from input_pipeline.errors import UsageError, UserError
-from loops import evaluate, validation
-from loops.run import checkpoint, progress, report
+from loops import evaluate, flag_values
+from loops.run import checkpoint, peak_memory, progress
+from loops.run.pace import Pace
+from loops.run.profiler import Profiler
 from loops.run.saver import Saver
 from loops.run.signals import Stopped
 from loops.run.window import Window
-from loops.scoring import metrics
+from loops.run_evaluation import RunEvaluation
 
-# Between two calls of the step, signals and the progress bar are served.
-_SECONDS_PER_CALL = 2.0
 _GRID_IMAGES = 32
 
 
@@ -25,172 +25,168 @@ class TrainingDiverged(UserError):
     exit_code = 4
 
 
+class WorkerLost(UserError):
+    """Another worker is gone, and this one cannot go on alone."""
+
+    exit_code = 1
+
+
 class TrainingLoop:
     """Drives one training to its end.
 
     Args:
       config: resolved Config.
-      run_dir: pathlib.Path of the run folder, locked.
+      run_dir: pathlib.Path of the run folder, locked by the chief.
       state: TrainState, fresh or restored.
       feed: TrainFeed.
       train_step: see `make_train_step`.
       val_split: Source to evaluate on.
       sink: Measurements.
       length: total_steps, steps_per_epoch and learning_rate(step) of the run.
-      stop_signal: returns the number of the signal that asks for an end, or None.
+      signals: StopSignals, or NoSignals.
+      workers: Workers.
     """
 
     def __init__(
-        self, config, run_dir, state, feed, train_step, val_split, sink, length, stop_signal
+        self, config, run_dir, state, feed, train_step, val_split, sink, length, signals, workers
     ):
         self._config = config
         self._run_dir = run_dir
         self._state = state
         self._feed = feed
         self._train_step = train_step
-        self._val_split = val_split
+        self._class_names = val_split.class_names
         self._sink = sink
         self._length = length
-        self._stop_signal = stop_signal
-        self._every = {
-            name: validation.interval(
-                getattr(config.run, name), length.steps_per_epoch, f"--{name}"
-            )
-            for name in ("log_every", "eval_every", "save_every")
-        }
+        self._signals = signals
+        self._workers = workers
+        self._profiler = Profiler(run_dir, config.run.profile if workers.is_chief else "")
+        stops = (*feed.size_changes(), *flag_values.profile_window(config.run.profile))
+        self._pace = Pace(config.run, length.steps_per_epoch, length.total_steps, stops)
         self._batch_size = config.data.batch_size
-        self._top_k = validation.top_ks(config.evaluation.top_k)
-        self._center_crop = self._evaluator(crops=1)
+        self._evaluation = RunEvaluation(
+            config,
+            run_dir,
+            state,
+            val_split,
+            sink,
+            stop=lambda: self._signal()[0] is not None,
+            is_chief=workers.is_chief,
+        )
         self._saver = Saver(
-            run_dir, config.run.keep, state.variables(), saved=int(state.step) or None
+            run_dir,
+            config.run,
+            state.variables(),
+            length.steps_per_epoch,
+            saved=int(state.step) or None,
+            workers=workers,
         )
         self._window = Window(self._batch_size)
-        self._seconds_per_step = None  # unknown until a call has run that did not trace
 
     def run(self):
         """Trains, evaluates once more as `--crops` says, and returns those results."""
         total = self._length.total_steps
-        if int(self._state.step) < total:
+        done = int(self._state.step)
+        if done < total:
             self._look_around()
-            done = int(self._state.step) * self._batch_size
-            bar = progress.Progress("train", total * self._batch_size, done)
+            bar = progress.Progress("train", total * self._batch_size, done * self._batch_size)
             try:
                 self._train(bar)
+            except tf.errors.UnavailableError as error:
+                raise self._worker_lost(error) from error
             finally:
+                self._profiler.close()
                 bar.close()
-        return self._finish()
+        return self._evaluated(self._evaluation.final, int(self._state.step))
 
     def _look_around(self):
-        """A page of training images, and one batch through the evaluator: a broken evaluation
-        is found now and not after the first epoch."""
-        self._center_crop(max_batches=1)
+        """A page of training images, and one batch through the evaluator."""
+        self._evaluation.first_batch()
         if int(self._state.step) == 0:
-            images, labels = self._feed.first_images(_GRID_IMAGES)
-            names = self._val_split.class_names
-            titles = [datasets.readable(names[label]) for label in labels]
+            images, targets = self._feed.first_images(_GRID_IMAGES)
+            names = [datasets.readable(name) for name in self._class_names]
+            titles = batch_augment.titles(targets, names)
             self._sink.image_grid("train", 0, "images/augmented", images, titles)
 
     def _train(self, bar):
         done = int(self._state.step)
         self._serve_signal(done)
-        iterator = self._feed.iterator(done)
+        iterator = None
         while done < self._length.total_steps:
+            if iterator is None or done in self._feed.size_changes():
+                iterator = self._feed.iterator(done)
+            self._profiler.serve(done)
             before = done
-            sums = self._call(iterator, self._steps_of_call(done), done)
+            sums = self._call(iterator, self._pace.steps_of_call(done), done)
             done = int(self._state.step)
+            self._profiler.serve(done)
             self._require_finite(done)
             if sums["replaced"]:
                 self._feed.account(before, done, int(self._state.replaced))
             bar.advance((done - before) * self._batch_size, self._window.note())
             self._serve_signal(done)
             started = time.monotonic()
-            results = {}
-            if self._is_due("log_every", done):
-                self._log(done)
-            if self._is_due("eval_every", done):
-                results = self._evaluate(done)
-            if self._is_due("save_every", done):
-                self._save(done, results)
+            self._do_what_is_due(done)
             bar.pause(time.monotonic() - started)
             self._serve_signal(done)
+
+    def _do_what_is_due(self, done):
+        results = {}
+        if self._pace.is_due("log_every", done):
+            self._log(done)
+        if self._pace.is_due("eval_every", done):
+            results = self._evaluated(self._evaluation.center_crop, done)
+        if self._pace.is_due("save_every", done):
+            self._save(done, results)
 
     def _call(self, iterator, num_steps, done):
         """Calls the step and adds its sums to the window."""
         started = time.monotonic()
         try:
             sums = self._train_step(iterator, tf.constant(num_steps, tf.int64))
+            norms = sums.pop("gradient_norms", None)
             sums = {name: float(value) for name, value in sums.items()}
+        except tf.errors.UnavailableError:
+            raise
         except tf.errors.ResourceExhaustedError as error:
             raise UsageError(
-                f"--batch_size={self._batch_size}: out of memory; halve it, or add"
-                f" --mixed_precision ({error.message.splitlines()[0][:100]})"
+                f"--batch_size={self._batch_size}: out of memory; halve it, or add --accumulate=2"
+                f" or --mixed_precision ({error.message.splitlines()[0][:100]})"
             ) from None
         except tf.errors.OpError as error:
             raise self._feed.explained(error, done) from error
         seconds = time.monotonic() - started
-        self._window.add(sums, seconds, timed=self._seconds_per_step is not None)
-        if self._seconds_per_step is None:
+        # All workers do the same number of steps in a call: the slowest one's.
+        counts = self._pace.timed(self._workers.largest(seconds)[0], sums["steps"])
+        self._window.add(sums, seconds, timed=counts, norms=norms)
+        if not counts:
             logging.info("the first step took %.1f s, tracing included", seconds)
-            self._seconds_per_step = _SECONDS_PER_CALL
-        else:
-            self._seconds_per_step = seconds / sums["steps"]
         return sums
-
-    def _steps_of_call(self, done):
-        """Steps until something else is due, but not beyond about two seconds of work."""
-        if self._seconds_per_step is None:
-            return 1
-        by_time = max(1, int(_SECONDS_PER_CALL / self._seconds_per_step))
-        until_due = min(every - done % every for every in self._every.values())
-        return min(by_time, until_due, self._length.total_steps - done)
-
-    def _is_due(self, name, done):
-        return done % self._every[name] == 0 or done == self._length.total_steps
 
     def _log(self, done):
         loss_scale = self._state.loss_scale
-        run_values = {
+        values = {
+            **self._window.values(self._state.l2()),
             "optim/learning_rate": float(self._length.learning_rate(done - 1)),
             "optim/loss_scale": float(loss_scale.scale),
             "optim/skipped_steps": int(loss_scale.skipped_steps),
             "optim/skips_in_a_row": int(loss_scale.skips_in_a_row),
             "data/replaced_images": int(self._state.replaced),
             "progress/epoch": done / self._length.steps_per_epoch,
+            "memory/peak_gigabytes": peak_memory.peak_bytes() / 1e9,
         }
-        self._sink.measure("train", done, {**self._window.values(self._state.l2()), **run_values})
+        if self._config.run.log_norms:
+            values |= self._window.norms(self._state.model.trainable_variables)
+        self._sink.measure("train", done, values)
         self._window.clear()
 
-    def _evaluator(self, crops):
-        return evaluate.Evaluator(
-            self._state.strategy,
-            self._state.model,
-            self._val_split,
-            self._config.data,
-            crops,
-            self._config.evaluation.eval_batch_size,
-        )
-
-    def _predictions(self, evaluator, done):
-        """Probabilities and labels of the val split; a signal meanwhile saves and ends."""
-        self._state.average_batch_norm()
+    def _evaluated(self, evaluation, done):
+        """Evaluates; a signal meanwhile saves and ends."""
         try:
-            return evaluator(stop=lambda: self._stop_signal() is not None)
+            return evaluation(done)
         except evaluate.Interrupted:
             self._serve_signal(done)
             raise
-
-    def _evaluate(self, done):
-        """Centre-crop evaluation; returns its figures."""
-        predictions = self._predictions(self._center_crop, done)
-        results = metrics.score(*predictions, sorted({1, *self._top_k}))
-        values = {
-            "loss/cross_entropy": results["nll"],
-            "loss/total": results["nll"] + self._state.l2(),
-        }
-        for k in self._top_k:
-            values[f"accuracy/top{k}"] = results[f"top{k}"]
-        self._sink.measure("eval", done, values)
-        return results
 
     def _save(self, done, results):
         """Saves; a failing disk is survived, but not at the end of training."""
@@ -205,10 +201,24 @@ class TrainingLoop:
             raise UsageError(f"{self._run_dir}: the last step could not be written, see above")
         return saved
 
+    def _signal(self):
+        """(the number of the signal that asks for an end or None, whether a save is wished for),
+        the same on all workers."""
+        own = self._signals.received or 0, self._signals.save_wanted
+        number, wished = self._workers.largest(*own)
+        return int(number) or None, bool(wished)
+
     def _serve_signal(self, done):
-        if (signum := self._stop_signal()) is None:
+        signum, wished = self._signal()
+        if signum is None:
+            if wished:
+                self._signals.save_wanted = False
+                if done:
+                    self._save(done, {})
             return
-        if done and not self._save(done, {}):
+        if not done:
+            raise Stopped(signum, "no step was done yet")
+        if not self._save(done, {}):
             raise Stopped(signum, f"step {done} could not be saved; {self._last_good()}")
         raise Stopped(signum, f"step {done} is saved, the same --run_name resumes it")
 
@@ -224,21 +234,12 @@ class TrainingLoop:
             f" {self._feed.image_of(first)}; {self._last_good()}; try a lower --learning_rate"
         )
 
+    def _worker_lost(self, error):
+        return WorkerLost(
+            f"another worker is gone ({checkpoint.first_line(error)}); start all of them again"
+            f" with the same --run_name; {self._last_good()}"
+        )
+
     def _last_good(self):
         newest = checkpoint.newest_intact(self._run_dir)
         return f"last good checkpoint: {newest}" if newest else "no checkpoint was saved yet"
-
-    def _finish(self):
-        """The final evaluation, with the crops that `--crops` names."""
-        done = int(self._state.step)
-        predictions = self._predictions(self._evaluator(self._config.evaluation.crops), done)
-        results = evaluate.described(
-            metrics.score(*predictions, self._top_k),
-            self._config,
-            done,
-            self._run_dir / f"step-{done:08d}",
-        )
-        evaluate.write(self._run_dir, results, self._config.evaluation.json)
-        self._sink.measure("eval", done, evaluate.scalars(results))
-        report.summary(f"{self._run_dir}, step {done}", report.evaluation_rows(results))
-        return results

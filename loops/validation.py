@@ -7,11 +7,14 @@ import pathlib
 
 from absl import logging
 
-from input_pipeline import datasets, manifest, source, statistics
+from input_pipeline import augment_flag, datasets, source, statistics
 from input_pipeline.errors import UsageError
-from loops import flag_fields
+from loops import flag_fields, flag_values
 from loops.config import leaves, replace
 from nets import registry
+
+# Per 256 images. Of sgd it comes with the dataset; lamb's is that of "ResNet strikes back", A3.
+_LEARNING_RATES = {"lars": 0.6, "lamb": 1e-3, "adamw": 5e-4}
 
 
 def resolve(config):
@@ -27,7 +30,13 @@ def resolve(config):
         raise UsageError(f"--{lengths[0]} and --{lengths[1]} are both given: give one of them")
     from_dataset = ["image_size", "batch_size", "min_crop_area", "learning_rate", "warmup_epochs"]
     from_dataset += [] if lengths else ["epochs"]
+    of_optimizer = _LEARNING_RATES.get(config.optimization.optimizer)
+    if of_optimizer is not None and values["learning_rate"] is None:
+        config = replace(config, {"learning_rate": of_optimizer})
+        from_dataset.remove("learning_rate")
     defaults = {n: getattr(spec, n) for n in from_dataset if values[n] is None}
+    if registry.is_sized(config.net.model):
+        defaults["input_size"] = values["image_size"] or defaults["image_size"]
     config = with_statistics(replace(config, defaults))
     check(config)
     return config
@@ -39,95 +48,102 @@ def with_statistics(config):
     Those that `--mode=stats` has left with the images come before those of the data set's table.
     """
     own = config.data
-    if own.mean and own.std:
+    recorded = (own.mean, own.std, own.pca_values, own.pca_vectors)
+    if all(recorded):
         return config
     spec, found = datasets.get(own.dataset), statistics.load(source.images_folder(own))
-    mean, std = (found.mean, found.std) if found else (spec.mean, spec.std)
     where = statistics.NAME if found else f"the table of {own.dataset}"
-    logging.info("mean %s and std %s of the pixels are from %s", mean, std, where)
-    return replace(config, {"mean": own.mean or mean, "std": own.std or std})
-
-
-def with_dataset(data, given):
-    """The DataConfig with the data set that a prepared `--data_dir` says it is.
-
-    Args:
-      data: DataConfig of the command line.
-      given: names of the flags that were typed.
-
-    Raises:
-      UsageError: `--dataset` was typed and says another.
-    """
-    if not manifest.exists(data.data_dir):
-        return data
-    facts = manifest.read(data.data_dir)
-    if "dataset" in given:
-        manifest.require_dataset(data.data_dir, facts, data.dataset)
-    return dataclasses.replace(data, dataset=facts["dataset"])
-
-
-def require_images(config, given, mode):
-    """The DataConfig of a tool that looks at images: where they are is settled.
-
-    Args:
-      config: Config of the command line.
-      given: names of the flags that were typed.
-      mode: the tool, for the message.
-
-    Raises:
-      UsageError: no folder, values out of range.
-    """
-    _check_ranges(dict(leaves(config)))
-    data = with_dataset(config.data, given)
-    if data.dataset == "shapes":
-        return dataclasses.replace(data, data_dir=source.data_dir(data))
-    if data.dataset != "lists":
-        if not data.data_dir:
-            raise UsageError(f"--data_dir is missing: name the folder of the images to {mode}")
-        if not pathlib.Path(data.data_dir).is_dir():
-            raise UsageError(f"--data_dir={data.data_dir}: there is no such folder")
-    return data
-
-
-def results_folder(config):
-    """The folder for what a tool finds out about a set: `--out`, else with the images.
-
-    Raises:
-      UsageError: it is read-only.
-    """
-    folder = pathlib.Path(config.export.out or source.images_folder(config.data) or ".")
-    if config.export.out:
-        folder.mkdir(parents=True, exist_ok=True)
-    # A superuser could write anywhere: what is marked read-only is still meant to stay as it is.
-    if not os.access(folder, os.W_OK) or not folder.stat().st_mode & 0o222:
-        raise UsageError(f"{folder} is read-only: name a folder for the results by --out")
-    return str(folder)
+    if found:
+        vectors = tuple(number for row in found.pca_eigenvectors for number in row)
+        known = (found.mean, found.std, found.pca_eigenvalues, vectors)
+    else:
+        known = (spec.mean, spec.std, spec.pca_values, spec.pca_vectors)
+    if not (own.mean and own.std):
+        logging.info("mean %s and std %s of the pixels are from %s", *known[:2], where)
+    names = ("mean", "std", "pca_values", "pca_vectors")
+    return replace(config, {n: a or b for n, a, b in zip(names, recorded, known, strict=True)})
 
 
 def check(config):
     """Raises UsageError for a value that no run could use."""
     _check_choices(config)
     values = dict(leaves(config))
-    _check_ranges(values)
+    check_ranges(values)
     if not 0.1 <= config.data.crop_fraction <= 1:
         raise UsageError(f"--crop_fraction={config.data.crop_fraction}: must be from 0.1 to 1")
+    if not 0 <= config.optimization.ema < 1:
+        raise UsageError(
+            f"--ema={config.optimization.ema}: must be from 0 to below 1, as in 0.9999"
+        )
+    if config.optimization.auto_batch and config.distribution.strategy == "multi_worker":
+        raise UsageError("--auto_batch: not with several workers; give --accumulate")
+    if config.precision.xla and config.net.sync_batch_norm:
+        raise UsageError(
+            "--xla and --sync_batch_norm: compiled replicas cannot meet; leave one out"
+        )
     for name in ("label_smoothing", "min_crop_area", "momentum"):
         if not 0 <= values[name] <= 1:
             raise UsageError(f"--{name}={values[name]}: must be between 0 and 1")
-    smallest = registry.smallest_image(config.net.model)
-    if config.data.image_size < smallest:
-        raise UsageError(
-            f"--image_size={config.data.image_size}: {config.net.model} needs at least {smallest}"
-        )
+    _check_net(config.net, config.data.image_size)
+    augment_flag.parse(config.data.augment)
+    augment_flag.layers_and_magnitude(config.data.randaugment)
+    _check_schedule_of_sizes(config)
     for name in ("save_every", "eval_every", "log_every"):
-        interval(values[name], 1, f"--{name}")
-    top_ks(config.evaluation.top_k)
-    json_folder = pathlib.Path(config.evaluation.json).parent
-    if not json_folder.is_dir():
-        raise UsageError(f"--json={config.evaluation.json}: there is no folder {json_folder}")
+        flag_values.interval(values[name], 1, f"--{name}")
+    if values["keep_every"] != "0":
+        flag_values.interval(values["keep_every"], 1, "--keep_every")
+    flag_values.profile_window(config.run.profile)
+    flag_values.top_ks(config.evaluation.top_k)
+    flag_values.test_sizes(config.evaluation.test_size)
+    save_logits = config.evaluation.save_logits
+    if save_logits and not save_logits.endswith(".npz"):
+        raise UsageError(f"--save_logits={save_logits}: give FILE.npz")
+    for name in ("json", "csv", "report", "save_logits"):
+        if values[name]:
+            _check_output(f"--{name}={values[name]}", pathlib.Path(values[name]))
 
 
-def _check_ranges(values):
+def _check_output(flag, path):
+    """Before hours of work: whether a file can be written there at its end."""
+    if path.is_dir():
+        raise UsageError(f"{flag}: this is a folder; name a file in it")
+    if not path.parent.is_dir():
+        raise UsageError(f"{flag}: there is no folder {path.parent}")
+    if not os.access(path.parent, os.W_OK):
+        raise UsageError(f"{flag}: the folder {path.parent} cannot be written")
+
+
+def _check_schedule_of_sizes(config):
+    """Checks that the net takes every size of `--image_size_schedule`."""
+    flag = f"--image_size_schedule={config.data.image_size_schedule}"
+    sizes = [size for _, size in flag_values.image_sizes(config.data.image_size_schedule, 1.0)]
+    smallest = registry.smallest_image(config.net.model)
+    if sizes and min(sizes) < smallest:
+        raise UsageError(f"{flag}: {config.net.model} needs at least {smallest}")
+    if sizes and registry.is_sized(config.net.model):
+        raise UsageError(f"{flag}: {config.net.model} takes images of one size only")
+
+
+def _check_net(net, image_size):
+    """Checks what depends on the architecture."""
+    smallest = registry.smallest_image(net.model)
+    if image_size < smallest:
+        raise UsageError(f"--image_size={image_size}: {net.model} needs at least {smallest}")
+    if registry.is_sized(net.model) and image_size != net.input_size:
+        raise UsageError(
+            f"--image_size={image_size}: the dense layers of this {net.model} are made for"
+            f" {net.input_size} px and take no other size"
+        )
+    for name, rate in (("dropout", net.dropout or 0.0), ("stochastic_depth", net.stochastic_depth)):
+        if not 0 <= rate < 1:
+            raise UsageError(f"--{name}={rate}: must be at least 0 and below 1")
+    for name in ("zero_init_residual", "stochastic_depth", "recompute"):
+        if getattr(net, name) and not registry.has_blocks(net.model):
+            raise UsageError(f"--{name}: {net.model} has no residual blocks; leave it out")
+
+
+def check_ranges(values):
+    """Raises UsageError for a number, by the name of its flag, that is too small or too large."""
     for name, value in values.items():
         if isinstance(value, float) and not math.isfinite(value):
             raise UsageError(f"--{name}={value}: must be finite")
@@ -135,7 +151,9 @@ def _check_ranges(values):
         "epochs": 1e-9, "steps": 1, "examples": 1, "batch_size": 1, "learning_rate": 0, "keep": 1,
         "cpu_devices": 1, "weight_decay": 0, "eval_batch_size": 0, "reader_threads": 0, "seed": 0,
         "warmup_epochs": 0, "initial_loss_scale": 2.0**-5, "short_side": 0, "quality": 1,
-        "shard_megabytes": 1,
+        "shard_megabytes": 1, "mixup": 0, "cutmix": 0, "accumulate": 1, "clip_norm": 0,
+        "clip_factor": 0, "final_learning_rate": 0, "watch_patience": 0, "calibration_images": 1,
+        "bn_batches": 1,
     }  # fmt: skip
     for name, low in least.items():
         if values[name] is not None and values[name] < low:
@@ -154,38 +172,3 @@ def _check_choices(config):
     for field in dataclasses.fields(config):
         if dataclasses.is_dataclass(getattr(config, field.name)):
             _check_choices(getattr(config, field.name))
-
-
-def interval(text, steps_per_epoch, flag):
-    """Steps of an interval given as `500` or `2epochs`; at least one.
-
-    Raises:
-      UsageError: neither form.
-    """
-    number, is_epochs = (text[: -len("epochs")], True) if text.endswith("epochs") else (text, False)
-    try:
-        value = float(number) if is_epochs else int(number)
-    except ValueError:
-        value = 0
-    if not 0 < value < math.inf:
-        raise UsageError(f"{flag}={text}: give steps as in 500, or epochs as in 2epochs")
-    return max(1, round(value * steps_per_epoch)) if is_epochs else value
-
-
-def total_steps(length, num_examples, batch_size):
-    """Optimizer steps of a whole run; the one place that turns a duration into steps."""
-    if length.steps:
-        return length.steps
-    examples = length.examples or length.epochs * num_examples
-    return max(1, -(-round(examples) // batch_size))
-
-
-def top_ks(text):
-    """The ks of `--top_k` as a sorted tuple of ints."""
-    try:
-        ks = tuple(sorted({int(k) for k in text.split(",")}))
-    except ValueError:
-        ks = (0,)
-    if ks[0] < 1:
-        raise UsageError(f"--top_k={text}: give numbers from 1, separated by commas")
-    return ks

@@ -6,7 +6,7 @@ from absl import logging
 
 from input_pipeline import manifest, verify
 from input_pipeline.errors import DataError
-from loops import validation
+from loops import image_folders
 from loops.run import report
 
 _REPORT = "verify.json"
@@ -26,8 +26,8 @@ def run(config, given):
     Raises:
       DataError: images that no run could use, after the report is written.
     """
-    data = validation.require_images(config, given, "verify")
-    folder = validation.results_folder(config)
+    data = image_folders.require_images(config, given, "verify")
+    folder = image_folders.results_folder(config)
     sums_path = os.path.join(folder, verify.CHECKSUMS)
     results, sums = verify.verify(data, config.prepare, sums_path)
     report.write_json(os.path.join(folder, _REPORT), results)

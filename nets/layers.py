@@ -8,65 +8,10 @@ import keras
 import tensorflow as tf
 
 from nets.batch_norm import BatchNorm
-
-
-class Conv(keras.layers.Layer):
-    """2-D convolution without bias, zero-padded alike on all sides.
-
-    TensorFlow's SAME pads a strided convolution unevenly, which published weights do not expect.
-    Its explicit padding runs outside oneDNN on a CPU, 80 times slower in bfloat16, so strided
-    layers pad in an operation of their own (about 3 % of a step).
-
-    Args:
-      filters: output channels.
-      size: side of the square kernel.
-      stride: step in both directions.
-    """
-
-    def __init__(self, filters, size, stride=1, **kwargs):
-        super().__init__(**kwargs)
-        self.filters = filters
-        self.size = size
-        self.stride = stride
-
-    def build(self, input_shape):
-        self.kernel = self.add_weight(
-            shape=(self.size, self.size, input_shape[-1], self.filters),
-            name="kernel",
-            # He et al. 2015, eq. 10, in its backward form (fan-out), as ResNets are trained.
-            initializer=keras.initializers.VarianceScaling(2.0, "fan_out", "untruncated_normal"),
-        )
-
-    def compute_output_shape(self, input_shape):
-        def out(n):
-            return None if n is None else (n - 1) // self.stride + 1
-
-        batch, height, width, _ = input_shape
-        return (batch, out(height), out(width), self.filters)
-
-    def call(self, inputs):
-        """Maps [B, H, W, C] to [B, ceil(H / stride), ceil(W / stride), filters] (odd sizes)."""
-        pad = (self.size - 1) // 2
-        strided = self.stride > 1 and pad > 0
-        if strided:
-            inputs = tf.pad(inputs, [[0, 0], [pad, pad], [pad, pad], [0, 0]])
-        kernel = tf.convert_to_tensor(self.kernel)
-        return tf.nn.conv2d(inputs, kernel, self.stride, "VALID" if strided else "SAME")
-
-
-class MaxPool(keras.layers.Layer):
-    """3 x 3 maximum with stride 2, padded by one on all sides with the lowest finite number."""
-
-    def compute_output_shape(self, input_shape):
-        batch, height, width, channels = input_shape
-        half = [None if n is None else (n - 1) // 2 + 1 for n in (height, width)]
-        return (batch, *half, channels)
-
-    def call(self, inputs):
-        """Maps [B, H, W, C] to [B, ceil(H / 2), ceil(W / 2), C]."""
-        lowest = inputs.dtype.min
-        padded = tf.pad(inputs, [[0, 0], [1, 1], [1, 1], [0, 0]], constant_values=lowest)
-        return tf.nn.max_pool2d(padded, 3, 2, "VALID")
+from nets.convolution import Conv, MaxPool
+from nets.random_layers import Dropout, StochasticDepth, sample_variable
+from nets.recompute import RecomputingNet
+from nets.response_norm import LocalResponseNorm
 
 
 class Relu(keras.layers.Layer):
@@ -87,24 +32,63 @@ class Kit:
       synchronized: batch norm over all replicas.
       zero_init_residual: `batch_norm(..., last_of_branch=True)` starts with gamma at zero
         (Goyal et al. 2017, section 5.1), so that a residual block starts as the identity.
+      momentum, epsilon: of batch norm.
+      dropout: rate in [0, 1), or None for the net's own.
+      stochastic_depth: rate of the last residual block.
+      recompute: store only the inputs of residual blocks, see `RecomputingNet`.
     """
 
-    def __init__(self, compute_dtype="float32", synchronized=False, zero_init_residual=False):
+    def __init__(
+        self,
+        compute_dtype="float32",
+        synchronized=False,
+        zero_init_residual=False,
+        *,
+        momentum=0.9,
+        epsilon=1e-5,
+        dropout=None,
+        stochastic_depth=0.0,
+        recompute=False,
+    ):
         half = compute_dtype != "float32"
         self._dtype = keras.DTypePolicy(f"mixed_{compute_dtype}" if half else "float32")
         self._synchronized = synchronized
         self._zero_init_residual = zero_init_residual
+        self._momentum = momentum
+        self._epsilon = epsilon
+        self._dropout = dropout
+        self._stochastic_depth = stochastic_depth
+        self._recompute = recompute
+        self._samples = None
+        self._blocks = 0
+        self._cuts = []
 
-    def image(self):
-        """The input: normalised images [B, H, W, 3]."""
-        return keras.Input((None, None, 3), name="image", dtype="float32")
+    def image(self, size=None):
+        """The input: normalised images [B, H, W, 3]; of one size only where it is given."""
+        return keras.Input((size, size, 3), name="image", dtype="float32")
+
+    def net(self, image, logits):
+        """The finished net from its input and its output."""
+        if self._recompute and self._cuts:
+            return RecomputingNet(image, logits, self._cuts)
+        return keras.Model(image, logits)
 
     def conv(self, x, filters, size, name, stride=1):
         return Conv(filters, size, stride, name=name, dtype=self._dtype)(x)
 
+    def conv_relu(self, x, filters, size, name, stride=1, padding=None, groups=1):
+        """A convolution with bias, then ReLU: what nets were made of before batch norm."""
+        layer = Conv(filters, size, stride, padding, groups, True, name=name, dtype=self._dtype)
+        return self.relu(layer(x), f"{name}_relu")
+
+    def local_response_norm(self, x, name):
+        return LocalResponseNorm(name=name, dtype=self._dtype)(x)
+
     def batch_norm(self, x, name, last_of_branch=False):
         zeros = last_of_branch and self._zero_init_residual
         return BatchNorm(
+            self._momentum,
+            self._epsilon,
             gamma_initializer="zeros" if zeros else "ones",
             synchronized=self._synchronized,
             name=name,
@@ -117,11 +101,50 @@ class Kit:
     def batch_norm_relu(self, x, name):
         return self.relu(self.batch_norm(x, f"{name}_bn"), f"{name}_relu")
 
-    def max_pool(self, x, name):
-        return MaxPool(name=name, dtype=self._dtype)(x)
+    def max_pool(self, x, name, padding=1):
+        return MaxPool(padding, name=name, dtype=self._dtype)(x)
+
+    def start_blocks(self, x, blocks):
+        """Says that x is the input of the first of so many residual blocks; returns it."""
+        self._blocks = blocks
+        self._cuts = [x]
+        return x
 
     def add(self, branch, shortcut, name):
-        return keras.layers.Add(name=name, dtype=self._dtype)([branch, shortcut])
+        """The end of a residual block.
+
+        Of L blocks, stochastic depth drops the branch of the l-th with l / L of its rate (Huang
+        et al. 2016, eq. 4).
+        """
+        rate = self._stochastic_depth * len(self._cuts) / max(1, self._blocks)
+        if rate:
+            layer = StochasticDepth(
+                rate, self._sample_variable(), name=f"{name}_drop", dtype=self._dtype
+            )
+            branch = layer(branch)
+        x = keras.layers.Add(name=name, dtype=self._dtype)([branch, shortcut])
+        self._cuts.append(x)
+        return x
+
+    def dropout(self, x, name, default=0.0):
+        """Dropout at the rate that the user set, or else at the net's own."""
+        rate = default if self._dropout is None else self._dropout
+        if not rate:
+            return x
+        return Dropout(rate, self._sample_variable(), name=name, dtype=self._dtype)(x)
+
+    def _sample_variable(self):
+        if self._samples is None:
+            self._samples = sample_variable()
+        return self._samples
+
+    def flatten(self, x, name):
+        return keras.layers.Flatten(name=name, dtype=self._dtype)(x)
+
+    def dense(self, x, units, name):
+        return keras.layers.Dense(
+            units, kernel_initializer="he_normal", name=name, dtype=self._dtype
+        )(x)
 
     def global_average_pool(self, x, name, keepdims=False):
         """Mean over height and width: [B, H, W, C] to [B, C], or [B, 1, 1, C]."""

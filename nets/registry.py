@@ -16,11 +16,19 @@ _DEPTHS = {
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Architecture:
-    """One registered net: the function of its module that builds it, and that one's arguments."""
+    """One registered net: the function of its module that builds it, and that one's arguments.
+
+    Attributes:
+      family: name of the function.
+      options: its arguments.
+      smallest_image: side in pixels of the smallest image that it takes.
+      sized: its dense layers are made for images of one size.
+    """
 
     family: str
     options: dict
     smallest_image: int = 32
+    sized: bool = False
 
 
 def _residual(family, layers, **options):
@@ -29,7 +37,15 @@ def _residual(family, layers, **options):
     )
 
 
+def _early(family, **options):
+    return Architecture(family=family, options=options, smallest_image=64, sized=True)
+
+
 _ARCHITECTURES = {
+    "alexnet": _early("alexnet"),
+    "alexnet_bn": _early("alexnet", batch_norm=True),
+    "zfnet": _early("zfnet"),
+    "zfnet_bn": _early("zfnet", batch_norm=True),
     **{f"resnetv2_{n}": _residual("resnetv2", n) for n in (18, 34, 50, 101, 152, 200)},
     **{f"resnet_{n}": _residual("resnet", n) for n in (18, 34, 50, 101, 152)},
     **{
@@ -43,9 +59,24 @@ def names():
     return tuple(_ARCHITECTURES)
 
 
+def architecture(model):
+    """The Architecture of a name."""
+    return _ARCHITECTURES[model]
+
+
 def smallest_image(model):
     """Side in pixels of the smallest image that the net of this name can take."""
     return _ARCHITECTURES[model].smallest_image
+
+
+def is_sized(model):
+    """Whether the net of this name is made for images of one size: AlexNet and ZFNet."""
+    return _ARCHITECTURES[model].sized
+
+
+def has_blocks(model):
+    """Whether the net of this name has residual blocks."""
+    return "depths" in _ARCHITECTURES[model].options
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -57,23 +88,56 @@ class NetConfig:
         bool, "Start every residual branch at zero (gamma of its last batch norm)."
     ] = False
     sync_batch_norm: Annotated[bool, "Batch-norm moments over the batch of all replicas."] = False
+    dropout: Annotated[
+        float | None,
+        "Rate of dropout before the dense layers. AlexNet and ZFNet: 0.5 unless it is given; "
+        "others: none.",
+    ] = None
+    stochastic_depth: Annotated[
+        float, "Rate at which the last residual block is dropped; earlier ones in proportion."
+    ] = 0.0
+    recompute: Annotated[
+        bool, "Store only the inputs of residual blocks and compute their inside twice."
+    ] = False
     num_classes: int = 0
     compute_dtype: str = "float32"
+    # Side of the images that a net of one size is for; 0 for all others.
+    input_size: int = 0
+    # Imported weights may have been trained with others.
+    batch_norm_momentum: float = 0.9
+    batch_norm_epsilon: float = 1e-5
 
 
 def build(config):
     """Builds the net of a config under the current distribution strategy.
 
     Args:
-      config: NetConfig with `num_classes` set.
+      config: NetConfig with `num_classes` set, and `input_size` where the net `is_sized`.
 
     Returns:
       keras.Model from normalised images [B, S, S, 3] to float32 logits [B, num_classes].
     """
     # Imported here so that `--help` and a mistyped flag need not wait for TensorFlow.
-    from nets import layers, resnet, resnetv2
+    from nets import alexnet, layers, resnet, resnetv2, zfnet
 
-    builders = {"resnet": resnet.resnet, "resnetv2": resnetv2.resnetv2}
-    kit = layers.Kit(config.compute_dtype, config.sync_batch_norm, config.zero_init_residual)
+    builders = {
+        "alexnet": alexnet.alexnet,
+        "zfnet": zfnet.zfnet,
+        "resnet": resnet.resnet,
+        "resnetv2": resnetv2.resnetv2,
+    }
+    kit = layers.Kit(
+        config.compute_dtype,
+        config.sync_batch_norm,
+        config.zero_init_residual,
+        momentum=config.batch_norm_momentum,
+        epsilon=config.batch_norm_epsilon,
+        dropout=config.dropout,
+        stochastic_depth=config.stochastic_depth,
+        recompute=config.recompute,
+    )
     architecture = _ARCHITECTURES[config.model]
-    return builders[architecture.family](kit, config.num_classes, **architecture.options)
+    options = architecture.options
+    if architecture.sized:
+        options = {**options, "image_size": config.input_size}
+    return builders[architecture.family](kit, config.num_classes, **options)

@@ -6,8 +6,6 @@ projection shortcut is option B. Squeeze-and-excitation comes after the last bat
 branch, before the addition (the paper's figure 3).
 """
 
-import keras
-
 
 def resnet(kit, num_classes, depths, bottleneck, squeeze_excite=False):
     """Builds a ResNet.
@@ -26,14 +24,15 @@ def resnet(kit, num_classes, depths, bottleneck, squeeze_excite=False):
     image = kit.image()
     x = kit.conv(image, 64, 7, "stem_conv", stride=2)
     x = kit.batch_norm_relu(x, "stem")
-    x = kit.max_pool(x, "stem_pool")
+    x = kit.start_blocks(kit.max_pool(x, "stem_pool"), sum(depths))
     for stage, depth in enumerate(depths):
         for index in range(depth):
             stride = 2 if stage > 0 and index == 0 else 1
             name = f"stage{stage + 1}_block{index + 1}"
             x = block(kit, x, 64 * 2**stage, stride, squeeze_excite, name)
     x = kit.global_average_pool(x, "pool")
-    return keras.Model(image, kit.logits(x, num_classes))
+    x = kit.dropout(x, "dropout")
+    return kit.net(image, kit.logits(x, num_classes))
 
 
 def basic_block(kit, x, width, stride, squeeze_excite, name):

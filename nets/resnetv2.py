@@ -5,8 +5,6 @@ and ReLU being those of the first block (the same function of the image, two few
 the stride of a bottleneck sits on the 3 x 3 convolution. Both are as in timm's `resnetv2_*`.
 """
 
-import keras
-
 
 def resnetv2(kit, num_classes, depths, bottleneck):
     """Builds a pre-activation ResNet.
@@ -23,14 +21,15 @@ def resnetv2(kit, num_classes, depths, bottleneck):
     block = bottleneck_block if bottleneck else basic_block
     image = kit.image()
     x = kit.conv(image, 64, 7, "stem_conv", stride=2)
-    x = kit.max_pool(x, "stem_pool")
+    x = kit.start_blocks(kit.max_pool(x, "stem_pool"), sum(depths))
     for stage, depth in enumerate(depths):
         for index in range(depth):
             stride = 2 if stage > 0 and index == 0 else 1
             x = block(kit, x, 64 * 2**stage, stride, f"stage{stage + 1}_block{index + 1}")
     x = kit.batch_norm_relu(x, "final")
     x = kit.global_average_pool(x, "pool")
-    return keras.Model(image, kit.logits(x, num_classes))
+    x = kit.dropout(x, "dropout")
+    return kit.net(image, kit.logits(x, num_classes))
 
 
 def basic_block(kit, x, width, stride, name):

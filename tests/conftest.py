@@ -73,7 +73,8 @@ def _tiny_image(label, rng):
 def read_events():
     """Returns the function that reads a folder's event files as TensorBoard does.
 
-    It maps each tag to {step: value}: a float of a scalar, a list of PNG files of an image.
+    It maps each tag to {step: value}: a float of a scalar, a list of PNG files of an image. Texts
+    and hyperparameters are left out.
     """
 
     def read(folder):
@@ -87,7 +88,7 @@ def read_events():
             arrays = {e.step: tf.make_ndarray(e.tensor_proto) for e in reader.Tensors(tag)}
             if plugin == "images":  # width, height, then one PNG file for each image
                 found[tag] = {step: list(array[2:]) for step, array in arrays.items()}
-            else:
+            elif plugin == "scalars":
                 found[tag] = {step: float(array) for step, array in arrays.items()}
         return found
 

@@ -39,8 +39,12 @@ MAY_USE = {
     "main": ("absl",),
     "flags": ("absl",),
     "nets": ("keras", "tensorflow"),
+    "loops": (
+        *("tensorflow", "keras", "numpy", "cv2", "tqdm", "absl.logging"),
+        *("h5py", "safetensors", "tensorboard"),
+        *("tf2onnx", "onnxruntime"),  # extras, for `--mode=export`
+    ),
     "input_pipeline": ("tensorflow", "numpy", "cv2", "tqdm", "absl.logging", r"scipy\.io"),
-    "loops": ("tensorflow", "keras", "numpy", "cv2", "tqdm", "absl.logging"),
     "benchmarks": (".*",),
 }
 # Names that only some files may mention.
@@ -48,6 +52,7 @@ HOMES = {
     r"absl\.(flags|app)\b.*": ("flags.py", "main.py"),
     r"(.*\.)?FLAGS\b.*": ("main.py",),
     r"tensorflow\.summary\b.*": ("loops/run/summaries.py",),
+    r"tensorboard\b.*": ("loops/run/summaries.py",),
     r"tensorflow\.train\.(\w*Checkpoint\w*|\w*_checkpoint)\b.*": ("loops/run/checkpoint.py",),
     r"tensorflow\.distribute\.(\w+\.)*\w*Strategy\b.*": ("loops/step/distribution.py",),
     r"tensorflow\.(io|data|train)\..*(TFRecord|Example|parse_\w*example|Feature)\w*\b.*": (

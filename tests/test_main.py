@@ -1,6 +1,7 @@
 """The program as users start it: their three commands, and one line for every mistake."""
 
 import contextlib
+import io
 import json
 import os
 import pathlib
@@ -102,6 +103,7 @@ def test_train_events(trained, read_events):
         "data/replaced_images",
         "loss/cross_entropy",
         "loss/total",
+        "memory/peak_gigabytes",
         "optim/learning_rate",
         "optim/loss_scale",
         "optim/skipped_steps",
@@ -157,11 +159,14 @@ def test_eval_gives_the_figures_of_the_end_of_training(trained, read_events):
     process = start("--mode=eval", f"--ckpt={trained.run}")
     assert process.returncode == 0, process.stderr
     results = json.loads(path.read_text())
-    assert results.keys() == trained.results.keys()
+    # An evaluation of its own says more: of the centre crop beside, of each class, of mistakes.
+    more = {"per_class", "paired", "reliability", "mistakes", "center_crop"}
+    assert results.keys() == trained.results.keys() | more
     for key, value in trained.results.items():
         expected = pytest.approx(value, rel=1e-4) if isinstance(value, float) else value
         assert results[key] == expected, key
-    assert process.stdout.splitlines()[1:] == trained.process.stdout.splitlines()[1:]
+    said = trained.process.stdout.splitlines()[1:]
+    assert process.stdout.splitlines()[1 : 1 + len(said)] == said
     # Its events join those of the training, under the same tags and at the same step.
     events = read_events(trained.run / "eval")
     assert list(events["accuracy_10_crops/top1"]) == [6]
@@ -212,9 +217,11 @@ def test_tensorboard_shows_train_and_eval(trained):
     assert set(found) == runs
     shared = set.intersection(*(set(tags[run]) for run in runs))
     assert {"loss/total", "accuracy/top1", "accuracy/top5"} <= shared
-    assert {run: list(found) for run, found in images.items() if found} == {
-        f"{trained.run.name}/train": ["images/augmented"]
-    }
+    pictures = {run: set(found) for run, found in images.items() if found}
+    assert pictures.pop(f"{trained.run.name}/train") == {"images/augmented"}
+    # Of the evaluation in a process of its own, where that test has run before.
+    kinds = {f"{kind}_10_crops" for kind in ("reliability", "confusion", "mistakes")}
+    assert all(found == kinds for found in pictures.values())
 
 
 def test_a_batch_that_two_replicas_cannot_share(tiny_folder, tmp_path):
@@ -264,7 +271,7 @@ def write_lists(folder):
         (folder / f"{name}.txt").write_text(text)
 
 
-def save_run(run, data_dir, weights=None):
+def save_run(run, data_dir, weights=None, names=("disc", "grid", "stripes")):
     """A run folder with one checkpoint, as if a ResNetV2-18 had been trained for 4 steps."""
     config = configs.replace(
         configs.Config(),
@@ -272,7 +279,6 @@ def save_run(run, data_dir, weights=None):
     )
     config = validation.resolve(config)
     run.mkdir()
-    names = ("disc", "grid", "stripes")
     run_folder.write_record(run, run_folder.Record(config, names, {}))
     if weights is not None:
         checkpoint.save(run, 4, {"model": weights})
@@ -297,6 +303,7 @@ def places(tiny_folder, tmp_path_factory, one_device):
     save_run(root / "unsaved", tiny_folder)
     first = dict(list(weights.items())[:5])
     save_run(root / "other_net", tiny_folder, first)
+    save_run(root / "other_classes", tiny_folder, first, ("disc", "grid"))
     (root / "notes").mkdir()
     (root / "notes" / "todo.txt").write_text("not a run")
     return {"root": root, "tiny": tiny_folder}
@@ -372,12 +379,23 @@ MISTAKES = [
     (f"{EVAL} --data_dir={{root}}/broken", 3, ["{root}/broken/val/grid/02.jpg", "decode"]),
     (f"{EVAL} --json={{root}}/nowhere/out.json", 2, ["--json={root}/nowhere/out.json"]),
     ("--mode=train --split=test", 2, ["--split"]),
+    ("--mode=train --logits=x.npz", 2, ["--logits"]),
+    ("--mode=eval --logits={root}/good.txt", 2, ["--logits={root}/good.txt"]),
+    (f"{EVAL} --real_labels={{root}}/good.txt", 2, ["--real_labels", "folder"]),
+    ("--mode=average --ckpt={root}/run", 2, ["--ckpt={root}/run", "two or more"]),
+    ("--mode=export --ckpt={root}/run", 2, ["--out"]),
+    ("--mode=export --ckpt={root}/run --out={root}/run", 2, ["--out={root}/run", "already"]),
     ("--mode=train --ckpt={root}/run", 2, ["--ckpt"]),
     ("--mode=predict --ckpt={root}/run", 2, ["--image"]),
     ("--mode=predict --image={tiny}/val/grid/00.jpg", 2, ["--ckpt"]),
     (f"{PREDICT} --image={{root}}/nowhere.jpg", 2, ["--image", "{root}/nowhere.jpg"]),
     (f"{PREDICT} --image={{root}}/notes", 2, ["--image", "{root}/notes"]),
     (f"{PREDICT} --image={{root}}/broken/val/grid/02.jpg", 3, ["broken/val/grid/02.jpg"]),
+    (f"{PREDICT} --image={{root}}/*.jpg", 2, ["{root}/*.jpg", "no image"]),
+    (f"{PREDICT} --image=-", 2, ["--image=-", "stdin"]),
+    (f"{PREDICT} --image={{tiny}}/val --csv={{root}}/nowhere/o.csv", 2, ["--csv", "nowhere"]),
+    (f"{PREDICT},{{root}}/other_classes --image={{tiny}}/val", 2, ["other_classes", "2 classes"]),
+    ("--mode=train --report=o.html", 2, ["--report"]),
 ]
 
 
@@ -386,7 +404,8 @@ def files(root):
 
 
 @pytest.mark.parametrize(("command", "code", "words"), MISTAKES)
-def test_mistakes_get_one_line(places, capfd, command, code, words):
+def test_mistakes_get_one_line(places, capfd, monkeypatch, command, code, words):
+    monkeypatch.setattr("sys.stdin", io.StringIO(""))
     before = files(places["root"])
     arguments = [word.format(**places) for word in command.split()]
     if "--checkpoint_dir" not in command:

@@ -46,7 +46,7 @@ def save(run_dir, step, variables, metrics=None):
       OSError, tf.errors.OpError: the disk is full or fails; nothing is left behind.
     """
     run_dir = pathlib.Path(run_dir)
-    _require_finite(variables)
+    require_finite(variables)
     final = run_dir / f"step-{step:08d}"
     temporary = run_dir / f".tmp-{step:08d}-{os.getpid()}"
     shutil.rmtree(temporary, ignore_errors=True)
@@ -146,8 +146,9 @@ def best_intact(run_dir, metric="top1"):
     return next((f for _, f in best_first if _is_intact(f)), None)
 
 
-def prune(run_dir, keep, metric="top1"):
-    """Removes all step folders but the newest `keep` and the one with the highest metric.
+def prune(run_dir, keep, keep_every=None, metric="top1"):
+    """Removes all step folders but the newest `keep`, the one with the highest metric, and those
+    whose step is a multiple of `keep_every`.
 
     Only intact ones count: a damaged folder must not push out a sound one.
     """
@@ -155,7 +156,8 @@ def prune(run_dir, keep, metric="top1"):
     scored = [f for f in folders if _metric(f, metric) is not None]
     best = max(scored, key=lambda f: _metric(f, metric), default=None)
     for folder in folders[keep:]:
-        if folder != best:
+        is_milestone = keep_every and step_of(folder) % keep_every == 0
+        if folder != best and not is_milestone:
             _remove(folder)
 
 
@@ -191,10 +193,11 @@ def _remove(folder):
     shutil.rmtree(doomed, ignore_errors=True)
 
 
-def _require_finite(variables, path=""):
+def require_finite(variables, path=""):
+    """Raises NonFiniteError, which names the variable, if a variable holds a NaN or an infinity."""
     for name, value in variables.items():
         if isinstance(value, dict):
-            _require_finite(value, f"{path}{name}/")
+            require_finite(value, f"{path}{name}/")
         elif value.dtype.is_floating and not np.isfinite(value.numpy()).all():
             raise NonFiniteError(f"{path}{name}")
 

@@ -16,3 +16,8 @@ class RunConfig:
     eval_every: Annotated[str, "Steps between evaluations, or epochs as in 2epochs."] = "1epochs"
     log_every: Annotated[str, "Steps between log lines, or epochs as in 0.5epochs."] = "20"
     keep: Annotated[int, "Checkpoints to keep besides the best one."] = 3
+    keep_every: Annotated[
+        str, "Also keep the checkpoint of every so many steps, or epochs as in 10epochs; 0: none."
+    ] = "0"
+    profile: Annotated[str, "Profile the steps from START to STOP, given as START,STOP."] = ""
+    log_norms: Annotated[bool, "Log the norm of each variable and of its gradient."] = False

@@ -28,23 +28,46 @@ def build(strategy, net_config, num_classes, dtype):
         return registry.build(derived)
 
 
-def restore(strategy, record, step_dir, dtype):
-    """Builds the net of a run and reads its weights.
+def restore(strategy, record, step_dir, dtype, averaged=True):
+    """Builds the net of a run and reads its weights: their moving average if the run keeps one.
 
     Args:
       strategy: tf.distribute.Strategy.
       record: Record of the run.
       step_dir: intact step folder.
       dtype: see `precision.compute_dtype`.
+      averaged: false for the weights themselves even where there is an average.
 
     Returns:
       keras.Model.
     """
     model = build(strategy, record.config.net, len(record.class_names), dtype)
+    read(model, record, step_dir, averaged)
+    return model
+
+
+def read(model, record, step_dir, averaged=True):
+    """Reads a step folder's weights into a net of its run that is there already.
+
+    Args:
+      model: keras.Model.
+      record, step_dir, averaged: see `restore`.
+
+    Raises:
+      UsageError: they are of another net.
+    """
     try:
         checkpoint.read_part(step_dir, {"model": variables_by_path(model)})
+        averaged = averaged and record.config.optimization.ema
+        if averaged:
+            checkpoint.read_part(step_dir, {"ema": _averaged_variables(model)})
     except (AssertionError, ValueError) as error:
         reason = checkpoint.first_line(error)
         raise UsageError(f"{step_dir}: not of a {record.config.net.model}: {reason}") from None
-    logging.info("weights of %s", step_dir)
-    return model
+    logging.info("%s of %s", "averaged weights" if averaged else "weights", step_dir)
+
+
+def _averaged_variables(model):
+    """Those that an average is kept of: all but seeds and counters."""
+    found = variables_by_path(model)
+    return {path: v for path, v in found.items() if v.dtype.is_floating}

@@ -27,11 +27,13 @@ class Record:
       config: Config.
       class_names: name of each class, by label.
       dataset: name, images and fingerprint of each split at the start.
+      weights: file, sha256 and source of imported weights; empty for a run that was trained.
     """
 
     config: configs.Config
     class_names: tuple
     dataset: dict
+    weights: dict = dataclasses.field(default_factory=dict)
 
 
 def path_of(config):
@@ -60,16 +62,13 @@ def is_foreign(run_dir):
 
 def write_record(run_dir, record):
     """Writes config.json, whole or not at all."""
-    versions = {"python": platform.python_version()}
-    for package in _PACKAGES:
-        with contextlib.suppress(metadata.PackageNotFoundError):
-            versions[package] = metadata.version(package)
     text = json.dumps(
         {
             "config": dataclasses.asdict(record.config),
             "class_names": record.class_names,
             "dataset": record.dataset,
-            "versions": versions,
+            "weights": record.weights,
+            "versions": versions(),
             "git_commit": _git_commit(),
             "argv": sys.argv,
         },
@@ -78,6 +77,15 @@ def write_record(run_dir, record):
     temporary = run_dir / f".config-{os.getpid()}"
     temporary.write_text(text + "\n")
     os.replace(temporary, run_dir / "config.json")
+
+
+def versions():
+    """Versions of Python and of the packages that results depend on, by name."""
+    found = {"python": platform.python_version()}
+    for package in _PACKAGES:
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            found[package] = metadata.version(package)
+    return found
 
 
 def read_record(run_dir):
@@ -93,6 +101,7 @@ def read_record(run_dir):
             config=configs.from_json(configs.Config, data["config"], path),
             class_names=tuple(data["class_names"]),
             dataset=data["dataset"],
+            weights=data.get("weights", {}),
         )
     except OSError:
         raise UsageError(f"{run_dir}: not a run folder, it has no config.json") from None
@@ -103,8 +112,15 @@ def read_record(run_dir):
 @contextlib.contextmanager
 def lock(run_dir):
     """Holds the run folder against a second trainer. The system frees it when a process dies."""
-    run_dir.mkdir(parents=True, exist_ok=True)
-    with open(run_dir / ".lock", "a") as file:
+    try:
+        run_dir.mkdir(parents=True, exist_ok=True)
+        file = open(run_dir / ".lock", "a")  # noqa: SIM115 - closed below
+    except OSError as error:
+        raise UsageError(
+            f"--checkpoint_dir={run_dir.parent}: nothing can be written there ({error.strerror});"
+            " name another folder"
+        ) from None
+    with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
@@ -115,11 +131,12 @@ def lock(run_dir):
         yield
 
 
-def find_checkpoint(ckpt):
+def find_checkpoint(ckpt, flag="--ckpt"):
     """Resolves `--ckpt`.
 
     Args:
       ckpt: a run folder, RUN/best, or a step folder.
+      flag: that named it, for the messages.
 
     Returns:
       (run folder, step folder), both pathlib.Path.
@@ -128,24 +145,26 @@ def find_checkpoint(ckpt):
       UsageError: nothing there that could be evaluated.
     """
     if not ckpt:
-        raise UsageError("--ckpt is missing: name a run folder, as in --ckpt=checkpoints/RUN")
-    path = pathlib.Path(ckpt)
+        raise UsageError(f"{flag} is missing: name a run folder, as in {flag}=checkpoints/RUN")
+    path, where = pathlib.Path(ckpt), f"{flag}={ckpt}"
     if path.name == "best" and not path.exists() and path.parent.is_dir():
-        return path.parent, _found(checkpoint.best_intact(path.parent), ckpt, "evaluated and saved")
+        return path.parent, _found(
+            checkpoint.best_intact(path.parent), where, "evaluated and saved"
+        )
     if not path.is_dir():
-        raise UsageError(f"--ckpt={ckpt}: there is no such folder")
+        raise UsageError(f"{where}: there is no such folder")
     if checkpoint.step_of(path) is None:
-        return path, _found(checkpoint.newest_intact(path), ckpt, "saved")
+        return path, _found(checkpoint.newest_intact(path), where, "saved")
     try:
         checkpoint.verify(path)
     except checkpoint.CorruptCheckpointError as error:
-        raise UsageError(f"--ckpt={ckpt}: not intact: {error}") from None
+        raise UsageError(f"{where}: not intact: {error}") from None
     return path.absolute().parent, path
 
 
-def _found(step_dir, ckpt, what):
+def _found(step_dir, where, what):
     if step_dir is None:
-        raise UsageError(f"--ckpt={ckpt}: nothing in it is intact and was {what}; train it first")
+        raise UsageError(f"{where}: nothing in it is intact and was {what}; train it first")
     return step_dir
 
 

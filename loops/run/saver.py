@@ -6,6 +6,7 @@ import tensorflow as tf
 from absl import logging
 
 from input_pipeline.errors import UsageError
+from loops import flag_values
 from loops.run import checkpoint
 
 _MOST_FAILURES = 3
@@ -16,15 +17,23 @@ class Saver:
 
     Args:
       run_dir: the run folder.
-      keep: checkpoints to keep besides the best one.
+      run_config: RunConfig, which says how many to keep.
       variables: nested dicts of tf.Variable, see `checkpoint.save`.
+      steps_per_epoch: float, for intervals in epochs.
       saved: the step that the variables were restored from, or None.
+      workers: Workers where there are several: all of them call `save`, and the chief writes.
     """
 
-    def __init__(self, run_dir, keep, variables, saved=None):
+    def __init__(self, run_dir, run_config, variables, steps_per_epoch, saved=None, workers=None):
         self._run_dir = run_dir
-        self._keep = keep
+        self._keep = run_config.keep
+        self._keep_every = None
+        if run_config.keep_every != "0":
+            self._keep_every = flag_values.interval(
+                run_config.keep_every, steps_per_epoch, "--keep_every"
+            )
         self._variables = variables
+        self._workers = workers
         self._failures = 0
         self._last = saved
 
@@ -40,6 +49,18 @@ class Saver:
         """
         if step == self._last:
             return True
+        checkpoint.require_finite(self._variables)
+        if self._workers is None or self._workers.is_chief:
+            saved = self._write(step, metrics)
+        else:
+            saved = False
+        if self._workers is not None:  # nobody goes on before the chief has written
+            saved = bool(self._workers.largest(saved)[0])
+        if saved:
+            self._last = step
+        return saved
+
+    def _write(self, step, metrics):
         started = time.monotonic()
         try:
             folder = checkpoint.save(self._run_dir, step, self._variables, metrics)
@@ -52,10 +73,10 @@ class Saver:
                     f" row could not be written ({error})"
                 ) from None
             return False
-        self._failures, self._last = 0, step
+        self._failures = 0
         logging.info("saved %s in %.1f s", folder, time.monotonic() - started)
         try:
-            checkpoint.prune(self._run_dir, self._keep)
+            checkpoint.prune(self._run_dir, self._keep, self._keep_every)
         except OSError as error:
             logging.error("old checkpoints could not be removed: %s", error)
         return True

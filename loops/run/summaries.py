@@ -4,10 +4,11 @@ import json
 import math
 import pathlib
 
-import cv2
-import numpy as np
 import tensorflow as tf
 from absl import logging
+from tensorboard.plugins.hparams.summary_v2 import hparams_pb
+
+from loops.run import drawings
 
 # Shown first in a log line, in this order and with these formats.
 _IN_THE_LOG = {
@@ -21,6 +22,7 @@ _IN_THE_LOG = {
     "optim/skipped_steps": "skipped {:d}",
     "speed/images_per_second": "{:.1f} images/s",
     "speed/data_wait": "waiting for data {:.1%}",
+    "memory/peak_gigabytes": "peak memory {:.2f} GB",
 }
 
 
@@ -54,23 +56,42 @@ class Measurements:
         shown = [form.format(values[tag]) for tag, form in _IN_THE_LOG.items() if tag in values]
         logging.info("%s step %d: %s", split, step, ", ".join(shown))
         numbers = {t: v if math.isfinite(v) else None for t, v in values.items()}
-        self._file.write(json.dumps({"split": split, "step": int(step), **numbers}) + "\n")
-        with self._writer(split).as_default(step=step):
-            for tag, value in values.items():
-                tf.summary.scalar(tag, value)
-        self._writer(split).flush()
+        try:
+            self._file.write(json.dumps({"split": split, "step": int(step), **numbers}) + "\n")
+            with self._writer(split).as_default(step=step):
+                for tag, value in values.items():
+                    tf.summary.scalar(tag, value)
+            self._writer(split).flush()
+        except (OSError, tf.errors.OpError) as error:  # a full disk costs a point of the curve
+            logging.error("measurements of step %d are not on the disk: %s", step, error)
 
     def image_grid(self, split, step, tag, images, titles):
         """Records a grid of images with a title below each.
 
         Args:
           images: uint8 numpy array [N, S, S, 3], RGB.
-          titles: N strings.
+          titles: N strings, of one or several lines.
         """
-        grid = draw_grid(images, titles)
+        self.image(split, step, tag, drawings.grid(images, titles))
+
+    def image(self, split, step, tag, image):
+        """Records one image: uint8 [H, W, 3], RGB."""
         with self._writer(split).as_default(step=step):
-            tf.summary.image(tag, grid[None])
+            tf.summary.image(tag, image[None])
         self._writer(split).flush()
+
+    def describe(self, markdown, hyperparameters):
+        """Records what the run is: a text, and a row of TensorBoard's table of runs.
+
+        Args:
+          markdown: str.
+          hyperparameters: dict from name to a number, a bool or a string.
+        """
+        row = hparams_pb(hyperparameters, trial_id=self._run_dir.name)
+        with self._writer("train").as_default(step=0):
+            tf.summary.text("run", markdown)
+            tf.summary.experimental.write_raw_pb(row.SerializeToString())
+        self._writer("train").flush()
 
     def __enter__(self):
         return self
@@ -100,31 +121,14 @@ class Measurements:
         temporary.replace(self._path)
 
 
-def draw_grid(images, titles, columns=8, cell=128, caption=18):
-    """Draws images in rows with a title below each.
+class NoMeasurements:
+    """The sink of a worker that is not the chief."""
 
-    Args:
-      images: uint8 [N, S, S, 3], RGB.
-      titles: N strings; cut where they are too long.
-      columns: images in a row.
-      cell: side of a drawn image in pixels.
-      caption: height of a title in pixels.
+    def measure(self, split, step, values):
+        """Does nothing."""
 
-    Returns:
-      uint8 [rows * (cell + caption), columns * cell, 3], RGB, on white.
-    """
-    rows = -(-len(images) // columns)
-    grid = np.full((rows * (cell + caption), columns * cell, 3), 255, np.uint8)
-    for number, (image, title) in enumerate(zip(images, titles, strict=True)):
-        top, left = number // columns * (cell + caption), number % columns * cell
-        smaller = image.shape[0] > cell
-        method = cv2.INTER_AREA if smaller else cv2.INTER_NEAREST
-        grid[top : top + cell, left : left + cell] = cv2.resize(
-            image, (cell, cell), None, 0, 0, method
-        )
-        below = grid[top + cell : top + cell + caption, left : left + cell]
-        text = np.ascontiguousarray(below)
-        font = cv2.FONT_HERSHEY_SIMPLEX
-        cv2.putText(text, title[:18], (3, caption - 5), font, 0.4, (0, 0, 0), 1, cv2.LINE_AA)
-        below[:] = text
-    return grid
+    def image_grid(self, split, step, tag, images, titles):
+        """Does nothing."""
+
+    def describe(self, markdown, hyperparameters):
+        """Does nothing."""

@@ -1,5 +1,7 @@
 """What the step reported between two log lines, as means and rates."""
 
+import numpy as np
+
 
 class Window:
     """Sums of the step's results since the last log line.
@@ -15,16 +17,19 @@ class Window:
     def clear(self):
         """Starts anew."""
         self._sums = {}
+        self._norms = None
         self._timed = {"steps": 0.0, "seconds": 0.0, "data_wait": 0.0}
 
-    def add(self, sums, seconds, timed):
+    def add(self, sums, seconds, timed, norms=None):
         """Adds one call's sums.
 
         Args:
           sums: what `train_step` returned, as floats.
           seconds: duration of the call.
           timed: false for the first call of a process, which traces.
+          norms: norm of each variable's gradient in the last step, or None.
         """
+        self._norms = norms
         for name, value in sums.items():
             self._sums[name] = self._sums.get(name, 0.0) + value
         if timed:
@@ -45,6 +50,15 @@ class Window:
         if seconds:
             values["speed/images_per_second"] = self._timed["steps"] * self._batch_size / seconds
             values["speed/data_wait"] = min(1.0, self._timed["data_wait"] / seconds)
+        return values
+
+    def norms(self, variables):
+        """The norms of keras.Variables and of their last gradients, by tag."""
+        values = {}
+        for variable, norm in zip(variables, np.asarray(self._norms), strict=True):
+            weight = np.linalg.norm(variable.numpy().ravel())
+            values[f"norm_weight/{variable.path}"] = float(weight)
+            values[f"norm_gradient/{variable.path}"] = float(norm)
         return values
 
     def note(self):

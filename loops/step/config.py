@@ -8,18 +8,54 @@ from typing import Annotated, Literal
 class OptimizationConfig:
     """Loss, optimizer and schedule. None means: from the dataset."""
 
-    optimizer: Annotated[Literal["sgd"], "sgd: with momentum."] = "sgd"
-    momentum: Annotated[float, "Momentum of sgd."] = 0.9
-    nesterov: Annotated[bool, "Nesterov's form of the momentum."] = True
-    learning_rate: Annotated[float | None, "Peak learning rate per 256 images of a batch."] = None
+    recipe: Annotated[
+        Literal["none", "cosine50", "step90", "nvidia90", "rsb_a3", "ffcv16"],
+        "Flags of a published recipe; those that are given beside it win.",
+    ] = "none"
+    optimizer: Annotated[
+        Literal["sgd", "lamb", "lars", "adamw"],
+        "sgd, with momentum; lars, the same with a rate for each layer; adamw; lamb, adamw with a "
+        "rate for each layer.",
+    ] = "sgd"
+    momentum: Annotated[float, "Momentum of sgd and lars."] = 0.9
+    nesterov: Annotated[bool, "Nesterov's form of the momentum of sgd."] = True
+    learning_rate: Annotated[
+        float | None, "Peak learning rate per 256 images of a batch; without it, the optimizer's."
+    ] = None
+    final_learning_rate: Annotated[
+        float, "Learning rate per 256 images at the end of the cosine and the linear schedule."
+    ] = 0.0
     linear_scaling: Annotated[bool, "Multiply the learning rate by batch_size / 256."] = True
     schedule: Annotated[
-        Literal["cosine", "step", "constant"],
-        "After warm-up: cosine to zero; step: times 0.1 at 1/3, 2/3 and 8/9 of training; constant.",
+        Literal["cosine", "step", "constant", "linear"],
+        "After warm-up: cosine to zero; step: times 0.1 at 1/3, 2/3 and 8/9 of training; constant; "
+        "linear to zero.",
     ] = "cosine"
     warmup_epochs: Annotated[float | None, "Epochs of linear warm-up."] = None
-    weight_decay: Annotated[float, "L2 penalty of kernels (not of biases and norms)."] = 1e-4
+    weight_decay: Annotated[float, "Decay of kernels (not of biases and norms)."] = 1e-4
+    decay_kind: Annotated[
+        Literal["auto", "l2", "decoupled"],
+        "l2: the penalty's gradient joins the gradient; decoupled: kernels shrink by learning rate "
+        "x weight decay beside it; auto: l2 for sgd and lars, decoupled for adamw and lamb.",
+    ] = "auto"
+    loss: Annotated[
+        Literal["softmax", "bce"],
+        "softmax: cross-entropy of one class out of all; bce: binary cross-entropy of every class.",
+    ] = "softmax"
     label_smoothing: Annotated[float, "Share of the target spread evenly over all classes."] = 0.0
+    clip_norm: Annotated[float, "Largest norm of all gradients together; 0: any."] = 0.0
+    clip_factor: Annotated[
+        float, "Largest norm of a unit's gradient over the norm of its weights; 0: any."
+    ] = 0.0
+    ema: Annotated[
+        float, "Decay per step of the moving average of weights that is evaluated; 0: none."
+    ] = 0.0
+    auto_batch: Annotated[bool, "Choose --accumulate so that a micro-batch fits into memory."] = (
+        False
+    )
+    accumulate: Annotated[
+        int, "Micro-batches that each replica cuts its share of a batch into."
+    ] = 1
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -32,6 +68,7 @@ class PrecisionConfig:
         "With --mixed_precision. auto: float16 with dynamic loss scaling on GPUs, bfloat16 on "
         "CPUs that have it, else float32 with a warning.",
     ] = "auto"
+    xla: Annotated[bool, "Compile the forward and backward pass of a training step."] = False
     initial_loss_scale: Annotated[float, "First loss scale of float16."] = 2.0**15
 
 
@@ -40,8 +77,9 @@ class DistributionConfig:
     """Which devices take part."""
 
     strategy: Annotated[
-        Literal["auto", "one", "mirrored"],
-        "auto: mirrored where there is more than one GPU, else one device.",
+        Literal["auto", "one", "mirrored", "multi_worker"],
+        "auto: multi_worker where TF_CONFIG names several, mirrored where there is more than one "
+        "GPU, else one device. multi_worker: the processes that TF_CONFIG or Slurm names.",
     ] = "auto"
     cpu_devices: Annotated[
         int, "Split the CPU into this many devices, to try --strategy=mirrored anywhere."

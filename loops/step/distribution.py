@@ -1,10 +1,14 @@
 """Devices and strategies; the only place that makes one."""
 
+import json
+import os
+import shutil
+
 import tensorflow as tf
 from absl import logging
 
 from input_pipeline.errors import UsageError
-from loops.step import host_memory
+from loops.step import host_memory, workers
 
 
 def make_strategy(config):
@@ -19,6 +23,8 @@ def make_strategy(config):
     Raises:
       UsageError: devices that TensorFlow has started with already.
     """
+    if _is_multi_worker(config):
+        return _multi_worker(config)
     gpus = tf.config.list_physical_devices("GPU")
     if not gpus:
         host_memory.keep_freed_memory()
@@ -38,6 +44,58 @@ def make_strategy(config):
     return strategy
 
 
+def _is_multi_worker(config):
+    if config.strategy == "auto":
+        tasks = json.loads(os.environ.get("TF_CONFIG") or "{}").get("cluster", {})
+        return sum(len(hosts) for hosts in tasks.values()) > 1
+    return config.strategy == "multi_worker"
+
+
+def require_a_name(config):
+    """Raises UsageError where several workers would each make up a name of the run."""
+    if _is_multi_worker(config.distribution) and not config.run.run_name:
+        raise UsageError("--run_name is missing: several workers must know the run by one name")
+
+
+def _multi_worker(config):
+    """Makes the strategy over all workers, before any other TensorFlow operation.
+
+    Who they are is told by TF_CONFIG or by Slurm. Between them gradients travel neither encrypted
+    nor authenticated: for private networks only.
+    """
+    if config.cpu_devices > 1:
+        raise UsageError(
+            f"--cpu_devices={config.cpu_devices}: not with several workers; start more of them"
+        )
+    if os.environ.get("TF_CONFIG"):
+        resolver = tf.distribute.cluster_resolver.TFConfigClusterResolver()
+    elif int(os.environ.get("SLURM_NTASKS", "1")) > 1:
+        resolver = slurm_workers()
+    else:
+        raise UsageError(
+            "--strategy=multi_worker: neither TF_CONFIG nor Slurm (SLURM_NTASKS) names the workers"
+        )
+    gpus = tf.config.list_physical_devices("GPU")
+    if not gpus:
+        host_memory.keep_freed_memory()
+    for gpu in gpus:
+        tf.config.experimental.set_memory_growth(gpu, True)
+    strategy = tf.distribute.MultiWorkerMirroredStrategy(resolver)
+    first, local, replicas = workers.slice_of(strategy)
+    logging.info("replicas %d to %d of %d here", first, first + local - 1, replicas)
+    return strategy
+
+
+def slurm_workers():
+    """The workers of a Slurm job step, one for each of its tasks."""
+    slurm = tf.distribute.cluster_resolver.SlurmClusterResolver
+    if shutil.which("nvidia-smi"):
+        return slurm()
+    # It counts GPUs by that command and cannot do without: tell it of some that nobody sets.
+    most = int(os.environ["SLURM_NTASKS"])
+    return slurm(gpus_per_node=most, gpus_per_task=1, auto_set_gpu=False)
+
+
 def _split_cpu(count):
     cpu = tf.config.list_physical_devices("CPU")[0]
     wanted = [tf.config.LogicalDeviceConfiguration()] * count
@@ -51,7 +109,7 @@ def _split_cpu(count):
         ) from None
 
 
-def per_replica_batch(batch_size, strategy, flag="--batch_size"):
+def per_replica_batch(batch_size, strategy):
     """Images of one replica in one step.
 
     Raises:
@@ -61,9 +119,20 @@ def per_replica_batch(batch_size, strategy, flag="--batch_size"):
     if batch_size % replicas:
         near = max(replicas, round(batch_size / replicas) * replicas)
         raise UsageError(
-            f"{flag}={batch_size} is not divisible by the {replicas} replicas; try {near}"
+            f"--batch_size={batch_size} is not divisible by the {replicas} replicas; try {near}"
         )
     return batch_size // replicas
+
+
+def require_even_parts(batch_size, strategy, parts):
+    """Raises UsageError where a replica's images cannot be cut into equal micro-batches."""
+    of_replica = per_replica_batch(batch_size, strategy)
+    if of_replica % parts:
+        replicas = strategy.num_replicas_in_sync
+        raise UsageError(
+            f"--accumulate={parts}: does not divide the {of_replica} images that each of the"
+            f" {replicas} replica(s) has of --batch_size={batch_size}"
+        )
 
 
 def distribute(strategy, make_dataset):
@@ -76,10 +145,14 @@ def distribute(strategy, make_dataset):
     Returns:
       tf.distribute.DistributedDataset.
     """
-    return strategy.distribute_datasets_from_function(lambda _: make_dataset())
+    options = None
+    if strategy.num_replicas_in_sync > 1:
+        # With the one batch that is the default, replicas wait for each other's reader.
+        options = tf.distribute.InputOptions(experimental_per_replica_buffer_size=4)
+    return strategy.distribute_datasets_from_function(lambda _: make_dataset(), options)
 
 
-def make_average_batch_norm(strategy, model):
+def make_average_batch_norm(strategy, model, more=()):
     """Makes the function that gives all replicas the mean of their moving statistics.
 
     Every replica moves its own ones towards its own batches, and a checkpoint would hold the
@@ -88,6 +161,7 @@ def make_average_batch_norm(strategy, model):
     Args:
       strategy: tf.distribute.Strategy of the model.
       model: keras.Model.
+      more: further tf.Variables of which every replica may have its own value.
 
     Returns:
       function without arguments or result.
@@ -95,11 +169,15 @@ def make_average_batch_norm(strategy, model):
     if strategy.num_replicas_in_sync == 1:
         return lambda: None
 
+    floats = [v for v in model.non_trainable_variables if tf.as_dtype(v.dtype).is_floating]
+    variables = [*floats, *more]
+
     def average():
         context = tf.distribute.get_replica_context()
-        values = [tf.convert_to_tensor(v) for v in model.non_trainable_variables]
+        # A copy has a device of its own, which collectives ask for; a variable read does not.
+        values = [tf.identity(tf.convert_to_tensor(v)) for v in variables]
         means = context.all_reduce(tf.distribute.ReduceOp.MEAN, values)
-        for variable, mean in zip(model.non_trainable_variables, means, strict=True):
+        for variable, mean in zip(variables, means, strict=True):
             variable.assign(mean)
 
     return tf.function(lambda: strategy.run(average))

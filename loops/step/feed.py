@@ -1,12 +1,14 @@
 """Training images for the step: the iterator, and the account of images that do not decode."""
 
+import dataclasses
+
 import numpy as np
 import tensorflow as tf
 from absl import logging
 
-from input_pipeline import data_service, order, pipeline
+from input_pipeline import batch_augment, data_service, order, pipeline
 from input_pipeline.errors import DataError
-from loops.step import distribution
+from loops.step import distribution, workers
 
 # Above this share of the samples, training on what is left would be training on other data.
 MOST_REPLACED = 0.001
@@ -20,31 +22,59 @@ class TrainFeed:
       split: Source of the train split.
       data: DataConfig with its sizes resolved.
       seed: the run's seed.
+      sizes: (first step, side in pixels) of each size of the images, ascending; empty for the one
+        of `data` all along.
+      accumulate: micro-batches that a replica cuts its batch into.
     """
 
-    def __init__(self, strategy, split, data, seed):
+    def __init__(self, strategy, split, data, seed, sizes=(), accumulate=1):
         self._strategy = strategy
         self._split = split
         self._data = data
         self._seed = seed
+        self._sizes = dict(sizes)
+        self._slice = workers.slice_of(strategy)
         self._per_replica = distribution.per_replica_batch(data.batch_size, strategy)
+        batch_augment.require_pairs(data, self._per_replica // accumulate)
         self._named = set()
 
     def iterator(self, step):
         """An iterator over the batches from a step on, one batch for each replica at a time."""
         first = step * self._data.batch_size
+        data = dataclasses.replace(self._data, image_size=self.image_size(step))
 
         def dataset():
-            load = data_service if self._data.data_service else pipeline
-            return load.train_dataset(self._split, self._data, self._seed, first, self._per_replica)
+            load = data_service if data.data_service else pipeline
+            return load.train_dataset(
+                self._split, data, self._seed, first, self._per_replica, self._slice
+            )
 
         return iter(distribution.distribute(self._strategy, dataset))
 
+    def image_size(self, step):
+        """Side in pixels of the training images of a step."""
+        begun = [first for first in self._sizes if first <= step]
+        return self._sizes[max(begun)] if begun else self._data.image_size
+
+    def size_changes(self):
+        """The steps at which images of another size begin, and so another iterator must."""
+        return tuple(self._sizes)
+
     def first_images(self, count):
-        """The first `count` augmented images of training: uint8 [count, S, S, 3], and labels."""
-        dataset = pipeline.train_dataset(self._split, self._data, self._seed, 0, count)
-        batch = next(iter(dataset))
-        return batch["image"].numpy(), batch["label"].numpy()
+        """The first images of training as the net sees them.
+
+        Args:
+          count: how many, an even number.
+
+        Returns:
+          (uint8 [count, S, S, 3], Targets), as numpy arrays.
+        """
+        data = dataclasses.replace(self._data, image_size=self.image_size(0))
+        dataset = pipeline.train_dataset(self._split, data, self._seed, 0, count)
+        prepare = batch_augment.make_prepare(data, self._seed)
+        images, targets = prepare(next(iter(dataset)))
+        images = batch_augment.denormalize(images, data.mean, data.std)
+        return images.numpy(), batch_augment.Targets(*(value.numpy() for value in targets))
 
     def image_of(self, sample):
         """What a person calls the image of a global sample number."""

@@ -27,6 +27,36 @@ def cross_entropy(targets, logits, label_smoothing=0.0):
     return (1.0 - label_smoothing) * of_label + label_smoothing * of_all
 
 
+# A class counts as in the picture from this share of it on, as in the authors' runs.
+_PRESENT = 0.2
+
+
+def binary_cross_entropy(targets, logits, label_smoothing=0.0):
+    """Every class is a question of its own (Wightman et al. 2021, "ResNet strikes back").
+
+    A mixed image shows both its classes: the target of each is 1 if its share is over 0.2.
+
+    Args:
+      targets: `batch_augment.Targets`.
+      logits: float32 [B, C].
+      label_smoothing: share e; targets y become y (1 - e) + e / C.
+
+    Returns:
+      float32 [B], the mean over classes of the binary cross-entropies, in nats.
+    """
+    classes = logits.shape[-1]
+    shares = tf.one_hot(targets.label, classes) * targets.share[:, None]
+    shares += tf.one_hot(targets.partner, classes) * (1.0 - targets.share[:, None])  # [B, C]
+    wanted = tf.cast(shares > _PRESENT, tf.float32)
+    wanted = wanted * (1.0 - label_smoothing) + label_smoothing / classes
+    return tf.reduce_mean(
+        tf.nn.sigmoid_cross_entropy_with_logits(labels=wanted, logits=logits), axis=1
+    )
+
+
+LOSSES = {"softmax": cross_entropy, "bce": binary_cross_entropy}
+
+
 def l2(kernels, weight_decay):
     """The penalty weight_decay / 2 * sum of squares: a float32 scalar. Its gradient is
     weight_decay * w, which the step adds to the reduced gradients."""

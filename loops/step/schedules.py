@@ -5,7 +5,7 @@ import math
 import tensorflow as tf
 
 
-def learning_rate(config, step, total_steps, warmup_steps, peak):
+def learning_rate(config, step, total_steps, warmup_steps, peak, final=0.0):
     """Learning rate of a step.
 
     Linear from peak / warmup_steps up to the peak during warm-up, then as `--schedule` says.
@@ -16,6 +16,7 @@ def learning_rate(config, step, total_steps, warmup_steps, peak):
       total_steps: steps of the whole run.
       warmup_steps: steps of the warm-up.
       peak: learning rate at the end of the warm-up.
+      final: learning rate at the end of the cosine and the linear schedule.
 
     Returns:
       float32 scalar tensor.
@@ -24,8 +25,10 @@ def learning_rate(config, step, total_steps, warmup_steps, peak):
     step = tf.cast(step, tf.float64)
     progress = (step - warmup_steps) / max(1, total_steps - warmup_steps)
     factor = _FACTORS[config.schedule](tf.clip_by_value(progress, 0.0, 1.0), step / total_steps)
-    factor = tf.where(step < warmup_steps, (step + 1.0) / max(1, warmup_steps), factor)
-    return tf.cast(peak * factor, tf.float32)
+    least = final if config.schedule in _TO_ZERO else 0.0
+    after = least + (peak - least) * factor
+    rate = tf.where(step < warmup_steps, peak * (step + 1.0) / max(1, warmup_steps), after)
+    return tf.cast(rate, tf.float32)
 
 
 def _cosine(progress, _):
@@ -43,9 +46,15 @@ def _constant(progress, _):
     return tf.ones_like(progress)
 
 
-_FACTORS = {"cosine": _cosine, "step": _step, "constant": _constant}
+def _linear(progress, _):
+    """From 1 to 0; with a warm-up, the triangle of Smith & Topin 2018."""
+    return 1.0 - progress
 
 
-def peak(config, batch_size):
-    """Peak learning rate of a run: linear in the batch (Goyal et al. 2017, section 2.1)."""
-    return config.learning_rate * (batch_size / 256 if config.linear_scaling else 1.0)
+_FACTORS = {"cosine": _cosine, "step": _step, "constant": _constant, "linear": _linear}
+_TO_ZERO = ("cosine", "linear")
+
+
+def scaled(rate, config, batch_size):
+    """A learning rate per 256 images, for a batch (Goyal et al. 2017, section 2.1)."""
+    return rate * (batch_size / 256 if config.linear_scaling else 1.0)

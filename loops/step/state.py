@@ -3,8 +3,9 @@
 import keras
 import tensorflow as tf
 
+from loops import fine_tuning
 from loops.run import restored_net
-from loops.step import distribution, loss_scale, losses, optimizers, precision
+from loops.step import distribution, ema, loss_scale, losses, optimizers, precision
 
 
 class TrainState:
@@ -16,20 +17,28 @@ class TrainState:
       num_classes: length of the logits.
 
     Attributes:
-      model, optimizer, kernels (the decayed ones), loss_scale; step: int64 tf.Variable, steps
-      done, skipped ones included; replaced: int64 tf.Variable, unreadable images so far;
-      average_batch_norm: see `distribution.make_average_batch_norm`.
+      seed, model, optimizer, kernels (the decayed ones), loss_scale; ema: Ema, or None; step: int64
+      tf.Variable, steps done, skipped ones included; replaced: int64 tf.Variable, unreadable
+      images so far; average_batch_norm: see `distribution.make_average_batch_norm`.
     """
 
     def __init__(self, strategy, config, num_classes):
         self.strategy = strategy
-        self._weight_decay = config.optimization.weight_decay
+        self.seed = config.length.seed
+        self._l2 = optimizers.decays(config.optimization)[0]
         dtype = precision.compute_dtype(config.precision)
         keras.utils.set_random_seed(config.length.seed)
         self.model = restored_net.build(strategy, config.net, num_classes, dtype)
+        if config.fine_tuning.freeze == "backbone":
+            fine_tuning.freeze_backbone(self.model)
         with strategy.scope():
             self.optimizer = optimizers.build(config.optimization, self.model)
-        self.average_batch_norm = distribution.make_average_batch_norm(strategy, self.model)
+        decay = config.optimization.ema
+        self.ema = ema.Ema(strategy, self.model, decay) if decay else None
+        averages = list(self.ema.variables().values()) if self.ema else []
+        self.average_batch_norm = distribution.make_average_batch_norm(
+            strategy, self.model, averages
+        )
         self.kernels = optimizers.decayed_kernels(self.model)
         self.loss_scale = loss_scale.LossScale(
             dynamic=dtype == "float16", initial=config.precision.initial_loss_scale
@@ -39,13 +48,14 @@ class TrainState:
 
     def variables(self):
         """Nested dicts of all tf.Variables, by the names that they have in a checkpoint."""
-        return {
+        variables = {
             "model": restored_net.variables_by_path(self.model),
             "optimizer": restored_net.variables_by_path(self.optimizer),
             "loss_scale": {v.name.split(":")[0]: v for v in self.loss_scale.variables},
             "counters": {"step": self.step, "replaced": self.replaced},
         }
+        return {**variables, "ema": self.ema.variables()} if self.ema else variables
 
     def l2(self):
         """The L2 penalty of the weights now, as a float."""
-        return float(losses.l2(self.kernels, self._weight_decay))
+        return float(losses.l2(self.kernels, self._l2)) if self.kernels else 0.0

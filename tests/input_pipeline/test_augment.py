@@ -1,18 +1,17 @@
 """Every registered augmentation: its result, its determinism, and what it does to pixels."""
 
 import io
-import typing
 
 import numpy as np
 import pytest
 import tensorflow as tf
 from PIL import Image
 
-from input_pipeline import augment
+from input_pipeline import augment, augment_flag
 from input_pipeline.config import DataConfig
 
 SIZE, MIN_AREA = 24, 0.3
-EVERY = pytest.mark.parametrize("name", augment.AUGMENTATIONS)
+EVERY = pytest.mark.parametrize("name", augment_flag.WINDOWS + augment_flag.POLICIES)
 
 
 def _image(height, width):
@@ -38,29 +37,35 @@ FILES = {
 
 def _one(name, data, number, size=SIZE, min_area=MIN_AREA):
     seed = tf.constant([7, number], tf.int64)
-    return augment.augment(name, tf.constant(data), seed, size, min_area)
+    return augment.augment(tf.constant(data), seed, _config(name, size, min_area))
+
+
+def _config(name, size, min_area):
+    return DataConfig(augment=name, image_size=size, min_crop_area=min_area)
 
 
 def _many(name, data, numbers, size=SIZE, min_area=MIN_AREA):
     """Images [len(numbers), size, size, 3] of seeds (7, number), out of tf.data."""
     dataset = tf.data.Dataset.from_tensor_slices(np.asarray(numbers, np.int64)).map(
         lambda number: augment.augment(
-            name, tf.constant(data), tf.stack([tf.constant(7, tf.int64), number]), size, min_area
+            tf.constant(data),
+            tf.stack([tf.constant(7, tf.int64), number]),
+            _config(name, size, min_area),
         )
     )
     assert dataset.element_spec == tf.TensorSpec([size, size, 3], tf.uint8)
     return np.stack(list(dataset.as_numpy_iterator()))
 
 
-def test_the_flag_offers_what_is_registered():
-    hints = typing.get_type_hints(DataConfig, include_extras=True)
-    choices, _ = typing.get_args(hints["augment"])
-    assert typing.get_origin(choices) is typing.Literal
-    assert list(typing.get_args(choices)) == list(augment.AUGMENTATIONS)
+def test_every_window_of_the_recipes_is_there():
+    assert tuple(augment.WINDOWS) == augment_flag.WINDOWS
 
 
-@EVERY
-@pytest.mark.parametrize("file", FILES)
+@pytest.mark.parametrize(
+    ("name", "file"),
+    [(name, file) for name in augment_flag.WINDOWS for file in FILES]
+    + [(name, "jpeg") for name in augment_flag.POLICIES],
+)
 def test_result_is_uint8_of_the_size_and_the_same_in_tf_data(name, file):
     for number, expected in enumerate(_many(name, FILES[file], range(2))):
         image = _one(name, FILES[file], number)
@@ -79,7 +84,9 @@ def test_standard_differs_between_samples_and_between_runs():
     images = _many("standard", FILES["jpeg"], range(40))
     assert len({image.tobytes() for image in images}) == 40
     other_run = augment.augment(
-        "standard", tf.constant(FILES["jpeg"]), tf.constant([8, 0], tf.int64), SIZE, MIN_AREA
+        tf.constant(FILES["jpeg"]),
+        tf.constant([8, 0], tf.int64),
+        _config("standard", SIZE, MIN_AREA),
     )
     assert np.any(other_run != images[0])
 

@@ -68,7 +68,6 @@ def test_the_only_view_is_the_centre(height, width, size, corners):
     ):
         assert views.dtype == np.uint8
         np.testing.assert_array_equal(views, expected)
-    np.testing.assert_array_equal(crops.center_crop(tf.constant(image), size), expected[0])
 
 
 @pytest.mark.parametrize(("height", "width"), [(375, 500), (60, 41), (37, 90)])
@@ -109,15 +108,22 @@ def test_short_side(size, side):
         (200, 3, 8, (533, 8)),  # 533.33
     ],
 )
-def test_resize_short_side(height, width, length, expected):
-    image = np.full((height, width, 3), 7, np.uint8)
-    for resized in (
-        crops.resize_short_side(tf.constant(image), length).numpy(),
-        _in_tf_data(lambda pixels: crops.resize_short_side(pixels, length), image),
-    ):
-        assert resized.dtype == np.uint8
-        assert resized.shape == (*expected, 3)
-        assert np.all(resized == 7)
+def test_resized_shape(height, width, length, expected):
+    assert tuple(crops.resized_shape(tf.constant([height, width]), length).numpy()) == expected
+    in_tf_data = _in_tf_data(lambda shape: crops.resized_shape(shape, length), [height, width])
+    assert tuple(in_tf_data) == expected
+
+
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
+@pytest.mark.parametrize(("height", "width"), [(16, 300), (300, 16), (3, 100), (2, 34)])
+def test_views_of_a_strip_are_those_of_the_whole(height, width, interpolation, monkeypatch):
+    """Just above the ratio from which only the crops are computed; the whole still fits here."""
+    image = np.random.default_rng(0).integers(0, 256, (height, width, 3)).astype(np.uint8)
+    views = crops.views(tf.constant(image), 14, 10, interpolation=interpolation).numpy()
+    monkeypatch.setattr(crops, "_STRIP", 10**6)
+    whole = crops.views(tf.constant(image), 14, 10, interpolation=interpolation).numpy()
+    assert np.abs(views.astype(int) - whole).max() <= 1
+    assert np.mean(views != whole) < 0.002
 
 
 @pytest.mark.parametrize(

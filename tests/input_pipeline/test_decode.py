@@ -114,20 +114,12 @@ def _windows(rng, number):
 @pytest.mark.parametrize("name", ["4:4:4", "4:2:2", "4:2:0", "progressive", "grey", "cmyk", "png"])
 def test_window_equals_the_same_window_of_the_whole(name):
     data = images.good_files()["png" if name == "png" else f"jpeg {name}"]
-    whole = decode.decode(tf.constant(data)).numpy().astype(int)
+    whole = decode.decode(tf.constant(data)).numpy()
     windows = np.array(list(_windows(np.random.default_rng(2), 40)), np.int32)
     cut = tf.data.Dataset.from_tensor_slices(windows).map(
         lambda window: decode.decode_cropped(tf.constant(data), lambda shape: window)
     )
-    # Half the columns of chroma are stored here, and a column beyond the window is not at hand
-    # for interpolating: the first and the last column may differ, inside the image.
-    loose = name in ("4:2:2", "4:2:0", "progressive")
     for (top, left, height, width), pixels in zip(windows, cut.as_numpy_iterator(), strict=True):
-        assert pixels.dtype == np.uint8 and pixels.shape == (height, width, 3)
-        difference = np.abs(pixels - whole[top : top + height, left : left + width])
-        first = int(loose and left > 0)
-        last = width - int(loose and left + width < WIDTH)
-        assert difference[:, first:last].max(initial=0) == 0, (top, left, height, width)
-        # A quarter of the chroma step to the neighbour is missing there: 255 / 4 * 1.772 in blue.
-        # Windows of two columns are not interpolated at all.
-        assert width <= 2 or difference.max() <= 114, (top, left, height, width)
+        assert pixels.dtype == np.uint8
+        expected = whole[top : top + height, left : left + width]
+        np.testing.assert_array_equal(pixels, expected, err_msg=str((top, left, height, width)))

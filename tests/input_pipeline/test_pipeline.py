@@ -85,7 +85,8 @@ def _index(sample, offset=0):
 
 def _augmented(index, sample):
     seed = tf.constant([SEED, sample], tf.int64)
-    return augment.augment("standard", tf.constant(_encoded(index)), seed, SIZE, 0.3).numpy()
+    config = DataConfig(image_size=SIZE, min_crop_area=0.3)
+    return augment.augment(tf.constant(_encoded(index)), seed, config).numpy()
 
 
 def _assert_equal(one, two):

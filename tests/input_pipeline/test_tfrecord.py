@@ -13,7 +13,7 @@ import tensorflow as tf
 from input_pipeline import manifest, pipeline, prepare, source, tfrecord, verify
 from input_pipeline.config import DataConfig, PrepareConfig
 from input_pipeline.errors import DataError, UsageError
-from loops import validation
+from loops import image_folders
 
 FAULTS = ("payload bit", "length bit", "cut in a record", "cut at a border", "empty", "missing")
 
@@ -144,9 +144,9 @@ def test_another_datasets_flag_is_refused(copy):
     with pytest.raises(UsageError, match=r"--dataset=lists: .*prepared from folder"):
         source.open_split(dataclasses.replace(copy, dataset="lists"), "train")
     plain = dataclasses.replace(copy, dataset="shapes")
-    assert validation.with_dataset(plain, frozenset()).dataset == "folder"
+    assert image_folders.with_dataset(plain, frozenset()).dataset == "folder"
     with pytest.raises(UsageError, match="--dataset=shapes"):
-        validation.with_dataset(plain, frozenset({"dataset"}))
+        image_folders.with_dataset(plain, frozenset({"dataset"}))
 
 
 @pytest.mark.parametrize("file", ["manifest.json", "train.index.npy"])

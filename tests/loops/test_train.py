@@ -10,9 +10,10 @@ import pytest
 import tensorflow as tf
 
 import flags
+from input_pipeline import batch_augment
 from input_pipeline.errors import DataError, UsageError
 from loops import evaluate, train
-from loops.run import checkpoint
+from loops.run import checkpoint, pace, restored_net, run_folder
 from loops.run.signals import Stopped
 from loops.training_loop import TrainingDiverged
 
@@ -44,7 +45,11 @@ def tensors(run_dir):
     return {n: reader.get_tensor(n) for n in shapes if n != "_CHECKPOINTABLE_OBJECT_GRAPH"}
 
 
-@pytest.mark.parametrize("half", [(), ("--mixed_precision", "--half_dtype=float16")])
+FLOAT16 = ("--mixed_precision", "--half_dtype=float16")
+MORE = ("--ema=0.9", "--accumulate=2", "--optimizer=lamb", "--clip_norm=1", *FLOAT16)
+
+
+@pytest.mark.parametrize("half", [(), FLOAT16, MORE], ids=["float32", "float16", "more"])
 def test_four_steps_equal_two_and_two_resumed(tiny_folder, tmp_path, half):
     # A constant schedule, since the length of the run is what a cosine depends on.
     options = ["--schedule=constant", "--warmup_epochs=0", *half]
@@ -103,6 +108,13 @@ def test_conflicting_flag_on_resume_is_refused(tiny_folder, tmp_path):
         run(tiny_folder, tmp_path, "--run_name=r", "--steps=2", "--weight_decay=0.5")
 
 
+@pytest.mark.parametrize("parts", [3, 16])
+def test_micro_batches_are_equal_or_refused(tiny_folder, tmp_path, parts):
+    with pytest.raises(UsageError, match=f"--accumulate={parts}: does not divide the 8 images"):
+        run(tiny_folder, tmp_path, "--run_name=r", f"--accumulate={parts}")
+    assert not (tmp_path / "r").exists()
+
+
 def test_nothing_intact_is_never_a_silent_restart(tiny_folder, tmp_path):
     run(tiny_folder, tmp_path, "--run_name=r", "--steps=1")
     index = checkpoint.newest_intact(tmp_path / "r") / "ckpt.index"
@@ -157,3 +169,65 @@ def test_undecodable_val_image_is_fatal(tiny_folder, tmp_path):
     bad.write_bytes(b"")
     with pytest.raises(DataError, match=bad.name):
         run(folder, tmp_path, "--run_name=r", "--steps=1")
+
+
+def test_averages_are_what_is_evaluated_and_predicted(tiny_folder, tmp_path):
+    """While it trains, in eval and in predict; the weights themselves stand beside."""
+    words = ["--run_name=r", "--steps=3", "--ema=0.9", "--learning_rate=3", "--image_size=32"]
+    results = run(tiny_folder, tmp_path, *words)
+    argv = ["main.py", "--mode=eval", f"--ckpt={tmp_path / 'r'}", "--crops=1"]
+    again = evaluate.run(*flags.parse(argv))
+    assert again["nll"] == pytest.approx(results["nll"], rel=1e-6)
+    assert again["top1_raw"] == results["top1_raw"]
+    record = run_folder.read_record(tmp_path / "r")
+    newest = checkpoint.newest_intact(tmp_path / "r")
+    strategy = tf.distribute.get_strategy()
+    nets = [
+        restored_net.restore(strategy, record, newest, "float32", averaged) for averaged in (1, 0)
+    ]
+    stored = tensors(tmp_path / "r")
+    for group, net in zip(("ema", "model"), nets, strict=True):
+        for variable in net.variables:
+            key = f"{group}/{variable.path.replace('/', '.S')}/.ATTRIBUTES/VARIABLE_VALUE"
+            np.testing.assert_array_equal(variable.numpy(), stored[key], key)
+
+
+def test_sizes_change_where_the_schedule_says(tiny_folder, tmp_path, monkeypatch):
+    """An epoch has 23 / 8 steps: 32 px for three of them, then 40."""
+    seen = []
+    make_prepare = batch_augment.make_prepare
+
+    def noting(*arguments):
+        prepare = make_prepare(*arguments)
+        return lambda batch: (seen.append(batch["image"].shape[1]), prepare(batch))[1]
+
+    monkeypatch.setattr(batch_augment, "make_prepare", noting)
+    words = ["--run_name=r", "--steps=5", "--image_size_schedule=0:32,1:40", "--image_size=48"]
+    run(tiny_folder, tmp_path, *words, "--profile=1,2", "--log_norms", "--log_every=1")
+    assert seen == [32, 32, 40]  # the first page of images, then one trace each
+    assert list((tmp_path / "r/train/plugins/profile").rglob("*.xplane.pb"))
+    lines = [json.loads(line) for line in (tmp_path / "r/metrics.jsonl").read_text().splitlines()]
+    trained = [line for line in lines if line["split"] == "train"]
+    assert len(trained) == 5
+    assert {"norm_gradient/logits/kernel", "norm_weight/conv1/kernel"} <= trained[-1].keys()
+    assert trained[-1]["memory/peak_gigabytes"] > 0.1
+    seen.clear()
+    run(tiny_folder, tmp_path, "--run_name=r", "--steps=6", "--image_size=48")
+    assert seen == [40]
+
+
+def test_a_wish_for_a_checkpoint_is_fulfilled_and_training_goes_on(
+    tiny_folder, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(pace, "_SECONDS_PER_CALL", 1e-9)  # one step a call
+    is_due = pace.Pace.is_due
+
+    def kill(self, name, done):
+        if (name, done) == ("log_every", 3):
+            os.kill(os.getpid(), signal.SIGUSR1)
+        return is_due(self, name, done)
+
+    monkeypatch.setattr(pace.Pace, "is_due", kill)
+    run(tiny_folder, tmp_path, "--run_name=r", "--steps=5", "--save_every=100", "--eval_every=100")
+    steps = [checkpoint.step_of(f) for f in checkpoint.step_folders(tmp_path / "r")]
+    assert steps == [5, 3]

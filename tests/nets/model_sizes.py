@@ -3,7 +3,22 @@
 # Made by the formula of test_registry.py from the papers' tables. As published elsewhere: the
 # five ResNets and SE-ResNet-50 by torchvision and timm to the last digit, ResNetV2-50 by timm;
 # SE-ResNet-18, 34, 101 and 152 (11.78, 21.96, 49.33 and 66.82 million) by timm's legacy nets.
+#
+# AlexNet at 224 px, weights + biases; conv2, conv4 and conv5 see half of the channels:
+#   conv1 11 * 11 * 3 * 96 + 96 = 34,944        fc6 6 * 6 * 256 * 4096 + 4096 = 37,752,832
+#   conv2 5 * 5 * 48 * 256 + 256 = 307,456      fc7 4096 * 4096 + 4096 = 16,781,312
+#   conv3 3 * 3 * 256 * 384 + 384 = 885,120     logits 4096 * 1000 + 1000 = 4,097,000
+#   conv4 3 * 3 * 192 * 384 + 384 = 663,936
+#   conv5 3 * 3 * 192 * 256 + 256 = 442,624     sum 60,965,224 (Caffe's count, too)
+# ZFNet, without groups: conv1 7 * 7 * 3 * 96 + 96 = 14,208, conv2 5 * 5 * 96 * 256 + 256 = 614,656,
+#   conv3 as above, conv4 3 * 3 * 384 * 384 + 384 = 1,327,488, conv5 3 * 3 * 384 * 256 + 256
+#   = 884,992, dense layers as above: sum 62,357,608.
+# Batch norm in place of the normalisations of 96 and 256 maps: 2 * (96 + 256) = 704 more.
 MODEL_SIZES = {
+    "alexnet": 60_965_224,
+    "alexnet_bn": 60_965_928,
+    "zfnet": 62_357_608,
+    "zfnet_bn": 62_358_312,
     "resnet_18": 11_689_512,
     "resnet_34": 21_797_672,
     "resnet_50": 25_557_032,

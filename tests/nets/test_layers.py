@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from nets import layers
 
@@ -69,3 +70,19 @@ def test_shapes_of_unknown_sides():
 def test_relu():
     outputs = layers.Relu()(np.array([[-1.5, 0.0, 2.5]], np.float32))
     np.testing.assert_array_equal(outputs, [[0.0, 0.0, 2.5]])
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_mirrored_max_pool_is_the_same_function(dtype):
+    x = tf.cast(tf.random.stateless_normal([2, 9, 12, 3], [0, 1]) - 3.0, dtype)
+    found = []
+    for mirrored in (False, True):
+        layer = layers.MaxPool(dtype=dtype)
+        layer.mirrored = mirrored
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            outputs = layer(x)
+            total = tf.reduce_sum(outputs)
+        found.append((outputs, tape.gradient(total, x)))
+    for one, two in zip(*found, strict=True):
+        np.testing.assert_array_equal(tf.cast(one, tf.float32), tf.cast(two, tf.float32))

@@ -36,6 +36,8 @@ SMALL = ("resnet_18", "resnetv2_18", "resnetse_18")
 def build(model, **fields):
     """A net with 42 classes, shared by the tests: none of them changes a trainable weight."""
     keras.utils.set_random_seed(1)
+    if registry.is_sized(model):
+        fields = {"input_size": 64, **fields}
     return registry.build(registry.NetConfig(model=model, num_classes=42, **fields))
 
 
@@ -49,6 +51,17 @@ def bottleneck_net(family):
 
 def images(size, batch=4, seed=0):
     return np.random.default_rng(seed).normal(size=(batch, size, size, 3)).astype(np.float32)
+
+
+def early_parameters(family, batch_norm, classes=1000):
+    """Parameters of AlexNet or ZFNet at 224 px, from (side, inputs, outputs) of each layer."""
+    convs = {
+        "alexnet": [(11, 3, 96), (5, 48, 256), (3, 256, 384), (3, 192, 384), (3, 192, 256)],
+        "zfnet": [(7, 3, 96), (5, 96, 256), (3, 256, 384), (3, 384, 384), (3, 384, 256)],
+    }[family]
+    dense = [(1, 6 * 6 * 256, 4096), (1, 4096, 4096), (1, 4096, classes)]
+    total = sum(k * k * a * b + b for k, a, b in convs + dense)
+    return total + (2 * (96 + 256) if batch_norm else 0)
 
 
 def trainable_parameters(family, layer_count, classes=1000):
@@ -83,13 +96,16 @@ def trainable_parameters(family, layer_count, classes=1000):
 
 def test_every_net_has_its_row():
     assert set(MODEL_SIZES) == set(registry.names())
-    assert len(registry.names()) == len(set(registry.names())) == 16
+    assert len(registry.names()) == len(set(registry.names())) == 20
 
 
 @pytest.mark.parametrize("model", MODEL_SIZES)
 def test_the_table_agrees_with_the_papers(model):
-    family, layer_count = model.split("_")
-    assert trainable_parameters(family, int(layer_count)) == MODEL_SIZES[model]
+    family, _, variant = model.partition("_")
+    if variant.isdigit():
+        assert trainable_parameters(family, int(variant)) == MODEL_SIZES[model]
+    else:
+        assert early_parameters(family, variant == "bn") == MODEL_SIZES[model]
     assert PUBLISHED.get(model, MODEL_SIZES[model]) == MODEL_SIZES[model]
 
 
@@ -101,13 +117,15 @@ def test_number_of_trainable_parameters(model, monkeypatch):
     # Random values for sixty million weights are what takes the time.
     monkeypatch.setattr(keras.initializers.VarianceScaling, "__call__", zeros)
     monkeypatch.setattr(keras.initializers.RandomNormal, "__call__", zeros)
-    net = registry.build(registry.NetConfig(model=model, num_classes=1000))
+    size = 224 if registry.is_sized(model) else 0
+    net = registry.build(registry.NetConfig(model=model, num_classes=1000, input_size=size))
     counted = sum(int(np.prod(v.shape)) for v in net.trainable_variables)
     norms = sum(int(np.prod(v.shape)) for v in net.non_trainable_variables)
     assert counted == MODEL_SIZES[model]
     # Nothing is frozen but the moving mean and variance, as many numbers as gamma and beta.
     scales = [v for v in net.trainable_variables if v.name in ("gamma", "beta")]
-    assert norms == sum(int(np.prod(v.shape)) for v in scales) > 0
+    assert norms == sum(int(np.prod(v.shape)) for v in scales)
+    assert (norms > 0) == (model not in ("alexnet", "zfnet"))
 
 
 @pytest.mark.parametrize("model", SMALL)
@@ -149,7 +167,7 @@ def test_other_image_sizes(model, size):
 
 @pytest.mark.parametrize("model", registry.names())
 def test_smallest_image_is_known(model):
-    assert registry.smallest_image(model) == 32
+    assert registry.smallest_image(model) == (64 if registry.is_sized(model) else 32)
 
 
 @pytest.mark.parametrize("family", ["resnet", "resnetv2", "resnetse"])

@@ -52,3 +52,30 @@ def test_json_is_replaced_whole(tmp_path, monkeypatch):
     with pytest.raises(OSError, match="No space"):
         report.write_json(path, RESULTS)
     assert json.loads(path.read_text()) == {"a": 1}
+
+
+FIGURES = {"nll": 0.5, "brier": 0.25, "ece": 0.0625, "top1": 0.75}
+
+
+def test_table_of_several_predictors(capsys):
+    results = FIGURES | {"crops": 10, "center_crop": FIGURES | {"top1": 0.5}}
+    results["members"] = [FIGURES | {"model": "a", "top5": 1.0}, FIGURES | {"model": "bb"}]
+    rows = report.comparison_rows(results)
+    report.table(report.COMPARISON, rows)
+    header, *lines = capsys.readouterr().out.splitlines()
+    assert [row[0] for row in rows] == ["a", "bb", "ensemble", "centre crop"]
+    assert header.split() == ["top-1", "top-5", "NLL", "Brier", "ECE"]
+    assert lines[0].split() == ["a", "75.00%", "100.00%", "0.5000", "0.2500", "6.25%"]
+    assert lines[3].split()[:3] == ["centre", "crop", "50.00%"]
+    assert len({len(line) for line in [header, *lines]}) == 1
+
+
+def test_lines_of_paired_tests():
+    pair = {"a": "x", "b": "y", "difference": -0.012, "difference_low": -0.03, "p_value": 0.04321}
+    pair |= {"difference_high": 0.005, "test": "exact", "only_a": 3, "only_b": 9}
+    (line,) = report.paired_lines({"paired": [pair]})
+    assert line.strip() == (
+        "x against y: -1.20% top-1 (95 % interval -3.00% to +0.50%), p = 0.043"
+        " (McNemar, exact: 3 against 9)"
+    )
+    assert report.paired_lines({}) == []

@@ -128,7 +128,7 @@ def test_a_broken_record(tmp_path, text):
     [
         ("net", "model", "resnet_19"),
         ("data", "dataset", "imagenet21k"),
-        ("optimization", "schedule", "linear"),
+        ("optimization", "schedule", "sawtooth"),
     ],
 )
 def test_a_record_with_a_value_that_is_not_known_here(tmp_path, record, branch, name, value):

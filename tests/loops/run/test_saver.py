@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from input_pipeline.errors import UsageError
 from loops.run import checkpoint
+from loops.run.config import RunConfig
 from loops.run.saver import Saver
 
 FULL = OSError(errno.ENOSPC, "No space left on device")
@@ -22,7 +23,7 @@ def variable():
 
 @pytest.fixture
 def saver(tmp_path, variable):
-    return Saver(tmp_path, 2, {"model": {"a/b": variable}})
+    return Saver(tmp_path, RunConfig(keep=2), {"model": {"a/b": variable}}, 10.0)
 
 
 def steps(run):
@@ -55,7 +56,7 @@ def test_a_step_is_saved_once(saver, tmp_path):
 
 def test_a_resumed_run_that_is_stopped_at_once_keeps_the_figures(saver, tmp_path, variable):
     saver.save(5, {"top1": 0.5})
-    Saver(tmp_path, 2, {"model": {"a/b": variable}}, saved=5).save(5, {})
+    Saver(tmp_path, RunConfig(keep=2), {"model": {"a/b": variable}}, 10.0, saved=5).save(5, {})
     assert checkpoint.best_intact(tmp_path) == tmp_path / "step-00000005"
 
 
@@ -112,3 +113,29 @@ def test_what_is_not_finite_is_no_failure_of_the_disk(saver, tmp_path, variable)
         with pytest.raises(checkpoint.NonFiniteError, match="model/a/b"):
             saver.save(step)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_milestones_are_kept(tmp_path, variable):
+    config = RunConfig(keep=1, keep_every="0.4epochs")
+    saver = Saver(tmp_path, config, {"model": {"a/b": variable}}, 10.0)
+    for step in range(2, 11, 2):
+        saver.save(step)
+    assert steps(tmp_path) == [4, 8, 10]
+
+
+class OtherWorker:
+    """Workers as the second of two sees them; the chief has written."""
+
+    is_chief = False
+
+    def largest(self, *values):
+        return [1.0 for _ in values]
+
+
+def test_only_the_chief_writes_but_all_take_note(tmp_path, variable):
+    saver = Saver(tmp_path, RunConfig(), {"model": {"a/b": variable}}, 1.0, workers=OtherWorker())
+    assert saver.save(3) is True
+    assert steps(tmp_path) == []
+    variable.assign(float("inf"))
+    with pytest.raises(checkpoint.NonFiniteError):
+        saver.save(4)

@@ -41,3 +41,14 @@ def test_exit_codes(number, code):
     error = Stopped(number, "step 7 is saved")
     assert error.exit_code == code
     assert number.name in str(error) and "step 7 is saved" in str(error)
+
+
+def test_sigusr1_is_a_wish():
+    before = signal.getsignal(signal.SIGUSR1)
+    with StopSignals() as signals:
+        assert not signals.save_wanted
+        signal.raise_signal(signal.SIGUSR1)
+        signal.raise_signal(signal.SIGUSR1)
+        assert signals.save_wanted
+        assert signals.received is None
+    assert signal.getsignal(signal.SIGUSR1) is before

@@ -8,7 +8,8 @@ import cv2
 import numpy as np
 import pytest
 
-from loops.run import summaries
+from loops.run import drawings, summaries
+from tests.loops.run.quartered_images import assert_quarters, quarters
 
 TRAIN = {"loss/total": 1.25, "accuracy/top1": 0.5, "speed/images_per_second": 100.0}
 
@@ -107,64 +108,6 @@ def test_a_fresh_run_has_nothing_to_drop(tmp_path):
     assert lines(tmp_path) == []
 
 
-# Red, green, blue and yellow quarters: a flip, a turn or BGR shows at once.
-QUARTERS = {(0, 0): (255, 0, 0), (0, 1): (0, 255, 0), (1, 0): (0, 0, 255), (1, 1): (255, 255, 0)}
-
-
-def quarters(side):
-    image = np.zeros((side, side, 3), np.uint8)
-    half = side // 2
-    for (row, column), colour in QUARTERS.items():
-        image[row * half : (row + 1) * half, column * half : (column + 1) * half] = colour
-    return image
-
-
-def assert_quarters(cell):
-    side = cell.shape[0]
-    for (row, column), colour in QUARTERS.items():
-        for at in (0.1, 0.25, 0.4):
-            found = cell[int(side * (row / 2 + at)), int(side * (column / 2 + at))]
-            np.testing.assert_array_equal(found, colour)
-
-
-@pytest.mark.parametrize("side", [32, 64, 128, 224, 256])
-def test_images_are_right_side_up_and_in_their_colours(side):
-    grid = summaries.draw_grid(np.stack([quarters(side)] * 3), ["a", "b", "c"], columns=2)
-    assert grid.dtype == np.uint8
-    assert grid.shape == (2 * (128 + 18), 2 * 128, 3)
-    for row, column in ((0, 0), (0, 1), (1, 0)):
-        top, left = row * 146, column * 128
-        assert_quarters(grid[top : top + 128, left : left + 128])
-    assert (grid[146:, 128:] == 255).all()  # no fourth image
-
-
-def test_images_are_placed_row_by_row():
-    shades = np.arange(10, 190, 20, dtype=np.uint8)  # nine of them
-    images = np.broadcast_to(shades[:, None, None, None], (9, 64, 64, 3))
-    grid = summaries.draw_grid(images, [str(n) for n in range(9)], columns=4, cell=32, caption=20)
-    assert grid.shape == (3 * 52, 4 * 32, 3)
-    found = [grid[n // 4 * 52 + 16, n % 4 * 32 + 16, 0] for n in range(9)]
-    assert found == shades.tolist()
-
-
-def test_titles_stand_below_their_images_and_stay_there():
-    images = np.full((3, 64, 64, 3), 90, np.uint8)
-    grid = summaries.draw_grid(images, ["arrow", "", "a" * 60], columns=3)
-    captions = grid[128:146].reshape(18, 3, 128, 3)
-    dark = (captions.min(-1) < 100).sum((0, 2))
-    assert dark[0] > 20 and dark[1] == 0 and dark[2] > 60
-    assert (grid[:128] == 90).all()
-    # Readable: the same word gives the same picture, another word another one.
-    again = summaries.draw_grid(images[:2], ["arrow", "arrov"], columns=3)[128:146]
-    np.testing.assert_array_equal(again[:, :128], captions[:, 0])
-    assert (again[:, :128] != again[:, 128:256]).any()
-
-
-def test_as_many_titles_as_images():
-    with pytest.raises(ValueError, match="zip"):
-        summaries.draw_grid(np.zeros((2, 8, 8, 3), np.uint8), ["one"])
-
-
 def test_the_grid_that_tensorboard_gets(tmp_path, read_events):
     images = np.stack([quarters(64)] * 2)
     with summaries.Measurements(tmp_path) as sink:
@@ -173,5 +116,21 @@ def test_the_grid_that_tensorboard_gets(tmp_path, read_events):
     assert (tag, others) == ("images/augmented", [])
     (png,) = by_step[0]
     decoded = cv2.imdecode(np.frombuffer(png, np.uint8), cv2.IMREAD_COLOR)[..., ::-1]
-    np.testing.assert_array_equal(decoded, summaries.draw_grid(images, ["one", "two"]))
+    np.testing.assert_array_equal(decoded, drawings.grid(images, ["one", "two"]))
     assert_quarters(decoded[:128, :128])
+
+
+def test_a_run_is_described_in_tensorboard(tmp_path):
+    from tensorboard.backend.event_processing import event_accumulator
+    from tensorboard.plugins.hparams import plugin_data_pb2
+
+    with summaries.Measurements(tmp_path / ".") as sink:
+        sink.describe("**a net**", {"learning_rate": 0.5, "model": "resnet_18", "xla": False})
+    reader = event_accumulator.EventAccumulator(str(tmp_path / "train"), {"tensors": 0})
+    reader.Reload()
+    assert reader.Tensors("run")[0].tensor_proto.string_val == [b"**a net**"]
+    content = reader.SummaryMetadata("_hparams_/session_start_info").plugin_data.content
+    row = plugin_data_pb2.HParamsPluginData.FromString(content).session_start_info.hparams
+    assert row["learning_rate"].number_value == 0.5
+    assert row["model"].string_value == "resnet_18"
+    assert row["xla"].bool_value is False

@@ -4,76 +4,22 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-import flags
 from input_pipeline import batch_augment
-from input_pipeline.config import DataConfig
-from loops import validation
 from loops.step import distribution
-from loops.step.state import TrainState
-from loops.step.train_step import StepSettings, make_train_step
-
-BATCH, SIZE, CLASSES = 8, 16, 3
-
+from loops.step.train_step import make_train_step
+from tests.loops.step.small_steps import (
+    BATCH,
+    CLASSES,
+    assert_replicas_equal,
+    batches,
+    make_state,
+    random_images,
+    run_steps,
+    settings,
+    weights,
+)
 
 pytestmark = pytest.mark.usefixtures("tiny_net")
-
-
-def settings(**changes):
-    values = {
-        "global_batch_size": BATCH,
-        "prepare": batch_augment.make_prepare(DataConfig(mean=(127.5,) * 3, std=(64.0,) * 3)),
-        "label_smoothing": 0.1,
-        "weight_decay": 1e-2,
-        "learning_rate": lambda step: 0.05 / (1.0 + tf.cast(step, tf.float32)),
-    }
-    return StepSettings(**{**values, **changes})
-
-
-def make_state(strategy, *arguments):
-    words = ["test", "--model=resnetv2_18", "--seed=3", *arguments]
-    config = validation.resolve(flags.parse(words)[0])
-    return TrainState(strategy, config, CLASSES)
-
-
-def batches(strategy, images):
-    """Deals the images [steps * BATCH, S, S, 3] to the replicas as the pipeline does."""
-    labels = np.arange(len(images)) % CLASSES
-    per_replica = BATCH // strategy.num_replicas_in_sync
-    data = {
-        "image": images,
-        "label": labels.astype(np.int32),
-        "sample": np.arange(len(images)),
-        "replaced": np.zeros(len(images), np.int64),
-    }
-    dataset = tf.data.Dataset.from_tensor_slices(data).batch(per_replica)
-    options = tf.data.Options()
-    options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF
-    return iter(distribution.distribute(strategy, lambda: dataset.with_options(options)))
-
-
-def random_images(steps, seed=0):
-    shape = (steps * BATCH, SIZE, SIZE, 3)
-    return np.random.default_rng(seed).integers(0, 255, shape).astype(np.uint8)
-
-
-def run_steps(strategy, images, *arguments, **changes):
-    """Trains over the images in one call; returns the state and the results."""
-    state = make_state(strategy, *arguments)
-    step = make_train_step(state, settings(**changes))
-    steps = tf.constant(len(images) // BATCH, tf.int64)
-    results = step(batches(strategy, images), steps)
-    return state, {name: float(value) for name, value in results.items()}
-
-
-def weights(state):
-    return {v.path: v.numpy() for v in state.model.trainable_variables}
-
-
-def assert_replicas_equal(state):
-    for variable in [*state.model.trainable_variables, *state.optimizer.variables]:
-        local = state.strategy.experimental_local_results(variable.value)
-        for value in local[1:]:
-            np.testing.assert_array_equal(value.numpy(), local[0].numpy(), variable.path)
 
 
 def test_two_replicas_equal_one(one_device, mirrored):
@@ -138,22 +84,26 @@ def test_first_step_is_plain_sgd_on_smoothed_loss_with_l2(one_device):
 
 @pytest.fixture
 def poisoned(monkeypatch):
-    """Images that are white all over become infinities in front of the net."""
+    """Images that are white all over become infinities in front of the net, black ones NaN."""
     normal = batch_augment.normalize
 
     def normalize(images, mean, std):
         white = tf.reduce_all(images == 255, axis=[1, 2, 3], keepdims=True)
-        return tf.where(white, np.inf, normal(images, mean, std))
+        black = tf.reduce_all(images == 0, axis=[1, 2, 3], keepdims=True)
+        finite = normal(images, mean, std)
+        return tf.where(black, np.nan, tf.where(white, np.inf, finite))
 
     monkeypatch.setattr(batch_augment, "normalize", normalize)
 
 
 @pytest.mark.usefixtures("poisoned")
-@pytest.mark.parametrize("replicas", [(), (0,), (1,), (0, 1)], ids=["none", "r0", "r1", "both"])
-def test_overflow_is_skipped_alike_on_all_replicas(mirrored, replicas):
+@pytest.mark.parametrize(
+    ("replicas", "pixel"), [((), 0), *((r, p) for r in ((0,), (1,), (0, 1)) for p in (255, 0))]
+)
+def test_overflow_is_skipped_alike_on_all_replicas(mirrored, replicas, pixel):
     images = random_images(2)
     for replica in replicas:
-        images[replica * BATCH // 2] = 255
+        images[replica * BATCH // 2] = pixel
     half = ("--mixed_precision", "--half_dtype=float16", "--initial_loss_scale=8")
     state = make_state(mirrored, *half)
     before = weights(state)

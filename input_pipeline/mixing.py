@@ -1,0 +1,50 @@
+"""Mixup and CutMix between neighbours: the partner of sample g is g XOR 1.
+
+So both images of a pair are in one batch, of any even size, and the mixture does not depend on
+how samples are cut into batches and replicas.
+"""
+
+import tensorflow as tf
+
+
+def partners(values):
+    """Swaps neighbours along the first axis, whose length is even: sample g becomes g XOR 1."""
+    shape = tf.shape(values)
+    pairs = tf.reshape(values, tf.concat([[shape[0] // 2, 2], shape[1:]], 0))  # [B / 2, 2, ...]
+    return tf.ensure_shape(tf.reshape(tf.reverse(pairs, axis=[1]), shape), values.shape)
+
+
+def boxes(share, centres, size):
+    """The rectangle of each image that CutMix takes from the partner (Yun et al. 2019, eq. 2).
+
+    Its sides are sqrt(1 - share) of the image's and its centre is uniform; what juts out is cut.
+
+    Args:
+      share: float32 [B], 0..1, of the image's own class.
+      centres: float32 [B, 2], uniform in [0, 1).
+      size: S, side of the images.
+
+    Returns:
+      (int32 [B, 4] of top, bottom, left, right, the last row and column excluded,
+      float32 [B], the share that is left to the image once the rectangle was cut).
+    """
+    half = tf.cast(size * tf.sqrt(1.0 - share), tf.int32) // 2  # [B]
+    middle = tf.cast(centres * size, tf.int32)  # [B, 2]
+    low = tf.maximum(middle - half[:, None], 0)
+    high = tf.minimum(middle + half[:, None], size)
+    area = tf.cast(tf.reduce_prod(high - low, axis=1), tf.float32)
+    corners = tf.stack([low[:, 0], high[:, 0], low[:, 1], high[:, 1]], axis=1)
+    return corners, 1.0 - area / size**2
+
+
+def inside(corners, size):
+    """Where the pixels of rectangles are: bool [B, S, S] of int32 [B, 4] as `boxes` has them."""
+    at = tf.range(size)[None]  # [1, S]
+    top, bottom, left, right = tf.split(corners, 4, axis=1)  # each [B, 1]
+    rows, columns = (at >= top) & (at < bottom), (at >= left) & (at < right)  # [B, S]
+    return rows[:, :, None] & columns[:, None, :]
+
+
+def mixed(images, weights):
+    """images + weights * (partners - images), weights being float32 [B, S or 1, S or 1, 1]."""
+    return images + weights * (partners(images) - images)

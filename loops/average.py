@@ -1,0 +1,164 @@
+"""`--mode=average`: one net whose weights are the mean of several checkpoints' of one recipe.
+
+Izmailov et al. 2018, "Averaging weights leads to wider optima and better generalization".
+"""
+
+import dataclasses
+
+import numpy as np
+import tensorflow as tf
+from absl import logging
+
+from input_pipeline import batch_augment, pipeline, source
+from input_pipeline.errors import UsageError
+from loops import config as configs
+from loops import members
+from loops.run import checkpoint, progress, report, run_folder
+from loops.step import distribution
+from loops.step.state import TrainState
+from nets.batch_norm import BatchNorm
+
+
+def run(config, given):
+    """Averages the checkpoints that `--ckpt` names into the new run `--run_name`.
+
+    Args:
+      config: Config of the command line.
+      given: names of the flags that were typed.
+
+    Returns:
+      dict of facts, as in the run folder's average.json.
+
+    Raises:
+      UsageError: one checkpoint only, nets that differ, or a run folder that is there already.
+    """
+    found = members.find(config, given)
+    first = found[0]
+    if len(found) < 2:
+        raise UsageError(f"--ckpt={config.evaluation.ckpt}: name two or more, with commas")
+    for member in found[1:]:
+        if member.record.config.net != first.record.config.net:
+            raise UsageError(
+                f"--ckpt={member.step_dir}: a {member.record.config.net.model} of other settings"
+                f" than {first.step_dir}; weights of different nets have no average"
+            )
+    run_dir = _new_folder(config)
+    # One device: moments come from single batches, and nothing here takes long.
+    one = dataclasses.replace(config.distribution, strategy="one")
+    strategy = distribution.make_strategy(one)
+    own = _config_of(first, config)
+    split = source.open_split(own.data, "train", first.record.class_names)
+    state = TrainState(strategy, own, len(split.class_names))
+    for variable, mean in zip(state.model.variables, means(found, strategy), strict=True):
+        variable.assign(mean)
+    batches = min(config.export.bn_batches, -(-split.num_examples // own.data.batch_size))
+    recompute_batch_norm(state.model, train_batches(split, own), batches)
+    state.step.assign(max(member.step for member in found))
+    return _write(run_dir, found, state, own, batches)
+
+
+def means(found, strategy):
+    """Mean of each variable over the members, summed in float64.
+
+    Args:
+      found: list of Member of one architecture.
+      strategy: tf.distribute.Strategy.
+
+    Returns:
+      list of float32 arrays, in the order of `model.variables`.
+    """
+    sums = None
+    for member in found:
+        values = [v.numpy().astype(np.float64) for v in member.restore(strategy).variables]
+        sums = values if sums is None else [a + b for a, b in zip(sums, values, strict=True)]
+    return [(total / len(found)).astype(np.float32) for total in sums]
+
+
+def train_batches(split, config):
+    """Batches of training images as the net takes them: those that the run's training began with.
+
+    Yields:
+      float32 [B, S, S, 3], normalised.
+    """
+    batch_size = min(config.data.batch_size, split.num_examples)
+    prepare = batch_augment.make_prepare(config.data)
+    for batch in pipeline.train_dataset(split, config.data, config.length.seed, 0, batch_size):
+        yield prepare(batch)[0]
+
+
+def recompute_batch_norm(model, batches, count):
+    """Gives every batch norm the moments of its inputs over some training batches.
+
+    The averaged net's activations are new, so none of the members' statistics fits them. The
+    mean is that of all batches; the variance is the mean of the batches' own plus the variance
+    of their means, so that it is the one of all their images together.
+
+    Args:
+      model: keras.Model; its moving statistics are replaced.
+      batches: iterable of float32 [B, S, S, 3], of one size.
+      count: batches to take.
+    """
+    layers = [layer for layer in model._flatten_layers() if isinstance(layer, BatchNorm)]
+    if not layers:
+        return
+    momenta = [layer.momentum for layer in layers]
+    for layer in layers:
+        layer.momentum = 0.0  # the moving statistics then are those of the last batch
+    forward = tf.function(lambda images: model(images, training=True), reduce_retracing=True)
+    sums = [[0.0, 0.0, 0.0] for _ in layers]
+    bar = progress.Progress("batch-norm statistics", count)
+    for _, images in zip(range(count), batches, strict=False):
+        forward(images)
+        for total, layer in zip(sums, layers, strict=True):
+            mean = layer.moving_mean.numpy().astype(np.float64)
+            total[0] += mean / count
+            total[1] += mean**2 / count
+            total[2] += layer.moving_variance.numpy().astype(np.float64) / count
+        bar.advance(1)
+    bar.close()
+    for (mean, square, variance), layer, momentum in zip(sums, layers, momenta, strict=True):
+        layer.moving_mean.assign(mean.astype(np.float32))
+        layer.moving_variance.assign((variance + square - mean**2).astype(np.float32))
+        layer.momentum = momentum
+
+
+def _new_folder(config):
+    if not config.run.run_name:
+        raise UsageError("--run_name is missing: name the run folder of the averaged weights")
+    run_dir = run_folder.path_of(config)
+    if run_dir.exists():
+        raise UsageError(
+            f"--run_name={run_dir.name}: {run_dir} is there already; choose another name"
+        )
+    return run_dir
+
+
+def _config_of(first, config):
+    """The first member's training config, under the new name; its weights are final."""
+    named = {"run_name": config.run.run_name, "checkpoint_dir": config.run.checkpoint_dir}
+    # `ema`: what is averaged are the weights that an evaluation takes, and there is one kind now.
+    own = configs.replace(first.config, {**named, "mode": "train", "ema": 0.0})
+    return configs.replace(own, {"ckpt": "", "split": "val"})
+
+
+def _write(run_dir, found, state, config, batches):
+    """Makes the run folder: record, checkpoint, and what it is an average of."""
+    record = run_folder.Record(config, found[0].record.class_names, found[0].record.dataset)
+    with run_folder.lock(run_dir):
+        run_folder.write_record(run_dir, record)
+        step_dir = checkpoint.save(run_dir, int(state.step), state.variables())
+    facts = {
+        "average_of": [str(member.step_dir) for member in found],
+        "step": int(state.step),
+        "bn_batches": batches,
+        "run": str(run_dir),
+    }
+    report.write_json(run_dir / "average.json", facts)
+    if config.evaluation.json:
+        report.write_json(config.evaluation.json, facts)
+    logging.info("averaged into %s", step_dir)
+    rows = [(f"member {i}", name) for i, name in enumerate(facts["average_of"], 1)]
+    images = batches * config.data.batch_size
+    rows += [("batch norm", f"recomputed on {images} training images ({batches} batches)")]
+    report.summary(str(step_dir), [*rows, ("evaluate it", f"--mode=eval --ckpt={run_dir}")])
+    return facts

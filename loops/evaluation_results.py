@@ -1,0 +1,102 @@
+"""Results of an evaluation on their way out: their names, files, curves and pictures."""
+
+import os
+
+import tensorflow as tf
+
+from input_pipeline import crops, datasets, decode
+from loops.run import drawings, report
+from loops.scoring import judgement
+
+# What besides accuracies goes to TensorBoard, and under which group.
+_CURVES = {"brier": "calibration", "ece": "calibration", "temperature": "calibration"}
+
+
+def described(results, config, step, model_names):
+    """Adds to figures what they are figures of.
+
+    Args:
+      results: dict of figures.
+      config: Config of the evaluation.
+      step: of the checkpoint.
+      model_names: one or several.
+    """
+    names = model_names if isinstance(model_names, list) else [model_names]
+    return {
+        **results,
+        "crops": config.evaluation.crops,
+        "models": [str(name) for name in names],
+        "dataset": config.data.dataset,
+        "split": config.evaluation.split,
+        "image_size": config.data.image_size,
+        "step": step,
+    }
+
+
+def named_mistakes(found, class_names, name_of):
+    """`judgement.mistakes` with names for numbers; `name_of(position)` names an image."""
+    return [
+        {
+            "image": name_of(one["position"]),
+            "class": class_names[one["label"]],
+            "predicted": class_names[one["predicted"]],
+            "probability": one["probability"],
+            "position": one["position"],
+        }
+        for one in found
+    ]
+
+
+def scalars(results, suffix=""):
+    """Results under their TensorBoard tags; ten-crop figures have tags of their own."""
+    suffix = ("" if results["crops"] == 1 else f"_{results['crops']}_crops") + suffix
+    if results["split"] != "val":
+        suffix += f"_{results['split']}"
+    tags = {f"accuracy{suffix}/{k}": v for k, v in results.items() if k[3:].isdigit()}
+    tags |= {f"{group}{suffix}/{k}": results[k] for k, group in _CURVES.items() if k in results}
+    return {f"loss{suffix}/cross_entropy": results["nll"], **tags}
+
+
+def write(run_dir, results, also="", suffix=""):
+    """Writes results as eval-<step>-<split>-<crops><suffix>.json, and to the file `also`."""
+    name = "eval-{step:08d}-{split}-{crops}".format(**results)
+    report.write_json(run_dir / f"{name}{suffix}.json", results)
+    if also:
+        report.write_json(also, results)
+
+
+def record(sink, results, suffix=""):
+    """Hands an evaluation's curves to the sink of measurements."""
+    sink.measure("eval", results["step"], scalars(results, suffix))
+
+
+def record_pictures(sink, results, probs, split, data):
+    """Hands the sink a reliability diagram, the confusion matrix and the surest mistakes.
+
+    Args:
+      sink: Measurements.
+      results: of `judgement.compare`, described.
+      probs: float64 [N, C], what they are results of.
+      split: Source.
+      data: DataConfig: mistakes are shown as the net's centre crop.
+    """
+    step = results["step"]
+    suffix = "" if results["crops"] == 1 else f"_{results['crops']}_crops"
+    matrix = judgement.confusion(probs, split.labels, len(split.class_names))
+    names = [datasets.readable(name) for name in split.class_names]
+    sink.image("eval", step, f"reliability{suffix}", drawings.reliability(results["reliability"]))
+    sink.image("eval", step, f"confusion{suffix}", drawings.confusion(matrix, names))
+    images, titles = [], []
+    for mistake in results["mistakes"]:
+        encoded, _ = split.read(tf.constant(mistake["position"], tf.int64))
+        size = (data.image_size, 1, data.crop_fraction, data.interpolation)
+        images.append(crops.views(decode.decode(encoded), *size)[0].numpy())
+        truth, said = (datasets.readable(mistake[k]) for k in ("class", "predicted"))
+        titles.append(f"{said} {mistake['probability']:.0%}\nis {truth}")
+    if images:
+        sink.image_grid("eval", step, f"mistakes{suffix}", images, titles)
+
+
+def base_names(paths):
+    """Short names of step folders for a table: `run/step-00000100`."""
+    return [os.path.join(*os.path.normpath(path).split(os.sep)[-2:]) for path in paths]

@@ -1,0 +1,91 @@
+"""Reads the flags whose text stands for more than one number: intervals, lists, schedules."""
+
+import itertools
+import math
+
+from input_pipeline.errors import UsageError
+
+
+def interval(text, steps_per_epoch, flag):
+    """Steps of an interval given as `500` or `2epochs`; at least one.
+
+    Raises:
+      UsageError: neither form.
+    """
+    number, is_epochs = (text[: -len("epochs")], True) if text.endswith("epochs") else (text, False)
+    try:
+        value = float(number) if is_epochs else int(number)
+    except ValueError:
+        value = 0
+    if not 0 < value < math.inf:
+        raise UsageError(f"{flag}={text}: give steps as in 500, or epochs as in 2epochs")
+    return max(1, round(value * steps_per_epoch)) if is_epochs else value
+
+
+def total_steps(length, num_examples, batch_size):
+    """Optimizer steps of a whole run; the one place that turns a duration into steps."""
+    if length.steps:
+        return length.steps
+    examples = length.examples or length.epochs * num_examples
+    return max(1, -(-round(examples) // batch_size))
+
+
+def image_sizes(text, steps_per_epoch):
+    """The stages of `--image_size_schedule`.
+
+    Returns:
+      tuple of (first step, side in pixels), ascending.
+
+    Raises:
+      UsageError: not of the form EPOCH:PIXELS,..., or not ascending from epoch 0.
+    """
+    if not text:
+        return ()
+    try:
+        stages = [stage.split(":") for stage in text.split(",")]
+        stages = [(float(epoch), int(size)) for epoch, size in stages]
+    except ValueError:
+        stages = []
+    epochs = [epoch for epoch, _ in stages]
+    in_order = all(a < b < math.inf for a, b in itertools.pairwise(epochs))
+    if not stages or epochs[0] != 0 or not in_order:
+        raise UsageError(
+            f"--image_size_schedule={text}: give EPOCH:PIXELS from epoch 0 on, ascending, as in"
+            " 0:128,12:160"
+        )
+    return tuple((round(epoch * steps_per_epoch), size) for epoch, size in stages)
+
+
+def profile_window(text):
+    """First and last step of `--profile=START,STOP` as a tuple, or ()."""
+    if not text:
+        return ()
+    try:
+        first, last = (int(number) for number in text.split(","))
+    except ValueError:
+        first = last = 0
+    if not 0 <= first < last:
+        raise UsageError(f"--profile={text}: give START,STOP in steps, as in 100,110")
+    return first, last
+
+
+def top_ks(text):
+    """The ks of `--top_k` as a sorted tuple of ints."""
+    try:
+        ks = tuple(sorted({int(k) for k in text.split(",")}))
+    except ValueError:
+        ks = (0,)
+    if ks[0] < 1:
+        raise UsageError(f"--top_k={text}: give numbers from 1, separated by commas")
+    return ks
+
+
+def test_sizes(text):
+    """The image sizes of `--test_size` as a tuple of ints, in the order given; () without any."""
+    try:
+        sizes = tuple(int(size) for size in text.split(",")) if text else ()
+    except ValueError:
+        sizes = (0,)
+    if any(size < 1 for size in sizes) or len(set(sizes)) < len(sizes):
+        raise UsageError(f"--test_size={text}: give different sizes in pixels, with commas")
+    return sizes

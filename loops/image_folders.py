@@ -1,0 +1,66 @@
+"""Where the images of a command are, and where what a tool finds out about them goes."""
+
+import dataclasses
+import os
+import pathlib
+
+from input_pipeline import manifest, source
+from input_pipeline.errors import UsageError
+from loops import validation
+from loops.config import leaves
+
+
+def with_dataset(data, given):
+    """The DataConfig with the data set that a prepared `--data_dir` says it is.
+
+    Args:
+      data: DataConfig of the command line.
+      given: names of the flags that were typed.
+
+    Raises:
+      UsageError: `--dataset` was typed and says another.
+    """
+    if not manifest.exists(data.data_dir):
+        return data
+    facts = manifest.read(data.data_dir)
+    if "dataset" in given:
+        manifest.require_dataset(data.data_dir, facts, data.dataset)
+    return dataclasses.replace(data, dataset=facts["dataset"])
+
+
+def require_images(config, given, mode):
+    """The DataConfig of a tool that looks at images: where they are is settled.
+
+    Args:
+      config: Config of the command line.
+      given: names of the flags that were typed.
+      mode: the tool, for the message.
+
+    Raises:
+      UsageError: no folder, values out of range.
+    """
+    validation.check_ranges(dict(leaves(config)))
+    data = with_dataset(config.data, given)
+    if data.dataset == "shapes":
+        return dataclasses.replace(data, data_dir=source.data_dir(data))
+    if data.dataset != "lists":
+        if not data.data_dir:
+            raise UsageError(f"--data_dir is missing: name the folder of the images to {mode}")
+        if not pathlib.Path(data.data_dir).is_dir():
+            raise UsageError(f"--data_dir={data.data_dir}: there is no such folder")
+    return data
+
+
+def results_folder(config):
+    """The folder for what a tool finds out about a set: `--out`, else with the images.
+
+    Raises:
+      UsageError: it is read-only.
+    """
+    folder = pathlib.Path(config.export.out or source.images_folder(config.data) or ".")
+    if config.export.out:
+        folder.mkdir(parents=True, exist_ok=True)
+    # A superuser could write anywhere: what is marked read-only is still meant to stay as it is.
+    if not os.access(folder, os.W_OK) or not folder.stat().st_mode & 0o222:
+        raise UsageError(f"{folder} is read-only: name a folder for the results by --out")
+    return str(folder)

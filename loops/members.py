@@ -1,0 +1,94 @@
+"""The models that `--ckpt` names, each with the preprocessing it was trained for."""
+
+import dataclasses
+import pathlib
+
+from input_pipeline.errors import UsageError
+from loops import config as configs
+from loops import validation
+from loops.run import checkpoint, restored_net, run_folder
+from loops.step import precision
+
+
+@dataclasses.dataclass(frozen=True)
+class Member:
+    """One checkpoint of one run.
+
+    Attributes:
+      run_dir, step_dir: pathlib.Path.
+      record: Record of the run.
+      config: its Config, with this command's flags laid over it; the images are those of the
+        first member, their size and normalisation its own.
+    """
+
+    run_dir: pathlib.Path
+    step_dir: pathlib.Path
+    record: run_folder.Record
+    config: configs.Config
+
+    @property
+    def step(self):
+        """Number of training steps behind the weights."""
+        return checkpoint.step_of(self.step_dir)
+
+    @property
+    def keeps_average(self):
+        """Whether there is a moving average of the weights beside the weights."""
+        return bool(self.record.config.optimization.ema)
+
+    def restore(self, strategy, averaged=True):
+        """Builds the net and reads its weights: keras.Model; see `restored_net.restore`."""
+        dtype = precision.compute_dtype(self.config.precision)
+        return restored_net.restore(strategy, self.record, self.step_dir, dtype, averaged)
+
+
+def evaluation_config(record, config, given):
+    """The run's own config, but for what belongs to this evaluation and this machine."""
+    own = {n: getattr(config, n) for n in ("evaluation", "prediction", "export", "distribution")}
+    saved = dataclasses.replace(record.config, **own)
+    merged = configs.merge(saved, given, config, configs.MAY_CHANGE_ON_EVAL, "evaluate")
+    return validation.with_statistics(merged)
+
+
+def find(config, given):
+    """The members that `--ckpt` names, separated by commas.
+
+    Args:
+      config: Config of the command line.
+      given: names of the flags that were typed.
+
+    Returns:
+      list of Member.
+
+    Raises:
+      UsageError: nothing intact there, or models of different classes.
+    """
+    members = []
+    for name in config.evaluation.ckpt.split(","):
+        run_dir, step_dir = run_folder.find_checkpoint(name)
+        record = run_folder.read_record(run_dir)
+        own = evaluation_config(record, config, given)
+        if members:
+            _require_same_classes(members[0], record, name)
+            own = dataclasses.replace(own, data=_same_images(members[0].config.data, own.data))
+        validation.check(own)
+        members.append(Member(run_dir, step_dir, record, own))
+    return members
+
+
+def _same_images(first, own):
+    """DataConfig of the first member's images, made into inputs as a member is used to."""
+    kept = ("image_size", "crop_fraction", "interpolation", "mean", "std")
+    return dataclasses.replace(first, **{name: getattr(own, name) for name in kept})
+
+
+def _require_same_classes(first, record, name):
+    theirs, ours = first.record.class_names, record.class_names
+    if theirs == ours:
+        return
+    if len(theirs) != len(ours):
+        reason = f"has {len(ours)} classes, and {first.run_dir} has {len(theirs)}"
+    else:
+        at = next(i for i, pair in enumerate(zip(theirs, ours, strict=True)) if len({*pair}) > 1)
+        reason = f"class {at} is {ours[at]}, and {theirs[at]} in {first.run_dir}"
+    raise UsageError(f"--ckpt={name}: {reason}; models of different classes have no average")

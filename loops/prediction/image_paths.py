@@ -1,0 +1,71 @@
+"""Which image files `--image` names."""
+
+import glob
+import os
+import pathlib
+import sys
+
+from input_pipeline import decode
+from input_pipeline.errors import UsageError
+
+
+def find(text):
+    """The image files that `--image` names.
+
+    A folder stands for all files in it and below it with an image's extension, a glob (`*`, `?`,
+    `[...]`, `**`) for what it matches. A name that exists is never taken for a glob or a list.
+
+    Args:
+      text: paths separated by commas; `-` reads one path a line from stdin.
+
+    Returns:
+      list of str.
+
+    Raises:
+      UsageError: nothing is named, or there is no such file, or no image in a folder.
+    """
+    if not text:
+        raise UsageError("--image is missing: name files or folders, separated by commas")
+    if text == "-":
+        return _of_lines(sys.stdin)
+    names = [text] if os.path.exists(text) else text.split(",")
+    return [path for name in names for path in _of_name(name, f"--image={name}")]
+
+
+def _of_lines(lines):
+    """The files that lines name, each a path of its own: commas and spaces belong to it."""
+    paths = []
+    for number, line in enumerate(lines, 1):
+        if name := line.rstrip("\r\n"):
+            paths += _of_name(name, f"--image=-, line {number}: {name}")
+    if not paths:
+        raise UsageError("--image=-: stdin names no file; send one path a line")
+    return paths
+
+
+def _of_name(name, what):
+    if os.path.isdir(name):
+        files = sorted(pathlib.Path(name).rglob("*"))
+        if found := [str(p) for p in files if _is_image(p)]:
+            return found
+        raise UsageError(f"{what}: no image in this folder ({', '.join(decode.EXTENSIONS)})")
+    if os.path.isfile(name):
+        return [name]
+    if glob.has_magic(name):
+        matches = sorted(glob.glob(name, recursive=True))
+        files = [path for path in matches if _is_image(pathlib.Path(path))]
+        below = [path for m in matches if os.path.isdir(m) for path in pathlib.Path(m).rglob("*")]
+        found = [*files, *(str(path) for path in sorted(below) if _is_image(path))]
+        if found:
+            return list(dict.fromkeys(found))  # `**` names a file by each folder above it
+        raise UsageError(f"{what}: no image matches ({', '.join(decode.EXTENSIONS)})")
+    raise UsageError(f"{what}: there is no such file or folder")
+
+
+def _is_image(path):
+    return path.name.lower().endswith(decode.EXTENSIONS) and path.is_file()
+
+
+def shown(path):
+    """A path as text that every terminal and file can take: odd bytes become a mark."""
+    return os.fsencode(path).decode("utf-8", "replace")

@@ -1,0 +1,140 @@
+"""What a net looks at: the views of one picture, and those of many files in batches."""
+
+import os
+import re
+from typing import NamedTuple
+
+import numpy as np
+import tensorflow as tf
+
+from input_pipeline import crops, decode, image_header, seam_carving
+
+_CROP_NAMES = ("upper left", "upper right", "lower left", "lower right", "centre")
+
+
+class Sight(NamedTuple):
+    """How a net sees a picture; nets of one sight share their views.
+
+    Attributes:
+      size: side of a view in pixels.
+      crop_fraction, interpolation: see `crops.views`.
+      num_crops: 1 or 10.
+      seams: whether the picture carved to a square is one more view, the last.
+    """
+
+    size: int
+    crop_fraction: float
+    interpolation: str
+    num_crops: int
+    seams: bool
+
+    @property
+    def num_views(self):
+        return self.num_crops + int(self.seams)
+
+    @property
+    def names(self):
+        """What people call the views, in their order."""
+        listed = ["centre"]
+        if self.num_crops > 1:
+            listed = [*_CROP_NAMES, *(f"{name}, mirrored" for name in _CROP_NAMES)]
+        return [*listed, "seam carving"] if self.seams else listed
+
+
+def of_image(image, sight):
+    """The views of one picture.
+
+    Args:
+      image: uint8 tensor [H, W, 3].
+      sight: Sight.
+
+    Returns:
+      uint8 tensor [V, S, S, 3].
+
+    Raises:
+      tf.errors.InvalidArgumentError: the picture is so long and thin that, with its short side
+        resized, it would have more than `image_header.MAX_PIXELS`.
+    """
+    size, crop_fraction, interpolation, num_crops, seams = sight
+    sides = tf.cast(tf.shape(image)[:2], tf.float64)
+    aspect = tf.reduce_max(sides) / tf.reduce_min(sides)
+    most = image_header.MAX_PIXELS / crops.short_side(size, crop_fraction) ** 2
+    thin = tf.debugging.Assert(aspect <= most, [tf.constant("the picture is too long and thin")])
+    # The resizing takes the result, so it cannot start beside the check.
+    with tf.control_dependencies([thin] if thin is not None else []):
+        image = tf.identity(image)
+    views = crops.views(image, size, num_crops, crop_fraction, interpolation)
+    if seams:
+        carved = seam_carving.square(image, size, interpolation)
+        views = tf.concat([views, carved[None]], axis=0)
+    return views
+
+
+def decode_file(path):
+    """The pixels of a file, uint8 tensor [H, W, 3].
+
+    Raises:
+      tf.errors.OpError: it cannot be read or does not decode.
+    """
+    return decode.decode(tf.io.read_file(os.fsencode(path)))
+
+
+def reason(path, sights):
+    """Why `of_files` marks a file, in one line.
+
+    Args:
+      path: str.
+      sights: tuple of Sight.
+
+    Returns:
+      str.
+    """
+    try:
+        image = decode_file(path)
+        for sight in sights:
+            of_image(image, sight)
+    except tf.errors.OpError as error:
+        said = decode.reason(error)
+        # An eager assertion also says what it compared, before the words that it was given.
+        words = re.search(r"Summarized data: b(['\"])(.*)\1$", said)
+        return words[2] if words else said
+    return "it decodes now, but did not at first"
+
+
+def of_files(paths, sights, batch_size, threads=0):
+    """Batches of views of files, in order; a file that does not decode is marked, not left out.
+
+    Args:
+      paths: list of N str.
+      sights: list of Sight.
+      batch_size: B; the last batch is padded, so that nets are traced once.
+      threads: how many decode; 0 leaves it to tf.data.
+
+    Returns:
+      tf.data.Dataset of (tuple of uint8 [B, V, S, S, 3], one for each sight; decoded, bool [B],
+      false for a file that does not decode and for padding).
+    """
+    # Captured by reference: constants of a graph would be copied into it.
+    names = tf.constant([os.fsencode(path) for path in paths])
+
+    def attempt(index, number):
+        """The file at the first attempt; where that fails, black at the second."""
+        real = (number == 0) & (index < len(paths))
+
+        def picture():
+            image = decode.decode(tf.io.read_file(names[index]))
+            return tuple(of_image(image, sight) for sight in sights)
+
+        def black():
+            return tuple(tf.zeros([s.num_views, s.size, s.size, 3], tf.uint8) for s in sights)
+
+        return tf.cond(real, picture, black), real
+
+    def load(index):
+        attempts = tf.data.Dataset.range(2).map(lambda number: attempt(index, number))
+        return attempts.ignore_errors(log_warning=False).take(1).get_single_element()
+
+    padded = -(-len(paths) // batch_size) * batch_size
+    files = tf.data.Dataset.from_tensor_slices(np.arange(padded))
+    files = files.map(load, num_parallel_calls=threads or tf.data.AUTOTUNE, deterministic=True)
+    return files.batch(batch_size, drop_remainder=True).prefetch(tf.data.AUTOTUNE)

@@ -1,0 +1,123 @@
+"""Published recipes: the flags that `--recipe` sets.
+
+Learning rates are per 256 images. A recipe is about the training of a ResNet-50 on ILSVRC2012;
+what of it has no flag here is said beside it.
+"""
+
+from absl import logging
+
+from loops.config import leaves, replace
+
+_LENGTHS = {"epochs", "steps", "examples"}
+
+RECIPES = {
+    # The predecessor's, after Apm5/ImageNet: 0.05 to 0.0001 at batch 128.
+    "cosine50": {
+        "augment": "classic",
+        "optimizer": "sgd",
+        "momentum": 0.9,
+        "nesterov": False,
+        "learning_rate": 0.1,
+        "final_learning_rate": 2e-4,
+        "schedule": "cosine",
+        "warmup_epochs": 1.0,
+        "weight_decay": 1e-4,
+        "decay_kind": "l2",
+        "label_smoothing": 0.1,
+        "batch_size": 128,
+        "epochs": 50.0,
+    },
+    # He et al. 2015 as facebook/fb.resnet.torch trains it, with the third drop of Goyal et al.
+    "step90": {
+        "augment": "standard",
+        "optimizer": "sgd",
+        "momentum": 0.9,
+        "nesterov": True,
+        "learning_rate": 0.1,
+        "schedule": "step",
+        "warmup_epochs": 0.0,
+        "weight_decay": 1e-4,
+        "decay_kind": "l2",
+        "label_smoothing": 0.0,
+        "batch_size": 256,
+        "epochs": 90.0,
+    },
+    # NVIDIA DeepLearningExamples, ResNet-50 v1.5.
+    "nvidia90": {
+        "augment": "standard",
+        "optimizer": "sgd",
+        "momentum": 0.875,
+        "nesterov": False,
+        "learning_rate": 0.256,
+        "schedule": "cosine",
+        "warmup_epochs": 8.0,
+        "weight_decay": 1 / 32768,
+        "decay_kind": "l2",
+        "label_smoothing": 0.1,
+        "zero_init_residual": True,
+        "batch_size": 256,
+        "epochs": 90.0,
+    },
+    # Wightman et al. 2021, procedure A3: trained at 160 px, tested at 224.
+    "rsb_a3": {
+        "optimizer": "lamb",
+        "learning_rate": 1e-3,
+        "schedule": "cosine",
+        "warmup_epochs": 5.0,
+        "weight_decay": 0.02,
+        "decay_kind": "decoupled",
+        "loss": "bce",
+        "augment": "randaugment",
+        "randaugment": "2,6",
+        "mixup": 0.1,
+        "cutmix": 1.0,
+        "label_smoothing": 0.0,
+        "image_size": 224,
+        "image_size_schedule": "0:160",
+        "crop_fraction": 0.95,
+        "interpolation": "bicubic",
+        "batch_size": 2048,
+        "epochs": 100.0,
+    },
+    # libffcv/ffcv-imagenet, rn50, 16 epochs: 1.7 at 8 x 512 images. Theirs has blurred pooling
+    # and evaluates with the mirrored image beside.
+    "ffcv16": {
+        "optimizer": "sgd",
+        "momentum": 0.9,
+        "nesterov": False,
+        "learning_rate": 1.7 / 16,
+        "schedule": "linear",
+        "warmup_epochs": 2.0,
+        "weight_decay": 1e-4,
+        "decay_kind": "l2",
+        "label_smoothing": 0.1,
+        "image_size": 256,
+        "image_size_schedule": "0:160,12:192",
+        "batch_size": 1024,
+        "epochs": 16.0,
+    },
+}
+
+
+def apply(config, given):
+    """Sets the flags of the config's recipe, but for those that were given, and says which.
+
+    Args:
+      config: Config of the command line.
+      given: names of the flags that were typed.
+
+    Returns:
+      Config.
+    """
+    name = config.optimization.recipe
+    values = dict(RECIPES.get(name, {}))
+    if given & _LENGTHS:
+        values.pop("epochs", None)
+    old = dict(leaves(config))
+    chosen = {field: value for field, value in values.items() if field not in given}
+    for field, value in values.items():
+        if field in given:
+            logging.info("--recipe=%s: --%s=%s stays as given", name, field, old[field])
+        else:
+            logging.info("--recipe=%s: --%s=%s", name, field, value)
+    return replace(config, chosen)

@@ -1,0 +1,50 @@
+"""Steps of a run and of its parts, and what follows from them."""
+
+from absl import logging
+
+from loops import flag_values
+from loops.step import schedules
+
+
+class Length:
+    """Steps of a run and of its parts, the learning rate, and the size of the images.
+
+    Args:
+      config: resolved Config.
+      num_examples: images of the train split.
+
+    Attributes:
+      total_steps: of the whole run.
+      steps_per_epoch: float.
+      image_sizes: (first step, side in pixels) of each stage of `--image_size_schedule`.
+    """
+
+    def __init__(self, config, num_examples):
+        batch_size = config.data.batch_size
+        self.total_steps = flag_values.total_steps(config.length, num_examples, batch_size)
+        self.steps_per_epoch = num_examples / batch_size
+        self.image_sizes = flag_values.image_sizes(
+            config.data.image_size_schedule, self.steps_per_epoch
+        )
+        warmup = round(config.optimization.warmup_epochs * self.steps_per_epoch)
+        # A short trial run of a long recipe would otherwise be all warm-up.
+        self._warmup_steps = min(warmup, self.total_steps // 2)
+        self._optimization = config.optimization
+        self._peak, self._final = (
+            schedules.scaled(rate, config.optimization, batch_size)
+            for rate in (config.optimization.learning_rate, config.optimization.final_learning_rate)
+        )
+        logging.info(
+            "%d steps of %d images, %.1f steps an epoch, %d steps of warm-up to learning rate %g",
+            self.total_steps,
+            batch_size,
+            self.steps_per_epoch,
+            self._warmup_steps,
+            self._peak,
+        )
+
+    def learning_rate(self, step):
+        """Learning rate of a step: float32 scalar tensor."""
+        return schedules.learning_rate(
+            self._optimization, step, self.total_steps, self._warmup_steps, self._peak, self._final
+        )

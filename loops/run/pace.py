@@ -1,0 +1,49 @@
+"""What is due after which step, and how many steps one call of the training step does."""
+
+from loops import flag_values
+
+# Between two calls of the step, signals and the progress bar are served.
+_SECONDS_PER_CALL = 2.0
+
+
+class Pace:
+    """Keeps the intervals of a run.
+
+    Args:
+      run_config: RunConfig.
+      steps_per_epoch: float.
+      total_steps: steps of the whole run.
+      stops: further steps at which a call must end, as where the size of the images changes.
+    """
+
+    def __init__(self, run_config, steps_per_epoch, total_steps, stops=()):
+        self._every = {
+            name: flag_values.interval(getattr(run_config, name), steps_per_epoch, f"--{name}")
+            for name in ("log_every", "eval_every", "save_every")
+        }
+        self._stops = sorted({*stops, total_steps})
+        self._total = total_steps
+        self.seconds_per_step = None  # unknown until a call has run that did not trace
+
+    def is_due(self, name, done):
+        """Whether something is due after `done` steps; everything is at the end."""
+        return done % self._every[name] == 0 or done == self._total
+
+    def steps_of_call(self, done):
+        """Steps until something is due, but not beyond about two seconds of work."""
+        if self.seconds_per_step is None:
+            return 1
+        by_time = max(1, int(_SECONDS_PER_CALL / self.seconds_per_step))
+        until_due = min(every - done % every for every in self._every.values())
+        until_stop = min(stop - done for stop in self._stops if stop > done)
+        return min(by_time, until_due, until_stop)
+
+    def timed(self, seconds, steps):
+        """Takes note of the duration of a call.
+
+        Returns:
+          whether it counts as a measurement; the first one of a process traces.
+        """
+        counts = self.seconds_per_step is not None
+        self.seconds_per_step = seconds / steps if counts else _SECONDS_PER_CALL
+        return counts

@@ -1,0 +1,86 @@
+"""Evaluations of a run by the process that trains it."""
+
+import contextlib
+
+from loops import evaluate, flag_values
+from loops.run import report
+from loops.scoring import judgement, metrics
+
+
+class RunEvaluation:
+    """Evaluates the net of a run: its averaged weights where it keeps some, and its own beside.
+
+    Args:
+      config: resolved Config.
+      run_dir: pathlib.Path of the run folder.
+      state: TrainState.
+      val_split: Source to evaluate on.
+      sink: Measurements.
+      stop: asked between batches; true ends the evaluation with `evaluate.Interrupted`.
+      is_chief: whether this process writes the results.
+    """
+
+    def __init__(self, config, run_dir, state, val_split, sink, stop, is_chief=True):
+        self._config = config
+        self._run_dir = run_dir
+        self._state = state
+        self._val_split = val_split
+        self._sink = sink
+        self._stop = stop
+        self._is_chief = is_chief
+        self._top_k = flag_values.top_ks(config.evaluation.top_k)
+        self._center_crop = self._evaluator(crops=1)
+
+    def first_batch(self):
+        """Evaluates one batch: a broken evaluation is found now and not after an epoch."""
+        self._center_crop(max_batches=1)
+
+    def center_crop(self, done):
+        """Evaluates after `done` steps; returns the figures by name."""
+        results = self._figures(self._center_crop, sorted({1, *self._top_k}))
+        values = {
+            "loss/cross_entropy": results["nll"],
+            "loss/total": results["nll"] + self._state.l2(),
+        }
+        for k in self._top_k:
+            values[f"accuracy/top{k}"] = results[f"top{k}"]
+        if "top1_raw" in results:
+            values["accuracy_raw/top1"] = results["top1_raw"]
+        self._sink.measure("eval", done, values)
+        return results
+
+    def final(self, done):
+        """The last evaluation, with the crops that `--crops` names; returns its results."""
+        results = evaluate.described(
+            self._figures(
+                self._evaluator(self._config.evaluation.crops), self._top_k, judgement.judge
+            ),
+            self._config,
+            done,
+            self._run_dir / f"step-{done:08d}",
+        )
+        if self._is_chief:
+            evaluate.write(self._run_dir, results, self._config.evaluation.json)
+            self._sink.measure("eval", done, evaluate.scalars(results))
+            report.summary(f"{self._run_dir}, step {done}", report.evaluation_rows(results))
+        return results
+
+    def _evaluator(self, crops):
+        return evaluate.Evaluator(
+            self._state.strategy,
+            self._state.model,
+            self._val_split,
+            self._config.data,
+            crops,
+            self._config.evaluation.eval_batch_size,
+        )
+
+    def _figures(self, evaluator, ks, score=metrics.score):
+        self._state.average_batch_norm()
+        ema = self._state.ema
+        with ema.swapped_in() if ema else contextlib.nullcontext():
+            results = score(*evaluator(stop=self._stop), ks)
+        if ema:
+            raw = metrics.score(*evaluator(stop=self._stop), [1])
+            results["top1_raw"] = raw["top1"]
+        return results

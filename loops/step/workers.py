@@ -1,0 +1,98 @@
+"""What several workers must agree on: their Python sides decide alike or wait for each other."""
+
+import numpy as np
+import tensorflow as tf
+
+
+class Workers:
+    """The processes of a training, and agreement among them.
+
+    Args:
+      strategy: tf.distribute.Strategy.
+
+    Attributes:
+      number: how many there are.
+      is_chief: whether this one writes the run folder.
+    """
+
+    def __init__(self, strategy):
+        number, self.number = _place(strategy)
+        self.is_chief = number == 0
+        self._largest = tf.function(
+            lambda values: strategy.run(_largest, args=(values,)), autograph=False
+        )
+        self._strategy = strategy
+
+    def largest(self, *values):
+        """The largest of every worker's values; all workers must call this together.
+
+        Args:
+          values: floats that float64 holds exactly.
+
+        Returns:
+          list of floats, equal on all workers.
+        """
+        if self.number == 1:
+            return [float(value) for value in values]
+        result = self._largest(tf.constant(values, tf.float64))
+        return self._strategy.experimental_local_results(result)[0].numpy().tolist()
+
+    def agreed(self, value, what):
+        """Returns a value that must be the same on all workers.
+
+        Raises:
+          RuntimeError: it is not.
+        """
+        high, low = self.largest(value, -value)
+        if high != -low:
+            raise RuntimeError(f"workers differ in {what}: from {-low:g} to {high:g}")
+        return value
+
+
+def _largest(values):
+    """All workers' values side by side: collectives gather, but know no maximum."""
+    context = tf.distribute.get_replica_context()
+    return tf.reduce_max(context.all_gather(values[None], axis=0), axis=0)
+
+
+def _place(strategy):
+    """(which worker this is, how many there are); the chief is number 0."""
+    resolver = strategy.cluster_resolver
+    tasks = resolver.cluster_spec().as_dict() if resolver is not None else {}
+    if not tasks:
+        return 0, 1
+    places = [(kind, i) for kind in ("chief", "worker") for i in range(len(tasks.get(kind, ())))]
+    return places.index((resolver.task_type, resolver.task_id)), len(places)
+
+
+def slice_of(strategy):
+    """Which replicas the batches of this worker go to.
+
+    Returns:
+      (number of the first one, how many, how many all workers have).
+    """
+    number, workers = _place(strategy)
+    local = strategy.num_replicas_in_sync // workers
+    return number * local, local, strategy.num_replicas_in_sync
+
+
+def gathered(strategy, batch):
+    """The replicas' tensors of all workers, joined in the order in which images were dealt.
+
+    Args:
+      strategy: tf.distribute.Strategy.
+      batch: dict of per-replica tensors [B, ...].
+
+    Returns:
+      dict of numpy arrays [replicas * B, ...], the same on every worker.
+    """
+    local = strategy.experimental_local_results
+    if _place(strategy)[1] == 1:
+        return {k: np.concatenate([t.numpy() for t in local(v)]) for k, v in batch.items()}
+    return {k: _of_all_workers(strategy, v) for k, v in batch.items()}
+
+
+def _of_all_workers(strategy, values):
+    if values.dtype == tf.bool:  # collectives take numbers only
+        return strategy.gather(tf.cast(values, tf.int32), axis=0).numpy().astype(bool)
+    return strategy.gather(values, axis=0).numpy()

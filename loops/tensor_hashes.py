@@ -1,0 +1,74 @@
+"""A file beside an export with the sha256 of each tensor, so that a flipped bit is not believed."""
+
+import hashlib
+import json
+import pathlib
+
+import numpy as np
+
+from input_pipeline.errors import DataError, UsageError
+
+
+def path_beside(path):
+    """`PATH.sha256.json` of an exported file or folder."""
+    path = pathlib.Path(path)
+    return path.with_name(path.name + ".sha256.json")
+
+
+def of_tensors(tensors):
+    """sha256 of each tensor's little-endian float32 bytes.
+
+    Args:
+      tensors: dict from name to array.
+
+    Returns:
+      dict from name to hexadecimal text.
+    """
+    return {
+        name: hashlib.sha256(np.asarray(value, "<f4").tobytes()).hexdigest()
+        for name, value in tensors.items()
+    }
+
+
+def of_files(path):
+    """sha256 of a file, or of each file of a folder by its path in there."""
+    path = pathlib.Path(path)
+    files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
+    found = {}
+    for file in files:
+        name = str(file.relative_to(path)) if path.is_dir() else file.name
+        with open(file, "rb") as opened:
+            found[name] = hashlib.file_digest(opened, "sha256").hexdigest()
+    return found
+
+
+def check(path, tensors):
+    """Compares what was read back with the hashes beside a file.
+
+    Args:
+      path: the exported file or folder.
+      tensors: dict from name to array, as read.
+
+    Returns:
+      "verified", or "not verified" for a file from elsewhere, which has no hashes.
+
+    Raises:
+      DataError: a tensor is not the one that was exported.
+      UsageError: the file beside it holds no hashes.
+    """
+    beside = path_beside(path)
+    if not beside.exists():
+        return "not verified"
+    try:
+        expected = json.loads(beside.read_text(encoding="utf-8"))["tensors"]
+        names = set(expected)
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        raise UsageError(f"{beside}: not a file of hashes; remove it to go on unverified") from None
+    found = of_tensors(tensors)
+    if names != set(found):
+        odd = sorted(map(str, names ^ set(found)))[0]
+        raise DataError(f"{path}: {odd} is not both in it and in {beside.name}")
+    for name, digest in found.items():
+        if expected[name] != digest:
+            raise DataError(f"{path}: {name} is not the tensor that was exported")
+    return "verified"

@@ -1,0 +1,71 @@
+"""Two training steps on random images, and the memory they took: what `--auto_batch` starts.
+
+Reads a config as JSON from stdin and writes one line of JSON to stdout.
+"""
+
+import json
+import sys
+
+import numpy as np
+import tensorflow as tf
+
+from input_pipeline import batch_augment, source
+from loops import config as configs
+from loops.run import peak_memory
+from loops.step import distribution
+from loops.step.state import TrainState
+from loops.step.train_step import StepSettings, make_train_step
+
+
+def measure(config, size):
+    """Measures a step of two micro-batches of `size` images per replica.
+
+    Args:
+      config: resolved Config.
+      size: images of one micro-batch of one replica.
+
+    Returns:
+      dict: peak_bytes, replicas, gpu.
+    """
+    config = configs.replace(config, {"accumulate": 2})
+    strategy = distribution.make_strategy(config.distribution)
+    replicas = strategy.num_replicas_in_sync
+    classes = len(source.open_split(config.data, "train").class_names)
+    state = TrainState(strategy, config, classes)
+    settings = StepSettings(
+        global_batch_size=2 * size * replicas,
+        prepare=batch_augment.make_prepare(config.data),
+        learning_rate=lambda step: tf.constant(0.0),
+        optimization=config.optimization,
+        xla=config.precision.xla,
+        replicas_meet=config.net.sync_batch_norm and replicas > 1,
+    )
+    iterator = iter(distribution.distribute(strategy, lambda: _random(config, 2 * size)))
+    step = make_train_step(state, settings)
+    step(iterator, tf.constant(2, tf.int64))
+    return {
+        "peak_bytes": peak_memory.peak_bytes(),
+        "replicas": replicas,
+        "gpu": bool(tf.config.list_logical_devices("GPU")),
+    }
+
+
+def _random(config, count):
+    sizes = [config.data.image_size]
+    sizes += [
+        int(stage.split(":")[1]) for stage in config.data.image_size_schedule.split(",") if stage
+    ]
+    side = max(sizes)
+    images = np.random.default_rng(0).integers(0, 255, (count, side, side, 3), np.uint8)
+    batch = {
+        "image": images,
+        "label": np.zeros(count, np.int32),
+        "sample": np.arange(count),
+        "replaced": np.zeros(count, np.int64),
+    }
+    return tf.data.Dataset.from_tensors(batch).repeat()
+
+
+if __name__ == "__main__":
+    found = configs.from_json(configs.Config, json.loads(sys.stdin.read()), "--auto_batch")
+    sys.stdout.write(json.dumps(measure(found, int(sys.argv[1]))) + "\n")

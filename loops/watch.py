@@ -1,0 +1,186 @@
+"""`--mode=eval --watch`: evaluates each checkpoint of a run as training saves it.
+
+It takes no lock and training does not know of it. A run is done when the checkpoint of its last
+step is there, which config.json tells: training rewrites that file when a run is made longer.
+"""
+
+import contextlib
+import dataclasses
+import pathlib
+import time
+
+from absl import logging
+
+from input_pipeline import source
+from input_pipeline.errors import UsageError
+from loops import evaluation_results, flag_values, validation
+from loops.evaluator import Evaluator, predictions
+from loops.members import Member, evaluation_config
+from loops.run import checkpoint, report, restored_net, run_folder, summaries
+from loops.scoring import judgement
+from loops.step import distribution
+
+_SECONDS_BETWEEN_LOOKS = 2.0
+_SECONDS_BETWEEN_LINES = 60.0
+
+
+def run(config, given):
+    """Evaluates the checkpoints that are there, the oldest first, and then each new one.
+
+    Args:
+      config: Config of the command line.
+      given: names of the flags that were typed.
+
+    Returns:
+      list of the results of each checkpoint, in order; none is evaluated twice.
+    """
+    run_dir, record = _wait_for_record(config)
+    own = evaluation_config(record, config, given)
+    validation.check(own)
+    strategy = distribution.make_strategy(config.distribution)
+    split = source.open_split(own.data, own.evaluation.split, record.class_names)
+    judge = _Judge(strategy, split, own, record)
+    every = []
+    for step_dir in _new_checkpoints(run_dir, config.evaluation.watch_patience):
+        results = judge(Member(run_dir, step_dir, record, own))
+        if results is not None:
+            every.append(results)
+            if own.evaluation.json:
+                report.write_json(own.evaluation.json, {"curve": every})
+    if not every:
+        raise UsageError(f"--ckpt={run_dir}: no checkpoint could be evaluated")
+    rows = [report.figures(f"step {results['step']}", results) for results in every]
+    report.lines([str(run_dir)])
+    report.table(report.COMPARISON, rows)
+    return every
+
+
+class _Judge:
+    """Evaluates one checkpoint after the other with one net, which is traced once."""
+
+    def __init__(self, strategy, split, config, record):
+        self._config = config
+        self._strategy = strategy
+        self._split = split
+        self._class_names = record.class_names
+        self._model = None
+        self._evaluator = None
+
+    def __call__(self, member):
+        """Writes and returns the results of a member; None where it has been removed meanwhile."""
+        evaluation = self._config.evaluation
+        if not self._restore(member):
+            return None
+        predicted = predictions(self._evaluator, evaluation.crops)
+        ks = flag_values.top_ks(evaluation.top_k)
+        names = [str(member.step_dir)]
+        results = judgement.compare([predicted], names, self._split.labels, self._class_names, ks)
+        results["mistakes"] = evaluation_results.named_mistakes(
+            results["mistakes"], self._class_names, self._split.describe
+        )
+        results = evaluation_results.described(results, self._config, member.step, names)
+        own_size = member.record.config.data.image_size
+        size = self._config.data.image_size
+        suffix = "" if size == own_size else f"-{size}px"
+        evaluation_results.write(member.run_dir, results, suffix=suffix)
+        with summaries.Measurements(member.run_dir) as sink:
+            evaluation_results.record(sink, results, suffix.replace("-", "_"))
+        return results
+
+    def _restore(self, member):
+        """Reads a member's weights into the net; whether they were still there."""
+        try:
+            if self._model is None:
+                evaluation = self._config.evaluation
+                self._model = member.restore(self._strategy)
+                self._evaluator = Evaluator(
+                    self._strategy,
+                    self._model,
+                    self._split,
+                    self._config.data,
+                    evaluation.crops,
+                    evaluation.eval_batch_size,
+                )
+            else:
+                restored_net.read(self._model, member.record, member.step_dir)
+        except Exception:
+            if member.step_dir.exists():
+                raise
+            logging.warning("%s was removed before it was read", member.step_dir)
+            self._model = None
+            return False
+        return True
+
+
+def _wait_for_record(config):
+    """The run folder of `--ckpt` and its record; training may not have made them yet."""
+    ckpt = config.evaluation.ckpt
+    if not ckpt or "," in ckpt or checkpoint.step_of(ckpt) is not None:
+        raise UsageError(f"--ckpt={ckpt}: --watch needs the folder of one run")
+    run_dir = pathlib.Path(ckpt)
+    patience = _Patience(config.evaluation.watch_patience)
+    while not (run_dir / "config.json").exists():
+        if run_dir.exists() and not run_dir.is_dir():
+            raise UsageError(f"--ckpt={ckpt}: not a folder")
+        if not patience.wait(f"a run in {run_dir}"):
+            raise UsageError(f"--ckpt={ckpt}: no run began here in the time of --watch_patience")
+    return run_dir, run_folder.read_record(run_dir)
+
+
+def _new_checkpoints(run_dir, minutes):
+    """Yields each intact step folder once, in order of steps, until the run is done."""
+    patience = _Patience(minutes)
+    last_done, damaged = -1, set()
+    while True:
+        # What "done" means is read before looking: a run that is made longer goes on.
+        last = _last_step(run_dir)
+        folders = [f for f in checkpoint.step_folders(run_dir) if f not in damaged]
+        newer = [f for f in folders if checkpoint.step_of(f) > last_done]
+        for folder in sorted(newer, key=checkpoint.step_of):
+            try:
+                checkpoint.verify(folder)
+            except checkpoint.CorruptCheckpointError as error:
+                if folder.exists():  # and not just pruned
+                    damaged.add(folder)
+                    logging.warning("%s is passed over: %s", folder, error)
+                continue
+            last_done = checkpoint.step_of(folder)
+            yield folder
+            patience = _Patience(minutes)
+        if last_done >= last:
+            logging.info("step %d was the last one", last_done)
+            return
+        if not newer and not patience.wait(f"a checkpoint after step {last_done}, of {last}"):
+            logging.warning("no new checkpoint in %g minutes: giving up", minutes)
+            return
+
+
+def _last_step(run_dir):
+    """Steps of the whole run, as training would count them; what it began with, if unreadable."""
+    with contextlib.suppress(UsageError, KeyError, TypeError):
+        record = run_folder.read_record(run_dir)
+        images = record.dataset["train"]["images"]
+        length = record.config.length
+        return flag_values.total_steps(length, images, record.config.data.batch_size)
+    raise UsageError(f"--ckpt={run_dir}: its config.json does not tell how long the run is")
+
+
+@dataclasses.dataclass
+class _Patience:
+    """Waits a little at a time, says so once a minute, and ends after so many minutes; 0: never."""
+
+    minutes: float
+
+    def __post_init__(self):
+        self._start = self._last_line = time.monotonic()
+
+    def wait(self, what):
+        """Waits; returns whether there is patience left."""
+        now = time.monotonic()
+        if self.minutes and now - self._start > 60 * self.minutes:
+            return False
+        if now - self._last_line > _SECONDS_BETWEEN_LINES:
+            self._last_line = now
+            logging.info("waiting for %s", what)
+        time.sleep(_SECONDS_BETWEEN_LOOKS)
+        return True

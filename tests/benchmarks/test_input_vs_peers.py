@@ -1,0 +1,46 @@
+"""The benchmark of the input pipeline: its sides run, and its other sides do what they claim."""
+
+import numpy as np
+import pytest
+
+from benchmarks import input_sides, input_vs_peers
+from input_pipeline import datasets
+from tests.input_pipeline import encoded_images
+
+
+@pytest.fixture(scope="module")
+def photographs(tmp_path_factory):
+    """A folder of three JPEG files."""
+    folder = tmp_path_factory.mktemp("photographs")
+    for number, size in enumerate([(300, 260), (280, 310), (400, 300)]):
+        image = encoded_images.picture().resize(size)
+        data = encoded_images.encoded(image, "JPEG", quality=90)
+        (folder / f"{number}.JPEG").write_bytes(data)
+    return folder
+
+
+@pytest.mark.parametrize("side", ["classic", "classic_opencv", "decode"])
+def test_side_counts_images(side, photographs):
+    result = input_sides.run(side, photographs, threads=2, seconds=0.1)
+    assert 1 < result["images_per_second"] < 1e6
+
+
+def test_opencv_ends_with_normalised_pixels(photographs):
+    rng = np.random.default_rng(0)
+    vectors = np.reshape(datasets.IMAGENET_PCA_VECTORS, (3, 3))
+    no_lighting = np.zeros(3)
+    images = [
+        input_sides._classic_by_opencv(str(path), rng, no_lighting, vectors, datasets)
+        for path in sorted(photographs.iterdir())
+    ]
+    assert {image.shape for image in images} == {(224, 224, 3)}
+    pixels = np.stack(images) * datasets.IMAGENET_STD + datasets.IMAGENET_MEAN
+    assert pixels.min() > -0.1 and pixels.max() < 255.1 and pixels.std() > 20
+
+
+def test_ratios_are_of_medians_and_leave_out_what_was_skipped():
+    runs = {side: [] for side in input_sides.SIDES}
+    runs |= {"classic": [10.0, 30.0, 20.0], "classic_opencv": [4.0, 2.0], "standard": [9.0]}
+    compared = input_vs_peers.ratios(runs)
+    assert [(r["ours"], r["other"]) for r in compared] == [("classic", "classic_opencv")]
+    assert compared[0]["ratio"] == pytest.approx(20 / 3) and compared[0]["wanted"] == 5.0

@@ -1,0 +1,118 @@
+"""Thirty-six image files as they turn up in the wild, made on the spot, each with its verdict."""
+
+import dataclasses
+import functools
+import io
+
+import cv2
+import numpy as np
+from PIL import Image
+
+from tests.input_pipeline import encoded_images as images
+
+HEIGHT, WIDTH = 375, 500
+
+
+@dataclasses.dataclass(frozen=True)
+class OddFile:
+    """A file and what is to become of it.
+
+    Attributes:
+      data: its bytes.
+      refused: what the refusal says, or "" where the file is to be decoded.
+      tolerance: largest difference from PIL's pixels.
+    """
+
+    data: bytes
+    refused: str = ""
+    tolerance: int = 0
+
+
+def oracle(data):
+    """PIL's pixels, uint8 [H, W, 3]. Of 16 bits the upper 8 count, where PIL would stop at 255."""
+    Image.MAX_IMAGE_PIXELS = None
+    image = Image.open(io.BytesIO(data))
+    if image.mode.startswith("I"):
+        grey = (np.asarray(image) >> 8).astype(np.uint8)
+        return np.repeat(grey[..., None], 3, axis=-1)
+    return np.asarray(image.convert("RGB"))
+
+
+def _damaged(data):
+    """40 bytes of the pixels changed, none of them into or beside the 255 that begins a marker."""
+    damaged, at = bytearray(data), len(data) // 2
+    for _ in range(40):
+        at += 7
+        while 0xFF in data[at - 1 : at + 2] or damaged[at] ^ 0x5A == 0xFF:
+            at += 1
+        damaged[at] ^= 0x5A
+    return bytes(damaged)
+
+
+def _of_opencv(pixels):
+    ok, data = cv2.imencode(".png", pixels)
+    assert ok
+    return data.tobytes()
+
+
+@functools.cache
+def odd_files():
+    """Name and OddFile."""
+    rng = np.random.default_rng(0)
+    soft = rng.integers(0, 256, (12, 16, 3)).astype(np.uint8)
+    base = cv2.resize(soft, (WIDTH, HEIGHT), interpolation=cv2.INTER_CUBIC)
+    image = Image.fromarray(base)
+    few = image.quantize(64)
+    jpeg = functools.partial(images.encoded, kind="JPEG", quality=90)
+    good, exif = jpeg(image), Image.Exif()
+    exif[0x112] = 6
+    frames = [image.rotate(angle).quantize(64) for angle in (90, 180)]
+    pngs = {
+        f"png of mode {mode}, named .JPEG": OddFile(images.encoded(image.convert(mode), "PNG"))
+        for mode in ("RGB", "RGBA", "P", "1", "LA")
+    }
+    black = Image.fromarray(np.zeros((8000, 8000, 3), np.uint8))
+    decodable = {
+        "good": OddFile(good),
+        "grey": OddFile(jpeg(image.convert("L"))),
+        "cmyk": OddFile(jpeg(image.convert("CMYK")), tolerance=1),
+        "progressive": OddFile(jpeg(image, progressive=True)),
+        **pngs,
+        "png of 16 bits, grey": OddFile(_of_opencv(base[..., 0].astype(np.uint16) * 257)),
+        "png of 16 bits": OddFile(_of_opencv(base.astype(np.uint16) * 257)),
+        # Nothing but a checksum could tell that these are not the pixels they were.
+        "damaged in the middle": OddFile(_damaged(good)),
+        "a tail of garbage": OddFile(good + rng.bytes(3000)),
+        "gif": OddFile(images.encoded(few, "GIF")),
+        "gif of three frames": OddFile(
+            images.encoded(few, "GIF", save_all=True, append_images=frames)
+        ),
+        "bmp": OddFile(images.encoded(image, "BMP")),
+        "webp": OddFile(images.encoded(image, "WEBP")),
+        "exif orientation": OddFile(jpeg(image, exif=exif)),
+        "1 x 1": OddFile(jpeg(Image.new("RGB", (1, 1), (9, 90, 200)))),
+        "1 x 5000": OddFile(jpeg(Image.new("RGB", (5000, 1), (9, 90, 200)))),
+        "8000 x 8000": OddFile(images.encoded(black, "JPEG", quality=1, progressive=True)),
+    }
+    broken, unknown = "Invalid JPEG data", "Unknown image file format"
+    pixels = "claims too many pixels"
+    zeros = bytes((12_000 * 3 + 1) * 12_000)
+    return decodable | {
+        "half": OddFile(good[: len(good) // 2], broken),
+        "without its last two bytes": OddFile(good[:-2], broken),
+        "200 bytes": OddFile(good[:200], broken),
+        "empty": OddFile(b"", "empty"),
+        "noise": OddFile(rng.bytes(5000), unknown),
+        "page": OddFile(b"<html>404 not found</html>", unknown),
+        "avif": OddFile(images.encoded(image, "AVIF"), unknown),
+        "tiff": OddFile(images.encoded(image, "TIFF"), unknown),
+        "no height": OddFile(images.with_jpeg_size(good, 0, WIDTH), "Invalid JPEG data"),
+        "claims 65500 x 65500": OddFile(images.with_jpeg_size(good, 65500, 65500), pixels),
+        "claims 13000 x 13000": OddFile(images.with_jpeg_size(good, 13000, 13000), pixels),
+        "png claims 100000 x 100000": OddFile(
+            images.png(100_000, 100_000, 8, 2, bytes(1000)), pixels
+        ),
+        "png of 12000 x 12000": OddFile(images.png(12_000, 12_000, 8, 2, zeros), pixels),
+        "gif claims 65535 x 65535": OddFile(images.gif_header(65535, 65535), pixels),
+        "bmp claims 30000 x 30000": OddFile(images.bmp_header(30_000, 30_000), pixels),
+    }

@@ -1,0 +1,67 @@
+"""What `--augment` and `--randaugment` take and refuse."""
+
+import pytest
+
+from input_pipeline import augment_flag, rand_augment
+from input_pipeline.augment_flag import Augmentation
+from input_pipeline.errors import UsageError
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("standard", Augmentation("standard", "", ())),
+        ("none", Augmentation("none", "", ())),
+        ("classic", Augmentation("classic", "", ("hsv", "lighting"))),
+        ("classic,hsv", Augmentation("classic", "", ("hsv", "lighting"))),
+        ("randaugment", Augmentation("standard", "randaugment", ())),
+        ("standard,trivialaugment", Augmentation("standard", "trivialaugment", ())),
+        ("erasing,randaugment", Augmentation("standard", "randaugment", ("erasing",))),
+        ("lighting", Augmentation("standard", "", ("lighting",))),
+        ("erasing,classic", Augmentation("classic", "", ("hsv", "lighting", "erasing"))),
+    ],
+)
+def test_recipes(text, expected):
+    assert augment_flag.parse(text) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("", "one of standard, none, classic"),
+        ("rand_augment", "did you mean randaugment"),
+        ("standard,", "unknown name ''"),
+        ("standard, erasing", "did you mean erasing"),
+        ("autoaugment", "did you mean"),
+        ("xyz", "one of standard"),
+        ("standard,classic", "standard and classic exclude each other"),
+        ("randaugment,trivialaugment", "randaugment and trivialaugment exclude each other"),
+        ("erasing,erasing", "erasing is given twice"),
+        ("none,erasing", "none stands alone"),
+        ("classic,trivialaugment", "trivialaugment comes on top of standard, leave classic out"),
+    ],
+)
+def test_refusals(text, said):
+    with pytest.raises(UsageError) as caught:
+        augment_flag.parse(text)
+    assert str(caught.value).startswith(f"--augment={text}: ")
+    assert said in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"), [("2,9", (2, 9.0)), ("1,0", (1, 0.0)), ("8,4.5", (8, 4.5))]
+)
+def test_layers_and_magnitude(text, expected):
+    assert augment_flag.layers_and_magnitude(text) == expected
+
+
+@pytest.mark.parametrize(
+    "text", ["", "2", "2,", "2,9,1", "0,9", "9,9", "2,-1", "2,10.5", "a,b", "2,nan"]
+)
+def test_layers_and_magnitude_refuse(text):
+    with pytest.raises(UsageError, match="as in 2,9"):
+        augment_flag.layers_and_magnitude(text)
+
+
+def test_fourteen_operations():
+    assert len(rand_augment.OPERATIONS) == 14

@@ -1,0 +1,89 @@
+"""What `--image` names: files, folders, globs and lines of stdin."""
+
+import io
+import os
+
+import pytest
+
+from input_pipeline.errors import UsageError
+from loops.prediction import image_paths
+
+FILES = ("a.jpg", "b.PNG", "notes.txt", "sub/c.jpeg", "sub/deep/d.webp", "sub/deep/e.md")
+ODD = ("one, two.jpg", "[1].jpg", "no_extension")
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    for name in (*FILES, *ODD):
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"")
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "dir.jpg").mkdir()
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("a.jpg", ["a.jpg"]),
+        ("notes.txt", ["notes.txt"]),  # named, so tried: content decides what it is
+        ("b.PNG,a.jpg,b.PNG", ["b.PNG", "a.jpg", "b.PNG"]),
+        ("sub", ["sub/c.jpeg", "sub/deep/d.webp"]),
+        (".", ["[1].jpg", "a.jpg", "b.PNG", "one, two.jpg", "sub/c.jpeg", "sub/deep/d.webp"]),
+        ("a.jpg,sub/deep", ["a.jpg", "sub/deep/d.webp"]),
+        ("*.jpg", ["[1].jpg", "a.jpg", "one, two.jpg"]),
+        ("?.*,sub", ["a.jpg", "b.PNG", "sub/c.jpeg", "sub/deep/d.webp"]),
+        ("sub/*", ["sub/c.jpeg", "sub/deep/d.webp"]),
+        ("**/*.[jw]*", ["[1].jpg", "a.jpg", "one, two.jpg", "sub/c.jpeg", "sub/deep/d.webp"]),
+        ("**", ["[1].jpg", "a.jpg", "b.PNG", "one, two.jpg", "sub/c.jpeg", "sub/deep/d.webp"]),
+        ("[1].jpg", ["[1].jpg"]),
+        ("one, two.jpg", ["one, two.jpg"]),
+    ],
+)
+def test_found(here, text, expected):
+    assert image_paths.find(text) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("", "--image is missing"),
+        ("nowhere.jpg", "--image=nowhere.jpg: there is no such file"),
+        ("a.jpg,,b.PNG", "--image=: there is no such file"),
+        ("empty", "--image=empty: no image in this folder"),
+        ("dir.jpg", "--image=dir.jpg: no image in this folder"),
+        ("*.tif", r"--image=\*\.tif: no image matches"),
+        ("*.txt", r"--image=\*\.txt: no image matches"),
+    ],
+)
+def test_refused(here, text, words):
+    with pytest.raises(UsageError, match=words):
+        image_paths.find(text)
+
+
+def test_lines_of_stdin(here, monkeypatch):
+    monkeypatch.setattr("sys.stdin", io.StringIO("a.jpg\n\none, two.jpg\r\nsub\nno_extension"))
+    expected = ["a.jpg", "one, two.jpg", "sub/c.jpeg", "sub/deep/d.webp", "no_extension"]
+    assert image_paths.find("-") == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("", "--image=-: stdin names no file"),
+        ("\n\n", "--image=-: stdin names no file"),
+        ("a.jpg\nnowhere.jpg\n", "--image=-, line 2: nowhere.jpg: there is no such file"),
+    ],
+)
+def test_refused_lines(here, monkeypatch, text, words):
+    monkeypatch.setattr("sys.stdin", io.StringIO(text))
+    with pytest.raises(UsageError, match=words):
+        image_paths.find("-")
+
+
+def test_paths_that_are_no_text():
+    odd = os.fsdecode(b"caf\xe9.jpg")
+    with pytest.raises(UnicodeEncodeError):
+        odd.encode()
+    assert image_paths.shown(odd) == "caf\N{REPLACEMENT CHARACTER}.jpg"

@@ -1,0 +1,66 @@
+"""How a batch is cut to fit into memory."""
+
+import pytest
+
+import flags
+from loops import auto_batch, validation
+
+GB = 10**9
+
+
+@pytest.mark.parametrize(
+    ("images", "limit", "parts"),
+    [
+        (128, 20 * GB, 1),  # 1 GB and 0.1 GB an image: 13.8 GB
+        (128, 13.8 * GB, 1),
+        (128, 13.7 * GB, 2),
+        (128, 4.3 * GB, 4),  # 33 images fit, so 32
+        (7, 1.5 * GB, 7),  # a prime: one at a time
+        (6, 1.35 * GB, 2),
+        (128, 1.05 * GB, None),
+    ],
+)
+def test_memory_is_extrapolated(images, limit, parts):
+    peaks = [1 * GB + n * GB // 10 for n in (2, 6)]
+    assert auto_batch.smallest_that_fits(images, (2, 6), peaks, limit) == parts
+
+
+def test_a_net_whose_images_weigh_nothing():
+    assert auto_batch.smallest_that_fits(64, (2, 6), [GB, GB - 5], 2 * GB) == 1
+
+
+@pytest.mark.parametrize(("largest", "parts"), [(64, 1), (63, 2), (17, 4), (1, 64), (0, None)])
+def test_what_runs_is_found_by_trying(largest, parts):
+    tried = []
+
+    def trial(size):
+        tried.append(size)
+        if size > largest:
+            raise auto_batch.DoesNotFit
+
+    assert auto_batch.smallest_that_runs(64, trial) == parts
+    assert tried == sorted(tried, reverse=True)
+
+
+def test_the_choice_goes_into_the_config(monkeypatch, caplog):
+    caplog.set_level("INFO", "absl")
+    peaks = {2: GB + 20_000_000, 6: GB + 60_000_000}
+
+    def trial(config, size):
+        return {"peak_bytes": peaks[size], "replicas": 2, "gpu": False}
+
+    monkeypatch.setattr(auto_batch, "_trial", trial)
+    monkeypatch.setattr(auto_batch, "_available_bytes", lambda: 1.13 * GB / 0.8)
+    config = validation.resolve(flags.parse(["x", "--auto_batch", "--batch_size=48"])[0])
+    assert auto_batch.choose(config).optimization.accumulate == 2
+    assert "--auto_batch: --accumulate=2, micro-batches of 12 images" in caplog.messages
+
+
+@pytest.mark.faults
+def test_a_real_trial(tiny_folder):
+    """One step of a real net, in a process of its own, at two sizes: more images, more memory."""
+    words = ["x", "--auto_batch", "--dataset=folder", f"--data_dir={tiny_folder}"]
+    words += ["--model=resnet_18", "--image_size=96", "--strategy=one"]
+    config = validation.resolve(flags.parse(words)[0])
+    small, large = (auto_batch._trial(config, size)["peak_bytes"] for size in (2, 24))
+    assert 0.2 * GB < small < large < 4 * GB

@@ -1,0 +1,112 @@
+"""Averaged weights: float64 means, batch-norm statistics of their own, a run like any other."""
+
+import json
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import flags
+from input_pipeline.errors import UsageError
+from loops import average, evaluate, train
+from loops.run import checkpoint
+from nets import layers
+from tests.loops.tiny_nets import two_convolutions
+
+
+@pytest.fixture(autouse=True)
+def _tiny():
+    with two_convolutions():
+        yield
+
+
+def parse(*words):
+    return flags.parse(["main.py", *words])
+
+
+@pytest.fixture(scope="module")
+def trained(tiny_folder, tmp_path_factory):
+    root = tmp_path_factory.mktemp("runs")
+    words = ["--dataset=folder", f"--data_dir={tiny_folder}", f"--checkpoint_dir={root}"]
+    words += ["--batch_size=8", "--crops=1", "--save_every=2", "--steps=6", "--image_size=32"]
+    with two_convolutions():
+        train.run(*parse(*words, "--run_name=a"))
+    return root
+
+
+def tensors(step_dir):
+    reader = tf.train.load_checkpoint(str(step_dir / "ckpt"))
+    return {n: reader.get_tensor(n) for n in reader.get_variable_to_shape_map() if "model" in n}
+
+
+def test_average_of_two_steps(trained, capsys):
+    steps = [trained / "a/step-00000002", trained / "a/step-00000006"]
+    words = [f"--ckpt={steps[0]},{steps[1]}", f"--checkpoint_dir={trained}", "--bn_batches=2"]
+    facts = average.run(*parse("--mode=average", *words, "--run_name=mean"))
+    assert json.loads((trained / "mean/average.json").read_text()) == facts
+    assert facts["average_of"] == [str(step) for step in steps]
+    assert str(steps[1]) in capsys.readouterr().out
+
+    one, two = (tensors(step) for step in steps)
+    found = tensors(trained / "mean/step-00000006")
+    assert set(found) == set(one)
+    for name, value in found.items():
+        if "moving" in name:
+            assert (
+                not np.array_equal(value, one[name])
+                and (value != (one[name] + two[name]) / 2).any()
+            )
+        elif value.dtype == np.float32:
+            exact = (one[name].astype(np.float64) + two[name]) / 2
+            np.testing.assert_array_equal(value, exact.astype(np.float32))
+
+    results = evaluate.run(*parse("--mode=eval", f"--ckpt={trained / 'mean'}", "--crops=1"))
+    assert results["num_examples"] == 11 and results["step"] == 6
+    resumed = ["--mode=train", "--run_name=mean", f"--checkpoint_dir={trained}", "--steps=7"]
+    assert train.run(*parse(*resumed))["step"] == 7
+    assert checkpoint.verify(trained / "mean/step-00000007")
+
+    with pytest.raises(UsageError, match=r"--run_name=mean: .* is there already"):
+        average.run(*parse("--mode=average", *words, "--run_name=mean"))
+
+
+def test_statistics_are_those_of_all_images_together():
+    kit = layers.Kit()
+    image = kit.image()
+    model = keras.Model(
+        image, kit.logits(kit.global_average_pool(kit.batch_norm(image, "bn"), "p"), 2)
+    )
+    rng = np.random.default_rng(0)
+    batches = [rng.normal(i, 1 + i, (4, 5, 6, 3)).astype(np.float32) for i in range(3)]
+    average.recompute_batch_norm(model, [*map(tf.constant, batches), None], 3)
+    layer = model.get_layer("bn")
+    together = np.concatenate(batches).astype(np.float64)
+    np.testing.assert_allclose(layer.moving_mean.numpy(), together.mean((0, 1, 2)), rtol=1e-5)
+    np.testing.assert_allclose(layer.moving_variance.numpy(), together.var((0, 1, 2)), rtol=1e-4)
+    assert layer.momentum == 0.9
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("--ckpt=A/step-00000002 --run_name=m", "name two or more"),
+        ("--ckpt=A/step-00000002,A/step-00000006", "--run_name is missing"),
+        ("--ckpt=A/step-00000002,A/step-00000099 --run_name=m", "no such folder"),
+        ("--ckpt=A,OTHER --run_name=m", "a resnet_18 of other settings"),
+    ],
+)
+def test_mistakes(trained, tmp_path, words, message):
+    words = words.replace("=A", f"={trained / 'a'}").replace(",A", f",{trained / 'a'}")
+    if "OTHER" in words:
+        other = tmp_path / "other"
+        other.mkdir()
+        (other / "step-00000006").symlink_to(trained / "a/step-00000006")
+        record = json.loads((trained / "a/config.json").read_text())
+        record["config"]["net"]["model"] = "resnet_18"
+        (other / "config.json").write_text(json.dumps(record))
+        words = words.replace("OTHER", str(other))
+    before = sorted(trained.iterdir())
+    with pytest.raises(UsageError, match=message):
+        average.run(*parse("--mode=average", f"--checkpoint_dir={trained}", *words.split()))
+    assert sorted(trained.iterdir()) == before

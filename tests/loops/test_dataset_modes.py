@@ -1,0 +1,94 @@
+"""The modes that look at a data set, from the command line to the file that they write."""
+
+import json
+import pathlib
+import shutil
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import flags
+from input_pipeline import source, statistics
+from input_pipeline.errors import DataError
+from loops import benchmark, image_folders, stats, validation, verify
+
+
+def run(mode, module, *words):
+    config, given = flags.parse(["main.py", f"--mode={mode}", *words])
+    return module.run(config, given)
+
+
+@pytest.fixture
+def images(tiny_folder, tmp_path):
+    """A copy of the small folder that a test may spoil."""
+    folder = tmp_path / "images"
+    shutil.copytree(tiny_folder, folder)
+    return folder
+
+
+def pixels_of(folder):
+    """float64 [P, 3] of each image of the train split, by PIL."""
+    paths = sorted(p for p in (folder / "train").rglob("*") if p.is_file())
+    return [np.asarray(Image.open(p).convert("RGB"), np.float64).reshape(-1, 3) for p in paths]
+
+
+def test_statistics_equal_numpys_and_training_takes_them(images):
+    facts = run("stats", stats, "--dataset=folder", f"--data_dir={images}")
+    each = pixels_of(images)
+    every = np.concatenate(each)
+    np.testing.assert_allclose(facts["mean"], every.mean(0), rtol=1e-9)
+    np.testing.assert_allclose(facts["std"], every.std(0), rtol=1e-9)
+    inside = np.mean([of_image.std(0) for of_image in each], axis=0)
+    np.testing.assert_allclose(facts["mean_of_image_std"], inside, rtol=1e-9)
+    values = np.linalg.eigvalsh(np.cov(every.T, bias=True))[::-1]
+    np.testing.assert_allclose(facts["pca_eigenvalues"], values, rtol=1e-6)
+    stored = statistics.load(str(images))
+    config, _ = flags.parse(["main.py", "--dataset=folder", f"--data_dir={images}"])
+    data = validation.resolve(config).data
+    assert (data.mean, data.std) == (tuple(stored.mean), tuple(stored.std))
+    vectors = np.reshape(data.pca_vectors, (3, 3))  # columns
+    covariance = vectors @ np.diag(data.pca_values) @ vectors.T
+    np.testing.assert_allclose(covariance, np.cov(every.T, bias=True), rtol=1e-6, atol=1e-6)
+
+
+def test_verify_finds_what_is_wrong(images):
+    train = sorted(p for p in (images / "train").rglob("*") if p.is_file())
+    val = sorted(p for p in (images / "val").rglob("*") if p.is_file())
+    clean = run("verify", verify, "--dataset=folder", f"--data_dir={images}")
+    assert not clean["findings"]
+    train[0].write_bytes(b"")
+    train[1].write_bytes(train[1].read_bytes()[:-200])
+    train[2].write_text("not an image at all, but a line of text")
+    shutil.copy(train[3], val[0])
+    report = pathlib.Path(images, "verify.json")
+    with pytest.raises(DataError):
+        run("verify", verify, "--dataset=folder", f"--data_dir={images}")
+    kinds = json.dumps(json.loads(report.read_text())["findings"])
+    for kind in ("empty", "foreign", "duplicate"):
+        assert kind in kinds
+    assert "truncated" in kinds or "broken" in kinds
+
+
+def test_the_input_benchmark_names_the_slowest_stage(tiny_folder, monkeypatch, tmp_path):
+    monkeypatch.setattr(benchmark, "_SECONDS", 0.01)
+    out = tmp_path / "out.json"
+    words = ["--dataset=folder", f"--data_dir={tiny_folder}", "--image_size=32", "--batch_size=4"]
+    run("benchmark", benchmark, "--benchmark=input", *words, "--augment=classic", f"--json={out}")
+    facts = json.loads(out.read_text())
+    stages = [row["stage"] for row in facts["stages"]]
+    assert stages == ["read", "decode", "augment", "batch", "copy", "normalise"]
+    assert facts["slowest"] in stages and facts["images_per_second"] > 0
+
+
+def test_cached_images_are_those_of_the_files(tiny_folder):
+    splits = []
+    for cache in ("none", "ram"):
+        words = ["--dataset=folder", f"--data_dir={tiny_folder}", f"--cache={cache}"]
+        config, given = flags.parse(["main.py", *words])
+        data = image_folders.with_dataset(config.data, given)
+        splits.append(source.open_split(data, "train"))
+    files, memory = splits
+    for index in range(files.num_examples):
+        (one, label), (two, other) = files.read(index), memory.read(index)
+        assert one.numpy() == two.numpy() and int(label) == int(other)

@@ -1,0 +1,196 @@
+"""`--mode=eval` in all its forms on two tiny runs, of different nets and sizes."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+import flags
+from input_pipeline.errors import UsageError
+from loops import evaluate, train, watch
+from loops.run import checkpoint
+from tests.loops.tiny_nets import two_convolutions
+
+
+@pytest.fixture(scope="module")
+def runs(tiny_folder, tmp_path_factory):
+    """The folder of runs `a` (four checkpoints, 32 px) and `b` (40 px, bicubic)."""
+    root = tmp_path_factory.mktemp("runs")
+    words = ["--dataset=folder", f"--data_dir={tiny_folder}", f"--checkpoint_dir={root}"]
+    words += ["--batch_size=8", "--crops=1", "--save_every=2", "--keep=9", "--learning_rate=1"]
+    with two_convolutions():
+        train.run(*parse(*words, "--image_size=32", "--steps=8", "--run_name=a"))
+        own = ["--image_size=40", "--steps=4", "--run_name=b", "--interpolation=bicubic"]
+        train.run(*parse(*words, *own, "--seed=3"))
+    return root
+
+
+@pytest.fixture(autouse=True)
+def _tiny():
+    with two_convolutions():
+        yield
+
+
+def parse(*words):
+    return flags.parse(["main.py", *words])
+
+
+def run(*words):
+    return evaluate.run(*parse("--mode=eval", *words))
+
+
+def test_one_pass_and_its_logits_say_the_same(runs, tmp_path, capsys):
+    """Of the ensemble, of its parts, and of the centre crop among the ten."""
+    both = f"--ckpt={runs / 'a'},{runs / 'b'}"
+    direct = run(both, f"--save_logits={tmp_path / 'ab.npz'}", f"--json={tmp_path / 'ab.json'}")
+    assert json.loads((tmp_path / "ab.json").read_text()) == direct
+    table = capsys.readouterr().out
+    assert "ensemble" in table and "McNemar" in table and str(runs / "b") in table
+
+    cached = run(f"--logits={tmp_path / 'ab.npz'}")
+    assert cached.pop("logits") == [str(tmp_path / "ab.npz")]
+    assert cached == direct
+    assert capsys.readouterr().out == table
+
+    alone = run(f"--ckpt={runs / 'b'}", f"--save_logits={tmp_path / 'b.npz'}")
+    parts = [run(f"--logits={tmp_path / 'ab.npz'}", "--members=2")]
+    parts.append(run(f"--logits={tmp_path / 'b.npz'}"))
+    for part in parts:
+        part.pop("logits")
+        assert part == alone
+    keys = set(alone["center_crop"])
+    assert {k: direct["members"][1][k] for k in keys} == {k: alone[k] for k in keys}
+    center = run(f"--logits={tmp_path / 'b.npz'}", "--crops=1")
+    assert {k: center[k] for k in keys} == alone["center_crop"]
+    directly = run(f"--ckpt={runs / 'b'}", "--crops=1")
+    assert directly["nll"] == pytest.approx(center["nll"], abs=1e-5)
+    assert directly["top1"] == center["top1"]
+
+
+def test_ensemble_is_the_mean_of_what_each_model_says_of_its_own_crops(runs, tmp_path):
+    path = tmp_path / "ab.npz"
+    both = run(f"--ckpt={runs / 'a'},{runs / 'b'}", "--crops=1", f"--save_logits={path}")
+    assert both["models"] == [str(runs / "a/step-00000008"), str(runs / "b/step-00000004")]
+    with np.load(path) as file:
+        softmax = [np.exp(file[n][:, 0]) for n in ("logits_0", "logits_1")]
+        mean = sum(s / s.sum(-1, keepdims=True) for s in softmax) / 2
+        assert both["top1"] == np.mean(mean.argmax(1) == file["labels"])
+        sizes = [m["image_size"] for m in json.loads(file["meta"].tobytes())["models"]]
+    assert sizes == [32, 40]
+    assert (runs / "a/eval-00000008-val-1-ensemble.json").exists()
+
+
+def test_sweep_of_sizes(runs, tmp_path, capsys):
+    every = run(
+        f"--ckpt={runs / 'a'}", "--crops=1", "--test_size=32,40", f"--json={tmp_path / 's.json'}"
+    )
+    assert [results["image_size"] for results in every] == [32, 40]
+    assert json.loads((tmp_path / "s.json").read_text()) == {"sweep": every}
+    for results, name in zip(every, ("", "-40px"), strict=True):
+        path = runs / f"a/eval-00000008-val-1{name}.json"
+        assert json.loads(path.read_text()) == results
+    assert "40 px" in capsys.readouterr().out
+
+
+def test_pictures_and_curves(runs, read_events):
+    run(f"--ckpt={runs / 'a/step-00000002'}")
+    events = read_events(runs / "a" / "eval")
+    for tag in ("reliability_10_crops", "confusion_10_crops", "mistakes_10_crops"):
+        assert len(events[tag][2]) == 1
+    results = json.loads((runs / "a/eval-00000002-val-10.json").read_text())
+    assert events["calibration_10_crops/ece"][2] == pytest.approx(results["ece"])
+    wrong = round(results["top1_error"] * results["num_examples"])
+    assert len(results["mistakes"]) == wrong > 0
+
+
+def test_watching_a_run_that_is_done(runs, tmp_path, capsys):
+    copy = shutil.copytree(runs / "a", tmp_path / "a")
+    every = run(f"--ckpt={copy}", "--watch", "--crops=1", f"--json={tmp_path / 'w.json'}")
+    assert [results["step"] for results in every] == [2, 4, 6, 8]
+    assert json.loads((tmp_path / "w.json").read_text()) == {"curve": every}
+    for results in every:
+        path = copy / f"eval-{results['step']:08d}-val-1.json"
+        assert json.loads(path.read_text()) == results
+    lines = [json.loads(line) for line in (copy / "metrics.jsonl").read_text().splitlines()]
+    curve = {x["step"]: x["accuracy/top1"] for x in lines if "calibration/ece" in x}
+    assert curve == {results["step"]: results["top1"] for results in every}
+    alone = run(f"--ckpt={copy / 'step-00000004'}", "--crops=1")
+    assert every[1]["nll"] == pytest.approx(alone["nll"], abs=1e-6)
+
+
+def test_watching_a_run_in_training(runs, tmp_path, monkeypatch):
+    """Checkpoints come, one is damaged, one is pruned meanwhile, the last ends it."""
+    source, target = runs / "a", tmp_path / "a"
+    arrivals = iter(["config.json", "step-00000002", "step-00000004", "step-00000006", None])
+
+    def arrive(_):
+        name = next(arrivals)
+        if name == "config.json":
+            target.mkdir()
+            shutil.copy(source / name, target / name)
+        elif name:
+            shutil.copytree(source / name, target / name)
+        else:
+            shutil.copytree(source / "step-00000008", target / "step-00000008")
+        if name == "step-00000004":
+            (target / name / "manifest.json").write_text("{}")
+
+    monkeypatch.setattr(watch.time, "sleep", arrive)
+    verify = checkpoint.verify
+
+    def verify_and_prune(folder):
+        manifest = verify(folder)
+        if checkpoint.step_of(folder) == 6:
+            shutil.rmtree(folder)
+        return manifest
+
+    monkeypatch.setattr(checkpoint, "verify", verify_and_prune)
+    every = run(f"--ckpt={target}", "--watch", "--crops=1")
+    assert [results["step"] for results in every] == [2, 8]
+    assert next(arrivals, "nothing left") == "nothing left"
+
+
+def test_a_watcher_gives_up(runs, tmp_path, monkeypatch):
+    copy = shutil.copytree(runs / "a", tmp_path / "a")
+    shutil.rmtree(copy / "step-00000008")
+    slept = []
+    monkeypatch.setattr(watch.time, "sleep", slept.append)
+    every = run(f"--ckpt={copy}", "--watch", "--crops=1", "--watch_patience=0.001")
+    assert [results["step"] for results in every] == [2, 4, 6] and slept
+    with pytest.raises(UsageError, match="--watch_patience"):
+        run(f"--ckpt={tmp_path / 'nowhere'}", "--watch", "--watch_patience=0.001")
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("--ckpt=A --logits=x.npz", "--ckpt with --logits"),
+        ("--logits=x.npz --save_logits=y.npz", "--save_logits with --logits"),
+        ("--logits=x.npz", "--logits=x.npz: there is no such file"),
+        ("--ckpt=A,B --members=3", "--members=3: .* 1 to 2"),
+        ("--ckpt=A,B --members=1,1", "--members=1,1"),
+        ("--ckpt=A,B --members=one", "--members=one"),
+        ("--ckpt=A,B --watch", "--watch needs the folder of one run"),
+        ("--ckpt=A/step-00000002 --watch", "--watch needs the folder of one run"),
+        ("--ckpt=A --watch --test_size=32", "--test_size with --watch"),
+        ("--ckpt=A --test_size=32,40 --save_logits=y.npz", "--save_logits with --test_size"),
+        ("--ckpt=A --test_size=16", "--image_size=16"),
+        ("--ckpt=A --real_labels=x.json", "val split of folder"),
+        ("--ckpt=A,OTHER", "class 2 is zebra, and stripes in"),
+        ("--ckpt=A,FEWER", "has 2 classes, and .* has 3"),
+    ],
+)
+def test_mistakes(runs, tmp_path, words, message):
+    for name, classes in (("OTHER", ["disc", "grid", "zebra"]), ("FEWER", ["disc", "grid"])):
+        if name in words:
+            shutil.copytree(runs / "b", tmp_path / name)
+            record = json.loads((tmp_path / name / "config.json").read_text())
+            (tmp_path / name / "config.json").write_text(
+                json.dumps({**record, "class_names": classes})
+            )
+    words = words.replace("OTHER", str(tmp_path / "OTHER"))
+    words = words.replace("FEWER", str(tmp_path / "FEWER"))
+    words = words.replace("=A", f"={runs / 'a'}").replace(",B", f",{runs / 'b'}")
+    with pytest.raises(UsageError, match=message):
+        run(*words.split())

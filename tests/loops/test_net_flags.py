@@ -1,0 +1,59 @@
+"""Flags that depend on the architecture: sizes of AlexNet and ZFNet, options of residual nets."""
+
+import dataclasses
+
+import pytest
+
+import flags
+from input_pipeline.errors import UsageError
+from loops import evaluate, validation
+from loops.run.run_folder import Record
+
+
+def resolve(*words):
+    return validation.resolve(flags.parse(["main.py", *words])[0])
+
+
+def refusal(function, *args):
+    with pytest.raises(UsageError) as caught:
+        function(*args)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("model", ["alexnet", "alexnet_bn", "zfnet", "zfnet_bn"])
+def test_dense_layers_are_for_the_size_of_the_run(model):
+    assert resolve(f"--model={model}").net.input_size == 64  # of the built-in set
+    config = resolve(f"--model={model}", "--image_size=96")
+    assert config.net.input_size == 96
+    assert resolve("--model=resnet_18", "--image_size=96").net.input_size == 0
+    assert "at least 64" in refusal(resolve, f"--model={model}", "--image_size=63")
+
+
+def test_evaluation_at_another_size():
+    record = Record(resolve("--model=zfnet", "--image_size=96"), ("a", "b"), {})
+
+    def evaluated(*words):
+        typed, given = flags.parse(["main.py", "--mode=eval", "--ckpt=x", *words])
+        merged = evaluate.evaluation_config(record, typed, given)
+        validation.check(merged)
+        return merged
+
+    assert evaluated().data.image_size == 96
+    message = refusal(evaluated, "--image_size=128")
+    assert message.startswith("--image_size=128: ") and "96 px" in message
+    residual = dataclasses.replace(record, config=resolve("--model=resnet_18"))
+    record = residual
+    assert evaluated("--image_size=128").data.image_size == 128
+
+
+@pytest.mark.parametrize("word", ["--recompute", "--zero_init_residual", "--stochastic_depth=0.1"])
+def test_options_of_residual_blocks(word):
+    assert resolve("--model=resnetv2_18", word)
+    message = refusal(resolve, "--model=zfnet_bn", word)
+    assert word.split("=")[0] in message and "no residual blocks" in message
+
+
+def test_dropout_of_the_net_itself_and_none():
+    assert resolve("--model=alexnet").net.dropout is None
+    assert resolve("--model=alexnet", "--dropout=0").net.dropout == 0
+    assert "(default: the net's own)" in flags.usage()

@@ -1,0 +1,54 @@
+"""Recipes: what they set, and that what is typed wins."""
+
+import logging
+
+import pytest
+
+import flags
+from loops import config as configs
+from loops import recipes, validation
+
+
+def applied(*words):
+    config, given = flags.parse(["main.py", "--dataset=ilsvrc2012", *words])
+    return validation.resolve(recipes.apply(config, given))
+
+
+@pytest.mark.parametrize("name", recipes.RECIPES)
+def test_every_value_arrives(name, caplog):
+    caplog.set_level(logging.INFO, "absl")
+    config = applied(f"--recipe={name}")
+    found = dict(configs.leaves(config))
+    assert {field: found[field] for field in recipes.RECIPES[name]} == recipes.RECIPES[name]
+    logged = [r.getMessage() for r in caplog.records if r.levelno == logging.INFO]
+    for field, value in recipes.RECIPES[name].items():
+        assert f"--recipe={name}: --{field}={value}" in logged
+
+
+def test_what_is_typed_wins(caplog):
+    caplog.set_level(logging.INFO, "absl")
+    config = applied("--recipe=rsb_a3", "--steps=7", "--weight_decay=0.3", "--optimizer=sgd")
+    assert (config.length.steps, config.length.epochs) == (7, None)
+    assert config.optimization.weight_decay == 0.3
+    assert config.optimization.optimizer == "sgd"
+    assert config.optimization.loss == "bce"
+    assert "--recipe=rsb_a3: --weight_decay=0.3 stays as given" in caplog.messages
+
+
+def test_without_a_recipe_nothing_changes():
+    config, given = flags.parse(["main.py"])
+    assert recipes.apply(config, given) == config
+
+
+def test_learning_rates_are_those_of_the_sources():
+    """At the sources' own batch sizes: 0.05 at 128, 0.1 at 256, 2.048 at 2048, 0.008, 1.7."""
+    from loops.step import schedules
+
+    sources = {"cosine50": (128, 0.05), "step90": (256, 0.1), "nvidia90": (2048, 2.048)}
+    sources |= {"rsb_a3": (2048, 8e-3), "ffcv16": (4096, 1.7)}
+    assert sources.keys() == recipes.RECIPES.keys()
+    for name, (batch, rate) in sources.items():
+        optimization = applied(f"--recipe={name}").optimization
+        assert schedules.scaled(optimization.learning_rate, optimization, batch) == (
+            pytest.approx(rate)
+        )

@@ -1,0 +1,146 @@
+"""Several processes that train one run together, on loopback and with a watchdog."""
+
+import json
+import os
+import pathlib
+import socket
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import flags
+from input_pipeline.errors import UsageError
+from loops import train
+from loops.run import checkpoint
+from loops.step import distribution
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+FLAGS = ["--dataset=folder", "--model=resnetv2_18", "--image_size=32", "--batch_size=8"]
+FLAGS += ["--crops=1", "--run_name=r", "--schedule=constant", "--warmup_epochs=0"]
+
+
+def free_ports(count):
+    sockets = [socket.socket() for _ in range(count)]
+    for one in sockets:
+        one.bind(("127.0.0.1", 0))
+    ports = [one.getsockname()[1] for one in sockets]
+    for one in sockets:
+        one.close()
+    return ports
+
+
+def start(folder, root, *words, workers=2, plans=({}, {})):
+    """Starts the workers of a training and returns their processes."""
+    hosts = [f"127.0.0.1:{port}" for port in free_ports(workers)]
+    processes = []
+    for number in range(workers):
+        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+        environment.pop("TF_CONFIG", None)
+        if workers > 1:
+            task = {"type": "worker", "index": number}
+            environment["TF_CONFIG"] = json.dumps({"cluster": {"worker": hosts}, "task": task})
+        command = [sys.executable, "-m", "tests.loops.worker", json.dumps(plans[number])]
+        command += [*FLAGS, f"--data_dir={folder}", f"--checkpoint_dir={root}", *words]
+        log = open(root / f"log-{number}", "w")  # noqa: SIM115 - the child's
+        processes.append(
+            subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=log)
+        )
+    return processes
+
+
+def run(folder, root, *words, **options):
+    """Trains with several workers; returns their exit codes and logs."""
+    processes = start(folder, root, *words, **options)
+    try:
+        codes = [process.wait(timeout=100) for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+    return codes, [(root / f"log-{n}").read_text() for n in range(len(processes))]
+
+
+def tensors(run_dir, step):
+    reader = tf.train.load_checkpoint(str(run_dir / f"step-{step:08d}" / "ckpt"))
+    shapes = reader.get_variable_to_shape_map()
+    return {n: reader.get_tensor(n) for n in shapes if n != "_CHECKPOINTABLE_OBJECT_GRAPH"}
+
+
+def run_here(folder, root, *words):
+    """The same training by this process alone."""
+    argv = ["main.py", *FLAGS, f"--data_dir={folder}", f"--checkpoint_dir={root}", *words]
+    return train.run(*flags.parse([*argv, "--strategy=one"]))
+
+
+@pytest.mark.usefixtures("tiny_net")
+def test_two_workers_train_what_one_trains(tiny_folder, tmp_path):
+    """Four steps by one process; two workers' first two, and one process for the rest."""
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    parts.mkdir()
+    words = ["--sync_batch_norm", "--eval_every=2", "--save_every=2", "--ema=0.9"]
+    run_here(tiny_folder, whole, "--steps=4", *words)
+    codes, logs = run(tiny_folder, parts, "--steps=2", *words)
+    assert codes == [0, 0], "\n".join(logs)
+    found = json.loads((parts / "r/eval-00000002-val-1.json").read_text())
+    assert found["num_examples"] == 11
+    assert "top1_raw" in found
+    for step in (2, 4):
+        if step == 4:
+            run_here(tiny_folder, parts, "--steps=4")
+        one, two = tensors(whole / "r", step), tensors(parts / "r", step)
+        assert one.keys() == two.keys()
+        for name, value in one.items():
+            np.testing.assert_allclose(value, two[name], atol=2e-6, err_msg=name)
+    assert not [p for p in (parts / "r").iterdir() if p.name.startswith((".tmp", ".del"))]
+
+
+def test_a_poisoned_worker_and_a_dead_one(tiny_folder, tmp_path):
+    """An infinity on the second worker is skipped by both; then that one is killed."""
+    half = ["--mixed_precision", "--half_dtype=float16", "--initial_loss_scale=8", "--steps=500"]
+    words = [*half, "--log_every=1", "--save_every=1", "--eval_every=1000"]
+    plan = {"poison": [[12, 13], "inf"]}  # of step 1, whose samples 12 to 15 are the second's
+    plans = (plan, {**plan, "signal": [4, "SIGKILL"]})
+    codes, logs = run(tiny_folder, tmp_path, *words, plans=plans)
+    assert codes[1] == -9
+    assert codes[0] not in (0, 99), logs[0]
+    assert "another worker is gone" in logs[0], logs[0]
+    lines = [json.loads(line) for line in (tmp_path / "r/metrics.jsonl").read_text().splitlines()]
+    trained = [line for line in lines if line["split"] == "train"]
+    assert [line["optim/skipped_steps"] for line in trained[:3]] == [0, 1, 1]
+    assert [line["optim/loss_scale"] for line in trained[:3]] == [8.0, 4.0, 4.0]
+    newest = checkpoint.newest_intact(tmp_path / "r")
+    assert checkpoint.step_of(newest) >= 3
+    values = tensors(tmp_path / "r", checkpoint.step_of(newest))
+    assert all(np.isfinite(value).all() for value in values.values() if value.dtype.kind == "f")
+
+
+@pytest.mark.parametrize("words", [["--strategy=multi_worker"], ["--strategy=auto"]])
+def test_workers_that_nobody_names(words, tmp_path, tiny_folder, monkeypatch):
+    monkeypatch.delenv("TF_CONFIG", raising=False)
+    monkeypatch.delenv("SLURM_NTASKS", raising=False)
+    argv = ["main.py", *FLAGS, f"--data_dir={tiny_folder}", f"--checkpoint_dir={tmp_path}", *words]
+    if words == ["--strategy=auto"]:
+        monkeypatch.setenv("TF_CONFIG", json.dumps({"cluster": {"worker": ["a:1", "b:1"]}}))
+        argv.remove("--run_name=r")
+        with pytest.raises(UsageError, match="--run_name is missing"):
+            train.run(*flags.parse(argv))
+    else:
+        with pytest.raises(UsageError, match="neither TF_CONFIG nor Slurm"):
+            train.run(*flags.parse(argv))
+
+
+@pytest.mark.parametrize("nodes", ["n[1-2]", "n1"])
+def test_slurm_names_the_workers(monkeypatch, nodes):
+    tasks = "1(x2)" if "[" in nodes else "2"
+    names = {"JOB_ID": "1", "PROCID": "1", "LOCALID": "0", "NTASKS": "2", "STEP_NUM_TASKS": "2"}
+    names |= {"STEP_NODELIST": nodes, "STEP_TASKS_PER_NODE": tasks}
+    for name, value in names.items():
+        monkeypatch.setenv(f"SLURM_{name}", value)
+    monkeypatch.setattr(distribution.shutil, "which", lambda _: None)
+    resolver = distribution.slurm_workers()
+    hosts = resolver.cluster_spec().as_dict()["worker"]
+    expected = ["n1:8888", "n2:8888"] if "[" in nodes else ["n1:8888", "n1:8889"]
+    assert hosts == expected
+    assert resolver.get_task_info() == ("worker", 1)
