@@ -64,8 +64,8 @@ def _batches(config):
     prepare = tf.function(batch_augment.make_prepare(config, 0))
     split = source.open_split(config, "train")
     for batch in pipeline.train_dataset(split, config, 0, 0, config.batch_size):
-        images, _ = prepare(batch)
-        images.numpy()
+        prepare(batch)[0].numpy()
+        del batch  # or it would be kept while the next one is made
         yield split.num_examples
 
 

@@ -7,22 +7,27 @@ its own slice.
 
 import tensorflow as tf
 
+_FOLD = 0x55A55A95
+
 
 def image_index(seed, epoch, position, num_examples):
     """Index of the image at a position of an epoch's permutation.
 
     Args:
       seed: the run's seed, below 2**32.
-      epoch: int64 scalar, below 2**30.
+      epoch: int64 scalar.
       position: int64 tensor of any shape, 0 <= position < num_examples.
       num_examples: N, images of the split.
 
     Returns:
       int64 tensor of position's shape, 0 <= index < N.
     """
-    # The shuffle looks at 31 bits of either number: the seed's others go above every real epoch.
-    low, high = tf.cast(seed, tf.int64) % 2**31, tf.cast(seed, tf.int64) // 2**31
-    seeds = tf.stack([low, tf.cast(epoch, tf.int64) + high * 2**30])
+    # The shuffle looks at the low bits only, eight of either number in a set of a thousand, so
+    # the seed's highest bit is folded into all of the others.
+    seed = tf.cast(seed, tf.int64)
+    low, high = seed % 2**31, seed // 2**31
+    folded = tf.bitwise.bitwise_xor(low, high * _FOLD)
+    seeds = tf.stack([folded, tf.cast(epoch, tf.int64)])
     last = tf.constant(num_examples - 1, tf.int64)
     return tf.random.experimental.index_shuffle(tf.cast(position, tf.int64), seeds, last)
 

@@ -20,7 +20,7 @@ class PathTable(collections.abc.Sequence):
 
     Args:
       lines: bytes, one `path label` line for each name.
-      starts, ends: int64 [N], where each path begins and ends in them.
+      starts, ends: int32 or int64 [N], where each path begins and ends in them.
     """
 
     def __init__(self, lines, starts, ends):
@@ -83,7 +83,9 @@ def parse(data):
         return None
     letters = np.frombuffer(data, np.uint8)
     newlines = np.flatnonzero(letters == _NEWLINE)
-    starts = np.concatenate([[0], newlines[:-1] + 1])
+    if len(data) < 2**31:  # half the memory
+        newlines = newlines.astype(np.int32)
+    starts = np.concatenate([newlines[:1] * 0, newlines[:-1] + 1])
     labels = np.zeros(len(newlines), np.int32)
     at = newlines - 1  # walks from the line's end over the digits
     inside = np.ones(len(newlines), bool)

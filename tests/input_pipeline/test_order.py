@@ -59,3 +59,19 @@ def test_sample_seed_holds_both_numbers():
     seed = order.sample_seed(3, tf.constant(2**40 + 1, tf.int64))
     assert seed.dtype == tf.int64
     assert seed.numpy().tolist() == [3, 2**40 + 1]
+
+
+def test_seeds_above_31_bits_have_an_order_of_their_own():
+    runs = [_permutation(seed, 3, 1000) for seed in (5, 2**31 + 5, 2**31, 2**32 - 1)]
+    for one, two in itertools.combinations(runs, 2):
+        assert sorted(two.tolist()) == list(range(1000))
+        assert np.sum(one == two) < 10
+
+
+def test_the_order_of_smaller_seeds_is_that_of_the_shuffle_itself():
+    """So that the runs of earlier versions go on as they began."""
+    for seed, epoch in ((0, 0), (7, 2), (2**31 - 1, 89)):
+        positions = tf.range(50, dtype=tf.int64)
+        seeds = tf.constant([seed, epoch], tf.int64)
+        plain = tf.random.experimental.index_shuffle(positions, seeds, tf.constant(49, tf.int64))
+        np.testing.assert_array_equal(_permutation(seed, epoch, 50), plain)

@@ -1,0 +1,180 @@
+"""Batches of a fresh process that starts anywhere, and those that other processes load."""
+
+import contextlib
+import dataclasses
+import hashlib
+import json
+import os
+import pathlib
+import random
+import signal
+import socket
+import subprocess
+import sys
+
+import pytest
+
+from input_pipeline import data_service, pipeline, prepare, source
+from input_pipeline.config import DataConfig, PrepareConfig
+from input_pipeline.errors import UsageError
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+BATCH, BATCHES, SEED = 5, 70, 11  # 23 images: an epoch ends inside of most batches
+FORMATS = ("folder", "lists", "tfrecord")
+
+
+@pytest.fixture(scope="module")
+def configs(tiny_folder, tmp_path_factory):
+    """The tiny set as folders, as a list and as TFRecords, by format."""
+    root = tmp_path_factory.mktemp("resume")
+    folder = DataConfig(
+        dataset="folder", data_dir=str(tiny_folder), image_size=12, min_crop_area=0.3
+    )
+    folder = dataclasses.replace(folder, reader_threads=2)
+    prepare.prepare(folder, PrepareConfig(), root / "tfrecord", "tfrecord")
+    prepared = {"tfrecord": dataclasses.replace(folder, data_dir=str(root / "tfrecord"))}
+    names = root / "tfrecord" / "train.txt"  # `path label` lines
+    lists = dataclasses.replace(folder, dataset="lists", train_list=str(names))
+    return {"folder": folder, "lists": lists, **prepared}
+
+
+def digests(config, first_batch, count):
+    """MD5 of so many batches, from one on."""
+    split = source.open_split(config, "train")
+    batches = pipeline.train_dataset(split, config, SEED, first_batch * BATCH, BATCH)
+    return [_digest(batch) for batch in batches.take(count).as_numpy_iterator()]
+
+
+def _digest(batch):
+    return hashlib.md5(b"".join(batch[key].tobytes() for key in sorted(batch))).hexdigest()
+
+
+_CHILD = """
+import json, sys
+from input_pipeline.config import DataConfig
+from tests.input_pipeline import test_resume
+for line in sys.stdin:
+    config, first, count = json.loads(line)
+    print(json.dumps(test_resume.digests(DataConfig(**config), first, count)), flush=True)
+"""
+
+
+def _in_fresh_process(jobs):
+    """Digests of each job (config, first batch, count), all in one new process."""
+    lines = "".join(json.dumps([dataclasses.asdict(c), *rest]) + "\n" for c, *rest in jobs)
+    command = [sys.executable, "-c", _CHILD]
+    child = subprocess.run(
+        command, cwd=ROOT, input=lines, capture_output=True, text=True, timeout=120
+    )
+    assert child.returncode == 0, child.stderr[-2000:]
+    return [json.loads(line) for line in child.stdout.splitlines()]
+
+
+def test_a_fresh_process_continues_with_the_same_batches(configs):
+    """From inside an epoch and from the batch that the first epoch ends in."""
+    wanted = digests(configs["folder"], 0, 12)
+    assert len(set(wanted)) == 12
+    starts = {"lists": 4, "tfrecord": 7}
+    jobs = [(configs[form], first, 12 - first) for form, first in starts.items()]
+    for (form, first), found in zip(starts.items(), _in_fresh_process(jobs), strict=True):
+        assert found == wanted[first:], form
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("form", FORMATS)
+def test_ten_fresh_processes_continue_anywhere(configs, form):
+    """Ten starts, epoch borders among them, each in a process of its own, 70 batches and more."""
+    wanted = digests(configs[form], 0, BATCHES)
+    borders = [23 // BATCH, 2 * 23 // BATCH, 23]  # the last begins an epoch exactly
+    starts = borders + random.Random(5).sample(range(1, BATCHES - 10), 7)
+    compared = 0
+    for first in starts:
+        found = _in_fresh_process([(configs[form], first, BATCHES - first)])[0]
+        assert found == wanted[first:], first
+        compared += len(found)
+    assert compared >= 70
+
+
+def _free_ports(number):
+    with contextlib.ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(number)]
+        for one in sockets:
+            one.bind(("localhost", 0))
+        return [one.getsockname()[1] for one in sockets]
+
+
+@contextlib.contextmanager
+def _service(workers):
+    """A dispatcher and workers, each `main.py --mode=data_service`; yields HOST:PORT."""
+    dispatcher, *ports = (f"localhost:{port}" for port in _free_ports(workers + 1))
+    command = [sys.executable, "main.py", "--mode=data_service", f"--data_service={dispatcher}"]
+    roles = [("dispatcher", ",".join(ports)), *(("worker", port) for port in ports)]
+    started = []
+    try:
+        for role, names in roles:
+            process = subprocess.Popen(
+                [*command, f"--role={role}", f"--workers={names}"],
+                cwd=ROOT,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                env={**os.environ, "PYTHONUNBUFFERED": "1"},
+                text=True,
+            )
+            started.append(process)
+            if role == "dispatcher":
+                assert "ready" in process.stdout.readline()
+        for process in started[1:]:
+            assert "ready" in process.stdout.readline()
+        yield dispatcher
+        for process in started:
+            process.send_signal(signal.SIGTERM)
+        assert [process.wait(30) for process in started] == [143] * len(started)
+    finally:
+        for process in started:
+            process.kill()
+            process.wait()
+
+
+def test_two_workers_of_the_data_service_load_the_same_batches(configs):
+    config = configs["tfrecord"]
+    split = source.open_split(config, "train")
+    with _service(2) as dispatcher:
+        served = dataclasses.replace(config, data_service=dispatcher)
+        assert data_service.number_of_workers(dispatcher) == 2
+        remote = data_service.train_dataset(split, served, SEED, 15, BATCH).take(9)
+        here = pipeline.train_dataset(split, config, SEED, 15, BATCH).take(9)
+        pairs = zip(remote.as_numpy_iterator(), here.as_numpy_iterator(), strict=True)
+        assert [_digest(one) == _digest(two) for one, two in pairs] == [True] * 9
+
+
+def test_batches_are_dealt_to_trainers_as_the_pipeline_deals_them(configs, monkeypatch):
+    """The second of two trainers with a replica each gets every other batch."""
+    asked = []
+    monkeypatch.setattr(data_service, "batches", lambda _, batch_at: batch_at)
+    monkeypatch.setattr(
+        pipeline, "train_dataset", lambda *arguments: asked.append(arguments[3]) or _Nothing()
+    )
+    batch_at = data_service.train_dataset(None, configs["lists"], SEED, 15, BATCH, (1, 1, 2))
+    for number in range(3):
+        batch_at(number)
+    assert asked == [20, 30, 40]
+
+
+class _Nothing:
+    """Stands in for a tf.data.Dataset of one batch."""
+
+    def take(self, count):
+        assert count == 1
+        return self
+
+    def get_single_element(self):
+        return {}
+
+
+def test_nobody_answers():
+    port = _free_ports(1)[0]
+    with pytest.raises(UsageError, match=f"--data_service=localhost:{port}: nobody answers"):
+        data_service.number_of_workers(f"localhost:{port}")
+    for text in ("localhost", "localhost:0", ":5", "localhost:99999", "localhost:http"):
+        with pytest.raises(UsageError, match="give HOST:PORT"):
+            data_service.address(text)
