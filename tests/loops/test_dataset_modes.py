@@ -1,7 +1,6 @@
 """The modes that look at a data set, from the command line to the file that they write."""
 
 import json
-import pathlib
 import shutil
 
 import numpy as np
@@ -9,9 +8,10 @@ import pytest
 from PIL import Image
 
 import flags
-from input_pipeline import source, statistics
+from input_pipeline import datasets, source, statistics
 from input_pipeline.errors import DataError
 from loops import benchmark, image_folders, stats, validation, verify
+from tests.input_pipeline import encoded_images
 
 
 def run(mode, module, *words):
@@ -57,17 +57,53 @@ def test_verify_finds_what_is_wrong(images):
     val = sorted(p for p in (images / "val").rglob("*") if p.is_file())
     clean = run("verify", verify, "--dataset=folder", f"--data_dir={images}")
     assert not clean["findings"]
-    train[0].write_bytes(b"")
-    train[1].write_bytes(train[1].read_bytes()[:-200])
-    train[2].write_text("not an image at all, but a line of text")
-    shutil.copy(train[3], val[0])
-    report = pathlib.Path(images, "verify.json")
-    with pytest.raises(DataError):
+    (images / "SHA256SUMS").unlink()  # else each spoilt file counts as changed, too
+    whole = encoded_images.encoded(encoded_images.picture(), "JPEG", quality=90)
+    spoilt = {
+        "empty": b"",
+        "truncated": whole[:-200],
+        "foreign": b"not an image at all, but a line of text",
+        "bomb": encoded_images.with_jpeg_size(whole, 65500, 65500),
+    }
+    for path, data in zip(train, spoilt.values(), strict=False):
+        path.write_bytes(data)
+    shutil.copy(train[len(spoilt)], val[0])
+    (images / "train" / "loose.jpg").write_bytes(whole)
+    with pytest.raises(DataError, match=r"^4 of "):
         run("verify", verify, "--dataset=folder", f"--data_dir={images}")
-    kinds = json.dumps(json.loads(report.read_text())["findings"])
-    for kind in ("empty", "foreign", "duplicate"):
-        assert kind in kinds
-    assert "truncated" in kinds or "broken" in kinds
+    report = json.loads((images / "verify.json").read_text())
+    assert report["counts"] == dict.fromkeys([*spoilt, "duplicate", "unlabelled"], 1)
+    assert (report["bad"], report["duplicates_across_splits"]) == (4, 1)
+    found = {finding["kind"]: finding["file"] for finding in report["findings"]}
+    for kind, path in zip(spoilt, train, strict=False):
+        assert found[kind].endswith(path.name)
+
+
+def test_verify_knows_bytes_that_changed(images):
+    words = ["--dataset=folder", f"--data_dir={images}"]
+    run("verify", verify, *words)
+    path = next(p for p in sorted((images / "train").rglob("*")) if p.is_file())
+    path.write_bytes(encoded_images.encoded(encoded_images.picture(), "JPEG", quality=90))
+    with pytest.raises(DataError, match="changed"):
+        run("verify", verify, *words)
+
+
+def test_verify_refuses_a_mixture_of_numberings(tmp_path):
+    """Training labels from 0, evaluation labels of the same classes from 1, with background."""
+    wnids = [wnid for wnid, _ in datasets.class_table("ilsvrc2012")[:3]]
+    data = encoded_images.encoded(encoded_images.picture(), "JPEG", quality=90)
+    for wnid in wnids:
+        (tmp_path / wnid).mkdir()
+        (tmp_path / wnid / "a.jpg").write_bytes(data)
+    for split, first in (("train", 0), ("val", 1)):
+        lines = [f"{wnid}/a.jpg {first + k}" for k, wnid in enumerate(wnids)]
+        (tmp_path / f"{split}.txt").write_text("\n".join(lines) + "\n")
+    lists = [f"--{split}_list={tmp_path / split}.txt" for split in ("train", "val")]
+    names = "".join(f"{k} n{k:08} {k}\n" for k in range(4))
+    (tmp_path / "names.txt").write_text(names)
+    words = ["--dataset=lists", f"--data_dir={tmp_path}", *lists]
+    with pytest.raises(DataError, match=r"mixture: train follows .* from 0; val follows .* 1001"):
+        run("verify", verify, *words, f"--class_names={tmp_path / 'names.txt'}")
 
 
 def test_the_input_benchmark_names_the_slowest_stage(tiny_folder, monkeypatch, tmp_path):
