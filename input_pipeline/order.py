@@ -7,7 +7,7 @@ its own slice.
 
 import tensorflow as tf
 
-_FOLD = 0x55A55A95
+_SHUFFLES = 2
 
 
 def image_index(seed, epoch, position, num_examples):
@@ -22,14 +22,16 @@ def image_index(seed, epoch, position, num_examples):
     Returns:
       int64 tensor of position's shape, 0 <= index < N.
     """
-    # The shuffle looks at the low bits only, eight of either number in a set of a thousand, so
-    # the seed's highest bit is folded into all of the others.
-    seed = tf.cast(seed, tf.int64)
-    low, high = seed % 2**31, seed // 2**31
-    folded = tf.bitwise.bitwise_xor(low, high * _FOLD)
-    seeds = tf.stack([folded, tf.cast(epoch, tf.int64)])
+    # In a set of fewer than 65,000 images the shuffle looks at the low eight bits of either number
+    # of its key, no more: seed 256 would repeat seed 0. So the keys are drawn from seed and epoch,
+    # and there are two, since sixteen bits would be too few to tell the epochs of many runs apart.
+    seeds = tf.stack([tf.cast(seed, tf.int64), tf.cast(epoch, tf.int64)])
+    keys = tf.random.stateless_uniform([_SHUFFLES, 2], seeds, None, None, tf.int64)
     last = tf.constant(num_examples - 1, tf.int64)
-    return tf.random.experimental.index_shuffle(tf.cast(position, tf.int64), seeds, last)
+    index = tf.cast(position, tf.int64)
+    for key in tf.unstack(keys):
+        index = tf.random.experimental.index_shuffle(index, key, last)
+    return index
 
 
 def sample_seed(seed, sample):
