@@ -32,6 +32,7 @@ def markdown(results, facts):
         "trains what is missing and goes on where it was cut. Error rates are of ten crops unless "
         "another number is named, with 95 % intervals. Time is that of the training steps, at the "
         "median of the speeds in its log (of `model.fit`: of its epochs).",
+        "The photographs are not ours to ship: `benchmarks/lists/` names those of each set.",
         f"Machine: {machine['cpu']}, {machine['cores']} cores. Versions: {packages}.",
     ]
     for table in TABLES:
