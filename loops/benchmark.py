@@ -2,14 +2,18 @@
 
 import dataclasses
 import importlib.metadata
-import resource
 import sys
 
 from input_pipeline import source, stage_timing
-from loops import image_folders, validation
-from loops.run import report
+from input_pipeline.errors import UsageError
+from loops import benchmark_net, image_folders, validation
+from loops.run import peak_memory, report
 
 _SECONDS = 2.0
+_NOT_FOR_BENCHMARKS = {
+    *("ckpt", "init_from", "weights", "logits", "save_logits", "watch", "test_size", "members"),
+    *("auto_batch", "image_size_schedule", "run_name", "epochs", "steps", "examples", "profile"),
+}
 
 
 def run(config, given):
@@ -21,10 +25,17 @@ def run(config, given):
 
     Returns:
       dict as in the JSON file.
+
+    Raises:
+      UsageError: flags that no benchmark follows.
     """
-    results = BENCHMARKS[config.measurement.benchmark](config, given)
-    results |= {"benchmark": config.measurement.benchmark, "peak_memory_bytes": _peak_memory()}
+    for name in sorted(given & _NOT_FOR_BENCHMARKS):
+        raise UsageError(f"--{name} is not for --mode=benchmark; leave it out")
+    kind = config.measurement.benchmark
+    results, config, title, rows = BENCHMARKS[kind](config, given)
+    results = {"benchmark": kind, "peak_memory_bytes": peak_memory.peak_bytes(), **results}
     results |= {"config": dataclasses.asdict(config), "versions": _versions()}
+    report.summary(title, rows)
     if config.evaluation.json:
         report.write_json(config.evaluation.json, results)
     return results
@@ -47,17 +58,16 @@ def _input(config, given):
     ]
     rows.append(("slowest", f"{results['slowest']}: {results['advice']}"))
     title = f"input of {data.dataset}, {data.augment}, {data.image_size} px, batch"
-    report.summary(f"{title} {data.batch_size}, {results['cores']} cores", rows)
-    return results
+    return results, config, f"{title} {data.batch_size}, {results['cores']} cores", rows
 
 
-# Each takes (config, given), prints its summary and returns its figures.
-BENCHMARKS = {"input": _input}
-
-
-def _peak_memory():
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
+# Each takes (config, given); returns its figures, the config that it ran, a title and rows.
+BENCHMARKS = {
+    "step": benchmark_net.step,
+    "input": _input,
+    "eval": benchmark_net.evaluation,
+    "train": benchmark_net.training,
+}
 
 
 def _versions():

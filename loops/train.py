@@ -106,7 +106,7 @@ def train(config, run_dir, record=None, signals=None):
             names = train_split.class_names
             fine_tuning.read_weights(state.model, config.fine_tuning.init_from, names)
         team.agreed(int(state.step), "the step to resume from")
-        step = _make_step(config, state, length)
+        step = make_step(config, state, length)
         sink = summaries.NoMeasurements()
         if team.is_chief:
             sink = stack.enter_context(summaries.Measurements(run_dir, int(state.step)))
@@ -131,7 +131,14 @@ def _open(data, record):
     return train_split, val_split
 
 
-def _make_step(config, state, length):
+def make_step(config, state, length):
+    """The training step of a run, see `make_train_step`.
+
+    Args:
+      config: resolved Config.
+      state: TrainState.
+      length: Length, of which the step takes the learning rate.
+    """
     replicas = state.strategy.num_replicas_in_sync
     settings = StepSettings(
         global_batch_size=config.data.batch_size,

@@ -41,7 +41,7 @@ CHOICES = {
     "quantize": ["none", "int8"],
     "cache": ["none", "ram"],
     "role": ["dispatcher", "worker"],
-    "benchmark": ["input"],
+    "benchmark": ["step", "input", "eval", "train"],
 }
 
 

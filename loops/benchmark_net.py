@@ -1,0 +1,178 @@
+"""The benchmarks that run a net: the training step, an evaluation's forward pass, the loop."""
+
+import contextlib
+import dataclasses
+import itertools
+import pathlib
+import tempfile
+import time
+
+import tensorflow as tf
+
+from input_pipeline import batch_augment, datasets, source
+from input_pipeline.errors import UsageError
+from loops import benchmark_batch, benchmark_figures, benchmark_setup, image_folders
+from loops import evaluator as evaluators
+from loops.run import restored_net, summaries
+from loops.run.length import Length
+from loops.run.signals import NoSignals
+from loops.step import distribution, precision, workers
+from loops.step.feed import TrainFeed
+from loops.train import make_step
+from loops.training_loop import TrainingLoop
+
+_WARM_UP_CALLS = 3
+
+
+def step(config, given):
+    """Times the training step on images that are made up and held in memory.
+
+    Returns:
+      (figures, resolved Config, title, rows).
+    """
+    config = benchmark_setup.synthetic(config, given)
+    strategy = benchmark_setup.make_strategy(config)
+    num_classes = benchmark_setup.num_classes_of(config.data)
+    state, config = benchmark_setup.make_state(strategy, config, given, num_classes)
+    of_replica = distribution.per_replica_batch(config.data.batch_size, strategy)
+    batch_augment.require_pairs(config.data, of_replica // config.optimization.accumulate)
+    examples = datasets.get(config.data.dataset).split_sizes.get("train", benchmark_setup.ENDLESS)
+    train_step = make_step(config, state, Length(config, examples))
+    data = config.data
+    iterator = iter(
+        distribution.distribute(
+            strategy, lambda: benchmark_batch.training_images(data, num_classes, of_replica)
+        )
+    )
+    call = _Counted(train_step)
+    timings = benchmark_figures.timed(lambda steps: call(iterator, tf.constant(steps, tf.int64)))
+    return _of_training("training step on made-up images", timings, call, state, config)
+
+
+def training(config, given):
+    """Times the training loop with its input pipeline; evaluations and saves are left out.
+
+    Returns:
+      (figures, resolved Config, title, rows).
+    """
+    config = dataclasses.replace(config, data=image_folders.with_dataset(config.data, given))
+    config = benchmark_setup.resolved(config, given)
+    strategy = benchmark_setup.make_strategy(config)
+    train_split = source.open_split(config.data, "train")
+    val_split = source.open_split(config.data, "val", train_split.class_names)
+    state, config = benchmark_setup.make_state(
+        strategy, config, given, len(train_split.class_names)
+    )
+    length = Length(config, train_split.num_examples)
+    parts = config.optimization.accumulate
+    seed = config.length.seed
+    feed = TrainFeed(strategy, train_split, config.data, seed, (), parts)
+    call = _Counted(make_step(config, state, length), benchmark_figures.CALLS)
+    with tempfile.TemporaryDirectory() as folder:
+        run_dir = pathlib.Path(folder)
+        with summaries.Measurements(run_dir, 0) as sink:
+            loop = TrainingLoop(
+                config, run_dir, state, feed, call, val_split, sink, length, NoSignals(),
+                workers.Workers(strategy),
+            )  # fmt: skip
+            with contextlib.suppress(_Enough):
+                loop.run()
+    title = f"training loop on {config.data.dataset}, {config.data.augment}"
+    return _of_training(title, call.timings(), call, state, config)
+
+
+def evaluation(config, given):
+    """Times the forward pass of an evaluation on views that are made up and held in memory.
+
+    Returns:
+      (figures, resolved Config, title, rows).
+    """
+    config = benchmark_setup.synthetic(config, given)
+    strategy = benchmark_setup.make_strategy(config)
+    replicas = strategy.num_replicas_in_sync
+    dtype = precision.compute_dtype(config.precision)
+    net = restored_net.build(
+        strategy, config.net, benchmark_setup.num_classes_of(config.data), dtype
+    )
+    data, crops = config.data, config.evaluation.crops
+    wanted = config.evaluation.eval_batch_size or max(1, evaluators.views_per_batch() // crops)
+    of_replica = -(-wanted // replicas)
+    logits = evaluators.logits_fn(net, data.mean, data.std)
+    forward = tf.function(
+        lambda batch: strategy.run(lambda b: {"views": logits(b["views"])}, args=(batch,))
+    )
+    iterator = iter(
+        distribution.distribute(strategy, lambda: benchmark_batch.views(data, crops, of_replica))
+    )
+
+    def call(steps):
+        for _ in range(steps):
+            workers.gathered(strategy, forward(next(iterator)))
+
+    timings = benchmark_figures.timed(call)
+    images, operations = of_replica * replicas, benchmark_setup.OF_FORWARD * crops
+    results = benchmark_figures.figures(timings, images, operations, net, config, dtype, replicas)
+    results |= {"crops": crops, "views_per_second": crops * results["images_per_second"]}
+    rows = benchmark_figures.rows(results)
+    rows.insert(3, ("views", f"{crops} an image, {results['views_per_second']:.1f} views/s"))
+    return results, config, "forward pass of an evaluation on made-up images", rows
+
+
+class _Enough(Exception):
+    """All calls have been timed."""
+
+
+class _Counted:
+    """The training step, which also takes note of its calls.
+
+    Args:
+      train_step: see `make_train_step`.
+      most: calls to time before `_Enough` is raised, the first ones left out; 0 for any number.
+    """
+
+    def __init__(self, train_step, most=0):
+        self._train_step = train_step
+        self._most = most
+        self._started = []
+        self._steps = []
+        self._waited = []
+        self.skipped = 0
+
+    def __call__(self, iterator, num_steps):
+        self._started.append(time.perf_counter())
+        if self._most and len(self._steps) == self._most + _WARM_UP_CALLS:
+            raise _Enough
+        sums = self._train_step(iterator, num_steps)
+        steps, done = int(num_steps), int(sums["steps"])
+        if done != steps:
+            raise UsageError("the gradients are not finite: try a lower --learning_rate")
+        self.skipped += done - int(sums["applied"])
+        self._steps.append(steps)
+        self._waited.append(float(sums["data_wait"]))
+        return sums
+
+    def timings(self):
+        """Timings from the start of a call to that of the next: the loop's own work counts."""
+        seconds = [b - a for a, b in itertools.pairwise(self._started)]
+        kept = slice(_WARM_UP_CALLS, None)
+        return benchmark_figures.Timings(seconds[0], seconds[kept], self._steps[kept])
+
+    def share_waiting(self, timings):
+        """Which part of the timed seconds went by in waiting for data."""
+        return min(1.0, sum(self._waited[-len(timings.seconds) :]) / sum(timings.seconds))
+
+
+def _of_training(title, timings, call, state, config):
+    """Figures of training steps, as `step` and `training` return them."""
+    dtype = precision.compute_dtype(config.precision)
+    replicas, images = state.strategy.num_replicas_in_sync, config.data.batch_size
+    operations = benchmark_setup.OF_TRAINING
+    results = benchmark_figures.figures(
+        timings, images, operations, state.model, config, dtype, replicas
+    )
+    results |= {"data_wait": call.share_waiting(timings), "skipped_steps": call.skipped}
+    rows = benchmark_figures.rows(results)
+    rows.append(("waiting for data", f"{results['data_wait']:.1%} of the time"))
+    if call.skipped:
+        rows.append(("skipped steps", f"{call.skipped}, gradients not finite: a little faster"))
+    return results, config, title, rows
