@@ -9,7 +9,7 @@ from input_pipeline import batch_augment, source
 from input_pipeline.errors import DataError, UsageError
 from loops import auto_batch, fine_tuning, image_folders, recipes, validation
 from loops import config as configs
-from loops.run import checkpoint, description, logs, run_folder, summaries
+from loops.run import checkpoint, description, logs, loss_trace, run_folder, summaries
 from loops.run.length import Length
 from loops.run.signals import NoSignals, StopSignals
 from loops.step import distribution, workers
@@ -85,14 +85,8 @@ def train(config, run_dir, record=None, signals=None):
     distribution.require_even_parts(config.data.batch_size, strategy, accumulate)
     train_split, val_split = _open(config.data, record)
     length = Length(config, train_split.num_examples)
-    feed = TrainFeed(
-        strategy,
-        train_split,
-        config.data,
-        config.length.seed,
-        length.image_sizes,
-        accumulate,
-    )
+    seed, sizes = config.length.seed, length.image_sizes
+    feed = TrainFeed(strategy, train_split, config.data, seed, sizes, accumulate)
     with contextlib.ExitStack() as stack:
         if team.is_chief:
             stack.enter_context(run_folder.lock(run_dir))
@@ -106,7 +100,8 @@ def train(config, run_dir, record=None, signals=None):
             names = train_split.class_names
             fine_tuning.read_weights(state.model, config.fine_tuning.init_from, names)
         team.agreed(int(state.step), "the step to resume from")
-        step = _make_step(config, state, length)
+        step = make_step(config, state, length)
+        step = loss_trace.TracedStep(step, state, run_dir, record, team)
         sink = summaries.NoMeasurements()
         if team.is_chief:
             sink = stack.enter_context(summaries.Measurements(run_dir, int(state.step)))
@@ -131,7 +126,8 @@ def _open(data, record):
     return train_split, val_split
 
 
-def _make_step(config, state, length):
+def make_step(config, state, length):
+    """Makes the training step of a run, see `make_train_step`."""
     replicas = state.strategy.num_replicas_in_sync
     settings = StepSettings(
         global_batch_size=config.data.batch_size,
