@@ -22,6 +22,7 @@ def modes():
         import_weights,
         predict,
         prepare,
+        reproduce,
         stats,
         train,
         verify,
@@ -39,6 +40,7 @@ def modes():
         "stats": stats.run,
         "benchmark": benchmark.run,
         "data_service": data_service.run,
+        "repro": reproduce.run,
     }
 
 

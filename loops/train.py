@@ -9,7 +9,7 @@ from input_pipeline import batch_augment, source
 from input_pipeline.errors import DataError, UsageError
 from loops import auto_batch, fine_tuning, image_folders, recipes, validation
 from loops import config as configs
-from loops.run import checkpoint, description, logs, run_folder, summaries
+from loops.run import checkpoint, description, logs, loss_trace, run_folder, summaries
 from loops.run.length import Length
 from loops.run.signals import NoSignals, StopSignals
 from loops.step import distribution, workers
@@ -85,14 +85,8 @@ def train(config, run_dir, record=None, signals=None):
     distribution.require_even_parts(config.data.batch_size, strategy, accumulate)
     train_split, val_split = _open(config.data, record)
     length = Length(config, train_split.num_examples)
-    feed = TrainFeed(
-        strategy,
-        train_split,
-        config.data,
-        config.length.seed,
-        length.image_sizes,
-        accumulate,
-    )
+    seed, sizes = config.length.seed, length.image_sizes
+    feed = TrainFeed(strategy, train_split, config.data, seed, sizes, accumulate)
     with contextlib.ExitStack() as stack:
         if team.is_chief:
             stack.enter_context(run_folder.lock(run_dir))
@@ -107,6 +101,7 @@ def train(config, run_dir, record=None, signals=None):
             fine_tuning.read_weights(state.model, config.fine_tuning.init_from, names)
         team.agreed(int(state.step), "the step to resume from")
         step = make_step(config, state, length)
+        step = loss_trace.TracedStep(step, state, run_dir, record, team)
         sink = summaries.NoMeasurements()
         if team.is_chief:
             sink = stack.enter_context(summaries.Measurements(run_dir, int(state.step)))

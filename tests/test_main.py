@@ -70,6 +70,7 @@ def test_train_makes_a_run_folder(trained):
         "step-00000006",
         "train",
         "eval",
+        "loss_trace.jsonl",
         "metrics.jsonl",
         "eval-00000006-val-10.json",
         "log.txt",

@@ -17,16 +17,17 @@ class TrainState:
       num_classes: length of the logits.
 
     Attributes:
-      seed, model, optimizer, kernels (the decayed ones), loss_scale; ema: Ema, or None; step: int64
-      tf.Variable, steps done, skipped ones included; replaced: int64 tf.Variable, unreadable
-      images so far; average_batch_norm: see `distribution.make_average_batch_norm`.
+      seed, compute_dtype, model, optimizer, kernels (the decayed ones), loss_scale; ema: Ema, or
+      None; step: int64 tf.Variable, steps done, skipped ones included; replaced: int64
+      tf.Variable, unreadable images so far; average_batch_norm: see
+      `distribution.make_average_batch_norm`.
     """
 
     def __init__(self, strategy, config, num_classes):
         self.strategy = strategy
         self.seed = config.length.seed
         self._l2 = optimizers.decays(config.optimization)[0]
-        dtype = precision.compute_dtype(config.precision)
+        self.compute_dtype = dtype = precision.compute_dtype(config.precision)
         keras.utils.set_random_seed(config.length.seed)
         self.model = restored_net.build(strategy, config.net, num_classes, dtype)
         if config.fine_tuning.freeze == "backbone":
