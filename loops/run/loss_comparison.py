@@ -2,10 +2,13 @@
 
 import math
 
-# What passes for rounding, as a share of the loss: in the first step that is not equal bit for
-# bit (sums in another order), and at most later, for training doubles such differences again and
-# again. Beyond it something else differs, an image for example.
-_ROUNDING = {"float32": (1e-5, 1e-2), "float16": (4e-3, 3e-2), "bfloat16": (4e-3, 3e-2)}
+# What passes for rounding in the first step that is not equal bit for bit, as a share of the loss:
+# sums in another order. Beyond it something else differs, an image for example.
+_FIRST = {"float32": 1e-5, "float16": 4e-3, "bfloat16": 4e-3}
+# Training makes more of it with every step. ResNetV2-18 in float32 on one thread, against two:
+# 9e-4 in the third step; in bfloat16 4e-2 in the fourteenth.
+_GROWTH = 10.0
+_MOST = 5e-2
 
 
 def compare(recorded, steps, dtype):
@@ -43,8 +46,7 @@ def compare(recorded, steps, dtype):
 
 def allowed(dtype, steps):
     """Largest difference that may be rounding, so many steps after the first that has any."""
-    first, most = _ROUNDING[dtype]
-    return min(most, first * 2.0**steps)
+    return min(_MOST, _FIRST[dtype] * _GROWTH ** min(steps, 9))
 
 
 def relative_difference(then, now):
