@@ -25,12 +25,13 @@ def say(text=""):
     print(text, flush=True)
 
 
-def run_child(module, arguments):
+def run_child(module, arguments, python=sys.executable):
     """Runs `python -m module arguments` and returns what it handed to `emit`.
 
     Args:
       module: dotted name of a benchmark.
       arguments: list of str.
+      python: interpreter; a peer may need another environment.
 
     Returns:
       dict.
@@ -39,7 +40,7 @@ def run_child(module, arguments):
       SystemExit: the child failed; with the end of what it said.
     """
     environment = {"TF_CPP_MIN_LOG_LEVEL": "2", **os.environ, _STARTED: repr(time.time())}
-    command = [sys.executable, "-m", module, *arguments]
+    command = [python, "-m", module, *arguments]
     child = subprocess.run(command, env=environment, capture_output=True, text=True)
     lines = child.stdout.splitlines()
     if child.returncode or not lines:
