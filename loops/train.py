@@ -18,11 +18,6 @@ from loops.step.state import TrainState
 from loops.step.train_step import StepSettings, make_train_step
 from loops.training_loop import TrainingLoop
 
-_NOT_FOR_TRAINING = {
-    *("ckpt", "split", "logits", "save_logits", "watch", "test_size", "out"),
-    *("image", "seam_carving", "explain", "report", "csv"),
-}
-
 
 def run(config, given):
     """Trains as a command line says.
@@ -34,10 +29,6 @@ def run(config, given):
     Returns:
       dict of the results of the final evaluation.
     """
-    for name in sorted(given & _NOT_FOR_TRAINING):
-        raise UsageError(f"--{name} is not for training; to resume a run, name it with --run_name")
-    for name in sorted(given & {"weights", "source"}):
-        raise UsageError(f"--{name} is for --mode=import; train its run folder with --init_from")
     distribution.require_a_name(config)
     config = dataclasses.replace(config, data=image_folders.with_dataset(config.data, given))
     run_dir = run_folder.path_of(config)

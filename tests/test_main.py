@@ -397,6 +397,8 @@ MISTAKES = [
     (f"{PREDICT} --image={{tiny}}/val --csv={{root}}/nowhere/o.csv", 2, ["--csv", "nowhere"]),
     (f"{PREDICT},{{root}}/other_classes --image={{tiny}}/val", 2, ["other_classes", "2 classes"]),
     ("--mode=train --report=o.html", 2, ["--report"]),
+    (f"{EVAL} --image=a.jpg", 2, ["--image", "--mode=eval", "predict"]),
+    (f"{PREDICT} --image={{tiny}}/val --split=test", 2, ["--split", "--mode=predict", "eval"]),
 ]
 
 

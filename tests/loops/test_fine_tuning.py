@@ -93,7 +93,6 @@ def refusal(folder, tmp_path, *words):
     ("word", "said"),
     [
         ("--init_from=nowhere", "--init_from=nowhere: there is no such folder"),
-        ("--weights=a", "--weights is for --mode=import"),
     ],
 )
 def test_refusals(tiny_folder, tmp_path, word, said):
