@@ -88,8 +88,7 @@ def train(config, run_dir, record=None, signals=None):
         team.largest(0)  # nobody reads the run folder before the chief has it
         state = TrainState(strategy, config, len(train_split.class_names))
         if not _restore_newest(run_dir, state) and config.fine_tuning.init_from:
-            names = train_split.class_names
-            fine_tuning.read_weights(state.model, config.fine_tuning.init_from, names)
+            _start_from(config.fine_tuning.init_from, state, train_split.class_names)
         team.agreed(int(state.step), "the step to resume from")
         step = make_step(config, state, length)
         step = loss_trace.TracedStep(step, state, run_dir, record, team)
@@ -151,6 +150,13 @@ def _keep_record(run_dir, config, record, train_split, val_split):
     record = run_folder.Record(config, train_split.class_names, facts)
     run_folder.write_record(run_dir, record)
     return record
+
+
+def _start_from(init_from, state, class_names):
+    """Reads another run's weights, from which their averages start as well."""
+    fine_tuning.read_weights(state.model, init_from, class_names)
+    if state.ema is not None:
+        state.ema.start_anew()
 
 
 def _restore_newest(run_dir, state):

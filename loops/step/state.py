@@ -36,9 +36,8 @@ class TrainState:
             self.optimizer = optimizers.build(config.optimization, self.model)
         decay = config.optimization.ema
         self.ema = ema.Ema(strategy, self.model, decay) if decay else None
-        averages = list(self.ema.variables().values()) if self.ema else []
         self.average_batch_norm = distribution.make_average_batch_norm(
-            strategy, self.model, averages
+            strategy, self.model, self.ema.variables() if self.ema else {}
         )
         self.kernels = optimizers.decayed_kernels(self.model)
         self.loss_scale = loss_scale.LossScale(
