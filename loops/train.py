@@ -127,7 +127,13 @@ def _open(data, record):
 
 
 def make_step(config, state, length):
-    """Makes the training step of a run, see `make_train_step`."""
+    """The training step of a run, see `make_train_step`.
+
+    Args:
+      config: resolved Config.
+      state: TrainState.
+      length: Length, of which the step takes the learning rate.
+    """
     replicas = state.strategy.num_replicas_in_sync
     settings = StepSettings(
         global_batch_size=config.data.batch_size,
