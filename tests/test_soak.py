@@ -41,13 +41,13 @@ def test_what_fails_a_soak(name, value):
 
 def test_growth():
     warm_up = [(n * MEGABYTE, n) for n in range(10)]
-    flat = [(100 * MEGABYTE, 20)] * 30
+    flat = [(100 * MEGABYTE, 20 + n % 3) for n in range(30)]
     found = undisturbed.growth(warm_up + flat)
     assert (found["memory_growth"], found["descriptors_growth"]) == (0.0, 0)
     leak = [((100 + n) * MEGABYTE, 20 + n // 10) for n in range(40)]
     found = undisturbed.growth(leak)
     assert found["memory_growth"] == pytest.approx(134.5 / 114.5 - 1)
-    assert found["descriptors_growth"] == 2.0
+    assert found["descriptors_growth"] == 2
     assert undisturbed.growth(flat[:3])["memory_growth"] is None
 
 

@@ -1,10 +1,18 @@
 """What Keras and TensorFlow do wrong on two replicas. When one of these fails, something upstream
 was mended: read the test's docstring, and see whether the work-around can go."""
 
+import json
+import os
+import subprocess
+import sys
+
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+
+from tests.canaries.hanging_worker import HANGS
+from tests.loops.test_workers import ROOT, free_ports
 
 
 def line(strategy, make_optimizer, initializer="zeros"):
@@ -183,3 +191,23 @@ def test_compiling_around_replicas_fails(mirrored):
     compiled = tf.function(lambda: mirrored.run(of_replica), jit_compile=True)
     with pytest.raises(Exception):  # noqa: B017 - which one differs from version to version
         compiled()
+
+
+@pytest.mark.faults
+def test_loss_scale_optimizer_hangs_workers_that_differ():
+    """One of two workers waits for a reduction that the other one skips. Hence
+    `loops/step/loss_scale.py`."""
+    hosts = [f"127.0.0.1:{port}" for port in free_ports(2)]
+    processes = []
+    for number in range(2):
+        task = {"type": "worker", "index": number}
+        told = json.dumps({"cluster": {"worker": hosts}, "task": task})
+        command = [sys.executable, "-m", "tests.canaries.hanging_worker", str(number)]
+        environment = {**os.environ, "TF_CONFIG": told}
+        processes.append(subprocess.Popen(command, cwd=ROOT, env=environment))
+    try:
+        codes = [process.wait(timeout=120) for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+    assert HANGS in codes

@@ -12,7 +12,9 @@ from tests.soak.training import SAVE_EVERY
 # How often each is drawn; SIGUSR1 asks for a checkpoint, and training goes on.
 _SIGNALS = {"SIGTERM": 3, "SIGKILL": 4, "SIGUSR1": 2}
 _EXPECTED = {"SIGTERM": (143, -signal.SIGTERM), "SIGKILL": (-signal.SIGKILL,)}
-_LONGEST = 20.0  # seconds from a start to the signal; loading TensorFlow takes some of them
+# Most lives are ended so many seconds after their first new line of metrics, the others anywhere
+# in their start.
+_LONGEST, _LONGEST_START, _START_SHARE = 12.0, 20.0, 0.2
 _DAMAGE_SHARE, _EVAL_SHARE = 0.35, 0.15
 
 
@@ -46,9 +48,13 @@ def _one_life(training, draw, facts):
     before = training.step()
     process = training.start("train", "--steps=100000000")
     facts["starts"] += 1
+    longest = _LONGEST_START
+    if draw.random() > _START_SHARE:
+        longest = _LONGEST
+        _wait_for_steps(training, process)
     while True:
         try:
-            code = process.wait(timeout=draw.uniform(1.0, _LONGEST))
+            code = process.wait(timeout=draw.uniform(0.5, longest))
             _require(facts, training, code, (), "an end that nobody asked for")
             return
         except subprocess.TimeoutExpired:
@@ -64,6 +70,16 @@ def _one_life(training, draw, facts):
     # What was logged since the newest save is lost; a save is due every SAVE_EVERY steps.
     lost = max(0, reached - max(before, training.step()))
     facts["most_steps_lost"] = max(facts["most_steps_lost"], lost)
+
+
+def _wait_for_steps(training, process):
+    """Returns once the process has logged a step, or has ended."""
+    metrics = training.run_dir / "metrics.jsonl"
+    first = time.time()
+    while process.poll() is None:
+        if metrics.exists() and metrics.stat().st_mtime > first and _last_logged(training):
+            return
+        time.sleep(0.2)
 
 
 def _handles_signals(pid):
