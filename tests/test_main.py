@@ -312,6 +312,7 @@ def places(tiny_folder, tmp_path_factory, one_device):
 
 FOLDER = "--mode=train --dataset=folder --image_size=32 --model=resnet_18"
 LISTS = "--mode=train --dataset=lists --image_size=32 --model=resnet_18 --data_dir={root}"
+REPRO = "--mode=repro --ckpt={root}"
 EVAL = "--mode=eval --crops=1 --ckpt={root}/run"
 PREDICT = "--mode=predict --crops=1 --ckpt={root}/run"
 # A command, its exit code, and what its one line must say.
@@ -331,6 +332,9 @@ MISTAKES = [
     (f"{FOLDER} --data_dir={{root}}/no_images", 3, ["{root}/no_images/train"]),
     (f"{FOLDER} --data_dir={{tiny}} --run_name=notes", 2, ["--run_name=notes", "{root}/notes"]),
     ("--mode=train --model=resnet_18 --data_dir={tiny}", 2, ["{tiny}"]),  # --dataset forgotten
+    ("--mode=repro", 2, ["--ckpt is missing"]),
+    (f"{REPRO}/nowhere", 2, ["{root}/nowhere"]),
+    (f"{REPRO}/run", 2, ["{root}/run/loss_trace.jsonl"]),
     (LISTS, 2, ["--train_list"]),
     (f"{LISTS} --train_list={{root}}/nowhere.txt", 2, ["--train_list={root}/nowhere.txt"]),
     (f"{LISTS} --train_list={{root}}/good.txt", 2, ["--val_list"]),
