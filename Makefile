@@ -3,7 +3,7 @@
 .NOTPARALLEL:
 .ONESHELL:
 .SHELLFLAGS = -ec
-.PHONY: help venv test-venv test faults lint train lock
+.PHONY: help venv test-venv test faults lint bench train lock
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
 ARGS =
@@ -39,7 +39,7 @@ help:
 	echo '  PYTHON=...   the interpreter for a new .venv (else python3, or python3.13 to python3.11)'
 	echo '  TESTS=...    the test files or folders to run (else tests)'
 	echo '  RUN=...      the name of the run to train (else first); a run that is there is resumed'
-	echo '  ARGS=...     more flags for the training command'
+	echo '  ARGS=...     more flags for the command of train or bench'
 
 venv: ## make .venv and install the locked packages, for the GPU if there is one
 	@$(wait)
@@ -86,6 +86,9 @@ faults: test-venv ## run the long forms of the tests (under 60 minutes)
 lint: test-venv ## check style and formatting
 	@.venv/bin/python -m ruff check
 	.venv/bin/python -m ruff format --check
+
+bench: test-venv ## run the benchmarks that have not run yet, write benchmarks/RESULTS.md
+	@.venv/bin/python -m benchmarks.run_all $(ARGS)
 
 train: venv ## train ResNetV2-50 on the built-in images, then judge it on ten crops
 	.venv/bin/python main.py --mode=train --model=resnetv2_50 --mixed_precision \
