@@ -2,7 +2,7 @@
 
     python -m benchmarks.run_all [--only=step_vs_keras,...] [--again=all] [--torch_python=PYTHON]
 
-The JSON of each comparison is kept in benchmarks/results/. One that has run on this machine with
+The JSON of each comparison is kept in benchmarks/kept/. One that has run on this machine with
 this code is not run again unless `--again` names it; one that was ended by its budget is.
 """
 
@@ -14,7 +14,7 @@ import pathlib
 import subprocess
 import sys
 
-from benchmarks import comparisons, harness, results_page
+from benchmarks import comparisons, harness, comparison_page
 
 _ROOT = pathlib.Path(__file__).resolve().parents[1]
 _ROOMS = ("benchmarks", "input_pipeline", "loops", "nets", "requirements")
@@ -168,7 +168,7 @@ def main(every=comparisons.EVERY):
 
 def write_page(path, every, folder, identity):
     """Writes what is kept so far: a `make bench` that is cut short has not been for nothing."""
-    path.write_text(results_page.page(every, read(folder, every), identity), encoding="utf-8")
+    path.write_text(comparison_page.page(every, read(folder, every), identity), encoding="utf-8")
 
 
 def _arguments(every):
@@ -181,7 +181,7 @@ def _arguments(every):
         default=os.environ.get("TORCH_PYTHON", sys.executable),
         help="interpreter that has torch and timm besides",
     )
-    parser.add_argument("--folder", type=pathlib.Path, default=here / "results")
+    parser.add_argument("--folder", type=pathlib.Path, default=here / "kept")
     parser.add_argument("--out", type=pathlib.Path, default=here / "RESULTS.md")
     args = parser.parse_args()
     names = {comparison.name for comparison in every}

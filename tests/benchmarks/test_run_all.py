@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from benchmarks import comparisons, harness, result_rows, results_page, run_all
+from benchmarks import comparisons, harness, result_rows, comparison_page, run_all
 from benchmarks.comparisons import TORCH_PYTHON, Comparison
 from benchmarks.result_rows import Row
 
@@ -140,7 +140,7 @@ def test_the_code_is_told_apart(tmp_path):
 
 
 def test_the_page_shows_small_figures():
-    assert [results_page._figure(v) for v in (0.00001, 0.0, 3.14159, 25549352.0)] == [
+    assert [comparison_page._figure(v) for v in (0.00001, 0.0, 3.14159, 25549352.0)] == [
         *("1.0e-05", "0", "3.14", "25549352"),
     ]
     assert harness.machine()["cores"] >= 1
