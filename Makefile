@@ -3,12 +3,13 @@
 .NOTPARALLEL:
 .ONESHELL:
 .SHELLFLAGS = -ec
-.PHONY: help venv test-venv test faults lint bench train lock
+.PHONY: help venv test-venv test faults soak lint bench train lock
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
 ARGS =
 PYTHON ?=
 RUN = first
+SOAK_MINUTES = 45
 TESTS = tests
 
 # The version that the interpreter $(1) reports, as 3.12. Shims that are found may still not run.
@@ -38,6 +39,7 @@ help:
 	echo 'Variables:'
 	echo '  PYTHON=...   the interpreter for a new .venv (else python3, or python3.13 to python3.11)'
 	echo '  TESTS=...    the test files or folders to run (else tests)'
+	echo '  SOAK_MINUTES=...   how long make soak takes (else 45); its report is soak.json'
 	echo '  RUN=...      the name of the run to train (else first); a run that is there is resumed'
 	echo '  ARGS=...     more flags for the command of train or bench'
 
@@ -82,6 +84,9 @@ test: test-venv ## run the tests (under 10 minutes)
 
 faults: test-venv ## run the long forms of the tests (under 60 minutes)
 	@.venv/bin/python -m pytest -q -n 2 --dist loadfile -m faults $(TESTS)
+
+soak: test-venv ## disturb a training for SOAK_MINUTES and see that it needs nobody
+	@.venv/bin/python -m tests.soak --minutes=$(SOAK_MINUTES) --json=soak.json
 
 lint: test-venv ## check style and formatting
 	@.venv/bin/python -m ruff check

@@ -7,6 +7,7 @@ from absl import flags as absl_flags
 
 import flags
 from input_pipeline.errors import UserError
+from loops import mode_flags
 from loops.run import logs
 
 
@@ -22,6 +23,7 @@ def modes():
         import_weights,
         predict,
         prepare,
+        reproduce,
         stats,
         train,
         verify,
@@ -39,6 +41,7 @@ def modes():
         "stats": stats.run,
         "benchmark": benchmark.run,
         "data_service": data_service.run,
+        "repro": reproduce.run,
     }
 
 
@@ -51,6 +54,7 @@ def main(argv):
     logs.set_up()
     try:
         config, given = flags.parse(argv)
+        mode_flags.require_read(config.mode, given)
         modes()[config.mode](config, given)
     except UserError as error:
         sys.stderr.write(f"error: {error}\n")

@@ -50,6 +50,8 @@ EVERY = (
     _of("predict_vs_eval", 20, "--crops=1", name="predict_vs_eval_1_crop"),
     _of("input_vs_peers", 15, f"--data_dir={IMAGES}/ilsvrc_sample"),
     _of("input_formats", 20, f"--data_dir={IMAGES}/ilsvrc_sample"),
+    _of("loop_overhead", 20),
+    _of("replicas", 15),
     _of("net_speeds", 15),
     Comparison(
         "timm_parity", (TORCH_PYTHON, "-m", "benchmarks.timm_parity"), 15, result_rows.timm_parity

@@ -24,7 +24,9 @@ def compare(args):
     """Measures both sides in turn; yields what is known after each pair.
 
     Yields:
-      dict: ratios (ours / keras, one for each pair), median_ratio, medians and runs (by side).
+      dict: ratios (ours / keras, one for each pair) and median_ratio of images per second;
+      cpu_ratios (keras / ours) and median_cpu_ratio of CPU seconds per image, which another
+      program on the machine hardly moves; medians and runs (by side).
     """
     runs = {side: [] for side in _SIDES}
 
@@ -37,7 +39,10 @@ def compare(args):
         for side in _SIDES:
             runs[side].append(pair[side])
         both = zip(runs["ours"], runs["keras"], strict=True)
-        ratios = [our["images_per_second"] / their["images_per_second"] for our, their in both]
+        ratios, cpu_ratios = [], []
+        for our, their in both:
+            ratios.append(our["images_per_second"] / their["images_per_second"])
+            cpu_ratios.append(their["cpu_seconds_per_image"] / our["cpu_seconds_per_image"])
         medians = {
             side: {k: statistics.median(run[k] for run in of_side) for k in of_side[0]}
             for side, of_side in runs.items()
@@ -46,6 +51,8 @@ def compare(args):
             "medians": medians,
             "ratios": ratios,
             "median_ratio": statistics.median(ratios),
+            "cpu_ratios": cpu_ratios,
+            "median_cpu_ratio": statistics.median(cpu_ratios),
             "runs": runs,
         }
 
@@ -59,8 +66,9 @@ def measure(evaluate, input_alone, num_images):
       num_images: of the timed pass.
 
     Returns:
-      dict of float: images_per_second, input_images_per_second, first_batch_seconds,
-      peak_memory_mb.
+      dict of float: images_per_second, cpu_seconds_per_image (of all threads: where the two
+      disagree, something else had the processors), page_faults_per_image,
+      input_images_per_second, first_batch_seconds, peak_memory_mb.
     """
 
     def timed(function, count):
@@ -70,9 +78,13 @@ def measure(evaluate, input_alone, num_images):
 
     first = timed(evaluate, min(25, num_images))
     timed(evaluate, min(25, num_images))
+    before = harness.usage()
     seconds = timed(evaluate, num_images)
+    used = {name: value - before[name] for name, value in harness.usage().items()}
     return {
         "images_per_second": num_images / seconds,
+        "cpu_seconds_per_image": (used["user_seconds"] + used["system_seconds"]) / num_images,
+        "page_faults_per_image": used["page_faults"] / num_images,
         "input_images_per_second": num_images / timed(input_alone, num_images),
         "first_batch_seconds": first,
         "peak_memory_mb": harness.peak_memory_mb(),
@@ -85,7 +97,8 @@ def rows(result):
         for side in _SIDES:
             values = [run[name] for run in result["runs"][side]]
             yield [name.replace("_", " "), side, result["medians"][side][name], *values]
-    yield ["ratio", " / ".join(_SIDES), result["median_ratio"], *result["ratios"]]
+    yield ["ratio of speeds", "ours / keras", result["median_ratio"], *result["ratios"]]
+    yield ["ratio of CPU time", "keras / ours", result["median_cpu_ratio"], *result["cpu_ratios"]]
 
 
 def main():

@@ -1,6 +1,7 @@
 """Reads the JSON of each benchmark into rows of one shape, for the table of all of them."""
 
 import dataclasses
+import statistics
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,7 +89,8 @@ def eval_vs_keras(report):
 
 def input_vs_peers(report):
     """Speed of the input pipeline; sides that were skipped have no row."""
-    medians = {side: sorted(v)[len(v) // 2] for side, v in report["images_per_second"].items() if v}
+    runs = report["images_per_second"]
+    medians = {side: statistics.median(rates) for side, rates in runs.items() if rates}
     return [
         Row(
             f"input pipeline, {r['ours']}, images/s",
@@ -104,7 +106,8 @@ def input_vs_peers(report):
 
 def input_formats(report):
     """Speed of a prepared set beside its files."""
-    medians = {side: sorted(v)[len(v) // 2] for side, v in report["images_per_second"].items()}
+    runs = report["images_per_second"]
+    medians = {side: statistics.median(rates) for side, rates in runs.items()}
     what = "input pipeline, classic from TFRecords at 288 px, images/s"
     return [_faster(what, medians["tfrecord"], "the files themselves", medians["files"], 1.4)]
 
@@ -133,3 +136,18 @@ def timm_parity(report):
     equal = all(figures["equal"] for figures in every)
     what = f"largest difference of logits up to {largest:.2f}, {len(results)} imported nets"
     return [Row(what, worst, "timm; at most", 1e-4, 1.0 if equal else 0.0, 1.0)]
+
+
+def loop_overhead(report):
+    """Speed of the whole program beside the step alone."""
+    rows = report["results"]["rows"]
+    bare, loop = (statistics.median(row[i] for row in rows) for i in (1, 2))
+    ratio = report["results"]["median_ratio"]
+    return [Row("--mode=train in memory, images/s", loop, "the step alone", bare, ratio, 0.97)]
+
+
+def replicas(report):
+    """Speed of two replicas on a CPU beside one: at most 1.1 times as long a step."""
+    one, two = (statistics.median(row[i] for row in report["rows"]) for i in (1, 2))
+    what = "step of two replicas on one CPU, images/s"
+    return [Row(what, two, "one replica", one, 1 / report["median"], round(1 / 1.1, 2))]

@@ -142,7 +142,8 @@ def open_split(folder, facts, split, class_names=()):
     """
     entry = manifest.split_facts(folder, facts, split)["list"]
     path = manifest.checked_file(folder, entry)
-    root = os.path.join(folder, facts["root"])
+    # TensorFlow would take the `..` in it back along the path, not from where a link leads.
+    root = os.path.realpath(os.path.join(folder, facts["root"]))
     _require_folder(pathlib.Path(root), f"the images of the lists in {folder}")
     paths, labels = parse_list(str(path), "the list")
     classes = tuple(facts["classes"])

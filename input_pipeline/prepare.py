@@ -5,17 +5,25 @@ another name and renamed when it is whole and on the disk; the manifest comes la
 """
 
 import concurrent.futures
+import contextlib
 import hashlib
 import json
 import os
 import pathlib
 import shutil
 
-import tqdm
 from absl import logging
 
-from input_pipeline import manifest, path_table, raw_layouts, reencode, shard_writer
+from input_pipeline import (
+    folder_lock,
+    manifest,
+    path_table,
+    raw_layouts,
+    reencode,
+    shard_writer,
+)
 from input_pipeline.errors import DataError, UsageError
+from input_pipeline.silent import Silent
 
 # The plan and the facts of finished shards, until the manifest holds them all.
 _UNFINISHED = ".unfinished"
@@ -23,7 +31,7 @@ _PLAN = "plan.json"
 _CHUNK = 256
 
 
-def prepare(config, prepare_config, out, storage):
+def prepare(config, prepare_config, out, storage, progress=Silent):
     """Prepares a data set.
 
     Args:
@@ -31,12 +39,15 @@ def prepare(config, prepare_config, out, storage):
       prepare_config: PrepareConfig.
       out: folder to write into; made if it is not there.
       storage: "tfrecord" or "lists".
+      progress: function from the numbers of images and of those done before to what counts them,
+        as `Silent`.
 
     Returns:
       dict: the manifest.
 
     Raises:
-      UsageError: flags that do not go together, a folder that holds something else.
+      UsageError: flags that do not go together, a folder that holds something else or that
+        another process writes into.
       DataError: an image that does not decode where it has to be, or no image.
     """
     out = pathlib.Path(out)
@@ -44,34 +55,48 @@ def prepare(config, prepare_config, out, storage):
         raise UsageError("--short_side re-encodes: that needs --format=tfrecord")
     if manifest.exists(config.data_dir):
         raise UsageError(f"--data_dir={config.data_dir}: this set is prepared already")
-    raw = raw_layouts.find(config, prepare_config)
-    for path in raw.unlabelled[:3]:
-        logging.warning("%s has no label and is left out", path)
-    if not all(raw.splits.values()):
-        empty = [split for split, items in raw.splits.items() if not items]
-        raise DataError(f"{config.data_dir}: no labelled image in the {empty[0]} split")
-    plan = _make_plan(config, prepare_config, storage, raw)
-    _require_same_plan(out, plan)
-    threads = config.reader_threads or os.cpu_count()
-    total = sum(plan["images"].values())
-    bar = tqdm.tqdm(total=total, desc="preparing", unit=" images", unit_scale=True, disable=None)
-    splits, lists = {}, {}
-    with concurrent.futures.ThreadPoolExecutor(threads) as pool, bar:
-        if storage == "lists":
-            conversions, lists = _convert_foreign(pool, out, raw, prepare_config, bar)
-            splits = {split: {"images": len(items)} for split, items in raw.splits.items()}
-        else:
-            writer = shard_writer.ShardWriter(
-                pool, out, out / _UNFINISHED, raw.classes, prepare_config
-            )
-            for split, items in raw.splits.items():
-                splits[split] = writer.write_split(split, items, bar)
-            conversions = writer.conversions
-    for split, items in raw.splits.items():
-        splits[split]["list"] = _write_list(out, split, items, lists)
-    manifest.write(out, _facts(config, plan, out, raw, splits, conversions))
-    shutil.rmtree(out / _UNFINISHED)
+    _require_apart(config, out)
+    with folder_lock.held(out, "--out"):
+        raw = raw_layouts.find(config, prepare_config)
+        for path in raw.unlabelled[:3]:
+            logging.warning("%s has no label and is left out", path)
+        if not all(raw.splits.values()):
+            empty = [split for split, items in raw.splits.items() if not items]
+            raise DataError(f"{config.data_dir}: no labelled image in the {empty[0]} split")
+        plan = _make_plan(config, prepare_config, storage, raw)
+        _require_same_plan(out, plan)
+        write = _write_lists if storage == "lists" else _write_shards
+        threads = config.reader_threads or os.cpu_count()
+        with concurrent.futures.ThreadPoolExecutor(threads) as pool:
+            splits, conversions = write(pool, out, raw, prepare_config, progress)
+        manifest.write(out, _facts(config, plan, out, raw, splits, conversions))
+        shutil.rmtree(out / _UNFINISHED)
     return manifest.read(out)
+
+
+def _write_shards(pool, out, raw, prepare_config, progress):
+    """Writes shards, their indices and lists; returns what the manifest says of splits, and the
+    conversions."""
+    writer = shard_writer.ShardWriter(pool, out, out / _UNFINISHED, raw.classes, prepare_config)
+    planned = {split: writer.plan(split, items) for split, items in raw.splits.items()}
+    kept = sum(len(shard) for shards in planned.values() for shard in shards if shard.facts)
+    total, splits = sum(map(len, raw.splits.values())), {}
+    with contextlib.closing(progress(total, kept)) as bar:
+        for split, items in raw.splits.items():
+            splits[split] = writer.write_split(split, items, planned[split], bar)
+            splits[split]["list"] = _write_list(out, split, items, {})
+    return splits, writer.conversions
+
+
+def _write_lists(pool, out, raw, prepare_config, progress):
+    """As `_write_shards`, lists alone, and JPEGs beside them for what is not what it says."""
+    with contextlib.closing(progress(sum(map(len, raw.splits.values())))) as bar:
+        conversions, lists = _convert_foreign(pool, out, raw, prepare_config, bar)
+    splits = {
+        split: {"images": len(items), "list": _write_list(out, split, items, lists)}
+        for split, items in raw.splits.items()
+    }
+    return splits, conversions
 
 
 def _facts(config, plan, out, raw, splits, conversions):
@@ -79,7 +104,8 @@ def _facts(config, plan, out, raw, splits, conversions):
     kept = ("dataset", "storage", "split_sha256", "short_side", "quality")
     return {
         **{key: plan[key] for key in kept},
-        "root": os.path.relpath(config.data_dir or ".", out),
+        # Between real paths: `..` of a link is not where the link lies.
+        "root": os.path.relpath(os.path.realpath(config.data_dir or "."), os.path.realpath(out)),
         "unlabelled": len(raw.unlabelled),
         "conversions": conversions,
         "splits": splits,
@@ -100,6 +126,16 @@ def _make_plan(config, prepare_config, storage, raw):
     }
 
 
+def _require_apart(config, out):
+    """Raises UsageError where the new folder would be taken for one of the classes."""
+    if config.dataset == "lists":
+        return
+    root = pathlib.Path(config.data_dir)
+    homes = [root / name for name in raw_layouts.SPLIT_FOLDERS if (root / name).is_dir()] or [root]
+    if out.resolve().parent in [home.resolve() for home in homes]:
+        raise UsageError(f"--out={out}: lies among the class folders; name a folder elsewhere")
+
+
 def _require_same_plan(out, plan):
     """Starts or continues a set in `out`; UsageError where it holds anything else."""
     path = out / _UNFINISHED / _PLAN
@@ -115,7 +151,7 @@ def _require_same_plan(out, plan):
         for left in [*out.glob(".tmp-*"), *path.parent.glob(".tmp-*")]:  # of a killed run
             left.unlink()
         return
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+    if any(path.name != folder_lock.NAME for path in out.iterdir()):
         raise UsageError(f"--out={out}: is not an empty folder; name another one")
     path.parent.mkdir(parents=True)
     manifest.write_whole(path, json.dumps(plan).encode())
@@ -157,5 +193,5 @@ def _convert_foreign(pool, out, raw, prepare_config, bar):
         for first in range(0, len(items), _CHUNK):
             part = items[first : first + _CHUNK]
             conversions += [found for found in pool.map(convert, part) if found]
-            bar.update(len(part))
+            bar.advance(len(part))
     return conversions, {c["file"]: c["now"] for c in conversions}

@@ -10,6 +10,9 @@ import pathlib
 from input_pipeline import datasets, image_list, raw_ilsvrc, raw_set, shapes
 from input_pipeline.errors import DataError, UsageError
 
+# Below the root these hold class folders; where none is there, the root itself does.
+SPLIT_FOLDERS = ("train", "val", "test", "ILSVRC2012_img_train", "ILSVRC2012_img_val")
+
 
 def find(config, prepare):
     """Finds the images of a raw data set.

@@ -1,5 +1,6 @@
 """Writes the shards of a split, keeping those that an earlier run has finished."""
 
+import dataclasses
 import itertools
 import json
 import os
@@ -12,6 +13,25 @@ from input_pipeline import manifest, reencode, tfrecord
 _CHUNK = 64
 _SAMPLED = 64
 _MEGABYTE = 10**6
+
+
+@dataclasses.dataclass(frozen=True)
+class PlannedShard:
+    """A shard that is to be there in the end.
+
+    Attributes:
+      name: of its file.
+      first, last: numbers of its items in the split, the last excluded.
+      facts: dict of a shard that an earlier run has finished, or None.
+    """
+
+    name: str
+    first: int
+    last: int
+    facts: dict | None
+
+    def __len__(self):
+        return self.last - self.first
 
 
 class ShardWriter:
@@ -36,29 +56,41 @@ class ShardWriter:
         self._prepare_config = prepare_config
         self.conversions = []
 
-    def write_split(self, split, items, bar):
-        """Writes all shards of a split and their index.
+    def plan(self, split, items):
+        """Cuts a split into shards and looks which of them are there.
 
         Args:
           split: its name.
           items: list of Items.
-          bar: tqdm bar, counted up by images.
+
+        Returns:
+          list of PlannedShards.
+        """
+        bounds = self._bounds(items)
+        planned = []
+        for number, (first, last) in enumerate(itertools.pairwise(bounds)):
+            name = f"{split}-{number:05d}-of-{len(bounds) - 1:05d}.tfrecord"
+            planned.append(PlannedShard(name, first, last, self._finished(name)))
+        return planned
+
+    def write_split(self, split, items, planned, bar):
+        """Writes the shards of a split that are not there yet, and the index of all.
+
+        Args:
+          split: its name.
+          items: list of Items.
+          planned: its PlannedShards.
+          bar: what counts the images that are written, see `Silent`.
 
         Returns:
           dict: what the manifest says of the split.
         """
-        bounds = self._bounds(items)
         shards, lengths = [], []
-        for number, (first, last) in enumerate(itertools.pairwise(bounds)):
-            name = f"{split}-{number:05d}-of-{len(bounds) - 1:05d}.tfrecord"
-            facts = self._finished(name)
-            if facts is None:
-                facts = self._write(name, items[first:last], bar)
-            else:
-                bar.update(last - first)
-            self.conversions += facts.pop("conversions")
-            lengths.append(np.array(facts.pop("lengths"), np.int64))
-            shards.append(facts)
+        for shard in planned:
+            facts = shard.facts or self._write(shard.name, items[shard.first : shard.last], bar)
+            self.conversions += facts["conversions"]
+            lengths.append(np.array(facts["lengths"], np.int64))
+            shards.append({k: facts[k] for k in facts if k not in ("conversions", "lengths")})
         index = self._write_index(f"{split}.index.npy", items, lengths)
         return {"images": len(items), "shards": shards, "index": index}
 
@@ -115,7 +147,7 @@ class ShardWriter:
                         conversions.append({"file": item.name, "was": reason})
                     class_name = self._classes[item.label]
                     yield tfrecord.example(data, item.label, class_name, item.name)
-                    bar.update(1)
+                    bar.advance(1)
 
         facts = tfrecord.write_shard(self._out / name, records())
         facts["conversions"] = conversions

@@ -1,5 +1,6 @@
 """Statistics of a split's pixels: `--mode=stats` computes them, training normalises with them."""
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -7,11 +8,11 @@ import pathlib
 
 import numpy as np
 import tensorflow as tf
-import tqdm
 from absl import logging
 
 from input_pipeline import decode
 from input_pipeline.errors import DataError
+from input_pipeline.silent import Silent
 
 NAME = "statistics.json"
 
@@ -66,12 +67,13 @@ def _tuples(value):
     return tuple(map(_tuples, value)) if isinstance(value, list) else value
 
 
-def compute(source, threads=0):
+def compute(source, threads=0, progress=Silent):
     """Reads and decodes every image once and adds up its pixels in float64.
 
     Args:
       source: Source.
       threads: that decode; 0: as many as there are cores.
+      progress: function from the number of images to what counts them, as `Silent`.
 
     Returns:
       Statistics.
@@ -86,11 +88,10 @@ def compute(source, threads=0):
     )
     count, pixels = 0, 0
     total, products, deviations = np.zeros(3), np.zeros((3, 3)), np.zeros(3)
-    bar = tqdm.tqdm(total=source.num_examples, desc="stats", unit=" images", disable=None)
     # Sums of squares about a point near the mean lose fewer digits than those about zero.
-    with bar:
+    with contextlib.closing(progress(source.num_examples)) as bar:
         for of_image, sums, squares in images.as_numpy_iterator():
-            bar.update(1)
+            bar.advance(1)
             if not of_image:
                 continue
             count, pixels = count + 1, pixels + int(of_image)

@@ -2,16 +2,17 @@
 
 import collections
 import concurrent.futures
+import contextlib
 import functools
 import hashlib
 import os
 import pathlib
 
 import tensorflow as tf
-import tqdm
 
 from input_pipeline import decode, every_image, label_map, reencode
 from input_pipeline.errors import DataError
+from input_pipeline.silent import Silent
 
 # Kinds of findings that make an image useless; the others are worth knowing.
 FATAL = ("missing", "empty", "foreign", "bomb", "truncated", "broken", "changed", "record", "shard")
@@ -19,13 +20,14 @@ _CHUNK = 256
 CHECKSUMS = "SHA256SUMS"
 
 
-def verify(config, prepare_config, checksums=""):
+def verify(config, prepare_config, checksums="", progress=Silent):
     """Looks at every image of every split.
 
     Args:
       config: DataConfig: a raw set, or `--data_dir` of a prepared one.
       prepare_config: PrepareConfig: devkit and split_csv.
       checksums: path of a file of `sha256  name` lines of an earlier run to compare with, or "".
+      progress: function from the number of images to what counts them, as `Silent`.
 
     Returns:
       (report, sums): a dict for JSON, and the lines of a new file of checksums, by name.
@@ -40,15 +42,15 @@ def verify(config, prepare_config, checksums=""):
     numbering = label_map.diagnose(rows)
     scan = _Scan(_read_checksums(checksums))
     total = sum(map(len, splits.values()))
-    bar = tqdm.tqdm(total=total, desc="verify", unit=" images", unit_scale=True, disable=None)
     threads = config.reader_threads or os.cpu_count()
-    with concurrent.futures.ThreadPoolExecutor(threads) as pool, bar:
+    pool = concurrent.futures.ThreadPoolExecutor(threads)
+    with pool, contextlib.closing(progress(total)) as bar:
         for split, images in splits.items():
             for first in range(0, len(images), _CHUNK):
                 part = images[first : first + _CHUNK]
                 for image, seen in zip(part, pool.map(_look, part), strict=True):
                     scan.add(split, image, *seen)
-                bar.update(len(part))
+                bar.advance(len(part))
     why = "no label says what it shows"
     findings = [_finding("shard", split, name, fault) for split, name, fault in found.faults]
     findings += scan.findings

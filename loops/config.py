@@ -127,9 +127,10 @@ class Config:
     mode: Annotated[
         Literal[
             *("train", "eval", "predict", "import", "export", "average"),
-            *("prepare", "verify", "stats", "data_service", "benchmark"),
+            *("prepare", "verify", "stats", "data_service", "benchmark", "repro"),
         ],
-        "What to do.",
+        "What to do. repro: replay the first steps of a run and compare; exit code 3 where they "
+        "depart.",
     ] = "train"
     net: registry.NetConfig = dataclasses.field(default_factory=registry.NetConfig)
     data: DataConfig = dataclasses.field(default_factory=DataConfig)

@@ -10,7 +10,7 @@ from loops import evaluation_results, flag_values, members, validation, watch
 from loops.evaluation_results import described, scalars, write
 from loops.evaluator import VIEWS_PER_BATCH, Evaluator, Interrupted, logits_fn, predictions
 from loops.members import evaluation_config
-from loops.run import report, summaries
+from loops.run import report
 from loops.scoring import judgement, logits_file, logits_writer, metrics, real_labels
 from loops.step import distribution, workers
 
@@ -80,11 +80,11 @@ def _score_images(config, given):
     every = [_score(strategy, split, at_size, real, len(sizes) == 1) for at_size in at_sizes]
     if len(sizes) == 1:
         if evaluation.json and is_chief:
-            report.write_json(evaluation.json, every[0])
+            report.write_wanted("--json", evaluation.json, every[0])
         return every[0]
     report.table(*report.sweep_rows(every))
     if evaluation.json and is_chief:
-        report.write_json(evaluation.json, {"sweep": every})
+        report.write_wanted("--json", evaluation.json, {"sweep": every})
     return every
 
 
@@ -135,16 +135,19 @@ def _score(strategy, split, found, real, pictures):
     results = described(results, config, max(member.step for member in found), names)
     if not workers.Workers(strategy).is_chief:
         return results
+    _say(results, " + ".join(names))
     size = config.data.image_size
     suffix = "" if size == first.record.config.data.image_size else f"-{size}px"
     write(first.run_dir, results, suffix=suffix + ("-ensemble" if len(found) > 1 else ""))
-    if len(found) == 1:
-        with summaries.Measurements(first.run_dir) as sink:
-            evaluation_results.record(sink, results, suffix.replace("-", "_"))
-            if pictures and not suffix:
-                probs = predicted[0][config.evaluation.crops]
-                evaluation_results.record_pictures(sink, results, probs, split, config.data)
-    _say(results, " + ".join(names))
+    if len(found) > 1:
+        return results
+
+    def draw(sink):
+        if pictures and not suffix:
+            probs = predicted[0][config.evaluation.crops]
+            evaluation_results.record_pictures(sink, results, probs, split, config.data)
+
+    evaluation_results.record(first.run_dir, results, suffix.replace("-", "_"), draw)
     return results
 
 
@@ -215,9 +218,9 @@ def _score_files(config, given):
     results |= {"dataset": facts["dataset"], "split": facts["split"]}
     results["image_size"] = found[0].facts["image_size"]
     results["step"] = max(m.facts["step"] for m in found)
-    if evaluation.json:
-        report.write_json(evaluation.json, results)
     _say(results, " + ".join(names))
+    if evaluation.json:
+        report.write_wanted("--json", evaluation.json, results)
     return results
 
 

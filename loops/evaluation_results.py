@@ -1,11 +1,13 @@
 """Results of an evaluation on their way out: their names, files, curves and pictures."""
 
+import contextlib
 import os
 
 import tensorflow as tf
+from absl import logging
 
 from input_pipeline import crops, datasets, decode
-from loops.run import drawings, report
+from loops.run import drawings, report, summaries
 from loops.scoring import judgement
 
 # What besides accuracies goes to TensorBoard, and under which group.
@@ -58,16 +60,43 @@ def scalars(results, suffix=""):
 
 
 def write(run_dir, results, also="", suffix=""):
-    """Writes results as eval-<step>-<split>-<crops><suffix>.json, and to the file `also`."""
+    """Writes results as eval-<step>-<split>-<crops><suffix>.json, and to the file `also`.
+
+    A run folder that is read-only or on a full disk costs its file and a warning, not the figures.
+
+    Raises:
+      UsageError: `also` cannot be written.
+    """
     name = "eval-{step:08d}-{split}-{crops}".format(**results)
-    report.write_json(run_dir / f"{name}{suffix}.json", results)
+    path = run_dir / f"{name}{suffix}.json"
+    with _kept_if_possible(path):
+        report.write_json(path, results)
     if also:
-        report.write_json(also, results)
+        report.write_wanted("--json", also, results)
 
 
-def record(sink, results, suffix=""):
-    """Hands an evaluation's curves to the sink of measurements."""
-    sink.measure("eval", results["step"], scalars(results, suffix))
+def record(run_dir, results, suffix="", pictures=lambda sink: None):
+    """Adds an evaluation to the curves of a run, where its folder can be written.
+
+    Args:
+      run_dir: the run folder.
+      results: of `judgement.compare`, described.
+      suffix: of the tags, for images of another size.
+      pictures: called with the sink after the curves.
+    """
+    with _kept_if_possible(run_dir / "eval"), summaries.Measurements(run_dir) as sink:
+        sink.measure("eval", results["step"], scalars(results, suffix))
+        pictures(sink)
+
+
+@contextlib.contextmanager
+def _kept_if_possible(path):
+    """Turns a path that cannot be written into a warning."""
+    try:
+        yield
+    except (OSError, tf.errors.OpError) as error:
+        reason = getattr(error, "strerror", None) or getattr(error, "message", None) or str(error)
+        logging.warning("%s is not written: %s", path, reason.splitlines()[0])
 
 
 def record_pictures(sink, results, probs, split, data):

@@ -37,8 +37,6 @@ def run(config, given):
     Raises:
       UsageError: the file is not sound or not of this net; nothing has been written then.
     """
-    for name in sorted(given & {"ckpt", "image", "split", "init_from", "freeze"}):
-        raise UsageError(f"--{name} is not for importing weights; leave it out")
     importing, model_name = config.importing, config.net.model
     run_dir = _new_run_folder(config)
     _require_supported(importing.source, model_name)

@@ -1,6 +1,7 @@
 """The models that `--ckpt` names, each with the preprocessing it was trained for."""
 
 import dataclasses
+import os
 import pathlib
 
 from input_pipeline.errors import UsageError
@@ -36,9 +37,12 @@ class Member:
         """Whether there is a moving average of the weights beside the weights."""
         return bool(self.record.config.optimization.ema)
 
-    def restore(self, strategy, averaged=True):
-        """Builds the net and reads its weights: keras.Model; see `restored_net.restore`."""
-        dtype = precision.compute_dtype(self.config.precision)
+    def restore(self, strategy, averaged=True, dtype=None):
+        """Builds the net and reads its weights: keras.Model; see `restored_net.restore`.
+
+        Without a dtype it computes in that of the config.
+        """
+        dtype = dtype or precision.compute_dtype(self.config.precision)
         return restored_net.restore(strategy, self.record, self.step_dir, dtype, averaged)
 
 
@@ -64,7 +68,8 @@ def find(config, given):
       UsageError: nothing intact there, or models of different classes.
     """
     members = []
-    for name in config.evaluation.ckpt.split(","):
+    ckpt = config.evaluation.ckpt
+    for name in [ckpt] if os.path.isdir(ckpt) else ckpt.split(","):
         run_dir, step_dir = run_folder.find_checkpoint(name)
         record = run_folder.read_record(run_dir)
         own = evaluation_config(record, config, given)
@@ -86,9 +91,16 @@ def _require_same_classes(first, record, name):
     theirs, ours = first.record.class_names, record.class_names
     if theirs == ours:
         return
+    shared = min(len(theirs), len(ours))
+    at = next((i for i in range(shared) if ours[i] != theirs[i]), shared)
     if len(theirs) != len(ours):
-        reason = f"has {len(ours)} classes, and {first.run_dir} has {len(theirs)}"
+        foreign = sorted({*ours} ^ {*theirs})[0]
+        reason = (
+            f"has {len(ours)} classes, and {first.run_dir} has {len(theirs)}: {foreign!r} is of one"
+            " alone"
+        )
+    elif set(theirs) == set(ours):
+        reason = f"has the classes of {first.run_dir} in another order, from class {at} on"
     else:
-        at = next(i for i, pair in enumerate(zip(theirs, ours, strict=True)) if len({*pair}) > 1)
         reason = f"class {at} is {ours[at]}, and {theirs[at]} in {first.run_dir}"
     raise UsageError(f"--ckpt={name}: {reason}; models of different classes have no average")

@@ -37,7 +37,7 @@ def run(config, given):
     images, bad, chosen = [], [], []
     for path, logits in nets.predict(paths):
         if logits is None:
-            bad.append({"path": image_paths.shown(path), "reason": views.reason(path, nets.sights)})
+            bad.append({"path": image_paths.shown(path), "reason": views.reason(path)})
             logging.error("%s does not decode: %s", bad[-1]["path"], bad[-1]["reason"])
             continue
         probabilities = metrics.probabilities(logits[:, None])[0]
@@ -93,6 +93,6 @@ def show(ckpt, image, crops=10, seam_carving=True, top_k=5):
     nets = ensemble.load(config, frozenset(values))
     ((_, logits),) = nets.predict([path])
     if logits is None:
-        raise DataError(f"{path} does not decode: {views.reason(path, nets.sights)}")
+        raise DataError(f"{path} does not decode: {views.reason(path)}")
     most = min(top_k, len(nets.class_names))
     return figure.draw(exhibit.make(nets, path, logits, most))

@@ -1,9 +1,11 @@
 """`--mode=prepare`: lists or TFRecord shards, with a manifest, from a raw data set."""
 
+import functools
+
 from input_pipeline import prepare
 from input_pipeline.errors import UsageError
 from loops import image_folders
-from loops.run import report
+from loops.run import progress, report
 
 
 def run(config, given):
@@ -24,7 +26,8 @@ def run(config, given):
     if not out:
         raise UsageError("--out is missing: name the folder to write the prepared set into")
     data = image_folders.require_images(config, given, "prepare")
-    facts = prepare.prepare(data, config.prepare, out, storage)
+    bar = functools.partial(progress.Progress, "prepare")
+    facts = prepare.prepare(data, config.prepare, out, storage, bar)
     report.summary(f"{out}: {facts['dataset']} as {storage}", _rows(facts))
     if config.evaluation.json:
         report.write_json(config.evaluation.json, facts)

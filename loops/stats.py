@@ -1,11 +1,12 @@
 """`--mode=stats`: statistics of the training pixels, which training then normalises with."""
 
 import dataclasses
+import functools
 import os
 
 from input_pipeline import source, statistics
 from loops import image_folders
-from loops.run import report
+from loops.run import progress, report
 
 
 def run(config, given):
@@ -23,7 +24,8 @@ def run(config, given):
     data = image_folders.require_images(config, given, "stats")
     split = config.evaluation.split if "split" in given else "train"
     folder = image_folders.results_folder(config) if split == "train" else ""
-    found = statistics.compute(source.open_split(data, split), data.reader_threads)
+    bar = functools.partial(progress.Progress, "stats")
+    found = statistics.compute(source.open_split(data, split), data.reader_threads, bar)
     results = {**dataclasses.asdict(found), "dataset": data.dataset, "split": split}
     if folder:
         report.write_json(os.path.join(folder, statistics.NAME), results)

@@ -9,7 +9,7 @@ from input_pipeline import batch_augment, source
 from input_pipeline.errors import DataError, UsageError
 from loops import auto_batch, fine_tuning, image_folders, recipes, validation
 from loops import config as configs
-from loops.run import checkpoint, description, logs, run_folder, summaries
+from loops.run import checkpoint, description, logs, loss_trace, run_folder, summaries
 from loops.run.length import Length
 from loops.run.signals import NoSignals, StopSignals
 from loops.step import distribution, workers
@@ -17,11 +17,6 @@ from loops.step.feed import TrainFeed
 from loops.step.state import TrainState
 from loops.step.train_step import StepSettings, make_train_step
 from loops.training_loop import TrainingLoop
-
-_NOT_FOR_TRAINING = {
-    *("ckpt", "split", "logits", "save_logits", "watch", "test_size", "out"),
-    *("image", "seam_carving", "explain", "report", "csv"),
-}
 
 
 def run(config, given):
@@ -34,10 +29,6 @@ def run(config, given):
     Returns:
       dict of the results of the final evaluation.
     """
-    for name in sorted(given & _NOT_FOR_TRAINING):
-        raise UsageError(f"--{name} is not for training; to resume a run, name it with --run_name")
-    for name in sorted(given & {"weights", "source"}):
-        raise UsageError(f"--{name} is for --mode=import; train its run folder with --init_from")
     distribution.require_a_name(config)
     config = dataclasses.replace(config, data=image_folders.with_dataset(config.data, given))
     run_dir = run_folder.path_of(config)
@@ -85,14 +76,8 @@ def train(config, run_dir, record=None, signals=None):
     distribution.require_even_parts(config.data.batch_size, strategy, accumulate)
     train_split, val_split = _open(config.data, record)
     length = Length(config, train_split.num_examples)
-    feed = TrainFeed(
-        strategy,
-        train_split,
-        config.data,
-        config.length.seed,
-        length.image_sizes,
-        accumulate,
-    )
+    seed, sizes = config.length.seed, length.image_sizes
+    feed = TrainFeed(strategy, train_split, config.data, seed, sizes, accumulate)
     with contextlib.ExitStack() as stack:
         if team.is_chief:
             stack.enter_context(run_folder.lock(run_dir))
@@ -103,10 +88,10 @@ def train(config, run_dir, record=None, signals=None):
         team.largest(0)  # nobody reads the run folder before the chief has it
         state = TrainState(strategy, config, len(train_split.class_names))
         if not _restore_newest(run_dir, state) and config.fine_tuning.init_from:
-            names = train_split.class_names
-            fine_tuning.read_weights(state.model, config.fine_tuning.init_from, names)
+            _start_from(config.fine_tuning.init_from, state, train_split.class_names)
         team.agreed(int(state.step), "the step to resume from")
         step = make_step(config, state, length)
+        step = loss_trace.TracedStep(step, state, run_dir, record, team)
         sink = summaries.NoMeasurements()
         if team.is_chief:
             sink = stack.enter_context(summaries.Measurements(run_dir, int(state.step)))
@@ -165,6 +150,13 @@ def _keep_record(run_dir, config, record, train_split, val_split):
     record = run_folder.Record(config, train_split.class_names, facts)
     run_folder.write_record(run_dir, record)
     return record
+
+
+def _start_from(init_from, state, class_names):
+    """Reads another run's weights, from which their averages start as well."""
+    fine_tuning.read_weights(state.model, init_from, class_names)
+    if state.ema is not None:
+        state.ema.start_anew()
 
 
 def _restore_newest(run_dir, state):

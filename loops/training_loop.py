@@ -6,29 +6,18 @@ import tensorflow as tf
 from absl import logging
 
 from input_pipeline import batch_augment, datasets
-from input_pipeline.errors import UsageError, UserError
-from loops import evaluate, flag_values
+from input_pipeline.errors import UsageError
+from loops import endings, evaluate, flag_values
 from loops.run import checkpoint, peak_memory, progress
 from loops.run.pace import Pace
 from loops.run.profiler import Profiler
 from loops.run.saver import Saver
 from loops.run.signals import Stopped
+from loops.run.spending import Spending
 from loops.run.window import Window
 from loops.run_evaluation import RunEvaluation
 
 _GRID_IMAGES = 32
-
-
-class TrainingDiverged(UserError):
-    """Gradients or weights are not finite."""
-
-    exit_code = 4
-
-
-class WorkerLost(UserError):
-    """Another worker is gone, and this one cannot go on alone."""
-
-    exit_code = 1
 
 
 class TrainingLoop:
@@ -82,6 +71,7 @@ class TrainingLoop:
             workers=workers,
         )
         self._window = Window(self._batch_size)
+        self._spending = Spending()
 
     def run(self):
         """Trains, evaluates once more as `--crops` says, and returns those results."""
@@ -91,12 +81,14 @@ class TrainingLoop:
             self._look_around()
             bar = progress.Progress("train", total * self._batch_size, done * self._batch_size)
             try:
-                self._train(bar)
+                with self._saver:
+                    self._train(bar)
             except tf.errors.UnavailableError as error:
-                raise self._worker_lost(error) from error
+                raise endings.worker_lost(error, self._run_dir) from error
             finally:
                 self._profiler.close()
                 bar.close()
+            logging.info("%s", self._spending.summary())
         return self._evaluated(self._evaluation.final, int(self._state.step))
 
     def _look_around(self):
@@ -111,6 +103,7 @@ class TrainingLoop:
     def _train(self, bar):
         done = int(self._state.step)
         self._serve_signal(done)
+        self._spending = Spending()
         iterator = None
         while done < self._length.total_steps:
             if iterator is None or done in self._feed.size_changes():
@@ -124,18 +117,24 @@ class TrainingLoop:
             if sums["replaced"]:
                 self._feed.account(before, done, int(self._state.replaced))
             bar.advance((done - before) * self._batch_size, self._window.note())
-            self._serve_signal(done)
+            self._serve_signal(done, wishes=False)  # a wish can wait for the figures of a save
             started = time.monotonic()
             self._do_what_is_due(done)
             bar.pause(time.monotonic() - started)
             self._serve_signal(done)
+        with self._spending.on("saving"):
+            saved = self._saver.finish()
+        if saved != done:
+            raise UsageError(f"{self._run_dir}: the last step could not be written, see above")
 
     def _do_what_is_due(self, done):
         results = {}
         if self._pace.is_due("log_every", done):
-            self._log(done)
+            with self._spending.on("logging"):
+                self._log(done)
         if self._pace.is_due("eval_every", done):
-            results = self._evaluated(self._evaluation.center_crop, done)
+            with self._spending.on("evaluation"):
+                results = self._evaluated(self._evaluation.center_crop, done)
         if self._pace.is_due("save_every", done):
             self._save(done, results)
 
@@ -167,6 +166,7 @@ class TrainingLoop:
         loss_scale = self._state.loss_scale
         values = {
             **self._window.values(self._state.l2()),
+            **self._spending.values(),
             "optim/learning_rate": float(self._length.learning_rate(done - 1)),
             "optim/loss_scale": float(loss_scale.scale),
             "optim/skipped_steps": int(loss_scale.skipped_steps),
@@ -189,17 +189,14 @@ class TrainingLoop:
             raise
 
     def _save(self, done, results):
-        """Saves; a failing disk is survived, but not at the end of training."""
-        self._state.average_batch_norm()
-        try:
-            saved = self._saver.save(done, {k: results[k] for k in ("top1", "nll") if k in results})
-        except checkpoint.NonFiniteError as error:
-            raise TrainingDiverged(
-                f"step {done}: variable {error} is not finite; {self._last_good()}"
-            ) from None
-        if not saved and done == self._length.total_steps:
-            raise UsageError(f"{self._run_dir}: the last step could not be written, see above")
-        return saved
+        """Begins to save; a failing disk is survived."""
+        metrics = {name: results[name] for name in ("top1", "nll") if name in results}
+        with self._spending.on("saving"):
+            self._state.average_batch_norm()
+            try:
+                self._saver.save(done, metrics)
+            except checkpoint.NonFiniteError as error:
+                raise endings.variable_not_finite(done, error, self._run_dir) from None
 
     def _signal(self):
         """(the number of the signal that asks for an end or None, whether a save is wished for),
@@ -208,38 +205,26 @@ class TrainingLoop:
         number, wished = self._workers.largest(*own)
         return int(number) or None, bool(wished)
 
-    def _serve_signal(self, done):
+    def _serve_signal(self, done, wishes=True):
         signum, wished = self._signal()
         if signum is None:
-            if wished:
+            if wished and wishes:
                 self._signals.save_wanted = False
                 if done:
                     self._save(done, {})
             return
         if not done:
             raise Stopped(signum, "no step was done yet")
-        if not self._save(done, {}):
-            raise Stopped(signum, f"step {done} could not be saved; {self._last_good()}")
+        self._save(done, {})
+        if self._saver.finish() != done:
+            good = endings.last_good(self._run_dir)
+            raise Stopped(signum, f"step {done} could not be saved; {good}")
         raise Stopped(signum, f"step {done} is saved, the same --run_name resumes it")
 
     def _require_finite(self, done):
         loss_scale = self._state.loss_scale
-        if not bool(loss_scale.hopeless()):
-            return
-        first = (done - 1) * self._batch_size
-        last = first + self._batch_size - 1
-        raise TrainingDiverged(
-            f"step {done}: gradients are not finite, {int(loss_scale.skips_in_a_row)} step(s) in a"
-            f" row, loss scale {float(loss_scale.scale):g}; samples {first} to {last}, the first is"
-            f" {self._feed.image_of(first)}; {self._last_good()}; try a lower --learning_rate"
-        )
-
-    def _worker_lost(self, error):
-        return WorkerLost(
-            f"another worker is gone ({checkpoint.first_line(error)}); start all of them again"
-            f" with the same --run_name; {self._last_good()}"
-        )
-
-    def _last_good(self):
-        newest = checkpoint.newest_intact(self._run_dir)
-        return f"last good checkpoint: {newest}" if newest else "no checkpoint was saved yet"
+        if bool(loss_scale.hopeless()):
+            self._saver.wait()
+            raise endings.gradients_not_finite(
+                done, loss_scale, self._batch_size, self._feed.image_of, self._run_dir
+            )

@@ -1,5 +1,6 @@
 """`--mode=verify`: what is wrong with a data set, as a report and on one screen."""
 
+import functools
 import os
 
 from absl import logging
@@ -7,7 +8,7 @@ from absl import logging
 from input_pipeline import manifest, verify
 from input_pipeline.errors import DataError
 from loops import image_folders
-from loops.run import report
+from loops.run import progress, report
 
 _REPORT = "verify.json"
 _SHOWN = 12
@@ -29,7 +30,8 @@ def run(config, given):
     data = image_folders.require_images(config, given, "verify")
     folder = image_folders.results_folder(config)
     sums_path = os.path.join(folder, verify.CHECKSUMS)
-    results, sums = verify.verify(data, config.prepare, sums_path)
+    bar = functools.partial(progress.Progress, "verify")
+    results, sums = verify.verify(data, config.prepare, sums_path, bar)
     report.write_json(os.path.join(folder, _REPORT), results)
     if config.evaluation.json:
         report.write_json(config.evaluation.json, results)

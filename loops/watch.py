@@ -16,7 +16,7 @@ from input_pipeline.errors import UsageError
 from loops import evaluation_results, flag_values, validation
 from loops.evaluator import Evaluator, predictions
 from loops.members import Member, evaluation_config
-from loops.run import checkpoint, report, restored_net, run_folder, summaries
+from loops.run import checkpoint, report, restored_net, run_folder
 from loops.scoring import judgement
 from loops.step import distribution
 
@@ -46,7 +46,7 @@ def run(config, given):
         if results is not None:
             every.append(results)
             if own.evaluation.json:
-                report.write_json(own.evaluation.json, {"curve": every})
+                report.write_wanted("--json", own.evaluation.json, {"curve": every})
     if not every:
         raise UsageError(f"--ckpt={run_dir}: no checkpoint could be evaluated")
     rows = [report.figures(f"step {results['step']}", results) for results in every]
@@ -83,8 +83,7 @@ class _Judge:
         size = self._config.data.image_size
         suffix = "" if size == own_size else f"-{size}px"
         evaluation_results.write(member.run_dir, results, suffix=suffix)
-        with summaries.Measurements(member.run_dir) as sink:
-            evaluation_results.record(sink, results, suffix.replace("-", "_"))
+        evaluation_results.record(member.run_dir, results, suffix.replace("-", "_"))
         return results
 
     def _restore(self, member):

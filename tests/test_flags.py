@@ -23,7 +23,7 @@ CHOICES = {
     "freeze": ["none", "backbone"],
     "mode": [
         *("train", "eval", "predict", "import", "export", "average"),
-        *("prepare", "verify", "stats", "data_service", "benchmark"),
+        *("prepare", "verify", "stats", "data_service", "benchmark", "repro"),
     ],
     "model": list(MODEL_SIZES),
     "dataset": ["shapes", "ilsvrc2012", "mini_imagenet", "folder", "lists"],

@@ -70,6 +70,7 @@ def test_train_makes_a_run_folder(trained):
         "step-00000006",
         "train",
         "eval",
+        "loss_trace.jsonl",
         "metrics.jsonl",
         "eval-00000006-val-10.json",
         "log.txt",
@@ -396,6 +397,8 @@ MISTAKES = [
     (f"{PREDICT} --image={{tiny}}/val --csv={{root}}/nowhere/o.csv", 2, ["--csv", "nowhere"]),
     (f"{PREDICT},{{root}}/other_classes --image={{tiny}}/val", 2, ["other_classes", "2 classes"]),
     ("--mode=train --report=o.html", 2, ["--report"]),
+    (f"{EVAL} --image=a.jpg", 2, ["--image", "--mode=eval", "predict"]),
+    (f"{PREDICT} --image={{tiny}}/val --split=test", 2, ["--split", "--mode=predict", "eval"]),
 ]
 
 

@@ -2,35 +2,26 @@
 
 import dataclasses
 import functools
-import os
 
 import numpy as np
 import tensorflow as tf
 from absl import logging
 
-from input_pipeline.errors import UsageError
-from loops import explain, validation
-from loops.config import Config
-from loops.evaluate import VIEWS_PER_BATCH, evaluation_config, logits_fn
+from loops import explain, members
+from loops.evaluator import logits_fn, views_per_batch
 from loops.prediction import views
-from loops.run import progress, restored_net, run_folder
-from loops.step import distribution, precision
+from loops.run import progress
+from loops.step import distribution
 
 
 @dataclasses.dataclass(frozen=True)
-class Member:
-    """One net of an ensemble.
+class Predictor(members.Member):
+    """A member that predicts pictures; its weights are read when they are first wanted.
 
     Attributes:
-      step_dir: the step folder that its weights are from.
-      record: Record of its run.
-      config: the run's Config with the flags of this command laid over it.
       strategy: tf.distribute.Strategy.
     """
 
-    step_dir: object
-    record: run_folder.Record
-    config: Config
     strategy: object
 
     @property
@@ -43,13 +34,12 @@ class Member:
     @functools.cached_property
     def logits(self):
         """The net as a function from uint8 views [B, V, S, S, 3] to float32 logits [B, V, C]."""
-        model = self._restored(precision.compute_dtype(self.config.precision))
-        return self._traced(model)
+        return self._traced(self.restore(self.strategy))
 
     @functools.cached_property
     def float32_model(self):
         """The net in float32, whatever it was trained in: gradients are looked at closely."""
-        return self._restored("float32")
+        return self.restore(self.strategy, dtype="float32")
 
     @functools.cached_property
     def float32_logits(self):
@@ -61,9 +51,6 @@ class Member:
         """Where `float32_model` sees a class, see `explain.make_grad_cam`."""
         return explain.make_grad_cam(self.float32_model, self.config.data.image_size)
 
-    def _restored(self, dtype):
-        return restored_net.restore(self.strategy, self.record, self.step_dir, dtype)
-
     def _traced(self, model):
         data = self.config.data
         return tf.function(logits_fn(model, data.mean, data.std), reduce_retracing=True)
@@ -74,7 +61,7 @@ class Ensemble:
     """One net or several.
 
     Attributes:
-      members: tuple of Member.
+      members: tuple of Predictor.
       class_names: of all of them, by label.
     """
 
@@ -97,7 +84,7 @@ class Ensemble:
           a file that does not decode.
         """
         config, sights = self.members[0].config, self.sights
-        most = config.evaluation.eval_batch_size or VIEWS_PER_BATCH // sights[0].num_views
+        most = config.evaluation.eval_batch_size or views_per_batch() // sights[0].num_views
         batch_size = min(most, len(paths))
         dataset = views.of_files(paths, sights, batch_size, config.data.reader_threads)
         bar = progress.Progress("predict", len(paths))
@@ -115,7 +102,7 @@ class Ensemble:
 
 
 def load(config, given):
-    """Finds the nets that `--ckpt` names; their weights are read when they are first wanted.
+    """Finds the nets that `--ckpt` names.
 
     Args:
       config: Config of the command line.
@@ -125,35 +112,12 @@ def load(config, given):
       Ensemble.
 
     Raises:
-      UsageError: a folder without a checkpoint, nets of different classes, flags that conflict.
+      UsageError: see `members.find`.
     """
-    ckpt = config.evaluation.ckpt
-    names = [ckpt] if os.path.isdir(ckpt) else ckpt.split(",")
-    found = [run_folder.find_checkpoint(name) for name in names]
-    records = [run_folder.read_record(run_dir) for run_dir, _ in found]
-    for name, record in zip(names, records, strict=True):
-        if record.class_names != records[0].class_names:
-            raise UsageError(f"--ckpt={name}: {_difference(record, records[0], names[0])}")
-    configs = [evaluation_config(record, config, given) for record in records]
-    for of_run in configs:
-        validation.check(of_run)
+    found = members.find(config, given)
     strategy = distribution.make_strategy(config.distribution)
-    members = tuple(
-        Member(step_dir, record, of_run, strategy)
-        for (_, step_dir), record, of_run in zip(found, records, configs, strict=True)
-    )
-    logging.info("%d net(s), %d classes", len(members), len(records[0].class_names))
-    return Ensemble(members, records[0].class_names)
-
-
-def _difference(record, first, first_name):
-    """What keeps two runs from being averaged."""
-    ours, theirs = record.class_names, first.class_names
-    mend = "average runs of the same classes"
-    if set(ours) == set(theirs):
-        return f"its classes have another order than those of {first_name}; {mend}"
-    foreign = sorted(set(ours) ^ set(theirs))[0]
-    return (
-        f"its {len(ours)} classes are not the {len(theirs)} of {first_name}, {foreign!r} is of one"
-        f" alone; {mend}"
+    class_names = found[0].record.class_names
+    logging.info("%d net(s), %d classes", len(found), len(class_names))
+    return Ensemble(
+        tuple(Predictor(**vars(member), strategy=strategy) for member in found), class_names
     )

@@ -62,7 +62,7 @@ def write(config, results, most):
       most: classes of each image.
     """
     if config.evaluation.json:
-        report.write_json(config.evaluation.json, results)
+        report.write_wanted("--json", config.evaluation.json, results)
     if config.prediction.csv:
         report.write_bytes(config.prediction.csv, csv_table(results, most))
 

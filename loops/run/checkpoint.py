@@ -65,7 +65,7 @@ def save(run_dir, step, variables, metrics=None):
             _sync(path)
         if final.exists():
             # A step that was found corrupt and has been trained again.
-            _remove(final)
+            remove(final)
         os.rename(temporary, final)
         _sync(run_dir)
     except BaseException:
@@ -136,29 +136,14 @@ def step_folders(run_dir):
 
 def newest_intact(run_dir):
     """The newest step folder that passes its checks, or None; names each that does not."""
-    return next((f for f in step_folders(run_dir) if _is_intact(f)), None)
+    return next((f for f in step_folders(run_dir) if is_intact(f)), None)
 
 
 def best_intact(run_dir, metric="top1"):
     """The intact step folder with the highest metric at its save, or None."""
-    scored = [(m, f) for f in step_folders(run_dir) if (m := _metric(f, metric)) is not None]
+    scored = [(m, f) for f in step_folders(run_dir) if (m := metric_of(f, metric)) is not None]
     best_first = sorted(scored, key=lambda pair: pair[0], reverse=True)
-    return next((f for _, f in best_first if _is_intact(f)), None)
-
-
-def prune(run_dir, keep, keep_every=None, metric="top1"):
-    """Removes all step folders but the newest `keep`, the one with the highest metric, and those
-    whose step is a multiple of `keep_every`.
-
-    Only intact ones count: a damaged folder must not push out a sound one.
-    """
-    folders = [f for f in step_folders(run_dir) if _is_intact(f)]
-    scored = [f for f in folders if _metric(f, metric) is not None]
-    best = max(scored, key=lambda f: _metric(f, metric), default=None)
-    for folder in folders[keep:]:
-        is_milestone = keep_every and step_of(folder) % keep_every == 0
-        if folder != best and not is_milestone:
-            _remove(folder)
+    return next((f for _, f in best_first if is_intact(f)), None)
 
 
 def clean(run_dir):
@@ -170,7 +155,8 @@ def clean(run_dir):
             path.unlink(missing_ok=True)
 
 
-def _is_intact(folder):
+def is_intact(folder):
+    """Whether a step folder passes its checks; the log says why not."""
     try:
         verify(folder)
     except CorruptCheckpointError as error:
@@ -179,18 +165,45 @@ def _is_intact(folder):
     return True
 
 
-def _metric(folder, name):
+def metric_of(folder, name):
+    """A figure of the evaluation at a step folder's save, or None."""
     try:
         return json.loads((folder / _MANIFEST).read_text())["metrics"].get(name)
     except (OSError, ValueError, KeyError, AttributeError):
         return None
 
 
-def _remove(folder):
+def remove(folder):
     """Renames before removing, so that a half-removed folder never looks like a step."""
     doomed = folder.with_name(f".del-{folder.name}-{os.getpid()}")
     os.rename(folder, doomed)
     shutil.rmtree(doomed, ignore_errors=True)
+
+
+def host_copy(variables, path=""):
+    """Copies variables into the memory of the host, for a save while training goes on.
+
+    Args:
+      variables: nested dicts of tf.Variable.
+      path: of the dict, for the message.
+
+    Returns:
+      the same dicts of tf.Variable with values of their own, which nobody changes.
+
+    Raises:
+      NonFiniteError: names the variable.
+    """
+    copies = {}
+    for name, value in variables.items():
+        if isinstance(value, dict):
+            copies[name] = host_copy(value, f"{path}{name}/")
+            continue
+        array = np.array(value.numpy())
+        if value.dtype.is_floating and not np.isfinite(array).all():
+            raise NonFiniteError(f"{path}{name}")
+        with tf.device("CPU:0"):
+            copies[name] = tf.Variable(array, trainable=False, dtype=value.dtype)
+    return copies
 
 
 def require_finite(variables, path=""):

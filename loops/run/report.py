@@ -4,6 +4,8 @@ import json
 import os
 import pathlib
 
+from input_pipeline.errors import UsageError
+
 
 def summary(title, rows):
     """Prints a title and aligned (name, value) rows to stdout."""
@@ -22,8 +24,24 @@ def write_bytes(path, data):
     """Writes a file, whole or not at all."""
     path = pathlib.Path(path)
     temporary = path.with_name(f".{path.name}-{os.getpid()}")
-    temporary.write_bytes(data)
-    os.replace(temporary, path)
+    try:
+        temporary.write_bytes(data)
+        os.replace(temporary, path)
+    except OSError:
+        temporary.unlink(missing_ok=True)  # half a file, on a full disk
+        raise
+
+
+def write_wanted(flag, path, facts):
+    """Writes facts to the file that a flag names.
+
+    Raises:
+      UsageError: it cannot be written.
+    """
+    try:
+        write_json(path, facts)
+    except OSError as error:
+        raise UsageError(f"{flag}={path}: cannot be written ({error.strerror})") from None
 
 
 def lines(texts):

@@ -14,7 +14,7 @@ from importlib import metadata
 
 from input_pipeline.errors import UsageError
 from loops import config as configs
-from loops.run import checkpoint
+from loops.run import checkpoint, machine
 
 _PACKAGES = ("tensorflow", "tensorflow-cpu", "keras", "numpy", "opencv-python-headless")
 
@@ -64,12 +64,10 @@ def write_record(run_dir, record):
     """Writes config.json, whole or not at all."""
     text = json.dumps(
         {
-            "config": dataclasses.asdict(record.config),
-            "class_names": record.class_names,
-            "dataset": record.dataset,
-            "weights": record.weights,
+            **to_json(record),
             "versions": versions(),
-            "git_commit": _git_commit(),
+            "git_commit": git_commit(),
+            "machine": machine.facts(),
             "argv": sys.argv,
         },
         indent=1,
@@ -77,6 +75,31 @@ def write_record(run_dir, record):
     temporary = run_dir / f".config-{os.getpid()}"
     temporary.write_text(text + "\n")
     os.replace(temporary, run_dir / "config.json")
+
+
+def to_json(record):
+    """A Record as JSON can hold it; `from_json` is the way back."""
+    return {
+        "config": dataclasses.asdict(record.config),
+        "class_names": record.class_names,
+        "dataset": record.dataset,
+        "weights": record.weights,
+    }
+
+
+def from_json(data, where):
+    """Rebuilds a Record.
+
+    Args:
+      data: what `to_json` returned.
+      where: file that it comes from, for the log.
+    """
+    return Record(
+        config=configs.from_json(configs.Config, data["config"], where),
+        class_names=tuple(data["class_names"]),
+        dataset=data["dataset"],
+        weights=data.get("weights", {}),
+    )
 
 
 def versions():
@@ -96,13 +119,7 @@ def read_record(run_dir):
     """
     path = pathlib.Path(run_dir, "config.json")
     try:
-        data = json.loads(path.read_text())
-        return Record(
-            config=configs.from_json(configs.Config, data["config"], path),
-            class_names=tuple(data["class_names"]),
-            dataset=data["dataset"],
-            weights=data.get("weights", {}),
-        )
+        return from_json(json.loads(path.read_text()), path)
     except OSError:
         raise UsageError(f"{run_dir}: not a run folder, it has no config.json") from None
     except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -168,7 +185,7 @@ def _found(step_dir, where, what):
     return step_dir
 
 
-def _git_commit():
+def git_commit():
     """The commit of this code, with `+` where files differ from it; empty outside git."""
     here = pathlib.Path(__file__).parent
 

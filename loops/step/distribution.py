@@ -152,7 +152,17 @@ def distribute(strategy, make_dataset):
     return strategy.distribute_datasets_from_function(lambda _: make_dataset(), options)
 
 
-def make_average_batch_norm(strategy, model, more=()):
+def moving_statistics(model):
+    """The float variables that the layers which train move without a gradient."""
+    frozen = {id(v) for layer in model.layers if not layer.trainable for v in layer.variables}
+    return [
+        v
+        for v in model.non_trainable_variables
+        if tf.as_dtype(v.dtype).is_floating and id(v) not in frozen
+    ]
+
+
+def make_average_batch_norm(strategy, model, averages):
     """Makes the function that gives all replicas the mean of their moving statistics.
 
     Every replica moves its own ones towards its own batches, and a checkpoint would hold the
@@ -161,16 +171,17 @@ def make_average_batch_norm(strategy, model, more=()):
     Args:
       strategy: tf.distribute.Strategy of the model.
       model: keras.Model.
-      more: further tf.Variables of which every replica may have its own value.
+      averages: the moving averages of its variables by path, see `Ema`; those of statistics differ
+        among replicas as these do.
 
     Returns:
       function without arguments or result.
     """
-    if strategy.num_replicas_in_sync == 1:
+    statistics = moving_statistics(model)
+    if strategy.num_replicas_in_sync == 1 or not statistics:
         return lambda: None
 
-    floats = [v for v in model.non_trainable_variables if tf.as_dtype(v.dtype).is_floating]
-    variables = [*floats, *more]
+    variables = [*statistics, *(averages[v.path] for v in statistics if averages)]
 
     def average():
         context = tf.distribute.get_replica_context()

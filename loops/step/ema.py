@@ -31,6 +31,14 @@ class Ema:
         """The averages by the paths of the variables that they are averages of."""
         return {s.path: a for s, a in zip(self._sources, self._averages, strict=True)}
 
+    def start_anew(self):
+        """Gives the averages the values of the variables, which were read from elsewhere."""
+        self._strategy.run(tf.function(self._start_on_replica))
+
+    def _start_on_replica(self):
+        for source, average in zip(self._sources, self._averages, strict=True):
+            average.assign(tf.convert_to_tensor(source))
+
     def update(self, step):
         """Moves the averages after a step; called in a replica.
 

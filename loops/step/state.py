@@ -17,16 +17,17 @@ class TrainState:
       num_classes: length of the logits.
 
     Attributes:
-      seed, model, optimizer, kernels (the decayed ones), loss_scale; ema: Ema, or None; step: int64
-      tf.Variable, steps done, skipped ones included; replaced: int64 tf.Variable, unreadable
-      images so far; average_batch_norm: see `distribution.make_average_batch_norm`.
+      seed, compute_dtype, model, optimizer, kernels (the decayed ones), loss_scale; ema: Ema, or
+      None; step: int64 tf.Variable, steps done, skipped ones included; replaced: int64
+      tf.Variable, unreadable images so far; average_batch_norm: see
+      `distribution.make_average_batch_norm`.
     """
 
     def __init__(self, strategy, config, num_classes):
         self.strategy = strategy
         self.seed = config.length.seed
         self._l2 = optimizers.decays(config.optimization)[0]
-        dtype = precision.compute_dtype(config.precision)
+        self.compute_dtype = dtype = precision.compute_dtype(config.precision)
         keras.utils.set_random_seed(config.length.seed)
         self.model = restored_net.build(strategy, config.net, num_classes, dtype)
         if config.fine_tuning.freeze == "backbone":
@@ -35,9 +36,8 @@ class TrainState:
             self.optimizer = optimizers.build(config.optimization, self.model)
         decay = config.optimization.ema
         self.ema = ema.Ema(strategy, self.model, decay) if decay else None
-        averages = list(self.ema.variables().values()) if self.ema else []
         self.average_batch_norm = distribution.make_average_batch_norm(
-            strategy, self.model, averages
+            strategy, self.model, self.ema.variables() if self.ema else {}
         )
         self.kernels = optimizers.decayed_kernels(self.model)
         self.loss_scale = loss_scale.LossScale(

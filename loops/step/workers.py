@@ -1,5 +1,7 @@
 """What several workers must agree on: their Python sides decide alike or wait for each other."""
 
+import functools
+
 import numpy as np
 import tensorflow as tf
 
@@ -89,10 +91,17 @@ def gathered(strategy, batch):
     local = strategy.experimental_local_results
     if _place(strategy)[1] == 1:
         return {k: np.concatenate([t.numpy() for t in local(v)]) for k, v in batch.items()}
-    return {k: _of_all_workers(strategy, v) for k, v in batch.items()}
+    joined = {k: local(v)[0].numpy() for k, v in _gather(strategy)(batch).items()}
+    return {k: v.astype(batch[k].dtype.as_numpy_dtype) for k, v in joined.items()}
 
 
-def _of_all_workers(strategy, values):
-    if values.dtype == tf.bool:  # collectives take numbers only
-        return strategy.gather(tf.cast(values, tf.int32), axis=0).numpy().astype(bool)
-    return strategy.gather(values, axis=0).numpy()
+@functools.lru_cache(maxsize=1)
+def _gather(strategy):
+    """A function that is traced once for a batch; `strategy.gather` is traced at every call."""
+
+    def on_replica(batch):
+        # Collectives take numbers only.
+        numbers = {k: tf.cast(v, tf.int32) if v.dtype == tf.bool else v for k, v in batch.items()}
+        return tf.distribute.get_replica_context().all_gather(numbers, axis=0)
+
+    return tf.function(lambda batch: strategy.run(on_replica, args=(batch,)), autograph=False)

@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 import io
 import pathlib
+import shutil
 import signal
 import subprocess
 import sys
@@ -24,6 +25,7 @@ from input_pipeline import (
     raw_layouts,
     raw_set,
     reencode,
+    silent,
     source,
 )
 from input_pipeline.config import DataConfig, PrepareConfig
@@ -192,6 +194,56 @@ def test_other_contents_of_out_are_refused(tmp_path, tiny_folder):
         prepare.prepare(config, PrepareConfig(), tmp_path / "two", "tfrecord")
 
 
+def test_out_inside_of_the_raw_set(tmp_path, tiny_folder):
+    """Beside the splits is fine; among the classes it would be one."""
+    shutil.copytree(tiny_folder, tmp_path / "raw")
+    config = DataConfig(dataset="folder", data_dir=str(tmp_path / "raw"))
+    (tmp_path / "link").symlink_to(tmp_path / "raw" / "train")
+    for out in (tmp_path / "raw" / "train" / "out", tmp_path / "link" / "out"):
+        with pytest.raises(UsageError, match="lies among the class folders"):
+            prepare.prepare(config, PrepareConfig(), out, "lists")
+    prepare.prepare(config, PrepareConfig(), tmp_path / "raw" / "out", "lists")
+    classes = dataclasses.replace(config, data_dir=str(tmp_path / "raw" / "train"))
+    with pytest.raises(UsageError, match="lies among the class folders"):
+        prepare.prepare(classes, PrepareConfig(), tmp_path / "raw" / "train" / "out", "lists")
+    assert sorted(p.name for p in (tmp_path / "raw" / "train").iterdir()) == [
+        *("disc", "grid", "stripes")
+    ]
+
+
+def test_out_behind_a_link(tmp_path, tiny_folder):
+    """Lists find their images from where the link leads."""
+    (tmp_path / "far" / "away" / "disk").mkdir(parents=True)
+    (tmp_path / "link").symlink_to(tmp_path / "far" / "away" / "disk")
+    config = DataConfig(dataset="folder", data_dir=str(tiny_folder))
+    prepare.prepare(config, PrepareConfig(), tmp_path / "link" / "out", "lists")
+    for home in (tmp_path / "link", tmp_path / "far" / "away" / "disk"):
+        opened = source.open_split(dataclasses.replace(config, data_dir=str(home / "out")), "train")
+        assert opened.read(tf.constant(3, tf.int64))[0].numpy()[:2] == b"\xff\xd8"
+
+
+def test_a_refused_command_leaves_nothing(tmp_path):
+    (tmp_path / "raw" / "train" / "a").mkdir(parents=True)
+    config = DataConfig(dataset="folder", data_dir=str(tmp_path / "raw"))
+    with pytest.raises(DataError, match="no labelled image"):
+        prepare.prepare(config, PrepareConfig(), tmp_path / "out", "tfrecord")
+    assert not (tmp_path / "out").exists()
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UsageError, match=r"--out=.*file: nothing can be written there"):
+        prepare.prepare(config, PrepareConfig(), tmp_path / "file", "tfrecord")
+
+
+class _Bar(silent.Silent):
+    """Remembers what was counted."""
+
+    def __init__(self, total, done=0):
+        super().__init__(total, done)
+        self.total, self.first_done, self.done = total, done, done
+
+    def advance(self, images):
+        self.done += images
+
+
 _CHILD = """
 import sys, time
 from input_pipeline import prepare, shard_writer
@@ -215,8 +267,12 @@ def test_a_killed_run_is_continued_and_finished_shards_are_kept(tmp_path, tiny_f
     child = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
     for _ in range(4):
         child.stdout.readline()
+    config = DataConfig(dataset="folder", data_dir=str(tiny_folder))
+    with pytest.raises(UsageError, match=r"--out=.*: another process writes there"):
+        prepare.prepare(config, PrepareConfig(shard_megabytes=1), out, "tfrecord")
     child.send_signal(signal.SIGKILL)
     child.wait()
+    assert (out / ".lock").exists()  # and is no lock any more
     assert not manifest.exists(out)
     kept = [p for p in out.glob("*.tfrecord") if (out / ".unfinished" / f"{p.name}.json").exists()]
     (out / ".tmp-1-train-00009").write_bytes(b"what a kill inside of a write leaves")
@@ -224,11 +280,22 @@ def test_a_killed_run_is_continued_and_finished_shards_are_kept(tmp_path, tiny_f
     assert len(kept) >= 3
     time.sleep(0.01)
     monkeypatch.setattr(prepare.shard_writer, "_MEGABYTE", 2000)
-    config = DataConfig(dataset="folder", data_dir=str(tiny_folder))
     with pytest.raises(UsageError, match="beginning of another set"):
         prepare.prepare(config, PrepareConfig(shard_megabytes=2), out, "tfrecord")
-    facts = prepare.prepare(config, PrepareConfig(shard_megabytes=1), out, "tfrecord")
+    bars = []
+    facts = prepare.prepare(
+        config,
+        PrepareConfig(shard_megabytes=1),
+        out,
+        "tfrecord",
+        lambda *counts: bars.append(_Bar(*counts)) or bars[0],
+    )
     assert {path: path.stat().st_mtime_ns for path in kept} == before
+    records = {
+        shard["name"]: shard["records"] for s in facts["splits"].values() for shard in s["shards"]
+    }
+    assert bars[0].first_done == sum(records[path.name] for path in kept)
+    assert bars[0].done == bars[0].total == sum(records.values())
     whole = prepare.prepare(
         config, PrepareConfig(shard_megabytes=1), tmp_path / "at once", "tfrecord"
     )

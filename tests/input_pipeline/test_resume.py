@@ -38,10 +38,11 @@ def configs(tiny_folder, tmp_path_factory):
     return {"folder": folder, "lists": lists, **prepared}
 
 
-def digests(config, first_batch, count):
-    """MD5 of so many batches, from one on."""
+def digests(config, first_step, count, worker=0, workers=1):
+    """MD5 of the batches of so many steps of one of the workers, with a replica each."""
     split = source.open_split(config, "train")
-    batches = pipeline.train_dataset(split, config, SEED, first_batch * BATCH, BATCH)
+    first, deal = first_step * BATCH * workers, (worker, 1, workers)
+    batches = pipeline.train_dataset(split, config, SEED, first, BATCH, deal)
     return [_digest(batch) for batch in batches.take(count).as_numpy_iterator()]
 
 
@@ -54,13 +55,13 @@ import json, sys
 from input_pipeline.config import DataConfig
 from tests.input_pipeline import test_resume
 for line in sys.stdin:
-    config, first, count = json.loads(line)
-    print(json.dumps(test_resume.digests(DataConfig(**config), first, count)), flush=True)
+    config, *rest = json.loads(line)
+    print(json.dumps(test_resume.digests(DataConfig(**config), *rest)), flush=True)
 """
 
 
 def _in_fresh_process(jobs):
-    """Digests of each job (config, first batch, count), all in one new process."""
+    """Digests of each job, the arguments of `digests`, all in one new process."""
     lines = "".join(json.dumps([dataclasses.asdict(c), *rest]) + "\n" for c, *rest in jobs)
     command = [sys.executable, "-c", _CHILD]
     child = subprocess.run(
@@ -71,28 +72,35 @@ def _in_fresh_process(jobs):
 
 
 def test_a_fresh_process_continues_with_the_same_batches(configs):
-    """From inside an epoch and from the batch that the first epoch ends in."""
+    """From inside an epoch and from the batch that the first epoch ends in, by one or two."""
     wanted = digests(configs["folder"], 0, 12)
     assert len(set(wanted)) == 12
-    starts = {"lists": 4, "tfrecord": 7}
-    jobs = [(configs[form], first, 12 - first) for form, first in starts.items()]
-    for (form, first), found in zip(starts.items(), _in_fresh_process(jobs), strict=True):
-        assert found == wanted[first:], form
+    # format, first step, worker, workers: together two workers load what one does
+    cases = [("lists", 4, 0, 1), ("tfrecord", 7, 0, 1), ("lists", 2, 0, 2), ("tfrecord", 3, 1, 2)]
+    jobs = [(configs[form], first, 12 // n - first, k, n) for form, first, k, n in cases]
+    for (_, first, k, n), found in zip(cases, _in_fresh_process(jobs), strict=True):
+        assert found == wanted[first * n + k :: n], (first, k, n)
 
 
 @pytest.mark.faults
+@pytest.mark.parametrize("workers", [1, 2])
 @pytest.mark.parametrize("form", FORMATS)
-def test_ten_fresh_processes_continue_anywhere(configs, form):
-    """Ten starts, epoch borders among them, each in a process of its own, 70 batches and more."""
-    wanted = digests(configs[form], 0, BATCHES)
-    borders = [23 // BATCH, 2 * 23 // BATCH, 23]  # the last begins an epoch exactly
-    starts = borders + random.Random(5).sample(range(1, BATCHES - 10), 7)
-    compared = 0
-    for first in starts:
-        found = _in_fresh_process([(configs[form], first, BATCHES - first)])[0]
-        assert found == wanted[first:], first
-        compared += len(found)
-    assert compared >= 70
+def test_ten_fresh_processes_continue_anywhere(configs, form, workers):
+    """Ten starts, epoch borders among them, each in a process of its own for each worker, and 70
+    batches and more of each worker."""
+    wanted = digests(configs[form], 0, BATCHES * workers)
+    epoch = 23 / (BATCH * workers)  # in steps; the last border begins an epoch exactly
+    borders = [int(epoch), int(2 * epoch), 23]
+    others = sorted(set(range(1, BATCHES - 10)) - set(borders))
+    starts = borders + random.Random(5).sample(others, 7)
+    for worker in range(workers):
+        compared = 0
+        for first in starts:
+            job = (configs[form], first, BATCHES - first, worker, workers)
+            found = _in_fresh_process([job])[0]
+            assert found == wanted[first * workers + worker :: workers], (first, worker)
+            compared += len(found)
+        assert compared >= 70
 
 
 def _free_ports(number):

@@ -1,25 +1,15 @@
 """A net that is built and traced in a second, for tests of what is around it."""
 
-import keras
 import numpy as np
 import pytest
 
 from loops import config as configs
 from loops import validation
 from loops.run import checkpoint, restored_net, run_folder
-from nets import layers, registry
+from nets import registry
+from tests.loops import tiny_nets
 
 TINY_CLASSES = ("disc", "grid", "stripes")
-
-
-def build_tiny(config):
-    """Two convolutions in place of the registered net."""
-    kit = layers.Kit(config.compute_dtype, config.sync_batch_norm)
-    image = kit.image()
-    x = kit.batch_norm_relu(kit.conv(image, 8, 3, "conv1", stride=2), "conv1")
-    x = kit.batch_norm_relu(kit.conv(x, 16, 3, "conv2", stride=2), "conv2")
-    x = kit.global_average_pool(x, "pool")
-    return keras.Model(image, kit.logits(x, config.num_classes))
 
 
 @pytest.fixture
@@ -29,7 +19,7 @@ def tiny_net(monkeypatch):
     Also small enough that no ReLU's input lies within rounding error of zero: in a deep net one
     such element goes the other way on two replicas and moves weights by more than 1e-6.
     """
-    monkeypatch.setattr(registry, "build", build_tiny)
+    monkeypatch.setattr(registry, "build", tiny_nets.build)
 
 
 @pytest.fixture(scope="session")
@@ -47,7 +37,7 @@ def make_run(one_device):
         run_folder.write_record(run, run_folder.Record(config, tuple(class_names), {}))
         rng = np.random.default_rng(seed)
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(registry, "build", build_tiny)
+            patch.setattr(registry, "build", tiny_nets.build)
             model = restored_net.build(one_device, config.net, len(class_names), "float32")
         for variable in model.trainable_variables:
             variable.assign(rng.normal(0, 0.5, variable.shape))

@@ -1,6 +1,7 @@
 """The modes that look at a data set, from the command line to the file that they write."""
 
 import json
+import logging
 import shutil
 
 import numpy as np
@@ -10,7 +11,8 @@ from PIL import Image
 import flags
 from input_pipeline import datasets, source, statistics
 from input_pipeline.errors import DataError
-from loops import benchmark, image_folders, stats, validation, verify
+from loops import benchmark, image_folders, prepare, stats, validation, verify
+from loops.run import progress
 from tests.input_pipeline import encoded_images
 
 
@@ -115,6 +117,20 @@ def test_the_input_benchmark_names_the_slowest_stage(tiny_folder, monkeypatch, t
     stages = [row["stage"] for row in facts["stages"]]
     assert stages == ["read", "decode", "augment", "batch", "copy", "normalise"]
     assert facts["slowest"] in stages and facts["images_per_second"] > 0
+
+
+def test_long_work_says_a_line_now_and_then(images, monkeypatch, caplog, tmp_path):
+    """Once a minute where nobody watches; here between any two images."""
+    monkeypatch.setattr(progress, "_SECONDS_BETWEEN_LINES", 0.0)
+    caplog.set_level(logging.INFO)
+    words = ["--dataset=folder", f"--data_dir={images}"]
+    for mode, module, total in (("verify", verify, 39), ("stats", stats, 23)):
+        run(mode, module, *words)
+        assert f"{mode}: {total} of {total} images" in caplog.text
+    run("prepare", prepare, *words, f"--out={tmp_path / 'lists'}", "--format=lists")
+    assert caplog.text.count("prepare: 39 of 39 images") == 1
+    run("prepare", prepare, *words, f"--out={tmp_path / 'shards'}")
+    assert caplog.text.count("prepare: 39 of 39 images") == 2
 
 
 def test_cached_images_are_those_of_the_files(tiny_folder):

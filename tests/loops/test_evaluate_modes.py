@@ -68,6 +68,21 @@ def test_one_pass_and_its_logits_say_the_same(runs, tmp_path, capsys):
     assert directly["top1"] == center["top1"]
 
 
+def test_a_run_folder_that_takes_no_file_costs_a_warning(runs, tmp_path, capsys, caplog):
+    """As on a full disk or a read-only share; folders in the place of files fail for root, too."""
+    copy = shutil.copytree(runs / "b", tmp_path / "b")
+    (copy / "eval-00000004-val-1.json").unlink()
+    (copy / "eval-00000004-val-1.json" / "taken").mkdir(parents=True)
+    (copy / "metrics.jsonl").unlink()
+    (copy / "metrics.jsonl").mkdir()
+    results = run(f"--ckpt={copy}", "--crops=1", f"--json={tmp_path / 'o.json'}")
+    assert json.loads((tmp_path / "o.json").read_text()) == results
+    assert f"{results['top1']:.2%}" in capsys.readouterr().out
+    for name in ("eval-00000004-val-1.json", "eval"):
+        assert f"{copy / name} is not written: Is a directory" in caplog.text
+    assert not list(copy.glob(".eval*"))
+
+
 def test_ensemble_is_the_mean_of_what_each_model_says_of_its_own_crops(runs, tmp_path):
     path = tmp_path / "ab.npz"
     both = run(f"--ckpt={runs / 'a'},{runs / 'b'}", "--crops=1", f"--save_logits={path}")
@@ -178,7 +193,7 @@ def test_a_watcher_gives_up(runs, tmp_path, monkeypatch):
         ("--ckpt=A --test_size=16", "--image_size=16"),
         ("--ckpt=A --real_labels=x.json", "val split of folder"),
         ("--ckpt=A,OTHER", "class 2 is zebra, and stripes in"),
-        ("--ckpt=A,FEWER", "has 2 classes, and .* has 3"),
+        ("--ckpt=A,FEWER", "has 2 classes, and .* has 3: 'stripes' is of one alone"),
     ],
 )
 def test_mistakes(runs, tmp_path, words, message):

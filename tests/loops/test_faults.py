@@ -15,8 +15,8 @@ import flags
 from input_pipeline import batch_augment
 from input_pipeline.errors import UsageError
 from loops import train
+from loops.endings import TrainingDiverged
 from loops.run import checkpoint
-from loops.training_loop import TrainingDiverged
 from tests.loops.test_workers import FLAGS, run, start, tensors
 
 ONE = {"workers": 1}
@@ -107,7 +107,7 @@ def test_three_kills_and_the_same_end(tiny_folder, tmp_path, name):
 def test_sigterm_at_any_time(tiny_folder, tmp_path, seconds):
     """Before the handler is there the system ends the process, which a shell shows as 143 too."""
     words = ["--steps=100000", "--save_every=5", "--eval_every=7", "--log_every=3"]
-    (process,) = start(tiny_folder, tmp_path, *words, plans=[{"seconds": 120}], **ONE)
+    (process,) = start(tiny_folder, tmp_path, *words, plans=[{}], **ONE)
     time.sleep(seconds)
     process.send_signal(signal.SIGTERM)
     sent = time.monotonic()

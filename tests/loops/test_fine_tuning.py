@@ -82,6 +82,18 @@ def test_other_classes_replace_the_head_which_is_trained_alone(
         assert np.array_equal(value, after[name]) != is_head(name), name
 
 
+def test_averages_start_at_the_weights_that_were_read(source, tiny_folder, tmp_path):
+    """And not at the random ones before: a frozen backbone's averages never move."""
+    run_dir, before = source
+    words = [f"--init_from={run_dir}", "--freeze=backbone", "--ema=0.9"]
+    run(tiny_folder, tmp_path, "--run_name=r", "--steps=2", *words)
+    averages = {n: v for n, v in tensors(tmp_path / "r").items() if n.startswith("ema")}
+    assert averages.keys() == {n.replace("model", "ema", 1) for n in before}
+    for name, value in averages.items():
+        if not is_head(name):
+            np.testing.assert_array_equal(value, before[name.replace("ema", "model", 1)], name)
+
+
 def refusal(folder, tmp_path, *words):
     with pytest.raises(UsageError) as caught:
         train.run(*flags.parse(command(folder, tmp_path, "--run_name=refused", *words)))
@@ -93,7 +105,6 @@ def refusal(folder, tmp_path, *words):
     ("word", "said"),
     [
         ("--init_from=nowhere", "--init_from=nowhere: there is no such folder"),
-        ("--weights=a", "--weights is for --mode=import"),
     ],
 )
 def test_refusals(tiny_folder, tmp_path, word, said):

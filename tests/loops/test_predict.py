@@ -135,14 +135,17 @@ def test_only_bad_files(runs, pictures, tmp_path):
     assert "Not decoded" in (tmp_path / "o.html").read_text()
 
 
-def test_a_picture_too_thin_to_resize(runs, tmp_path):
-    """Its short side at 37 px, it would have 37 x 2,960,000; the other one is just long."""
-    for name, width in (("thin", 80_000), ("long", 900)):
-        cv2.imwrite(str(tmp_path / f"{name}.png"), np.zeros((1, width, 3), np.uint8))
-    words = [f"--ckpt={runs / 'a'}", "--seam_carving", f"--json={tmp_path / 'o.json'}"]
-    with pytest.raises(DataError, match=r"1 of 2 .*thin\.png \(the picture is too long and thin"):
-        run(*words, f"--image={tmp_path}")
-    assert json.loads((tmp_path / "o.json").read_text())["images"][0]["path"].endswith("long.png")
+def test_a_strip_is_predicted_as_eval_sees_it(runs, tmp_path):
+    """Its short side at 37 px, the whole of it would be 37 x 2,960,000."""
+    cv2.imwrite(str(tmp_path / "strip.png"), np.tile(np.uint8([0, 90, 200]), (1, 80_000, 1)))
+    cv2.imwrite(str(tmp_path / "patch.png"), np.tile(np.uint8([0, 90, 200]), (60, 60, 1)))
+    words = [f"--ckpt={runs / 'a'}", "--seam_carving", f"--report={tmp_path / 'o.html'}"]
+    patch, strip = run(*words, f"--image={tmp_path}")["images"]
+    assert (patch["path"][-9:], strip["path"][-9:]) == ("patch.png", "strip.png")
+    for one, other in zip(patch["predictions"], strip["predictions"], strict=True):
+        assert one["class"] == other["class"]
+        assert one["probability"] == pytest.approx(other["probability"], abs=1e-4)
+    assert "80000" in (tmp_path / "o.html").read_text()
 
 
 def test_figures_that_have_no_place(runs, tiny_folder):

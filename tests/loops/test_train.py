@@ -13,9 +13,9 @@ import flags
 from input_pipeline import batch_augment
 from input_pipeline.errors import DataError, UsageError
 from loops import evaluate, train
+from loops.endings import TrainingDiverged
 from loops.run import checkpoint, pace, restored_net, run_folder
 from loops.run.signals import Stopped
-from loops.training_loop import TrainingDiverged
 
 pytestmark = pytest.mark.usefixtures("tiny_net")
 

@@ -55,7 +55,7 @@ def run(folder, root, *words, **options):
     """Trains with several workers; returns their exit codes and logs."""
     processes = start(folder, root, *words, **options)
     try:
-        codes = [process.wait(timeout=100) for process in processes]
+        codes = [process.wait(timeout=300) for process in processes]
     finally:
         for process in processes:
             process.kill()

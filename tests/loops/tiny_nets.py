@@ -8,18 +8,19 @@ import pytest
 from nets import layers, registry
 
 
+def build(config):
+    """Two convolutions in place of the registered net."""
+    kit = layers.Kit(config.compute_dtype, config.sync_batch_norm)
+    image = kit.image()
+    x = kit.batch_norm_relu(kit.conv(image, 8, 3, "conv1", stride=2), "conv1")
+    x = kit.batch_norm_relu(kit.conv(x, 16, 3, "conv2", stride=2), "conv2")
+    x = kit.global_average_pool(x, "pool")
+    return keras.Model(image, kit.logits(x, config.num_classes))
+
+
 @contextlib.contextmanager
 def two_convolutions():
-    """Puts two convolutions in place of every registered net, in fixtures of any scope too."""
-
-    def build(config):
-        kit = layers.Kit(config.compute_dtype, config.sync_batch_norm)
-        image = kit.image()
-        x = kit.batch_norm_relu(kit.conv(image, 8, 3, "conv1", stride=2), "conv1")
-        x = kit.batch_norm_relu(kit.conv(x, 16, 3, "conv2", stride=2), "conv2")
-        x = kit.global_average_pool(x, "pool")
-        return keras.Model(image, kit.logits(x, config.num_classes))
-
+    """Puts them in place of every registered net, in fixtures of any scope too."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(registry, "build", build)
         yield

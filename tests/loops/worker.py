@@ -82,7 +82,7 @@ def kill_at(function, at):
 
 def main():
     plan, argv = json.loads(sys.argv[1]), sys.argv[2:]
-    watchdog = threading.Timer(plan.get("seconds", 90), lambda: os._exit(99))
+    watchdog = threading.Timer(plan.get("seconds", 280), lambda: os._exit(99))
     watchdog.daemon = True
     watchdog.start()
     import main as program

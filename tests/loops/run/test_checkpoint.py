@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from loops.run import checkpoint
+from loops.run import checkpoint, pruning
 
 DATA, INDEX, MANIFEST = "ckpt.data-00000-of-00001", "ckpt.index", "manifest.json"
 SIZE = 500
@@ -355,7 +355,7 @@ def test_a_kill_while_an_old_step_is_removed(run, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(shutil, "rmtree", Disk(shutil.rmtree, 1, SystemExit(9)))
         with pytest.raises(SystemExit):
-            checkpoint.prune(run, keep=1)
+            pruning.prune(run, keep=1)
     assert [n for n in names(run) if n.startswith("step-")] == ["step-00000007"]
     checkpoint.clean(run)
     assert names(run) == ["step-00000007"]
@@ -428,25 +428,25 @@ def steps(run):
 
 def test_prune_keeps_the_newest_and_the_best(tmp_path):
     save_many(tmp_path, s1=0.2, s2=0.6, s3=0.4, s4=None, s5=0.5, s6=0.1)
-    checkpoint.prune(tmp_path, keep=2)
+    pruning.prune(tmp_path, keep=2)
     assert steps(tmp_path) == [6, 5, 2]
     assert checkpoint.best_intact(tmp_path).name == "step-00000002"
-    checkpoint.prune(tmp_path, keep=2)
+    pruning.prune(tmp_path, keep=2)
     assert steps(tmp_path) == [6, 5, 2]
-    checkpoint.prune(tmp_path, keep=1)
+    pruning.prune(tmp_path, keep=1)
     assert steps(tmp_path) == [6, 2]
     assert all(not name.startswith(".") for name in names(tmp_path))
 
 
 def test_prune_where_the_best_is_among_the_newest(tmp_path):
     save_many(tmp_path, s1=0.2, s2=0.3, s3=0.9)
-    checkpoint.prune(tmp_path, keep=1)
+    pruning.prune(tmp_path, keep=1)
     assert steps(tmp_path) == [3]
 
 
 def test_prune_without_any_figures(tmp_path):
     save_many(tmp_path, s1=None, s2=None, s3=None)
-    checkpoint.prune(tmp_path, keep=2)
+    pruning.prune(tmp_path, keep=2)
     assert steps(tmp_path) == [3, 2]
     assert checkpoint.best_intact(tmp_path) is None
 
@@ -460,7 +460,7 @@ def test_the_best_that_is_damaged_gives_way_to_the_second(tmp_path):
 def test_a_best_step_with_a_broken_manifest_does_not_stop_the_pruning(tmp_path):
     save_many(tmp_path, s1=0.9, s2=0.3, s3=0.2)
     (tmp_path / "step-00000001" / MANIFEST).write_text("{")
-    checkpoint.prune(tmp_path, keep=1)
+    pruning.prune(tmp_path, keep=1)
     assert checkpoint.newest_intact(tmp_path) == tmp_path / "step-00000003"
     assert checkpoint.best_intact(tmp_path) == tmp_path / "step-00000002"
 
@@ -469,7 +469,7 @@ def test_prune_does_not_count_damaged_steps(tmp_path):
     """A run went on from step 1 since step 3 is damaged, and has just saved step 2."""
     save_many(tmp_path, s1=None, s2=None, s3=None)
     damaged(tmp_path / "step-00000003", "data cut by a byte")
-    checkpoint.prune(tmp_path, keep=1)
+    pruning.prune(tmp_path, keep=1)
     assert checkpoint.newest_intact(tmp_path) == tmp_path / "step-00000002"
 
 
@@ -477,5 +477,5 @@ def test_a_damaged_best_step_does_not_shield_itself(tmp_path):
     """The best of those that can still be read is kept."""
     save_many(tmp_path, s1=0.6, s2=0.9, s3=0.1, s4=0.2)
     damaged(tmp_path / "step-00000002", "data cut by a byte")
-    checkpoint.prune(tmp_path, keep=1)
+    pruning.prune(tmp_path, keep=1)
     assert checkpoint.best_intact(tmp_path) == tmp_path / "step-00000001"

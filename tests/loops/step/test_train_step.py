@@ -152,6 +152,14 @@ def test_average_batch_norm_gives_replicas_the_mean(mirrored):
         np.testing.assert_allclose(value.numpy(), (local[0] + local[1]) / 2, rtol=1e-6)
 
 
+def test_statistics_that_no_step_moves_are_not_averaged(mirrored):
+    moving = distribution.moving_statistics(make_state(mirrored).model)
+    assert {v.path.split("/")[-1] for v in moving} == {"moving_mean", "moving_variance"}
+    frozen = make_state(mirrored, "--freeze=backbone", "--init_from=somewhere", "--ema=0.9")
+    assert distribution.moving_statistics(frozen.model) == []
+    assert frozen.average_batch_norm() is None
+
+
 def test_data_wait_is_seen(one_device):
     images = random_images(3)
 

@@ -1,0 +1,63 @@
+"""A folder that one process at a time writes into."""
+
+import contextlib
+import fcntl
+import os
+import pathlib
+
+from input_pipeline.errors import UsageError
+
+NAME = ".lock"
+
+
+@contextlib.contextmanager
+def held(folder, flag):
+    """Holds a folder, made if it is not there, against other processes that ask for it.
+
+    The system frees it when a process dies, however it dies. At the end nothing is left of the
+    lock, nor of a folder that was made for it and stayed empty.
+
+    Args:
+      folder: pathlib.Path.
+      flag: that named it, for the messages.
+
+    Raises:
+      UsageError: another process holds it, or nothing can be written there.
+    """
+    folder = pathlib.Path(folder)
+    made = not folder.exists()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        file = _open_current(folder / NAME)
+    except BlockingIOError:
+        raise UsageError(
+            f"{flag}={folder}: another process writes there; wait for it, or name another folder"
+        ) from None
+    except OSError as error:
+        raise UsageError(
+            f"{flag}={folder}: nothing can be written there ({error.strerror}); name another folder"
+        ) from None
+    with file:
+        try:
+            yield
+        finally:
+            (folder / NAME).unlink(missing_ok=True)
+            if made:
+                with contextlib.suppress(OSError):  # it holds something now
+                    folder.rmdir()
+
+
+def _open_current(path):
+    """Opens and locks the file of that name: not one that its last holder has just removed."""
+    while True:
+        file = open(path, "a")  # noqa: SIM115 - the caller closes it
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if os.path.samestat(os.fstat(file.fileno()), os.stat(path)):
+                return file
+        except FileNotFoundError:
+            pass
+        except OSError:
+            file.close()
+            raise
+        file.close()

@@ -1,0 +1,54 @@
+"""Ends of a training that nobody asked for, each with its exit code and what to do about it."""
+
+from input_pipeline.errors import UserError
+from loops.run import checkpoint
+
+
+class TrainingDiverged(UserError):
+    """Gradients or weights are not finite."""
+
+    exit_code = 4
+
+
+class WorkerLost(UserError):
+    """Another worker is gone, and this one cannot go on alone."""
+
+    exit_code = 1
+
+
+def last_good(run_dir):
+    """Names the newest intact checkpoint, for a message."""
+    newest = checkpoint.newest_intact(run_dir)
+    return f"last good checkpoint: {newest}" if newest else "no checkpoint was saved yet"
+
+
+def gradients_not_finite(done, loss_scale, batch_size, image_of, run_dir):
+    """The TrainingDiverged of a step whose gradients leave no hope.
+
+    Args:
+      done: steps done, that one included.
+      loss_scale: LossScale.
+      batch_size: images of a step.
+      image_of: function from a sample number to the image's name.
+      run_dir: the run folder.
+    """
+    first = (done - 1) * batch_size
+    last = first + batch_size - 1
+    return TrainingDiverged(
+        f"step {done}: gradients are not finite, {int(loss_scale.skips_in_a_row)} step(s) in a"
+        f" row, loss scale {float(loss_scale.scale):g}; samples {first} to {last}, the first"
+        f" is {image_of(first)}; {last_good(run_dir)}; try a lower --learning_rate"
+    )
+
+
+def variable_not_finite(done, name, run_dir):
+    """The TrainingDiverged of a variable that a checkpoint must not hold."""
+    return TrainingDiverged(f"step {done}: variable {name} is not finite; {last_good(run_dir)}")
+
+
+def worker_lost(error, run_dir):
+    """The WorkerLost that a tf.errors.UnavailableError stands for."""
+    return WorkerLost(
+        f"another worker is gone ({checkpoint.first_line(error)}); start all of them again"
+        f" with the same --run_name; {last_good(run_dir)}"
+    )

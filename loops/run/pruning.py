@@ -1,0 +1,57 @@
+"""Which step folders a run keeps."""
+
+import pathlib
+
+from loops.run import checkpoint
+
+
+class Verified:
+    """Remembers which step folders were found intact, so that a process hashes each once.
+
+    A folder is trusted as long as names, sizes, times and inodes of its files stay what they were.
+    """
+
+    def __init__(self):
+        self._stamps = {}
+
+    def note(self, folder):
+        """Takes note of an intact folder."""
+        self._stamps[folder.name] = _stamp(folder)
+
+    def is_intact(self, folder):
+        """Whether a step folder passes its checks, now or before."""
+        if self._stamps.get(folder.name) == _stamp(folder):
+            return True
+        intact = checkpoint.is_intact(folder)
+        if intact:
+            self.note(folder)
+        return intact
+
+
+def _stamp(folder):
+    stats = {path.name: path.lstat() for path in sorted(pathlib.Path(folder).iterdir())}
+    return [(name, s.st_size, s.st_mtime_ns, s.st_ino) for name, s in stats.items()]
+
+
+def prune(run_dir, keep, keep_every=None, metric="top1", verified=None):
+    """Removes all step folders but the newest `keep`, the one with the highest metric, and those
+    whose step is a multiple of `keep_every`.
+
+    Only intact ones count: a damaged folder must not push out a sound one.
+
+    Args:
+      run_dir: the run folder.
+      keep: how many of the newest.
+      keep_every: steps, or None.
+      metric: name of a figure in the manifests.
+      verified: Verified, or None to hash every folder.
+    """
+    verified = verified or Verified()
+    folders = [f for f in checkpoint.step_folders(run_dir) if verified.is_intact(f)]
+    figures = {f: checkpoint.metric_of(f, metric) for f in folders}
+    scored = [f for f in folders if figures[f] is not None]
+    best = max(scored, key=figures.get, default=None)
+    for folder in folders[keep:]:
+        is_milestone = keep_every and checkpoint.step_of(folder) % keep_every == 0
+        if folder != best and not is_milestone:
+            checkpoint.remove(folder)

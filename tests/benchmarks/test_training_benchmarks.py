@@ -1,0 +1,78 @@
+"""The benchmarks of the training loop: what they measure is what they say, and they end well."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from benchmarks import bare_step, gpu_checks, harness, loop_overhead, memory_table, replicas
+
+
+def test_batches_are_the_same_images_for_any_number_of_replicas():
+    def images(batch_size, kept):
+        dataset = bare_step.batches(4, batch_size, 10, kept).take(kept)
+        batches = list(dataset.as_numpy_iterator())
+        return [np.concatenate([b[name] for b in batches]) for name in ("image", "label", "sample")]
+
+    for one, two in zip(images(6, 4), images(3, 8), strict=True):
+        np.testing.assert_array_equal(one, two)
+
+
+@pytest.mark.parametrize(
+    ("module", "speeds", "said"),
+    [
+        (loop_overhead, {"bare": 100.0, "loop": 98.0}, "median ratio 0.980"),
+        (replicas, {"one": 110.0, "two": 100.0}, "takes 1.100 times as long"),
+    ],
+)
+def test_pairs_and_their_ratio(monkeypatch, tmp_path, capsys, module, speeds, said):
+    order = []
+
+    def run_child(name, words):
+        order.append(words[-1].removeprefix("--side="))
+        return {"images_per_second": speeds[order[-1]], "data_wait": 0.1}
+
+    monkeypatch.setattr(harness, "run_child", run_child)
+    out = tmp_path / "out.json"
+    monkeypatch.setattr("sys.argv", ["x", "--pairs=2", f"--json={out}"])
+    module.main()
+    assert order == [*speeds] * 2
+    assert said in capsys.readouterr().out
+    assert {"command", "machine", "versions"} <= set(json.loads(out.read_text()))
+
+
+def test_memory_is_told_as_a_share_of_the_plain_step(monkeypatch, capsys):
+    def run_child(name, words):
+        peak = {"plain": 10.0, "accumulate": 4.0}[words[-1].partition(",")[2]]
+        return {"peak_gb": peak, "step_gb": peak - 1, "step_seconds": 2.0}
+
+    monkeypatch.setattr(harness, "run_child", run_child)
+    monkeypatch.setattr("sys.argv", ["x", "--dtypes=float32", "--cases=plain,accumulate"])
+    memory_table.main()
+    last = capsys.readouterr().out.splitlines()[-1].split()
+    assert last == ["float32", "accumulate", "4.00", "3.00", "2.00", "0.40", "1.00"]
+
+
+def gpu_check(*words):
+    command = [sys.executable, "-m", "benchmarks.gpu_check", *words]
+    return subprocess.run(command, capture_output=True, text=True, timeout=1200)
+
+
+def test_without_a_gpu_one_line_says_so():
+    done = gpu_check()
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert done.stderr == "no GPU that TensorFlow sees; --allow_cpu tries the checks on the CPU\n"
+
+
+@pytest.mark.faults
+def test_the_checks_of_gpus_run_on_a_cpu(tmp_path):
+    done = gpu_check("--allow_cpu", f"--json={tmp_path / 'out.json'}")
+    assert done.returncode == 0, done.stdout + done.stderr
+    results = json.loads((tmp_path / "out.json").read_text())["results"]
+    names = {(name, 1) for name in gpu_checks.CHECKS}
+    names |= {(name, 2) for name in gpu_checks.OF_REPLICAS}
+    assert results.keys() == {f"{name},{count}" for name, count in names}
+    assert all(found["ok"] for found in results.values())

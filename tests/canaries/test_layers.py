@@ -1,0 +1,186 @@
+"""What Keras's layers, optimizers and checkpoints do that the code works around. When one of these
+fails, something upstream has changed: read its docstring."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+IMAGES = np.random.default_rng(0).normal(1.0, 2.0, (4, 3, 3, 2)).astype(np.float32)
+
+
+def operations(layer, dtype):
+    """Types of the operations that a layer's training pass is traced into."""
+    function = tf.function(lambda x: layer(x, training=True), autograph=False)
+    traced = function.get_concrete_function(tf.TensorSpec([4, 3, 3, 2], dtype))
+    return {operation.type for operation in traced.graph.get_operations()}
+
+
+def test_keras_batch_norm_is_not_fused():
+    """It casts to float32 and takes moments in operations of its own. Hence
+    `nets/batch_norm.py`."""
+    found = operations(keras.layers.BatchNormalization(dtype="mixed_bfloat16"), tf.bfloat16)
+    assert not any("FusedBatchNorm" in name for name in found)
+    assert "Cast" in found
+
+
+def test_the_fused_kernel_returns_the_unbiased_variance():
+    """Keras keeps the biased one. Hence the factor in `BatchNorm.call` of
+    `nets/batch_norm.py`."""
+    ones, zeros = tf.ones([2]), tf.zeros([2])
+    _, _, variance = tf.compat.v1.nn.fused_batch_norm(IMAGES, ones, zeros, is_training=True)
+    flat = IMAGES.reshape(-1, 2)
+    np.testing.assert_allclose(variance, flat.var(axis=0, ddof=1), rtol=1e-5)
+    assert not np.allclose(variance, flat.var(axis=0), rtol=1e-3)
+    layer = keras.layers.BatchNormalization(momentum=0.0)
+    layer(IMAGES, training=True)
+    np.testing.assert_allclose(layer.moving_variance.numpy(), flat.var(axis=0), rtol=1e-5)
+
+
+def test_a_poisoned_batch_stays_in_keras_statistics():
+    """Hence the guard in `BatchNorm._update` of `nets/batch_norm.py`."""
+    layer = keras.layers.BatchNormalization()
+    layer(IMAGES * np.float32("inf"), training=True)
+    layer(IMAGES, training=True)
+    assert np.isnan(layer.moving_mean.numpy()).all()
+
+
+@pytest.mark.parametrize("layer_takes_training", [True, False])
+def test_keras_remat_fails_on_batch_norm(layer_takes_training):
+    """In a `tf.function` it takes no `training=True`, and without it the statistics move twice a
+    step. Hence `nets/recompute.py`."""
+    layer = keras.layers.BatchNormalization(momentum=0.5)
+    layer.build((None, 3, 3, 2))
+    if layer_takes_training:
+        remat = keras.remat(layer.call)
+        again = lambda x: remat(x, training=True)  # noqa: E731
+    else:
+        again = keras.remat(lambda x: layer(x, training=True))
+
+    @tf.function(autograph=False)
+    def gradient(x):
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            loss = tf.reduce_sum(again(x) ** 2)
+        return tape.gradient(loss, x)
+
+    images = tf.ones([4, 3, 3, 2])
+    if layer_takes_training:
+        with pytest.raises(ValueError, match="keywords arguments only when eager"):
+            gradient(images)
+    else:
+        gradient(images)
+        assert layer.moving_mean.numpy().tolist() == [0.75, 0.75]
+
+
+def test_recompute_grad_moves_the_statistics_twice():
+    """Hence `nets/recompute.py`, which keeps those of the first pass."""
+    moved = tf.Variable(0.0)
+
+    @tf.recompute_grad
+    def block(x):
+        moved.assign_add(1.0)
+        return x * x
+
+    with tf.GradientTape() as tape:
+        x = tf.constant(2.0)
+        tape.watch(x)
+        y = block(x)
+    tape.gradient(y, x)
+    assert float(moved) == 2.0
+
+
+def test_weight_decay_of_keras_is_decoupled():
+    """A kernel without a gradient shrinks by rate x decay, and its velocity stays zero. Hence
+    `decays` and `decays_of_the_step` of `loops/step/optimizers.py`."""
+    kernel = keras.Variable([[1.0]])
+    optimizer = keras.optimizers.SGD(0.5, momentum=0.9, weight_decay=0.1)
+    optimizer.apply([tf.zeros([1, 1])], [kernel])
+    assert kernel.numpy().item() == pytest.approx(0.95)
+    assert optimizer.momentums[0].numpy().item() == 0.0
+
+
+def test_a_variable_has_a_short_name():
+    """`gamma`, not `batch_norm/gamma`: a filter for "bn" in names decays every norm. Hence
+    `decayed_kernels` of `loops/step/optimizers.py`, which goes by the layer's type."""
+    layer = keras.layers.BatchNormalization(name="bn")
+    layer.build((None, 2))
+    assert [v.name for v in layer.trainable_variables] == ["gamma", "beta"]
+
+
+def test_keras_lamb_leaves_the_decay_out_of_the_ratio():
+    """Two kernels of norms 1 and 2, equal gradients: with the decay inside, the update of the
+    first step would differ by more than the decay. Hence `LAMB` of `loops/step/optimizers.py`."""
+    moved = []
+    for decay in (None, 0.5):
+        kernel = keras.Variable([3.0, 4.0])
+        optimizer = keras.optimizers.Lamb(0.1, weight_decay=decay)
+        optimizer.apply([tf.constant([1.0, 0.0])], [kernel])
+        moved.append(5.0 - float(np.linalg.norm(kernel.numpy())))
+    plain, decayed = moved
+    # Decoupled: the kernel shrinks by 0.1 x 0.5 first, whatever the trust ratio is.
+    assert decayed - plain == pytest.approx(0.1 * 0.5 * 5.0, rel=0.1)
+
+
+def dropping_net():
+    layers = [keras.Input((4,)), keras.layers.Dropout(0.5, seed=1), keras.layers.Dense(2)]
+    return keras.Sequential(layers)
+
+
+def test_a_checkpoint_lacks_the_state_of_dropout(tmp_path):
+    """And `assert_consumed` says that all is well. Hence `nets/random_layers.py`, whose draws
+    need no state, and `restored_net.variables_by_path`."""
+    net = dropping_net()
+    net(tf.ones([2, 4]), training=True)
+    (state,) = [v for v in net.variables if "seed" in v.path]
+    path = tf.train.Checkpoint(model=net).write(str(tmp_path / "c"))
+    assert not [name for name, _ in tf.train.list_variables(path) if "seed" in name]
+    other = dropping_net()
+    tf.train.Checkpoint(model=other).read(path).assert_consumed()
+    (restored,) = [v for v in other.variables if "seed" in v.path]
+    assert restored.numpy().tolist() != state.numpy().tolist()
+
+
+def test_restoring_before_build_hides_what_is_missing(tmp_path):
+    """All checks pass while no velocity is there, and the one that comes later is zero. Hence
+    every optimizer is built first, in `loops/step/optimizers.py`."""
+    variable = keras.Variable([1.0])
+    optimizers = [keras.optimizers.SGD(0.1, momentum=0.9) for _ in range(2)]
+    saved, restored = [tf.train.Checkpoint(v=variable.value, optimizer=o) for o in optimizers]
+    status = restored.read(saved.write(str(tmp_path / "c")))
+    status.assert_consumed()
+    status.assert_existing_objects_matched()
+    optimizers[1].build([variable])
+    with pytest.raises(AssertionError):
+        status.assert_existing_objects_matched()
+
+
+def test_a_cut_checkpoint_raises_a_builtin_error(tmp_path):
+    """None of `tf.errors`, so that whoever reads one must catch `Exception`, as
+    `loops/run/checkpoint.py` does."""
+    path = tf.train.Checkpoint(v=tf.Variable(tf.zeros([100]))).write(str(tmp_path / "c"))
+    with open(f"{path}.data-00000-of-00001", "r+b") as data:
+        data.truncate(5)
+    with pytest.raises(IndexError):
+        tf.train.Checkpoint(v=tf.Variable(tf.zeros([100]))).read(path)
+
+
+def test_a_garbled_state_file_is_a_silent_restart(tmp_path):
+    """`restore_or_initialize` returns None, which means: start at step 0. Hence step folders
+    without a pointer file, `loops/run/checkpoint.py`."""
+    variable = tf.Variable(1.0)
+    manager = tf.train.CheckpointManager(tf.train.Checkpoint(v=variable), tmp_path, 1)
+    manager.save()
+    (tmp_path / "checkpoint").write_text("garbage")
+    again = tf.train.CheckpointManager(tf.train.Checkpoint(v=variable), tmp_path, 1)
+    assert again.restore_or_initialize() is None
+
+
+def test_keras_weight_files_take_not_a_number(tmp_path):
+    """Hence `loops/run/weight_file.py` and the checks of `loops/import_weights.py`."""
+    net = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)])
+    net.layers[0].kernel.assign([[float("nan")]])
+    net.save_weights(tmp_path / "w.weights.h5")
+    other = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)])
+    other.load_weights(tmp_path / "w.weights.h5")
+    assert np.isnan(other.layers[0].kernel.numpy()).all()
