@@ -14,7 +14,7 @@ import pathlib
 import subprocess
 import sys
 
-from benchmarks import comparisons, harness, comparison_page
+from benchmarks import comparison_page, comparisons, harness
 
 _ROOT = pathlib.Path(__file__).resolve().parents[1]
 _ROOMS = ("benchmarks", "input_pipeline", "loops", "nets", "requirements")

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from benchmarks import comparisons, harness, result_rows, comparison_page, run_all
+from benchmarks import comparison_page, comparisons, harness, result_rows, run_all
 from benchmarks.comparisons import TORCH_PYTHON, Comparison
 from benchmarks.result_rows import Row
 
