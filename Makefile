@@ -3,7 +3,7 @@
 .NOTPARALLEL:
 .ONESHELL:
 .SHELLFLAGS = -ec
-.PHONY: help venv test-venv test faults soak lint train lock
+.PHONY: help venv test-venv test faults soak lint bench train lock
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
 ARGS =
@@ -41,7 +41,7 @@ help:
 	echo '  TESTS=...    the test files or folders to run (else tests)'
 	echo '  SOAK_MINUTES=...   how long make soak takes (else 45); its report is soak.json'
 	echo '  RUN=...      the name of the run to train (else first); a run that is there is resumed'
-	echo '  ARGS=...     more flags for the training command'
+	echo '  ARGS=...     more flags for the command of train or bench'
 
 venv: ## make .venv and install the locked packages, for the GPU if there is one
 	@$(wait)
@@ -91,6 +91,9 @@ soak: test-venv ## disturb a training for SOAK_MINUTES and see that it needs nob
 lint: test-venv ## check style and formatting
 	@.venv/bin/python -m ruff check
 	.venv/bin/python -m ruff format --check
+
+bench: test-venv ## run the benchmarks that have not run yet, write benchmarks/RESULTS.md
+	@.venv/bin/python -m benchmarks.run_all $(ARGS)
 
 train: venv ## train ResNetV2-50 on the built-in images, then judge it on ten crops
 	.venv/bin/python main.py --mode=train --model=resnetv2_50 --mixed_precision \

@@ -98,13 +98,19 @@ def facts(module, arguments, packages):
     """
     return {
         "command": " ".join(["python", "-m", module, *arguments]),
-        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "machine": _machine(),
+        "date": now(),
+        "machine": machine(),
         "versions": {"python": platform.python_version(), **_versions(packages)},
     }
 
 
-def _machine():
+def now():
+    """The date and time in UTC, to the second."""
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+
+
+def machine():
+    """What the machine is: cpu, cores, cpu_flags, system, load_before."""
     try:
         cpuinfo = pathlib.Path("/proc/cpuinfo").read_text()
     except OSError:

@@ -72,6 +72,7 @@ def compare(args, work, dtype):
             raise SystemExit(f"the sides are not the same net: multiply-adds {counts}")
         for side in _SIDES:
             runs[side].append(pair[side]["images_per_second"])
+        harness.say(f"{work}, {dtype}: {pair}")
     both = zip(runs["ours"], runs["torch"], strict=True)
     ratios = [ours / theirs for ours, theirs in both]
     return {
@@ -109,8 +110,6 @@ def main():
     report["results"] = []
     for work, dtype in [] if reason else [(w, d) for w in works for d in dtypes]:
         report["results"].append(compare(args, work, dtype))
-        result = report["results"][-1]
-        harness.say(f"{work}, {dtype}: {result['ratio']:.3f} {result['runs']}")
         if args.json:  # after every comparison: a run that is cut short has not been for nothing
             harness.write_json(args.json, report)
     if args.json:

@@ -6,13 +6,15 @@ import sys
 
 from input_pipeline import source, stage_timing
 from input_pipeline.errors import UsageError
-from loops import benchmark_net, image_folders, validation
+from loops import benchmark_net, image_folders, mode_flags, validation
 from loops.run import peak_memory, report
 
 _SECONDS = 2.0
+# Of the flags that training or evaluation reads. Those that neither reads are refused as well.
 _NOT_FOR_BENCHMARKS = {
-    *("ckpt", "init_from", "weights", "logits", "save_logits", "watch", "test_size", "members"),
-    *("auto_batch", "image_size_schedule", "run_name", "epochs", "steps", "examples", "profile"),
+    *("ckpt", "init_from", "logits", "save_logits", "watch", "watch_patience", "test_size"),
+    *("members", "real_labels", "split", "run_name", "epochs", "steps", "examples", "profile"),
+    *("auto_batch", "image_size_schedule", "save_every", "eval_every"),
 }
 
 
@@ -29,8 +31,10 @@ def run(config, given):
     Raises:
       UsageError: flags that no benchmark follows.
     """
-    for name in sorted(given & _NOT_FOR_BENCHMARKS):
-        raise UsageError(f"--{name} is not for --mode=benchmark; leave it out")
+    for name in sorted(given - {"benchmark"}):
+        is_read = {"train", "eval"} & {*mode_flags.readers(name)}
+        if name in _NOT_FOR_BENCHMARKS or not is_read:
+            raise UsageError(f"--{name} is not for --mode=benchmark; leave it out")
     kind = config.measurement.benchmark
     results, config, title, rows = BENCHMARKS[kind](config, given)
     results = {"benchmark": kind, "peak_memory_bytes": peak_memory.peak_bytes(), **results}

@@ -100,7 +100,7 @@ def test_the_training_loop(quick, tiny_folder, tmp_path, capsys):
 
 @pytest.mark.parametrize(
     "words",
-    [["--ckpt=x"], ["--steps=5"], ["--auto_batch"], ["--image_size_schedule=0:32"]],
+    [["--ckpt=x"], ["--steps=5"], ["--auto_batch"], ["--image_size_schedule=0:32"], ["--csv=x"]],
 )
 def test_flags_that_no_benchmark_follows(words):
     with pytest.raises(UsageError, match=r"^--\w+ is not for --mode=benchmark"):
