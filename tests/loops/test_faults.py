@@ -16,7 +16,7 @@ from input_pipeline import batch_augment
 from input_pipeline.errors import UsageError
 from loops import train
 from loops.endings import TrainingDiverged
-from loops.run import checkpoint
+from loops.run import checkpoint, run_folder
 from tests.loops.test_workers import FLAGS, run, start, tensors
 
 ONE = {"workers": 1}
@@ -142,6 +142,16 @@ def test_a_disk_that_is_full_for_a_while(tiny_folder, tmp_path, monkeypatch):
 def test_a_folder_that_takes_no_files(tiny_folder):
     with pytest.raises(UsageError, match="--checkpoint_dir=/proc: nothing can be written there"):
         train_here(tiny_folder, "/proc", "--steps=1")
+
+
+@pytest.mark.usefixtures("tiny_net")
+def test_a_disk_on_which_a_run_cannot_begin(tiny_folder, tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(run_folder, "write_record", full)
+    with pytest.raises(UsageError, match=r"--checkpoint_dir=.*: the disk is full .* make room"):
+        train_here(tiny_folder, tmp_path, "--steps=1")
 
 
 @pytest.fixture
