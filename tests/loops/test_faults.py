@@ -80,6 +80,7 @@ CONFIGS = {
     "float16": ["--mixed_precision", "--half_dtype=float16"],
     "ema": ["--ema=0.9"],
     "accumulate": ["--accumulate=2", "--optimizer=adamw", "--learning_rate=0.01"],
+    "random": ["--dropout=0.3", "--stochastic_depth=0.5"],
     "lamb": ["--optimizer=lamb", "--clip_factor=0.1", "--loss=bce"],
 }
 
@@ -223,6 +224,41 @@ def test_poisoned_workers(tiny_folder, tmp_path, samples, value):
     skipped = int(bool(samples))
     assert [line["optim/skipped_steps"] for line in trained] == [0, skipped, skipped]
     assert trained[-1]["optim/loss_scale"] == (4.0 if samples else 8.0)
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("victim", [0, 1])
+@pytest.mark.parametrize("step", [1, 4])
+def test_a_worker_dies_and_all_resume(tiny_folder, tmp_path, victim, step):
+    """The other one ends within a minute; both, started again, end as if nothing had been."""
+    words = ["--steps=6", "--save_every=1", "--log_every=1", "--eval_every=100"]
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    whole.mkdir()
+    parts.mkdir()
+    assert run(tiny_folder, whole, *words)[0] == [0, 0]
+    plans = [{}, {}]
+    plans[victim] = {"signal": [step, "SIGKILL"]}
+    processes = start(tiny_folder, parts, *words, plans=plans)
+    try:
+        assert processes[victim].wait(timeout=250) == -signal.SIGKILL
+        died = time.monotonic()
+        assert processes[1 - victim].wait(timeout=60) not in (0, 99)
+        assert time.monotonic() - died < 60
+    finally:
+        for process in processes:
+            process.kill()
+    codes, logs = run(tiny_folder, parts, *words)
+    assert codes == [0, 0], "\n".join(logs)
+    assert_same(tensors(whole / "r", 6), tensors(parts / "r", 6))
+
+
+@pytest.mark.faults
+def test_a_signal_to_one_worker_ends_all_at_one_step(tiny_folder, tmp_path):
+    words = ["--steps=100000", "--save_every=100000", "--log_every=1", "--eval_every=100000"]
+    codes, logs = run(tiny_folder, tmp_path, *words, plans=[{}, {"signal": [3, "SIGTERM"]}])
+    assert codes == [143, 143], "\n".join(logs)
+    assert len(steps(tmp_path / "r")) == 1
+    assert f"step {steps(tmp_path / 'r')[0]} is saved" in logs[1]
 
 
 @pytest.mark.faults
