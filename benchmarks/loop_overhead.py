@@ -16,6 +16,7 @@ import json
 import pathlib
 import statistics
 import tempfile
+import time
 
 from benchmarks import harness
 
@@ -58,8 +59,9 @@ def _compare(words, pairs):
     ):
         speeds = [pair[side]["images_per_second"] for side in _SIDES]
         ratios.append(speeds[1] / speeds[0])
-        rows.append([len(rows) + 1, *speeds, ratios[-1]])
-    header = ["pair", "bare step, images/s", "main.py, images/s", "ratio"]
+        used = [pair[side]["cpu_seconds"] for side in _SIDES]
+        rows.append([len(rows) + 1, *speeds, ratios[-1], used[0] / used[1]])
+    header = ["pair", "bare step, images/s", "main.py, images/s", "ratio", "CPU time, bare / main"]
     harness.say(harness.table(header, rows))
     harness.say(f"median ratio {statistics.median(ratios):.3f}")
     return {"rows": rows, "median_ratio": statistics.median(ratios)}
@@ -91,17 +93,28 @@ def _loop(args):
     """Images per second of main.py, from the log lines of its run folder."""
     from benchmarks import bare_step
     from input_pipeline import pipeline
+    from loops.run import summaries
+
+    used, measure = {}, summaries.Measurements.measure
+
+    def noting(self, split, step, values):
+        used.setdefault(step, time.process_time())
+        measure(self, split, step, values)
 
     def kept(source, config, seed, first_sample, batch_size, deal=None):
         return bare_step.batches(args.size, batch_size, _NUM_CLASSES)
 
     pipeline.train_dataset = kept
+    summaries.Measurements.measure = noting
     never = [f"--{name}={_NEVER}" for name in ("eval_every", "save_every")]
     lines = _trained(_argv(args, f"--steps={_WARM_UP + args.steps}", *never))
     times = {line["step"]: line["time/total"] for line in lines}
     first, last = _WARM_UP, max(times)
     seconds = times[last] - times[first]
-    return {"images_per_second": (last - first) * args.batch / seconds}
+    return {
+        "images_per_second": (last - first) * args.batch / seconds,
+        "cpu_seconds": (used[last] - used[first]) / (last - first),
+    }
 
 
 def _costs(args):

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import errno
 
 from absl import logging
 
@@ -49,8 +50,22 @@ def run(config, given):
     config = validation.resolve(config)
     if record is None:
         config = auto_batch.choose(config)
-    with StopSignals() as signals:
+    with StopSignals() as signals, _full_disk_named(run_dir):
         return train(config, run_dir, record, signals)
+
+
+@contextlib.contextmanager
+def _full_disk_named(run_dir):
+    """Turns the error of a disk on which not even the beginnings of a run fit into a line."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise UsageError(
+            f"--checkpoint_dir={run_dir.parent}: the disk is full ({error.strerror}); make room, or"
+            " name another folder"
+        ) from error
 
 
 def train(config, run_dir, record=None, signals=None):

@@ -89,6 +89,8 @@ class TrainingLoop:
                 self._profiler.close()
                 bar.close()
             logging.info("%s", self._spending.summary())
+        else:
+            logging.info("nothing to train: %d of %d steps are done", done, total)
         return self._evaluated(self._evaluation.final, int(self._state.step))
 
     def _look_around(self):

@@ -97,8 +97,8 @@ def read_part(step_dir, variables):
 
 
 def first_line(error):
-    """The beginning of an error's text; TensorFlow goes on with a dump of the tensors."""
-    return str(error).strip().split("\n")[0][:120]
+    """The beginning of an error's text, without TensorFlow's preface and dump of the tensors."""
+    return re.sub(r"^\{\{.*?\}\} ", "", str(error).strip()).split("\n")[0][:200]
 
 
 def verify(step_dir):

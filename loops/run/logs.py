@@ -31,8 +31,9 @@ def set_up():
 
 @contextlib.contextmanager
 def to_file(run_dir):
-    """Copies the log to RUN/log.txt while entered."""
+    """Copies the log to RUN/log.txt while entered; a full disk costs lines of it."""
     handler = python_logging.FileHandler(run_dir / "log.txt")
+    handler.handleError = lambda record: None
     handler.setFormatter(_Formatter())
     handler.addFilter(_is_ours)
     logger = logging.get_absl_logger()
@@ -41,7 +42,8 @@ def to_file(run_dir):
         yield
     finally:
         logger.removeHandler(handler)
-        handler.close()
+        with contextlib.suppress(OSError):
+            handler.close()
 
 
 def load_tensorflow_quietly():

@@ -110,12 +110,12 @@ class Saver:
         return False
 
     def _write(self, step, copies, metrics):
-        """In the thread; returns the error of a disk that does not take the checkpoint, or None."""
+        """In the thread; returns what hindered the disk to take the checkpoint, or None."""
         started = time.monotonic()
         try:
             folder = checkpoint.save(self._run_dir, step, copies, metrics)
         except (OSError, tf.errors.OpError) as error:
-            return error
+            return checkpoint.first_line(error)
         self._verified.note(folder)
         logging.info("saved %s in %.1f s", folder, time.monotonic() - started)
         try:

@@ -1,5 +1,6 @@
 """The one sink of measurements: a log line, a JSON line and TensorBoard, under the same names."""
 
+import contextlib
 import json
 import math
 import pathlib
@@ -8,7 +9,7 @@ import tensorflow as tf
 from absl import logging
 from tensorboard.plugins.hparams.summary_v2 import hparams_pb
 
-from loops.run import drawings
+from loops.run import checkpoint, drawings
 
 # Shown first in a log line, in this order and with these formats.
 _IN_THE_LOG = {
@@ -24,6 +25,15 @@ _IN_THE_LOG = {
     "speed/data_wait": "waiting for data {:.1%}",
     "memory/peak_gigabytes": "peak memory {:.2f} GB",
 }
+
+
+@contextlib.contextmanager
+def _full_disk_survived(what):
+    """A full disk costs a point of a curve, and not the training."""
+    try:
+        yield
+    except (OSError, tf.errors.OpError) as error:
+        logging.error("not on the disk: %s: %s", what, checkpoint.first_line(error))
 
 
 class Measurements:
@@ -56,14 +66,12 @@ class Measurements:
         shown = [form.format(values[tag]) for tag, form in _IN_THE_LOG.items() if tag in values]
         logging.info("%s step %d: %s", split, step, ", ".join(shown))
         numbers = {t: v if math.isfinite(v) else None for t, v in values.items()}
-        try:
+        with _full_disk_survived(f"measurements of step {step}"):
             self._file.write(json.dumps({"split": split, "step": int(step), **numbers}) + "\n")
             with self._writer(split).as_default(step=step):
                 for tag, value in values.items():
                     tf.summary.scalar(tag, value)
             self._writer(split).flush()
-        except (OSError, tf.errors.OpError) as error:  # a full disk costs a point of the curve
-            logging.error("measurements of step %d are not on the disk: %s", step, error)
 
     def image_grid(self, split, step, tag, images, titles):
         """Records a grid of images with a title below each.
@@ -76,9 +84,10 @@ class Measurements:
 
     def image(self, split, step, tag, image):
         """Records one image: uint8 [H, W, 3], RGB."""
-        with self._writer(split).as_default(step=step):
-            tf.summary.image(tag, image[None])
-        self._writer(split).flush()
+        with _full_disk_survived(tag):
+            with self._writer(split).as_default(step=step):
+                tf.summary.image(tag, image[None])
+            self._writer(split).flush()
 
     def describe(self, markdown, hyperparameters):
         """Records what the run is: a text, and a row of TensorBoard's table of runs.
@@ -88,18 +97,19 @@ class Measurements:
           hyperparameters: dict from name to a number, a bool or a string.
         """
         row = hparams_pb(hyperparameters, trial_id=self._run_dir.name)
-        with self._writer("train").as_default(step=0):
-            tf.summary.text("run", markdown)
-            tf.summary.experimental.write_raw_pb(row.SerializeToString())
-        self._writer("train").flush()
+        with _full_disk_survived("the description of the run"):
+            with self._writer("train").as_default(step=0):
+                tf.summary.text("run", markdown)
+                tf.summary.experimental.write_raw_pb(row.SerializeToString())
+            self._writer("train").flush()
 
     def __enter__(self):
         return self
 
     def __exit__(self, *_):
-        self._file.close()
-        for writer in self._writers.values():
-            writer.close()
+        for file in (self._file, *self._writers.values()):
+            with _full_disk_survived("the last measurements"):
+                file.close()
 
     def _writer(self, split):
         if split not in self._writers:

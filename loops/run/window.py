@@ -49,7 +49,9 @@ class Window:
         seconds = self._timed["seconds"]
         if seconds:
             values["speed/images_per_second"] = self._timed["steps"] * self._batch_size / seconds
-            values["speed/data_wait"] = min(1.0, self._timed["data_wait"] / seconds)
+            # By the system's clock, which may be set in between.
+            waited = self._timed["data_wait"] / seconds
+            values["speed/data_wait"] = min(1.0, max(0.0, waited))
         return values
 
     def norms(self, variables):

@@ -100,8 +100,9 @@ def _gather(strategy):
     """A function that is traced once for a batch; `strategy.gather` is traced at every call."""
 
     def on_replica(batch):
-        # Collectives take numbers only.
+        # Collectives take numbers only, and only of a known device: a copy has one.
         numbers = {k: tf.cast(v, tf.int32) if v.dtype == tf.bool else v for k, v in batch.items()}
-        return tf.distribute.get_replica_context().all_gather(numbers, axis=0)
+        copies = {name: tf.identity(value) for name, value in numbers.items()}
+        return tf.distribute.get_replica_context().all_gather(copies, axis=0)
 
     return tf.function(lambda batch: strategy.run(on_replica, args=(batch,)), autograph=False)

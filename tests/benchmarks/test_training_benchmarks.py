@@ -32,7 +32,7 @@ def test_pairs_and_their_ratio(monkeypatch, tmp_path, capsys, module, speeds, sa
 
     def run_child(name, words):
         order.append(words[-1].removeprefix("--side="))
-        return {"images_per_second": speeds[order[-1]], "data_wait": 0.1}
+        return {"images_per_second": speeds[order[-1]], "data_wait": 0.1, "cpu_seconds": 1.0}
 
     monkeypatch.setattr(harness, "run_child", run_child)
     out = tmp_path / "out.json"

@@ -16,7 +16,7 @@ from input_pipeline import batch_augment
 from input_pipeline.errors import UsageError
 from loops import train
 from loops.endings import TrainingDiverged
-from loops.run import checkpoint
+from loops.run import checkpoint, run_folder
 from tests.loops.test_workers import FLAGS, run, start, tensors
 
 ONE = {"workers": 1}
@@ -80,6 +80,7 @@ CONFIGS = {
     "float16": ["--mixed_precision", "--half_dtype=float16"],
     "ema": ["--ema=0.9"],
     "accumulate": ["--accumulate=2", "--optimizer=adamw", "--learning_rate=0.01"],
+    "random": ["--dropout=0.3", "--stochastic_depth=0.5"],
     "lamb": ["--optimizer=lamb", "--clip_factor=0.1", "--loss=bce"],
 }
 
@@ -142,6 +143,16 @@ def test_a_disk_that_is_full_for_a_while(tiny_folder, tmp_path, monkeypatch):
 def test_a_folder_that_takes_no_files(tiny_folder):
     with pytest.raises(UsageError, match="--checkpoint_dir=/proc: nothing can be written there"):
         train_here(tiny_folder, "/proc", "--steps=1")
+
+
+@pytest.mark.usefixtures("tiny_net")
+def test_a_disk_on_which_a_run_cannot_begin(tiny_folder, tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(run_folder, "write_record", full)
+    with pytest.raises(UsageError, match=r"--checkpoint_dir=.*: the disk is full .* make room"):
+        train_here(tiny_folder, tmp_path, "--steps=1")
 
 
 @pytest.fixture
@@ -213,6 +224,41 @@ def test_poisoned_workers(tiny_folder, tmp_path, samples, value):
     skipped = int(bool(samples))
     assert [line["optim/skipped_steps"] for line in trained] == [0, skipped, skipped]
     assert trained[-1]["optim/loss_scale"] == (4.0 if samples else 8.0)
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("victim", [0, 1])
+@pytest.mark.parametrize("step", [1, 4])
+def test_a_worker_dies_and_all_resume(tiny_folder, tmp_path, victim, step):
+    """The other one ends within a minute; both, started again, end as if nothing had been."""
+    words = ["--steps=6", "--save_every=1", "--log_every=1", "--eval_every=100"]
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    whole.mkdir()
+    parts.mkdir()
+    assert run(tiny_folder, whole, *words)[0] == [0, 0]
+    plans = [{}, {}]
+    plans[victim] = {"signal": [step, "SIGKILL"]}
+    processes = start(tiny_folder, parts, *words, plans=plans)
+    try:
+        assert processes[victim].wait(timeout=250) == -signal.SIGKILL
+        died = time.monotonic()
+        assert processes[1 - victim].wait(timeout=60) not in (0, 99)
+        assert time.monotonic() - died < 60
+    finally:
+        for process in processes:
+            process.kill()
+    codes, logs = run(tiny_folder, parts, *words)
+    assert codes == [0, 0], "\n".join(logs)
+    assert_same(tensors(whole / "r", 6), tensors(parts / "r", 6))
+
+
+@pytest.mark.faults
+def test_a_signal_to_one_worker_ends_all_at_one_step(tiny_folder, tmp_path):
+    words = ["--steps=100000", "--save_every=100000", "--log_every=1", "--eval_every=100000"]
+    codes, logs = run(tiny_folder, tmp_path, *words, plans=[{}, {"signal": [3, "SIGTERM"]}])
+    assert codes == [143, 143], "\n".join(logs)
+    assert len(steps(tmp_path / "r")) == 1
+    assert f"step {steps(tmp_path / 'r')[0]} is saved" in logs[1]
 
 
 @pytest.mark.faults

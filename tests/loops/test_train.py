@@ -216,18 +216,24 @@ def test_sizes_change_where_the_schedule_says(tiny_folder, tmp_path, monkeypatch
     assert seen == [40]
 
 
-def test_a_wish_for_a_checkpoint_is_fulfilled_and_training_goes_on(
+def test_wishes_for_a_checkpoint_are_fulfilled_and_training_goes_on(
     tiny_folder, tmp_path, monkeypatch
 ):
+    """The wish in step 2 is a save of its own; that in step 3 is the one that is due there."""
     monkeypatch.setattr(pace, "_SECONDS_PER_CALL", 1e-9)  # one step a call
-    is_due = pace.Pace.is_due
+    steps_of_call = pace.Pace.steps_of_call
 
-    def kill(self, name, done):
-        if (name, done) == ("log_every", 3):
+    def kill(self, done):
+        if done in (1, 2):
             os.kill(os.getpid(), signal.SIGUSR1)
-        return is_due(self, name, done)
+        return steps_of_call(self, done)
 
-    monkeypatch.setattr(pace.Pace, "is_due", kill)
-    run(tiny_folder, tmp_path, "--run_name=r", "--steps=5", "--save_every=100", "--eval_every=100")
-    steps = [checkpoint.step_of(f) for f in checkpoint.step_folders(tmp_path / "r")]
-    assert steps == [5, 3]
+    monkeypatch.setattr(pace.Pace, "steps_of_call", kill)
+    run(tiny_folder, tmp_path, "--run_name=r", "--steps=5", "--save_every=3", "--eval_every=3")
+    folders = checkpoint.step_folders(tmp_path / "r")
+    assert [checkpoint.step_of(f) for f in folders] == [5, 3, 2]
+    with_figures = [bool(checkpoint.verify(folder)["metrics"]) for folder in folders]
+    assert with_figures == [True, True, False]
+    run(tiny_folder, tmp_path, "--run_name=r", "--steps=4")  # fewer than are done
+    assert "nothing to train: 5 of 4 steps are done" in (tmp_path / "r/log.txt").read_text()
+    assert checkpoint.step_folders(tmp_path / "r") == folders

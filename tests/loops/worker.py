@@ -15,19 +15,22 @@ os.environ["OMP_NUM_THREADS"] = "1"
 
 
 def use_tiny_net():
-    """Puts two convolutions in place of the registered nets."""
+    """Puts two convolutions in place of the registered nets, with dropout where it is asked for."""
     import keras
 
     from nets import layers, registry
 
     def build(config):
-        kit = layers.Kit(config.compute_dtype, config.sync_batch_norm)
+        random = {"dropout": config.dropout, "stochastic_depth": config.stochastic_depth}
+        kit = layers.Kit(config.compute_dtype, config.sync_batch_norm, **random)
         image = kit.image()
         x = kit.batch_norm_relu(kit.conv(image, 8, 3, "conv1", stride=2), "conv1")
         x = kit.batch_norm_relu(kit.conv(x, 16, 3, "conv2", stride=2), "conv2")
-        return keras.Model(
-            image, kit.logits(kit.global_average_pool(x, "pool"), config.num_classes)
-        )
+        if config.stochastic_depth:
+            x = kit.start_blocks(x, 1)
+            x = kit.add(kit.conv(x, 16, 3, "conv3"), x, "sum")
+        x = kit.dropout(kit.global_average_pool(x, "pool"), "dropout")
+        return keras.Model(image, kit.logits(x, config.num_classes))
 
     registry.build = build
 

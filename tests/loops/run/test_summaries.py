@@ -1,8 +1,10 @@
 """The sink of measurements, read back: event files as TensorBoard reads them, and JSON lines."""
 
+import contextlib
 import json
 import logging
 import math
+import pathlib
 
 import cv2
 import numpy as np
@@ -134,3 +136,17 @@ def test_a_run_is_described_in_tensorboard(tmp_path):
     assert row["learning_rate"].number_value == 0.5
     assert row["model"].string_value == "resnet_18"
     assert row["xla"].bool_value is False
+
+
+@pytest.mark.skipif(not pathlib.Path("/dev/full").exists(), reason="a device of Linux")
+def test_a_full_disk_costs_measurements_and_nothing_else(tmp_path, caplog):
+    with summaries.Measurements(tmp_path) as sink, open("/dev/full", "w", buffering=1) as full:
+        sink.measure("train", 1, TRAIN)
+        sink._file, file = full, sink._file
+        sink.measure("train", 2, TRAIN)
+        sink._file = file
+        with contextlib.suppress(OSError):
+            full.close()
+    assert [line["step"] for line in lines(tmp_path)] == [1]
+    said = [r.getMessage() for r in caplog.records if r.levelno == logging.ERROR]
+    assert said[0] == "not on the disk: measurements of step 2: [Errno 28] No space left on device"

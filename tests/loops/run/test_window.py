@@ -62,3 +62,9 @@ def test_clear():
     assert values["loss/total"] == 1.0
     assert values["speed/images_per_second"] == 5.0
     assert values["speed/data_wait"] == 0.0
+
+
+def test_a_clock_that_is_set_back_is_no_negative_wait():
+    window = Window(batch_size=10)
+    window.add(sums(1, loss=10.0, data_wait=-3600.0), seconds=2.0, timed=True)
+    assert window.values(l2=0.0)["speed/data_wait"] == 0.0
