@@ -53,17 +53,20 @@ def run(config, given):
         calibration=lambda: _calibration(member, config.export.calibration_images),
     )
     folder = path.with_name(f".{path.name}-{os.getpid()}")
-    folder.mkdir()
     try:
+        folder.mkdir()
         facts = _written(form, export, member, folder / path.name)
         os.replace(folder / path.name, path)
         beside = tensor_hashes.path_beside(path)
         os.replace(folder / beside.name, beside)
+    except OSError as error:  # a read-only folder, a full disk
+        reason = (error.strerror or str(error)).splitlines()[0]
+        raise UsageError(f"--out={path}: cannot be written ({reason})") from None
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     facts = {"out": str(path), "model": str(member.step_dir), **facts}
     if config.evaluation.json:
-        report.write_json(config.evaluation.json, facts)
+        report.write_wanted("--json", config.evaluation.json, facts)
     report.summary(str(path), _rows(facts))
     return facts
 

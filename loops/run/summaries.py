@@ -49,7 +49,7 @@ class Measurements:
         """Records scalars.
 
         Args:
-          split: "train" or "eval".
+          split: "train", "eval" or "watch".
           step: number of steps done.
           values: dict from tag to number.
         """
@@ -63,7 +63,8 @@ class Measurements:
                     tf.summary.scalar(tag, value)
             self._writer(split).flush()
         except (OSError, tf.errors.OpError) as error:  # a full disk costs a point of the curve
-            logging.error("measurements of step %d are not on the disk: %s", step, error)
+            reason = str(error).splitlines()[0]
+            logging.error("measurements of step %d are not on the disk: %s", step, reason)
 
     def image_grid(self, split, step, tag, images, titles):
         """Records a grid of images with a title below each.
