@@ -155,7 +155,7 @@ def _write(run_dir, found, state, config, batches):
     }
     report.write_json(run_dir / "average.json", facts)
     if config.evaluation.json:
-        report.write_json(config.evaluation.json, facts)
+        report.write_wanted("--json", config.evaluation.json, facts)
     logging.info("averaged into %s", step_dir)
     rows = [(f"member {i}", name) for i, name in enumerate(facts["average_of"], 1)]
     images = batches * config.data.batch_size

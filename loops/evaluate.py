@@ -27,6 +27,12 @@ __all__ = (
     "write",
 )
 
+# All that scoring a file can heed: the rest was settled when its images were looked at.
+_READ_WITH_LOGITS = frozenset(
+    ("mode", "logits", "members", "crops", "split", "top_k", "json", "real_labels")
+    + ("checkpoint_dir",)
+)
+
 
 def run(config, given):
     """Evaluates what the command line names and writes the figures.
@@ -49,7 +55,7 @@ def run(config, given):
 def _require_one_source(evaluation, given):
     """Raises UsageError for flags that no evaluation can follow together."""
     if evaluation.logits:
-        for name in sorted(given & {"ckpt", "save_logits", "test_size", "image_size", "watch"}):
+        for name in sorted(given - _READ_WITH_LOGITS):
             raise UsageError(f"--{name} with --logits: the files say what was evaluated; drop one")
     if evaluation.watch:
         for name in sorted(given & {"save_logits", "test_size", "members"}):
@@ -70,12 +76,7 @@ def _score_images(config, given):
     at_sizes = [found if size is None else _resized(found, size) for size in sizes]
     strategy = distribution.make_strategy(config.distribution)
     split = source.open_split(first.data, evaluation.split, found[0].record.class_names)
-    real = None
-    if evaluation.real_labels:
-        names = [split.describe(i) for i in range(split.num_examples)]
-        real = real_labels.of_images(
-            evaluation.real_labels, first.data.dataset, evaluation.split, names
-        )
+    real = real_labels.of_split(evaluation, first.data.dataset, split)
     is_chief = workers.Workers(strategy).is_chief
     every = [_score(strategy, split, at_size, real, len(sizes) == 1) for at_size in at_sizes]
     if len(sizes) == 1:

@@ -75,7 +75,7 @@ def write(run_dir, results, also="", suffix=""):
         report.write_wanted("--json", also, results)
 
 
-def record(run_dir, results, suffix="", pictures=lambda sink: None):
+def record(run_dir, results, suffix="", pictures=lambda sink: None, curve="eval"):
     """Adds an evaluation to the curves of a run, where its folder can be written.
 
     Args:
@@ -83,9 +83,10 @@ def record(run_dir, results, suffix="", pictures=lambda sink: None):
       results: of `judgement.compare`, described.
       suffix: of the tags, for images of another size.
       pictures: called with the sink after the curves.
+      curve: folder of the event files, and `split` of the line in metrics.jsonl.
     """
-    with _kept_if_possible(run_dir / "eval"), summaries.Measurements(run_dir) as sink:
-        sink.measure("eval", results["step"], scalars(results, suffix))
+    with _kept_if_possible(run_dir / curve), summaries.Measurements(run_dir) as sink:
+        sink.measure(curve, results["step"], scalars(results, suffix))
         pictures(sink)
 
 
@@ -95,8 +96,9 @@ def _kept_if_possible(path):
     try:
         yield
     except (OSError, tf.errors.OpError) as error:
-        reason = getattr(error, "strerror", None) or getattr(error, "message", None) or str(error)
-        logging.warning("%s is not written: %s", path, reason.splitlines()[0])
+        is_system = isinstance(error, OSError)
+        reason = (error.strerror or str(error)) if is_system else decode.reason(error)
+        logging.warning("%s is not written: %s", path, reason)
 
 
 def record_pictures(sink, results, probs, split, data):

@@ -5,6 +5,7 @@ import itertools
 import math
 import os
 import pathlib
+import re
 import shutil
 
 import numpy as np
@@ -21,6 +22,9 @@ from loops.step import distribution
 _IMAGES = 32
 _MOST_DIFFERENCE = 1e-4  # of logits, relative to the largest where that is above 1
 _LEAST_EQUAL = 30 / 32  # top-1 of int8
+
+# What a read-only folder or a full disk raises, from Python, h5py and TensorFlow.
+_NO_PLACE = (OSError, tf.errors.ResourceExhaustedError, tf.errors.PermissionDeniedError)
 
 
 def run(config, given):
@@ -53,17 +57,19 @@ def run(config, given):
         calibration=lambda: _calibration(member, config.export.calibration_images),
     )
     folder = path.with_name(f".{path.name}-{os.getpid()}")
-    folder.mkdir()
     try:
+        folder.mkdir()
         facts = _written(form, export, member, folder / path.name)
         os.replace(folder / path.name, path)
         beside = tensor_hashes.path_beside(path)
         os.replace(folder / beside.name, beside)
+    except _NO_PLACE as error:
+        raise UsageError(f"--out={path}: cannot be written ({_reason(error)})") from None
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     facts = {"out": str(path), "model": str(member.step_dir), **facts}
     if config.evaluation.json:
-        report.write_json(config.evaluation.json, facts)
+        report.write_wanted("--json", config.evaluation.json, facts)
     report.summary(str(path), _rows(facts))
     return facts
 
@@ -86,6 +92,14 @@ def _target(form, export):
         if taken.exists():
             raise UsageError(f"--out={path}: {taken} is there already; remove it or name another")
     return path
+
+
+def _reason(error):
+    """Why a file cannot be written, in the system's own words."""
+    if isinstance(error, tf.errors.OpError):
+        return error.message.split("; ")[-1].split(" [Op:")[0]
+    of_h5py = re.search(r"error message = '([^']*)'", str(error))
+    return of_h5py[1] if of_h5py else error.strerror or str(error).splitlines()[0]
 
 
 def _in_float32(member):

@@ -21,7 +21,8 @@ _READERS = {
     **dict.fromkeys(("image", "seam_carving", "explain", "report", "csv"), ("predict",)),
     **dict.fromkeys(("weights", "source"), ("import",)),
     **dict.fromkeys(("quantize", "calibration_images"), ("export",)),
-    **dict.fromkeys(("short_side", "quality", "shard_megabytes", "split_csv"), ("prepare",)),
+    **dict.fromkeys(("short_side", "quality", "shard_megabytes"), ("prepare",)),
+    **dict.fromkeys(("devkit", "split_csv"), ("prepare", "verify")),
     **dict.fromkeys(("role", "workers"), ("data_service",)),
     "ckpt": ("eval", "predict", "export", "average"),
     "run_name": ("train", "import", "average"),
@@ -30,7 +31,6 @@ _READERS = {
     "format": ("export", "prepare"),
     "out": ("export", "prepare", "verify", "stats"),
     "bn_batches": ("average",),
-    "devkit": ("prepare", "verify"),
     "data_service": ("train", "data_service"),
     "benchmark": (),
 }

@@ -17,11 +17,14 @@ from loops import evaluation_results, flag_values, validation
 from loops.evaluator import Evaluator, predictions
 from loops.members import Member, evaluation_config
 from loops.run import checkpoint, report, restored_net, run_folder
-from loops.scoring import judgement
+from loops.scoring import judgement, real_labels
 from loops.step import distribution
 
 _SECONDS_BETWEEN_LOOKS = 2.0
 _SECONDS_BETWEEN_LINES = 60.0
+# Event files of its own: beside a newer file TensorBoard stops reading the one that training
+# still writes, and of two writers the steps would come out of order.
+_CURVE = "watch"
 
 
 def run(config, given):
@@ -63,6 +66,7 @@ class _Judge:
         self._strategy = strategy
         self._split = split
         self._class_names = record.class_names
+        self._real = real_labels.of_split(config.evaluation, config.data.dataset, split)
         self._model = None
         self._evaluator = None
 
@@ -74,7 +78,9 @@ class _Judge:
         predicted = predictions(self._evaluator, evaluation.crops)
         ks = flag_values.top_ks(evaluation.top_k)
         names = [str(member.step_dir)]
-        results = judgement.compare([predicted], names, self._split.labels, self._class_names, ks)
+        results = judgement.compare(
+            [predicted], names, self._split.labels, self._class_names, ks, self._real
+        )
         results["mistakes"] = evaluation_results.named_mistakes(
             results["mistakes"], self._class_names, self._split.describe
         )
@@ -83,7 +89,8 @@ class _Judge:
         size = self._config.data.image_size
         suffix = "" if size == own_size else f"-{size}px"
         evaluation_results.write(member.run_dir, results, suffix=suffix)
-        evaluation_results.record(member.run_dir, results, suffix.replace("-", "_"))
+        suffix = suffix.replace("-", "_")
+        evaluation_results.record(member.run_dir, results, suffix, curve=_CURVE)
         return results
 
     def _restore(self, member):

@@ -64,7 +64,8 @@ def write(config, results, most):
     if config.evaluation.json:
         report.write_wanted("--json", config.evaluation.json, results)
     if config.prediction.csv:
-        report.write_bytes(config.prediction.csv, csv_table(results, most))
+        table = csv_table(results, most)
+        report.write_wanted("--csv", config.prediction.csv, table, report.write_bytes)
 
 
 def draw_page(path, nets, chosen, most, results):
@@ -79,7 +80,8 @@ def draw_page(path, nets, chosen, most, results):
     """
     articles = [page.article(shown) for shown in _exhibits(nets, chosen, most, results)]
     text = page.document(articles, results, len(results["images"]) - len(chosen))
-    report.write_bytes(path, text.encode("utf-8", "replace"))
+    encoded = text.encode("utf-8", "replace")
+    report.write_wanted("--report", path, encoded, report.write_bytes)
     report.summary("report", [("page", path)])
 
 

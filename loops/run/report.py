@@ -32,14 +32,19 @@ def write_bytes(path, data):
         raise
 
 
-def write_wanted(flag, path, facts):
-    """Writes facts to the file that a flag names.
+def write_wanted(flag, path, content, write=write_json):
+    """Writes the file that a flag names.
+
+    Args:
+      flag, path: as typed.
+      content: what `write` takes.
+      write: `write_json` or `write_bytes`.
 
     Raises:
       UsageError: it cannot be written.
     """
     try:
-        write_json(path, facts)
+        write(path, content)
     except OSError as error:
         raise UsageError(f"{flag}={path}: cannot be written ({error.strerror})") from None
 

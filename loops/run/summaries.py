@@ -59,7 +59,7 @@ class Measurements:
         """Records scalars.
 
         Args:
-          split: "train" or "eval".
+          split: "train", "eval" or "watch".
           step: number of steps done.
           values: dict from tag to number.
         """

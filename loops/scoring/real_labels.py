@@ -67,3 +67,20 @@ def of_images(path, dataset, split, names):
             )
         found.append(sets[int(match[1]) - 1])
     return found
+
+
+def of_split(evaluation, dataset, split):
+    """The accepted labels of each image of a split, or None where nobody asks for them.
+
+    Args:
+      evaluation: EvalConfig.
+      dataset: its name.
+      split: Source.
+
+    Raises:
+      UsageError: see `of_images`.
+    """
+    if not evaluation.real_labels:
+        return None
+    names = [split.describe(index) for index in range(split.num_examples)]
+    return of_images(evaluation.real_labels, dataset, evaluation.split, names)

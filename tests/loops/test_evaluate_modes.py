@@ -1,6 +1,7 @@
 """`--mode=eval` in all its forms on two tiny runs, of different nets and sizes."""
 
 import json
+import os
 import shutil
 
 import numpy as np
@@ -119,8 +120,9 @@ def test_pictures_and_curves(runs, read_events):
     assert len(results["mistakes"]) == wrong > 0
 
 
-def test_watching_a_run_that_is_done(runs, tmp_path, capsys):
+def test_watching_a_run_that_is_done(runs, tmp_path, read_events):
     copy = shutil.copytree(runs / "a", tmp_path / "a")
+    of_training = sorted(os.listdir(copy / "eval"))
     every = run(f"--ckpt={copy}", "--watch", "--crops=1", f"--json={tmp_path / 'w.json'}")
     assert [results["step"] for results in every] == [2, 4, 6, 8]
     assert json.loads((tmp_path / "w.json").read_text()) == {"curve": every}
@@ -128,8 +130,10 @@ def test_watching_a_run_that_is_done(runs, tmp_path, capsys):
         path = copy / f"eval-{results['step']:08d}-val-1.json"
         assert json.loads(path.read_text()) == results
     lines = [json.loads(line) for line in (copy / "metrics.jsonl").read_text().splitlines()]
-    curve = {x["step"]: x["accuracy/top1"] for x in lines if "calibration/ece" in x}
+    curve = {x["step"]: x["accuracy/top1"] for x in lines if x["split"] == "watch"}
     assert curve == {results["step"]: results["top1"] for results in every}
+    assert read_events(copy / "watch")["accuracy/top1"] == pytest.approx(curve)
+    assert sorted(os.listdir(copy / "eval")) == of_training  # TensorBoard reads the newest file
     alone = run(f"--ckpt={copy / 'step-00000004'}", "--crops=1")
     assert every[1]["nll"] == pytest.approx(alone["nll"], abs=1e-6)
 
@@ -186,6 +190,8 @@ def test_a_watcher_gives_up(runs, tmp_path, monkeypatch):
         ("--ckpt=A,B --members=3", "--members=3: .* 1 to 2"),
         ("--ckpt=A,B --members=1,1", "--members=1,1"),
         ("--ckpt=A,B --members=one", "--members=one"),
+        ("--logits=x.npz --data_dir=x", "--data_dir with --logits"),
+        ("--ckpt=A --watch --real_labels=x.json", "val split of folder"),
         ("--ckpt=A,B --watch", "--watch needs the folder of one run"),
         ("--ckpt=A/step-00000002 --watch", "--watch needs the folder of one run"),
         ("--ckpt=A --watch --test_size=32", "--test_size with --watch"),

@@ -116,6 +116,34 @@ def test_an_export_that_disagrees_does_not_stay(run_dir, tmp_path, monkeypatch, 
         assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(28, "No space left on device"),
+        OSError(
+            "[Errno 28] file write failed: errno = 28, error message = 'No space left on device'"
+        ),
+        tf.errors.ResourceExhaustedError(
+            None, None, "{{node x}} /p/q; No space left on device [Op:S]"
+        ),
+    ],
+)
+def test_a_full_disk_is_one_line(run_dir, tmp_path, monkeypatch, error):
+    """As Python, h5py and TensorFlow put it."""
+
+    def write(*_):
+        raise error
+
+    right = export_formats.FORMATS["weights_h5"]
+    monkeypatch.setitem(
+        export_formats.FORMATS, "weights_h5", dataclasses.replace(right, write=write)
+    )
+    words = ["--format=weights_h5", f"--out={tmp_path / 'm.weights.h5'}"]
+    with pytest.raises(UsageError, match=r"--out=.*written \(No space left on device\)$"):
+        run(run_dir, *words)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_hashes_find_a_flipped_bit(tmp_path):
     tensors = {"a/kernel": np.ones((2, 3), np.float32), "a/bias": np.zeros(3, np.float32)}
     path = tmp_path / "m.weights.h5"

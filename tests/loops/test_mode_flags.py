@@ -53,7 +53,7 @@ def test_is_refused_with_the_modes_that_read_it(mode, name, others):
         ("eval", "logits members json real_labels"),
         ("predict", "ckpt image crops seam_carving explain report top_k csv json"),
         ("prepare", "dataset data_dir out format short_side devkit split_csv json"),
-        ("verify", "dataset data_dir out json devkit reader_threads"),
+        ("verify", "dataset data_dir out json devkit split_csv reader_threads"),
         ("stats", "dataset data_dir split out json"),
         ("import", "weights source model run_name checkpoint_dir crop_fraction"),
         ("export", "ckpt format out quantize calibration_images data_dir json"),
