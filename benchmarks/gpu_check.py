@@ -67,7 +67,9 @@ def _run(args, devices, folder):
             try:
                 found = harness.run_child(_MODULE, words + ["--allow_cpu"] * args.allow_cpu)
             except SystemExit as failure:
-                found = {"ok": False, "what": str(failure).strip().splitlines()[-2][:120]}
+                # The end is the command; what the child died of stands before it.
+                said = [line for line in str(failure).splitlines() if line.strip()]
+                found = {"ok": False, "what": said[-2:][0][:120]}
             harness.say(f"{name}, {replicas} replica(s): {found}")
             results[name, replicas] = found
     return results

@@ -33,8 +33,10 @@ def _copies(step):
     return list(zip(*values, strict=True))
 
 
-def _float16(*more):
-    return ["--mixed_precision", "--half_dtype=float16", *more]
+def _float16(*more, scale=128.0):
+    """Flags of float16; the scale is low enough for no step to be skipped on its own."""
+    half = ["--mixed_precision", "--half_dtype=float16", f"--initial_loss_scale={scale}"]
+    return [*half, *more]
 
 
 def overflow(place, replicas, folder):
@@ -58,7 +60,7 @@ def overflow(place, replicas, folder):
         return spoiled
 
     batch_augment.make_prepare = make
-    step = _step(place, replicas, *_float16(f"--initial_loss_scale={_EASY_SCALE}"))
+    step = _step(place, replicas, *_float16(scale=_EASY_SCALE))
     before = _copies(step)[0]
     first = step.sums(1)
     scale = step.state.loss_scale

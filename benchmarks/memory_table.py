@@ -80,7 +80,9 @@ def measure(model, size, batch_size, dtype, case, more=()):
     from benchmarks.bare_step import BareStep
     from loops.run import peak_memory
 
-    half = [] if dtype == "float32" else [*_HALF, f"--half_dtype={dtype}"]
+    # A loss scale at which no step of noise is skipped; bfloat16 has none.
+    scaled = ["--initial_loss_scale=128"]
+    half = [] if dtype == "float32" else [*_HALF, f"--half_dtype={dtype}", *scaled]
     argv = ["main.py", f"--model={model}", f"--image_size={size}", f"--batch_size={batch_size}"]
     step = BareStep([*argv, *half, *CASES[case], *(more or ["--strategy=one"])], _NUM_CLASSES)
     before = peak_memory.peak_bytes()
