@@ -4,7 +4,9 @@ import dataclasses
 import time
 
 import numpy as np
+import tensorflow as tf
 
+from input_pipeline.errors import UsageError
 from loops import benchmark_machine
 from loops.run import peak_memory
 from nets.multiply_adds import multiply_adds
@@ -37,11 +39,18 @@ def timed(call):
 
     Returns:
       Timings.
+
+    Raises:
+      UsageError: memory is too small.
     """
 
     def seconds(steps):
         started = time.perf_counter()
-        call(steps)
+        try:
+            call(steps)
+        except tf.errors.ResourceExhaustedError as error:
+            reason = error.message.splitlines()[0][:100]
+            raise UsageError(f"out of memory; give a smaller --batch_size ({reason})") from None
         return time.perf_counter() - started
 
     first = seconds(1)
