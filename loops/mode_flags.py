@@ -4,7 +4,7 @@ from input_pipeline.errors import UsageError
 from loops import flag_fields
 from loops.config import Config
 
-_OF_A_NET = ("train", "eval", "predict", "import", "export", "average")
+_OF_A_NET = ("train", "eval", "predict", "import", "export", "average", "repro")
 _TOOLS = ("prepare", "verify", "stats", "data_service")
 # `benchmark` reads whatever is measured, and so it is not checked.
 _CHECKED = (*_OF_A_NET, *_TOOLS)
@@ -12,7 +12,8 @@ _CHECKED = (*_OF_A_NET, *_TOOLS)
 # Flags of a command, and the modes that read them. What describes a run (its net, its images, its
 # optimisation) is checked elsewhere: `config.merge` refuses what conflicts with the run.
 _READERS = {
-    **dict.fromkeys(("epochs", "steps", "examples", "init_from", "freeze"), ("train",)),
+    **dict.fromkeys(("steps", "init_from"), ("train", "repro")),
+    **dict.fromkeys(("epochs", "examples", "freeze"), ("train",)),
     **dict.fromkeys(("save_every", "eval_every", "log_every"), ("train",)),
     **dict.fromkeys(("keep", "keep_every", "profile", "log_norms"), ("train",)),
     **dict.fromkeys(("crops", "top_k", "eval_batch_size"), ("train", "eval", "predict")),
@@ -24,7 +25,7 @@ _READERS = {
     **dict.fromkeys(("short_side", "quality", "shard_megabytes"), ("prepare",)),
     **dict.fromkeys(("devkit", "split_csv"), ("prepare", "verify")),
     **dict.fromkeys(("role", "workers"), ("data_service",)),
-    "ckpt": ("eval", "predict", "export", "average"),
+    "ckpt": ("eval", "predict", "export", "average", "repro"),
     "run_name": ("train", "import", "average"),
     "split": ("eval", "stats"),
     "json": tuple(mode for mode in _CHECKED if mode != "data_service"),

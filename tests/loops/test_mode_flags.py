@@ -36,6 +36,8 @@ def flags_of(*branches):
         ("verify", "model", "train, eval"),
         ("prepare", "learning_rate", "train"),
         ("data_service", "json", "train, eval"),
+        ("repro", "image", "predict"),
+        ("repro", "epochs", "train"),
     ],
 )
 def test_is_refused_with_the_modes_that_read_it(mode, name, others):
@@ -58,6 +60,7 @@ def test_is_refused_with_the_modes_that_read_it(mode, name, others):
         ("import", "weights source model run_name checkpoint_dir crop_fraction"),
         ("export", "ckpt format out quantize calibration_images data_dir json"),
         ("average", "ckpt run_name bn_batches"),
+        ("repro", "ckpt steps json strategy data_dir init_from"),
         ("data_service", "role workers data_service"),
         ("benchmark", "benchmark model crops"),
     ],
