@@ -116,6 +116,25 @@ def open_list(args):
     return _open(DataConfig(dataset="lists", data_dir=args.work, train_list=str(path)))
 
 
+def open_prepared(args):
+    """Opens class folders of ILSVRC's length that were prepared as lists, by their manifest."""
+    from input_pipeline import manifest
+    from input_pipeline.config import DataConfig
+
+    folder = pathlib.Path(args.work, "lists")
+    folder.mkdir()
+    (folder / "train.txt").write_bytes(_imagenet_lines())
+    entry = {"name": "train.txt", "sha256": manifest.sha256(folder / "train.txt")}
+    splits = {"train": {"images": IMAGENET, "list": entry}}
+    facts = {"dataset": "folder", "storage": "lists", "root": "..", "splits": splits}
+    manifest.write(folder, facts | {"classes": _classes()})
+    return _open(DataConfig(dataset="folder", data_dir=str(folder)))
+
+
+def _classes():
+    return [f"n{10**7 + c}" for c in range(1000)]
+
+
 def open_tfrecord(args):
     """Opens a TFRecord set of ILSVRC's length; its shards are hollow files of the right size."""
     import numpy as np
@@ -144,7 +163,7 @@ def open_tfrecord(args):
     for key, name in (("index", "train.index.npy"), ("list", "train.txt")):
         of_split[key] = {"name": name, "sha256": manifest.sha256(folder / name)}
     facts = {"dataset": "folder", "storage": "tfrecord", "splits": {"train": of_split}}
-    manifest.write(folder, facts | {"classes": [f"n{10**7 + c}" for c in range(1000)]})
+    manifest.write(folder, facts | {"classes": _classes()})
     return _open(DataConfig(dataset="folder", data_dir=str(folder)))
 
 
@@ -173,5 +192,6 @@ SIDES = {
     "tfrecord": lambda args: _speed(args, prepared=True),
     "memory": memory,
     "open_list": open_list,
+    "open_prepared": open_prepared,
     "open_tfrecord": open_tfrecord,
 }

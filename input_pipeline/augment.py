@@ -10,20 +10,29 @@ _WINDOW, _MIRROR, _POLICY, _CLASSIC = range(4)
 
 def standard(data, seed, size, min_crop_area):
     """Random resized crop and random mirror image, as most ImageNet augment_names train."""
+    draw = tf.random.stateless_uniform([], _seed(seed, _MIRROR))
+    return _mirrored(crops.resample(_standard_window(data, seed, min_crop_area), size), draw)
+
+
+def _standard_window(data, seed, min_crop_area):
     window_seed = _seed(seed, _WINDOW)
-    image = decode.decode_cropped(
+    return decode.decode_cropped(
         data, lambda shape: crops.random_window(shape, window_seed, min_crop_area)
     )
-    draw = tf.random.stateless_uniform([], _seed(seed, _MIRROR))
-    return _mirrored(crops.resample(image, size), draw)
 
 
 def classic(data, seed, size, min_crop_area):
     """The predecessor's stretch, scale, crop and mirror image, as one window and one resizing."""
     del min_crop_area
+    image, draw = _classic_window(data, seed)
+    return _mirrored(crops.resample(image, size), draw)
+
+
+def _classic_window(data, seed):
+    """The window, and the draw that mirrors it: one call of the generator gives them all."""
     draws = tf.random.stateless_uniform([5], _seed(seed, _CLASSIC))
     image = decode.decode_cropped(data, lambda shape: crops.classic_window(shape, draws[:4]))
-    return _mirrored(crops.resample(image, size), draws[4])
+    return image, draws[4]
 
 
 def none(data, seed, size, min_crop_area):
@@ -33,6 +42,23 @@ def none(data, seed, size, min_crop_area):
 
 
 WINDOWS = {"standard": standard, "none": none, "classic": classic}
+
+
+def decoded_window(data, seed, config):
+    """The pixels that `augment` decodes before it resizes them, for measurements.
+
+    Args:
+      data, seed, config: see `augment`.
+
+    Returns:
+      uint8 [H, W, 3].
+    """
+    window = augment_flag.parse(config.augment).window
+    if window == "none":
+        return decode.decode(data)
+    if window == "classic":
+        return _classic_window(data, seed)[0]
+    return _standard_window(data, seed, config.min_crop_area)
 
 
 def augment(data, seed, config):

@@ -11,7 +11,7 @@ import socket
 import tensorflow as tf
 from absl import logging
 
-from input_pipeline import pipeline
+from input_pipeline import pipeline, service_watch
 from input_pipeline.errors import UsageError
 
 _service = tf.data.experimental.service
@@ -80,14 +80,15 @@ def batches(dispatcher, batch_at):
     turns = tf.data.Dataset.range(workers).repeat()
     sources = [of_worker(worker) for worker in range(workers)]
     arrived = tf.data.Dataset.choose_from_datasets(sources, turns, stop_on_empty_dataset=True)
-    return arrived.enumerate().map(_expected).prefetch(_AHEAD)
+    watched = service_watch.watched(arrived, dispatcher)
+    return watched.enumerate().map(_expected).prefetch(_AHEAD)
 
 
 def _expected(number, arrived):
     """The batch, once it is the one whose turn it is: a worker that was restarted begins anew."""
     found, batch = arrived
-    message = "a worker of the data service was restarted: name the run again to resume it"
-    with tf.control_dependencies([tf.debugging.Assert(found == number, [message, found, number])]):
+    facts = [service_watch.RESTARTED, found, number]
+    with tf.control_dependencies([tf.debugging.Assert(found == number, facts)]):
         return tf.nest.map_structure(tf.identity, batch)
 
 

@@ -105,7 +105,7 @@ def read_class_table(path):
       ValueError: a line that does not parse or an index out of order, with its number.
     """
     rows = []
-    for number, line in enumerate(pathlib.Path(path).read_text().splitlines(), 1):
+    for number, line in enumerate(pathlib.Path(path).read_text("utf-8-sig").splitlines(), 1):
         parts = line.split(maxsplit=2)
         if len(parts) < 2 or not parts[0].isdigit():
             raise ValueError(f"line {number} is not `index wnid names`: {line[:80]!r}")

@@ -78,7 +78,8 @@ def from_folders(root, split, class_names=()):
     for label, name in enumerate(class_names):
         if name not in found:
             continue
-        entries = sorted(e.name for e in os.scandir(folder / name) if e.is_file())
+        # Not `is_file`: a link to nowhere is a missing image, and not for us to pass over.
+        entries = sorted(e.name for e in os.scandir(folder / name) if not e.is_dir())
         images = [e for e in entries if is_image_name(e)]
         ignored += len(entries) - len(images)
         paths += [f"{split}/{name}/{image}" for image in images]

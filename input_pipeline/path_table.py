@@ -44,7 +44,8 @@ class PathTable(collections.abc.Sequence):
 
         The table goes into tf.data by reference: constants of a graph would be copied into it.
         """
-        lines = tf.constant(self.lines)
+        # Out of an array of objects they are copied once; as bytes they would be copied four times.
+        lines = tf.constant(np.array(self.lines, object))
         starts, lengths = tf.constant(self._starts), tf.constant(self._ends - self._starts)
         prefix = os.fsencode(os.path.join(root, ""))
 

@@ -12,9 +12,11 @@ import os
 import pathlib
 import shutil
 
+import tensorflow as tf
 from absl import logging
 
 from input_pipeline import (
+    decode,
     folder_lock,
     manifest,
     path_table,
@@ -63,15 +65,30 @@ def prepare(config, prepare_config, out, storage, progress=Silent):
         if not all(raw.splits.values()):
             empty = [split for split, items in raw.splits.items() if not items]
             raise DataError(f"{config.data_dir}: no labelled image in the {empty[0]} split")
+        _require_one_line(raw)
         plan = _make_plan(config, prepare_config, storage, raw)
         _require_same_plan(out, plan)
         write = _write_lists if storage == "lists" else _write_shards
         threads = config.reader_threads or os.cpu_count()
-        with concurrent.futures.ThreadPoolExecutor(threads) as pool:
+        with concurrent.futures.ThreadPoolExecutor(threads) as pool, _explained(out):
             splits, conversions = write(pool, out, raw, prepare_config, progress)
-        manifest.write(out, _facts(config, plan, out, raw, splits, conversions))
+            manifest.write(out, _facts(config, plan, out, raw, splits, conversions))
         shutil.rmtree(out / _UNFINISHED)
     return manifest.read(out)
+
+
+@contextlib.contextmanager
+def _explained(out):
+    """Turns what disks do into one line."""
+    again = "the same command goes on from here"
+    try:
+        yield
+    except OSError as error:
+        if error.filename and out.resolve() not in pathlib.Path(error.filename).resolve().parents:
+            raise DataError(f"{error.filename}: {error.strerror}; mend it, {again}") from None
+        raise UsageError(f"--out={out}: {error.strerror or error}; mend it, {again}") from None
+    except tf.errors.OpError as error:  # of the writer of records
+        raise UsageError(f"--out={out}: {decode.reason(error)}; mend it, {again}") from None
 
 
 def _write_shards(pool, out, raw, prepare_config, progress):
@@ -97,6 +114,14 @@ def _write_lists(pool, out, raw, prepare_config, progress):
         for split, items in raw.splits.items()
     }
     return splits, conversions
+
+
+def _require_one_line(raw):
+    """Raises DataError for a name that no line of a list can hold."""
+    for items in raw.splits.values():
+        for item in items:
+            if "\n" in item.name:
+                raise DataError(f"{item.path!r}: a line break in a file's name; rename it")
 
 
 def _facts(config, plan, out, raw, splits, conversions):

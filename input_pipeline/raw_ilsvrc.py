@@ -69,9 +69,8 @@ def mini_imagenet(root, table, folder):
     for name in ("train.csv", "val.csv", "test.csv"):
         if not (folder / name).is_file():
             raise UsageError(f"--split_csv={folder}: there is no {name}")
-        with open(folder / name, newline="") as file:
-            for row in csv.DictReader(file):
-                wanted.setdefault(row["label"], []).append(row["filename"])
+        for wnid, image in _rows(folder / name):
+            wanted.setdefault(wnid, []).append(image)
     raw_set.require_known(folder, wanted, table)
     items = {"train": [], "val": [], "test": []}
     for label, wnid in enumerate(table):
@@ -83,12 +82,25 @@ def mini_imagenet(root, table, folder):
         files = sorted(raw_set.image_names(train / wnid), key=_number)
         for split, names in raw_set.split_by_name(wanted[wnid]).items():
             for name in names:
-                place = int(pathlib.Path(name).stem[-4:])
+                place = int(pathlib.PurePath(name).stem[-4:])
                 if not 1 <= place <= len(files):
-                    raise DataError(f"{train / wnid}: {len(files)} images, {name} is the {place}th")
+                    raise DataError(
+                        f"{train / wnid}: {name} is image {place} of this class, and only"
+                        f" {len(files)} are here"
+                    )
                 path = train / wnid / files[place - 1]
                 items[split].append(raw_set.Item(os.path.relpath(path, root), label, str(path)))
     return raw_set.RawSet(table, items, [])
+
+
+def _rows(path):
+    """Class and image of every line of a CSV; DataError for one of another form."""
+    with open(path, newline="", encoding="utf-8-sig") as file:
+        for row in csv.DictReader(file):
+            wnid, image = row.get("label"), row.get("filename")
+            if not wnid or not image or not pathlib.PurePath(image).stem[-4:].isdigit():
+                raise DataError(f"{path}: not lines of `filename,label` like n0153282900000005.jpg")
+            yield wnid, image
 
 
 def _number(name):

@@ -118,9 +118,9 @@ def subfolders(path):
 
 
 def image_names(path):
-    """Names of the image files in a folder, sorted."""
+    """Names of the image files in a folder, sorted; a link to nowhere is a missing image."""
     return sorted(
-        e.name for e in os.scandir(path) if image_list.is_image_name(e.name) and e.is_file()
+        e.name for e in os.scandir(path) if image_list.is_image_name(e.name) and not e.is_dir()
     )
 
 

@@ -9,6 +9,7 @@ from input_pipeline import cache, datasets, image_list, manifest, shapes, tfreco
 from input_pipeline.errors import UsageError
 
 SPLITS = ("train", "val", "test")
+_NOT_IN_VAL = "classes of train have no image in val"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,9 +106,12 @@ def _classes(config, class_names):
 
 
 def warn_of_missing_classes(train, val):
-    """Warns of classes that are trained and never evaluated."""
-    present = set(val.labels.tolist())
-    missing = [n for i, n in enumerate(train.class_names) if i not in present]
-    if missing:
-        shown = ", ".join(missing[:5]) + (", ..." if len(missing) > 5 else "")
-        logging.warning("%d classes of train have no image in val: %s", len(missing), shown)
+    """Warns of classes that no image shows, and of those that are trained and never evaluated."""
+    trained, evaluated = (set(split.labels.tolist()) for split in (train, val))
+    names = dict(enumerate(train.class_names))
+    empty = [name for label, name in names.items() if label not in trained]
+    unseen = [name for label, name in names.items() if label in trained - evaluated]
+    for missing, what in ((empty, "classes have no image in train"), (unseen, _NOT_IN_VAL)):
+        if missing:
+            shown = ", ".join(missing[:5]) + (", ..." if len(missing) > 5 else "")
+            logging.warning("%d %s: %s", len(missing), what, shown)

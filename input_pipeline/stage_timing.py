@@ -9,7 +9,7 @@ import time
 
 import tensorflow as tf
 
-from input_pipeline import augment, batch_augment, crops, decode, order, pipeline
+from input_pipeline import augment, batch_augment, order, pipeline
 
 # What to change when a stage is the slowest.
 ADVICE = {
@@ -20,7 +20,6 @@ ADVICE = {
     "copy": "the way to the device is the limit: a smaller --image_size ships fewer bytes",
     "normalise": "what runs on the device is the limit: on a GPU it costs next to nothing",
 }
-_PURPOSE = 0
 
 
 def stages(source, config, seed):
@@ -53,13 +52,7 @@ def stages(source, config, seed):
         return iter(loaded.batch(batch).prefetch(tf.data.AUTOTUNE))
 
     def decoded(data, of_seed):
-        if config.augment == "none":
-            return tf.shape(decode.decode(data))
-        window_seed = tf.random.experimental.stateless_fold_in(of_seed, _PURPOSE)
-        image = decode.decode_cropped(
-            data, lambda shape: crops.random_window(shape, window_seed, config.min_crop_area)
-        )
-        return tf.shape(image)
+        return tf.shape(augment.decoded_window(data, of_seed, config))
 
     def augmented(data, of_seed):
         return augment.augment(data, of_seed, config)[0, 0]

@@ -18,7 +18,7 @@ import pathlib
 import numpy as np
 import tensorflow as tf
 
-from input_pipeline import manifest, path_table
+from input_pipeline import image_list, manifest
 from input_pipeline.errors import DataError
 
 # Bytes that the format puts around a record: its length, and the checksums of length and bytes.
@@ -168,8 +168,7 @@ class Shards:
 
     def file_names(self):
         """Names of the files that the records came from, a sequence."""
-        path = pathlib.Path(self.folder, self.list_name)
-        return path_table.parse(path.read_bytes())[0]
+        return image_list.parse_list(os.path.join(self.folder, self.list_name), "the list")[0]
 
 
 def _one_record(shard, offset, length):

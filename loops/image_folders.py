@@ -40,6 +40,7 @@ def require_images(config, given, mode):
       UsageError: no folder, values out of range.
     """
     validation.check_ranges(dict(leaves(config)))
+    validation.check_outputs(dict(leaves(config)))
     data = with_dataset(config.data, given)
     if data.dataset == "shapes":
         return dataclasses.replace(data, data_dir=source.data_dir(data))
@@ -59,7 +60,10 @@ def results_folder(config):
     """
     folder = pathlib.Path(config.export.out or source.images_folder(config.data) or ".")
     if config.export.out:
-        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UsageError(f"--out={folder}: cannot be made ({error.strerror})") from None
     # A superuser could write anywhere: what is marked read-only is still meant to stay as it is.
     if not os.access(folder, os.W_OK) or not folder.stat().st_mode & 0o222:
         raise UsageError(f"{folder} is read-only: name a folder for the results by --out")

@@ -77,6 +77,8 @@ def check(config):
         )
     if config.optimization.auto_batch and config.distribution.strategy == "multi_worker":
         raise UsageError("--auto_batch: not with several workers; give --accumulate")
+    if config.data.data_service and config.data.cache == "ram":
+        raise UsageError("--cache=ram and --data_service: its workers load the images; drop one")
     if config.precision.xla and config.net.sync_batch_norm:
         raise UsageError(
             "--xla and --sync_batch_norm: compiled replicas cannot meet; leave one out"
@@ -98,6 +100,11 @@ def check(config):
     save_logits = config.evaluation.save_logits
     if save_logits and not save_logits.endswith(".npz"):
         raise UsageError(f"--save_logits={save_logits}: give FILE.npz")
+    check_outputs(values)
+
+
+def check_outputs(values):
+    """Raises UsageError for a file, by the name of its flag, that could not be written."""
     for name in ("json", "csv", "report", "save_logits"):
         if values[name]:
             _check_output(f"--{name}={values[name]}", pathlib.Path(values[name]))

@@ -44,7 +44,10 @@ MAY_USE = {
         *("h5py", "safetensors", "tensorboard"),
         *("tf2onnx", "onnxruntime"),  # extras, for `--mode=export`
     ),
-    "input_pipeline": ("tensorflow", "numpy", "cv2", "tqdm", "absl.logging", r"scipy\.io"),
+    "input_pipeline": (
+        *("tensorflow", "numpy", "cv2", "tqdm", "absl.logging", r"scipy\.io"),
+        "grpc",  # what TensorFlow's data service speaks
+    ),
     "benchmarks": (".*",),
 }
 # Names that only some files may mention.

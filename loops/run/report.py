@@ -7,12 +7,17 @@ import pathlib
 from input_pipeline.errors import UsageError
 
 
+def _say(text):
+    """Prints to stdout, also the name of a file that is not UTF-8."""
+    print(text.encode(errors="backslashreplace").decode())
+
+
 def summary(title, rows):
     """Prints a title and aligned (name, value) rows to stdout."""
     width = max(len(name) for name, _ in rows)
-    print(title)
+    _say(title)
     for name, value in rows:
-        print(f"  {name.ljust(width)}  {value}")
+        _say(f"  {name.ljust(width)}  {value}")
 
 
 def write_json(path, facts):

@@ -6,7 +6,7 @@ import numpy as np
 import tensorflow as tf
 from absl import logging
 
-from input_pipeline import batch_augment, data_service, order, pipeline
+from input_pipeline import batch_augment, data_service, order, pipeline, service_watch
 from input_pipeline.errors import DataError
 from loops.step import distribution, workers
 
@@ -107,7 +107,10 @@ class TrainFeed:
             )
 
     def explained(self, error, step):
-        """The DataError that names the image on which the pipeline failed, or the error itself."""
+        """The UserError that says on which image, or which worker of the data service, the pipeline
+        failed, or the error itself."""
+        if self._data.data_service and (lost := service_watch.explained(error)) is not None:
+            return lost
         first = step * self._data.batch_size
         indices = self._indices(np.arange(first, first + 4 * self._data.batch_size))
         found = pipeline.first_unreadable(self._split, indices)

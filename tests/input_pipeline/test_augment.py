@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from input_pipeline import augment, augment_flag
+from input_pipeline import augment, augment_flag, crops
 from input_pipeline.config import DataConfig
 
 SIZE, MIN_AREA = 24, 0.3
@@ -55,6 +55,20 @@ def _many(name, data, numbers, size=SIZE, min_area=MIN_AREA):
     )
     assert dataset.element_spec == tf.TensorSpec([size, size, 3], tf.uint8)
     return np.stack(list(dataset.as_numpy_iterator()))
+
+
+@pytest.mark.parametrize("name", ["standard", "classic", "none"])
+def test_the_window_that_is_timed_is_the_one_that_is_augmented(name):
+    config = _config(name, SIZE, MIN_AREA)
+    for number in range(6):
+        seed = tf.constant([7, number], tf.int64)
+        window = augment.decoded_window(tf.constant(FILES["jpeg"]), seed, config)
+        image = augment.augment(tf.constant(FILES["jpeg"]), seed, config)
+        if name == "none":
+            assert window.shape == (50, 65, 3)
+        else:
+            plain = crops.resample(window, SIZE)
+            assert any(np.array_equal(image, p) for p in (plain, plain[:, ::-1]))
 
 
 def test_every_window_of_the_recipes_is_there():

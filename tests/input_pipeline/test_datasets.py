@@ -58,7 +58,7 @@ def test_an_unknown_name():
 
 def test_a_table_may_have_spaces_or_tabs_and_lack_names(tmp_path):
     path = tmp_path / "classes.txt"
-    path.write_text("0\tn1\tred fox, Vulpes\n1 n2 two  words\n2   n3\n", encoding="utf-8")
+    path.write_text("\ufeff0\tn1\tred fox, Vulpes\n1 n2 two  words\n2   n3\n", encoding="utf-8")
     expected = (("n1", "red fox, Vulpes"), ("n2", "two  words"), ("n3", "n3"))
     assert datasets.read_class_table(path) == expected
     assert datasets.read_class_table(str(path)) == expected

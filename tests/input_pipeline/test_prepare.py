@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import io
+import os
 import pathlib
 import shutil
 import signal
@@ -27,6 +28,7 @@ from input_pipeline import (
     reencode,
     silent,
     source,
+    verify,
 )
 from input_pipeline.config import DataConfig, PrepareConfig
 from input_pipeline.errors import DataError, UsageError
@@ -115,6 +117,88 @@ def test_mini_imagenet_from_its_csvs(tmp_path):
     read = {item.read() for items in raw.splits.values() for item in items}
     assert read == {b"100", b"9"}
     assert {item.label for items in raw.splits.values() for item in items} == {4}
+
+
+def test_csv_files_with_a_byte_order_mark_and_of_another_form(tmp_path):
+    wnid = datasets.class_table("mini_imagenet")[4][0]
+    _put(tmp_path / "train" / wnid / f"{wnid}_9.JPEG", b"9")
+    for name in ("train", "val", "test"):
+        _put(tmp_path / "csv" / f"{name}.csv", b"\xef\xbb\xbffilename,label\n")
+    row = f"{wnid}00000001.jpg,{wnid}\n".encode()
+    config = DataConfig(dataset="mini_imagenet", data_dir=str(tmp_path))
+    settings = PrepareConfig(split_csv=str(tmp_path / "csv"))
+    _put(tmp_path / "csv" / "test.csv", b"\xef\xbb\xbffilename,label\n" + row)
+    assert len(raw_layouts.find(config, settings).splits["train"]) == 1
+    for bad in (b"image,class\n" + row, b"filename,label\n" + f"x.jpg,{wnid}\n".encode()):
+        _put(tmp_path / "csv" / "test.csv", bad)
+        with pytest.raises(DataError, match=r"test\.csv: not lines of `filename,label`"):
+            raw_layouts.find(config, settings)
+
+
+def test_names_of_files_that_lists_find_hard(tmp_path):
+    """Spaces, tabs and bytes that are no UTF-8 are kept; a line break no list could hold."""
+    names = [
+        b"a b.jpg",
+        b"tab\there.jpg",
+        "\u00e9t\u00e9 \u732b.jpg".encode(),
+        b"\xff.jpg",
+        b"x 3.jpg",
+    ]
+    data = images.good_files()["jpeg 4:2:0"]
+    for name in names:
+        _put(tmp_path / "raw dir" / "train" / "class one" / os.fsdecode(name), data)
+    config = DataConfig(dataset="folder", data_dir=str(tmp_path / "raw dir"))
+    for storage in ("lists", "tfrecord"):
+        prepare.prepare(config, PrepareConfig(), tmp_path / storage, storage)
+        prepared = dataclasses.replace(config, data_dir=str(tmp_path / storage))
+        opened = source.open_split(prepared, "train")
+        assert opened.class_names == ("class one",)
+        described = {os.fsencode(opened.describe(i)) for i in range(len(names))}
+        assert all(any(name in one for one in described) for name in names)
+        assert all(opened.read(tf.constant(i, tf.int64))[0] == data for i in range(len(names)))
+    _put(tmp_path / "raw dir" / "train" / "class one" / "two\nlines.jpg", data)
+    with pytest.raises(DataError, match="a line break in a file's name"):
+        prepare.prepare(config, PrepareConfig(), tmp_path / "out", "tfrecord")
+
+
+def test_a_link_to_nowhere_is_a_missing_image(tmp_path):
+    _put(tmp_path / "train" / "a" / "1.jpg", images.good_files()["jpeg 4:2:0"])
+    (tmp_path / "train" / "a" / "2.jpg").symlink_to(tmp_path / "gone.jpg")
+    (tmp_path / "train" / "a" / "3.jpg").symlink_to(tmp_path / "train" / "a" / "1.jpg")
+    (tmp_path / "train" / "a" / "folder.jpg").mkdir()
+    config = DataConfig(dataset="folder", data_dir=str(tmp_path))
+    assert source.open_split(config, "train").num_examples == 3
+    report, _ = verify.verify(config, PrepareConfig())
+    found = {finding["file"]: finding["kind"] for finding in report["findings"]}
+    assert found == {"train/a/2.jpg": "missing", "train/a/3.jpg": "duplicate"}
+    with pytest.raises(DataError, match=r"2\.jpg"):
+        prepare.prepare(config, PrepareConfig(), tmp_path / "out", "tfrecord")
+
+
+def test_a_disk_that_is_full(tmp_path, tiny_folder):
+    """The end is one line, and the same command goes on."""
+    child = subprocess.run(
+        [sys.executable, "-c", _FULL, str(tiny_folder), str(tmp_path / "out")],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    assert child.stdout.startswith(f"UsageError --out={tmp_path / 'out'}: "), child.stderr[-2000:]
+    config = DataConfig(dataset="folder", data_dir=str(tiny_folder))
+    prepare.prepare(config, PrepareConfig(), tmp_path / "out", "tfrecord")
+
+
+_FULL = """
+import resource, sys
+from input_pipeline import prepare
+from input_pipeline.config import DataConfig, PrepareConfig
+resource.setrlimit(resource.RLIMIT_FSIZE, (9000, 9000))
+config = DataConfig(dataset="folder", data_dir=sys.argv[1])
+try:
+    prepare.prepare(config, PrepareConfig(), sys.argv[2], "tfrecord")
+except Exception as error:
+    print(type(error).__name__, error)
+"""
 
 
 def _foreign_set(root):

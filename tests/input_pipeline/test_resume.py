@@ -13,8 +13,9 @@ import subprocess
 import sys
 
 import pytest
+import tensorflow as tf
 
-from input_pipeline import data_service, pipeline, prepare, source
+from input_pipeline import data_service, pipeline, prepare, service_watch, source
 from input_pipeline.config import DataConfig, PrepareConfig
 from input_pipeline.errors import UsageError
 
@@ -113,7 +114,8 @@ def _free_ports(number):
 
 @contextlib.contextmanager
 def _service(workers):
-    """A dispatcher and workers, each `main.py --mode=data_service`; yields HOST:PORT."""
+    """A dispatcher and workers, each `main.py --mode=data_service`; yields HOST:PORT and the
+    processes, the dispatcher first."""
     dispatcher, *ports = (f"localhost:{port}" for port in _free_ports(workers + 1))
     command = [sys.executable, "main.py", "--mode=data_service", f"--data_service={dispatcher}"]
     roles = [("dispatcher", ",".join(ports)), *(("worker", port) for port in ports)]
@@ -133,26 +135,37 @@ def _service(workers):
                 assert "ready" in process.stdout.readline()
         for process in started[1:]:
             assert "ready" in process.stdout.readline()
-        yield dispatcher
-        for process in started:
+        yield dispatcher, started
+        alive = [process for process in started if process.poll() is None]
+        for process in alive:
             process.send_signal(signal.SIGTERM)
-        assert [process.wait(30) for process in started] == [143] * len(started)
+        assert [process.wait(30) for process in alive] == [143] * len(alive)
     finally:
         for process in started:
             process.kill()
             process.wait()
 
 
-def test_two_workers_of_the_data_service_load_the_same_batches(configs):
+def test_two_workers_of_the_data_service_load_the_same_batches(configs, monkeypatch):
+    """Also without their dispatcher; when one of them is lost, that is said."""
+    monkeypatch.setattr(service_watch, "_SILENT_SECONDS", 0.5)
     config = configs["tfrecord"]
     split = source.open_split(config, "train")
-    with _service(2) as dispatcher:
+    with _service(2) as (dispatcher, started):
         served = dataclasses.replace(config, data_service=dispatcher)
         assert data_service.number_of_workers(dispatcher) == 2
-        remote = data_service.train_dataset(split, served, SEED, 15, BATCH).take(9)
-        here = pipeline.train_dataset(split, config, SEED, 15, BATCH).take(9)
-        pairs = zip(remote.as_numpy_iterator(), here.as_numpy_iterator(), strict=True)
-        assert [_digest(one) == _digest(two) for one, two in pairs] == [True] * 9
+        assert len(service_watch.addresses(dispatcher)) == 2
+        remote = data_service.train_dataset(split, served, SEED, 15, BATCH).as_numpy_iterator()
+        here = pipeline.train_dataset(split, config, SEED, 15, BATCH).as_numpy_iterator()
+        assert [_digest(next(remote)) == _digest(next(here)) for _ in range(9)] == [True] * 9
+        started[0].kill()
+        started[0].wait()
+        assert [_digest(next(remote)) == _digest(next(here)) for _ in range(9)] == [True] * 9
+        started[2].kill()
+        with pytest.raises(tf.errors.OpError) as error:
+            for _ in range(1000):
+                assert _digest(next(remote)) == _digest(next(here))
+        assert "does not answer" in str(service_watch.explained(error.value))
 
 
 def test_batches_are_dealt_to_trainers_as_the_pipeline_deals_them(configs, monkeypatch):

@@ -142,6 +142,18 @@ def test_classes_that_are_never_evaluated(tmp_path, caplog, in_val, expected):
     assert _warnings(caplog) == expected
 
 
+def test_a_class_without_images(tmp_path, caplog):
+    root = _fill(tmp_path, "train/a/1.jpg", "train/b/._1.jpg", "train/c/1.jpg", "val/a/1.jpg")
+    config = DataConfig(dataset="folder", data_dir=root)
+    train, val = (source.open_split(config, split) for split in ("train", "val"))
+    assert (train.class_names, train.labels.tolist()) == (("a", "b", "c"), [0, 2])
+    source.warn_of_missing_classes(train, val)
+    assert _warnings(caplog)[-2:] == [
+        "1 classes have no image in train: b",
+        "1 classes of train have no image in val: c",
+    ]
+
+
 def test_fingerprint_tells_versions_of_the_data_apart(tmp_path):
     def fingerprint(folder, *names):
         root = _fill(tmp_path / folder, *names)

@@ -2,6 +2,8 @@
 
 import json
 import logging
+import os
+import re
 import shutil
 
 import numpy as np
@@ -10,7 +12,7 @@ from PIL import Image
 
 import flags
 from input_pipeline import datasets, source, statistics
-from input_pipeline.errors import DataError
+from input_pipeline.errors import DataError, UsageError
 from loops import benchmark, image_folders, prepare, stats, validation, verify
 from loops.run import progress
 from tests.input_pipeline import encoded_images
@@ -117,6 +119,39 @@ def test_the_input_benchmark_names_the_slowest_stage(tiny_folder, monkeypatch, t
     stages = [row["stage"] for row in facts["stages"]]
     assert stages == ["read", "decode", "augment", "batch", "copy", "normalise"]
     assert facts["slowest"] in stages and facts["images_per_second"] > 0
+
+
+@pytest.mark.parametrize("mode", [verify, stats])
+def test_where_results_cannot_be_written_is_said_before_the_work(images, tmp_path, mode):
+    (tmp_path / "file").write_text("")
+    words = ["--dataset=folder", f"--data_dir={images}"]
+    for flag in (f"--out={tmp_path / 'file'}", f"--json={tmp_path / 'no' / 'where.json'}"):
+        with pytest.raises(UsageError, match=re.escape(flag)):
+            run(mode.__name__.rpartition(".")[2], mode, *words, flag)
+    images.chmod(0o555)
+    try:
+        with pytest.raises(UsageError, match="is read-only: name a folder for the results"):
+            run(mode.__name__.rpartition(".")[2], mode, *words)
+        run(mode.__name__.rpartition(".")[2], mode, *words, f"--out={tmp_path / 'results'}")
+    finally:
+        images.chmod(0o755)
+    assert list((tmp_path / "results").iterdir())
+
+
+def test_names_that_are_not_utf8_are_shown(images, capsys):
+    bad = images / "train" / "disc" / os.fsdecode(b"\xff.jpg")
+    bad.write_bytes(b"")
+    with pytest.raises(DataError, match="1 of 40 images"):
+        run("verify", verify, "--dataset=folder", f"--data_dir={images}")
+    shown = capsys.readouterr().out
+    assert "empty" in shown and "disc/" in shown and shown.encode()
+
+
+def test_a_cache_here_and_workers_elsewhere(images):
+    words = ["--dataset=folder", f"--data_dir={images}", "--cache=ram", "--data_service=a:1"]
+    config, _ = flags.parse(["main.py", *words])
+    with pytest.raises(UsageError, match="--cache=ram and --data_service"):
+        validation.resolve(config)
 
 
 def test_long_work_says_a_line_now_and_then(images, monkeypatch, caplog, tmp_path):

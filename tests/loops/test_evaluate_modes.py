@@ -215,3 +215,8 @@ def test_mistakes(runs, tmp_path, words, message):
     words = words.replace("=A", f"={runs / 'a'}").replace(",B", f",{runs / 'b'}")
     with pytest.raises(UsageError, match=message):
         run(*words.split())
+
+
+def test_the_data_service_is_for_training(runs):
+    with pytest.raises(UsageError, match=r"--data_service=here:1: it feeds training alone"):
+        run(f"--ckpt={runs / 'a'}", "--data_service=here:1")

@@ -1,0 +1,76 @@
+"""The benchmark of prepared sets: its sides run, and its table says what they found."""
+
+import argparse
+import itertools
+
+import pytest
+
+from benchmarks import input_format_sides, input_formats
+from tests.input_pipeline import encoded_images
+
+
+@pytest.fixture(scope="module")
+def args(tmp_path_factory):
+    """Arguments of a side, with three JPEG files to work on."""
+    root = tmp_path_factory.mktemp("formats")
+    (root / "photographs").mkdir()
+    for number, size in enumerate([(460, 390), (380, 410), (400, 300)]):
+        image = encoded_images.picture().resize(size)
+        data = encoded_images.encoded(image, "JPEG", quality=95)
+        (root / "photographs" / f"{number}.JPEG").write_bytes(data)
+    (root / "work").mkdir()
+    return argparse.Namespace(
+        data_dir=str(root / "photographs"),
+        work=str(root / "work"),
+        threads=2,
+        seconds=0.05,
+        epochs=2,
+    )
+
+
+@pytest.fixture(autouse=True)
+def _small(monkeypatch):
+    monkeypatch.setattr(input_format_sides, "BATCH", 2)
+    monkeypatch.setattr(input_format_sides, "MEMORY_BATCH", 2)
+    monkeypatch.setattr(input_format_sides, "SIZE", 32)
+    monkeypatch.setattr(input_format_sides, "IMAGENET", 5000)
+    monkeypatch.setattr(input_format_sides, "_SHARDS", 3)
+
+
+def test_sides_measure(args):
+    sizes = input_format_sides.prepare(args)
+    assert 0 < sizes["bytes_after"] < sizes["bytes_before"]
+    assert 1 < input_format_sides.SIDES["tfrecord"](args)["images_per_second"] < 1e6
+
+
+def test_memory_is_looked_at_after_each_epoch(args, monkeypatch):
+    """Epochs of five images, in batches of two: they end in the third and the fifth."""
+    taken, looks = itertools.count(1), []
+    monkeypatch.setattr(input_format_sides, "_batches", lambda _: (5 for _ in taken))
+    monkeypatch.setattr(
+        input_format_sides, "_resident_mb", lambda: looks.append(next(taken)) or 1.0
+    )
+    memory = input_format_sides.memory(args)
+    assert memory["memory_mb"] == [1.0, 1.0] and looks == [4, 7]
+    assert memory["peak_memory_mb"] > 100
+
+
+@pytest.mark.parametrize("kind", input_formats._OPENED)
+def test_opening_is_timed(args, kind):
+    opened = input_format_sides.SIDES[f"open_{kind}"](args)
+    assert 0 < opened["seconds"] < 60
+    assert opened["peak_mb"] >= opened["kept_mb"] - 1
+
+
+def test_the_table_says_the_ratio_of_medians():
+    opened = {"seconds": 0.5, "peak_mb": 99.0}
+    report = {
+        "images_per_second": {"files": [10.0, 30.0, 20.0], "tfrecord": [40.0, 10.0, 50.0]},
+        "memory_mb": [100.0, 101.0],
+        "peak_memory_mb": 120.0,
+        "opening": {"list": opened},
+    }
+    rows = {what: (figure, wanted) for what, figure, wanted in input_formats.summary(report)}
+    assert rows["ratio"] == (2.0, "at least 1.4")
+    assert rows["memory after epoch 2, MB"] == (101.0, "flat")
+    assert rows["most memory of it, list, MB"] == (99.0, "under 300")
