@@ -112,6 +112,7 @@ def test_train_events(trained, read_events):
         "progress/epoch",
         "speed/data_wait",
         "speed/images_per_second",
+        "time/total",
     }
     assert {step for values in events.values() for step in values} == {6}
     at = {tag: values[6] for tag, values in events.items()}

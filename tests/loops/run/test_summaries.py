@@ -21,7 +21,7 @@ def lines(run):
 
 
 def test_measurements_arrive_in_all_three_places(tmp_path, read_events, caplog):
-    with caplog.at_level(logging.INFO), summaries.Measurements(tmp_path) as sink:
+    with caplog.at_level(logging.INFO, logger="absl"), summaries.Measurements(tmp_path) as sink:
         sink.measure("train", 20, TRAIN)
         sink.measure("eval", 20, {"loss/total": 1.5, "accuracy/top1": 0.25})
         sink.measure("train", 40, {**TRAIN, "loss/total": 0.75})
