@@ -5,6 +5,7 @@ import os
 import tensorflow as tf
 from absl import logging
 
+from input_pipeline import threads
 from input_pipeline.errors import UsageError
 
 # Of the free memory; the rest is for the net, the batches and everybody else.
@@ -37,7 +38,7 @@ def in_memory(read, num_examples, what):
         return one.concatenate(missing).take(1).get_single_element()
 
     everything = tf.data.Dataset.range(num_examples).map(
-        lenient, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True
+        lenient, num_parallel_calls=threads.parallel_calls(0), deterministic=True
     )
     data, labels = everything.batch(num_examples).get_single_element()
     total = int(tf.reduce_sum(tf.cast(tf.strings.length(data), tf.int64)))

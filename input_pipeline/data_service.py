@@ -11,7 +11,7 @@ import socket
 import tensorflow as tf
 from absl import logging
 
-from input_pipeline import pipeline, service_watch
+from input_pipeline import pipeline, service_watch, threads
 from input_pipeline.errors import UsageError
 
 _service = tf.data.experimental.service
@@ -43,11 +43,11 @@ def train_dataset(source, config, seed, first_sample, batch_size, deal=None):
             first_replica, local, replicas = deal
             number = number // local * replicas + first_replica + number % local
         first = first_sample + number * batch_size
-        one = pipeline.train_dataset(source, threads, seed, first, batch_size).take(1)
+        one = pipeline.train_dataset(source, alone, seed, first, batch_size).take(1)
         return one.get_single_element()
 
-    # Inside of a function tf.data does not tune: a number has to be said.
-    threads = dataclasses.replace(config, reader_threads=config.reader_threads or _THREADS)
+    # The worker's own number of cores is not known here.
+    alone = dataclasses.replace(config, reader_threads=config.reader_threads or _THREADS)
     return batches(config.data_service, batch_at)
 
 
@@ -81,7 +81,7 @@ def batches(dispatcher, batch_at):
     sources = [of_worker(worker) for worker in range(workers)]
     arrived = tf.data.Dataset.choose_from_datasets(sources, turns, stop_on_empty_dataset=True)
     watched = service_watch.watched(arrived, dispatcher)
-    return watched.enumerate().map(_expected).prefetch(_AHEAD)
+    return watched.enumerate().map(_expected).prefetch(_AHEAD).with_options(threads.options())
 
 
 def _expected(number, arrived):

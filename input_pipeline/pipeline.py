@@ -9,7 +9,7 @@ import math
 
 import tensorflow as tf
 
-from input_pipeline import augment, crops, decode, order
+from input_pipeline import augment, crops, decode, order, threads
 
 # An image that does not decode gives its place to the next position of the permutation. This
 # many in a row mean that the data, not an image, is broken.
@@ -114,8 +114,8 @@ def first_unreadable(source, indices):
 
 
 def _parallel(config):
-    threads = config.reader_threads or tf.data.AUTOTUNE
-    return {"num_parallel_calls": threads, "deterministic": True}
+    calls = threads.parallel_calls(config.reader_threads)
+    return {"num_parallel_calls": calls, "deterministic": True}
 
 
 def _joined(batch):
@@ -127,9 +127,5 @@ def _joined(batch):
 
 
 def _batches(batches, config):
-    options = tf.data.Options()
-    # Slices per replica and worker are computed here, never guessed by tf.data.
-    options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF
-    if config.reader_threads:
-        options.threading.private_threadpool_size = config.reader_threads
-    return batches.prefetch(tf.data.AUTOTUNE).with_options(options)
+    options = threads.options(config.reader_threads)
+    return batches.prefetch(threads.PREFETCH).with_options(options)

@@ -9,7 +9,7 @@ import time
 
 import tensorflow as tf
 
-from input_pipeline import augment, batch_augment, order, pipeline
+from input_pipeline import augment, batch_augment, order, pipeline, threads
 
 # What to change when a stage is the slowest.
 ADVICE = {
@@ -43,13 +43,13 @@ def stages(source, config, seed):
 
     def prefix(of_sample):
         numbers = tf.data.Dataset.range(2**62)
-        threads = config.reader_threads or tf.data.AUTOTUNE
         loaded = numbers.map(
             lambda number: of_sample(*sample(number)),
-            num_parallel_calls=threads,
+            num_parallel_calls=threads.parallel_calls(config.reader_threads),
             deterministic=True,
         )
-        return iter(loaded.batch(batch).prefetch(tf.data.AUTOTUNE))
+        ahead = loaded.batch(batch).prefetch(threads.PREFETCH)
+        return iter(ahead.with_options(threads.options()))
 
     def decoded(data, of_seed):
         return tf.shape(augment.decoded_window(data, of_seed, config))

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from input_pipeline import crops, decode, seam_carving
+from input_pipeline import crops, decode, seam_carving, threads
 
 _CROP_NAMES = ("upper left", "upper right", "lower left", "lower right", "centre")
 
@@ -83,14 +83,14 @@ def reason(path):
     return "it decodes now, but did not at first"
 
 
-def of_files(paths, sights, batch_size, threads=0):
+def of_files(paths, sights, batch_size, reader_threads=0):
     """Batches of views of files, in order; a file that does not decode is marked, not left out.
 
     Args:
       paths: list of N str.
       sights: list of Sight.
       batch_size: B; the last batch is padded, so that nets are traced once.
-      threads: how many decode; 0 leaves it to tf.data.
+      reader_threads: how many decode; 0: one per core.
 
     Returns:
       tf.data.Dataset of (tuple of uint8 [B, V, S, S, 3], one for each sight; decoded, bool [B],
@@ -118,5 +118,7 @@ def of_files(paths, sights, batch_size, threads=0):
 
     padded = -(-len(paths) // batch_size) * batch_size
     files = tf.data.Dataset.from_tensor_slices(np.arange(padded))
-    files = files.map(load, num_parallel_calls=threads or tf.data.AUTOTUNE, deterministic=True)
-    return files.batch(batch_size, drop_remainder=True).prefetch(tf.data.AUTOTUNE)
+    calls = threads.parallel_calls(reader_threads)
+    files = files.map(load, num_parallel_calls=calls, deterministic=True)
+    files = files.batch(batch_size, drop_remainder=True).prefetch(threads.PREFETCH)
+    return files.with_options(threads.options())

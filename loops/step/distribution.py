@@ -143,8 +143,12 @@ def distribute(strategy, make_dataset):
       make_dataset: function without arguments that returns batches of one replica's size.
 
     Returns:
-      tf.distribute.DistributedDataset.
+      tf.distribute.DistributedDataset, or the dataset itself where one CPU replica takes it all.
     """
+    if strategy.num_replicas_in_sync == 1 and not tf.config.list_logical_devices("GPU"):
+        # Nothing is to be dealt or copied, and the iterators that do it have a tuner, for which
+        # the end of an evaluation would wait (see `input_pipeline/threads.py`).
+        return make_dataset()
     options = None
     if strategy.num_replicas_in_sync > 1:
         # With the one batch that is the default, replicas wait for each other's reader.

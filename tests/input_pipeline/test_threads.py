@@ -1,0 +1,38 @@
+"""No data set that is iterated over has a tuner, for whose sleep its end would wait."""
+
+import os
+
+import pytest
+import tensorflow as tf
+
+import flags
+from input_pipeline import pipeline, source, threads
+from loops import validation
+from loops.prediction import views
+
+
+@pytest.fixture(scope="module")
+def config(tiny_folder):
+    words = ["train", "--dataset=folder", f"--data_dir={tiny_folder}", "--image_size=32"]
+    return validation.resolve(flags.parse(words)[0]).data
+
+
+def test_nothing_tunes_itself(config, tiny_folder):
+    split = source.open_split(config, "train")
+    paths = sorted(str(path) for path in tiny_folder.rglob("*.jpg"))
+    sight = views.Sight(32, 0.875, "bilinear", 1, False)
+    datasets = [
+        views.of_files(paths, [sight], 4),
+        pipeline.train_dataset(split, config, 0, 0, 4),
+        pipeline.eval_dataset(split, config, 10, 4, 1),
+    ]
+    for dataset in datasets:
+        assert dataset.options().autotune.enabled is False
+
+
+def test_one_thread_for_each_core_unless_said():
+    assert threads.parallel_calls(3) == 3
+    assert threads.parallel_calls(0) == len(os.sched_getaffinity(0))
+    assert threads.options(3).threading.private_threadpool_size == 3
+    policy = tf.data.experimental.AutoShardPolicy.OFF
+    assert threads.options().experimental_distribute.auto_shard_policy == policy
