@@ -24,7 +24,7 @@ def run_dir(request, tiny_folder, tmp_path_factory):
     root = tmp_path_factory.mktemp("families")
     words = ["--mode=train", f"--model={request.param}", f"--image_size={_SIZES[request.param]}"]
     words += ["--dataset=folder", f"--data_dir={tiny_folder}", f"--checkpoint_dir={root}"]
-    words += ["--batch_size=8", "--steps=12", "--crops=1", "--run_name=a", "--augment=none"]
+    words += ["--batch_size=8", "--steps=40", "--crops=1", "--run_name=a", "--augment=none"]
     words += ["--learning_rate=0.1", "--warmup_epochs=0", "--weight_decay=0"]
     train.run(*flags.parse(["main.py", *words]))
     return root / "a"
