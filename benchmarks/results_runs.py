@@ -7,8 +7,8 @@ DATA = "$REAL_IMAGES_DIR"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Run:
-    """A training by `main.py --mode=train`, judged on each split with one crop and with ten.
+class _Training:
+    """A training, judged on each split with one crop and with ten.
 
     Attributes:
       name: of the run folder.
@@ -25,14 +25,14 @@ class Run:
     minutes: float = 60.0
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Fit:
-    """A training by `benchmarks.fit_baseline`; attributes as of `Run`."""
+class Run(_Training):
+    """A training by `main.py --mode=train`."""
 
-    name: str
-    label: str
-    flags: tuple
-    splits: tuple = ("val", "test")
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Fit(_Training):
+    """A training by `benchmarks.fit_baseline`."""
+
     minutes: float = 90.0
 
 
