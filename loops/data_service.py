@@ -1,5 +1,7 @@
 """`--mode=data_service`: a process that loads images for trainers on other machines."""
 
+import os
+import sys
 import time
 
 from input_pipeline import data_service
@@ -17,18 +19,28 @@ def run(config, given):
       config: Config of the command line.
       given: names of the flags that were typed.
 
-    Raises:
-      Stopped: by Ctrl-C or SIGTERM; there is no other end.
+    Never returns: Ctrl-C or SIGTERM ends the process.
     """
     del given
     role, dispatcher = config.service.role, config.data.data_service
     if not dispatcher:
         raise UsageError("--data_service is missing: HOST:PORT of the dispatcher")
     with StopSignals() as signals:
-        server = data_service.start(role, dispatcher, config.service.workers)
+        _server = data_service.start(role, dispatcher, config.service.workers)
         rows = [("dispatcher", dispatcher), ("workers", config.service.workers)]
         report.summary(f"data service, {role}: ready", rows)
         while not signals.received:
             time.sleep(_SECONDS)
-        del server
-    raise Stopped(signals.received, f"the {role} of the data service has ended")
+    _leave(Stopped(signals.received, f"the {role} of the data service has ended"))
+
+
+def _leave(stopped):
+    """Ends the process with the line and exit code of a mode that was stopped.
+
+    At once: a server's destructor waits for a dispatcher or a worker that is gone, minutes long,
+    and there is nothing to be saved.
+    """
+    sys.stderr.write(f"error: {stopped}\n")
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(stopped.exit_code)

@@ -139,7 +139,7 @@ def _service(workers):
         alive = [process for process in started if process.poll() is None]
         for process in alive:
             process.send_signal(signal.SIGTERM)
-        assert [process.wait(30) for process in alive] == [143] * len(alive)
+        assert [process.wait(10) for process in alive] == [143] * len(alive)
     finally:
         for process in started:
             process.kill()
