@@ -3,8 +3,8 @@
     python -m benchmarks.fit_baseline --data_dir=DIR --image_size=84 --epochs=10 --run_dir=RUN
 
 trains on DIR/train/CLASS/* as a careful user of Keras would: images augmented in tf.data, SGD with
-Nesterov momentum, warm-up and cosine, decay of kernels, smoothed labels, mixed precision. Then it
-judges DIR/val (and DIR/test) on the centre crop and on ten crops, the very views of
+Nesterov momentum, warm-up and cosine, decay of kernels, smoothed labels, bfloat16 where the CPU has
+it. Then it judges DIR/val (and DIR/test) on the centre crop and on ten crops, the very views of
 `main.py --mode=eval`, and writes RUN/fit.json. A run that was cut goes on from its last epoch.
 """
 
@@ -22,6 +22,7 @@ from benchmarks import harness
 from input_pipeline import pipeline, source
 from loops import validation
 from loops.scoring import metrics
+from loops.step import precision
 
 # Keras decays outside of the momentum: L2 of 1e-4 with a momentum of 0.9 amounts to ten times.
 _DECAY = 1e-3
@@ -169,7 +170,8 @@ def main():
     parser.add_argument("--learning_rate", type=float, default=0.05, help="the highest")
     parser.add_argument("--warmup_epochs", type=float, default=1.0)
     parser.add_argument("--augment", choices=["standard", "layers"], default="standard")
-    parser.add_argument("--dtype", choices=["mixed_bfloat16", "float32"], default="mixed_bfloat16")
+    half = "mixed_bfloat16" if precision.cpu_has_bfloat16() else "float32"
+    parser.add_argument("--dtype", choices=["mixed_bfloat16", "float32"], default=half)
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     if not (args.data_dir / "train").is_dir():

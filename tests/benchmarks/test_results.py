@@ -5,59 +5,64 @@ import time
 
 import pytest
 
-from benchmarks import results, results_page
-from benchmarks.results_runs import TABLES, BestTwo, Fit, Run, Table
+from benchmarks import harness
+from benchmarks.results import __main__ as script
+from benchmarks.results import execution, page, records
+from benchmarks.results.runs import TABLES, BestTwo, Fit, Run, Table
 from flags import parse
 from loops import validation
 
 FLAGS = ("--dataset=folder", "--data_dir=$TINY", "--model=resnetv2_18", "--image_size=32")
 FLAGS += ("--epochs=1", "--batch_size=8")
+VIEWS = ("val-1", "val-10")
+TWO = BestTwo(name="two", label="average", views=VIEWS, of=("a", "b"))
 
 
 def one_run(name="a", flags=FLAGS):
-    return Run(name=name, label=name, flags=flags, splits=("val",))
+    return Run(name=name, label=name, flags=flags, views=VIEWS)
 
 
 def test_every_command_is_a_valid_one(tmp_path):
-    names = [row.name for table in TABLES for row in table.rows]
-    assert len(set(names)) == len(names)
-    for row in (row for table in TABLES for row in table.rows if isinstance(row, Run)):
-        config, _ = parse([*results.command_of(row, tmp_path)[1:], "--data_dir="])
-        validation.resolve(config)
+    rows = [row for table in TABLES for row in table.rows]
+    assert len({row.name for row in rows}) == len(set(rows))
+    for row in rows:
+        if type(row) is Run:
+            words = execution.training_command(row, tmp_path)
+            validation.resolve(parse([*words[1:], "--data_dir="])[0])
+        if isinstance(row, BestTwo):
+            assert set(row.of) < {other.name for other in rows}
 
 
 @pytest.mark.faults
 def test_trains_judges_and_skips(tiny_folder, tmp_path, monkeypatch, capfd):
     monkeypatch.setenv("TINY", str(tiny_folder))
-    table = Table(key="t", title="T", text="", rows=(one_run(), one_run("b"), BestTwo(**TWO)))
-    monkeypatch.setattr(results_page, "TABLES", (table,))
-    done = {}
-    for row in table.rows:
-        done[row.name] = results.result_of(row, tmp_path, done, lambda: 300.0)
-    single = done["a"]["evaluations"]
-    assert single["val-10"]["num_examples"] == single["val-1"]["num_examples"] == 11
-    assert len(done["two"]["evaluations"]["val-10"]["models"]) == 2
+    monkeypatch.setenv("REAL_IMAGES_DIR", str(tmp_path))
+    table = Table(key="t", title="T", text="", rows=(one_run(), one_run("b"), TWO))
+    for module in (script, page):
+        monkeypatch.setattr(module, "TABLES", (table,))
+    places = {name: tmp_path / name for name in ("folder", "records", "page")}
+    monkeypatch.setattr("sys.argv", ["results", *(f"--{n}={p}" for n, p in places.items())])
+    script.main()
+    found = {
+        row.name: json.loads((tmp_path / f"records/{row.name}.json").read_text())
+        for row in table.rows
+    }
+    scores = found["a"]["evaluations"]
+    assert scores["val-10"]["num_examples"] == scores["val-1"]["num_examples"] == 11
+    average = json.loads((tmp_path / "folder/two-val-10.json").read_text())
+    assert len(average["models"]) == 2
     # 16 images at the speed of the log
-    assert 0 < done["a"]["seconds"] < 60
+    assert 0 < found["a"]["seconds"] < 60
+    made = (tmp_path / "page").read_text()
+    assert "| average |" in made and "--ckpt=checkpoints/" in made
     capfd.readouterr()
-    again = {}
-    for row in table.rows:
-        again[row.name] = results.result_of(row, tmp_path, again, lambda: 300.0)
-    assert again == done
+    script.main()
     assert "$ python" not in capfd.readouterr().out
+    assert (tmp_path / "page").read_text() == made
 
     other = one_run(flags=(*FLAGS, "--learning_rate=0.5"))
     with pytest.raises(SystemExit, match="--learning_rate"):
-        results.require_agreement(other, tmp_path)
-
-
-TWO = {"name": "two", "label": "average", "splits": ("val",)}
-FACTS = {
-    "command": "python -m benchmarks.results",
-    "date": "2026-01-31T00:00:00",
-    "machine": {"cpu": "C", "cores": 2},
-    "versions": {"python": "3"},
-}
+        execution.require_agreement(other, tmp_path / "folder")
 
 
 @pytest.mark.faults
@@ -65,10 +70,10 @@ def test_a_training_out_of_time_saves_and_is_resumed(tiny_folder, tmp_path, monk
     monkeypatch.setenv("TINY", str(tiny_folder))
     row = one_run(flags=(*FLAGS[:4], "--epochs=2000", "--batch_size=8"))
     began = time.monotonic()
-    with pytest.raises(results.OutOfTime):
-        results.execute(results.command_of(row, tmp_path), 25.0)
+    with pytest.raises(execution.OutOfTime):
+        execution.execute(execution.training_command(row, tmp_path), 25.0)
     assert time.monotonic() - began < 60
-    assert not results.is_trained(row, tmp_path)
+    assert not execution.is_trained(row, tmp_path)
     assert list((tmp_path / "a").glob("step-*"))
 
 
@@ -76,26 +81,61 @@ def test_time_is_that_of_the_median_speed(tmp_path):
     lines = [{"split": "train", "speed/images_per_second": speed} for speed in (10.0, 50.0, 20.0)]
     lines.append({"split": "eval", "accuracy/top1": 1.0})
     (tmp_path / "metrics.jsonl").write_text("\n".join(map(json.dumps, lines)))
-    assert results.training_seconds(tmp_path, 1000) == 50.0
+    assert execution.training_seconds(tmp_path, 1000) == 50.0
 
 
 def test_a_command_that_fails_ends_the_script(tmp_path):
     row = Fit(name="f", label="f", flags=(f"--data_dir={tmp_path}",))
     with pytest.raises(SystemExit, match="exit code 2"):
-        results.execute(results.command_of(row, tmp_path), 60.0)
+        execution.execute(execution.training_command(row, tmp_path), 60.0)
 
 
-def test_page(monkeypatch):
-    def scores(top1, top5, low, high):
-        return {"top1_error": top1, "top5_error": top5, "top1_low": low, "top1_high": high}
+def scores(top1, top5, low, high):
+    return {"top1_error": top1, "top5_error": top5, "top1_low": low, "top1_high": high}
 
+
+def a_record(monkeypatch, tmp_path, name, command, top1=0.25):
+    """Written on machine C, with the ten-crop accuracy 1 - top1."""
+    monkeypatch.setattr(harness, "machine", lambda: {"cpu": "C", "cores": 2, "cpu_flags": []})
+    evaluations = {"val-1": scores(0.31, 0.1, 0.6, 0.75), "test-10": scores(0.5, 0.125, 0.4, 0.625)}
+    evaluations["val-10"] = scores(top1, 0.05, 0.7, 0.8) | {"top1": 1 - top1, "not kept": 1}
+    return records.write(tmp_path, name, "Run", command, 90.04, evaluations)
+
+
+def test_page(monkeypatch, tmp_path):
     table = Table(key="t", title="T", text="About.", rows=(one_run(), one_run("b")))
-    monkeypatch.setattr(results_page, "TABLES", (table,))
-    evaluations = {"val-1": scores(0.31, 0.1, 0.6, 0.75), "val-10": scores(0.25, 0.05, 0.7, 0.8)}
-    evaluations["test-10"] = scores(0.5, 0.125, 0.4, 0.625)
-    done = {"a": {"command": "python main.py", "seconds": 90.0, "evaluations": evaluations}}
-    page = results_page.markdown({"t": done}, FACTS)
+    monkeypatch.setattr(page, "TABLES", (table,))
+    made = page.markdown({"a": a_record(monkeypatch, tmp_path, "a", "python main.py")})
     row = "| a | 1.5 min | 31.0 (25.0 to 40.0) | 25.0 (20.0 to 30.0) | 5.0 |"
-    row += " 50.0 (37.5 to 60.0) | 12.5 |"
-    assert row in page.splitlines()
-    assert "| b |" not in page and page.count("python main.py\n") == 1
+    row += " 50.0 (37.5 to 60.0) | 12.5 | A |"
+    lines = made.splitlines()
+    assert row in lines
+    assert any(line.startswith("- A: C, 2 cores, no bfloat16; python 3") for line in lines)
+    assert "| b |" not in made and made.count("python main.py\n") == 1
+
+
+def test_a_record_is_of_its_command(monkeypatch, tmp_path):
+    assert records.read(tmp_path, "a", "x") is None
+    written = a_record(monkeypatch, tmp_path, "a", "x")
+    assert records.read(tmp_path, "a", "x") == written
+    assert "not kept" not in written["evaluations"]["val-10"]
+    with pytest.raises(SystemExit, match=r"a.json: made by 'x', the table says 'y'"):
+        records.read(tmp_path, "a", "y")
+
+
+def test_the_two_best(monkeypatch, tmp_path):
+    row = BestTwo(name="two", label="", of=("a", "b", "c"))
+    errors = {"a": 0.5, "b": 0.2, "c": 0.3}
+    done = {n: a_record(monkeypatch, tmp_path, n, "x", error) for n, error in errors.items()}
+    words = ["python", "main.py", "--mode=eval", "--ckpt=checkpoints/b,checkpoints/c"]
+    assert execution.command_of(row, done) == words
+    assert script.recorded(tmp_path, row, {"a": done["a"]}) is None
+
+
+def test_the_page_is_that_of_the_records():
+    """RESULTS.md is made, not typed."""
+    done = {}
+    for row in script.rows([table.key for table in TABLES]):
+        if record := script.recorded(records.HERE, row, done):
+            done[row.name] = record
+    assert script.PAGE.read_text() == page.markdown(done)

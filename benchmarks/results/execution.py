@@ -1,0 +1,154 @@
+"""Trains and judges one row of `runs`, as far as that has not been done."""
+
+import json
+import os
+import pathlib
+import signal
+import statistics
+import subprocess
+import sys
+
+import flags
+from benchmarks import harness
+from benchmarks.results.runs import BestTwo, Fit
+from loops.config import leaves
+from loops.run import run_folder
+
+_ROOT = pathlib.Path(__file__).parents[2]
+
+
+class OutOfTime(Exception):
+    """The minutes are over; what ran has saved."""
+
+
+def command_of(row, done):
+    """The command that repeats a row, as words for a shell; `$` names stay.
+
+    Run folders lie in `checkpoints`, whatever folder they are in here.
+
+    Args:
+      row: Run, Fit or BestTwo.
+      done: records of earlier rows by name; a BestTwo needs those of all its runs.
+    """
+    if isinstance(row, BestTwo):
+        checkpoints = ",".join(f"checkpoints/{name}" for name in two_best(row, done))
+        return ["python", "main.py", "--mode=eval", f"--ckpt={checkpoints}"]
+    if isinstance(row, Fit):
+        run_dir = f"--run_dir=checkpoints/{row.name}"
+        return ["python", "-m", "benchmarks.fit_baseline", *row.flags, run_dir]
+    return ["python", "main.py", "--mode=train", *row.flags, f"--run_name={row.name}"]
+
+
+def training_command(row, folder):
+    """`command_of` a Run or Fit for run folders in another place: a later flag wins."""
+    place = f"--run_dir={folder / row.name}"
+    if not isinstance(row, Fit):
+        place = f"--checkpoint_dir={folder}"
+    return [*command_of(row, {}), place]
+
+
+def execute(words, seconds):
+    """Runs a command in the project's folder.
+
+    Args:
+      words: the command; `python` is this interpreter, and $NAMES are those of the environment.
+      seconds: after so many it gets SIGTERM, upon which a training saves.
+
+    Raises:
+      OutOfTime: it was stopped.
+      SystemExit: it failed.
+    """
+    given = [sys.executable, *map(os.path.expandvars, words[1:])]
+    harness.say("$ " + " ".join(words))
+    child = subprocess.Popen(given, cwd=_ROOT)
+    try:
+        code = child.wait(timeout=max(seconds, 1))
+    except subprocess.TimeoutExpired:
+        child.send_signal(signal.SIGTERM)
+        child.wait()
+        raise OutOfTime from None
+    if code:
+        raise SystemExit(f"{' '.join(words)}: exit code {code}")
+
+
+def is_trained(row, folder):
+    """Whether the training of a Run or Fit has come to its end."""
+    if isinstance(row, Fit):
+        return (folder / row.name / "fit.json").exists()
+    return bool(list((folder / row.name).glob("eval-*-val-*.json")))
+
+
+def require_agreement(row, folder):
+    """Compares the flags of a Run with what its folder says it was trained with.
+
+    Raises:
+      SystemExit: one differs; the folder then holds another run than the page would say.
+    """
+    words = [os.path.expandvars(word) for word in training_command(row, folder)[1:]]
+    wanted, typed = flags.parse(words)
+    wanted = dict(leaves(wanted))
+    recorded = dict(leaves(run_folder.read_record(folder / row.name).config))
+    for name in sorted(typed - {"mode", "checkpoint_dir", "data_dir"}):
+        if recorded[name] != wanted[name]:
+            raise SystemExit(
+                f"{folder / row.name}: trained with --{name}={recorded[name]}, the table says"
+                f" {wanted[name]}; remove the folder to train it again"
+            )
+
+
+def evaluate(name, runs, views, folder, seconds_left):
+    """Judges one run, or the average of several, and returns {"val-1": dict, "val-10": dict, ...}.
+
+    Files of an earlier call are taken as they are.
+    """
+    found = {}
+    for view in views:
+        path = folder / f"{name}-{view}.json"
+        if not path.exists():
+            split, crops = view.split("-")
+            checkpoints = ",".join(str(folder / run) for run in runs)
+            words = ["python", "main.py", "--mode=eval", f"--ckpt={checkpoints}"]
+            words += [f"--split={split}", f"--crops={crops}", f"--json={path}"]
+            execute(words, seconds_left())
+        found[view] = json.loads(path.read_text())
+    return found
+
+
+def training_seconds(run_dir, examples):
+    """Time of a run at the median of its logged speeds: interruptions do not count."""
+    lines = map(json.loads, (run_dir / "metrics.jsonl").read_text().splitlines())
+    speeds = [x["speed/images_per_second"] for x in lines if x["split"] == "train"]
+    return examples / statistics.median(speeds)
+
+
+def two_best(row, done):
+    """Names of the two runs of a BestTwo that have the highest top-1 on val, ten crops."""
+    return sorted(row.of, key=lambda name: -done[name]["evaluations"]["val-10"]["top1"])[:2]
+
+
+def result_of(row, folder, done, seconds_left):
+    """Trains and judges a row.
+
+    Args:
+      row: Run, Fit or BestTwo.
+      folder: pathlib.Path of all run folders.
+      done: records of earlier rows by name.
+      seconds_left: function of the seconds that are left.
+
+    Returns:
+      (seconds of training, None for an average; dict of evaluations by "SPLIT-CROPS").
+    """
+    if isinstance(row, BestTwo):
+        best = two_best(row, done)
+        return None, evaluate(row.name, best, row.views, folder, seconds_left)
+    if not is_trained(row, folder):
+        execute(training_command(row, folder), min(seconds_left(), row.minutes * 60))
+    run_dir = folder / row.name
+    if isinstance(row, Fit):
+        report = json.loads((run_dir / "fit.json").read_text())
+        return report["training_seconds"], report["results"]
+    require_agreement(row, folder)
+    evaluations = evaluate(row.name, [row.name], row.views, folder, seconds_left)
+    step = evaluations[row.views[0]]["step"]
+    batch_size = run_folder.read_record(run_dir).config.data.batch_size
+    return training_seconds(run_dir, step * batch_size), evaluations

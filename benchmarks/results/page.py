@@ -1,0 +1,81 @@
+"""RESULTS.md, made from the records."""
+
+from benchmarks.results.runs import TABLES
+
+
+def markdown(records):
+    """Lays out the page.
+
+    Args:
+      records: dict from a row's name to its record; rows that have none yet are left out.
+
+    Returns:
+      str.
+    """
+    places = list(dict.fromkeys(_place(record) for record in records.values()))
+    machines = {place: chr(ord("A") + number) for number, place in enumerate(places)}
+    parts = [
+        "# Results of our own",
+        "Made by `REAL_IMAGES_DIR=DIR python -m benchmarks.results` from the records in "
+        "`benchmarks/results/records`; it runs the rows that have none and goes on where it was "
+        "cut. Top-1 and top-5 are error rates on ten crops unless one crop is named, top-1 with "
+        "its 95 % interval. Time is that of the training steps, at the median of the speeds in "
+        "the log (of `model.fit`: of its epochs), so it compares on one machine only.",
+        "The photographs are not ours to ship: `benchmarks/lists/` names those of each set.",
+        "\n".join(f"- {letter}: {place}" for place, letter in machines.items()),
+    ]
+    for table in TABLES:
+        rows = [row for row in table.rows if row.name in records]
+        if rows:
+            parts += [f"## {table.title}", table.text, _table(table, rows, records, machines)]
+            commands = [records[row.name]["command"] for row in rows]
+            parts += ["```sh\n" + "\n".join(commands) + "\n```"]
+    return "\n\n".join(parts) + "\n"
+
+
+def _place(record):
+    """Where a row was run, in words."""
+    machine = record["machine"]
+    half = "bfloat16" if {"avx512_bf16", "amx_bf16"} & set(machine["cpu_flags"]) else "no bfloat16"
+    packages = ", ".join(f"{name} {version}" for name, version in record["versions"].items())
+    return f"{machine['cpu']}, {machine['cores']} cores, {half}; {packages}"
+
+
+def _table(table, rows, records, machines):
+    lines = [["run", *map(_header, table.columns)]]
+    for row in rows:
+        record = records[row.name]
+        lines.append([row.label, *(_cell(key, record, machines) for key in table.columns)])
+    lines.insert(1, ["---"] * len(lines[0]))
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+
+
+def _header(column):
+    """Turns "val-1 top1", as in `Table.columns`, into "top-1 val err, one crop"."""
+    if " " not in column:
+        return column
+    view, top = column.split()
+    split, crops = view.split("-")
+    return f"top-{top.removeprefix('top')} {split} err" + (", one crop" if crops == "1" else "")
+
+
+def _cell(column, record, machines):
+    if column == "time":
+        seconds = record["seconds"]
+        return "" if seconds is None else f"{seconds / 60:.1f} min"
+    if column == "machine":
+        return machines[_place(record)]
+    view, top = column.split()
+    return _error(record["evaluations"].get(view), top)
+
+
+def _error(scores, top):
+    """1 - accuracy in per cent, with the interval of top-1."""
+    if scores is None:
+        return ""
+    error = f"{100 * scores[f'{top}_error']:.1f}"
+    if top != "top1":
+        return error
+    return (
+        f"{error} ({100 - 100 * scores['top1_high']:.1f} to {100 - 100 * scores['top1_low']:.1f})"
+    )
