@@ -8,7 +8,7 @@ import tensorflow as tf
 from absl import logging
 
 from input_pipeline.errors import UsageError
-from loops.step import host_memory, workers
+from loops.step import device_iterators, host_memory, workers
 
 
 def make_strategy(config):
@@ -146,9 +146,9 @@ def distribute(strategy, make_dataset):
       tf.distribute.DistributedDataset, or the dataset itself where one CPU replica takes it all.
     """
     if strategy.num_replicas_in_sync == 1 and not tf.config.list_logical_devices("GPU"):
-        # Nothing is to be dealt or copied, and the iterators that do it have a tuner, for which
-        # the end of an evaluation would wait (see `input_pipeline/threads.py`).
+        # Nothing is to be dealt or copied.
         return make_dataset()
+    device_iterators.leave_untuned()
     options = None
     if strategy.num_replicas_in_sync > 1:
         # With the one batch that is the default, replicas wait for each other's reader.

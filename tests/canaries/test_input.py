@@ -2,6 +2,8 @@
 of these fails, something upstream has changed: read its docstring."""
 
 import io
+import subprocess
+import sys
 
 import cv2
 import numpy as np
@@ -158,3 +160,31 @@ def test_the_iterator_of_replicas_cannot_be_saved(mirrored, tmp_path):
     iterator = iter(mirrored.experimental_distribute_dataset(batches))
     with pytest.raises(ValueError, match="trackable"):
         tf.train.Checkpoint(iterator=iterator).write(str(tmp_path / "c"))
+
+
+def test_an_iterator_over_devices_has_a_tuner_whatever_its_dataset_says():
+    """And a private function makes what it reads from. Hence `loops/step/device_iterators.py`.
+
+    In a process of its own: there is no way back.
+    """
+    said = subprocess.run([sys.executable, "-c", _TUNERS], stdout=subprocess.PIPE, text=True)
+    assert said.stdout.split() == ["[None]", "[False]"]
+
+
+_TUNERS = """
+import tensorflow as tf
+from tensorflow.python.data.ops import multi_device_iterator_ops
+from input_pipeline import threads
+from loops.step import device_iterators
+
+made = []
+begin = tf.data.Dataset.__iter__
+tf.data.Dataset.__iter__ = lambda dataset: made.append(dataset) or begin(dataset)
+for _ in range(2):
+    dataset = tf.data.Dataset.range(4).with_options(threads.options())
+    iterator = multi_device_iterator_ops.OwnedMultiDeviceIterator(dataset, ["CPU:0"])
+    assert [int(iterator.get_next()[0]) for _ in range(4)] == [0, 1, 2, 3]
+    print([dataset.options().autotune.enabled for dataset in made], flush=True)
+    made.clear()
+    device_iterators.leave_untuned()
+"""
