@@ -3,8 +3,12 @@
 import errno
 import json
 import os
+import pathlib
 import random
+import re
 import signal
+import subprocess
+import sys
 import time
 
 import numpy as np
@@ -20,6 +24,7 @@ from loops.run import checkpoint, run_folder
 from tests.loops.test_workers import FLAGS, run, start, tensors
 
 ONE = {"workers": 1}
+ROOT = pathlib.Path(__file__).parents[2]
 
 
 def train_here(folder, root, *words):
@@ -73,6 +78,27 @@ def test_kills_at_every_point_of_a_save(tiny_folder, tmp_path, at):
     if at[0] == "fsync" and at[1] % 5 == 0:
         expected += 1  # the name is there already
     assert killed_and_resumed(tiny_folder, tmp_path / "a", *at) == expected
+
+
+@pytest.mark.faults
+def test_eighty_kills_at_random_moments(tmp_path):
+    """While saves follow one another without a pause; some must hit one half-written."""
+    random_delay, hit = random.Random(7), 0
+    begun = 0
+    for _ in range(80):
+        words = [sys.executable, "-m", "tests.loops.saving_forever", str(tmp_path)]
+        child = subprocess.Popen(words, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+        said = child.stdout.readline().split()
+        assert said[:1] == ["resumed"], said
+        resumed, left, junk = map(int, said[1:])
+        hit += left > 0
+        assert resumed >= begun - 1 and junk == 0
+        time.sleep(random_delay.uniform(0.05, 0.5))
+        child.kill()
+        whole_lines = re.findall(r"begun (\d+)\n", child.stdout.read())
+        assert child.wait() == -signal.SIGKILL
+        begun = max([resumed, *map(int, whole_lines)])
+    assert hit > 10 and begun > 80
 
 
 CONFIGS = {
