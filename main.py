@@ -1,5 +1,6 @@
 """imagenet-loops: `python main.py --help`."""
 
+import importlib
 import signal
 import sys
 
@@ -10,39 +11,18 @@ from input_pipeline.errors import UserError
 from loops import mode_flags
 from loops.run import logs
 
+# Modes whose module has another name.
+_MODULES = {"eval": "evaluate", "import": "import_weights", "repro": "reproduce"}
 
-def modes():
-    """The function of each `--mode`. Imported late: TensorFlow takes seconds to load."""
+
+def mode_function(mode):
+    """The function of a `--mode`.
+
+    Imported late, as TensorFlow takes seconds to load, and alone, as the other modes have their
+    own libraries.
+    """
     logs.load_tensorflow_quietly()
-    from loops import (
-        average,
-        benchmark,
-        data_service,
-        evaluate,
-        export,
-        import_weights,
-        predict,
-        prepare,
-        reproduce,
-        stats,
-        train,
-        verify,
-    )
-
-    return {
-        "train": train.run,
-        "eval": evaluate.run,
-        "predict": predict.run,
-        "import": import_weights.run,
-        "export": export.run,
-        "average": average.run,
-        "prepare": prepare.run,
-        "verify": verify.run,
-        "stats": stats.run,
-        "benchmark": benchmark.run,
-        "data_service": data_service.run,
-        "repro": reproduce.run,
-    }
+    return importlib.import_module(f"loops.{_MODULES.get(mode, mode)}").run
 
 
 def main(argv):
@@ -55,7 +35,7 @@ def main(argv):
     try:
         config, given = flags.parse(argv)
         mode_flags.require_read(config.mode, given)
-        modes()[config.mode](config, given)
+        mode_function(config.mode)(config, given)
     except UserError as error:
         sys.stderr.write(f"error: {error}\n")
         return error.exit_code

@@ -11,7 +11,7 @@ NAME = ".lock"
 
 
 @contextlib.contextmanager
-def held(folder, flag):
+def held(folder, flag, busy=""):
     """Holds a folder, made if it is not there, against other processes that ask for it.
 
     The system frees it when a process dies, however it dies. At the end nothing is left of the
@@ -19,7 +19,8 @@ def held(folder, flag):
 
     Args:
       folder: pathlib.Path.
-      flag: that named it, for the messages.
+      flag: "--NAME=VALUE" that named it, for the messages.
+      busy: what to say where another process holds it.
 
     Raises:
       UsageError: another process holds it, or nothing can be written there.
@@ -31,11 +32,11 @@ def held(folder, flag):
         file = _open_current(folder / NAME)
     except BlockingIOError:
         raise UsageError(
-            f"{flag}={folder}: another process writes there; wait for it, or name another folder"
+            busy or f"{flag}: another process writes there; wait for it, or name another folder"
         ) from None
     except OSError as error:
         raise UsageError(
-            f"{flag}={folder}: nothing can be written there ({error.strerror}); name another folder"
+            f"{flag}: nothing can be written there ({error.strerror}); name another folder"
         ) from None
     with file:
         try:

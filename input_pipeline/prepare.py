@@ -58,7 +58,7 @@ def prepare(config, prepare_config, out, storage, progress=Silent):
     if manifest.exists(config.data_dir):
         raise UsageError(f"--data_dir={config.data_dir}: this set is prepared already")
     _require_apart(config, out)
-    with folder_lock.held(out, "--out"):
+    with folder_lock.held(out, f"--out={out}"):
         raw = raw_layouts.find(config, prepare_config)
         for path in raw.unlabelled[:3]:
             logging.warning("%s has no label and is left out", path)

@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import fcntl
 import json
 import os
 import pathlib
@@ -12,6 +11,7 @@ import sys
 import time
 from importlib import metadata
 
+from input_pipeline import folder_lock
 from input_pipeline.errors import UsageError
 from loops import config as configs
 from loops.run import checkpoint, machine
@@ -56,7 +56,7 @@ def is_foreign(run_dir):
     """Whether a folder holds something else than a run, or than the beginnings of one."""
     if not run_dir.exists() or (run_dir / "config.json").exists():
         return False
-    own = (".lock", "log.txt", ".config-")
+    own = (folder_lock.NAME, "log.txt", ".config-")
     return not run_dir.is_dir() or any(not p.name.startswith(own) for p in run_dir.iterdir())
 
 
@@ -126,26 +126,14 @@ def read_record(run_dir):
         raise UsageError(f"{path}: not the record of a run ({error!r})") from None
 
 
-@contextlib.contextmanager
 def lock(run_dir):
-    """Holds the run folder against a second trainer. The system frees it when a process dies."""
-    try:
-        run_dir.mkdir(parents=True, exist_ok=True)
-        file = open(run_dir / ".lock", "a")  # noqa: SIM115 - closed below
-    except OSError as error:
-        raise UsageError(
-            f"--checkpoint_dir={run_dir.parent}: nothing can be written there ({error.strerror});"
-            " name another folder"
-        ) from None
-    with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise UsageError(
-                f"--run_name={run_dir.name}: another process trains in {run_dir};"
-                " wait for it, or name another run"
-            ) from None
-        yield
+    """Holds the run folder, as `folder_lock.held`, against a second trainer."""
+    return folder_lock.held(
+        run_dir,
+        f"--checkpoint_dir={run_dir.parent}",
+        f"--run_name={run_dir.name}: another process trains in {run_dir};"
+        " wait for it, or name another run",
+    )
 
 
 def find_checkpoint(ckpt, flag="--ckpt"):

@@ -90,7 +90,7 @@ def main():
     watchdog.start()
     import main as program
 
-    program.modes()  # loads TensorFlow
+    program.mode_function("train")  # loads TensorFlow
     use_tiny_net()
     if "poison" in plan:
         poison(*plan["poison"])
