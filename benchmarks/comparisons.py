@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Callable
 
-from benchmarks import result_rows
+from benchmarks import harness, result_rows
 
 # In the words of a program: what this machine has for them; shown as they stand here.
 TORCH_PYTHON = "$TORCH_PYTHON"
@@ -41,8 +41,7 @@ def _share(dtype):
 
 EVERY = (
     _of("step_vs_keras", 30),
-    _share("bfloat16"),
-    _share("float32"),
+    *map(_share, harness.dtypes()),
     _of("start_up", 12),
     _of("step_vs_torch", 40, f"--torch_python={TORCH_PYTHON}"),
     _of("eval_vs_keras", 30, f"--data_dir={IMAGES}/ilsvrc_sample"),
@@ -51,7 +50,8 @@ EVERY = (
     _of("input_vs_peers", 15, f"--data_dir={IMAGES}/ilsvrc_sample"),
     _of("input_formats", 20, f"--data_dir={IMAGES}/ilsvrc_sample"),
     _of("loop_overhead", 20),
-    _of("replicas", 15),
+    _of("replicas", 15, "--size=224", "--steps=5"),
+    _of("replicas", 15, name="replicas_64_px"),
     _of("net_speeds", 15),
     Comparison(
         "timm_parity", (TORCH_PYTHON, "-m", "benchmarks.timm_parity"), 15, result_rows.timm_parity

@@ -108,7 +108,7 @@ def main():
     parser.add_argument("--images", type=int, default=200, help="at most so many of them")
     parser.add_argument("--size", type=int, default=224, help="side of a crop in pixels")
     parser.add_argument("--crops", type=int, default=10, choices=(10, 1))
-    parser.add_argument("--dtype", default="bfloat16", choices=("bfloat16", "float32"))
+    parser.add_argument("--dtype", default=harness.dtypes()[0], choices=("bfloat16", "float32"))
     parser.add_argument("--pairs", type=int, default=3, help="runs of each side")
     parser.add_argument("--json", default="", help="write the result to this file")
     parser.add_argument("--side", choices=_SIDES, help=argparse.SUPPRESS)
@@ -126,6 +126,7 @@ def main():
     given = {n: getattr(args, n) for n in ("images", "size", "crops", "dtype", "pairs")}
     command = ["--data_dir=FOLDER", *(f"--{name}={value}" for name, value in given.items())]
     report = harness.facts("benchmarks.eval_vs_keras", command, _PACKAGES)
+    report["dtype"] = args.dtype
     harness.say(f"{report['command']}\non {report['machine']}")
     for result in compare(args):
         report["result"] = result

@@ -128,6 +128,16 @@ def machine():
     }
 
 
+def dtypes():
+    """What is measured where nobody says in what: bfloat16 only where the CPU computes in it."""
+    return ("bfloat16", "float32") if has_bfloat16(machine()) else ("float32",)
+
+
+def has_bfloat16(facts):
+    """Whether the CPU of `machine` computes in bfloat16."""
+    return bool({"avx512_bf16", "amx_bf16"} & set(facts["cpu_flags"]))
+
+
 def _versions(packages):
     versions = {}
     for name in packages:

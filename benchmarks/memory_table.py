@@ -30,7 +30,7 @@ def main():
     parser.add_argument("--model", default="resnetse_50")
     parser.add_argument("--size", type=int, default=224)
     parser.add_argument("--batch", type=int, default=128)
-    parser.add_argument("--dtypes", default="bfloat16,float32")
+    parser.add_argument("--dtypes", default=",".join(harness.dtypes()))
     parser.add_argument("--cases", default=",".join(CASES))
     parser.add_argument("--json", help="write the figures to this file")
     parser.add_argument("--child", help=argparse.SUPPRESS)

@@ -22,7 +22,7 @@ def main():
     """Measures every net in a child of its own and prints a table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--models", default=_DEFAULT)
-    parser.add_argument("--dtype", default="bfloat16", help="float32, float16 or bfloat16")
+    parser.add_argument("--dtype", default=harness.dtypes()[0], help="float32, float16 or bfloat16")
     parser.add_argument("--batch_size", type=int, default=32)
     parser.add_argument("--steps", type=int, default=5, help="timed ones; the median counts")
     parser.add_argument("--recompute", action="store_true")

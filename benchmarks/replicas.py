@@ -51,7 +51,7 @@ def main():
     harness.say(f"the step of two replicas takes {median:.3f} times as long (median)")
     if args.json:
         facts = harness.facts(_MODULE, words, ("tensorflow-cpu", "tensorflow", "keras"))
-        harness.write_json(args.json, {"rows": rows, "median": median, **facts})
+        harness.write_json(args.json, {"rows": rows, "median": median, "size": args.size, **facts})
 
 
 def _measure(args):

@@ -67,7 +67,7 @@ def start_up(report):
     """Seconds until the first step is done."""
     results = report["results"]
     ours, keras = (results["medians"][side]["seconds"] for side in ("ours", "keras"))
-    what = "start of the process to end of the first step, s"
+    what = f"start of the process to end of the first step, {report['dtype']}, s"
     return [Row(what, ours, "Keras layers", keras, results["ratio"], results["wanted"])]
 
 
@@ -83,7 +83,7 @@ def eval_vs_keras(report):
     """Speed of a ten-crop evaluation, decoding included."""
     result = report["result"]
     ours, keras = (result["medians"][side]["images_per_second"] for side in ("ours", "keras"))
-    what = "ten-crop evaluation from files, bfloat16, images/s"
+    what = f"ten-crop evaluation from files, {report['dtype']}, images/s"
     return [Row(what, ours, "Keras layers, predict", keras, result["median_ratio"], 1.2)]
 
 
@@ -149,5 +149,5 @@ def loop_overhead(report):
 def replicas(report):
     """Speed of two replicas on a CPU beside one: at most 1.1 times as long a step."""
     one, two = (statistics.median(row[i] for row in report["rows"]) for i in (1, 2))
-    what = "step of two replicas on one CPU, images/s"
+    what = f"step of two replicas on one CPU, {report['size']} px, images/s"
     return [Row(what, two, "one replica", one, 1 / report["median"], round(1 / 1.1, 2))]

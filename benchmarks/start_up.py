@@ -49,7 +49,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     parser.add_argument("--size", type=int, default=224, help="side of the images in pixels")
     parser.add_argument("--batch", type=int, default=32, help="images per step")
-    parser.add_argument("--dtype", default="bfloat16", choices=("bfloat16", "float32"))
+    parser.add_argument("--dtype", default=harness.dtypes()[0], choices=("bfloat16", "float32"))
     parser.add_argument("--pairs", type=int, default=5, help="runs of each side")
     parser.add_argument("--json", default="", help="write the result to this file")
     parser.add_argument("--side", choices=_SIDES, help=argparse.SUPPRESS)
@@ -61,6 +61,7 @@ def main():
         return
     command = [f"--{name}={getattr(args, name)}" for name in ("size", "batch", "dtype", "pairs")]
     report = harness.facts(_MODULE, command, _PACKAGES)
+    report["dtype"] = args.dtype
     harness.say(f"{report['command']}\non {report['machine']}")
 
     def run(side):

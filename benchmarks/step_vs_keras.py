@@ -115,7 +115,7 @@ def main():
     parser.add_argument("--batch", type=int, default=32, help="images per step")
     parser.add_argument("--steps", type=int, default=8, help="timed steps of a run")
     parser.add_argument("--pairs", type=int, default=5, help="runs of each side")
-    parser.add_argument("--dtypes", default="bfloat16,float32", help="of these two")
+    parser.add_argument("--dtypes", default=",".join(harness.dtypes()), help="of these two")
     parser.add_argument("--json", default="", help="write the result to this file")
     parser.add_argument("--side", choices=_SIDES, help=argparse.SUPPRESS)
     args = parser.parse_args()

@@ -130,7 +130,7 @@ def _arguments():
     parser.add_argument("--steps", type=int, default=8, help="timed steps of a run")
     parser.add_argument("--pairs", type=int, default=3, help="runs of each side")
     parser.add_argument("--works", default="train,eval", help="of these two")
-    parser.add_argument("--dtypes", default="bfloat16,float32", help="of these two")
+    parser.add_argument("--dtypes", default=",".join(harness.dtypes()), help="of these two")
     parser.add_argument(
         "--torch_python",
         default=sys.executable,

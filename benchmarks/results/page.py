@@ -1,5 +1,6 @@
 """RESULTS.md, made from the records."""
 
+from benchmarks import harness
 from benchmarks.results.runs import TABLES
 
 
@@ -36,7 +37,7 @@ def markdown(records):
 def _place(record):
     """Where a row was run, in words."""
     machine = record["machine"]
-    half = "bfloat16" if {"avx512_bf16", "amx_bf16"} & set(machine["cpu_flags"]) else "no bfloat16"
+    half = "bfloat16" if harness.has_bfloat16(machine) else "no bfloat16"
     packages = ", ".join(f"{name} {version}" for name, version in record["versions"].items())
     return f"{machine['cpu']}, {machine['cores']} cores, {half}; {packages}"
 

@@ -7,22 +7,14 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-import flags
 from input_pipeline.errors import UsageError
 from loops import average, evaluate, train
 from loops.run import checkpoint
 from nets import layers
+from tests.command_line import parse
 from tests.loops.tiny_nets import two_convolutions
 
-
-@pytest.fixture(autouse=True)
-def _tiny():
-    with two_convolutions():
-        yield
-
-
-def parse(*words):
-    return flags.parse(["main.py", *words])
+pytestmark = pytest.mark.usefixtures("tiny_net")
 
 
 @pytest.fixture(scope="module")

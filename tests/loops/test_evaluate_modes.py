@@ -7,11 +7,13 @@ import shutil
 import numpy as np
 import pytest
 
-import flags
 from input_pipeline.errors import UsageError
 from loops import evaluate, train, watch
 from loops.run import checkpoint
+from tests.command_line import parse
 from tests.loops.tiny_nets import two_convolutions
+
+pytestmark = pytest.mark.usefixtures("tiny_net")
 
 
 @pytest.fixture(scope="module")
@@ -25,16 +27,6 @@ def runs(tiny_folder, tmp_path_factory):
         own = ["--image_size=40", "--steps=4", "--run_name=b", "--interpolation=bicubic"]
         train.run(*parse(*words, *own, "--seed=3"))
     return root
-
-
-@pytest.fixture(autouse=True)
-def _tiny():
-    with two_convolutions():
-        yield
-
-
-def parse(*words):
-    return flags.parse(["main.py", *words])
 
 
 def run(*words):

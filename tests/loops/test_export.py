@@ -8,20 +8,12 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-import flags
 from input_pipeline.errors import DataError, UsageError
 from loops import evaluate, export, export_formats, tensor_hashes, train
+from tests.command_line import parse
 from tests.loops.tiny_nets import two_convolutions
 
-
-@pytest.fixture(autouse=True)
-def _tiny():
-    with two_convolutions():
-        yield
-
-
-def parse(*words):
-    return flags.parse(["main.py", *words])
+pytestmark = pytest.mark.usefixtures("tiny_net")
 
 
 @pytest.fixture(scope="module")
