@@ -43,7 +43,7 @@ def make_prepare(config, seed=0):
 
     # Forty passes over a batch in a CPU's memory become one. A GPU has the bandwidth to do without
     # a compiler that not every machine has; there `--xla` decides.
-    @tf.function(jit_compile=not tf.config.list_physical_devices("GPU"))
+    @tf.function(jit_compile=not tf.config.list_physical_devices("GPU"), autograph=False)
     def pixels(images, labels, samples):
         images = tf.cast(images, tf.float32)
         if "hsv" in stages:

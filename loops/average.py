@@ -104,7 +104,9 @@ def recompute_batch_norm(model, batches, count):
     momenta = [layer.momentum for layer in layers]
     for layer in layers:
         layer.momentum = 0.0  # the moving statistics then are those of the last batch
-    forward = tf.function(lambda images: model(images, training=True), reduce_retracing=True)
+    forward = tf.function(
+        lambda images: model(images, training=True), reduce_retracing=True, autograph=False
+    )
     sums = [[0.0, 0.0, 0.0] for _ in layers]
     bar = progress.Progress("batch-norm statistics", count)
     for _, images in zip(range(count), batches, strict=False):

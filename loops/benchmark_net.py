@@ -99,7 +99,8 @@ def evaluation(config, given):
     of_replica = -(-wanted // replicas)
     logits = evaluators.logits_fn(net, data.mean, data.std)
     forward = tf.function(
-        lambda batch: strategy.run(lambda b: {"views": logits(b["views"])}, args=(batch,))
+        lambda batch: strategy.run(lambda b: {"views": logits(b["views"])}, args=(batch,)),
+        autograph=False,
     )
     iterator = iter(
         distribution.distribute(strategy, lambda: benchmark_batch.views(data, crops, of_replica))

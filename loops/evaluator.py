@@ -72,7 +72,8 @@ class Evaluator:
         )
         logits = logits_fn(model, data.mean, data.std)
         self._step = tf.function(
-            lambda batch: strategy.run(lambda b: {**b, "views": logits(b["views"])}, args=(batch,))
+            lambda batch: strategy.run(lambda b: {**b, "views": logits(b["views"])}, args=(batch,)),
+            autograph=False,
         )
 
     def __call__(self, max_batches=None, stop=lambda: False, keep=lambda logits: None):

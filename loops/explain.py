@@ -63,7 +63,7 @@ def make_grad_cam(model, size):
     features = feature_map(model, size)
     trunk, head = keras.Model(model.input, features), keras.Model(features, model.output)
 
-    @tf.function(reduce_retracing=True)
+    @tf.function(reduce_retracing=True, autograph=False)
     def grad_cam(images, class_index):
         maps = trunk(images, training=False)  # [B, h, w, K]
         with tf.GradientTape() as tape:

@@ -53,7 +53,9 @@ class Predictor(members.Member):
 
     def _traced(self, model):
         data = self.config.data
-        return tf.function(logits_fn(model, data.mean, data.std), reduce_retracing=True)
+        return tf.function(
+            logits_fn(model, data.mean, data.std), reduce_retracing=True, autograph=False
+        )
 
 
 @dataclasses.dataclass(frozen=True)

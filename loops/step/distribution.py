@@ -195,4 +195,4 @@ def make_average_batch_norm(strategy, model, averages):
         for variable, mean in zip(variables, means, strict=True):
             variable.assign(mean)
 
-    return tf.function(lambda: strategy.run(average))
+    return tf.function(lambda: strategy.run(average), autograph=False)

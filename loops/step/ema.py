@@ -25,7 +25,7 @@ class Ema:
             self._averages = [
                 tf.Variable(v.value, trainable=False, name="ema_" + v.name) for v in self._sources
             ]
-        self._swap = tf.function(lambda: strategy.run(self._swap_on_replica))
+        self._swap = tf.function(lambda: strategy.run(self._swap_on_replica), autograph=False)
 
     def variables(self):
         """The averages by the paths of the variables that they are averages of."""
@@ -33,7 +33,7 @@ class Ema:
 
     def start_anew(self):
         """Gives the averages the values of the variables, which were read from elsewhere."""
-        self._strategy.run(tf.function(self._start_on_replica))
+        self._strategy.run(tf.function(self._start_on_replica, autograph=False))
 
     def _start_on_replica(self):
         for source, average in zip(self._sources, self._averages, strict=True):

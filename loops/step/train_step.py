@@ -55,7 +55,8 @@ def make_train_step(state, settings):
       asked are done only when `loss_scale.hopeless()`. With `log_norms` also `gradient_norms`,
       float32 [number of trainable variables] of the last step, before any clipping.
     """
-    return tf.function(_TrainStep(state, settings).run)
+    # AutoGraph would convert everything below, the net among it, which takes as long as tracing.
+    return tf.function(_TrainStep(state, settings).run, autograph=False)
 
 
 class _TrainStep:
@@ -70,19 +71,27 @@ class _TrainStep:
         self._l2, self._shrink = optimizers.decays_of_the_step(settings.optimization)
         self._loss = losses.LOSSES[settings.optimization.loss]
         # XLA takes the passes of one replica, and not the reduction over all of them.
-        self._passes = tf.function(self._both_passes, jit_compile=True) if settings.xla else None
+        self._passes = self._both_passes
+        if settings.xla:
+            self._passes = tf.function(self._both_passes, jit_compile=True, autograph=False)
 
     def run(self, iterator, num_steps):
         """The inner loop; see `make_train_step`."""
-        totals = {name: tf.constant(0.0) for name in ("steps", "applied", "data_wait", *_SUMS)}
-        norms = tf.zeros([len(self._variables)])
-        for _ in tf.range(num_steps):
+
+        def another(done, hopeless, *_):
+            return (done < num_steps) & ~hopeless
+
+        def step(done, _, totals, __):
             batch, waited = timed_next(iterator)
             results, norms = self._one_step(batch)
             results = {"data_wait": waited, **results}
             totals = {name: total + results[name] for name, total in totals.items()}
-            if self._state.loss_scale.hopeless():
-                break
+            return done + 1, self._state.loss_scale.hopeless(), totals, norms
+
+        totals = {name: tf.constant(0.0) for name in ("steps", "applied", "data_wait", *_SUMS)}
+        norms = tf.zeros([len(self._variables)])
+        start = (tf.constant(0, tf.int64), tf.constant(False), totals, norms)
+        _, _, totals, norms = tf.while_loop(another, step, start)
         return {**totals, "gradient_norms": norms} if self._settings.log_norms else totals
 
     def _one_step(self, batch):
@@ -94,9 +103,9 @@ class _TrainStep:
         # All replicas hold the same sums: the first one's speak for all.
         finite = strategy.experimental_local_results(finite)[0]
         sums = strategy.experimental_local_results(sums)[0]
-        norms = tf.zeros([len(self._variables)])
-        if finite:
-            norms = self._update(gradients)
+        norms = tf.cond(
+            finite, lambda: self._update(gradients), lambda: tf.zeros([len(self._variables)])
+        )
         state.loss_scale.update(finite)
         state.step.assign_add(1)
         sums = dict(zip(_SUMS, tf.unstack(sums), strict=True))
@@ -152,8 +161,7 @@ class _TrainStep:
     def _of_micro_batch(self, batch, scale):
         images, targets = self._settings.prepare(batch)
         random_layers.assign_samples(self._state.model, self._state.seed, batch["sample"][0])
-        passes = self._passes or self._both_passes
-        gradients, logits, per_example = passes(images, targets, scale)
+        gradients, logits, per_example = self._passes(images, targets, scale)
         ranks = losses.label_ranks(batch["label"], logits)
         counted = (ranks < 1, ranks < 5, batch["replaced"] > 0)
         counts = [tf.reduce_sum(tf.cast(c, tf.float32)) for c in counted]
