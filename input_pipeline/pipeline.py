@@ -17,6 +17,9 @@ REPLACEMENTS = 8
 # So many samples are loaded at a time, where the batch is a multiple of it: catching the error of
 # a bad image costs as much as a fifth of an augmentation, so it is done for several at once.
 CHUNK = 8
+# AutoGraph would convert every function that a stage calls, for seconds; none has a Python `if` or
+# loop over tensors.
+_as_written = tf.autograph.experimental.do_not_convert
 
 
 def train_dataset(source, config, seed, first_sample, batch_size, deal=None):
@@ -50,6 +53,7 @@ def train_dataset(source, config, seed, first_sample, batch_size, deal=None):
         attempts = tf.data.Dataset.range(REPLACEMENTS).map(lambda k: attempt(sample, k))
         return attempts.ignore_errors().take(1).get_single_element()
 
+    @_as_written
     def load(numbers):
         samples = tf.data.Dataset.from_tensor_slices(numbers)
         first_choice = samples.map(lambda sample: attempt(sample, tf.constant(0, tf.int64)))
@@ -90,6 +94,7 @@ def eval_dataset(source, config, crops_per_image, batch_size, multiple, deal=Non
     def padding():
         return tf.zeros([crops_per_image, size, size, 3], tf.uint8), tf.constant(0, tf.int32)
 
+    @_as_written
     def load(sample):
         real = sample < source.num_examples
         views, label = tf.cond(real, lambda: image(sample), padding)
@@ -118,6 +123,7 @@ def _parallel(config):
     return {"num_parallel_calls": calls, "deterministic": True}
 
 
+@_as_written
 def _joined(batch):
     """Joins the chunks of a batch: [B / C, C, ...] becomes [B, ...]."""
     return {

@@ -112,6 +112,7 @@ def of_files(paths, sights, batch_size, reader_threads=0):
 
         return tf.cond(real, picture, black), real
 
+    @tf.autograph.experimental.do_not_convert  # which would take longer than small jobs
     def load(index):
         attempts = tf.data.Dataset.range(2).map(lambda number: attempt(index, number))
         return attempts.ignore_errors(log_warning=False).take(1).get_single_element()
