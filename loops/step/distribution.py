@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import signal
 
 import tensorflow as tf
 from absl import logging
@@ -81,6 +82,8 @@ def _multi_worker(config):
     for gpu in gpus:
         tf.config.experimental.set_memory_growth(gpu, True)
     strategy = tf.distribute.MultiWorkerMirroredStrategy(resolver)
+    # TensorFlow's service for workers has taken SIGTERM for itself: back to whoever had it.
+    signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGTERM))
     first, local, replicas = workers.slice_of(strategy)
     logging.info("replicas %d to %d of %d here", first, first + local - 1, replicas)
     return strategy
