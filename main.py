@@ -9,7 +9,7 @@ from absl import flags as absl_flags
 import flags
 from input_pipeline.errors import UserError
 from loops import mode_flags
-from loops.run import logs
+from loops.run import logs, start
 
 # Modes whose module has another name.
 _MODULES = {"eval": "evaluate", "import": "import_weights", "repro": "reproduce"}
@@ -21,7 +21,7 @@ def mode_function(mode):
     Imported late, as TensorFlow takes seconds to load, and alone, as the other modes have their
     own libraries.
     """
-    logs.load_tensorflow_quietly()
+    start.load_tensorflow()
     return importlib.import_module(f"loops.{_MODULES.get(mode, mode)}").run
 
 

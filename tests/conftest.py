@@ -4,6 +4,7 @@ import os
 
 # Before TensorFlow loads, here and in the processes that tests start.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")  # as loops/run/start.py does
 
 import cv2
 import numpy as np

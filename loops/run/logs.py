@@ -2,7 +2,6 @@
 
 import contextlib
 import logging as python_logging
-import os
 
 from absl import logging
 
@@ -44,22 +43,3 @@ def to_file(run_dir):
         logger.removeHandler(handler)
         with contextlib.suppress(OSError):
             handler.close()
-
-
-def load_tensorflow_quietly():
-    """Imports TensorFlow without the notices that its C++ side prints as it loads.
-
-    They come before any logging level is heard, so the file descriptor itself is turned away;
-    errors are exceptions and still arrive. Setting TF_CPP_MIN_LOG_LEVEL shows all.
-    """
-    if "TF_CPP_MIN_LOG_LEVEL" in os.environ:
-        return
-    os.environ["TF_CPP_MIN_LOG_LEVEL"] = "2"
-    stderr = os.dup(2)
-    with open(os.devnull, "w") as nowhere:
-        os.dup2(nowhere.fileno(), 2)
-    try:
-        import tensorflow  # noqa: F401
-    finally:
-        os.dup2(stderr, 2)
-        os.close(stderr)

@@ -1,0 +1,35 @@
+"""How TensorFlow is loaded: with its fast kernels, and without its notices."""
+
+import os
+import platform
+
+
+def choose_kernels():
+    """Asks for oneDNN's kernels on every x86 processor; to be called before TensorFlow is loaded.
+
+    TensorFlow takes them by itself only where the processor has AVX512-VNNI or AVX-VNNI. Without
+    them a step of ResNetV2-50 took twice as long on a processor that has AVX2 alone. A
+    TF_ENABLE_ONEDNN_OPTS that is set stays.
+    """
+    if platform.machine() in ("x86_64", "AMD64"):
+        os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
+
+
+def load_tensorflow():
+    """Imports TensorFlow without the notices that its C++ side prints as it loads.
+
+    They come before any logging level is heard, so the file descriptor itself is turned away;
+    errors are exceptions and still arrive. Setting TF_CPP_MIN_LOG_LEVEL shows all.
+    """
+    choose_kernels()
+    if "TF_CPP_MIN_LOG_LEVEL" in os.environ:
+        return
+    os.environ["TF_CPP_MIN_LOG_LEVEL"] = "2"
+    stderr = os.dup(2)
+    with open(os.devnull, "w") as nowhere:
+        os.dup2(nowhere.fileno(), 2)
+    try:
+        import tensorflow  # noqa: F401
+    finally:
+        os.dup2(stderr, 2)
+        os.close(stderr)
