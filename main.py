@@ -1,6 +1,7 @@
 """imagenet-loops: `python main.py --help`."""
 
 import importlib
+import os
 import signal
 import sys
 
@@ -41,6 +42,9 @@ def main(argv):
         return error.exit_code
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
+    except BrokenPipeError:  # whoever read stdout has gone, as `head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE
     return 0
 
 

@@ -7,14 +7,17 @@ with it, and on a CPU the system would end it without a word.
 import dataclasses
 import json
 import math
+import os
 import pathlib
 import subprocess
 import sys
 
 from absl import logging
 
+from input_pipeline import batch_augment
 from input_pipeline.errors import UsageError
 from loops.config import replace
+from loops.step import distribution
 
 # The share of what is available that training may take; the rest is for data and evaluation.
 _SHARE = 0.8
@@ -36,22 +39,25 @@ def choose(config):
       Config.
 
     Raises:
-      UsageError: not even one image at a time fits.
+      UsageError: not even one image at a time fits, or there are several workers.
     """
     if not config.optimization.auto_batch:
         return config
+    if distribution.is_multi_worker(config.distribution):
+        raise UsageError("--auto_batch: not with several workers; give --accumulate")
+    multiple = 2 if batch_augment.is_mixing(config.data) else 1
     first = _trial(config, _TRIAL_SIZES[0])
     of_replica = config.data.batch_size // first["replicas"]
     if first["gpu"]:
-        parts = smallest_that_runs(of_replica, lambda size: _trial(config, size))
+        parts = smallest_that_runs(of_replica, lambda size: _trial(config, size), multiple)
     else:
         peaks = [first["peak_bytes"], _trial(config, _TRIAL_SIZES[1])["peak_bytes"]]
         available = _SHARE * _available_bytes()
-        parts = smallest_that_fits(of_replica, _TRIAL_SIZES, peaks, available)
+        parts = smallest_that_fits(of_replica, _TRIAL_SIZES, peaks, available, multiple)
     if parts is None:
         raise UsageError(
-            f"--auto_batch: not even one image at a time fits into memory; take a smaller --model,"
-            f" --image_size={config.data.image_size} or --mixed_precision"
+            f"--auto_batch: not even {multiple} image(s) at a time fit into memory; take a smaller"
+            f" --model, --image_size={config.data.image_size} or --mixed_precision"
         )
     logging.info(
         "--auto_batch: --accumulate=%d, micro-batches of %d images", parts, of_replica // parts
@@ -59,12 +65,13 @@ def choose(config):
     return replace(config, {"accumulate": parts})
 
 
-def divisors(number):
-    """All divisors, ascending."""
-    return [d for d in range(1, number + 1) if number % d == 0]
+def numbers_of_parts(images, multiple=1):
+    """Into how many equal parts images can be cut, each a multiple of some number; ascending."""
+    parts = (d for d in range(1, images + 1) if images % d == 0)
+    return [d for d in parts if images // d % multiple == 0]
 
 
-def smallest_that_fits(images, sizes, peaks, limit):
+def smallest_that_fits(images, sizes, peaks, limit, multiple=1):
     """Extrapolates peak memory, which grows with the images of a micro-batch along a line.
 
     Args:
@@ -72,6 +79,7 @@ def smallest_that_fits(images, sizes, peaks, limit):
       sizes: two numbers of images per replica that were tried.
       peaks: peak memory in bytes with each, of all replicas together.
       limit: bytes that may be used.
+      multiple: what the images of a part must be a multiple of; mixing takes pairs.
 
     Returns:
       the smallest number of equal parts of the images that fits, or None.
@@ -80,12 +88,14 @@ def smallest_that_fits(images, sizes, peaks, limit):
     fixed = peaks[0] - per_image * sizes[0]
     fit = math.inf if not per_image else (limit - fixed) / per_image
     logging.info("--auto_batch: %.2f GB and %.3f GB per image", fixed / 1e9, per_image / 1e9)
-    return next((parts for parts in divisors(images) if images // parts <= fit), None)
+    return next(
+        (parts for parts in numbers_of_parts(images, multiple) if images // parts <= fit), None
+    )
 
 
-def smallest_that_runs(images, trial):
+def smallest_that_runs(images, trial, multiple=1):
     """Tries ever smaller micro-batches; `trial` raises DoesNotFit. Returns as above."""
-    for parts in divisors(images):
+    for parts in numbers_of_parts(images, multiple):
         try:
             trial(images // parts)
         except DoesNotFit:
@@ -100,15 +110,18 @@ def _trial(config, size):
     Returns:
       dict: peak_bytes, replicas, gpu.
     """
-    root = pathlib.Path(__file__).resolve().parents[1]
+    # The paths of the config are seen from this folder, so the trial has to be in it, too.
+    places = [str(pathlib.Path(__file__).resolve().parents[1]), os.environ.get("PYTHONPATH", "")]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, places))}
     command = [sys.executable, "-m", "loops.trial_step", str(size)]
     text = json.dumps(dataclasses.asdict(config))
-    done = subprocess.run(command, cwd=root, input=text, capture_output=True, text=True)
+    done = subprocess.run(command, env=environment, input=text, capture_output=True, text=True)
     if done.returncode:
         if "ResourceExhausted" in done.stderr or "out of memory" in done.stderr.lower():
             raise DoesNotFit
         lines = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
-        raise UsageError(f"--auto_batch: a trial with {size} images failed: {lines[-1][:200]}")
+        reason = lines[-1].rpartition("Error: ")[2][:200]
+        raise UsageError(f"--auto_batch: a trial with {size} images failed: {reason}")
     return json.loads(done.stdout.splitlines()[-1])
 
 
@@ -119,7 +132,10 @@ def _available_bytes():
     group = pathlib.Path("/sys/fs/cgroup")
     try:
         most = int((group / "memory.max").read_text())
-        available = min(available, most - int((group / "memory.current").read_text()))
+        used = int((group / "memory.current").read_text())
+        stat = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
+        # Files that were read stay in memory until it is wanted for something else.
+        available = min(available, most - used + int(stat.get("inactive_file", 0)))
     except (OSError, ValueError):  # no control groups, or "max"
         pass
     return available

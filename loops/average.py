@@ -146,16 +146,16 @@ def _config_of(first, config):
 def _write(run_dir, found, state, config, batches):
     """Makes the run folder: record, checkpoint, and what it is an average of."""
     record = run_folder.Record(config, found[0].record.class_names, found[0].record.dataset)
-    with run_folder.lock(run_dir):
-        run_folder.write_record(run_dir, record)
-        step_dir = checkpoint.save(run_dir, int(state.step), state.variables())
     facts = {
         "average_of": [str(member.step_dir) for member in found],
         "step": int(state.step),
         "bn_batches": batches,
         "run": str(run_dir),
     }
-    report.write_json(run_dir / "average.json", facts)
+    with run_folder.made_anew(run_dir):
+        run_folder.write_record(run_dir, record)
+        step_dir = checkpoint.save(run_dir, int(state.step), state.variables())
+        report.write_json(run_dir / "average.json", facts)
     if config.evaluation.json:
         report.write_wanted("--json", config.evaluation.json, facts)
     logging.info("averaged into %s", step_dir)

@@ -1,13 +1,12 @@
 """`--mode=benchmark`: how fast a part of the program runs on this machine."""
 
 import dataclasses
-import importlib.metadata
-import sys
 
 from input_pipeline import source, stage_timing
+from input_pipeline.config import DataConfig
 from input_pipeline.errors import UsageError
-from loops import benchmark_net, image_folders, mode_flags, validation
-from loops.run import peak_memory, report
+from loops import benchmark_net, flag_fields, image_folders, mode_flags, validation
+from loops.run import peak_memory, report, run_folder
 
 _SECONDS = 2.0
 # Of the flags that training or evaluation reads. Those that neither reads are refused as well.
@@ -16,6 +15,7 @@ _NOT_FOR_BENCHMARKS = {
     *("members", "real_labels", "split", "run_name", "epochs", "steps", "examples", "profile"),
     *("auto_batch", "image_size_schedule", "save_every", "eval_every"),
 }
+_OF_INPUT = {"mode", "json", "seed", *(field.name for field in flag_fields.of(DataConfig))}
 
 
 def run(config, given):
@@ -31,18 +31,27 @@ def run(config, given):
     Raises:
       UsageError: flags that no benchmark follows.
     """
+    kind = config.measurement.benchmark
+    _require_read(kind, given)
+    results, config, title, rows = BENCHMARKS[kind](config, given)
+    results = {"benchmark": kind, "peak_memory_bytes": peak_memory.peak_bytes(), **results}
+    results |= {"config": dataclasses.asdict(config), "versions": run_folder.versions()}
+    report.summary(title, rows)
+    if config.evaluation.json:
+        report.write_wanted("--json", config.evaluation.json, results)
+    return results
+
+
+def _require_read(kind, given):
+    """Raises UsageError for a flag that a benchmark does not follow."""
     for name in sorted(given - {"benchmark"}):
         is_read = {"train", "eval"} & {*mode_flags.readers(name)}
         if name in _NOT_FOR_BENCHMARKS or not is_read:
             raise UsageError(f"--{name} is not for --mode=benchmark; leave it out")
-    kind = config.measurement.benchmark
-    results, config, title, rows = BENCHMARKS[kind](config, given)
-    results = {"benchmark": kind, "peak_memory_bytes": peak_memory.peak_bytes(), **results}
-    results |= {"config": dataclasses.asdict(config), "versions": _versions()}
-    report.summary(title, rows)
-    if config.evaluation.json:
-        report.write_json(config.evaluation.json, results)
-    return results
+        if kind == "eval" and name == "batch_size":
+            raise UsageError("--batch_size with --benchmark=eval: give --eval_batch_size")
+        if kind == "input" and name not in _OF_INPUT:
+            raise UsageError(f"--{name} is not for --benchmark=input; leave it out")
 
 
 def _input(config, given):
@@ -72,14 +81,3 @@ BENCHMARKS = {
     "eval": benchmark_net.evaluation,
     "train": benchmark_net.training,
 }
-
-
-def _versions():
-    """Versions of Python and of the packages that the figures depend on."""
-    found = {"python": sys.version.split()[0]}
-    for name in ("tensorflow", "tensorflow-cpu", "keras", "numpy", "opencv-python-headless"):
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return found

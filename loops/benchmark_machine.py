@@ -1,12 +1,11 @@
 """What a benchmark ran on, and how fast that multiplies matrices: the measure of its speed."""
 
-import os
-import pathlib
-import platform
 import statistics
 import time
 
 import tensorflow as tf
+
+from loops.run import machine
 
 # Sides of the square matrices; larger ones are left out once a product takes a while.
 _SIDES = (512, 1024, 2048, 4096, 8192)
@@ -67,20 +66,7 @@ def devices():
     if gpus := tf.config.list_physical_devices("GPU"):
         details = [tf.config.experimental.get_device_details(gpu) for gpu in gpus]
         return [f"GPU {found.get('device_name', 'of unknown name')}" for found in details]
-    cores = tf.config.threading.get_intra_op_parallelism_threads() or _cores()
+    cores = tf.config.threading.get_intra_op_parallelism_threads() or machine.cores()
     split = len(tf.config.list_logical_devices("CPU"))
     parts = f", split into {split} devices" if split > 1 else ""
-    return [f"CPU {_processor()}, {cores} cores{parts}"]
-
-
-def _cores():
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-
-
-def _processor():
-    try:
-        lines = pathlib.Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        lines = []
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
+    return [f"CPU {machine.processor()[0]}, {cores} cores{parts}"]

@@ -1,10 +1,7 @@
 """The whole configuration: the tree that flags build, what may change later, its JSON form."""
 
 import dataclasses
-import typing
 from typing import Annotated, Literal
-
-from absl import logging
 
 from input_pipeline.config import DataConfig, PrepareConfig, ServiceConfig
 from input_pipeline.errors import UsageError
@@ -213,35 +210,3 @@ def merge(saved, given, values, may_change, mode):
     if given & {"epochs", "steps", "examples"}:
         changed = {"epochs": None, "steps": None, "examples": None, **changed}
     return replace(saved, changed)
-
-
-def from_json(cls, data, where):
-    """Rebuilds a config dataclass from its JSON form.
-
-    Fields that the file lacks take their defaults and fields that it has too many are left out;
-    the log says so in one line, since such a run was written by another version.
-    """
-    lacking, unknown = [], []
-    config = _from_json(cls, data, lacking, unknown)
-    if lacking:
-        logging.warning("%s: no %s; the defaults are taken", where, ", ".join(lacking))
-    if unknown:
-        logging.warning("%s: not known here and left out: %s", where, ", ".join(unknown))
-    return config
-
-
-def _from_json(cls, data, lacking, unknown):
-    """As `from_json`; appends the names of fields that only one side has."""
-    values = {}
-    known = {f.name: f for f in dataclasses.fields(cls)}
-    hints = typing.get_type_hints(cls)
-    for name in known:
-        if name not in data:
-            lacking.append(name)
-        elif dataclasses.is_dataclass(hints[name]):
-            values[name] = _from_json(hints[name], data[name], lacking, unknown)
-        else:
-            is_list = isinstance(data[name], list)  # JSON has no tuples, a config no lists
-            values[name] = tuple(data[name]) if is_list else data[name]
-    unknown += sorted(set(data) - set(known))
-    return cls(**values)

@@ -8,15 +8,14 @@ from input_pipeline import source
 from input_pipeline.errors import UsageError
 from loops import evaluation_results, flag_values, members, validation, watch
 from loops.evaluation_results import described, scalars, write
-from loops.evaluator import VIEWS_PER_BATCH, Evaluator, Interrupted, logits_fn, predictions
+from loops.evaluator import Evaluator, Interrupted, logits_fn, predictions
 from loops.members import evaluation_config
 from loops.run import report
-from loops.scoring import judgement, logits_file, logits_writer, metrics, real_labels
+from loops.scoring import logits_file, logits_writer, metrics, real_labels
 from loops.step import distribution, workers
 
 # What other modes take from here.
 __all__ = (
-    "VIEWS_PER_BATCH",
     "Evaluator",
     "Interrupted",
     "described",
@@ -30,7 +29,6 @@ __all__ = (
 # All that scoring a file can heed: the rest was settled when its images were looked at.
 _READ_WITH_LOGITS = frozenset(
     ("mode", "logits", "members", "crops", "split", "top_k", "json", "real_labels")
-    + ("checkpoint_dir",)
 )
 
 
@@ -78,15 +76,22 @@ def _score_images(config, given):
     split = source.open_split(first.data, evaluation.split, found[0].record.class_names)
     real = real_labels.of_split(evaluation, first.data.dataset, split)
     is_chief = workers.Workers(strategy).is_chief
-    every = [_score(strategy, split, at_size, real, len(sizes) == 1) for at_size in at_sizes]
+    every = []
+    for at_size in at_sizes:
+        every.append(_score(strategy, split, at_size, real, len(sizes) == 1))
+        if is_chief and len(sizes) > 1:
+            _say(every[-1])
+    results = every[0] if len(sizes) == 1 else every
+    if not is_chief:
+        return results
+    if evaluation.json:
+        whole = results if len(sizes) == 1 else {"sweep": every}
+        report.write_wanted("--json", evaluation.json, whole)
     if len(sizes) == 1:
-        if evaluation.json and is_chief:
-            report.write_wanted("--json", evaluation.json, every[0])
-        return every[0]
-    report.table(*report.sweep_rows(every))
-    if evaluation.json and is_chief:
-        report.write_wanted("--json", evaluation.json, {"sweep": every})
-    return every
+        _say(results)
+    else:
+        report.table(*report.sweep_rows(every))
+    return results
 
 
 def chosen(found, numbers):
@@ -126,9 +131,8 @@ def _score(strategy, split, found, real, pictures):
     predicted = _predict(strategy, split, found)
     names = [str(member.step_dir) for member in found]
     ks = flag_values.top_ks(config.evaluation.top_k)
-    results = judgement.compare(predicted, names, split.labels, split.class_names, ks, real)
-    results["mistakes"] = evaluation_results.named_mistakes(
-        results["mistakes"], split.class_names, split.describe
+    results = evaluation_results.judged(
+        predicted, names, split.labels, split.class_names, split.describe, ks, real
     )
     if len(found) == 1 and first.keeps_average:
         raw = _evaluator(strategy, split, first, averaged=False)
@@ -136,9 +140,7 @@ def _score(strategy, split, found, real, pictures):
     results = described(results, config, max(member.step for member in found), names)
     if not workers.Workers(strategy).is_chief:
         return results
-    _say(results, " + ".join(names))
-    size = config.data.image_size
-    suffix = "" if size == first.record.config.data.image_size else f"-{size}px"
+    suffix = evaluation_results.size_suffix(config, first.record)
     write(first.run_dir, results, suffix=suffix + ("-ensemble" if len(found) > 1 else ""))
     if len(found) > 1:
         return results
@@ -211,23 +213,22 @@ def _score_files(config, given):
     predicted = [{v: m.probabilities(v) for v in {crops, 1}} for m in found]
     names = [m.facts["model"] for m in found]
     ks = flag_values.top_ks(evaluation.top_k)
-    results = judgement.compare(predicted, names, file.labels, facts["class_names"], ks, real)
-    results["mistakes"] = evaluation_results.named_mistakes(
-        results["mistakes"], facts["class_names"], lambda i: file.names[i]
+    results = evaluation_results.judged(
+        predicted, names, file.labels, facts["class_names"], file.names.__getitem__, ks, real
     )
     results |= {"crops": crops, "models": names, "logits": evaluation.logits.split(",")}
     results |= {"dataset": facts["dataset"], "split": facts["split"]}
     results["image_size"] = found[0].facts["image_size"]
     results["step"] = max(m.facts["step"] for m in found)
-    _say(results, " + ".join(names))
     if evaluation.json:
         report.write_wanted("--json", evaluation.json, results)
+    _say(results)
     return results
 
 
-def _say(results, title):
-    """The table on stdout."""
-    report.summary(title, report.evaluation_rows(results))
+def _say(results):
+    """The table on stdout, after what is written: nobody may be reading."""
+    report.summary(" + ".join(results["models"]), report.evaluation_rows(results))
     if len(rows := report.comparison_rows(results)) > 1:
         report.table(report.COMPARISON, rows)
     report.lines(report.paired_lines(results))

@@ -1,7 +1,6 @@
 """Results of an evaluation on their way out: their names, files, curves and pictures."""
 
 import contextlib
-import os
 
 import tensorflow as tf
 from absl import logging
@@ -35,7 +34,25 @@ def described(results, config, step, model_names):
     }
 
 
-def named_mistakes(found, class_names, name_of):
+def judged(predicted, names, labels, class_names, name_of, ks, real=None):
+    """`judgement.compare`, with names for the numbers of its mistakes.
+
+    Args:
+      predicted, names, labels, class_names, ks, real: see `judgement.compare`.
+      name_of: from an image's position in the split to what a person calls it.
+    """
+    results = judgement.compare(predicted, names, labels, class_names, ks, real)
+    results["mistakes"] = _named_mistakes(results["mistakes"], class_names, name_of)
+    return results
+
+
+def size_suffix(config, record):
+    """What the names of files say where images have another size than the run was trained for."""
+    size = config.data.image_size
+    return "" if size == record.config.data.image_size else f"-{size}px"
+
+
+def _named_mistakes(found, class_names, name_of):
     """`judgement.mistakes` with names for numbers; `name_of(position)` names an image."""
     return [
         {
@@ -126,8 +143,3 @@ def record_pictures(sink, results, probs, split, data):
         titles.append(f"{said} {mistake['probability']:.0%}\nis {truth}")
     if images:
         sink.image_grid("eval", step, f"mistakes{suffix}", images, titles)
-
-
-def base_names(paths):
-    """Short names of step folders for a table: `run/step-00000100`."""
-    return [os.path.join(*os.path.normpath(path).split(os.sep)[-2:]) for path in paths]

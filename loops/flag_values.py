@@ -5,6 +5,8 @@ import math
 
 from input_pipeline.errors import UsageError
 
+_ENDLESS = 1e12  # steps or epochs
+
 
 def interval(text, steps_per_epoch, flag):
     """Steps of an interval given as `500` or `2epochs`; at least one.
@@ -17,7 +19,7 @@ def interval(text, steps_per_epoch, flag):
         value = float(number) if is_epochs else int(number)
     except ValueError:
         value = 0
-    if not 0 < value < math.inf:
+    if not 0 < value < _ENDLESS:
         raise UsageError(f"{flag}={text}: give steps as in 500, or epochs as in 2epochs")
     return max(1, round(value * steps_per_epoch)) if is_epochs else value
 

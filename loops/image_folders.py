@@ -64,6 +64,8 @@ def results_folder(config):
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise UsageError(f"--out={folder}: cannot be made ({error.strerror})") from None
+    elif not folder.is_dir():
+        raise UsageError(f"--data_dir={folder}: there is no such folder")
     # A superuser could write anywhere: what is marked read-only is still meant to stay as it is.
     if not os.access(folder, os.W_OK) or not folder.stat().st_mode & 0o222:
         raise UsageError(f"{folder} is read-only: name a folder for the results by --out")

@@ -61,7 +61,7 @@ def run(config, given):
             importing.weights, {v.path: v.numpy() for v in model.variables}
         ),
     }
-    with run_folder.lock(run_dir):
+    with run_folder.made_anew(run_dir):
         record = run_folder.Record(config, class_names, {}, weights)
         run_folder.write_record(run_dir, record)
         variables = {"model": restored_net.variables_by_path(model)}

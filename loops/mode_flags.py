@@ -9,8 +9,8 @@ _TOOLS = ("prepare", "verify", "stats", "data_service")
 # `benchmark` reads whatever is measured, and so it is not checked.
 _CHECKED = (*_OF_A_NET, *_TOOLS)
 
-# Flags of a command, and the modes that read them. What describes a run (its net, its images, its
-# optimisation) is checked elsewhere: `config.merge` refuses what conflicts with the run.
+# Flags of a command, and the modes that read them. Where a mode begins with a run, `config.merge`
+# refuses what conflicts with its net, its images or its optimisation.
 _READERS = {
     **dict.fromkeys(("steps", "init_from"), ("train", "repro")),
     **dict.fromkeys(("epochs", "examples", "freeze"), ("train",)),
@@ -26,7 +26,7 @@ _READERS = {
     **dict.fromkeys(("devkit", "split_csv"), ("prepare", "verify")),
     **dict.fromkeys(("role", "workers"), ("data_service",)),
     "ckpt": ("eval", "predict", "export", "average", "repro"),
-    "run_name": ("train", "import", "average"),
+    **dict.fromkeys(("run_name", "checkpoint_dir"), ("train", "import", "average")),
     "split": ("eval", "stats"),
     "json": tuple(mode for mode in _CHECKED if mode != "data_service"),
     "format": ("export", "prepare"),
@@ -35,8 +35,20 @@ _READERS = {
     "data_service": ("train", "data_service"),
     "benchmark": (),
 }
-# Branches of the config tree that only the modes with a net read.
-_BRANCHES_OF_A_NET = ("net", "optimization", "precision", "distribution")
+# Branches of the config tree that only the modes with a net read. Imported weights have been
+# optimised already.
+_READERS_OF_BRANCHES = {
+    "net": _OF_A_NET,
+    "optimization": tuple(mode for mode in _OF_A_NET if mode != "import"),
+    "precision": _OF_A_NET,
+    "distribution": _OF_A_NET,
+    "data": _OF_A_NET,
+}
+# Of the images, what the tools heed: where they are, and how they are read.
+_READ_BY_TOOLS = {
+    *("dataset", "data_dir", "train_list", "val_list", "test_list", "class_names"),
+    *("cache", "reader_threads"),
+}
 _HINTS = {
     ("ckpt", "train"): "to resume a run, name it with --run_name",
     ("ckpt", "import"): "name the file with --weights",
@@ -44,15 +56,19 @@ _HINTS = {
     ("run_name", "eval"): "name the run folder with --ckpt",
     ("run_name", "predict"): "name the run folder with --ckpt",
     ("run_name", "export"): "name the run folder with --ckpt",
+    **{("checkpoint_dir", mode): "--ckpt has the whole path" for mode in _OF_A_NET},
 }
 
 
 def readers(name):
     """The modes, of those that are checked, that read a flag: tuple of str."""
-    hidden = {
-        f.name for b in _BRANCHES_OF_A_NET for f in flag_fields.of(type(getattr(Config(), b)))
-    }
-    return _READERS.get(name, _OF_A_NET if name in hidden else _CHECKED)
+    if name in _READERS:
+        return _READERS[name]
+    for branch, modes in _READERS_OF_BRANCHES.items():
+        names = {field.name for field in flag_fields.of(type(getattr(Config(), branch)))}
+        if name in names - _READ_BY_TOOLS:
+            return modes
+    return _CHECKED
 
 
 def require_read(mode, given):

@@ -52,9 +52,10 @@ def run(config, given):
         "images": images,
         "bad": bad,
     }
-    outputs.summarize(images)
-    # Before the drawing, which takes long; a JSON file is written again when it names figures.
+    # Before anything that may fail (a pager that is closed) or takes long, as drawing does; a
+    # JSON file is written again when it names figures.
     outputs.write(config, results, most)
+    outputs.summarize(images)
     if config.prediction.report:
         outputs.draw_page(config.prediction.report, nets, chosen, most, results)
     elif figures is not None:

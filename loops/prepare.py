@@ -30,7 +30,7 @@ def run(config, given):
     facts = prepare.prepare(data, config.prepare, out, storage, bar)
     report.summary(f"{out}: {facts['dataset']} as {storage}", _rows(facts))
     if config.evaluation.json:
-        report.write_json(config.evaluation.json, facts)
+        report.write_wanted("--json", config.evaluation.json, facts)
     return facts
 
 

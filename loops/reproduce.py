@@ -59,7 +59,7 @@ def run(config, given):
     replay = _Replay(own, start)
     facts = {"run": str(run_dir), **replay.compare(steps), "trace_ended_by": ended}
     if config.evaluation.json:
-        report.write_json(config.evaluation.json, facts)
+        report.write_wanted("--json", config.evaluation.json, facts)
     report.summary(f"{run_dir}: {loss_comparison.verdict(facts)}", _rows(facts))
     if facts["verdict"] == "departs":
         raise DataError(f"--ckpt={run_dir}: {loss_comparison.verdict(facts)}{replay.cause(facts)}")
@@ -189,10 +189,15 @@ class _Replay:
 
 
 def _rows(facts):
+    difference = facts["largest_difference"]
+    if difference is None:
+        difference = "a step was skipped, or images were replaced, on one side only"
+    else:
+        difference = f"{difference:.2g} of the loss"
     rows = [
         ("initial weights", facts["weights"]),
         ("steps", f"{facts['steps']}, {facts['bitwise_steps']} of them equal bit for bit"),
-        ("largest difference", f"{facts['largest_difference']:.2g} of the loss"),
+        ("largest difference", difference),
     ]
     rows += [("differs", line) for line in facts["differences"]]
     rows += [("trace ends", f"the run was resumed with {c}") for c in facts["trace_ended_by"]]

@@ -30,6 +30,7 @@ class RunEvaluation:
         self._is_chief = is_chief
         self._top_k = flag_values.top_ks(config.evaluation.top_k)
         self._center_crop = self._evaluator(crops=1)
+        self._last = None  # steps done at the last evaluation, and what it found
 
     def first_batch(self):
         """Evaluates one batch: a broken evaluation is found now and not after an epoch."""
@@ -37,7 +38,9 @@ class RunEvaluation:
 
     def center_crop(self, done):
         """Evaluates after `done` steps; returns the figures by name."""
-        results = self._figures(self._center_crop, sorted({1, *self._top_k}))
+        predicted, raw = self._predicted(self._center_crop)
+        self._last = done, (predicted, raw)
+        results = {**metrics.score(*predicted, sorted({1, *self._top_k})), **raw}
         values = {
             "loss/cross_entropy": results["nll"],
             "loss/total": results["nll"] + self._state.l2(),
@@ -51,14 +54,14 @@ class RunEvaluation:
 
     def final(self, done):
         """The last evaluation, with the crops that `--crops` names; returns its results."""
-        results = evaluate.described(
-            self._figures(
-                self._evaluator(self._config.evaluation.crops), self._top_k, judgement.judge
-            ),
-            self._config,
-            done,
-            self._run_dir / f"step-{done:08d}",
-        )
+        crops = self._config.evaluation.crops
+        if crops == 1 and self._last is not None and self._last[0] == done:
+            predicted, raw = self._last[1]
+        else:
+            predicted, raw = self._predicted(self._evaluator(crops))
+        results = {**judgement.judge(*predicted, self._top_k), **raw}
+        name = self._run_dir / f"step-{done:08d}"
+        results = evaluate.described(results, self._config, done, name)
         if self._is_chief:
             evaluate.write(self._run_dir, results, self._config.evaluation.json)
             self._sink.measure("eval", done, evaluate.scalars(results))
@@ -75,12 +78,13 @@ class RunEvaluation:
             self._config.evaluation.eval_batch_size,
         )
 
-    def _figures(self, evaluator, ks, score=metrics.score):
+    def _predicted(self, evaluator):
+        """((probabilities, labels), top1_raw by name: that of the weights beside an average)."""
         self._state.average_batch_norm()
         ema = self._state.ema
         with ema.swapped_in() if ema else contextlib.nullcontext():
-            results = score(*evaluator(stop=self._stop), ks)
-        if ema:
-            raw = metrics.score(*evaluator(stop=self._stop), [1])
-            results["top1_raw"] = raw["top1"]
-        return results
+            predicted = evaluator(stop=self._stop)
+        if not ema:
+            return predicted, {}
+        raw = metrics.score(*evaluator(stop=self._stop), [1])
+        return predicted, {"top1_raw": raw["top1"]}

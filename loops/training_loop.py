@@ -155,7 +155,7 @@ class TrainingLoop:
                 f" or --mixed_precision ({error.message.splitlines()[0][:100]})"
             ) from None
         except tf.errors.OpError as error:
-            raise self._feed.explained(error, done) from error
+            raise self._feed.explained(error, int(self._state.step)) from error
         seconds = time.monotonic() - started
         # All workers do the same number of steps in a call: the slowest one's.
         counts = self._pace.timed(self._workers.largest(seconds)[0], sums["steps"])

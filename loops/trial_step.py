@@ -11,6 +11,7 @@ import tensorflow as tf
 
 from input_pipeline import batch_augment, source
 from loops import config as configs
+from loops import config_json
 from loops.run import peak_memory
 from loops.step import distribution
 from loops.step.state import TrainState
@@ -67,5 +68,5 @@ def _random(config, count):
 
 
 if __name__ == "__main__":
-    found = configs.from_json(configs.Config, json.loads(sys.stdin.read()), "--auto_batch")
+    found = config_json.from_json(configs.Config, json.loads(sys.stdin.read()), "--auto_batch")
     sys.stdout.write(json.dumps(measure(found, int(sys.argv[1]))) + "\n")

@@ -75,8 +75,6 @@ def check(config):
         raise UsageError(
             f"--ema={config.optimization.ema}: must be from 0 to below 1, as in 0.9999"
         )
-    if config.optimization.auto_batch and config.distribution.strategy == "multi_worker":
-        raise UsageError("--auto_batch: not with several workers; give --accumulate")
     if config.data.data_service and config.data.cache == "ram":
         raise UsageError("--cache=ram and --data_service: its workers load the images; drop one")
     if config.precision.xla and config.net.sync_batch_norm:
@@ -116,6 +114,10 @@ def _check_output(flag, path):
         raise UsageError(f"{flag}: this is a folder; name a file in it")
     if not path.parent.is_dir():
         raise UsageError(f"{flag}: there is no folder {path.parent}")
+    if path.exists() and not path.is_file():  # a device or a pipe is written, not replaced
+        if not os.access(path, os.W_OK):
+            raise UsageError(f"{flag}: cannot be written")
+        return
     if not os.access(path.parent, os.W_OK):
         raise UsageError(f"{flag}: the folder {path.parent} cannot be written")
 
@@ -165,8 +167,9 @@ def check_ranges(values):
     for name, low in least.items():
         if values[name] is not None and values[name] < low:
             raise UsageError(f"--{name}={values[name]}: must be at least {low}")
-    for name, high in {"seed": 2**32 - 1, "quality": 100}.items():
-        if values[name] > high:
+    most = {"seed": 2**32 - 1, "quality": 100, "epochs": 1e9, "examples": 10**15, "steps": 10**12}
+    for name, high in most.items():
+        if values[name] is not None and values[name] > high:
             raise UsageError(f"--{name}={values[name]}: must be at most {high}")
 
 

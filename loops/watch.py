@@ -17,7 +17,7 @@ from loops import evaluation_results, flag_values, validation
 from loops.evaluator import Evaluator, predictions
 from loops.members import Member, evaluation_config
 from loops.run import checkpoint, report, restored_net, run_folder
-from loops.scoring import judgement, real_labels
+from loops.scoring import metrics, real_labels
 from loops.step import distribution
 
 _SECONDS_BETWEEN_LOOKS = 2.0
@@ -78,22 +78,27 @@ class _Judge:
         predicted = predictions(self._evaluator, evaluation.crops)
         ks = flag_values.top_ks(evaluation.top_k)
         names = [str(member.step_dir)]
-        results = judgement.compare(
-            [predicted], names, self._split.labels, self._class_names, ks, self._real
+        results = evaluation_results.judged(
+            [predicted],
+            names,
+            self._split.labels,
+            self._class_names,
+            self._split.describe,
+            ks,
+            self._real,
         )
-        results["mistakes"] = evaluation_results.named_mistakes(
-            results["mistakes"], self._class_names, self._split.describe
-        )
+        if member.keeps_average:
+            if not self._restore(member, averaged=False):
+                return None
+            results["top1_raw"] = metrics.score(*self._evaluator(), [1])["top1"]
         results = evaluation_results.described(results, self._config, member.step, names)
-        own_size = member.record.config.data.image_size
-        size = self._config.data.image_size
-        suffix = "" if size == own_size else f"-{size}px"
+        suffix = evaluation_results.size_suffix(self._config, member.record)
         evaluation_results.write(member.run_dir, results, suffix=suffix)
         suffix = suffix.replace("-", "_")
         evaluation_results.record(member.run_dir, results, suffix, curve=_CURVE)
         return results
 
-    def _restore(self, member):
+    def _restore(self, member, averaged=True):
         """Reads a member's weights into the net; whether they were still there."""
         try:
             if self._model is None:
@@ -108,7 +113,7 @@ class _Judge:
                     evaluation.eval_batch_size,
                 )
             else:
-                restored_net.read(self._model, member.record, member.step_dir)
+                restored_net.read(self._model, member.record, member.step_dir, averaged)
         except Exception:
             if member.step_dir.exists():
                 raise
@@ -121,7 +126,8 @@ class _Judge:
 def _wait_for_record(config):
     """The run folder of `--ckpt` and its record; training may not have made them yet."""
     ckpt = config.evaluation.ckpt
-    if not ckpt or "," in ckpt or checkpoint.step_of(ckpt) is not None:
+    names_a_step = checkpoint.step_of(ckpt) is not None or pathlib.Path(ckpt).name == "best"
+    if not ckpt or "," in ckpt or names_a_step:
         raise UsageError(f"--ckpt={ckpt}: --watch needs the folder of one run")
     run_dir = pathlib.Path(ckpt)
     patience = _Patience(config.evaluation.watch_patience)

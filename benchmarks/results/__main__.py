@@ -1,4 +1,4 @@
-"""Trains and judges the rows of `runs`, and writes what came out to RESULTS.md.
+"""Trains and judges the rows of `tables`, and writes what came out to RESULTS.md.
 
     REAL_IMAGES_DIR=DIR python -m benchmarks.results --minutes=120
 
@@ -14,15 +14,16 @@ import time
 
 from benchmarks import harness
 from benchmarks.results import execution, page, records
-from benchmarks.results.runs import TABLES, BestTwo
+from benchmarks.results.rows import BestTwo, Mean
+from benchmarks.results.tables import TABLES
 
 PAGE = pathlib.Path(__file__).parents[2] / "RESULTS.md"
 
 
 def rows(keys):
-    """The rows of the tables with these keys; one that is in two tables comes once."""
-    tables = [table for table in TABLES if table.key in keys]
-    return list({row.name: row for table in tables for row in table.rows}.values())
+    """The rows to run of the tables with these keys; one that is in two tables comes once."""
+    in_tables = [row for table in TABLES if table.key in keys for row in table.rows]
+    return list({row.name: row for row in in_tables if not isinstance(row, Mean)}.values())
 
 
 def recorded(folder, row, done):

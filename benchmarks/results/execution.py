@@ -1,4 +1,4 @@
-"""Trains and judges one row of `runs`, as far as that has not been done."""
+"""Trains and judges one row of `tables`, as far as that has not been done."""
 
 import json
 import os
@@ -10,7 +10,7 @@ import sys
 
 import flags
 from benchmarks import harness
-from benchmarks.results.runs import BestTwo, Fit
+from benchmarks.results.rows import BestTwo, Fit
 from loops.config import leaves
 from loops.run import run_folder
 

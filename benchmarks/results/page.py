@@ -1,7 +1,10 @@
 """RESULTS.md, made from the records."""
 
+import statistics
+
 from benchmarks import harness
-from benchmarks.results.runs import TABLES
+from benchmarks.results.rows import Mean
+from benchmarks.results.tables import TABLES
 
 
 def markdown(records):
@@ -20,16 +23,18 @@ def markdown(records):
         "Made by `REAL_IMAGES_DIR=DIR python -m benchmarks.results` from the records in "
         "`benchmarks/results/records`; it runs the rows that have none and goes on where it was "
         "cut. Top-1 and top-5 are error rates on ten crops unless one crop is named, top-1 with "
-        "its 95 % interval. Time is that of the training steps, at the median of the speeds in "
-        "the log (of `model.fit`: of its epochs), so it compares on one machine only.",
+        "its 95 % interval, or of a mean the lowest and the highest. Time is that of the training "
+        "steps, at the median of the speeds in the log (of `model.fit`: of its epochs), so it "
+        "compares on one machine only.",
         "The photographs are not ours to ship: `benchmarks/lists/` names those of each set.",
         "\n".join(f"- {letter}: {place}" for place, letter in machines.items()),
     ]
     for table in TABLES:
-        rows = [row for row in table.rows if row.name in records]
-        if rows:
-            parts += [f"## {table.title}", table.text, _table(table, rows, records, machines)]
-            commands = [records[row.name]["command"] for row in rows]
+        shown = [(row, _shown(row, records)) for row in table.rows]
+        shown = [(row, record) for row, record in shown if record]
+        if shown:
+            parts += [f"## {table.title}", table.text, _table(table, shown, machines)]
+            commands = [record["command"] for row, record in shown if not isinstance(row, Mean)]
             parts += ["```sh\n" + "\n".join(commands) + "\n```"]
     return "\n\n".join(parts) + "\n"
 
@@ -42,10 +47,34 @@ def _place(record):
     return f"{machine['cpu']}, {machine['cores']} cores, {half}; {packages}"
 
 
-def _table(table, rows, records, machines):
+def _shown(row, records):
+    """The record that a row shows, or None where it has none yet."""
+    if not isinstance(row, Mean):
+        return records.get(row.name)
+    if not records.keys() >= set(row.of):
+        return None
+    of = [records[name] for name in row.of]
+    seconds = statistics.mean(record["seconds"] for record in of)
+    evaluations = {
+        view: _mean([record["evaluations"][view] for record in of]) for view in row.views
+    }
+    return of[0] | {"seconds": seconds, "evaluations": evaluations}
+
+
+def _mean(scores):
+    """Mean errors; what is an interval elsewhere are the extremes here."""
+    top1 = [score["top1_error"] for score in scores]
+    return {
+        "top1_error": statistics.mean(top1),
+        "top1_low": 1 - max(top1),
+        "top1_high": 1 - min(top1),
+        "top5_error": statistics.mean(score["top5_error"] for score in scores),
+    }
+
+
+def _table(table, shown, machines):
     lines = [["run", *map(_header, table.columns)]]
-    for row in rows:
-        record = records[row.name]
+    for row, record in shown:
         lines.append([row.label, *(_cell(key, record, machines) for key in table.columns)])
     lines.insert(1, ["---"] * len(lines[0]))
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)

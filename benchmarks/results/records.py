@@ -50,7 +50,7 @@ def write(folder, name, kind, command, seconds, evaluations):
     Args:
       folder: pathlib.Path of the records.
       name: of the row.
-      kind: name of its class in `runs`.
+      kind: name of its class in `rows`.
       command: that repeats it.
       seconds: of training, or None.
       evaluations: dict from "SPLIT-CROPS" to scores of `metrics.score`.

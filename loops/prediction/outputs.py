@@ -2,6 +2,7 @@
 
 import csv
 import io
+import os
 import pathlib
 
 from absl import logging
@@ -12,6 +13,7 @@ from loops.run import progress, report
 
 # Up to so many pictures, stdout has a block for each; beyond, a line.
 _MOST_BLOCKS = 20
+_LONGEST_NAME = 180  # bytes of a figure's name; file systems take 255
 
 
 def summarize(images):
@@ -107,8 +109,9 @@ def draw_figures(folder, nets, chosen, most, results):
     for number, (shown, image) in enumerate(zip(exhibits, results["images"], strict=False), 1):
         file = pathlib.Path(shown.path).absolute()
         # The number tells apart what folders of the same name hold.
-        path = folder / f"{number:02d}-{file.parent.name}-{file.name}.png"
-        report.write_bytes(path, figure.draw(shown).png())
+        name = os.fsencode(f"{number:02d}-{file.parent.name}-{file.name}")[:_LONGEST_NAME]
+        path = folder / f"{name.decode(errors='ignore')}.png"
+        report.write_wanted("--explain", path, figure.draw(shown).png(), report.write_bytes)
         image["figure"] = image_paths.shown(path)
     report.summary("figures", [("folder", str(folder))])
 

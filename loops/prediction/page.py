@@ -154,9 +154,9 @@ def _bad(bad):
 def _image(pixels, text, kind=""):
     """An <img> with the file inside; small images keep every pixel, photographs are JPEGs."""
     small = max(pixels.shape[:2]) < 100
-    kind, data = ("png", drawing.png(pixels)) if small else ("jpeg", drawing.jpeg(pixels))
+    form, data = ("png", drawing.png(pixels)) if small else ("jpeg", drawing.jpeg(pixels))
     height, width = pixels.shape[:2]
-    source = f"data:image/{kind};base64,{base64.b64encode(data).decode('ascii')}"
+    source = f"data:image/{form};base64,{base64.b64encode(data).decode('ascii')}"
     shape = f'class="{kind}" width="{width}" height="{height}"'
     return f'<img src="{source}" {shape} alt="{_text(text)}">'
 

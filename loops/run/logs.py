@@ -16,7 +16,10 @@ class _Formatter(python_logging.Formatter):
 
 def _is_ours(record):
     """TensorFlow logs through absl as well, about matters of its own."""
-    return "tensorflow" not in record.pathname or record.levelno >= python_logging.WARNING
+    return (
+        "/site-packages/tensorflow/" not in record.pathname
+        or record.levelno >= python_logging.WARNING
+    )
 
 
 def set_up():

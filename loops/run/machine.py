@@ -26,14 +26,14 @@ def facts():
       dict from a short name to a string or number: `cpu`, `cpu_features`, `threads`, `gpus`, and
       each setting of the shell that matters.
     """
-    model, features = _processor()
+    model, features = processor()
     gpus = tf.config.list_physical_devices("GPU")
     names = [tf.config.experimental.get_device_details(g).get("device_name", "?") for g in gpus]
     settings = {name: os.environ[name] for name in _SETTINGS if name in os.environ}
     return {
         "cpu": model,
         "cpu_features": " ".join(features),
-        "threads": _threads(),
+        "threads": cores(),
         "gpus": ", ".join(names),
         **settings,
     }
@@ -53,7 +53,7 @@ def differences(recorded, now):
     ]
 
 
-def _processor(cpuinfo="/proc/cpuinfo"):
+def processor(cpuinfo="/proc/cpuinfo"):
     """(name of the processor, those of its features that matter, sorted)."""
     try:
         text = pathlib.Path(cpuinfo).read_text()
@@ -65,8 +65,8 @@ def _processor(cpuinfo="/proc/cpuinfo"):
     return model or platform.machine(), sorted(_FEATURES.intersection(flags))
 
 
-def _threads():
-    """Processors that this process may use: TensorFlow cuts sums into as many parts."""
+def cores():
+    """How many processors this process may use: TensorFlow cuts sums into as many parts."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1

@@ -34,8 +34,8 @@ def _stamp(folder):
 
 
 def prune(run_dir, keep, keep_every=None, metric="top1", verified=None):
-    """Removes all step folders but the newest `keep`, the one with the highest metric, and those
-    whose step is a multiple of `keep_every`.
+    """Removes all step folders but the newest `keep`, the one with the highest metric, and the
+    first of every `keep_every` steps.
 
     Only intact ones count: a damaged folder must not push out a sound one.
 
@@ -50,8 +50,20 @@ def prune(run_dir, keep, keep_every=None, metric="top1", verified=None):
     folders = [f for f in checkpoint.step_folders(run_dir) if verified.is_intact(f)]
     figures = {f: checkpoint.metric_of(f, metric) for f in folders}
     scored = [f for f in folders if figures[f] is not None]
-    best = max(scored, key=figures.get, default=None)
+    spared = _milestones(folders, keep_every) if keep_every else set()
+    spared.add(max(scored, key=figures.get, default=None))
     for folder in folders[keep:]:
-        is_milestone = keep_every and checkpoint.step_of(folder) % keep_every == 0
-        if folder != best and not is_milestone:
+        if folder not in spared:
             checkpoint.remove(folder)
+
+
+def _milestones(folders, every):
+    """The first step folder of each interval but the one from step 0.
+
+    Not those of exact multiples: an epoch is seldom a whole number of steps, so that ten rounded
+    ones are not a rounded ten.
+    """
+    first = {}
+    for folder in sorted(folders, key=checkpoint.step_of):
+        first.setdefault(checkpoint.step_of(folder) // every, folder)
+    return {folder for interval, folder in first.items() if interval}

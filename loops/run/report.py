@@ -1,5 +1,6 @@
 """What a mode says at its end: a summary on stdout, and the same facts as JSON."""
 
+import contextlib
 import json
 import os
 import pathlib
@@ -26,14 +27,18 @@ def write_json(path, facts):
 
 
 def write_bytes(path, data):
-    """Writes a file, whole or not at all."""
-    path = pathlib.Path(path)
+    """Writes a file, whole or not at all; a link stays one, and so does what is no file."""
+    path = pathlib.Path(path).resolve()
+    if path.exists() and not path.is_file():  # /dev/stdout, a pipe: to be written, not replaced
+        path.write_bytes(data)
+        return
     temporary = path.with_name(f".{path.name}-{os.getpid()}")
     try:
         temporary.write_bytes(data)
         os.replace(temporary, path)
     except OSError:
-        temporary.unlink(missing_ok=True)  # half a file, on a full disk
+        with contextlib.suppress(OSError):  # the name may be the trouble
+            temporary.unlink(missing_ok=True)  # half a file, on a full disk
         raise
 
 

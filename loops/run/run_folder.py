@@ -6,16 +6,21 @@ import json
 import os
 import pathlib
 import platform
+import shutil
 import subprocess
 import sys
 import time
 from importlib import metadata
 
+import tensorflow as tf
+
 from input_pipeline import folder_lock
 from input_pipeline.errors import UsageError
 from loops import config as configs
+from loops import config_json
 from loops.run import checkpoint, machine
 
+_LONGEST_NAME = 200  # bytes; file systems take 255
 _PACKAGES = ("tensorflow", "tensorflow-cpu", "keras", "numpy", "opencv-python-headless")
 
 
@@ -44,6 +49,8 @@ def path_of(config):
         name = f"{config.net.model}-{config.data.dataset}-{stamp}"
     if name in (".", "..") or "/" in name:
         raise UsageError(f"--run_name={name}: must be the name of a folder, not a path")
+    if len(os.fsencode(name)) > _LONGEST_NAME:
+        raise UsageError(f"--run_name={name[:20]}...: longer than {_LONGEST_NAME} bytes")
     if checkpoint.step_of(name) is not None or name == "best":
         raise UsageError(f"--run_name={name}: this is how --ckpt names a step; choose another")
     root = pathlib.Path(config.run.checkpoint_dir)
@@ -95,7 +102,7 @@ def from_json(data, where):
       where: file that it comes from, for the log.
     """
     return Record(
-        config=configs.from_json(configs.Config, data["config"], where),
+        config=config_json.from_json(configs.Config, data["config"], where),
         class_names=tuple(data["class_names"]),
         dataset=data["dataset"],
         weights=data.get("weights", {}),
@@ -134,6 +141,27 @@ def lock(run_dir):
         f"--run_name={run_dir.name}: another process trains in {run_dir};"
         " wait for it, or name another run",
     )
+
+
+@contextlib.contextmanager
+def made_anew(run_dir):
+    """Locks a run folder while a mode fills it at one go; a failure leaves nothing behind.
+
+    Raises:
+      UsageError: the disk is full or takes no files.
+    """
+    try:
+        with lock(run_dir):
+            yield
+    except (OSError, tf.errors.OpError) as error:
+        shutil.rmtree(run_dir, ignore_errors=True)
+        reason = checkpoint.first_line(error)
+        raise UsageError(
+            f"--run_name={run_dir.name}: {run_dir} cannot be written ({reason})"
+        ) from error
+    except BaseException:
+        shutil.rmtree(run_dir, ignore_errors=True)
+        raise
 
 
 def find_checkpoint(ckpt, flag="--ckpt"):

@@ -8,6 +8,7 @@ import contextlib
 import dataclasses
 import json
 import math
+import os
 import pathlib
 import zipfile
 
@@ -74,7 +75,7 @@ class LogitsFile:
                 raise ValueError(f"{total} labels and {len(names)} names")
             if self.labels.min() < 0 or self.labels.max() >= len(classes):
                 raise ValueError(f"a label is not below the number of classes, {len(classes)}")
-            self.names = [name.decode() for name in names.tolist()]
+            self.names = [os.fsdecode(name) for name in names.tolist()]
             if not isinstance(meta["models"], list) or not meta["models"]:
                 raise ValueError("no models")
             self.members = [self._member(archive, m, i) for i, m in enumerate(meta["models"])]

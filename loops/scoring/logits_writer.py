@@ -85,7 +85,7 @@ class Writer:
             "fingerprint": split.fingerprint,
             **self._facts,
         }
-        names = [split.describe(i).encode() for i in range(split.num_examples)]
+        names = [os.fsencode(split.describe(i)) for i in range(split.num_examples)]
         arrays = {
             "labels": np.asarray(split.labels, "<i4"),
             "names": np.array(names),

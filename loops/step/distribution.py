@@ -11,6 +11,8 @@ from absl import logging
 from input_pipeline.errors import UsageError
 from loops.step import device_iterators, host_memory, workers
 
+_TF_CONFIG = '{"cluster": {"worker": ["HOST:PORT", ...]}, "task": {"type": "worker", "index": 0}}'
+
 
 def make_strategy(config):
     """Sets the devices up and makes the strategy. Call before any other TensorFlow operation.
@@ -24,7 +26,7 @@ def make_strategy(config):
     Raises:
       UsageError: devices that TensorFlow has started with already.
     """
-    if _is_multi_worker(config):
+    if is_multi_worker(config):
         return _multi_worker(config)
     gpus = tf.config.list_physical_devices("GPU")
     if not gpus:
@@ -45,16 +47,33 @@ def make_strategy(config):
     return strategy
 
 
-def _is_multi_worker(config):
-    if config.strategy == "auto":
-        tasks = json.loads(os.environ.get("TF_CONFIG") or "{}").get("cluster", {})
-        return sum(len(hosts) for hosts in tasks.values()) > 1
-    return config.strategy == "multi_worker"
+def is_multi_worker(config):
+    """Whether a DistributionConfig, or TF_CONFIG where it leaves that open, asks for workers.
+
+    Raises:
+      UsageError: TF_CONFIG cannot be read.
+    """
+    if config.strategy != "auto":
+        return config.strategy == "multi_worker"
+    return _hosts_of_tf_config() > 1
+
+
+def _hosts_of_tf_config():
+    """How many hosts TF_CONFIG names.
+
+    Raises:
+      UsageError: it cannot be read.
+    """
+    text = os.environ.get("TF_CONFIG") or "{}"
+    try:
+        return sum(len(hosts) for hosts in json.loads(text).get("cluster", {}).values())
+    except (ValueError, AttributeError, TypeError):
+        raise UsageError(f"TF_CONFIG={text}: not of the form {_TF_CONFIG}") from None
 
 
 def require_a_name(config):
     """Raises UsageError where several workers would each make up a name of the run."""
-    if _is_multi_worker(config.distribution) and not config.run.run_name:
+    if is_multi_worker(config.distribution) and not config.run.run_name:
         raise UsageError("--run_name is missing: several workers must know the run by one name")
 
 
@@ -68,7 +87,7 @@ def _multi_worker(config):
         raise UsageError(
             f"--cpu_devices={config.cpu_devices}: not with several workers; start more of them"
         )
-    if os.environ.get("TF_CONFIG"):
+    if _hosts_of_tf_config():
         resolver = tf.distribute.cluster_resolver.TFConfigClusterResolver()
     elif int(os.environ.get("SLURM_NTASKS", "1")) > 1:
         resolver = slurm_workers()

@@ -8,7 +8,8 @@ import pytest
 from benchmarks import harness
 from benchmarks.results import __main__ as script
 from benchmarks.results import execution, page, records
-from benchmarks.results.runs import TABLES, BestTwo, Fit, Run, Table
+from benchmarks.results.rows import BestTwo, Fit, Mean, Run, Table
+from benchmarks.results.tables import TABLES
 from flags import parse
 from loops import validation
 
@@ -25,11 +26,12 @@ def one_run(name="a", flags=FLAGS):
 def test_every_command_is_a_valid_one(tmp_path):
     rows = [row for table in TABLES for row in table.rows]
     assert len({row.name for row in rows}) == len(set(rows))
+    assert not any(isinstance(row, Mean) for row in script.rows([table.key for table in TABLES]))
     for row in rows:
         if type(row) is Run:
             words = execution.training_command(row, tmp_path)
             validation.resolve(parse([*words[1:], "--data_dir="])[0])
-        if isinstance(row, BestTwo):
+        if isinstance(row, (BestTwo, Mean)):
             assert set(row.of) < {other.name for other in rows}
 
 
@@ -112,6 +114,21 @@ def test_page(monkeypatch, tmp_path):
     assert row in lines
     assert any(line.startswith("- A: C, 2 cores, no bfloat16; python 3") for line in lines)
     assert "| b |" not in made and made.count("python main.py\n") == 1
+
+
+def test_a_mean_has_its_extremes(monkeypatch, tmp_path):
+    mean = Mean(name="m", label="mean of 2", views=("val-10",), of=("a", "b"))
+    columns = ("time", "val-10 top1", "val-10 top5", "machine")
+    rows = (one_run(), one_run("b"), mean)
+    monkeypatch.setattr(
+        page, "TABLES", (Table(key="t", title="", text="", rows=rows, columns=columns),)
+    )
+    done = {"a": a_record(monkeypatch, tmp_path, "a", "x", 0.3)}
+    assert "mean of 2" not in page.markdown(done)
+    done["b"] = a_record(monkeypatch, tmp_path, "b", "y", 0.2)
+    made = page.markdown(done)
+    assert "| mean of 2 | 1.5 min | 25.0 (20.0 to 30.0) | 5.0 | A |" in made.splitlines()
+    assert made.endswith("```sh\nx\ny\n```\n")
 
 
 def test_a_record_is_of_its_command(monkeypatch, tmp_path):

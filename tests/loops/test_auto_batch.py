@@ -1,9 +1,15 @@
 """How a batch is cut to fit into memory."""
 
+import json
+import os
+import pathlib
+import subprocess
+
 import pytest
 
 import flags
 from loops import auto_batch, validation
+from tests.command_line import refusal
 
 GB = 10**9
 
@@ -54,6 +60,47 @@ def test_the_choice_goes_into_the_config(monkeypatch, caplog):
     config = validation.resolve(flags.parse(["x", "--auto_batch", "--batch_size=48"])[0])
     assert auto_batch.choose(config).optimization.accumulate == 2
     assert "--auto_batch: --accumulate=2, micro-batches of 12 images" in caplog.messages
+
+
+def test_pairs_stay_whole(monkeypatch):
+    """12 images in 4 runs of 3 would fit, but mixing takes pairs."""
+    peaks = {2: GB + 20_000_000, 6: GB + 60_000_000}
+    monkeypatch.setattr(
+        auto_batch, "_trial", lambda _, n: {"peak_bytes": peaks[n], "replicas": 1, "gpu": False}
+    )
+    monkeypatch.setattr(auto_batch, "_available_bytes", lambda: 1.035 * GB / 0.8)
+    for words, parts in (([], 4), (["--mixup=0.2"], 6)):
+        config = validation.resolve(
+            flags.parse(["x", "--auto_batch", "--batch_size=12", *words])[0]
+        )
+        assert auto_batch.choose(config).optimization.accumulate == parts
+    assert auto_batch.smallest_that_fits(7, (2, 6), [GB, GB], 2 * GB, multiple=2) is None
+
+
+@pytest.mark.parametrize("words", [["--strategy=multi_worker"], []])
+def test_several_workers_choose_for_themselves(monkeypatch, words):
+    cluster = {"cluster": {"worker": ["localhost:1", "localhost:2"]}}
+    monkeypatch.setenv("TF_CONFIG", json.dumps(cluster))
+    config = validation.resolve(flags.parse(["x", "--auto_batch", *words])[0])
+    assert "--auto_batch: not with several workers" in refusal(auto_batch.choose, config)
+
+
+def test_a_trial_runs_where_the_command_does(tmp_path, monkeypatch):
+    """Paths of the config may be relative; what a failed trial says comes without its class."""
+    monkeypatch.chdir(tmp_path)
+    seen = {}
+
+    def run(command, **settings):
+        seen.update(settings, cwd=settings.get("cwd", os.getcwd()))
+        return subprocess.CompletedProcess(command, 1, "", "x.UsageError: d: no such folder")
+
+    monkeypatch.setattr(auto_batch.subprocess, "run", run)
+    config = validation.resolve(flags.parse(["x", "--auto_batch"])[0])
+    said = refusal(auto_batch.choose, config)
+    assert said == "--auto_batch: a trial with 2 images failed: d: no such folder"
+    assert seen["cwd"] == str(tmp_path)
+    root = pathlib.Path(auto_batch.__file__).parents[1]
+    assert str(root) in seen["env"]["PYTHONPATH"].split(os.pathsep)
 
 
 @pytest.mark.faults

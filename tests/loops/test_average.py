@@ -102,3 +102,21 @@ def test_mistakes(trained, tmp_path, words, message):
     with pytest.raises(UsageError, match=message):
         average.run(*parse("--mode=average", f"--checkpoint_dir={trained}", *words.split()))
     assert sorted(trained.iterdir()) == before
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyboardInterrupt()])
+def test_a_folder_that_could_not_be_filled_is_gone(trained, monkeypatch, error):
+    """Or its name could not be used again."""
+
+    def fails(*_):
+        raise error
+
+    monkeypatch.setattr(checkpoint, "save", fails)
+    words = [f"--ckpt={trained / 'a/step-00000002'},{trained / 'a'}", "--bn_batches=1"]
+    words += [f"--checkpoint_dir={trained}", "--run_name=full"]
+    wanted = UsageError if isinstance(error, OSError) else KeyboardInterrupt
+    with pytest.raises(wanted) as caught:
+        average.run(*parse("--mode=average", *words))
+    if wanted is UsageError:
+        assert "--run_name=full" in str(caught.value) and "No space left" in str(caught.value)
+    assert not (trained / "full").exists()

@@ -107,6 +107,19 @@ def test_flags_that_no_benchmark_follows(words):
         run(*words)
 
 
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--benchmark=eval", "--batch_size=4"], "--batch_size with --benchmark=eval: give --eval"),
+        (["--benchmark=input", "--model=alexnet"], "--model is not for --benchmark=input"),
+        (["--benchmark=input", "--crops=1"], "--crops is not for --benchmark=input"),
+    ],
+)
+def test_flags_that_one_benchmark_does_not_follow(words, said):
+    with pytest.raises(UsageError, match=f"^{said}"):
+        run(*words)
+
+
 def test_a_batch_that_does_not_divide(quick, mirrored, monkeypatch):
     monkeypatch.setattr(distribution, "make_strategy", lambda config: mirrored)
     with pytest.raises(UsageError, match=r"^--batch_size=7 is not divisible"):

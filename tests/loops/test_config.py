@@ -7,7 +7,7 @@ import logging
 import pytest
 
 from loops import config as configs
-from loops import validation
+from loops import config_json, validation
 from loops.config import Config
 from tests.command_line import leaf, parse, refusal, resolve
 
@@ -30,7 +30,7 @@ def through_json(config):
 )
 def test_config_survives_json(words, caplog):
     config = resolve(*words)
-    again = configs.from_json(Config, through_json(config), "config.json")
+    again = config_json.from_json(Config, through_json(config), "config.json")
     assert again == config
     assert warnings(caplog) == []
 
@@ -40,7 +40,7 @@ def test_fields_that_an_old_json_lacks(caplog):
     data = through_json(config)
     del data["run"]["keep"]
     del data["evaluation"]
-    again = configs.from_json(Config, data, "OLD/config.json")
+    again = config_json.from_json(Config, data, "OLD/config.json")
     assert again.run.keep == 3
     assert again.evaluation == configs.EvalConfig()
     assert again.optimization == config.optimization
@@ -52,7 +52,7 @@ def test_fields_that_a_newer_json_has(caplog):
     data = through_json(resolve("--momentum=0.8"))
     data["data"]["hue"] = 0.1
     data["teacher"] = {"ckpt": "x"}
-    again = configs.from_json(Config, data, "NEW/config.json")
+    again = config_json.from_json(Config, data, "NEW/config.json")
     assert again == resolve("--momentum=0.8")
     (message,) = warnings(caplog)
     assert "NEW/config.json" in message and "hue, teacher" in message
@@ -164,3 +164,27 @@ def test_configs_cannot_be_changed_or_filled_by_position():
         Config().mode = "eval"
     with pytest.raises(TypeError):
         configs.LengthConfig(3.0)
+
+
+@pytest.mark.parametrize(
+    ("branch", "name", "value"),
+    [
+        ("optimization", "momentum", "0.9"),
+        ("data", "batch_size", 8.5),
+        ("net", "recompute", 1),
+        ("data", "augment", None),
+        ("length", "seed", True),
+    ],
+)
+def test_a_value_of_another_type_is_refused(branch, name, value):
+    """By somebody's editor; it would end in a traceback much later."""
+    data = through_json(resolve())
+    data[branch][name] = value
+    with pytest.raises(TypeError, match=f"^{name} is {value!r}, not of "):
+        config_json.from_json(Config, data, "config.json")
+
+
+def test_a_whole_number_is_a_float_as_well():
+    data = through_json(resolve("--momentum=0.5"))
+    data["length"]["epochs"] = 3
+    assert config_json.from_json(Config, data, "config.json").length.epochs == 3

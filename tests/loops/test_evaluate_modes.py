@@ -130,6 +130,19 @@ def test_watching_a_run_that_is_done(runs, tmp_path, read_events):
     assert every[1]["nll"] == pytest.approx(alone["nll"], abs=1e-6)
 
 
+def test_watching_a_run_that_keeps_an_average(tiny_folder, tmp_path):
+    """Both figures at every step, as of an evaluation of that step alone."""
+    words = ["--dataset=folder", f"--data_dir={tiny_folder}", f"--checkpoint_dir={tmp_path}"]
+    words += ["--batch_size=8", "--crops=1", "--steps=4", "--save_every=2", "--image_size=32"]
+    train.run(*parse(*words, "--ema=0.9", "--learning_rate=3", "--run_name=ema"))
+    every = run(f"--ckpt={tmp_path / 'ema'}", "--watch", "--crops=1")
+    assert [results["step"] for results in every] == [2, 4]
+    for results in every:
+        alone = run(f"--ckpt={tmp_path / 'ema' / 'step-{step:08d}'.format(**results)}", "--crops=1")
+        assert results["top1_raw"] == alone["top1_raw"]
+        assert results["nll"] == pytest.approx(alone["nll"], abs=1e-6)
+
+
 def test_watching_a_run_in_training(runs, tmp_path, monkeypatch):
     """Checkpoints come, one is damaged, one is pruned meanwhile, the last ends it."""
     source, target = runs / "a", tmp_path / "a"
@@ -186,6 +199,7 @@ def test_a_watcher_gives_up(runs, tmp_path, monkeypatch):
         ("--ckpt=A --watch --real_labels=x.json", "val split of folder"),
         ("--ckpt=A,B --watch", "--watch needs the folder of one run"),
         ("--ckpt=A/step-00000002 --watch", "--watch needs the folder of one run"),
+        ("--ckpt=A/best --watch", "--watch needs the folder of one run"),
         ("--ckpt=A --watch --test_size=32", "--test_size with --watch"),
         ("--ckpt=A --test_size=32,40 --save_logits=y.npz", "--save_logits with --test_size"),
         ("--ckpt=A --test_size=16", "--image_size=16"),

@@ -26,7 +26,9 @@ def test_interval(text, steps_per_epoch, expected):
 
 
 @pytest.mark.parametrize(
-    "text", ["", "0", "-5", "1.5", "epochs", "0epochs", "2 weeks", "2epoch", "1e3", "epochs2"]
+    "text",
+    ["", "0", "-5", "1.5", "epochs", "0epochs", "2 weeks", "2epoch", "1e3", "epochs2"]
+    + ["1e308epochs"],
 )
 def test_interval_refuses(text):
     message = refusal(flag_values.interval, text, 40.0, "--eval_every")

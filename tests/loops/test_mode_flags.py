@@ -38,6 +38,11 @@ def flags_of(*branches):
         ("data_service", "json", "train, eval"),
         ("repro", "image", "predict"),
         ("repro", "epochs", "train"),
+        ("eval", "checkpoint_dir", "train, import, average; --ckpt has the whole path"),
+        ("import", "ema", "train, eval"),
+        ("stats", "mixup", "train, eval"),
+        ("verify", "batch_size", "train, eval"),
+        ("prepare", "image_size", "train, eval"),
     ],
 )
 def test_is_refused_with_the_modes_that_read_it(mode, name, others):
@@ -56,13 +61,12 @@ def test_is_refused_with_the_modes_that_read_it(mode, name, others):
         ("predict", "ckpt image crops seam_carving explain report top_k csv json"),
         ("prepare", "dataset data_dir out format short_side devkit split_csv json"),
         ("verify", "dataset data_dir out json devkit split_csv reader_threads"),
-        ("stats", "dataset data_dir split out json"),
+        ("stats", "dataset data_dir split out json cache"),
         ("import", "weights source model run_name checkpoint_dir crop_fraction"),
         ("export", "ckpt format out quantize calibration_images data_dir json"),
         ("average", "ckpt run_name bn_batches"),
         ("repro", "ckpt steps json strategy data_dir init_from"),
         ("data_service", "role workers data_service"),
-        ("benchmark", "benchmark model crops"),
     ],
 )
 def test_what_a_mode_reads_is_taken(mode, names):
@@ -71,6 +75,7 @@ def test_what_a_mode_reads_is_taken(mode, names):
 
 def test_every_flag_of_a_command_has_its_readers():
     of_commands = flags_of("evaluation", "prediction", "importing", "fine_tuning", "export")
+    of_commands |= flags_of("run", "service", "prepare") | {"epochs", "steps", "examples"}
     assert of_commands <= set(mode_flags._READERS)
 
 

@@ -220,3 +220,25 @@ def test_top_classes_prefers_the_lower_of_equals():
     found = predict.top_classes(np.array([0.2, 0.4, 0.4]), ("a", "n01440764", "c"), 2)
     assert [p["class"] for p in found] == ["n01440764", "c"]
     assert found[0]["name"] == datasets.readable("n01440764") == "tench"
+
+
+def test_nobody_reads_what_is_said_but_the_files_are_there(runs, pictures, tmp_path, monkeypatch):
+    def closed(*_):
+        raise BrokenPipeError
+
+    monkeypatch.setattr(outputs.report, "summary", closed)
+    (pictures / "b.jpg").unlink()
+    (pictures / "d.jpg").unlink()
+    files = [tmp_path / "p.csv", tmp_path / "p.json"]
+    with pytest.raises(BrokenPipeError):
+        words = [f"--ckpt={runs / 'a'}", f"--image={pictures}", "--crops=1"]
+        run(*words, f"--csv={files[0]}", f"--json={files[1]}")
+    assert len(files[0].read_text().splitlines()) == 4
+    assert len(json.loads(files[1].read_text())["images"]) == 3
+
+
+def test_a_figure_of_a_picture_with_a_long_name(runs, pictures):
+    long = pictures / ("n" * 245 + ".jpg")
+    shutil.copy(pictures / "a.jpg", long)
+    found = run(f"--ckpt={runs / 'a'}", f"--image={long}", "--explain", "--crops=1")
+    assert re.search(r"explain/01-pictures-n+\.png$", found["images"][0]["figure"])

@@ -183,3 +183,12 @@ def test_what_cannot_be_replayed(copy, tmp_path):
     (copy / loss_trace.NAME).unlink()
     assert "missing; only a run that was trained" in refused(copy)
     assert checkpoint.newest_intact(copy)
+
+
+def test_a_step_that_was_skipped_on_one_side(copy, capsys):
+    rewrite(copy, 3, lambda line: line.update(applied=False))
+    with pytest.raises(DataError, match="departs at step 3"):
+        replay(copy)
+    assert (
+        "a step was skipped, or images were replaced, on one side only" in capsys.readouterr().out
+    )

@@ -16,6 +16,8 @@ from input_pipeline.errors import UsageError
 from loops import train
 from loops.run import checkpoint
 from loops.step import distribution
+from loops.step.config import DistributionConfig
+from tests.command_line import refusal
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 FLAGS = ["--dataset=folder", "--model=resnetv2_18", "--image_size=32", "--batch_size=8"]
@@ -114,6 +116,14 @@ def test_a_poisoned_worker_and_a_dead_one(tiny_folder, tmp_path):
     assert checkpoint.step_of(newest) >= 3
     values = tensors(tmp_path / "r", checkpoint.step_of(newest))
     assert all(np.isfinite(value).all() for value in values.values() if value.dtype.kind == "f")
+
+
+@pytest.mark.parametrize("text", ["{bad", "[]", '{"cluster": {"worker": 7}}', '{"cluster": 1}'])
+@pytest.mark.parametrize("strategy", ["multi_worker", "auto"])
+def test_a_tf_config_that_cannot_be_read(monkeypatch, text, strategy):
+    monkeypatch.setenv("TF_CONFIG", text)
+    said = refusal(distribution.make_strategy, DistributionConfig(strategy=strategy))
+    assert said.startswith(f"TF_CONFIG={text}: not of the form {{")
 
 
 @pytest.mark.parametrize("words", [["--strategy=multi_worker"], ["--strategy=auto"]])

@@ -135,3 +135,10 @@ def test_the_figure_takes_any_size_and_text():
     drawn = figure.draw(exhibit())
     assert drawn.pixels.dtype == np.uint8 and drawn.pixels.shape[1] == 1120
     assert drawn.png()[:4] == b"\x89PNG"
+
+
+def test_small_pictures_are_enlarged_on_the_page():
+    """By the classes that the style sheet widens."""
+    for size, shape in (((100, 50), "wide"), ((50, 100), "tall"), ((300, 200), "")):
+        assert f'class="{shape}"' in page._picture(pixels(*size))
+        assert not shape or f"img.{shape} " in document()

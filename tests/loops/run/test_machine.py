@@ -28,11 +28,11 @@ flags\t\t: fpu
 def test_the_processor(tmp_path, text, expected):
     path = tmp_path / "cpuinfo"
     path.write_text(text)
-    assert machine._processor(path) == expected
+    assert machine.processor(path) == expected
 
 
 def test_without_cpuinfo(tmp_path):
-    model, features = machine._processor(tmp_path / "nowhere")
+    model, features = machine.processor(tmp_path / "nowhere")
     assert model and features == []
 
 

@@ -79,3 +79,22 @@ def test_lines_of_paired_tests():
         " (McNemar, exact: 3 against 9)"
     )
     assert report.paired_lines({}) == []
+
+
+def test_a_link_stays_one(tmp_path):
+    target = tmp_path / "elsewhere.json"
+    link = tmp_path / "link.json"
+    link.symlink_to(target)
+    report.write_json(link, {"a": 1})
+    assert link.is_symlink() and json.loads(target.read_text()) == {"a": 1}
+
+
+def test_what_is_no_file_is_written_and_not_replaced(tmp_path):
+    """As /dev/stdout, which a superuser could replace for all."""
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    report.write_json(pipe, {"a": 1})
+    assert json.loads(os.read(reader, 1000)) == {"a": 1}
+    os.close(reader)
+    assert pipe.is_fifo()

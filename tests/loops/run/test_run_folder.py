@@ -60,6 +60,8 @@ def test_a_name_that_is_a_path(name):
 
 def test_a_name_that_reads_as_a_step():
     """Its folder could never be evaluated: --ckpt would take it for a step of another run."""
+    with refused("--run_name=aaaaa", "longer than 200 bytes"):
+        run_folder.path_of(config_with(run_name="a" * 201))
     with refused("--run_name=step-00000010"):
         run_folder.path_of(config_with(run_name="step-00000010"))
 

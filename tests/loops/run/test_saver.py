@@ -132,6 +132,16 @@ def test_milestones_are_kept(tmp_path, variable):
     assert steps(tmp_path) == [4, 8, 10]
 
 
+def test_milestones_where_an_epoch_is_no_whole_number_of_steps(tmp_path, variable):
+    """3.25 steps an epoch: saves at 3, 6, ... are no multiples of three epochs, 10 steps."""
+    saver = Saver(
+        tmp_path, RunConfig(keep=1, keep_every="3epochs"), {"model": {"a/b": variable}}, 3.25
+    )
+    for step in range(3, 40, 3):
+        saved(saver, step)
+    assert steps(tmp_path) == [12, 21, 30, 39]
+
+
 class OtherWorker:
     """Workers as the second of two sees them; the chief has written."""
 

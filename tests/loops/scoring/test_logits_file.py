@@ -264,3 +264,11 @@ def test_what_is_no_file(what, tmp_path):
         os.mkfifo(path)  # opening it would wait for ever
     with pytest.raises(UsageError, match="no such file"):
         logits_file.LogitsFile(path)
+
+
+def test_names_that_are_not_utf8_come_back(tmp_path):
+    """As file systems allow them; the pass over the images is not lost."""
+    split = split_of()
+    split.describe = lambda i: f"val/{i}-\udcff.jpg"
+    file = logits_file.LogitsFile(write(tmp_path / "a.npz", split=split))
+    assert file.names[4] == "val/4-\udcff.jpg"
