@@ -31,8 +31,7 @@ def main():
     harness.say(_row(["---", "---:", "---:", "---", "---"]))
     for model in registry.names():
         parameters, multiply_adds = _size(model)
-        top1, top5, protocol, source = published.get(model, (None,) * 4)
-        theirs = f"{top1} / {top5} ({protocol}; {source})" if source else "none found"
+        theirs = published_error(published, model)
         harness.say(
             _row(
                 [
@@ -44,6 +43,12 @@ def main():
                 ]
             )
         )
+
+
+def published_error(published, model):
+    """What the table says of a model, from the rows of published_errors.json."""
+    top1, top5, protocol, source = published.get(model, (None,) * 4)
+    return f"{top1} / {top5} ({protocol}; {source})" if source else "none found"
 
 
 def _size(model):

@@ -3,11 +3,11 @@
 import statistics
 
 import keras
-import numpy as np
 import tensorflow as tf
 
 import flags
 from benchmarks import keras_resnetv2
+from benchmarks.bare_step import batches
 from input_pipeline import batch_augment
 from loops import validation
 from loops.step import distribution, schedules
@@ -18,19 +18,6 @@ _MODEL = "resnetv2_50"
 _NUM_CLASSES = 1000
 _WEIGHT_DECAY = 1e-4
 _MOMENTUM = 0.9
-
-
-def batches(size, batch_size):
-    """Endless batches in the form that the input pipeline gives them to the step."""
-    rng = np.random.default_rng(0)
-    count = 4
-    data = {
-        "image": rng.integers(0, 256, (count, batch_size, size, size, 3), np.uint8),
-        "label": rng.integers(0, _NUM_CLASSES, (count, batch_size), np.int32),
-        "sample": np.arange(count * batch_size, dtype=np.int64).reshape(count, batch_size),
-        "replaced": np.zeros((count, batch_size), np.int64),
-    }
-    return tf.data.Dataset.from_tensor_slices(data).repeat().prefetch(2)
 
 
 def our_side(size, batch_size, dtype, model=_MODEL):
@@ -49,7 +36,8 @@ def our_side(size, batch_size, dtype, model=_MODEL):
     strategy = distribution.make_strategy(config.distribution)
     state = TrainState(strategy, config, _NUM_CLASSES)
     train_step = make_train_step(state, settings)
-    iterator = iter(distribution.distribute(strategy, lambda: batches(size, batch_size)))
+    dataset = batches(size, batch_size, _NUM_CLASSES)
+    iterator = iter(distribution.distribute(strategy, lambda: dataset))
 
     def run(num_steps):
         sums = train_step(iterator, tf.constant(num_steps, tf.int64))
@@ -103,7 +91,7 @@ def keras_side(size, batch_size, dtype, depths=(3, 4, 6, 3)):
         optimizer.apply(gradients, model.trainable_variables)
         return loss
 
-    iterator = iter(batches(size, batch_size))
+    iterator = iter(batches(size, batch_size, _NUM_CLASSES))
 
     def run(num_steps):
         losses = []

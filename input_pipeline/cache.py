@@ -13,7 +13,7 @@ _MOST_OF_MEMORY = 0.7
 _SAMPLED = 200
 
 
-def in_memory(read, num_examples, what):
+def in_memory(read, num_examples, what, reader_threads=0):
     """Reads every image once and returns a function that reads from memory.
 
     What is kept are the bytes of the files, so the pixels are those of a run without the cache. A
@@ -23,6 +23,7 @@ def in_memory(read, num_examples, what):
       read: function from an int64 scalar tensor to (encoded file, int32 label).
       num_examples: N.
       what: name of the split, for messages.
+      reader_threads: that read; 0: one for each core.
 
     Returns:
       function like `read`.
@@ -38,9 +39,10 @@ def in_memory(read, num_examples, what):
         return one.concatenate(missing).take(1).get_single_element()
 
     everything = tf.data.Dataset.range(num_examples).map(
-        lenient, num_parallel_calls=threads.parallel_calls(0), deterministic=True
+        lenient, num_parallel_calls=threads.parallel_calls(reader_threads), deterministic=True
     )
-    data, labels = everything.batch(num_examples).get_single_element()
+    options = threads.options(reader_threads)
+    data, labels = everything.batch(num_examples).with_options(options).get_single_element()
     total = int(tf.reduce_sum(tf.cast(tf.strings.length(data), tf.int64)))
     logging.info("%s: %d images, %.1f MB, are in memory", what, num_examples, total / 1e6)
     return lambda index: (data[index], labels[index])

@@ -51,7 +51,9 @@ def resized_shape(shape, length):
     """
     sides = tf.cast(shape, tf.float64)
     scale = tf.cast(length, tf.float64) / tf.reduce_min(sides)
-    return tf.maximum(tf.cast(tf.round(sides * scale), tf.int32), length)
+    longest = float(tf.int32.max // 2)  # of a strip a million times as long as wide
+    resized = tf.minimum(tf.round(sides * scale), longest)
+    return tf.maximum(tf.cast(resized, tf.int32), length)
 
 
 def views(image, size, crops, crop_fraction=CROP_FRACTION, interpolation="bilinear"):

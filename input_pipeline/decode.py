@@ -28,7 +28,7 @@ def decode(data):
     data = image_header.checked(data)
     decoders = [
         (image_header.is_jpeg(data), lambda: _decode_jpeg(data)),
-        (image_header.is_webp(data), lambda: tf.io.decode_webp(data)[0, :, :, :3]),
+        (image_header.is_webp(data), lambda: _decode_webp(data)),
     ]
     image = tf.case(decoders, default=lambda: _decode_other(data))
     return tf.ensure_shape(image, [None, None, 3])
@@ -76,6 +76,11 @@ def reason(error):
 def _decode_jpeg(data):
     # The default method is up to 3 of 255 off; this one is as fast and equal to PIL's.
     return tf.io.decode_jpeg(data, channels=3, dct_method="INTEGER_ACCURATE")
+
+
+def _decode_webp(data):
+    # An animation without alpha would be written beyond the end of the tensor.
+    return tf.io.decode_webp(image_header.animation_with_alpha(data))[0, :, :, :3]
 
 
 def _decode_other(data):

@@ -8,7 +8,7 @@ from input_pipeline import mixing
 
 # The paper erases in one image of two; the recipes that use it since then, in one of four.
 PROBABILITY = 0.25
-# Shares of the image's area, and sides: the paper's.
+# Shares of the image's area, and sides, as most recipes have them; the paper goes up to 0.4.
 SMALLEST, LARGEST = 0.02, 1 / 3
 LARGEST_ASPECT = 1 / 0.3
 

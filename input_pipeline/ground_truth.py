@@ -52,7 +52,9 @@ def read(folder, wnids):
 
 
 def _lines(path):
-    return path.read_text(encoding="utf-8-sig").split("\n")[:-1] or [""]
+    # What is not UTF-8 is not a line of the right form either, and is named as such.
+    text = path.read_text(encoding="utf-8-sig", errors="replace")
+    return text.removesuffix("\n").split("\n")
 
 
 def _named(path, labels):

@@ -9,6 +9,9 @@ import tensorflow as tf
 MAX_PIXELS = 89_478_485
 
 _HEAD = 32
+# Of a WebP file's extended header: where its flags are, and two of them (RFC 9649).
+_VP8X_FLAGS, _ALPHA, _ANIMATION = 20, 0x10, 0x02
+_EVERY_BYTE = [bytes([byte]) for byte in range(256)]
 
 
 def is_jpeg(data):
@@ -25,15 +28,44 @@ def checked(data):
     """Returns `data`, the whole file, once its header is found harmless.
 
     Raises:
-      tf.errors.InvalidArgumentError: the header claims more than MAX_PIXELS, or is a BMP file's
-        with a palette, whose colours TensorFlow does not look up.
+      tf.errors.InvalidArgumentError: the header claims more than MAX_PIXELS (of a WebP file, in
+        all its frames: TensorFlow decodes every one), or is a BMP file's with a palette, whose
+        colours TensorFlow does not look up.
     """
-    few = _require_few_pixels(_size(data))
+    frames = tf.cond(_is_animation(data), lambda: _frames(data), lambda: tf.constant(1, tf.int64))
+    few = _require_few_pixels([tf.reduce_prod(_size(data)), frames])
     palette = _starts(data, b"BM") & (_number(_bytes(data), 28, 2) <= 8)
     known = _require(~palette, "a BMP file with a palette")
     # The decoder takes the result, so it cannot start beside the checks.
     with tf.control_dependencies([few, known]):
         return tf.identity(data)
+
+
+def animation_with_alpha(data):
+    """Returns a WebP file, with the flag of an alpha channel set if it is an animation.
+
+    TensorFlow's decoder makes room for three channels where the flag is not set, and writes four
+    of an animation: the process ends. The first three are the same with the flag.
+    """
+
+    def marked():
+        flags = tf.gather(_EVERY_BYTE, _bytes(data)[_VP8X_FLAGS] | _ALPHA)
+        head = tf.strings.substr(data, 0, _VP8X_FLAGS)
+        return head + flags + tf.strings.substr(data, _VP8X_FLAGS + 1, 2**31 - 1)
+
+    return tf.cond(_is_animation(data), marked, lambda: data)
+
+
+def _is_animation(data):
+    """Whether a file is a WebP file of several frames."""
+    is_extended = is_webp(data) & _starts(data, b"VP8X", at=12)
+    return is_extended & (_bytes(data)[_VP8X_FLAGS] & _ANIMATION > 0)
+
+
+def _frames(data):
+    """How many chunks of frames a WebP file has, at least 1."""
+    found = tf.size(tf.strings.split(data, b"ANMF"), tf.int64) - 1
+    return tf.maximum(found, 1)
 
 
 def checked_jpeg_shape(data):

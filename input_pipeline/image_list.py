@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 from absl import logging
 
-from input_pipeline import datasets, decode, manifest, path_table
+from input_pipeline import datasets, decode, listing, manifest, path_table
 from input_pipeline.errors import DataError, UsageError
 
 # Above it a label is a mistake: classes are counted by the largest one.
@@ -66,8 +66,8 @@ def from_folders(root, split, class_names=()):
     if not class_names:
         train = pathlib.Path(root, "train")
         _require_folder(train, "the class names: put class folders there, or name other --data_dir")
-        class_names = tuple(_subfolders(train))
-    found = _subfolders(folder)
+        class_names = tuple(listing.subfolders(train))
+    found = listing.subfolders(folder)
     unknown = sorted(set(found) - set(class_names))
     if unknown:
         raise DataError(
@@ -78,9 +78,9 @@ def from_folders(root, split, class_names=()):
     for label, name in enumerate(class_names):
         if name not in found:
             continue
-        # Not `is_file`: a link to nowhere is a missing image, and not for us to pass over.
-        entries = sorted(e.name for e in os.scandir(folder / name) if not e.is_dir())
-        images = [e for e in entries if is_image_name(e)]
+        # A link to nowhere is among them: a missing image is not for us to pass over.
+        entries = listing.file_names(folder / name)
+        images = [e for e in entries if listing.is_image_name(e)]
         ignored += len(entries) - len(images)
         paths += [f"{split}/{name}/{image}" for image in images]
         labels += [label] * len(images)
@@ -90,11 +90,6 @@ def from_folders(root, split, class_names=()):
         raise DataError(f"{folder}: no image in any class folder ({', '.join(decode.EXTENSIONS)})")
     table = path_table.from_names(paths, labels)
     return ImageFiles(str(root), table, np.array(labels, np.int32), tuple(class_names))
-
-
-def is_image_name(name):
-    """Whether a file's name says that it is an image. macOS leaves `._name` files beside some."""
-    return name.lower().endswith(decode.EXTENSIONS) and not name.startswith("._")
 
 
 def from_list(config, split, class_names=()):
@@ -197,7 +192,3 @@ def _class_names_of_file(path):
 def _require_folder(path, what):
     if not path.is_dir():
         raise UsageError(f"{path}: no such folder, wanted for {what}")
-
-
-def _subfolders(path):
-    return sorted(e.name for e in os.scandir(path) if e.is_dir() and not e.name.startswith("."))

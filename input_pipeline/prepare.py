@@ -16,6 +16,7 @@ import tensorflow as tf
 from absl import logging
 
 from input_pipeline import (
+    cores,
     decode,
     folder_lock,
     manifest,
@@ -31,6 +32,7 @@ from input_pipeline.silent import Silent
 _UNFINISHED = ".unfinished"
 _PLAN = "plan.json"
 _CHUNK = 256
+_LONGEST_STEM = 150  # bytes; file systems take names of 255
 
 
 def prepare(config, prepare_config, out, storage, progress=Silent):
@@ -69,7 +71,7 @@ def prepare(config, prepare_config, out, storage, progress=Silent):
         plan = _make_plan(config, prepare_config, storage, raw)
         _require_same_plan(out, plan)
         write = _write_lists if storage == "lists" else _write_shards
-        threads = config.reader_threads or os.cpu_count()
+        threads = config.reader_threads or cores.count()
         with concurrent.futures.ThreadPoolExecutor(threads) as pool, _explained(out):
             splits, conversions = write(pool, out, raw, prepare_config, progress)
             manifest.write(out, _facts(config, plan, out, raw, splits, conversions))
@@ -191,6 +193,14 @@ def _write_list(out, split, items, converted):
     return {"name": name, "sha256": hashlib.sha256(lines).hexdigest()}
 
 
+def _converted_name(name):
+    """Name of the JPEG that replaces a file: neither a path, as the names in a list may be, nor
+    that of another file with the same stem."""
+    digest = hashlib.sha256(os.fsencode(name)).hexdigest()[:16]
+    stem = os.fsencode(pathlib.PurePath(name).stem)[:_LONGEST_STEM].decode(errors="ignore")
+    return f"{digest}-{stem}.jpg"
+
+
 def _convert_foreign(pool, out, raw, prepare_config, bar):
     """For lists: writes an RGB JPEG beside them for each file that is not what its name says.
 
@@ -207,8 +217,8 @@ def _convert_foreign(pool, out, raw, prepare_config, bar):
         reason = reencode.foreign(item.name, data)
         if reason:
             jpeg, _ = reencode.prepared(item.name, data, 0, prepare_config.quality)
-            path = out / "converted" / pathlib.Path(item.name).with_suffix(".jpg")
-            path.parent.mkdir(parents=True, exist_ok=True)
+            path = out / "converted" / _converted_name(item.name)
+            path.parent.mkdir(exist_ok=True)
             manifest.write_whole(path, jpeg)
             return {"file": item.name, "was": reason, "now": str(path.resolve())}
         return None

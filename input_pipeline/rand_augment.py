@@ -55,7 +55,7 @@ OPERATIONS = {
     "posterize": lambda image, s, r: operations.posterize(
         image, 8 - tf.cast(tf.round(tf.abs(s) * r.lost_bits), tf.int32)
     ),
-    "solarize": lambda image, s, r: operations.solarize(image, 255.0 * (1.0 - tf.abs(s))),
+    "solarize": lambda image, s, r: operations.solarize(image, 256.0 * (1.0 - tf.abs(s))),
     "autocontrast": lambda image, s, r: operations.autocontrast(image),
     "equalize": lambda image, s, r: operations.equalize(image),
 }

@@ -5,7 +5,7 @@ import os
 import pathlib
 import tarfile
 
-from input_pipeline import ground_truth, image_list, raw_set
+from input_pipeline import ground_truth, listing, raw_set
 from input_pipeline.errors import DataError, UsageError
 
 
@@ -27,18 +27,18 @@ def ilsvrc2012(root, table, devkit):
         labels = {f"{wnid}.tar": label for label, wnid in enumerate(table)}
         items = [i for name in tars for i in _tar_items(train / name, labels[name])]
     else:
-        folders = raw_set.subfolders(train)
+        folders = listing.subfolders(train)
         raw_set.require_known(train, folders, table)
         items = raw_set.of_classes(root, train.name, table, folders)
     splits, unlabelled = {"train": items}, raw_set.loose_images(train)
     val = [p for p in (root / "val", root / "ILSVRC2012_img_val") if p.is_dir()]
-    if val and (folders := raw_set.subfolders(val[0])):
+    if val and (folders := listing.subfolders(val[0])):
         raw_set.require_known(val[0], folders, table)
         splits["val"] = raw_set.of_classes(root, val[0].name, table, folders)
         unlabelled += raw_set.loose_images(val[0])
     elif val:
         labels = ground_truth.read(pathlib.Path(devkit) if devkit else root, table)
-        names = raw_set.image_names(val[0])
+        names = listing.image_names(val[0])
         rows = [(labels[n], f"{val[0].name}/{n}") for n in names if n in labels]
         splits["val"] = [
             raw_set.Item(name, label, str(root / name)) for label, name in sorted(rows)
@@ -79,7 +79,7 @@ def mini_imagenet(root, table, folder):
         if not (train / wnid).is_dir():
             raise UsageError(f"{train / wnid}: no such folder, wanted for --split_csv")
         # The last four digits of a name in the CSV are a place among the class's files.
-        files = sorted(raw_set.image_names(train / wnid), key=_number)
+        files = sorted(listing.image_names(train / wnid), key=_number)
         for split, names in raw_set.split_by_name(wanted[wnid]).items():
             for name in names:
                 place = int(pathlib.PurePath(name).stem[-4:])
@@ -111,10 +111,12 @@ def _number(name):
 
 
 def _tar_items(path, label):
-    with tarfile.open(path) as tar:
-        members = [
-            m for m in tar if m.isfile() and image_list.is_image_name(os.path.basename(m.name))
-        ]
+    try:
+        with tarfile.open(path) as tar:
+            files = [m for m in tar if m.isfile()]
+    except (tarfile.TarError, EOFError) as error:
+        raise DataError(f"{path}: not a whole tar file ({error})") from None
+    members = [m for m in files if listing.is_image_name(os.path.basename(m.name))]
     wnid = path.name[:-4]
     return [
         raw_set.Item(

@@ -7,7 +7,7 @@ list of Items, in the order of class, then name.
 import os
 import pathlib
 
-from input_pipeline import datasets, image_list, raw_ilsvrc, raw_set, shapes
+from input_pipeline import datasets, image_list, listing, raw_ilsvrc, raw_set, shapes
 from input_pipeline.errors import DataError, UsageError
 
 # Below the root these hold class folders; where none is there, the root itself does.
@@ -60,12 +60,12 @@ def _of_lists(config):
 def _class_folders(root, table):
     """ROOT/{train,val,test}/CLASS/*, or ROOT/CLASS/*, which is split here."""
     splits = [split for split in ("train", "val", "test") if (root / split).is_dir()]
-    found = {split: raw_set.subfolders(root / split) for split in splits}
+    found = {split: listing.subfolders(root / split) for split in splits}
     # Splits of few-shot learning have classes of their own: for classification they are pooled.
     if len(splits) > 1 and not set(found[splits[0]]) & set(found[splits[1]]):
         return _split_here(root, {n: f"{s}/{n}" for s in splits for n in found[s]}, table)
     if not splits:
-        return _split_here(root, {name: name for name in raw_set.subfolders(root)}, table)
+        return _split_here(root, {name: name for name in listing.subfolders(root)}, table)
     classes = table or tuple(found[splits[0]])
     raw_set.require_known(root, [name for names in found.values() for name in names], classes)
     items = {s: raw_set.of_classes(root, s, classes, found[s]) for s in splits}
@@ -87,7 +87,7 @@ def _split_here(root, homes, table):
     for label, name in enumerate(classes):
         if name in homes:
             home = homes[name]
-            for split, names in raw_set.split_by_name(raw_set.image_names(root / home)).items():
+            for split, names in raw_set.split_by_name(listing.image_names(root / home)).items():
                 paths = [f"{home}/{file}" for file in names]
                 items[split] += [raw_set.Item(p, label, str(root / p)) for p in paths]
     if not items["train"]:

@@ -4,8 +4,8 @@ import dataclasses
 import hashlib
 import os
 
-from input_pipeline import image_list
 from input_pipeline.errors import DataError, UsageError
+from input_pipeline.listing import image_names
 
 # Of twelve images of a class ten are for training, one for val and one for test: 500/50/50 of
 # mini-ImageNet's 600.
@@ -110,18 +110,6 @@ def require_known(root, found, classes):
             f"{root}: {unknown[0]} is not one of the {len(classes)} known classes"
             f" ({len(unknown)} such)"
         )
-
-
-def subfolders(path):
-    """Names of the folders in a folder, sorted; hidden ones left out."""
-    return sorted(e.name for e in os.scandir(path) if e.is_dir() and not e.name.startswith("."))
-
-
-def image_names(path):
-    """Names of the image files in a folder, sorted; a link to nowhere is a missing image."""
-    return sorted(
-        e.name for e in os.scandir(path) if image_list.is_image_name(e.name) and not e.is_dir()
-    )
 
 
 def loose_images(folder):

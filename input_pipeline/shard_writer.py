@@ -1,6 +1,7 @@
 """Writes the shards of a split, keeping those that an earlier run has finished."""
 
 import dataclasses
+import io
 import itertools
 import json
 import os
@@ -160,11 +161,7 @@ class ShardWriter:
         index["length"] = np.concatenate(lengths)
         index["offset"] = np.concatenate([np.cumsum(n) - n for n in lengths])
         index["label"] = [item.label for item in items]
-        path = self._out / name
-        temporary = path.with_name(f".tmp-{os.getpid()}-{name}")
-        with open(temporary, "wb") as file:
-            np.save(file, index)
-            file.flush()
-            os.fsync(file.fileno())
-        manifest.publish(temporary, path)
+        path, data = self._out / name, io.BytesIO()
+        np.save(data, index)
+        manifest.write_whole(path, data.getvalue())
         return {"name": name, "sha256": manifest.sha256(path)}

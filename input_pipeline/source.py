@@ -61,7 +61,8 @@ def open_split(config, split, class_names=()):
         )
     read = images.reader()
     if config.cache == "ram":
-        read = cache.in_memory(read, num_examples, f"{config.dataset}/{split}")
+        what = f"{config.dataset}/{split}"
+        read = cache.in_memory(read, num_examples, what, config.reader_threads)
     return Source(
         num_examples=num_examples,
         class_names=images.class_names,

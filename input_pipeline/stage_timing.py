@@ -4,12 +4,11 @@ A prefix does all that training does up to a stage and nothing after it, on the 
 the difference of two neighbours is what a stage adds.
 """
 
-import os
 import time
 
 import tensorflow as tf
 
-from input_pipeline import augment, batch_augment, order, pipeline, threads
+from input_pipeline import augment, batch_augment, cores, order, pipeline, threads
 
 # What to change when a stage is the slowest.
 ADVICE = {
@@ -49,7 +48,7 @@ def stages(source, config, seed):
             deterministic=True,
         )
         ahead = loaded.batch(batch).prefetch(threads.PREFETCH)
-        return iter(ahead.with_options(threads.options()))
+        return iter(ahead.with_options(threads.options(config.reader_threads)))
 
     def decoded(data, of_seed):
         return tf.shape(augment.decoded_window(data, of_seed, config))
@@ -99,9 +98,7 @@ def measure(source, config, seed, seconds):
         "stages": rows,
         "slowest": slowest,
         "advice": ADVICE[slowest],
-        "cores": len(os.sched_getaffinity(0))
-        if hasattr(os, "sched_getaffinity")
-        else os.cpu_count(),
+        "cores": cores.count(),
     }
 
 

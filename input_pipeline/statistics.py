@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 import json
-import os
 import pathlib
 
 import numpy as np
@@ -11,6 +10,7 @@ import tensorflow as tf
 from absl import logging
 
 from input_pipeline import decode
+from input_pipeline import threads as _threads
 from input_pipeline.errors import DataError
 from input_pipeline.silent import Silent
 
@@ -81,10 +81,14 @@ def compute(source, threads=0, progress=Silent):
     Raises:
       DataError: no image decodes.
     """
-    images = tf.data.Dataset.range(source.num_examples).map(
-        lambda index: _of_image(source, index),
-        num_parallel_calls=threads or os.cpu_count(),
-        deterministic=True,  # sums of floats depend on their order
+    images = (
+        tf.data.Dataset.range(source.num_examples)
+        .map(
+            lambda index: _of_image(source, index),
+            num_parallel_calls=_threads.parallel_calls(threads),
+            deterministic=True,  # sums of floats depend on their order
+        )
+        .with_options(_threads.options(threads))
     )
     count, pixels = 0, 0
     total, products, deviations = np.zeros(3), np.zeros((3, 3)), np.zeros(3)

@@ -75,7 +75,7 @@ def write_shard(path, records):
     path = pathlib.Path(path)
     temporary = path.with_name(f".tmp-{os.getpid()}-{path.name}")
     lengths = []
-    with tf.io.TFRecordWriter(str(temporary)) as writer:
+    with tf.io.TFRecordWriter(os.fsencode(temporary)) as writer:
         for record in records:
             writer.write(record)
             lengths.append(len(record) + FRAME)
@@ -146,7 +146,8 @@ class Shards:
         shard = int(np.searchsorted(self.first, index, side="right")) - 1
         path = os.path.join(self.folder, self.names[shard])
         row = self.index[index]
-        data, label = _record_function()(tf.constant([path]), row["offset"], row["length"])
+        paths = tf.constant([os.fsencode(path)])
+        data, label = _record_function()(paths, row["offset"], row["length"])
         if int(label) != row["label"]:
             raise DataError(f"label {int(label)}, in the index {row['label']}")
         return data.numpy()

@@ -5,9 +5,9 @@ let go waits until it wakes: at the end of an evaluation both cores stood still 
 of it had taken.
 """
 
-import os
-
 import tensorflow as tf
+
+from input_pipeline import cores
 
 # Batches that wait for the net, so that a slow image does not stop it.
 PREFETCH = 4
@@ -15,7 +15,7 @@ PREFETCH = 4
 
 def parallel_calls(wanted):
     """Samples that are loaded at once: as wanted, or one for each core where that is 0."""
-    return wanted or _cores()
+    return wanted or cores.count()
 
 
 def options(wanted=0):
@@ -31,8 +31,3 @@ def options(wanted=0):
     if wanted:
         chosen.threading.private_threadpool_size = wanted
     return chosen
-
-
-def _cores():
-    """The cores that this process may use, which may be fewer than the machine has."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()

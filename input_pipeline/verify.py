@@ -7,10 +7,11 @@ import functools
 import hashlib
 import os
 import pathlib
+import re
 
 import tensorflow as tf
 
-from input_pipeline import decode, every_image, label_map, reencode
+from input_pipeline import cores, decode, every_image, label_map, reencode
 from input_pipeline.errors import DataError
 from input_pipeline.silent import Silent
 
@@ -42,7 +43,7 @@ def verify(config, prepare_config, checksums="", progress=Silent):
     numbering = label_map.diagnose(rows)
     scan = _Scan(_read_checksums(checksums))
     total = sum(map(len, splits.values()))
-    threads = config.reader_threads or os.cpu_count()
+    threads = config.reader_threads or cores.count()
     pool = concurrent.futures.ThreadPoolExecutor(threads)
     with pool, contextlib.closing(progress(total)) as bar:
         for split, images in splits.items():
@@ -82,16 +83,31 @@ def _read_checksums(path):
     if not path or not os.path.isfile(path):
         return {}
     text = pathlib.Path(path).read_text(encoding="utf-8", errors="surrogateescape")
-    rows = [line.split("  ", 1) for line in text.split("\n") if line]
-    if any(len(row) != 2 or len(row[0]) != 64 for row in rows):
-        raise DataError(f"{path}: not lines of `sha256  name`; remove it to write it anew")
-    return {name: digest for digest, name in rows}
+    found = {}
+    for line in filter(None, text.split("\n")):
+        digest, _, name = line.removeprefix("\\").partition("  ")
+        if len(digest) != 64 or not name:
+            raise DataError(f"{path}: not lines of `sha256  name`; remove it to write it anew")
+        found[_unescaped(name) if line.startswith("\\") else name] = digest
+    return found
 
 
 def checksum_lines(sums):
     """The bytes of a file of checksums, as `sha256sum` writes and checks them."""
-    lines = "".join(f"{digest}  {name}\n" for name, digest in sums.items())
-    return lines.encode(errors="surrogateescape")
+    lines = []
+    for name, digest in sums.items():
+        escaped = "".join(_ESCAPES.get(character, character) for character in name)
+        lines.append(("\\" if escaped != name else "") + f"{digest}  {escaped}\n")
+    return "".join(lines).encode(errors="surrogateescape")
+
+
+# With a backslash before the line, as `sha256sum` has it.
+_ESCAPES = {"\\": "\\\\", "\n": "\\n", "\r": "\\r"}
+
+
+def _unescaped(name):
+    plain = {escaped: character for character, escaped in _ESCAPES.items()}
+    return re.sub(r"\\[\\nr]", lambda found: plain[found[0]], name)
 
 
 class _Scan:

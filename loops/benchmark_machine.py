@@ -5,6 +5,7 @@ import time
 
 import tensorflow as tf
 
+from input_pipeline import cores
 from loops.run import machine
 
 # Sides of the square matrices; larger ones are left out once a product takes a while.
@@ -66,7 +67,7 @@ def devices():
     if gpus := tf.config.list_physical_devices("GPU"):
         details = [tf.config.experimental.get_device_details(gpu) for gpu in gpus]
         return [f"GPU {found.get('device_name', 'of unknown name')}" for found in details]
-    cores = tf.config.threading.get_intra_op_parallelism_threads() or machine.cores()
+    used = tf.config.threading.get_intra_op_parallelism_threads() or cores.count()
     split = len(tf.config.list_logical_devices("CPU"))
     parts = f", split into {split} devices" if split > 1 else ""
-    return [f"CPU {machine.processor()[0]}, {cores} cores{parts}"]
+    return [f"CPU {machine.processor()[0]}, {used} cores{parts}"]

@@ -1,8 +1,9 @@
 """ResNetV2: pre-activation residual nets (He et al. 2016, "Identity mappings", figure 4e).
 
 Departures from the paper's appendix: the stem is a bare convolution and pooling, its batch norm
-and ReLU being those of the first block (the same function of the image, two fewer tensors), and
-the stride of a bottleneck sits on the 3 x 3 convolution. Both are as in timm's `resnetv2_*`.
+and ReLU being those of the first block (with bottlenecks the same function of the image; with 18
+and 34 layers the first shortcut is not activated), and the stride of a bottleneck sits on the
+3 x 3 convolution. Both are as in timm's `resnetv2_*`.
 """
 
 

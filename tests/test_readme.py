@@ -1,5 +1,6 @@
 """Every command in README.md and docs: parsed and checked here, run by `make faults`."""
 
+import json
 import pathlib
 import re
 import shlex
@@ -11,7 +12,9 @@ import numpy as np
 import pytest
 
 import flags
+from benchmarks import model_table
 from loops import validation
+from nets import registry
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 PAGES = sorted([ROOT / "README.md", ROOT / "checkpoints/README.md", *ROOT.glob("docs/*.md")])
@@ -185,3 +188,13 @@ def test_readme_top_to_bottom(tmp_path):
         ran.append(mode)
     assert {"train", "eval", "predict", "repro", "verify"} <= set(ran)
     assert (tmp_path / "first.html").is_file()
+
+
+def test_published_errors_are_those_of_the_table():
+    published = json.loads((ROOT / "benchmarks/published_errors.json").read_text())
+    rows = re.findall(
+        r"^\| `(\w+)` \| .* G \| (.*?) \| .*\|$", (ROOT / "README.md").read_text(), re.M
+    )
+    assert [name for name, _ in rows] == list(registry.names())
+    for name, told in rows:
+        assert told == model_table.published_error(published, name), name

@@ -6,6 +6,8 @@ import platform
 
 import tensorflow as tf
 
+from input_pipeline import cores
+
 # Instructions by which TensorFlow's kernels choose their code, and so their last bits.
 _FEATURES = frozenset(
     ("sse4_1", "avx", "avx2", "fma", "f16c", "avx512f", "avx512_vnni", "avx512_bf16")
@@ -33,7 +35,7 @@ def facts():
     return {
         "cpu": model,
         "cpu_features": " ".join(features),
-        "threads": cores(),
+        "threads": cores.count(),  # TensorFlow cuts sums into as many parts
         "gpus": ", ".join(names),
         **settings,
     }
@@ -63,10 +65,3 @@ def processor(cpuinfo="/proc/cpuinfo"):
     model = next((value.strip() for name, _, value in lines if name.strip() == "model name"), "")
     flags = next((v.split() for name, _, v in lines if name.strip() in ("flags", "Features")), [])
     return model or platform.machine(), sorted(_FEATURES.intersection(flags))
-
-
-def cores():
-    """How many processors this process may use: TensorFlow cuts sums into as many parts."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

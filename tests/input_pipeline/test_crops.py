@@ -106,6 +106,7 @@ def test_short_side(size, side):
         (1, 1, 8, (8, 8)),
         (1, 200, 8, (8, 1600)),
         (200, 3, 8, (533, 8)),  # 533.33
+        (1, 9_000_000, 256, (256, 2**30 - 1)),  # no int32 could hold it
     ],
 )
 def test_resized_shape(height, width, length, expected):

@@ -1,6 +1,8 @@
 """Decoding: pixels as PIL has them, and windows as cut from the whole."""
 
 import io
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -41,6 +43,33 @@ def test_first_frame_of_several(good_in_tf_data):
     expected = np.asarray(images.picture().quantize(64).convert("RGB"))
     np.testing.assert_array_equal(good_in_tf_data["gif of two"], expected)
     assert np.any(expected != expected[::-1, ::-1])  # the second frame
+
+
+@pytest.mark.parametrize("lossless", [False, True])
+def test_animated_webp_without_alpha(lossless):
+    """TensorFlow's decoder writes beyond its tensor; in a process of its own, for it may end it."""
+    frames = [images.picture().rotate(angle) for angle in (90, 180)]
+    more = {"save_all": True, "append_images": frames, "lossless": lossless}
+    data = images.encoded(images.picture(), "WEBP", **more)
+    code = (
+        "import sys, numpy, tensorflow as tf; from input_pipeline import decode\n"
+        "image = decode.decode(tf.constant(sys.stdin.buffer.read()))\n"
+        "sys.stdout.buffer.write(image.numpy().tobytes())"
+    )
+    done = subprocess.run([sys.executable, "-c", code], input=data, capture_output=True)
+    assert done.returncode == 0, done.stderr.decode()[-300:]
+    expected = _rgb(data)
+    found = np.frombuffer(done.stdout, np.uint8).reshape(expected.shape)
+    np.testing.assert_array_equal(found, expected)
+
+
+def test_an_animation_is_bounded_by_all_its_frames():
+    frames = [Image.new("RGB", (2400, 2400), (14 * n, 0, 0)) for n in range(18)]
+    more = {"save_all": True, "append_images": frames[1:]}
+    data = images.encoded(frames[0], "WEBP", **more)
+    assert len(data) < 1_000_000
+    with pytest.raises(tf.errors.InvalidArgumentError, match="too many pixels"):
+        decode.decode(tf.constant(data))
 
 
 @pytest.mark.parametrize("frames", [1, 2])

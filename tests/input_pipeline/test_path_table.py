@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from input_pipeline import image_list, path_table
+from input_pipeline import image_list, listing, path_table
 from input_pipeline.errors import DataError
 
 
@@ -80,7 +80,7 @@ def test_a_label_beyond_reason_is_named(tmp_path):
 
 def test_files_that_macos_leaves_are_no_images():
     names = ["._a.jpg", "a.jpg", "_b.png", ".c.jpg"]
-    assert [image_list.is_image_name(n) for n in names] == [False, True, True, True]
+    assert [listing.is_image_name(n) for n in names] == [False, True, True, True]
 
 
 def test_a_long_list():

@@ -86,6 +86,38 @@ def test_class_tar_files_and_a_flat_val_folder(tmp_path):
     assert [pathlib.Path(p).name for p in raw.unlabelled] == ["ILSVRC2012_val_00000003.JPEG"]
 
 
+@pytest.mark.parametrize("data", [b"", b"no tar file", "cut"])
+def test_a_class_tar_file_that_is_not_whole(tmp_path, data):
+    path = tmp_path / "train" / f"{WNIDS[3]}.tar"
+    if data == "cut":
+        whole = io.BytesIO()
+        with tarfile.open(fileobj=whole, mode="w") as tar:
+            member = tarfile.TarInfo("a.JPEG")
+            member.size = 3000
+            tar.addfile(member, io.BytesIO(bytes(3000)))
+            tar.addfile(tarfile.TarInfo("b.JPEG"))
+        data = whole.getvalue()[:2000]
+    _put(path, data)
+    config = DataConfig(dataset="ilsvrc2012", data_dir=str(tmp_path))
+    with pytest.raises(DataError, match=rf"{WNIDS[3]}\.tar: not a whole tar file"):
+        raw_layouts.find(config, PrepareConfig())
+
+
+@pytest.mark.parametrize("end", [b"\n", b""])
+def test_the_last_line_of_ground_truth(tmp_path, end):
+    _put(tmp_path / "ILSVRC2012_validation_ground_truth.txt", b"2\n1" + end)
+    _put(tmp_path / "devkit_classes.txt", f"1 {WNIDS[7]}\n2 {WNIDS[9]}".encode() + end)
+    found = ground_truth.read(tmp_path, WNIDS)
+    assert found == {"ILSVRC2012_val_00000001.JPEG": 9, "ILSVRC2012_val_00000002.JPEG": 7}
+
+
+def test_ground_truth_that_is_not_utf8(tmp_path):
+    _put(tmp_path / "ILSVRC2012_validation_ground_truth.txt", b"2\n\xe9\n")
+    _put(tmp_path / "devkit_classes.txt", f"1 {WNIDS[7]}\n2 {WNIDS[9]}\n".encode())
+    with pytest.raises(DataError, match="line 2: not a number of a class"):
+        ground_truth.read(tmp_path, WNIDS)
+
+
 def test_a_flat_val_folder_without_ground_truth(tmp_path):
     _put(tmp_path / "train" / WNIDS[0] / "a.JPEG")
     _put(tmp_path / "val" / "ILSVRC2012_val_00000001.JPEG")
@@ -166,10 +198,12 @@ def test_a_link_to_nowhere_is_a_missing_image(tmp_path):
     (tmp_path / "train" / "a" / "2.jpg").symlink_to(tmp_path / "gone.jpg")
     (tmp_path / "train" / "a" / "3.jpg").symlink_to(tmp_path / "train" / "a" / "1.jpg")
     (tmp_path / "train" / "a" / "folder.jpg").mkdir()
+    (tmp_path / "train" / "a" / "loop.jpg").symlink_to("loop.jpg")
     config = DataConfig(dataset="folder", data_dir=str(tmp_path))
-    assert source.open_split(config, "train").num_examples == 3
+    assert source.open_split(config, "train").num_examples == 4
     report, _ = verify.verify(config, PrepareConfig())
     found = {finding["file"]: finding["kind"] for finding in report["findings"]}
+    assert found.pop("train/a/loop.jpg") in ("missing", "unreadable")
     assert found == {"train/a/2.jpg": "missing", "train/a/3.jpg": "duplicate"}
     with pytest.raises(DataError, match=r"2\.jpg"):
         prepare.prepare(config, PrepareConfig(), tmp_path / "out", "tfrecord")
@@ -259,6 +293,41 @@ def test_lists_point_at_the_files_and_at_their_conversions(tmp_path):
         data = opened.read(tf.constant(i, tf.int64))[0].numpy()
         assert not reencode.foreign(opened.describe(i), data)
     assert opened.num_examples == len(files)
+
+
+def test_what_is_converted_stays_apart_and_inside_of_out(tmp_path):
+    """Names in a list may be paths to anywhere, and two files may share a stem."""
+    good = images.good_files()
+    photos = tmp_path / "photos"
+    _put(photos / "p.jpg", good["png"])
+    _put(photos / "sub" / "p.jpg", good["jpeg cmyk"])
+    _put(photos / "sub" / "p.png", good["jpeg 4:2:0"])
+    (tmp_path / "set").mkdir()
+    names = [str(photos / "p.jpg"), "../photos/sub/p.jpg", "../photos/sub/p.png"]
+    train_list = tmp_path / "train.txt"
+    train_list.write_text("".join(f"{name} {n}\n" for n, name in enumerate(names)))
+    config = DataConfig(dataset="lists", data_dir=str(tmp_path / "set"), train_list=str(train_list))
+    before = {path: path.read_bytes() for path in photos.rglob("*.*")}
+    out = tmp_path / "out"
+    facts = prepare.prepare(config, PrepareConfig(), out, "lists")
+    assert {path: path.read_bytes() for path in photos.rglob("*.*")} == before
+    made = [pathlib.Path(c["now"]) for c in facts["conversions"]]
+    assert len(set(made)) == 3 and {path.parent for path in made} == {out / "converted"}
+    assert {name for name in os.listdir(out / "converted")} == {path.name for path in made}
+    opened = source.open_split(dataclasses.replace(config, data_dir=str(out)), "train")
+    for n, kind in enumerate(("png", "jpeg cmyk", "jpeg 4:2:0")):
+        data, label = opened.read(tf.constant(n, tf.int64))
+        difference = decode.decode(data).numpy() - decode.decode(tf.constant(good[kind])).numpy()
+        assert int(label) == n and np.abs(difference.astype(np.int8)).mean() < 10
+
+
+def test_a_folder_that_is_not_utf8(tmp_path):
+    _put(tmp_path / "raw" / "train" / "a" / "1.jpg", images.good_files()["jpeg 4:2:0"])
+    config = DataConfig(dataset="folder", data_dir=str(tmp_path / "raw"))
+    out = tmp_path / "p\udce9t"
+    prepare.prepare(config, PrepareConfig(), out, "tfrecord")
+    report, _ = verify.verify(dataclasses.replace(config, data_dir=str(out)), PrepareConfig())
+    assert report["bad"] == 0 and report["images"] == {"train": 1}
 
 
 def test_an_image_that_does_not_decode_stops_a_reencoding(tmp_path):
@@ -385,3 +454,17 @@ def test_a_killed_run_is_continued_and_finished_shards_are_kept(tmp_path, tiny_f
     )
     assert {**facts, "root": ""} == {**whole, "root": ""}
     assert not list(out.glob(".*"))
+
+
+def test_checksums_are_read_as_they_are_written(tmp_path):
+    """And `sha256sum` agrees, also about names that hold what its lines are made of."""
+    names = ["a.jpg", "two  spaces.jpg", "n\nl.jpg", "back\\slash.jpg", "back\\n.jpg", "\udce9.jpg"]
+    for name in names:
+        (tmp_path / name).write_bytes(name.encode(errors="surrogateescape"))
+    sums = {n: hashlib.sha256((tmp_path / n).read_bytes()).hexdigest() for n in names}
+    path = tmp_path / "SHA256SUMS"
+    path.write_bytes(verify.checksum_lines(sums))
+    assert verify._read_checksums(path) == sums
+    if shutil.which("sha256sum"):
+        done = subprocess.run(["sha256sum", "--check", path], cwd=tmp_path, capture_output=True)
+        assert done.returncode == 0 and not done.stderr
