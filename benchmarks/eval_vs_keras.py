@@ -4,7 +4,7 @@
 
 scores all photographs in FOLDER with a ResNetV2-50 of 1,000 classes. On one side the Evaluator of
 `main.py --mode=eval`, with its input pipeline and the mean over views; on the other the net of
-`benchmarks.keras_resnetv2` (both as initialised) and `model.predict` on a tf.data pipeline of the
+`sides/keras_resnetv2.py` (both as initialised) and `model.predict` on a tf.data pipeline of the
 very same crops, normalised, in batches of the same number of views. Both start at encoded files.
 The pipeline alone is measured too: the input side should never be the limit.
 """
@@ -116,7 +116,7 @@ def main():
     if not pathlib.Path(args.data_dir).is_dir() or min(args.images, args.pairs) < 1:
         parser.error("--data_dir is a folder, --images and --pairs are at least 1")
     if args.side:
-        from benchmarks import eval_sides
+        from benchmarks.sides import eval_sides
 
         build = {"ours": eval_sides.our_side, "keras": eval_sides.keras_side}[args.side]
         side = build(args.data_dir, args.images, args.size, args.crops, args.dtype)

@@ -14,7 +14,8 @@ import subprocess
 import sys
 import tempfile
 
-from benchmarks import gpu_checks, harness
+from benchmarks import harness
+from benchmarks.sides import gpu_checks
 
 _MODULE = "benchmarks.gpu_check"
 _COUNT = "import tensorflow as tf; print(len(tf.config.list_physical_devices('GPU')))"

@@ -14,7 +14,8 @@ import os
 import statistics
 import tempfile
 
-from benchmarks import harness, input_format_sides
+from benchmarks import harness
+from benchmarks.sides import input_format_sides
 
 _WANTED = 1.4
 _OPENED = ("list", "prepared", "tfrecord")

@@ -12,7 +12,8 @@ import argparse
 import os
 import statistics
 
-from benchmarks import harness, input_sides
+from benchmarks import harness
+from benchmarks.sides import input_sides
 
 # What is compared: our side, the other, and how many times as fast ours should be.
 _RATIOS = [

@@ -84,14 +84,14 @@ def _argv(args, *words):
 
 def _bare(args):
     """Images per second of the step, called for the log interval of steps at a time."""
-    from benchmarks.bare_step import BareStep
+    from benchmarks.sides.bare_step import BareStep
 
     return BareStep(_argv(args), _NUM_CLASSES).speed(_WARM_UP, args.steps, _LOG_EVERY)
 
 
 def _loop(args):
     """Images per second of main.py, from the log lines of its run folder."""
-    from benchmarks import bare_step
+    from benchmarks.sides import bare_step
     from input_pipeline import pipeline
     from loops.run import summaries
 

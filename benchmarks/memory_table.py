@@ -77,7 +77,7 @@ def measure(model, size, batch_size, dtype, case, more=()):
     Returns:
       dict: peak_gb, step_gb (above the peak before the first step), step_seconds.
     """
-    from benchmarks.bare_step import BareStep
+    from benchmarks.sides.bare_step import BareStep
     from loops.run import peak_memory
 
     # A loss scale at which no step of noise is skipped; bfloat16 has none.

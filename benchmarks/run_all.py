@@ -14,7 +14,8 @@ import pathlib
 import subprocess
 import sys
 
-from benchmarks import comparison_page, comparisons, harness
+from benchmarks import harness
+from benchmarks.table import comparison_page, comparisons
 
 _ROOT = pathlib.Path(__file__).resolve().parents[1]
 _ROOMS = ("benchmarks", "input_pipeline", "loops", "nets", "requirements")

@@ -27,7 +27,7 @@ def measure(side, size, batch, dtype):
       dict of seconds: import_seconds (the interpreter's start among them), build_seconds,
       first_step_seconds, seconds (all of them), cpu_seconds (of all threads).
     """
-    from benchmarks import step_sides
+    from benchmarks.sides import step_sides
 
     imported = harness.seconds_since_start()
     build = {"ours": step_sides.our_side, "keras": step_sides.keras_side}[side]

@@ -92,7 +92,7 @@ def main():
     args = _arguments()
     works, dtypes = args.works.split(","), args.dtypes.split(",")
     if args.side:
-        from benchmarks import torch_sides
+        from benchmarks.sides import torch_sides
 
         build = {"ours": torch_sides.our_side, "torch": torch_sides.torch_side}[args.side]
         run, multiply_adds = build(works[0], args.size, args.batch, dtypes[0])

@@ -25,7 +25,7 @@ CHOICES = {
     "model": list(MODEL_SIZES),
     "dataset": ["shapes", "ilsvrc2012", "mini_imagenet", "folder", "lists"],
     "optimizer": ["sgd", "lamb", "lars", "adamw"],
-    "recipe": ["none", "cosine50", "step90", "nvidia90", "rsb_a3", "ffcv16"],
+    "recipe": ["none", "cosine50", "step90", "nvidia90", "rsb_a3", "ffcv16", "short"],
     "decay_kind": ["auto", "l2", "decoupled"],
     "loss": ["softmax", "bce"],
     "schedule": ["cosine", "step", "constant", "linear"],

@@ -17,7 +17,14 @@ from loops import validation
 from nets import registry
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
-PAGES = sorted([ROOT / "README.md", ROOT / "checkpoints/README.md", *ROOT.glob("docs/*.md")])
+PAGES = sorted(
+    [
+        ROOT / "README.md",
+        ROOT / "checkpoints/README.md",
+        ROOT / "benchmarks/README.md",
+        *ROOT.glob("docs/*.md"),
+    ]
+)
 # What a command may begin with, besides `python main.py`, `python -m MODULE` and `make TARGET`.
 KNOWN = {"pip", "tensorboard", ".", "export", "find", "srun", "git", "cd"}
 PYTHONS = {"python", "python3", ".venv/bin/python"}

@@ -9,8 +9,9 @@ class OptimizationConfig:
     """Loss, optimizer and schedule. None means: from the dataset."""
 
     recipe: Annotated[
-        Literal["none", "cosine50", "step90", "nvidia90", "rsb_a3", "ffcv16"],
-        "Flags of a published recipe; those that are given beside it win.",
+        Literal["none", "cosine50", "step90", "nvidia90", "rsb_a3", "ffcv16", "short"],
+        "Flags of a published recipe, or of short, ours for small sets and few epochs; those that "
+        "are given beside it win.",
     ] = "none"
     optimizer: Annotated[
         Literal["sgd", "lamb", "lars", "adamw"],

@@ -5,7 +5,8 @@ import itertools
 
 import pytest
 
-from benchmarks import input_format_sides, input_formats
+from benchmarks import input_formats
+from benchmarks.sides import input_format_sides
 from tests.input_pipeline import encoded_images
 
 

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from benchmarks import input_sides, input_vs_peers
+from benchmarks import input_vs_peers
+from benchmarks.sides import input_sides
 from input_pipeline import datasets
 from tests.input_pipeline import encoded_images
 

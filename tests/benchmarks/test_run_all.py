@@ -7,9 +7,10 @@ import time
 
 import pytest
 
-from benchmarks import comparison_page, comparisons, harness, result_rows, run_all
-from benchmarks.comparisons import TORCH_PYTHON, Comparison
-from benchmarks.result_rows import Row
+from benchmarks import harness, run_all
+from benchmarks.table import comparison_page, comparisons, result_rows
+from benchmarks.table.comparisons import TORCH_PYTHON, Comparison
+from benchmarks.table.result_rows import Row
 
 STUB = """
 import json, pathlib, sys, time

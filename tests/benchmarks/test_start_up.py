@@ -3,7 +3,8 @@
 import json
 import sys
 
-from benchmarks import harness, result_rows, start_up
+from benchmarks import harness, start_up
+from benchmarks.table import result_rows
 
 
 def test_the_first_pair_only_warms_the_disks_cache(monkeypatch, tmp_path):

@@ -6,7 +6,8 @@ import keras
 import numpy as np
 import pytest
 
-from benchmarks import harness, keras_resnetv2, step_sides, step_vs_keras
+from benchmarks import harness, step_vs_keras
+from benchmarks.sides import keras_resnetv2, step_sides
 from nets import layers, registry, resnetv2
 
 TINY = (1, 1, 1, 1)

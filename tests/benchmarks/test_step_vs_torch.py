@@ -6,7 +6,8 @@ import time
 
 import pytest
 
-from benchmarks import harness, step_vs_torch, torch_sides
+from benchmarks import harness, step_vs_torch
+from benchmarks.sides import torch_sides
 from loops.step import distribution
 from tests.loops.tiny_nets import two_convolutions
 

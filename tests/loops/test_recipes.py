@@ -1,10 +1,12 @@
 """Recipes: what they set, and that what is typed wins."""
 
+import json
 import logging
 
 import pytest
 
 import flags
+from benchmarks.results import records, tables
 from loops import config as configs
 from loops import recipes, validation
 
@@ -46,9 +48,29 @@ def test_learning_rates_are_those_of_the_sources():
 
     sources = {"cosine50": (128, 0.05), "step90": (256, 0.1), "nvidia90": (2048, 2.048)}
     sources |= {"rsb_a3": (2048, 8e-3), "ffcv16": (4096, 1.7)}
-    assert sources.keys() == recipes.RECIPES.keys()
+    assert {*sources, "short"} == recipes.RECIPES.keys()
     for name, (batch, rate) in sources.items():
         optimization = applied(f"--recipe={name}").optimization
         assert schedules.scaled(optimization.learning_rate, optimization, batch) == (
             pytest.approx(rate)
         )
+
+
+def test_what_only_residual_blocks_have_is_left_out():
+    config = applied("--recipe=short", "--model=alexnet")
+    assert not config.net.zero_init_residual
+    assert config.optimization.clip_norm == recipes.RECIPES["short"]["clip_norm"]
+    assert applied("--recipe=short").net.zero_init_residual
+
+
+def test_short_is_the_best_of_its_trials():
+    """RESULTS.md shows them; the recipe is that very command."""
+    (table,) = (table for table in tables.TABLES if table.key == "short")
+    errors = {}
+    for row in table.rows:
+        record = json.loads((records.HERE / f"{row.name}.json").read_text())
+        if row.name != "nette-clipped-alexnet":  # another net, longer
+            errors[row] = record["evaluations"]["val-1"]["top1_error"]
+    best = min(errors, key=errors.get)
+    chosen, by_recipe = applied(*best.flags), applied(*tables.TRIAL, "--recipe=short")
+    assert configs.replace(chosen, {"recipe": "short"}) == by_recipe

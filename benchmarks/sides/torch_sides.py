@@ -83,7 +83,7 @@ def _multiply_adds_of_torch(net, size):
 
 def our_side(work, size, batch_size, dtype):
     """Builds our training step or our evaluation; arguments and result as of `torch_side`."""
-    from benchmarks import step_sides
+    from benchmarks.sides import step_sides
     from nets.multiply_adds import multiply_adds
 
     if work == "train":

@@ -7,7 +7,7 @@ import keras
 import tensorflow as tf
 
 import flags
-from benchmarks import keras_resnetv2
+from benchmarks.sides import keras_resnetv2
 from input_pipeline import batch_augment, decode, pipeline
 from input_pipeline.source import Source
 from loops import validation

@@ -3,7 +3,8 @@
 import dataclasses
 from collections.abc import Callable
 
-from benchmarks import harness, result_rows
+from benchmarks import harness
+from benchmarks.table import result_rows
 
 # In the words of a program: what this machine has for them; shown as they stand here.
 TORCH_PYTHON = "$TORCH_PYTHON"

@@ -14,7 +14,7 @@ def _step(place, replicas, *words, model="resnetv2_18", size=64, batch=168):
     """A BareStep on so many GPUs, or halves of the CPU; 168 images are for 1 to 4, 6, 7 or 8."""
     import tensorflow as tf
 
-    from benchmarks.bare_step import BareStep
+    from benchmarks.sides.bare_step import BareStep
 
     gpus = tf.config.list_physical_devices("GPU")
     tf.config.set_visible_devices(gpus[:replicas] if place == "gpu" else [], "GPU")

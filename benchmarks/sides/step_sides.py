@@ -6,8 +6,8 @@ import keras
 import tensorflow as tf
 
 import flags
-from benchmarks import keras_resnetv2
-from benchmarks.bare_step import batches
+from benchmarks.sides import keras_resnetv2
+from benchmarks.sides.bare_step import batches
 from input_pipeline import batch_augment
 from loops import validation
 from loops.step import distribution, schedules
