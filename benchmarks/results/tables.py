@@ -65,8 +65,7 @@ def _trial(name, label, *flags):
     by_name = {}
     for flag in (*TRIAL, *flags):
         by_name[flag.partition("=")[0].removeprefix("--no").removeprefix("--")] = flag
-    flags = tuple(by_name.values())
-    return Run(name=f"nette-{name}", label=label, flags=flags, views=("val-1",))
+    return Run(name=f"nette-{name}", label=label, flags=tuple(by_name.values()), views=_VIEWS)
 
 
 _TRIALS = (
