@@ -97,7 +97,7 @@ bench: test-venv ## run the benchmarks that have not run yet, write benchmarks/R
 
 train: venv ## train ResNetV2-50 on the built-in images, then judge it on ten crops
 	.venv/bin/python main.py --mode=train --model=resnetv2_50 --mixed_precision \
-		--run_name=$(RUN) $(ARGS)
+		--run_name=$(RUN) --crops=1 $(ARGS)
 	.venv/bin/python main.py --mode=eval --ckpt=checkpoints/$(RUN)
 
 lock: ## resolve requirements/*.in again into the hashed locks (needs uv)

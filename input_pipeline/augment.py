@@ -9,7 +9,7 @@ _WINDOW, _MIRROR, _POLICY, _CLASSIC = range(4)
 
 
 def standard(data, seed, size, min_crop_area):
-    """Random resized crop and random mirror image, as most ImageNet augment_names train."""
+    """Random resized crop and random mirror image, as most ImageNet recipes have."""
     draw = tf.random.stateless_uniform([], _seed(seed, _MIRROR))
     return _mirrored(crops.resample(_standard_window(data, seed, min_crop_area), size), draw)
 

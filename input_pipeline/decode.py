@@ -70,6 +70,8 @@ def decode_cropped(data, choose_window):
 def reason(error):
     """What a TensorFlow error says, in one line and without the names of its operations."""
     message = error.message.split("}} ")[-1].split(" [Op:")[0]
+    if "Unknown image file format" in message:
+        return "not a JPEG, PNG, BMP, GIF or WebP file"
     return " ".join(message.replace("assertion failed:", "").split("\n")[0].split()).strip("[] ")
 
 

@@ -15,6 +15,9 @@ from input_pipeline.errors import DataError, UsageError
 
 # Above it a label is a mistake: classes are counted by the largest one.
 _LARGEST_LABEL = 1_000_000
+# One image of a list may be missing, and is named when it is read; so many in a row are elsewhere.
+_TRIED = 20
+_MEND = "put class folders there, or name another --data_dir"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,10 +65,10 @@ def from_folders(root, split, class_names=()):
     """
     folder = pathlib.Path(root, split)
     _require_folder(pathlib.Path(root), "--data_dir")
-    _require_folder(folder, f"the {split} split: put class folders there, or name other --data_dir")
+    _require_folder(folder, f"the {split} split: {_MEND}")
     if not class_names:
         train = pathlib.Path(root, "train")
-        _require_folder(train, "the class names: put class folders there, or name other --data_dir")
+        _require_folder(train, f"the class names: {_MEND}")
         class_names = tuple(listing.subfolders(train))
     found = listing.subfolders(folder)
     unknown = sorted(set(found) - set(class_names))
@@ -121,6 +124,12 @@ def from_list(config, split, class_names=()):
         )
     root = config.data_dir or "."
     _require_folder(pathlib.Path(root), "--data_dir")
+    firsts = [os.path.join(root, name) for name in paths[:_TRIED]]
+    if len(firsts) == _TRIED and not any(map(os.path.lexists, firsts)):
+        raise DataError(
+            f"{getattr(config, flags[split])}: none of its first {_TRIED} images is there, as"
+            f" {firsts[0]}; name the folder that its paths are seen from by --data_dir"
+        )
     return ImageFiles(root, paths, labels, class_names)
 
 

@@ -98,7 +98,7 @@ def first_folder(root, names, what):
         if (root / name).is_dir():
             return root / name if name != "." else root
     raise UsageError(
-        f"{root}: no folder {' or '.join(names)}, wanted for {what}; name other --data_dir"
+        f"{root}: no folder {' or '.join(names)}, wanted for {what}; name another --data_dir"
     )
 
 

@@ -228,15 +228,16 @@ def make(root: str) -> None:
 
     All or nothing: the set is made in a sibling folder and renamed, so an interrupted run leaves
     no `root`, and of several processes the first to finish wins. The same versions of OpenCV and
-    NumPy write the same bytes every time. An empty `root` is filled; UsageError is raised if it
-    holds anything else, such as a set of another format version.
+    NumPy write the same bytes every time. An empty `root` is filled; UsageError if it holds more.
     """
     root = os.path.realpath(root)  # a link to an empty folder cannot be renamed over
     if is_complete(root):
         return
     if os.path.exists(root) and (not os.path.isdir(root) or os.listdir(root)):
-        mend = "remove it, or name another folder by --data_dir"
-        raise UsageError(f"{root}: not a complete set of shapes in format {_FORMAT}; {mend}")
+        what = "holds something else than the built-in shapes; say by --dataset what it is"
+        if os.path.exists(os.path.join(root, MANIFEST)):
+            what = f"not a complete set of shapes in format {_FORMAT}; remove it"
+        raise UsageError(f"{root}: {what}, or name another folder by --data_dir")
     temporary = f"{root}.tmp-{os.getpid()}-{secrets.token_hex(4)}"
     try:
         _fill(temporary)

@@ -13,7 +13,7 @@ import tensorflow as tf
 
 from input_pipeline import crops, decode, pipeline, source
 from input_pipeline.errors import DataError, UsageError
-from loops import members, tensor_hashes
+from loops import members, provenance, tensor_hashes
 from loops.evaluator import logits_fn
 from loops.export_formats import FORMATS, Export
 from loops.run import report
@@ -120,6 +120,7 @@ def _written(form, export, member, path):
         "format": form,
         "tensors": tensor_hashes.of_tensors(export.tensors()),
         "files": tensor_hashes.of_files(path),
+        "trained_for": provenance.facts(export.data, member.record.class_names),
     }
     report.write_json(tensor_hashes.path_beside(path), hashes)
     images = _images(member)

@@ -4,7 +4,7 @@ import dataclasses
 import os
 import pathlib
 
-from input_pipeline import manifest, source
+from input_pipeline import manifest, shapes, source
 from input_pipeline.errors import UsageError
 from loops import validation
 from loops.config import leaves
@@ -18,14 +18,37 @@ def with_dataset(data, given):
       given: names of the flags that were typed.
 
     Raises:
-      UsageError: `--dataset` was typed and says another.
+      UsageError: `--dataset` was typed and says another, or nothing says which it is.
     """
     if not manifest.exists(data.data_dir):
+        require_named_set(data, given)
         return data
     facts = manifest.read(data.data_dir)
     if "dataset" in given:
         manifest.require_dataset(data.data_dir, facts, data.dataset)
     return dataclasses.replace(data, dataset=facts["dataset"])
+
+
+def require_named_set(data, given):
+    """Refuses to draw the built-in shapes into a folder that was named for something else.
+
+    Args:
+      data: DataConfig.
+      given: names of the flags that were typed.
+
+    Raises:
+      UsageError: `--data_dir` was typed without `--dataset`, and does not hold the shapes.
+    """
+    if data.dataset != "shapes" or not data.data_dir or "dataset" in given:
+        return
+    if "data_dir" not in given or shapes.is_complete(data.data_dir):
+        return
+    if not pathlib.Path(data.data_dir).exists():
+        raise UsageError(f"--data_dir={data.data_dir}: there is no such folder")
+    raise UsageError(
+        f"--data_dir={data.data_dir}: neither a prepared set nor the built-in shapes; say what it"
+        " is, as in --dataset=folder"
+    )
 
 
 def require_images(config, given, mode):

@@ -5,7 +5,7 @@ from absl import logging
 
 from input_pipeline import datasets, source
 from input_pipeline.errors import DataError, UsageError
-from loops import tensor_hashes, validation
+from loops import provenance, tensor_hashes, validation
 from loops.config import replace
 from loops.run import checkpoint, report, restored_net, run_folder, weight_file
 from loops.step import distribution
@@ -105,13 +105,18 @@ def described(config, given, num_classes):
     if "dataset" not in given:
         name = "ilsvrc2012" if num_classes == 1000 and "class_names" not in given else "lists"
         config = replace(config, {"dataset": name})
-    class_names = _class_names(config.data, num_classes)
+    values, own_names = dict(_PREPROCESSING.get(importing.source, {})), ()
+    if importing.source == "h5":
+        values, own_names = provenance.read(importing.weights, num_classes)
+    if own_names and not given & {"dataset", "class_names"}:
+        class_names = own_names
+    else:
+        class_names = _class_names(config.data, num_classes)
     if len(class_names) != num_classes:
         raise UsageError(
             f"--dataset={config.data.dataset} has {len(class_names)} classes, the head in"
             f" {importing.weights} has {num_classes}"
         )
-    values = dict(_PREPROCESSING.get(importing.source, {}))
     if importing.source != "h5":
         halved = importing.source == "timm" and config.net.model.startswith("resnetv2")
         values["mean"] = _HALF if halved else datasets.IMAGENET_MEAN

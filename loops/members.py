@@ -6,7 +6,7 @@ import pathlib
 
 from input_pipeline.errors import UsageError
 from loops import config as configs
-from loops import validation
+from loops import image_folders, validation
 from loops.run import checkpoint, restored_net, run_folder
 from loops.step import precision
 
@@ -56,6 +56,7 @@ def evaluation_config(record, config, given):
     own = {n: getattr(config, n) for n in ("evaluation", "prediction", "export", "distribution")}
     saved = dataclasses.replace(record.config, **own)
     merged = configs.merge(saved, given, config, configs.MAY_CHANGE_ON_EVAL, "evaluate")
+    image_folders.require_named_set(merged.data, given)
     return validation.with_statistics(merged)
 
 

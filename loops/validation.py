@@ -16,6 +16,9 @@ from nets import registry
 # Per 256 images. Of sgd it comes with the dataset; lamb's is that of "ResNet strikes back", A3.
 _LEARNING_RATES = {"lars": 0.6, "lamb": 1e-3, "adamw": 5e-4}
 
+# Data sets without statistics of their own.
+_WHOSE = dict.fromkeys(("folder", "lists"), "ImageNet, as --mode=stats has left none here")
+
 
 def resolve(config):
     """Fills what the user left to the dataset and checks what several flags decide together.
@@ -37,9 +40,9 @@ def resolve(config):
     defaults = {n: getattr(spec, n) for n in from_dataset if values[n] is None}
     if registry.is_sized(config.net.model):
         defaults["input_size"] = values["image_size"] or defaults["image_size"]
-    config = with_statistics(replace(config, defaults))
+    config = replace(config, defaults)
     check(config)
-    return config
+    return with_statistics(config)
 
 
 def with_statistics(config):
@@ -52,14 +55,15 @@ def with_statistics(config):
     if all(recorded):
         return config
     spec, found = datasets.get(own.dataset), statistics.load(source.images_folder(own))
-    where = statistics.NAME if found else f"the table of {own.dataset}"
+    where = statistics.NAME if found else _WHOSE.get(own.dataset, own.dataset)
     if found:
         vectors = tuple(number for row in found.pca_eigenvectors for number in row)
         known = (found.mean, found.std, found.pca_eigenvalues, vectors)
     else:
         known = (spec.mean, spec.std, spec.pca_values, spec.pca_vectors)
     if not (own.mean and own.std):
-        logging.info("mean %s and std %s of the pixels are from %s", *known[:2], where)
+        shown = [", ".join(f"{number:.2f}" for number in numbers) for numbers in known[:2]]
+        logging.info("pixels: mean (%s) and std (%s), those of %s", *shown, where)
     names = ("mean", "std", "pca_values", "pca_vectors")
     return replace(config, {n: a or b for n, a, b in zip(names, recorded, known, strict=True)})
 

@@ -49,6 +49,14 @@ def run(config, given):
     return results
 
 
+def _verdict(results):
+    if results["bad"]:
+        return f"{results['bad']} bad"
+    if across := results["duplicates_across_splits"]:
+        return f"every image decodes, but {across} are in more than one split"
+    return "every image is good"
+
+
 def _rows(results, folder):
     images = ", ".join(f"{n} {split}" for split, n in results["images"].items())
     of_class = results["images_of_class"]
@@ -67,6 +75,6 @@ def _rows(results, folder):
         rows.append((f"- {finding['kind']}", f"{finding['file']}: {finding['why']}"))
     if len(results["findings"]) > _SHOWN:
         rows.append(("", f"and {len(results['findings']) - _SHOWN} more"))
-    rows.append(("verdict", f"{results['bad']} bad" if results["bad"] else "every image is good"))
+    rows.append(("verdict", _verdict(results)))
     rows.append(("report", os.path.join(folder, _REPORT)))
     return rows

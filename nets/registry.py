@@ -1,6 +1,7 @@
 """Which architectures there are, and how a name becomes a net."""
 
 import dataclasses
+import importlib
 from typing import Annotated
 
 # Residual blocks per stage: table 1 of He et al. 2015; 200 from section 5 of He et al. 2016.
@@ -19,7 +20,7 @@ class Architecture:
     """One registered net: the function of its module that builds it, and that one's arguments.
 
     Attributes:
-      family: name of the function.
+      family: name of the module in this folder, and of the function in it.
       options: its arguments.
       smallest_image: side in pixels of the smallest image that it takes.
       sized: its dense layers are made for images of one size.
@@ -118,14 +119,8 @@ def build(config):
       keras.Model from normalised images [B, S, S, 3] to float32 logits [B, num_classes].
     """
     # Imported here so that `--help` and a mistyped flag need not wait for TensorFlow.
-    from nets import alexnet, layers, resnet, resnetv2, zfnet
+    from nets import layers
 
-    builders = {
-        "alexnet": alexnet.alexnet,
-        "zfnet": zfnet.zfnet,
-        "resnet": resnet.resnet,
-        "resnetv2": resnetv2.resnetv2,
-    }
     kit = layers.Kit(
         config.compute_dtype,
         config.sync_batch_norm,
@@ -140,4 +135,5 @@ def build(config):
     options = architecture.options
     if architecture.sized:
         options = {**options, "image_size": config.input_size}
-    return builders[architecture.family](kit, config.num_classes, **options)
+    module = importlib.import_module(f"nets.{architecture.family}")
+    return getattr(module, architecture.family)(kit, config.num_classes, **options)

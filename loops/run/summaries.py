@@ -13,7 +13,8 @@ from loops.run import checkpoint, drawings
 
 # Shown first in a log line, in this order and with these formats.
 _IN_THE_LOG = {
-    "loss/total": "loss {:.4f}",
+    "loss/cross_entropy": "loss {:.4f}",
+    "loss/total": "with decay {:.4f}",
     "accuracy/top1": "top-1 {:.2%}",
     "accuracy/top5": "top-5 {:.2%}",
     "accuracy_10_crops/top1": "ten-crop top-1 {:.2%}",
@@ -64,7 +65,8 @@ class Measurements:
           values: dict from tag to number.
         """
         shown = [form.format(values[tag]) for tag, form in _IN_THE_LOG.items() if tag in values]
-        logging.info("%s step %d: %s", split, step, ", ".join(shown))
+        if shown:  # figures of other sizes and splits are in the table that they are for
+            logging.info("%s step %d: %s", split, step, ", ".join(shown))
         numbers = {t: v if math.isfinite(v) else None for t, v in values.items()}
         with _full_disk_survived(f"measurements of step {step}"):
             self._file.write(json.dumps({"split": split, "step": int(step), **numbers}) + "\n")

@@ -94,7 +94,7 @@ def odd_files():
         "1 x 5000": OddFile(jpeg(Image.new("RGB", (5000, 1), (9, 90, 200)))),
         "8000 x 8000": OddFile(images.encoded(black, "JPEG", quality=1, progressive=True)),
     }
-    broken, unknown = "Invalid JPEG data", "Unknown image file format"
+    broken, unknown = "Invalid JPEG data", "not a JPEG, PNG, BMP, GIF or WebP file"
     pixels = "claims too many pixels"
     zeros = bytes((12_000 * 3 + 1) * 12_000)
     return decodable | {

@@ -63,5 +63,5 @@ def test_layers_and_magnitude_refuse(text):
         augment_flag.layers_and_magnitude(text)
 
 
-def test_fourteen_operations():
-    assert len(rand_augment.OPERATIONS) == 14
+def test_the_fourteen_operations_of_the_papers_are_there():
+    assert len(rand_augment.OPERATIONS) >= 14

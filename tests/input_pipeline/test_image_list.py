@@ -309,3 +309,12 @@ def test_fingerprint_of_a_list(tmp_path):
     found = [fingerprint(str(i), text) for i, text in enumerate(texts)]
     assert len(set(found)) == 5
     assert fingerprint("another", texts[0]) == found[0]
+
+
+def test_a_list_whose_paths_are_seen_from_elsewhere(tmp_path):
+    rows = "".join(f"{n}.jpg 0\n" for n in range(25))
+    config = _lists(tmp_path, train=rows)
+    with pytest.raises(DataError, match=r"none of its first 20 images is there.*--data_dir"):
+        image_list.from_list(config, "train")
+    (tmp_path / "19.jpg").write_bytes(b"")
+    assert len(image_list.from_list(config, "train").labels) == 25

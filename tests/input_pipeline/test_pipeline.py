@@ -259,7 +259,7 @@ def test_first_unreadable_names_the_first(break_images):
     split = source.open_split(break_images({4: text, 9: text}), "train")
     index, reason = pipeline.first_unreadable(split, range(TOTAL))
     assert index == 4 and type(index) is int
-    assert "Unknown image file format" in reason
+    assert "not a JPEG, PNG, BMP, GIF or WebP file" in reason
     assert pipeline.first_unreadable(split, np.array([7, 9, 4]))[0] == 9
     assert pipeline.first_unreadable(split, range(5, 9)) is None
     assert pipeline.first_unreadable(split, []) is None

@@ -13,7 +13,7 @@ from PIL import Image
 import flags
 from input_pipeline import datasets, source, statistics
 from input_pipeline.errors import DataError, UsageError
-from loops import benchmark, image_folders, prepare, stats, validation, verify
+from loops import benchmark, image_folders, prepare, stats, train, validation, verify
 from loops.run import progress
 from tests.input_pipeline import encoded_images
 
@@ -179,3 +179,26 @@ def test_cached_images_are_those_of_the_files(tiny_folder):
     for index in range(files.num_examples):
         (one, label), (two, other) = files.read(index), memory.read(index)
         assert one.numpy() == two.numpy() and int(label) == int(other)
+
+
+@pytest.mark.parametrize("mode", ["train", "stats", "benchmark"])
+def test_shapes_are_not_drawn_where_something_else_was_meant(images, tmp_path, mode):
+    """A mistyped or unmounted folder would train on stars."""
+    modules = {"train": train, "stats": stats, "benchmark": benchmark}
+    words = ["--benchmark=input"] if mode == "benchmark" else []
+    words += [f"--checkpoint_dir={tmp_path / 'runs'}"] if mode == "train" else []
+    with pytest.raises(UsageError, match=r"--data_dir=.*nowhere: there is no such folder"):
+        run(mode, modules[mode], f"--data_dir={tmp_path / 'nowhere'}", *words)
+    with pytest.raises(UsageError, match=r"neither a prepared set .*, as in --dataset=folder"):
+        run(mode, modules[mode], f"--data_dir={images}", *words)
+    with pytest.raises(
+        UsageError, match="something else than the built-in shapes; say by --dataset"
+    ):
+        run(mode, modules[mode], f"--data_dir={images}", "--dataset=shapes", *words)
+    assert not (tmp_path / "nowhere").exists()
+
+
+def test_images_that_are_in_two_splits_are_in_the_verdict(images, capsys):
+    shutil.copy(next((images / "train/disc").iterdir()), images / "val/disc/again.jpg")
+    run("verify", verify, "--dataset=folder", f"--data_dir={images}")
+    assert "every image decodes, but 1 are in more than one split" in capsys.readouterr().out

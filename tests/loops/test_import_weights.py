@@ -5,6 +5,7 @@ import os
 import pathlib
 import pickle
 import resource
+import shutil
 import subprocess
 
 import h5py
@@ -16,8 +17,9 @@ from safetensors import numpy as safetensors
 
 import flags
 import main
+from input_pipeline.config import DataConfig
 from input_pipeline.errors import UsageError
-from loops import evaluate, import_weights, predict, train
+from loops import evaluate, import_weights, predict, provenance, tensor_hashes, train
 from loops.run import restored_net, run_folder, weight_file
 from nets import layers, published_names, registry
 
@@ -341,6 +343,43 @@ def test_own_weights_come_back_bit_for_bit(own_file, tmp_path, one_device):
     assert ours.keys() == content.keys()
     for name, value in content.items():
         np.testing.assert_array_equal(ours[name], value, name)
+
+
+def test_own_weights_bring_what_they_were_trained_for(own_file, tmp_path, quick_net):
+    """A flag that is typed wins; without the file beside it, or with another, a warning."""
+    path = tmp_path / "a.weights.h5"
+    shutil.copy(own_file[0], path)
+    names = [f"class {n}" for n in range(CLASSES)]
+    data = DataConfig(image_size=96, mean=(1.0, 2.0, 3.0), std=(4.0, 5.0, 6.0), crop_fraction=0.9)
+    tensors = tensor_hashes.of_tensors(own_file[1])
+    beside = {"tensors": tensors, "trained_for": provenance.facts(data, names)}
+    (tmp_path / "a.weights.h5.sha256.json").write_text(json.dumps(beside))
+    words = ["--source=h5", "--model=resnetse_18"]
+    results = run(tmp_path, path, *words, "--run_name=r", "--crop_fraction=0.8")
+    told = results["preprocessing"]
+    assert (told["image_size"], told["mean"], told["std"]) == (96, (1, 2, 3), (4, 5, 6))
+    assert told["crop_fraction"] == 0.8 and results["hashes"] == "verified"
+    assert run_folder.read_record(tmp_path / "r").class_names == tuple(names)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"class_names": ["too", "few"]},
+        {"class_names": [1] * CLASSES},
+        {"mean": [1.0]},
+        {"std": [0, 1, 1]},
+        {"image_size": "wide"},
+        {"image_size": None},
+    ],
+)
+def test_what_stands_beside_weights_and_makes_no_sense(tmp_path, caplog, change):
+    names = [f"class {n}" for n in range(CLASSES)]
+    data = DataConfig(image_size=96, mean=(1.0, 2.0, 3.0), std=(4.0, 5.0, 6.0))
+    facts = {**provenance.facts(data, names), **change}
+    (tmp_path / "a.h5.sha256.json").write_text(json.dumps({"trained_for": facts}))
+    assert provenance.read(tmp_path / "a.h5", CLASSES) == ({}, ())
+    assert "nothing beside it says what it was trained for" in caplog.text
 
 
 def replaced(file, **create):
