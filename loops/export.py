@@ -84,6 +84,9 @@ def _target(form, export):
         raise UsageError(f"--out is missing: name what to export to, as in --out=model{suffix}")
     if export.quantize != "none" and form != "tflite":
         raise UsageError(f"--quantize={export.quantize} with --format={form}: only tflite")
+    others = [name for name, other in FORMATS.items() if path.name.endswith(other.suffix or " ")]
+    if not suffix and others:
+        raise UsageError(f"--out={path}: the name of a {others[0]} file; give --format={others[0]}")
     if not path.name.endswith(suffix):
         raise UsageError(f"--out={path}: the name of a {form} file ends in {suffix}")
     if not path.parent.is_dir():

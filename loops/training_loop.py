@@ -49,8 +49,12 @@ class TrainingLoop:
         self._length = length
         self._signals = signals
         self._workers = workers
+        window = flag_values.profile_window(config.run.profile)
+        if window and window[1] > length.total_steps:
+            given = config.run.profile
+            logging.warning("--profile=%s: the run ends at step %d", given, length.total_steps)
         self._profiler = Profiler(run_dir, config.run.profile if workers.is_chief else "")
-        stops = (*feed.size_changes(), *flag_values.profile_window(config.run.profile))
+        stops = (*feed.size_changes(), *window)
         self._pace = Pace(config.run, length.steps_per_epoch, length.total_steps, stops)
         self._batch_size = config.data.batch_size
         self._evaluation = RunEvaluation(

@@ -36,7 +36,7 @@ def command_of(row, done):
     if isinstance(row, Fit):
         run_dir = f"--run_dir=checkpoints/{row.name}"
         return ["python", "-m", "benchmarks.fit_baseline", *row.flags, run_dir]
-    return ["python", "main.py", "--mode=train", *row.flags, f"--run_name={row.name}"]
+    return ["python", *row.program, "--mode=train", *row.flags, f"--run_name={row.name}"]
 
 
 def training_command(row, folder):
@@ -84,7 +84,8 @@ def require_agreement(row, folder):
     Raises:
       SystemExit: one differs; the folder then holds another run than the page would say.
     """
-    words = [os.path.expandvars(word) for word in training_command(row, folder)[1:]]
+    typed = training_command(row, folder)[len(row.program) :]
+    words = [os.path.expandvars(word) for word in typed]
     wanted, typed = flags.parse(words)
     wanted = dict(leaves(wanted))
     recorded = dict(leaves(run_folder.read_record(folder / row.name).config))

@@ -22,14 +22,16 @@ class _Row:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Run(_Row):
-    """A training by `main.py --mode=train`.
+    """A training.
 
     Attributes:
       flags: of the command, but for the run's name.
+      program: of the command, behind `python`.
       minutes: after so many it is stopped, to go on in another call.
     """
 
     flags: tuple
+    program: tuple = ("main.py",)
     minutes: float = 90.0
 
 

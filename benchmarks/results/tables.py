@@ -60,12 +60,18 @@ _VIEWS = ("val-1", "val-10")
 _BATCH_32 = ("--batch_size=32", *_BATCH_64[1:])
 
 
-def _trial(name, label, *flags):
+def _trial(name, label, *flags, program=("main.py",)):
     """A run of which a later flag replaces an earlier one of the same name."""
     by_name = {}
     for flag in (*TRIAL, *flags):
         by_name[flag.partition("=")[0].removeprefix("--no").removeprefix("--")] = flag
-    return Run(name=f"nette-{name}", label=label, flags=tuple(by_name.values()), views=_VIEWS)
+    return Run(
+        name=f"nette-{name}",
+        label=label,
+        flags=tuple(by_name.values()),
+        views=_VIEWS,
+        program=program,
+    )
 
 
 _TRIALS = (
@@ -154,6 +160,12 @@ TABLES = (
             _trial("short-smoothing", "without label smoothing", *_SHORT, "--label_smoothing=0"),
             _trial("short-zero", "without zero-init", *_SHORT, "--nozero_init_residual"),
             _trial("short-clipping", "without clipping", *_SHORT, "--clip_norm=0"),
+            _trial(
+                "short-plain",
+                "with Keras's batch norm",
+                *_SHORT,
+                program=("-m", "benchmarks.plain_batch_norm"),
+            ),
             _trial("short-float32", "in float32", *_SHORT, "--nomixed_precision"),
             BestTwo(
                 name="nette-average",

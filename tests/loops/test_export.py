@@ -168,6 +168,7 @@ def test_a_missing_library_names_the_extra(run_dir, tmp_path, monkeypatch, missi
         ("--format=onnx", "--out is missing"),
         ("--format=onnx --out=ROOT/m.tflite", "ends in .onnx"),
         ("--format=weights_h5 --out=ROOT/m.h5", "ends in .weights.h5"),
+        ("--out=ROOT/m.tflite", "the name of a tflite file; give --format=tflite"),
         ("--format=saved_model --quantize=int8 --out=ROOT/m", "--quantize=int8"),
         ("--format=saved_model --out=ROOT/nowhere/m", "there is no folder"),
         ("--format=saved_model --out=ROOT", "is there already"),

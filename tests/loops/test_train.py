@@ -193,7 +193,7 @@ def test_averages_are_what_is_evaluated_and_predicted(tiny_folder, tmp_path):
             np.testing.assert_array_equal(variable.numpy(), stored[key], key)
 
 
-def test_sizes_change_where_the_schedule_says(tiny_folder, tmp_path, monkeypatch):
+def test_sizes_change_where_the_schedule_says(tiny_folder, tmp_path, monkeypatch, caplog):
     """An epoch has 23 / 8 steps: 32 px for three of them, then 40."""
     seen = []
     make_prepare = batch_augment.make_prepare
@@ -204,7 +204,8 @@ def test_sizes_change_where_the_schedule_says(tiny_folder, tmp_path, monkeypatch
 
     monkeypatch.setattr(batch_augment, "make_prepare", noting)
     words = ["--run_name=r", "--steps=5", "--image_size_schedule=0:32,1:40", "--image_size=48"]
-    run(tiny_folder, tmp_path, *words, "--profile=1,2", "--log_norms", "--log_every=1")
+    run(tiny_folder, tmp_path, *words, "--profile=1,9", "--log_norms", "--log_every=1")
+    assert "--profile=1,9: the run ends at step 5" in caplog.text
     assert seen == [32, 32, 40]  # the first page of images, then one trace each
     assert list((tmp_path / "r/train/plugins/profile").rglob("*.xplane.pb"))
     lines = [json.loads(line) for line in (tmp_path / "r/metrics.jsonl").read_text().splitlines()]

@@ -1,0 +1,39 @@
+"""`main.py --mode=train` with Keras's batch norm in place of the fused one: what that one is worth.
+
+    python -m benchmarks.plain_batch_norm --mode=train --model=resnetv2_18 ...
+
+takes the flags of `main.py`. Variables have the same names: `main.py --mode=eval` judges the run.
+"""
+
+import sys
+
+import keras
+
+import flags
+from loops import train
+from loops.run import logs
+from nets import layers
+
+
+class PlainBatchNorm(keras.layers.BatchNormalization):
+    """Keras's layer with the arguments of `nets.batch_norm.BatchNorm`."""
+
+    def __init__(self, momentum, epsilon, gamma_initializer, synchronized, **kwargs):
+        super().__init__(
+            momentum=momentum,
+            epsilon=epsilon,
+            gamma_initializer=gamma_initializer,
+            synchronized=synchronized,
+            **kwargs,
+        )
+
+
+def main(argv):
+    """Trains as a command line says."""
+    logs.set_up()
+    layers.BatchNorm = PlainBatchNorm
+    train.run(*flags.parse(argv))
+
+
+if __name__ == "__main__":
+    main(sys.argv)
