@@ -126,8 +126,11 @@ class Config:
             *("train", "eval", "predict", "import", "export", "average"),
             *("prepare", "verify", "stats", "data_service", "benchmark", "repro"),
         ],
-        "What to do. repro: replay the first steps of a run and compare; exit code 3 where they "
-        "depart.",
+        "What to do. train: start or resume a run; eval: judge checkpoints; predict: classes of "
+        "pictures; import, export: weights from and for other programs; average: one net of "
+        "several checkpoints; prepare, verify, stats: make, check and measure a data set; "
+        "data_service: load images for trainers; benchmark: measure speed; repro: replay the "
+        "first steps of a run, exit code 3 where they depart.",
     ] = "train"
     net: registry.NetConfig = dataclasses.field(default_factory=registry.NetConfig)
     data: DataConfig = dataclasses.field(default_factory=DataConfig)

@@ -91,6 +91,7 @@ def train(config, run_dir, record=None, signals=None):
     distribution.require_even_parts(config.data.batch_size, strategy, accumulate)
     train_split, val_split = _open(config.data, record)
     length = Length(config, train_split.num_examples)
+    length.log()
     seed, sizes = config.length.seed, length.image_sizes
     feed = TrainFeed(strategy, train_split, config.data, seed, sizes, accumulate)
     with contextlib.ExitStack() as stack:

@@ -114,6 +114,9 @@ def check_module(words):
     if not path.exists():
         path = ROOT / module.replace(".", "/") / "__main__.py"
     source = path.read_text()
+    if "flags.parse(argv)" in source:  # takes the flags of main.py
+        flags.parse(["main.py", *options])
+        return
     named = {option.partition("=")[0] for option in options if option.startswith("--")}
     missing = [option for option in named if f'"{option}"' not in source]
     shared = (ROOT / "benchmarks/harness.py").read_text()

@@ -34,10 +34,14 @@ class Length:
             schedules.scaled(rate, config.optimization, batch_size)
             for rate in (config.optimization.learning_rate, config.optimization.final_learning_rate)
         )
+        self._batch_size = batch_size
+
+    def log(self):
+        """Says what the run's length amounts to."""
         logging.info(
             "%d steps of %d images, %.1f steps an epoch, %d steps of warm-up to learning rate %g",
             self.total_steps,
-            batch_size,
+            self._batch_size,
             self.steps_per_epoch,
             self._warmup_steps,
             self._peak,
