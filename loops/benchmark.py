@@ -57,6 +57,7 @@ def _require_read(kind, given):
 def _input(config, given):
     """Times the stages of the input pipeline, until a normalised batch is ready."""
     config = dataclasses.replace(config, data=image_folders.with_dataset(config.data, given))
+    image_folders.require_named_set(config.data, given)
     config = validation.resolve(config)
     data = config.data
     split = source.open_split(data, "train")

@@ -56,6 +56,7 @@ def training(config, given):
       (figures, resolved Config, title, rows).
     """
     config = dataclasses.replace(config, data=image_folders.with_dataset(config.data, given))
+    image_folders.require_named_set(config.data, given)
     config = benchmark_setup.resolved(config, given)
     strategy = benchmark_setup.make_strategy(config)
     train_split = source.open_split(config.data, "train")

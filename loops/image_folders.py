@@ -18,10 +18,9 @@ def with_dataset(data, given):
       given: names of the flags that were typed.
 
     Raises:
-      UsageError: `--dataset` was typed and says another, or nothing says which it is.
+      UsageError: `--dataset` was typed and says another.
     """
     if not manifest.exists(data.data_dir):
-        require_named_set(data, given)
         return data
     facts = manifest.read(data.data_dir)
     if "dataset" in given:
@@ -65,6 +64,7 @@ def require_images(config, given, mode):
     validation.check_ranges(dict(leaves(config)))
     validation.check_outputs(dict(leaves(config)))
     data = with_dataset(config.data, given)
+    require_named_set(data, given)
     if data.dataset == "shapes":
         return dataclasses.replace(data, data_dir=source.data_dir(data))
     if data.dataset != "lists":

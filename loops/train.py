@@ -47,6 +47,7 @@ def run(config, given):
     else:
         config = fine_tuning.inherit(config)
         config = recipes.apply(config, given)
+    image_folders.require_named_set(config.data, given)
     config = validation.resolve(config)
     if record is None:
         config = auto_batch.choose(config)

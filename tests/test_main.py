@@ -22,7 +22,7 @@ import pytest
 import main
 from input_pipeline import decode
 from loops import config as configs
-from loops import validation
+from loops import mode_flags, validation
 from loops.run import checkpoint, restored_net, run_folder
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
@@ -422,7 +422,8 @@ def test_mistakes_get_one_line(places, capfd, monkeypatch, command, code, words)
     monkeypatch.setattr("sys.stdin", io.StringIO(""))
     before = files(places["root"])
     arguments = [word.format(**places) for word in command.split()]
-    if "--checkpoint_dir" not in command:
+    mode = next((w[7:] for w in arguments if w.startswith("--mode=")), "train")
+    if "--checkpoint_dir" not in command and mode in mode_flags.readers("checkpoint_dir"):
         arguments.append(f"--checkpoint_dir={places['root']}")
     assert main.main(["main.py", *arguments]) == code
     captured = capfd.readouterr()

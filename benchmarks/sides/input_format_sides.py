@@ -111,8 +111,11 @@ def open_list(args):
     """Opens a list of ILSVRC's length: seconds, and how much memory that took at its peak."""
     from input_pipeline.config import DataConfig
 
-    path = pathlib.Path(args.work, "imagenet.txt")
-    path.write_bytes(_imagenet_lines())
+    path, lines = pathlib.Path(args.work, "imagenet.txt"), _imagenet_lines()
+    path.write_bytes(lines)
+    first = pathlib.Path(args.work, lines.split(b" ", 1)[0].decode())
+    first.parent.mkdir(parents=True, exist_ok=True)
+    first.touch()  # a list of which nothing is there is refused
     return _open(DataConfig(dataset="lists", data_dir=args.work, train_list=str(path)))
 
 
