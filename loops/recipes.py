@@ -111,7 +111,6 @@ RECIPES = {
         "schedule": "cosine",
         "warmup_epochs": 1.0,
         "weight_decay": 5e-4,
-        "decay_kind": "l2",
         "label_smoothing": 0.1,
         "clip_norm": 1.0,
         "ema": 0.99,
