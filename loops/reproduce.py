@@ -13,7 +13,7 @@ from absl import logging
 from input_pipeline import source
 from input_pipeline.errors import DataError, UsageError
 from loops import config as configs
-from loops import fine_tuning, train, validation
+from loops import fine_tuning, image_folders, train, validation
 from loops.run import checkpoint, loss_comparison, loss_trace, machine, progress, report
 from loops.run.length import Length
 from loops.step import distribution
@@ -85,6 +85,7 @@ def _own_config(start, config, given):
     saved = start.record.config
     own = configs.merge(saved, given - {"steps"}, config, _MAY_CHANGE, "replay")
     # Batches from a data service are those of the pipeline itself.
+    image_folders.require_named_set(own.data, given)
     values = {"data_service": ""}
     if own.distribution.strategy not in ("one", "mirrored"):
         values["strategy"] = "mirrored" if start.placement["replicas"] > 1 else "one"

@@ -2,8 +2,11 @@
 
 import contextlib
 import logging as python_logging
+import pathlib
 
 from absl import logging
+
+_ROOT = str(pathlib.Path(__file__).parents[2])
 
 
 class _Formatter(python_logging.Formatter):
@@ -16,10 +19,9 @@ class _Formatter(python_logging.Formatter):
 
 def _is_ours(record):
     """TensorFlow logs through absl as well, about matters of its own."""
-    return (
-        "/site-packages/tensorflow/" not in record.pathname
-        or record.levelno >= python_logging.WARNING
-    )
+    within = record.pathname.removeprefix(_ROOT)
+    is_own = within != record.pathname and "-packages/" not in within  # .venv lies in there, too
+    return is_own or record.levelno >= python_logging.WARNING
 
 
 def set_up():

@@ -150,18 +150,19 @@ def made_anew(run_dir):
     Raises:
       UsageError: the disk is full or takes no files.
     """
-    try:
-        with lock(run_dir):
+    with lock(run_dir):  # outside: a folder that somebody else fills is not ours to remove
+        if (run_dir / "config.json").exists():
+            raise UsageError(f"--run_name={run_dir.name}: {run_dir} has just been made by another")
+        try:
             yield
-    except (OSError, tf.errors.OpError) as error:
-        shutil.rmtree(run_dir, ignore_errors=True)
-        reason = checkpoint.first_line(error)
-        raise UsageError(
-            f"--run_name={run_dir.name}: {run_dir} cannot be written ({reason})"
-        ) from error
-    except BaseException:
-        shutil.rmtree(run_dir, ignore_errors=True)
-        raise
+        except BaseException as error:
+            shutil.rmtree(run_dir, ignore_errors=True)
+            if not isinstance(error, (OSError, tf.errors.OpError)):
+                raise
+            reason = checkpoint.first_line(error)
+            raise UsageError(
+                f"--run_name={run_dir.name}: {run_dir} cannot be written ({reason})"
+            ) from error
 
 
 def find_checkpoint(ckpt, flag="--ckpt"):

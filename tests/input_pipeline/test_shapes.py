@@ -227,7 +227,8 @@ def test_make_refuses_to_overwrite_what_is_not_a_complete_set(tmp_path, small, d
         (root / shapes.MANIFEST).write_text("[]")
     before = _state(tmp_path)
     assert not shapes.is_complete(str(root))
-    with pytest.raises(UsageError, match="name another folder by --data_dir") as error:
+    mend = "say by --dataset what it is" if damage == "foreign" else "remove it"
+    with pytest.raises(UsageError, match=f"{mend}, or name another folder by") as error:
         shapes.make(str(root))
     assert str(error.value).startswith(f"{root}: ") and "\n" not in str(error.value)
     assert _state(tmp_path) == before

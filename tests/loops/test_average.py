@@ -1,5 +1,6 @@
 """Averaged weights: float64 means, batch-norm statistics of their own, a run like any other."""
 
+import contextlib
 import json
 
 import keras
@@ -9,7 +10,7 @@ import tensorflow as tf
 
 from input_pipeline.errors import UsageError
 from loops import average, evaluate, train
-from loops.run import checkpoint
+from loops.run import checkpoint, run_folder
 from nets import layers
 from tests.command_line import parse
 from tests.loops.tiny_nets import two_convolutions
@@ -120,3 +121,15 @@ def test_a_folder_that_could_not_be_filled_is_gone(trained, monkeypatch, error):
     if wanted is UsageError:
         assert "--run_name=full" in str(caught.value) and "No space left" in str(caught.value)
     assert not (trained / "full").exists()
+
+
+@pytest.mark.parametrize("when", ["while", "after"])
+def test_a_folder_that_another_process_makes_is_left_alone(tmp_path, when):
+    """Both found the name free; the second must not remove what the first has written."""
+    run_dir = tmp_path / "mean"
+    with run_folder.lock(run_dir) if when == "while" else contextlib.nullcontext():
+        run_dir.mkdir(exist_ok=True)
+        (run_dir / "config.json").write_text("{}")
+        with pytest.raises(UsageError, match="--run_name=mean"), run_folder.made_anew(run_dir):
+            raise AssertionError("entered")
+        assert (run_dir / "config.json").read_text() == "{}"

@@ -192,3 +192,19 @@ def test_a_step_that_was_skipped_on_one_side(copy, capsys):
     assert (
         "a step was skipped, or images were replaced, on one side only" in capsys.readouterr().out
     )
+
+
+def test_shapes_are_not_drawn_into_a_folder_that_is_not_there(copy, tmp_path):
+    record = json.loads((copy / "config.json").read_text())
+    record["config"]["data"] |= {"dataset": "shapes", "data_dir": ""}
+    (copy / "config.json").write_text(json.dumps(record))
+    start = json.loads(lines(copy)[0])
+    rewrite(
+        copy,
+        0,
+        lambda line: line.update(json.loads(json.dumps(start).replace('"folder"', '"shapes"'))),
+    )
+    nowhere = tmp_path / "nowhere"
+    with pytest.raises(UsageError, match="nowhere: there is no such folder"):
+        replay(copy, f"--data_dir={nowhere}")
+    assert not nowhere.exists()
