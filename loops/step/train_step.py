@@ -227,4 +227,14 @@ def timed_next(iterator):
     with tf.control_dependencies([before]):
         batch = next(iterator)
     with tf.control_dependencies(tf.nest.flatten(batch, expand_composites=True)):
-        return batch, tf.cast(tf.timestamp() - before, tf.float32)
+        after = tf.timestamp()
+    # Nobody gets the batch before the clock is read: with a single thread for operations, the
+    # step would be computed first and counted as waiting.
+    with tf.control_dependencies([after]):
+        batch = tf.nest.map_structure(_where_it_is, batch, expand_composites=True)
+    return batch, tf.cast(after - before, tf.float32)
+
+
+def _where_it_is(tensor):
+    with tf.device(tensor.device):
+        return tf.identity(tensor)

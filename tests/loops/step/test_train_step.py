@@ -1,5 +1,9 @@
 """The training step: one replica against two, poisoned batches, L2, and the steps of one call."""
 
+import os
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -174,3 +178,31 @@ def test_data_wait_is_seen(one_device):
     dataset = tf.data.Dataset.from_tensor_slices(data).batch(BATCH).map(slow)
     iterator = iter(distribution.distribute(one_device, lambda: dataset))
     assert float(step(iterator, tf.constant(3, tf.int64))["data_wait"]) > 0.1
+
+
+def test_computing_does_not_count_as_waiting_where_one_thread_does_everything():
+    """A thread of its own may read the second clock in time; a single one computed first."""
+    code = """if True:
+        import time
+        import tensorflow as tf
+        from loops.step import train_step
+
+        @tf.function
+        def step(iterator):
+            batch, waited = train_step.timed_next(iterator)
+            product = batch["x"]
+            for _ in range(40):
+                product = tf.tanh(product @ product)
+            return waited, tf.reduce_sum(product)
+
+        iterator = iter(tf.data.Dataset.from_tensors({"x": tf.random.normal([400, 400])}).repeat())
+        step(iterator)
+        started = time.perf_counter()
+        waited, _ = step(iterator)
+        print(float(waited) / (time.perf_counter() - started))
+    """
+    one_thread = {**os.environ, "TF_NUM_INTEROP_THREADS": "1"}
+    share = subprocess.run(
+        [sys.executable, "-c", code], env=one_thread, stdout=subprocess.PIPE, check=True
+    ).stdout
+    assert float(share) < 0.5
