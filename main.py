@@ -28,6 +28,16 @@ def mode_function(mode):
 
 def main(argv):
     """Runs a command line and returns its exit code."""
+    try:
+        code = _run(argv)
+        sys.stdout.flush()  # else it is the interpreter that finds nobody there
+    except BrokenPipeError:  # whoever read stdout has gone, as `head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE
+    return code
+
+
+def _run(argv):
     if any(word in ("--help", "-help", "-h", "--helpfull") for word in argv[1:]):
         sys.stdout.write(flags.usage())
         return 0
@@ -42,9 +52,6 @@ def main(argv):
         return error.exit_code
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
-    except BrokenPipeError:  # whoever read stdout has gone, as `head` does
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 128 + signal.SIGPIPE
     return 0
 
 

@@ -68,6 +68,22 @@ def test_every_mode_has_a_function():
         assert callable(main.mode_function(mode)), mode
 
 
+@pytest.mark.parametrize("word", ["--help", "--mode=stats"])
+def test_a_reader_that_has_gone_costs_no_traceback(word):
+    """`python main.py --help | head -1` and a short summary that nobody waits for."""
+    code = (
+        "import sys, main\n"
+        "main.mode_function = lambda mode: lambda config, given: print('the summary')\n"
+        "sys.exit(main.main(['main.py', *sys.argv[1:]]))\n"
+    )
+    reader, writer = os.pipe()
+    os.close(reader)
+    command = [sys.executable, "-c", code, word]
+    ended = subprocess.run(command, cwd=ROOT, stdout=writer, stderr=subprocess.PIPE, text=True)
+    os.close(writer)
+    assert (ended.returncode, ended.stderr) == (141, "")
+
+
 def test_train_makes_a_run_folder(trained):
     assert re.fullmatch(r"resnetv2_50-shapes-\d{8}-\d{6}", trained.run.name)
     names = {path.name for path in trained.run.iterdir()}
