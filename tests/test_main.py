@@ -78,8 +78,14 @@ def test_a_reader_that_has_gone_costs_no_traceback(word):
     )
     reader, writer = os.pipe()
     os.close(reader)
-    command = [sys.executable, "-c", code, word]
-    ended = subprocess.run(command, cwd=ROOT, stdout=writer, stderr=subprocess.PIPE, text=True)
+    ended = subprocess.run(
+        [sys.executable, "-c", code, word],
+        cwd=ROOT,
+        env={k: v for k, v in os.environ.items() if k != "PYTHONUNBUFFERED"},
+        stdout=writer,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
     os.close(writer)
     assert (ended.returncode, ended.stderr) == (141, "")
 
