@@ -17,6 +17,7 @@ from absl import logging
 from input_pipeline import batch_augment
 from input_pipeline.errors import UsageError
 from loops.config import replace
+from loops.run import available_memory
 from loops.step import distribution
 
 # The share of what is available that training may take; the rest is for data and evaluation.
@@ -52,7 +53,7 @@ def choose(config):
         parts = smallest_that_runs(of_replica, lambda size: _trial(config, size), multiple)
     else:
         peaks = [first["peak_bytes"], _trial(config, _TRIAL_SIZES[1])["peak_bytes"]]
-        available = _SHARE * _available_bytes()
+        available = _SHARE * available_memory.available_bytes()
         parts = smallest_that_fits(of_replica, _TRIAL_SIZES, peaks, available, multiple)
     if parts is None:
         raise UsageError(
@@ -123,19 +124,3 @@ def _trial(config, size):
         reason = lines[-1].rpartition("Error: ")[2][:200]
         raise UsageError(f"--auto_batch: a trial with {size} images failed: {reason}")
     return json.loads(done.stdout.splitlines()[-1])
-
-
-def _available_bytes():
-    """Memory that this process could still get: of the machine, and of its control group."""
-    words = pathlib.Path("/proc/meminfo").read_text().split()
-    available = int(words[words.index("MemAvailable:") + 1]) * 1024
-    group = pathlib.Path("/sys/fs/cgroup")
-    try:
-        most = int((group / "memory.max").read_text())
-        used = int((group / "memory.current").read_text())
-        stat = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
-        # Files that were read stay in memory until it is wanted for something else.
-        available = min(available, most - used + int(stat.get("inactive_file", 0)))
-    except (OSError, ValueError):  # no control groups, or "max"
-        pass
-    return available

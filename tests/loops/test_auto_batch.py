@@ -9,6 +9,7 @@ import pytest
 
 import flags
 from loops import auto_batch, validation
+from loops.run import available_memory
 from tests.command_line import refusal
 
 GB = 10**9
@@ -56,7 +57,7 @@ def test_the_choice_goes_into_the_config(monkeypatch, caplog):
         return {"peak_bytes": peaks[size], "replicas": 2, "gpu": False}
 
     monkeypatch.setattr(auto_batch, "_trial", trial)
-    monkeypatch.setattr(auto_batch, "_available_bytes", lambda: 1.13 * GB / 0.8)
+    monkeypatch.setattr(available_memory, "available_bytes", lambda: 1.13 * GB / 0.8)
     config = validation.resolve(flags.parse(["x", "--auto_batch", "--batch_size=48"])[0])
     assert auto_batch.choose(config).optimization.accumulate == 2
     assert "--auto_batch: --accumulate=2, micro-batches of 12 images" in caplog.messages
@@ -68,7 +69,7 @@ def test_pairs_stay_whole(monkeypatch):
     monkeypatch.setattr(
         auto_batch, "_trial", lambda _, n: {"peak_bytes": peaks[n], "replicas": 1, "gpu": False}
     )
-    monkeypatch.setattr(auto_batch, "_available_bytes", lambda: 1.035 * GB / 0.8)
+    monkeypatch.setattr(available_memory, "available_bytes", lambda: 1.035 * GB / 0.8)
     for words, parts in (([], 4), (["--mixup=0.2"], 6)):
         config = validation.resolve(
             flags.parse(["x", "--auto_batch", "--batch_size=12", *words])[0]
