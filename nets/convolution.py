@@ -18,9 +18,12 @@ class Conv(keras.layers.Layer):
       padding: zeros on each side; None for (size - 1) / 2, which keeps the size at stride 1.
       groups: the input's channels are cut into so many, and each filter sees one of them.
       bias: add one number per filter.
+      zeros: the kernel starts at zero.
     """
 
-    def __init__(self, filters, size, stride=1, padding=None, groups=1, bias=False, **kwargs):
+    def __init__(
+        self, filters, size, stride=1, padding=None, groups=1, bias=False, zeros=False, **kwargs
+    ):
         super().__init__(**kwargs)
         self.filters = filters
         self.size = size
@@ -28,6 +31,7 @@ class Conv(keras.layers.Layer):
         self.padding = (size - 1) // 2 if padding is None else padding
         self.groups = groups
         self.bias = bias
+        self.zeros = zeros
 
     def build(self, input_shape):
         # He et al. 2015, eq. 10, in its backward form (fan-out), as ResNets are trained.
@@ -37,7 +41,7 @@ class Conv(keras.layers.Layer):
         self.kernel = self.add_weight(
             shape=(self.size, self.size, input_shape[-1] // self.groups, self.filters),
             name="kernel",
-            initializer=initializer,
+            initializer="zeros" if self.zeros else initializer,
         )
         if self.bias:
             self.offset = self.add_weight(shape=(self.filters,), name="bias", initializer="zeros")

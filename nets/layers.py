@@ -30,8 +30,9 @@ class Kit:
     Args:
       compute_dtype: "float32", "float16" or "bfloat16"; variables are float32 in any case.
       synchronized: batch norm over all replicas.
-      zero_init_residual: `batch_norm(..., last_of_branch=True)` starts with gamma at zero
-        (Goyal et al. 2017, section 5.1), so that a residual block starts as the identity.
+      zero_init_residual: a layer that is `last_of_branch` starts at zero, batch norm by its gamma
+        (Goyal et al. 2017, section 5.1) and a convolution by its kernel, so that a residual block
+        starts as the identity.
       momentum, epsilon: of batch norm.
       dropout: rate in [0, 1), or None for the net's own.
       stochastic_depth: rate of the last residual block.
@@ -73,8 +74,9 @@ class Kit:
             return RecomputingNet(image, logits, self._cuts)
         return keras.Model(image, logits)
 
-    def conv(self, x, filters, size, name, stride=1):
-        return Conv(filters, size, stride, name=name, dtype=self._dtype)(x)
+    def conv(self, x, filters, size, name, stride=1, last_of_branch=False):
+        zeros = last_of_branch and self._zero_init_residual
+        return Conv(filters, size, stride, zeros=zeros, name=name, dtype=self._dtype)(x)
 
     def conv_relu(self, x, filters, size, name, stride=1, padding=None, groups=1):
         """A convolution with bias, then ReLU: what nets were made of before batch norm."""

@@ -86,7 +86,9 @@ class NetConfig:
 
     model: Annotated[str, "Architecture.", names] = "resnetv2_50"
     zero_init_residual: Annotated[
-        bool, "Start every residual branch at zero (gamma of its last batch norm)."
+        bool,
+        "Start every residual branch at zero: by gamma of its last batch norm, in ResNetV2 by the "
+        "kernel of its last convolution.",
     ] = False
     sync_batch_norm: Annotated[bool, "Batch-norm moments over the batch of all replicas."] = False
     dropout: Annotated[

@@ -1,5 +1,8 @@
 """ResNetV2: pre-activation residual nets (He et al. 2016, "Identity mappings", figure 4e).
 
+With zero initialisation it is the last convolution of a branch that starts at zero: behind its batch
+norm comes a ReLU, which a gamma of zero would leave without a gradient.
+
 Departures from the paper's appendix: the stem is a bare convolution and pooling, its batch norm
 and ReLU being those of the first block (with bottlenecks the same function of the image; with 18
 and 34 layers the first shortcut is not activated), and the stride of a bottleneck sits on the
@@ -39,7 +42,7 @@ def basic_block(kit, x, width, stride, name):
     shortcut = projection(kit, x, preactivated, width, stride, name)
     x = kit.conv(preactivated, width, 3, f"{name}_conv1", stride)
     x = kit.batch_norm_relu(x, f"{name}_conv1")
-    x = kit.conv(x, width, 3, f"{name}_conv2")
+    x = kit.conv(x, width, 3, f"{name}_conv2", last_of_branch=True)
     return kit.add(x, shortcut, f"{name}_add")
 
 
@@ -51,7 +54,7 @@ def bottleneck_block(kit, x, width, stride, name):
     x = kit.batch_norm_relu(x, f"{name}_conv1")
     x = kit.conv(x, width, 3, f"{name}_conv2", stride)
     x = kit.batch_norm_relu(x, f"{name}_conv2")
-    x = kit.conv(x, 4 * width, 1, f"{name}_conv3")
+    x = kit.conv(x, 4 * width, 1, f"{name}_conv3", last_of_branch=True)
     return kit.add(x, shortcut, f"{name}_add")
 
 

@@ -12,7 +12,7 @@ _MINI = (
     "--image_size=84",
     "--epochs=10",
 )
-_BASICS = ("--batch_size=64", "--zero_init_residual")
+_BASICS = ("--batch_size=64",)
 _PLAIN = ("--learning_rate=0.2", "--warmup_epochs=1", "--label_smoothing=0.1")
 
 
@@ -53,11 +53,11 @@ _BATCH_64 = (
     "--warmup_epochs=1",
     "--weight_decay=5e-4",
     "--label_smoothing=0.1",
-    "--zero_init_residual",
     "--min_crop_area=0.35",
 )
 _VIEWS = ("val-1", "val-10")
 _BATCH_32 = ("--batch_size=32", *_BATCH_64[1:])
+_CLIPPED = (*_BATCH_64, "--clip_norm=1", "--ema=0.99")
 
 
 def _trial(name, label, *flags, program=("main.py",)):
@@ -76,7 +76,7 @@ def _trial(name, label, *flags, program=("main.py",)):
 
 _TRIALS = (
     _trial("cosine50", "`--recipe=cosine50`", "--recipe=cosine50"),
-    _trial("batch64", "batch 64, SGD, wider crops, zero-init", *_BATCH_64),
+    _trial("batch64", "batch 64, SGD, wider crops", *_BATCH_64),
     _trial("batch32", "the same, batch 32", *_BATCH_32),
     _trial(
         "adamw",
@@ -89,16 +89,18 @@ _TRIALS = (
     _trial(
         "clipped",
         "batch 64, gradients of norm 1 at most, averaged weights",
-        *_BATCH_64,
-        "--clip_norm=1",
-        "--ema=0.99",
+        *_CLIPPED,
+    ),
+    _trial(
+        "clipped-zero",
+        "the same, branches that start at zero",
+        *_CLIPPED,
+        "--zero_init_residual",
     ),
     _trial(
         "clipped-alexnet",
-        "the same, AlexNet",
-        *(flag for flag in _BATCH_64 if flag != "--zero_init_residual"),
-        "--clip_norm=1",
-        "--ema=0.99",
+        "clipped and averaged, AlexNet",
+        *_CLIPPED,
         "--model=alexnet",
     ),
 )

@@ -222,6 +222,27 @@ def test_zero_init_residual_starts_as_the_identity():
     assert np.any(before)
 
 
+@pytest.mark.parametrize("deep", [False, True])
+def test_zero_init_residual_of_a_preactivated_net_zeroes_the_last_convolutions(deep):
+    """Blocks without a projection pass their input on, and every zero kernel has a gradient."""
+    kit = layers.Kit(zero_init_residual=True)
+    net = resnetv2.resnetv2(kit, 42, (2, 1, 1, 1), bottleneck=deep)
+    last = "conv3" if deep else "conv2"
+    zero = {v.path for v in net.trainable_variables if v.name == "kernel" and not np.any(v)}
+    blocks = {x.name.removesuffix("_add") for x in net.layers if x.name.endswith("_add")}
+    assert zero == {f"{block}_{last}/kernel" for block in blocks} and len(blocks) == 5
+    assert all(np.all(v.numpy() == 1) for v in net.variables if v.name == "gamma")
+    ends = [net.get_layer(f"stage1_block{n}_add").output for n in (1, 2)]
+    before, after = keras.Model(net.input, ends)(images(32))
+    np.testing.assert_array_equal(before, after)
+    assert np.any(before)
+    kernels = [v for v in net.trainable_variables if v.path in zero]
+    with tf.GradientTape() as tape:
+        loss = tf.reduce_sum(net(images(32), training=True)[:, 0])
+    gradients = tape.gradient(loss, [v.value for v in kernels])
+    assert all(np.any(gradient) for gradient in gradients)
+
+
 @pytest.mark.parametrize("model", SMALL)
 def test_scales_start_at_one_without_the_flag(model):
     net = build(model)
