@@ -11,6 +11,7 @@ it. Then it judges DIR/val (and DIR/test) on the centre crop and on ten crops, t
 import argparse
 import json
 import pathlib
+import shutil
 import statistics
 import time
 
@@ -64,8 +65,8 @@ def training_images(folder, image_size, batch_size, augment, seed):
       folder: pathlib.Path with a folder for each class.
       image_size: side in pixels.
       batch_size: images of a batch; what is over at the end of an epoch is left out.
-      augment: "standard": random area of 8 to 100 %, aspect 3/4 to 4/3, mirror; or "layers":
-        RandomFlip, RandomTranslation and RandomZoom of Keras.
+      augment: "standard": random area of 10 to 100 % (TensorFlow's function wants a tenth covered),
+        aspect 3/4 to 4/3, mirror; or "layers": RandomFlip, RandomTranslation and RandomZoom of Keras.
       seed: of the order.
 
     Returns:
@@ -138,9 +139,11 @@ def train(args, run_dir):
     warmup = round(args.warmup_epochs * steps)
     compile_model(model, args.epochs * steps, warmup, args.learning_rate)
     clock = _Clock(run_dir / "seconds.json")
-    callbacks = [keras.callbacks.BackupAndRestore(str(run_dir / "backup")), clock]
+    # The clock comes first: saving is no part of its epochs. The backup outlives `fit`, for judging
+    # may be interrupted as well.
+    backup = keras.callbacks.BackupAndRestore(str(run_dir / "backup"), delete_checkpoint=False)
     log = keras.callbacks.CSVLogger(str(run_dir / "epochs.csv"), append=True)
-    model.fit(images, epochs=args.epochs, callbacks=[*callbacks, log], verbose=2)
+    model.fit(images, epochs=args.epochs, callbacks=[clock, backup, log], verbose=2)
     return model, clock.seconds
 
 
@@ -195,6 +198,7 @@ def main():
                 report["results"][f"{split}-{crops}"] = scores
                 harness.say(f"{split}, {crops} crop(s): top-1 {scores['top1']:.2%}")
     harness.write_json(result_file, report)
+    shutil.rmtree(args.run_dir / "backup", ignore_errors=True)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,8 @@
 """Trains and judges one row of `tables`, as far as that has not been done."""
 
+import collections
 import json
+import math
 import os
 import pathlib
 import signal
@@ -75,7 +77,12 @@ def is_trained(row, folder):
     """Whether the training of a Run or Fit has come to its end."""
     if isinstance(row, Fit):
         return (folder / row.name / "fit.json").exists()
-    return bool(list((folder / row.name).glob("eval-*-val-*.json")))
+    lines = _train_lines(folder / row.name)
+    if not lines:
+        return False
+    epochs = run_folder.read_record(folder / row.name).config.length.epochs
+    last = lines[-1]
+    return last["step"] > epochs * last["step"] / last["progress/epoch"] - 1
 
 
 def require_agreement(row, folder):
@@ -100,12 +107,12 @@ def require_agreement(row, folder):
 def evaluate(name, runs, views, folder, seconds_left):
     """Judges one run, or the average of several, and returns {"val-1": dict, "val-10": dict, ...}.
 
-    Files of an earlier call are taken as they are.
+    Files of an earlier call are taken where they are of these very checkpoints.
     """
     found = {}
     for view in views:
         path = folder / f"{name}-{view}.json"
-        if not path.exists():
+        if not _is_of(path, runs, folder):
             split, crops = view.split("-")
             checkpoints = ",".join(str(folder / run) for run in runs)
             words = ["python", "main.py", "--mode=eval", f"--ckpt={checkpoints}"]
@@ -115,11 +122,34 @@ def evaluate(name, runs, views, folder, seconds_left):
     return found
 
 
+def _is_of(path, runs, folder):
+    """Whether a file of results is of the newest checkpoints of these runs."""
+    if not path.exists():
+        return False
+    newest = [max((folder / run).glob("step-*")) for run in runs]
+    if any(step.stat().st_mtime > path.stat().st_mtime for step in newest):
+        return False
+    models = [pathlib.PurePath(model) for model in json.loads(path.read_text())["models"]]
+    return [model.parts[-2:] for model in models] == [step.parts[-2:] for step in newest]
+
+
 def training_seconds(run_dir, examples):
-    """Time of a run at the median of its logged speeds: interruptions do not count."""
-    lines = map(json.loads, (run_dir / "metrics.jsonl").read_text().splitlines())
-    speeds = [x["speed/images_per_second"] for x in lines if x["split"] == "train"]
-    return examples / statistics.median(speeds)
+    """Time of a run, each epoch at the median of its logged speeds: interruptions do not count.
+
+    Epochs may differ, as where the size of the images grows.
+    """
+    epochs = collections.defaultdict(list)
+    for line in _train_lines(run_dir):
+        if "speed/images_per_second" in line:
+            epochs[math.ceil(line["progress/epoch"])].append(line["speed/images_per_second"])
+    return examples * statistics.mean(1 / statistics.median(of) for of in epochs.values())
+
+
+def _train_lines(run_dir):
+    """The lines of a run's training in metrics.jsonl; none where there is no such file."""
+    path = run_dir / "metrics.jsonl"
+    lines = path.read_text().splitlines() if path.exists() else []
+    return [line for line in map(json.loads, lines) if line["split"] == "train"]
 
 
 def two_best(row, done):

@@ -1,7 +1,11 @@
 """The script of results: skips what is done, goes on after a cut, and its page is true."""
 
 import json
+import os
+import pathlib
+import shutil
 import time
+import types
 
 import pytest
 
@@ -12,6 +16,7 @@ from benchmarks.results.rows import BestTwo, Fit, Mean, Run, Table
 from benchmarks.results.tables import TABLES
 from flags import parse
 from loops import validation
+from loops.run import run_folder
 
 FLAGS = ("--dataset=folder", "--data_dir=$TINY", "--model=resnetv2_18", "--image_size=32")
 FLAGS += ("--epochs=1", "--batch_size=8")
@@ -79,11 +84,62 @@ def test_a_training_out_of_time_saves_and_is_resumed(tiny_folder, tmp_path, monk
     assert list((tmp_path / "a").glob("step-*"))
 
 
-def test_time_is_that_of_the_median_speed(tmp_path):
-    lines = [{"split": "train", "speed/images_per_second": speed} for speed in (10.0, 50.0, 20.0)]
+def test_time_is_that_of_the_median_speeds_of_the_epochs(tmp_path):
+    """500 images at 20 a second, 500 larger ones at 10; a process's first line has no speed."""
+    speeds = [(0.1, None), (0.3, 10.0), (0.7, 50.0), (1.0, 20.0), (1.5, 10.0), (2.0, 10.0)]
+    lines = [
+        {"split": "train", "progress/epoch": epoch}
+        | ({} if speed is None else {"speed/images_per_second": speed})
+        for epoch, speed in speeds
+    ]
     lines.append({"split": "eval", "accuracy/top1": 1.0})
     (tmp_path / "metrics.jsonl").write_text("\n".join(map(json.dumps, lines)))
-    assert execution.training_seconds(tmp_path, 1000) == 50.0
+    assert execution.training_seconds(tmp_path, 1000) == pytest.approx(75.0)
+
+
+def test_results_are_those_of_the_checkpoints_that_are_there(tmp_path, monkeypatch):
+    """A run that was trained again, or another pair of runs, is judged again."""
+    judged = []
+
+    def execute(words, seconds):
+        judged.append(words)
+        runs = words[3].removeprefix("--ckpt=").split(",")
+        path = pathlib.Path(words[-1].removeprefix("--json="))
+        path.write_text(json.dumps({"models": [str(max(pathlib.Path(r).iterdir())) for r in runs]}))
+
+    monkeypatch.setattr(execution, "execute", execute)
+
+    def trained(run, step, now):
+        (tmp_path / run / f"step-{step:08d}").mkdir(parents=True)
+        os.utime(tmp_path / run / f"step-{step:08d}", (now, now))
+
+    def times_judged(*runs):
+        before = len(judged)
+        execution.evaluate("name", runs, ("val-1",), tmp_path, lambda: 60.0)
+        return len(judged) - before
+
+    for run in ("a", "b", "c"):
+        trained(run, 5, 1000.0)
+    assert [times_judged("a", "b") for _ in range(2)] == [1, 0]
+    assert [times_judged("a", "c") for _ in range(2)] == [1, 0]
+    shutil.rmtree(tmp_path / "c")
+    trained("c", 5, time.time() + 60.0)
+    assert times_judged("a", "c") == 1
+
+
+@pytest.mark.parametrize(("step", "done"), [(24, False), (25, True)])
+def test_an_evaluation_of_half_a_run_does_not_make_it_whole(tmp_path, monkeypatch, step, done):
+    """Ten images an epoch in batches of four: 25 steps are ten epochs."""
+    assert not execution.is_trained(one_run(), tmp_path)
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a/eval-00000024-val-10.json").write_text("{}")
+    line = {"split": "train", "step": step, "progress/epoch": step / 2.5}
+    (tmp_path / "a/metrics.jsonl").write_text(json.dumps(line) + "\n")
+    config = parse(["x", "--epochs=10"])[0]
+    monkeypatch.setattr(
+        run_folder, "read_record", lambda path: types.SimpleNamespace(config=config)
+    )
+    assert execution.is_trained(one_run(), tmp_path) is done
 
 
 def test_a_command_that_fails_ends_the_script(tmp_path):
