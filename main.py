@@ -28,12 +28,15 @@ def mode_function(mode):
 
 def main(argv):
     """Runs a command line and returns its exit code."""
+    if sys.stdout is None:  # closed, as daemons and `>&-` have it
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115
+    code = 0
     try:
         code = _run(argv)
         sys.stdout.flush()  # else it is the interpreter that finds nobody there
     except BrokenPipeError:  # whoever read stdout has gone, as `head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 128 + signal.SIGPIPE
+        return code or 128 + signal.SIGPIPE
     return code
 
 

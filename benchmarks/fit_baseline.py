@@ -65,8 +65,9 @@ def training_images(folder, image_size, batch_size, augment, seed):
       folder: pathlib.Path with a folder for each class.
       image_size: side in pixels.
       batch_size: images of a batch; what is over at the end of an epoch is left out.
-      augment: "standard": random area of 10 to 100 % (TensorFlow's function wants a tenth covered),
-        aspect 3/4 to 4/3, mirror; or "layers": RandomFlip, RandomTranslation and RandomZoom of Keras.
+      augment: "standard": random area of 10 to 100 % (TensorFlow's function wants a tenth of the
+        image), aspect 3/4 to 4/3, mirror; or "layers": RandomFlip, RandomTranslation and
+        RandomZoom of Keras.
       seed: of the order.
 
     Returns:

@@ -1,11 +1,9 @@
 """Encoded images kept in memory: `--cache=ram`."""
 
-import os
-
 import tensorflow as tf
 from absl import logging
 
-from input_pipeline import threads
+from input_pipeline import available_memory, threads
 from input_pipeline.errors import UsageError
 
 # Of the free memory; the rest is for the net, the batches and everybody else.
@@ -49,11 +47,12 @@ def in_memory(read, num_examples, what, reader_threads=0):
 
 
 def _require_room(read, num_examples, what):
-    free = free_memory()
+    free = available_memory.available_bytes()
     if free is None:
         return
     step = max(1, num_examples // _SAMPLED)
     sample = tf.data.Dataset.range(0, num_examples, step).map(read).ignore_errors()
+    sample = sample.with_options(threads.options(0))
     sizes = [len(data) for data, _ in sample.as_numpy_iterator()]
     wanted = sum(sizes) / max(1, len(sizes)) * num_examples
     if wanted > _MOST_OF_MEMORY * free:
@@ -62,15 +61,3 @@ def _require_room(read, num_examples, what):
             f" free, of which {_MOST_OF_MEMORY:.0%} may be used; leave the flag out, or prepare"
             " the set with --short_side=288"
         )
-
-
-def free_memory():
-    """Bytes of memory that can still be had, or None where the system does not say."""
-    try:
-        with open("/proc/meminfo") as file:
-            for line in file:
-                if line.startswith("MemAvailable:"):
-                    return int(line.split()[1]) * 1024
-        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (OSError, ValueError):
-        return None

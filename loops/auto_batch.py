@@ -9,15 +9,15 @@ import json
 import math
 import os
 import pathlib
+import signal
 import subprocess
 import sys
 
 from absl import logging
 
-from input_pipeline import batch_augment
+from input_pipeline import available_memory, batch_augment
 from input_pipeline.errors import UsageError
 from loops.config import replace
-from loops.run import available_memory
 from loops.step import distribution
 
 # The share of what is available that training may take; the rest is for data and evaluation.
@@ -47,14 +47,10 @@ def choose(config):
     if distribution.is_multi_worker(config.distribution):
         raise UsageError("--auto_batch: not with several workers; give --accumulate")
     multiple = 2 if batch_augment.is_mixing(config.data) else 1
-    first = _trial(config, _TRIAL_SIZES[0])
-    of_replica = config.data.batch_size // first["replicas"]
-    if first["gpu"]:
-        parts = smallest_that_runs(of_replica, lambda size: _trial(config, size), multiple)
-    else:
-        peaks = [first["peak_bytes"], _trial(config, _TRIAL_SIZES[1])["peak_bytes"]]
-        available = _SHARE * available_memory.available_bytes()
-        parts = smallest_that_fits(of_replica, _TRIAL_SIZES, peaks, available, multiple)
+    try:
+        parts, of_replica = _parts(config, multiple)
+    except DoesNotFit:
+        parts = None
     if parts is None:
         raise UsageError(
             f"--auto_batch: not even {multiple} image(s) at a time fit into memory; take a smaller"
@@ -64,6 +60,36 @@ def choose(config):
         "--auto_batch: --accumulate=%d, micro-batches of %d images", parts, of_replica // parts
     )
     return replace(config, {"accumulate": parts})
+
+
+def _parts(config, multiple):
+    """The smallest number of parts that fits, or None, and the images of a replica.
+
+    Raises:
+      DoesNotFit: as None.
+    """
+    small, larger = _TRIAL_SIZES
+    try:
+        first = _trial(config, small)
+    except DoesNotFit:
+        if multiple > 1:
+            raise
+        of_replica = config.data.batch_size // _trial(config, 1)["replicas"]
+        return of_replica, of_replica
+    of_replica = config.data.batch_size // first["replicas"]
+    if first["gpu"]:
+        parts = smallest_that_runs(of_replica, lambda size: _trial(config, size), multiple)
+        return parts, of_replica
+    available = available_memory.available_bytes()
+    if available is None:
+        raise UsageError("--auto_batch: this system does not tell its memory; give --accumulate")
+    try:
+        peaks = [first["peak_bytes"], _trial(config, larger)["peak_bytes"]]
+    except DoesNotFit:
+        every = numbers_of_parts(of_replica, multiple)
+        return next((n for n in every if of_replica // n <= small), None), of_replica
+    parts = smallest_that_fits(of_replica, _TRIAL_SIZES, peaks, _SHARE * available, multiple)
+    return parts, of_replica
 
 
 def numbers_of_parts(images, multiple=1):
@@ -118,6 +144,8 @@ def _trial(config, size):
     text = json.dumps(dataclasses.asdict(config))
     done = subprocess.run(command, env=environment, input=text, capture_output=True, text=True)
     if done.returncode:
+        if done.returncode == -signal.SIGKILL:  # so the system ends who takes too much
+            raise DoesNotFit
         if "ResourceExhausted" in done.stderr or "out of memory" in done.stderr.lower():
             raise DoesNotFit
         lines = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]

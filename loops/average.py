@@ -81,7 +81,9 @@ def train_batches(split, config):
       float32 [B, S, S, 3], normalised.
     """
     batch_size = min(config.data.batch_size, split.num_examples)
-    prepare = batch_augment.make_prepare(config.data)
+    if batch_augment.is_mixing(config.data):  # which takes pairs
+        batch_size = max(2, batch_size // 2 * 2)
+    prepare = batch_augment.make_prepare(config.data, config.length.seed)
     for batch in pipeline.train_dataset(split, config.data, config.length.seed, 0, batch_size):
         yield prepare(batch)[0]
 
@@ -140,7 +142,7 @@ def _config_of(first, config):
     named = {"run_name": config.run.run_name, "checkpoint_dir": config.run.checkpoint_dir}
     # `ema`: what is averaged are the weights that an evaluation takes, and there is one kind now.
     own = configs.replace(first.config, {**named, "mode": "train", "ema": 0.0})
-    return configs.replace(own, {"ckpt": "", "split": "val"})
+    return configs.replace(own, {"ckpt": "", "split": "val", **dict.fromkeys(configs.OUTPUTS, "")})
 
 
 def _write(run_dir, found, state, config, batches):

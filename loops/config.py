@@ -149,6 +149,9 @@ class Config:
     measurement: BenchmarkConfig = dataclasses.field(default_factory=BenchmarkConfig)
 
 
+# Files that a command is told to write.
+OUTPUTS = ("json", "csv", "report", "save_logits")
+
 # What may differ when a run is resumed: its length, paths, devices, and what is written when.
 MAY_CHANGE_ON_RESUME = frozenset(
     ("mode", "epochs", "steps", "examples", "checkpoint_dir", "run_name", "keep", "json")
@@ -209,7 +212,9 @@ def merge(saved, given, values, may_change, mode):
                 f"--{name}={new[name]} conflicts with the run, which has {old[name]}: leave the"
                 f" flag out to {mode} it, or start a new run"
             )
-    changed = {name: new[name] for name in given if name in old}
+    # A file that an earlier command was told to write is no wish of this one.
+    changed = dict.fromkeys(OUTPUTS, "")
+    changed |= {name: new[name] for name in given if name in old}
     if given & {"epochs", "steps", "examples"}:
         changed = {"epochs": None, "steps": None, "examples": None, **changed}
     return replace(saved, changed)

@@ -1,5 +1,9 @@
 """Ends of a training that nobody asked for, each with its exit code and what to do about it."""
 
+import contextlib
+
+import tensorflow as tf
+
 from input_pipeline.errors import UserError
 from loops.run import checkpoint
 
@@ -44,6 +48,15 @@ def gradients_not_finite(done, loss_scale, batch_size, image_of, run_dir):
 def variable_not_finite(done, name, run_dir):
     """The TrainingDiverged of a variable that a checkpoint must not hold."""
     return TrainingDiverged(f"step {done}: variable {name} is not finite; {last_good(run_dir)}")
+
+
+@contextlib.contextmanager
+def of_a_lost_worker(run_dir):
+    """Turns what the others see of a worker's end into a WorkerLost."""
+    try:
+        yield
+    except tf.errors.UnavailableError as error:
+        raise worker_lost(error, run_dir) from error
 
 
 def worker_lost(error, run_dir):

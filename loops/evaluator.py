@@ -4,7 +4,7 @@ import numpy as np
 import tensorflow as tf
 
 from input_pipeline import batch_augment, pipeline
-from input_pipeline.errors import DataError
+from input_pipeline.errors import DataError, UsageError
 from loops.run import progress
 from loops.scoring import logits_file, metrics
 from loops.step import distribution, workers
@@ -89,6 +89,7 @@ class Evaluator:
 
         Raises:
           DataError: an image that does not decode; an evaluation never leaves one out.
+          UsageError: a batch does not fit into memory.
           Interrupted: `stop` returned true.
         """
         total = self._split.num_examples
@@ -108,6 +109,13 @@ class Evaluator:
                 bar.advance(len(labels[-1]))
                 if stop():
                     raise Interrupted
+        except tf.errors.UnavailableError:  # another worker has ended: no image is to blame
+            raise
+        except tf.errors.ResourceExhaustedError as error:
+            raise UsageError(
+                f"--eval_batch_size={self._batch_size}: out of memory; give a smaller one"
+                f" ({error.message.splitlines()[0][:100]})"
+            ) from None
         except tf.errors.OpError as error:
             raise self._explained(error, done) from error
         finally:
@@ -122,7 +130,8 @@ class Evaluator:
 
     def _explained(self, error, done):
         """The DataError that names the image at which the pipeline failed, or the error itself."""
-        found = pipeline.first_unreadable(self._split, range(done, self._split.num_examples))
+        last = min(done + 2 * self._batch_size, self._split.num_examples)
+        found = pipeline.first_unreadable(self._split, range(done, last))
         if found is None:
             return error
         index, reason = found

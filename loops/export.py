@@ -174,7 +174,11 @@ def _images(member):
     for index in np.linspace(0, split.num_examples - 1, count).round().astype(np.int64):
         encoded, _ = split.read(tf.constant(index))
         size = (data.image_size, 1, data.crop_fraction, data.interpolation)
-        found.append(crops.views(decode.decode(encoded), *size)[0].numpy())
+        try:
+            found.append(crops.views(decode.decode(encoded), *size)[0].numpy())
+        except tf.errors.OpError as error:
+            name = split.describe(int(index))
+            raise DataError(f"{name} does not decode: {decode.reason(error)}") from None
     return np.stack(found)
 
 

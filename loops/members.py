@@ -56,6 +56,9 @@ def evaluation_config(record, config, given):
     own = {n: getattr(config, n) for n in ("evaluation", "prediction", "export", "distribution")}
     saved = dataclasses.replace(record.config, **own)
     merged = configs.merge(saved, given, config, configs.MAY_CHANGE_ON_EVAL, "evaluate")
+    # How training got its images: an evaluation passes over them once, by itself.
+    of_training = {"data_service": "", "cache": "none"}
+    merged = configs.replace(merged, {k: v for k, v in of_training.items() if k not in given})
     image_folders.require_named_set(merged.data, given)
     return validation.with_statistics(merged)
 

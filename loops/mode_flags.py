@@ -6,6 +6,8 @@ from loops.config import Config
 
 _OF_A_NET = ("train", "eval", "predict", "import", "export", "average", "repro")
 _TOOLS = ("prepare", "verify", "stats", "data_service")
+_WITH_A_RESULT = (*_OF_A_NET, "prepare", "verify", "stats")
+_WITH_IMAGES = tuple(mode for mode in _OF_A_NET if mode != "import")
 # `benchmark` reads whatever is measured, and so it is not checked.
 _CHECKED = (*_OF_A_NET, *_TOOLS)
 
@@ -28,7 +30,12 @@ _READERS = {
     "ckpt": ("eval", "predict", "export", "average", "repro"),
     **dict.fromkeys(("run_name", "checkpoint_dir"), ("train", "import", "average")),
     "split": ("eval", "stats"),
-    "json": tuple(mode for mode in _CHECKED if mode != "data_service"),
+    "json": _WITH_A_RESULT,
+    **dict.fromkeys(("dataset", "data_dir", "class_names"), _WITH_A_RESULT),
+    **dict.fromkeys(("train_list", "val_list", "test_list"), _WITH_A_RESULT),
+    "reader_threads": (*_WITH_IMAGES, "prepare", "verify", "stats"),
+    "cache": (*_WITH_IMAGES, "stats"),
+    "seed": _WITH_IMAGES,
     "format": ("export", "prepare"),
     "out": ("export", "prepare", "verify", "stats"),
     "bn_batches": ("average",),
@@ -43,11 +50,6 @@ _READERS_OF_BRANCHES = {
     "precision": _OF_A_NET,
     "distribution": _OF_A_NET,
     "data": _OF_A_NET,
-}
-# Of the images, what the tools heed: where they are, and how they are read.
-_READ_BY_TOOLS = {
-    *("dataset", "data_dir", "train_list", "val_list", "test_list", "class_names"),
-    *("cache", "reader_threads"),
 }
 _HINTS = {
     ("ckpt", "train"): "to resume a run, name it with --run_name",
@@ -66,7 +68,7 @@ def readers(name):
         return _READERS[name]
     for branch, modes in _READERS_OF_BRANCHES.items():
         names = {field.name for field in flag_fields.of(type(getattr(Config(), branch)))}
-        if name in names - _READ_BY_TOOLS:
+        if name in names:
             return modes
     return _CHECKED
 

@@ -1,6 +1,7 @@
 """What weights are used to, written beside an export and read back by an import."""
 
 import json
+import math
 
 from absl import logging
 
@@ -8,6 +9,9 @@ from loops import tensor_hashes
 
 _KEY = "trained_for"
 _PREPROCESSING = ("image_size", "mean", "std", "crop_fraction", "interpolation")
+
+# What a file that is missing, or holds anything at all, can lead to.
+_NO_USE = (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError)
 
 
 def facts(data, class_names):
@@ -42,7 +46,9 @@ def read(path, num_classes):
             raise ValueError
         if len(mean) != 3 or len(std) != 3 or min(std) <= 0:
             raise ValueError
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        if not all(map(math.isfinite, (*mean, *std, values["crop_fraction"]))):
+            raise ValueError
+    except _NO_USE:
         logging.warning(
             "%s: nothing beside it says what it was trained for; image size, mean, std and crops"
             " are defaults: give --image_size and the others where they differ",

@@ -8,7 +8,7 @@ from absl import logging
 
 from input_pipeline import batch_augment, source
 from input_pipeline.errors import DataError, UsageError
-from loops import auto_batch, fine_tuning, image_folders, recipes, validation
+from loops import auto_batch, endings, fine_tuning, image_folders, recipes, validation
 from loops import config as configs
 from loops.run import checkpoint, description, logs, loss_trace, run_folder, summaries
 from loops.run.length import Length
@@ -95,7 +95,7 @@ def train(config, run_dir, record=None, signals=None):
     length.log()
     seed, sizes = config.length.seed, length.image_sizes
     feed = TrainFeed(strategy, train_split, config.data, seed, sizes, accumulate)
-    with contextlib.ExitStack() as stack:
+    with endings.of_a_lost_worker(run_dir), contextlib.ExitStack() as stack:
         if team.is_chief:
             stack.enter_context(run_folder.lock(run_dir))
             stack.enter_context(logs.to_file(run_dir))

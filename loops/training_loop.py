@@ -87,8 +87,6 @@ class TrainingLoop:
             try:
                 with self._saver:
                     self._train(bar)
-            except tf.errors.UnavailableError as error:
-                raise endings.worker_lost(error, self._run_dir) from error
             finally:
                 self._profiler.close()
                 bar.close()
@@ -101,7 +99,10 @@ class TrainingLoop:
         """A page of training images, and one batch through the evaluator."""
         self._evaluation.first_batch()
         if int(self._state.step) == 0:
-            images, targets = self._feed.first_images(_GRID_IMAGES)
+            try:
+                images, targets = self._feed.first_images(_GRID_IMAGES)
+            except tf.errors.OpError as error:
+                raise self._feed.explained(error, 0) from error
             names = [datasets.readable(name) for name in self._class_names]
             titles = batch_augment.titles(targets, names)
             self._sink.image_grid("train", 0, "images/augmented", images, titles)
@@ -114,6 +115,7 @@ class TrainingLoop:
         while done < self._length.total_steps:
             if iterator is None or done in self._feed.size_changes():
                 iterator = self._feed.iterator(done)
+                self._pace.begin_anew()
             self._profiler.serve(done)
             before = done
             sums = self._call(iterator, self._pace.steps_of_call(done), done)

@@ -10,7 +10,8 @@ from absl import logging
 from input_pipeline import augment_flag, datasets, source, statistics
 from input_pipeline.errors import UsageError
 from loops import flag_fields, flag_values
-from loops.config import leaves, replace
+from loops.config import OUTPUTS, leaves, replace
+from loops.run import report
 from nets import registry
 
 # Per 256 images. Of sgd it comes with the dataset; lamb's is that of "ResNet strikes back", A3.
@@ -26,6 +27,7 @@ def resolve(config):
     Raises:
       UsageError: flags that conflict or values out of range.
     """
+    _check_choices(config)
     spec = datasets.get(config.data.dataset)
     values = dict(leaves(config))
     lengths = [name for name in ("epochs", "steps", "examples") if values[name] is not None]
@@ -107,13 +109,15 @@ def check(config):
 
 def check_outputs(values):
     """Raises UsageError for a file, by the name of its flag, that could not be written."""
-    for name in ("json", "csv", "report", "save_logits"):
+    for name in OUTPUTS:
         if values[name]:
             _check_output(f"--{name}={values[name]}", pathlib.Path(values[name]))
 
 
 def _check_output(flag, path):
     """Before hours of work: whether a file can be written there at its end."""
+    if report.is_stream(path):
+        return
     if path.is_dir():
         raise UsageError(f"{flag}: this is a folder; name a file in it")
     if not path.parent.is_dir():

@@ -143,9 +143,12 @@ def _new_checkpoints(run_dir, minutes):
     """Yields each intact step folder once, in order of steps, until the run is done."""
     patience = _Patience(minutes)
     last_done, damaged = -1, set()
+    record, read = run_dir / "config.json", None
     while True:
         # What "done" means is read before looking: a run that is made longer goes on.
-        last = _last_step(run_dir)
+        if not record.exists() or record.stat().st_mtime_ns != read:
+            last = _last_step(run_dir)
+            read = record.stat().st_mtime_ns
         folders = [f for f in checkpoint.step_folders(run_dir) if f not in damaged]
         newer = [f for f in folders if checkpoint.step_of(f) > last_done]
         for folder in sorted(newer, key=checkpoint.step_of):

@@ -1,7 +1,7 @@
 """ResNetV2: pre-activation residual nets (He et al. 2016, "Identity mappings", figure 4e).
 
-With zero initialisation it is the last convolution of a branch that starts at zero: behind its batch
-norm comes a ReLU, which a gamma of zero would leave without a gradient.
+With zero initialisation, branches start at zero by their last convolution: a ReLU is behind every
+batch norm, which a gamma of zero would leave without a gradient.
 
 Departures from the paper's appendix: the stem is a bare convolution and pooling, its batch norm
 and ReLU being those of the first block (with bottlenecks the same function of the image; with 18

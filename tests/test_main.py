@@ -88,6 +88,9 @@ def test_a_reader_that_has_gone_costs_no_traceback(word):
     )
     os.close(writer)
     assert (ended.returncode, ended.stderr) == (141, "")
+    shut = ["sh", "-c", 'exec "$@" >&-', "sh", sys.executable, "-c", code, word]
+    ended = subprocess.run(shut, cwd=ROOT, stderr=subprocess.PIPE, text=True)
+    assert (ended.returncode, ended.stderr) == (0, "")
 
 
 def test_train_makes_a_run_folder(trained):
@@ -441,7 +444,7 @@ def files(root):
 
 @pytest.mark.parametrize(("command", "code", "words"), MISTAKES)
 def test_mistakes_get_one_line(places, capfd, monkeypatch, command, code, words):
-    monkeypatch.setattr("sys.stdin", io.StringIO(""))
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO()))
     before = files(places["root"])
     arguments = [word.format(**places) for word in command.split()]
     mode = next((w[7:] for w in arguments if w.startswith("--mode=")), "train")

@@ -82,7 +82,7 @@ def is_trained(row, folder):
         return False
     epochs = run_folder.read_record(folder / row.name).config.length.epochs
     last = lines[-1]
-    return last["step"] > epochs * last["step"] / last["progress/epoch"] - 1
+    return last["step"] >= epochs * last["step"] / last["progress/epoch"] - 1e-6
 
 
 def require_agreement(row, folder):

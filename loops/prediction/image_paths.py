@@ -27,7 +27,7 @@ def find(text):
     if not text:
         raise UsageError("--image is missing: name files or folders, separated by commas")
     if text == "-":
-        return _of_lines(sys.stdin)
+        return _of_lines(map(os.fsdecode, sys.stdin.buffer))  # names need not be UTF-8
     names = [text] if os.path.exists(text) else text.split(",")
     return [path for name in names for path in _of_name(name, f"--image={name}")]
 

@@ -38,11 +38,15 @@ class Pace:
         until_stop = min(stop - done for stop in self._stops if stop > done)
         return min(by_time, until_due, until_stop)
 
+    def begin_anew(self):
+        """The next call traces, and how long a step takes from then on is not known."""
+        self.seconds_per_step = None
+
     def timed(self, seconds, steps):
         """Takes note of the duration of a call.
 
         Returns:
-          whether it counts as a measurement; the first one of a process traces.
+          whether it counts as a measurement; a call that traces does not.
         """
         counts = self.seconds_per_step is not None
         self.seconds_per_step = seconds / steps if counts else _SECONDS_PER_CALL

@@ -4,8 +4,15 @@ import contextlib
 import json
 import os
 import pathlib
+import sys
 
 from input_pipeline.errors import UsageError
+
+# Names of what this process has open already: to open them anew would write over one another.
+_STREAMS = {
+    **dict.fromkeys(("/dev/stdout", "/dev/fd/1", "/proc/self/fd/1"), "stdout"),
+    **dict.fromkeys(("/dev/stderr", "/dev/fd/2", "/proc/self/fd/2"), "stderr"),
+}
 
 
 def _say(text):
@@ -26,12 +33,24 @@ def write_json(path, facts):
     write_bytes(path, (json.dumps(facts, indent=1) + "\n").encode())
 
 
+def is_stream(path):
+    """Whether a path is that of stdout or stderr."""
+    return str(path) in _STREAMS
+
+
 def write_bytes(path, data):
     """Writes a file, whole or not at all; a link stays one, and so does what is no file."""
-    path = pathlib.Path(path).resolve()
-    if path.exists() and not path.is_file():  # /dev/stdout, a pipe: to be written, not replaced
+    if is_stream(path):
+        stream = getattr(sys, _STREAMS[str(path)])
+        stream.flush()
+        stream.buffer.write(data)
+        stream.buffer.flush()
+        return
+    path = pathlib.Path(path)
+    if path.exists() and not path.is_file():  # a pipe: to be written, not replaced
         path.write_bytes(data)
         return
+    path = path.resolve()
     temporary = path.with_name(f".{path.name}-{os.getpid()}")
     try:
         temporary.write_bytes(data)
@@ -55,6 +74,8 @@ def write_wanted(flag, path, content, write=write_json):
     """
     try:
         write(path, content)
+    except BrokenPipeError:
+        raise
     except OSError as error:
         raise UsageError(f"{flag}={path}: cannot be written ({error.strerror})") from None
 
@@ -62,7 +83,7 @@ def write_wanted(flag, path, content, write=write_json):
 def lines(texts):
     """Prints lines of text to stdout."""
     for text in texts:
-        print(text)
+        _say(text)
 
 
 def table(header, rows):
@@ -71,7 +92,7 @@ def table(header, rows):
     for row in [header, *rows]:
         first, *others = zip(row, widths, strict=True)
         cells = [first[0].ljust(first[1]), *(cell.rjust(width) for cell, width in others)]
-        print("  " + "  ".join(cells).rstrip())
+        _say("  " + "  ".join(cells).rstrip())
 
 
 COMPARISON = ("", "top-1", "top-5", "NLL", "Brier", "ECE")

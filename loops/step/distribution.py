@@ -71,6 +71,23 @@ def _hosts_of_tf_config():
         raise UsageError(f"TF_CONFIG={text}: not of the form {_TF_CONFIG}") from None
 
 
+def _require_a_task():
+    """Raises UsageError where TF_CONFIG does not say which of its workers this process is."""
+    text = os.environ["TF_CONFIG"]
+    known = json.loads(text)
+    places = [
+        (kind, str(index))
+        for kind in ("chief", "worker")
+        for index in range(len(known["cluster"].get(kind, ())))
+    ]
+    task = known.get("task")
+    if not isinstance(task, dict) or (task.get("type"), str(task.get("index"))) not in places:
+        raise UsageError(
+            f"TF_CONFIG={text}: its task is {json.dumps(task)}, which is none of its workers; set"
+            ' it on each of them, as in "task": {"type": "worker", "index": 0}'
+        )
+
+
 def require_a_name(config):
     """Raises UsageError where several workers would each make up a name of the run."""
     if is_multi_worker(config.distribution) and not config.run.run_name:
@@ -88,6 +105,7 @@ def _multi_worker(config):
             f"--cpu_devices={config.cpu_devices}: not with several workers; start more of them"
         )
     if _hosts_of_tf_config():
+        _require_a_task()
         resolver = tf.distribute.cluster_resolver.TFConfigClusterResolver()
     elif int(os.environ.get("SLURM_NTASKS", "1")) > 1:
         resolver = slurm_workers()

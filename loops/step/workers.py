@@ -92,7 +92,7 @@ def gathered(strategy, batch):
     if _place(strategy)[1] == 1:
         return {k: np.concatenate([t.numpy() for t in local(v)]) for k, v in batch.items()}
     joined = {k: local(v)[0].numpy() for k, v in _gather(strategy)(batch).items()}
-    return {k: v.astype(batch[k].dtype.as_numpy_dtype) for k, v in joined.items()}
+    return {k: v.astype(local(batch[k])[0].dtype.as_numpy_dtype) for k, v in joined.items()}
 
 
 @functools.lru_cache(maxsize=1)

@@ -127,15 +127,19 @@ def test_results_are_those_of_the_checkpoints_that_are_there(tmp_path, monkeypat
     assert times_judged("a", "c") == 1
 
 
-@pytest.mark.parametrize(("step", "done"), [(24, False), (25, True)])
-def test_an_evaluation_of_half_a_run_does_not_make_it_whole(tmp_path, monkeypatch, step, done):
-    """Ten images an epoch in batches of four: 25 steps are ten epochs."""
+@pytest.mark.parametrize(
+    ("epochs", "step", "done"), [(10, 24, False), (10, 25, True), (9, 22, False), (9, 23, True)]
+)
+def test_an_evaluation_of_half_a_run_does_not_make_it_whole(
+    tmp_path, monkeypatch, epochs, step, done
+):
+    """Ten images an epoch in batches of four: 25 steps are ten epochs, 22.5 are nine."""
     assert not execution.is_trained(one_run(), tmp_path)
     (tmp_path / "a").mkdir()
     (tmp_path / "a/eval-00000024-val-10.json").write_text("{}")
     line = {"split": "train", "step": step, "progress/epoch": step / 2.5}
     (tmp_path / "a/metrics.jsonl").write_text(json.dumps(line) + "\n")
-    config = parse(["x", "--epochs=10"])[0]
+    config = parse(["x", f"--epochs={epochs}"])[0]
     monkeypatch.setattr(
         run_folder, "read_record", lambda path: types.SimpleNamespace(config=config)
     )

@@ -8,8 +8,8 @@ import subprocess
 import pytest
 
 import flags
+from input_pipeline import available_memory
 from loops import auto_batch, validation
-from loops.run import available_memory
 from tests.command_line import refusal
 
 GB = 10**9
@@ -61,6 +61,47 @@ def test_the_choice_goes_into_the_config(monkeypatch, caplog):
     config = validation.resolve(flags.parse(["x", "--auto_batch", "--batch_size=48"])[0])
     assert auto_batch.choose(config).optimization.accumulate == 2
     assert "--auto_batch: --accumulate=2, micro-batches of 12 images" in caplog.messages
+
+
+@pytest.mark.parametrize(
+    ("most", "words", "parts"),
+    [
+        (5, [], 6),  # two images run and six do not: the system has ended that trial
+        (1, [], 12),
+        (0, [], None),
+        (1, ["--mixup=0.2"], None),
+    ],
+)
+def test_trials_that_do_not_fit_themselves(monkeypatch, most, words, parts):
+    def trial(config, size):
+        if size > most:
+            raise auto_batch.DoesNotFit
+        return {"peak_bytes": GB, "replicas": 1, "gpu": False}
+
+    monkeypatch.setattr(auto_batch, "_trial", trial)
+    config = validation.resolve(flags.parse(["x", "--auto_batch", "--batch_size=12", *words])[0])
+    if parts:
+        assert auto_batch.choose(config).optimization.accumulate == parts
+    else:
+        assert "image(s) at a time fit" in refusal(auto_batch.choose, config)
+
+
+def test_a_trial_that_the_system_ends_did_not_fit(monkeypatch):
+    ended = subprocess.CompletedProcess([], -9, "", "")
+    monkeypatch.setattr(subprocess, "run", lambda *args, **kwargs: ended)
+    with pytest.raises(auto_batch.DoesNotFit):
+        auto_batch._trial(flags.parse(["x"])[0], 2)
+
+
+def test_a_gpu_on_which_one_image_fits(monkeypatch):
+    def trial(config, size):
+        if size > 1:
+            raise auto_batch.DoesNotFit
+        return {"peak_bytes": GB, "replicas": 2, "gpu": True}
+
+    monkeypatch.setattr(auto_batch, "_trial", trial)
+    config = validation.resolve(flags.parse(["x", "--auto_batch", "--batch_size=12"])[0])
+    assert auto_batch.choose(config).optimization.accumulate == 6
 
 
 def test_pairs_stay_whole(monkeypatch):

@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from input_pipeline import source
 from input_pipeline.errors import UsageError
 from loops import average, evaluate, train
 from loops.run import checkpoint, run_folder
 from nets import layers
-from tests.command_line import parse
+from tests.command_line import parse, resolve
 from tests.loops.tiny_nets import two_convolutions
 
 pytestmark = pytest.mark.usefixtures("tiny_net")
@@ -62,6 +63,14 @@ def test_average_of_two_steps(trained, capsys):
 
     with pytest.raises(UsageError, match=r"--run_name=mean: .* is there already"):
         average.run(*parse("--mode=average", *words, "--run_name=mean"))
+
+
+def test_mixed_images_come_in_pairs(trained, tiny_folder):
+    """Fewer images than a batch, and an odd number of them."""
+    words = ("--dataset=folder", f"--data_dir={tiny_folder}", "--image_size=32", "--mixup=0.2")
+    config = resolve(*words, "--batch_size=24")
+    batch = next(average.train_batches(source.open_split(config.data, "train"), config))
+    assert batch.shape == (22, 32, 32, 3)
 
 
 def test_statistics_are_those_of_all_images_together():

@@ -188,3 +188,12 @@ def test_a_whole_number_is_a_float_as_well():
     data = through_json(resolve("--momentum=0.5"))
     data["length"]["epochs"] = 3
     assert config_json.from_json(Config, data, "config.json").length.epochs == 3
+
+
+def test_a_file_of_an_earlier_command_is_not_written_again():
+    """Nor asked for: its folder may be gone."""
+    saved = resolve("--json=out.json", "--steps=9")
+    for words, json_file in (((), ""), (("--json=new.json",), "new.json")):
+        config, given = parse("--steps=12", *words)
+        merged = configs.merge(saved, given, config, configs.MAY_CHANGE_ON_RESUME, "resume")
+        assert merged.evaluation.json == json_file and merged.length.steps == 12

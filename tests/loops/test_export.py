@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 import sys
 
 import numpy as np
@@ -28,6 +29,17 @@ def run_dir(tiny_folder, tmp_path_factory):
 
 def run(run_dir, *words):
     return export.run(*parse("--mode=export", f"--ckpt={run_dir}", *words))
+
+
+def test_an_image_that_does_not_decode_is_named(run_dir, tiny_folder, tmp_path):
+    folder = tmp_path / "data"
+    shutil.copytree(tiny_folder, folder)
+    bad = sorted((folder / "val").glob("*/*"))[3]
+    bad.write_bytes(bad.read_bytes()[:100])
+    out = tmp_path / "x.weights.h5"
+    with pytest.raises(DataError, match=f"{bad.name} does not decode: "):
+        run(run_dir, "--format=weights_h5", f"--out={out}", f"--data_dir={folder}")
+    assert not list(tmp_path.glob("*x.weights.h5*"))
 
 
 @pytest.fixture(scope="module")

@@ -371,6 +371,11 @@ def test_own_weights_bring_what_they_were_trained_for(own_file, tmp_path, quick_
         {"std": [0, 1, 1]},
         {"image_size": "wide"},
         {"image_size": None},
+        {"image_size": float("inf")},
+        {"mean": [float("nan"), 1, 1]},
+        {"std": [float("nan"), 1, 1]},
+        {"std": [1, 1, float("inf")]},
+        {"crop_fraction": float("nan")},
     ],
 )
 def test_what_stands_beside_weights_and_makes_no_sense(tmp_path, caplog, change):

@@ -43,6 +43,11 @@ def flags_of(*branches):
         ("stats", "mixup", "train, eval"),
         ("verify", "batch_size", "train, eval"),
         ("prepare", "image_size", "train, eval"),
+        ("data_service", "data_dir", "train, eval"),
+        ("data_service", "reader_threads", "train, eval"),
+        ("verify", "cache", "train, eval"),
+        ("verify", "seed", "train, eval"),
+        ("import", "seed", "train, eval"),
     ],
 )
 def test_is_refused_with_the_modes_that_read_it(mode, name, others):

@@ -46,6 +46,17 @@ def test_evaluation_at_another_size():
     assert evaluated("--image_size=128").data.image_size == 128
 
 
+def test_how_training_got_its_images_is_no_matter_of_an_evaluation():
+    """Not even where both would conflict; a cache that is asked for is one."""
+    words = ("--data_service=localhost:5050", "--dataset=folder")
+    for of_training in (words, ("--cache=ram",)):
+        record = Record(resolve(*of_training), ("a", "b"), {})
+        for word, cache in (("--crops=1", "none"), ("--cache=ram", "ram")):
+            typed, given = flags.parse(["main.py", "--mode=eval", "--ckpt=x", word])
+            data = evaluate.evaluation_config(record, typed, given).data
+            assert (data.data_service, data.cache) == ("", cache)
+
+
 @pytest.mark.parametrize("word", ["--recompute", "--zero_init_residual", "--stochastic_depth=0.1"])
 def test_options_of_residual_blocks(word):
     assert resolve("--model=resnetv2_18", word)

@@ -14,7 +14,7 @@ import flags
 from input_pipeline import batch_augment
 from input_pipeline.errors import DataError, UsageError
 from loops import evaluate, train
-from loops.endings import TrainingDiverged
+from loops.endings import TrainingDiverged, WorkerLost
 from loops.run import checkpoint, pace, restored_net, run_folder
 from loops.run.signals import Stopped
 
@@ -161,6 +161,36 @@ def test_bad_image_is_replaced_counted_and_too_many(tiny_folder, tmp_path):
     bad.write_bytes(bad.read_bytes()[:100])
     with pytest.raises(DataError, match=bad.name):
         run(folder, tmp_path, "--run_name=r", "--epochs=2")
+
+
+def test_a_train_split_without_any_image(tiny_folder, tmp_path):
+    """As where a repository holds pointers to large files in their place."""
+    folder = tmp_path / "data"
+    shutil.copytree(tiny_folder, folder)
+    for file in (folder / "train").glob("*/*"):
+        file.write_bytes(b"version https://git-lfs.github.com/spec/v1")
+    with pytest.raises(DataError, match=r"\.jpg and the .* after it .* do not decode"):
+        run(folder, tmp_path, "--run_name=r", "--steps=1")
+
+
+@pytest.mark.parametrize(("branch", "name"), [("net", "model"), ("data", "dataset")])
+def test_a_run_of_another_version_is_refused_in_one_line(tmp_path, make_run, branch, name):
+    folder = make_run(tmp_path / "r")
+    data = json.loads((folder / "config.json").read_text())
+    data["config"][branch][name] = "of_tomorrow"
+    (folder / "config.json").write_text(json.dumps(data))
+    argv = ["main.py", f"--checkpoint_dir={tmp_path}", "--run_name=r"]
+    with pytest.raises(UsageError, match=f"--{name}=of_tomorrow: unknown value"):
+        train.run(*flags.parse(argv))
+
+
+def test_a_worker_that_is_lost_before_the_first_step(tiny_folder, tmp_path, monkeypatch):
+    def lost(*args, **kwargs):
+        raise tf.errors.UnavailableError(None, None, "peer")
+
+    monkeypatch.setattr(evaluate.Evaluator, "__call__", lost)
+    with pytest.raises(WorkerLost, match=r"another worker is gone \(peer\).*no checkpoint"):
+        run(tiny_folder, tmp_path, "--run_name=r", "--steps=1")
 
 
 def test_undecodable_val_image_is_fatal(tiny_folder, tmp_path):

@@ -126,6 +126,19 @@ def test_a_tf_config_that_cannot_be_read(monkeypatch, text, strategy):
     assert said.startswith(f"TF_CONFIG={text}: not of the form {{")
 
 
+@pytest.mark.parametrize(
+    "task",
+    [None, 7, {}, {"type": "worker"}, {"type": "worker", "index": 2}, {"type": "ps", "index": 0}],
+)
+def test_a_tf_config_that_does_not_say_who_this_is(monkeypatch, task):
+    """The likeliest mistake: the same TF_CONFIG for all, or none of the two indices."""
+    known = {"cluster": {"worker": ["a:1", "b:1"], "ps": ["c:1"]}}
+    monkeypatch.setenv("TF_CONFIG", json.dumps(known | ({"task": task} if task else {})))
+    config = DistributionConfig(strategy="multi_worker")
+    said = refusal(distribution.make_strategy, config)
+    assert said.startswith("TF_CONFIG={") and '"task": {"type": "worker", "index": 0}' in said
+
+
 @pytest.mark.parametrize("words", [["--strategy=multi_worker"], ["--strategy=auto"]])
 def test_workers_that_nobody_names(words, tmp_path, tiny_folder, monkeypatch):
     monkeypatch.delenv("TF_CONFIG", raising=False)

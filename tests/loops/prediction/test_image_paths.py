@@ -2,6 +2,7 @@
 
 import io
 import os
+import shutil
 
 import pytest
 
@@ -62,8 +63,20 @@ def test_refused(here, text, words):
         image_paths.find(text)
 
 
+def send(monkeypatch, data):
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(data), "utf-8"))
+
+
+def test_a_line_of_stdin_need_not_be_utf_8(here, monkeypatch):
+    """In a folder of Latin-1 times: only the system knows what these bytes are called."""
+    name = b"caf\xe9.jpg"
+    shutil.copy("a.jpg", os.fsdecode(name))
+    send(monkeypatch, name + b"\n")
+    assert image_paths.find("-") == [os.fsdecode(name)]
+
+
 def test_lines_of_stdin(here, monkeypatch):
-    monkeypatch.setattr("sys.stdin", io.StringIO("a.jpg\n\none, two.jpg\r\nsub\nno_extension"))
+    send(monkeypatch, b"a.jpg\n\none, two.jpg\r\nsub\nno_extension")
     expected = ["a.jpg", "one, two.jpg", "sub/c.jpeg", "sub/deep/d.webp", "no_extension"]
     assert image_paths.find("-") == expected
 
@@ -77,7 +90,7 @@ def test_lines_of_stdin(here, monkeypatch):
     ],
 )
 def test_refused_lines(here, monkeypatch, text, words):
-    monkeypatch.setattr("sys.stdin", io.StringIO(text))
+    send(monkeypatch, text.encode())
     with pytest.raises(UsageError, match=words):
         image_paths.find("-")
 

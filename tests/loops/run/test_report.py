@@ -2,6 +2,8 @@
 
 import json
 import os
+import subprocess
+import sys
 
 import pytest
 
@@ -87,6 +89,32 @@ def test_a_link_stays_one(tmp_path):
     link.symlink_to(target)
     report.write_json(link, {"a": 1})
     assert link.is_symlink() and json.loads(target.read_text()) == {"a": 1}
+
+
+@pytest.mark.parametrize("to", ["a pipe", "the end of a file"])
+def test_stdout_is_written_between_what_is_said(tmp_path, to):
+    """`--json=/dev/stdout | jq`, and `>> log.txt`: the log keeps what it had."""
+    code = (
+        "from loops.run import report\n"
+        "report.lines(['before'])\n"
+        "report.write_wanted('--json', '/dev/stdout', {'a': 1})\n"
+        "report.lines(['after'])\n"
+    )
+    log = tmp_path / "log.txt"
+    log.write_text("the log\n")
+    with log.open("ab") as file:
+        stdout = subprocess.PIPE if to == "a pipe" else file
+        done = subprocess.run([sys.executable, "-c", code], stdout=stdout, check=True)
+    said = done.stdout.decode() if to == "a pipe" else log.read_text().removeprefix("the log\n")
+    assert said == 'before\n{\n "a": 1\n}\nafter\n'
+
+
+def test_a_reader_that_has_gone_is_no_wrong_path(tmp_path):
+    def write(path, content):
+        raise BrokenPipeError
+
+    with pytest.raises(BrokenPipeError):
+        report.write_wanted("--json", tmp_path / "x", {}, write)
 
 
 def test_what_is_no_file_is_written_and_not_replaced(tmp_path):

@@ -4,7 +4,7 @@ import pathlib
 
 import pytest
 
-from loops.run import available_memory
+from input_pipeline import available_memory
 
 GB = 10**9
 V1 = "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"

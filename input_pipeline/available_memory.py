@@ -1,5 +1,6 @@
 """How much memory a process can still get: of the machine, and of the control groups it is in."""
 
+import os
 import pathlib
 
 # Of a group: its limit, what is used of it, and how much of that are files read once. The first
@@ -15,10 +16,18 @@ def available_bytes(root="/"):
 
     Args:
       root: folder that holds `proc` and `sys`.
+
+    Returns:
+      int, or None where the system does not say.
     """
     root = pathlib.Path(root)
-    words = (root / "proc/meminfo").read_text().split()
-    free = [int(words[words.index("MemAvailable:") + 1]) * 1024]
+    try:
+        words = (root / "proc/meminfo").read_text().split()
+        free = [int(words[words.index("MemAvailable:") + 1]) * 1024]
+    except OSError:
+        if "SC_AVPHYS_PAGES" not in os.sysconf_names:
+            return None
+        free = [os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")]
     for group, names in _groups(root):
         try:
             free.append(_room(group, *names))
