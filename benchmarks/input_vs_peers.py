@@ -11,6 +11,7 @@ nothing but the full decoding of every file. Each side runs in a process of its 
 import argparse
 import os
 import statistics
+import sys
 
 from benchmarks import harness
 from benchmarks.sides import input_sides
@@ -51,6 +52,9 @@ def main():
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="of every side")
     parser.add_argument("--seconds", type=float, default=4.0, help="of measuring, per run")
     parser.add_argument("--rounds", type=int, default=3, help="runs of each side")
+    parser.add_argument(
+        "--torch_python", default=sys.executable, help="interpreter that has torch besides"
+    )
     parser.add_argument("--json", default="", help="write the result to this file")
     parser.add_argument("--side", choices=input_sides.SIDES, help=argparse.SUPPRESS)
     args = parser.parse_args()
@@ -67,11 +71,13 @@ def main():
     runs = {side: [] for side in input_sides.SIDES}
 
     def run(side):
-        return harness.run_child("benchmarks.input_vs_peers", [f"--side={side}", *command])
+        python = args.torch_python if "torch" in side else sys.executable
+        return harness.run_child("benchmarks.input_vs_peers", [f"--side={side}", *command], python)
 
     for number, results in enumerate(harness.alternate(input_sides.SIDES, args.rounds, run), 1):
         for side, result in results.items():
             if "skipped" in result:
+                report["skipped"] = {side: result["skipped"]}
                 harness.say(f"{side} is skipped: {result['skipped']}")
             else:
                 runs[side].append(result["images_per_second"])

@@ -8,10 +8,11 @@ from input_pipeline import augment_flag, crops, decode, rand_augment
 _WINDOW, _MIRROR, _POLICY, _CLASSIC = range(4)
 
 
-def standard(data, seed, size, min_crop_area):
+def standard(data, seed, config):
     """Random resized crop and random mirror image, as most ImageNet recipes have."""
     draw = tf.random.stateless_uniform([], _seed(seed, _MIRROR))
-    return _mirrored(crops.resample(_standard_window(data, seed, min_crop_area), size), draw)
+    window = _standard_window(data, seed, config.min_crop_area)
+    return _mirrored(crops.resample(window, config.image_size), draw)
 
 
 def _standard_window(data, seed, min_crop_area):
@@ -21,11 +22,10 @@ def _standard_window(data, seed, min_crop_area):
     )
 
 
-def classic(data, seed, size, min_crop_area):
+def classic(data, seed, config):
     """The predecessor's stretch, scale, crop and mirror image, as one window and one resizing."""
-    del min_crop_area
     image, draw = _classic_window(data, seed)
-    return _mirrored(crops.resample(image, size), draw)
+    return _mirrored(crops.resample(image, config.image_size), draw)
 
 
 def _classic_window(data, seed):
@@ -35,10 +35,11 @@ def _classic_window(data, seed):
     return image, draws[4]
 
 
-def none(data, seed, size, min_crop_area):
+def none(data, seed, config):
     """The centre crop that evaluation uses."""
-    del seed, min_crop_area
-    return crops.views(decode.decode(data), size, 1)[0]
+    del seed
+    how = (config.image_size, 1, config.crop_fraction, config.interpolation)
+    return crops.views(decode.decode(data), *how)[0]
 
 
 WINDOWS = {"standard": standard, "none": none, "classic": classic}
@@ -74,7 +75,7 @@ def augment(data, seed, config):
     """
     parts = augment_flag.parse(config.augment)
     size = config.image_size
-    image = WINDOWS[parts.window](data, seed, size, config.min_crop_area)
+    image = WINDOWS[parts.window](data, seed, config)
     image = tf.ensure_shape(image, [size, size, 3])
     if parts.policy == "randaugment":
         layers, magnitude = augment_flag.layers_and_magnitude(config.randaugment)

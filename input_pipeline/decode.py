@@ -20,7 +20,8 @@ def decode(data):
       data: scalar string tensor, the whole file.
 
     Returns:
-      uint8 [H, W, 3], RGB; grey is repeated, alpha is dropped.
+      uint8 [H, W, 3], RGB; grey is repeated, alpha is dropped. Transparent pixels of a GIF are
+      black, where PIL has a colour of the palette.
 
     Raises:
       tf.errors.InvalidArgumentError: not an image, truncated, or refused by its header.
@@ -86,6 +87,7 @@ def _decode_webp(data):
 
 
 def _decode_other(data):
+    data = image_header.checked_frames(data)
     image = tf.io.decode_image(data, channels=3, expand_animations=False)
     # TensorFlow returns a GIF's first frame without the canvas around it.
     whole = image_header.require_whole_gif(data, tf.shape(image)[:2])

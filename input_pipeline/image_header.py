@@ -5,12 +5,15 @@ A header of a few bytes can claim half a gigabyte of pixels: sizes are checked f
 
 import tensorflow as tf
 
+from input_pipeline import gif_frames
+
 # PIL's limit for images of unknown origin.
 MAX_PIXELS = 89_478_485
 
 _HEAD = 32
 # Of a WebP file's extended header: where its flags are, and two of them (RFC 9649).
 _VP8X_FLAGS, _ALPHA, _ANIMATION = 20, 0x10, 0x02
+_PART = "a GIF file whose first frame is a part of it"
 _EVERY_BYTE = [bytes([byte]) for byte in range(256)]
 
 
@@ -79,10 +82,27 @@ def checked_jpeg_shape(data):
         return tf.identity(shape)
 
 
+def checked_frames(data):
+    """Returns `data`, once its frames are found harmless if it is a GIF file.
+
+    TensorFlow reads every frame, whatever their sizes, to return the first.
+
+    Raises:
+      tf.errors.InvalidArgumentError: they have more than MAX_PIXELS together, or the first one is a
+        part of the canvas, around which TensorFlow would leave black.
+    """
+    none = (tf.constant(0, tf.int64), tf.constant(True))
+    frames = tf.cond(_starts(data, b"GIF8"), lambda: gif_frames.walk(data), lambda: none)
+    few = _require_few_pixels([frames[0]])
+    with tf.control_dependencies([few, _require(frames[1], _PART)]):
+        return tf.identity(data)
+
+
 def require_whole_gif(data, shape):
-    """The operation that fails unless the first frame of a GIF, int32 [2], fills its canvas."""
+    """The operation that fails unless a decoded GIF, int32 [2], has the size of its canvas: that of
+    the largest frame it is."""
     fills = tf.reduce_all(tf.cast(shape, tf.int64) == _size(data))
-    return _require(fills | ~_starts(data, b"GIF8"), "a GIF file whose first frame is a part of it")
+    return _require(fills | ~_starts(data, b"GIF8"), _PART)
 
 
 def _require_few_pixels(shape):

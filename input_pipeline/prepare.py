@@ -69,10 +69,10 @@ def prepare(config, prepare_config, out, storage, progress=Silent):
             raise DataError(f"{config.data_dir}: no labelled image in the {empty[0]} split")
         _require_one_line(raw)
         plan = _make_plan(config, prepare_config, storage, raw)
-        _require_same_plan(out, plan)
         write = _write_lists if storage == "lists" else _write_shards
         threads = config.reader_threads or cores.count()
         with concurrent.futures.ThreadPoolExecutor(threads) as pool, _explained(out):
+            _require_same_plan(out, plan)
             splits, conversions = write(pool, out, raw, prepare_config, progress)
             manifest.write(out, _facts(config, plan, out, raw, splits, conversions))
         shutil.rmtree(out / _UNFINISHED)
@@ -178,9 +178,10 @@ def _require_same_plan(out, plan):
         for left in [*out.glob(".tmp-*"), *path.parent.glob(".tmp-*")]:  # of a killed run
             left.unlink()
         return
-    if any(path.name != folder_lock.NAME for path in out.iterdir()):
+    # Without a plan nothing has begun: a disk was full, or the process ended, just before it.
+    if any(other.name not in (folder_lock.NAME, _UNFINISHED) for other in out.iterdir()):
         raise UsageError(f"--out={out}: is not an empty folder; name another one")
-    path.parent.mkdir(parents=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
     manifest.write_whole(path, json.dumps(plan).encode())
 
 

@@ -40,7 +40,7 @@ def find(config, prepare):
         return raw_ilsvrc.ilsvrc2012(root, table, prepare.devkit)
     if prepare.split_csv:
         return raw_ilsvrc.mini_imagenet(root, table, pathlib.Path(prepare.split_csv))
-    return _class_folders(root, table)
+    return _class_folders(root, table, pools=config.dataset == "mini_imagenet")
 
 
 def _of_lists(config):
@@ -57,12 +57,18 @@ def _of_lists(config):
     return raw_set.RawSet(classes, splits, [])
 
 
-def _class_folders(root, table):
-    """ROOT/{train,val,test}/CLASS/*, or ROOT/CLASS/*, which is split here."""
+def _class_folders(root, table, pools):
+    """ROOT/{train,val,test}/CLASS/*, or ROOT/CLASS/*, which is split here.
+
+    Args:
+      root: pathlib.Path.
+      table: classes by label, or () to take the sorted ones of train.
+      pools: splits with classes of their own, as few-shot learning has them, are pooled and split
+        anew.
+    """
     splits = [split for split in ("train", "val", "test") if (root / split).is_dir()]
     found = {split: listing.subfolders(root / split) for split in splits}
-    # Splits of few-shot learning have classes of their own: for classification they are pooled.
-    if len(splits) > 1 and not set(found[splits[0]]) & set(found[splits[1]]):
+    if pools and len(splits) > 1 and not set(found[splits[0]]) & set(found[splits[1]]):
         return _split_here(root, {n: f"{s}/{n}" for s in splits for n in found[s]}, table)
     if not splits:
         return _split_here(root, {name: name for name in listing.subfolders(root)}, table)

@@ -71,7 +71,8 @@ class ShardWriter:
         planned = []
         for number, (first, last) in enumerate(itertools.pairwise(bounds)):
             name = f"{split}-{number:05d}-of-{len(bounds) - 1:05d}.tfrecord"
-            planned.append(PlannedShard(name, first, last, self._finished(name)))
+            facts = self._finished(name, _stands_for(items, first, last))
+            planned.append(PlannedShard(name, first, last, facts))
         return planned
 
     def write_split(self, split, items, planned, bar):
@@ -88,17 +89,18 @@ class ShardWriter:
         """
         shards, lengths = [], []
         for shard in planned:
-            facts = shard.facts or self._write(shard.name, items[shard.first : shard.last], bar)
+            facts = shard.facts or self._write(shard, items, bar)
             self.conversions += facts["conversions"]
             lengths.append(np.array(facts["lengths"], np.int64))
-            shards.append({k: facts[k] for k in facts if k not in ("conversions", "lengths")})
+            of_work = ("conversions", "lengths", "stands_for")
+            shards.append({k: facts[k] for k in facts if k not in of_work})
         index = self._write_index(f"{split}.index.npy", items, lengths)
         return {"images": len(items), "shards": shards, "index": index}
 
     def _bounds(self, items):
         """Numbers of the first item of each shard, and of all: a function of the items alone."""
         wanted = self._prepare_config.shard_megabytes * _MEGABYTE
-        sizes = [i.size if i.size >= 0 else os.path.getsize(i.path) for i in items]
+        sizes = [_size(item) for item in items]
         ends = np.cumsum(np.array(sizes) * self._shrinking(items) + tfrecord.FRAME)
         shards = max(1, round(ends[-1] / wanted))
         inner = np.searchsorted(ends, ends[-1] / shards * np.arange(1, shards)) + 1
@@ -125,18 +127,25 @@ class ShardWriter:
     def _facts_path(self, name):
         return self._facts_dir / f"{name}.json"
 
-    def _finished(self, name):
-        """Facts of a shard that an earlier run has finished, or None."""
+    def _finished(self, name, stands_for):
+        """Facts of a shard that an earlier run has finished, or None.
+
+        One that stood for other items, since a file has been replaced and moved the bounds, is
+        written again.
+        """
         path, shard = self._facts_path(name), self._out / name
         if not (path.is_file() and shard.is_file()):
             return None
         facts = json.loads(path.read_text())
+        if facts.get("stands_for") != stands_for:
+            return None
         same = shard.stat().st_size == facts["bytes"] and manifest.sha256(shard) == facts["sha256"]
         return facts if same else None
 
-    def _write(self, name, items, bar):
-        """Writes one shard and, after it, its facts."""
-        conversions = []
+    def _write(self, shard, items, bar):
+        """Writes a PlannedShard of the split's items and, after it, its facts."""
+        stands_for = _stands_for(items, shard.first, shard.last)
+        conversions, items = [], items[shard.first : shard.last]
 
         def records():
             for first in range(0, len(items), _CHUNK):
@@ -150,9 +159,9 @@ class ShardWriter:
                     yield tfrecord.example(data, item.label, class_name, item.name)
                     bar.advance(1)
 
-        facts = tfrecord.write_shard(self._out / name, records())
-        facts["conversions"] = conversions
-        manifest.write_whole(self._facts_path(name), json.dumps(facts).encode())
+        facts = tfrecord.write_shard(self._out / shard.name, records())
+        facts |= {"conversions": conversions, "stands_for": stands_for}
+        manifest.write_whole(self._facts_path(shard.name), json.dumps(facts).encode())
         return facts
 
     def _write_index(self, name, items, lengths):
@@ -165,3 +174,12 @@ class ShardWriter:
         np.save(data, index)
         manifest.write_whole(path, data.getvalue())
         return {"name": name, "sha256": manifest.sha256(path)}
+
+
+def _size(item):
+    return item.size if item.size >= 0 else os.path.getsize(item.path)
+
+
+def _stands_for(items, first, last):
+    """What tells the items of a shard from those of another: the first one, and all sizes."""
+    return [first, *map(_size, items[first:last])]

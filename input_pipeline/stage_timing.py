@@ -9,6 +9,7 @@ import time
 import tensorflow as tf
 
 from input_pipeline import augment, batch_augment, cores, order, pipeline, threads
+from input_pipeline.errors import DataError
 
 # What to change when a stage is the slowest.
 ADVICE = {
@@ -83,12 +84,18 @@ def measure(source, config, seed, seconds):
       dict: `stages`, a list of dicts with images_per_second of the prefix (median of three) and
       added_ms_per_image, what the stage costs; images_per_second of the whole; slowest; advice;
       cores.
+
+    Raises:
+      DataError: an image does not decode.
     """
     rows, before = [], 0.0
     for name, start in stages(source, config, seed).items():
-        iterator = start()
-        _finish(next(iterator))  # traces, fills the buffers
-        rate = sorted(_rate(iterator, config.batch_size, seconds) for _ in range(3))[1]
+        try:
+            iterator = start()
+            _finish(next(iterator))  # traces, fills the buffers
+            rate = sorted(_rate(iterator, config.batch_size, seconds) for _ in range(3))[1]
+        except tf.errors.OpError as error:
+            raise _explained(error, source, seed) from error
         added = max(0.0, 1000 / rate - before)
         rows.append({"stage": name, "images_per_second": rate, "added_ms_per_image": added})
         before = max(before, 1000 / rate)
@@ -100,6 +107,22 @@ def measure(source, config, seed, seconds):
         "advice": ADVICE[slowest],
         "cores": cores.count(),
     }
+
+
+def _explained(error, source, seed):
+    """The DataError that names the first image in the order of training that does not decode, or
+    the error itself."""
+    order_of_training = (
+        int(order.image_index(seed, 0, position, source.num_examples))
+        for position in range(source.num_examples)
+    )
+    found = pipeline.first_unreadable(source, order_of_training)
+    if found is None:
+        return error
+    return DataError(
+        f"{source.describe(found[0])} does not decode: {found[1]}; training takes the next one, but"
+        " the stages cannot be told apart then: mend or remove it"
+    )
 
 
 def _rate(iterator, batch_size, seconds):

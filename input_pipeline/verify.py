@@ -31,7 +31,8 @@ def verify(config, prepare_config, checksums="", progress=Silent):
       progress: function from the number of images to what counts them, as `Silent`.
 
     Returns:
-      (report, sums): a dict for JSON, and the lines of a new file of checksums, by name.
+      (report, sums): a dict for JSON, and the checksums by name: those of the file of an earlier
+      run, and of images that it does not know.
 
     Raises:
       UsageError: there is no such set.
@@ -41,7 +42,7 @@ def verify(config, prepare_config, checksums="", progress=Silent):
     splits = found.splits
     rows = {split: [(i.name, i.label) for i in images] for split, images in splits.items()}
     numbering = label_map.diagnose(rows)
-    scan = _Scan(_read_checksums(checksums))
+    scan = _Scan(checksums_in(checksums))
     total = sum(map(len, splits.values()))
     threads = config.reader_threads or cores.count()
     pool = concurrent.futures.ThreadPoolExecutor(threads)
@@ -56,7 +57,9 @@ def verify(config, prepare_config, checksums="", progress=Silent):
     findings = [_finding("shard", split, name, fault) for split, name, fault in found.faults]
     findings += scan.findings
     findings += [_finding("unlabelled", "", path, why) for path in found.unlabelled]
-    return _report(config, found, numbering, scan, findings), scan.sums
+    why = "it has a checksum of an earlier run and is not there any more"
+    findings += [_finding("gone", "", name, why) for name in scan.gone(config.data_dir)]
+    return _report(config, found, numbering, scan, findings), scan.sums | scan.known
 
 
 def _report(config, found, numbering, scan, findings):
@@ -78,7 +81,7 @@ def _report(config, found, numbering, scan, findings):
     }
 
 
-def _read_checksums(path):
+def checksums_in(path):
     """dict from name to sha256 of a file of `sha256  name` lines; empty where there is none."""
     if not path or not os.path.isfile(path):
         return {}
@@ -114,7 +117,7 @@ class _Scan:
     """What has been seen so far; duplicates show only over all images."""
 
     def __init__(self, known):
-        self._known = known
+        self.known = known
         self._first = {}  # sha256 -> (split, name, label)
         self._of_class = collections.Counter()
         self.findings = []
@@ -130,16 +133,23 @@ class _Scan:
         if not size:
             return
         self.sums[image.name] = digest
-        if self._known.get(image.name, digest) != digest:
+        if self.known.get(image.name, digest) != digest:
             why = "its bytes are not those of the earlier checksum"
             self.findings.append(_finding("changed", split, image.name, why))
-        first = self._first.setdefault(digest, (split, image.name, image.label))
-        if first[1] != image.name:
+        if (first := self._first.get(digest)) is None:
+            self._first[digest] = split, image.name, image.label
+        else:
             other = (
                 "" if first[2] == image.label else f", under label {first[2]}, not {image.label}"
             )
             found = _finding("duplicate", split, image.name, f"same bytes as {first[1]}{other}")
             self.findings.append({**found, "of": first[1], "of_split": first[0]})
+
+    def gone(self, root):
+        """Names with a checksum of an earlier run that no list or folder names now, and that are
+        not there: what another list names is none of ours."""
+        unseen = self.known.keys() - self.sums.keys()
+        return sorted(name for name in unseen if not os.path.exists(os.path.join(root, name)))
 
     def across_splits(self):
         """Number of images whose bytes are in another split too."""

@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from input_pipeline import source, stage_timing
+from input_pipeline import batch_augment, source, stage_timing
 from input_pipeline.config import DataConfig
 from input_pipeline.errors import UsageError
 from loops import benchmark_net, flag_fields, image_folders, mode_flags, validation
@@ -60,6 +60,7 @@ def _input(config, given):
     image_folders.require_named_set(config.data, given)
     config = validation.resolve(config)
     data = config.data
+    batch_augment.require_pairs(data, data.batch_size)
     split = source.open_split(data, "train")
     results = stage_timing.measure(split, data, config.length.seed, _SECONDS)
     rows = [

@@ -36,7 +36,7 @@ def run(config, given):
     if config.evaluation.json:
         report.write_wanted("--json", config.evaluation.json, results)
     prepared = manifest.exists(data.data_dir)  # has checksums of its own
-    if not prepared and not os.path.exists(sums_path):
+    if not prepared and verify.checksums_in(sums_path) != sums:
         manifest.write_whole(sums_path, verify.checksum_lines(sums))
         logging.info("checksums are in %s; a later run compares with them", sums_path)
     report.summary(f"{data.data_dir}: {data.dataset}", _rows(results, folder))

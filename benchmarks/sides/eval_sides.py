@@ -84,9 +84,13 @@ def keras_side(folder, most, size, crops, dtype):
         images = tf.reshape(batch["views"], [-1, size, size, 3])
         return batch_augment.normalize(images, config.data.mean, config.data.std)
 
+    # One data set as well, of which the warm-up takes a part.
+    dataset = _dataset(split, config, crops).map(views).prefetch(1)
+    batch = _batch(split, crops)
+
     def evaluate(count):
-        dataset = _dataset(_first(split, count), config, crops).map(views).prefetch(1)
-        logits = model.predict(dataset, verbose=0)
+        whole = count == split.num_examples
+        logits = model.predict(dataset if whole else dataset.take(-(-count // batch)), verbose=0)
         probabilities = keras.ops.softmax(logits.reshape(-1, crops, _NUM_CLASSES))
         keras.ops.mean(probabilities, axis=1)
 
@@ -98,9 +102,12 @@ def _config(size):
     return validation.resolve(flags.parse([*words, f"--image_size={size}"])[0])
 
 
+def _batch(split, crops):
+    return min(views_per_batch() // crops, split.num_examples)
+
+
 def _dataset(split, config, crops):
-    batch = min(views_per_batch() // crops, split.num_examples)
-    return pipeline.eval_dataset(split, config.data, crops, batch, 1)
+    return pipeline.eval_dataset(split, config.data, crops, _batch(split, crops), 1)
 
 
 def _read(split, config, crops, count):

@@ -48,7 +48,12 @@ EVERY = (
     _of("eval_vs_keras", 30, f"--data_dir={IMAGES}/ilsvrc_sample"),
     _of("predict_vs_eval", 20),
     _of("predict_vs_eval", 20, "--crops=1", name="predict_vs_eval_1_crop"),
-    _of("input_vs_peers", 15, f"--data_dir={IMAGES}/ilsvrc_sample"),
+    _of(
+        "input_vs_peers",
+        15,
+        f"--data_dir={IMAGES}/ilsvrc_sample",
+        f"--torch_python={TORCH_PYTHON}",
+    ),
     _of("input_formats", 20, f"--data_dir={IMAGES}/ilsvrc_sample"),
     _of("loop_overhead", 20),
     _of("replicas", 15, "--size=224", "--steps=5"),

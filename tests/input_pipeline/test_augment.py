@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from input_pipeline import augment, augment_flag, crops
+from input_pipeline import augment, augment_flag, crops, decode
 from input_pipeline.config import DataConfig
 
 SIZE, MIN_AREA = 24, 0.3
@@ -137,3 +137,12 @@ def test_none_is_the_centre_crop_whatever_the_seed():
     data = _encoded(Image.fromarray(image), "PNG")
     results = _many("none", data, range(5), size=28)
     np.testing.assert_array_equal(results, [image[2:30, 7:35]] * 5)
+
+
+def test_none_is_the_centre_crop_of_the_evaluation():
+    """With its own fraction and interpolation."""
+    config = DataConfig(augment="none", image_size=SIZE, crop_fraction=1.0, interpolation="bicubic")
+    found = augment.augment(tf.constant(FILES["jpeg"]), tf.constant([7, 0], tf.int64), config)
+    image = decode.decode(tf.constant(FILES["jpeg"]))
+    np.testing.assert_array_equal(found, crops.views(image, SIZE, 1, 1.0, "bicubic")[0])
+    assert np.any(found != crops.views(image, SIZE, 1)[0])

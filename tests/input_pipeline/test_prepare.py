@@ -1,6 +1,7 @@
 """Raw layouts, what becomes of them, and what a killed run leaves behind."""
 
 import dataclasses
+import errno
 import hashlib
 import io
 import os
@@ -220,6 +221,81 @@ def test_a_disk_that_is_full(tmp_path, tiny_folder):
     assert child.stdout.startswith(f"UsageError --out={tmp_path / 'out'}: "), child.stderr[-2000:]
     config = DataConfig(dataset="folder", data_dir=str(tiny_folder))
     prepare.prepare(config, PrepareConfig(), tmp_path / "out", "tfrecord")
+
+
+def test_a_folder_in_which_nothing_has_begun(tmp_path, tiny_folder, monkeypatch):
+    """A disk that is full at the very first file, and the same command when there is room."""
+    config = DataConfig(dataset="folder", data_dir=str(tiny_folder))
+
+    def full(path, data):
+        raise OSError(errno.ENOSPC, "No space left on device", str(path))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(manifest, "write_whole", full)
+        with pytest.raises(UsageError, match="No space left on device"):
+            prepare.prepare(config, PrepareConfig(), tmp_path / "out", "tfrecord")
+    prepare.prepare(config, PrepareConfig(), tmp_path / "out", "tfrecord")
+    assert manifest.exists(tmp_path / "out")
+
+
+@pytest.mark.parametrize("words", [("1.jpg 0", "1.jpg 1"), ("1.jpg 0", "1.jpg 0")])
+def test_one_image_on_two_lines_of_lists(tmp_path, words):
+    """In another split or under another label: it is no less a copy for having one name."""
+    _put(tmp_path / "1.jpg", images.good_files()["jpeg 4:2:0"])
+    _put(tmp_path / "train.txt", f"{words[0]}\n".encode())
+    _put(tmp_path / "val.txt", f"{words[1]}\n".encode())
+    lists = {f"{split}_list": str(tmp_path / f"{split}.txt") for split in ("train", "val")}
+    _put(tmp_path / "names.txt", b"0 a a\n1 b b\n")
+    lists["class_names"] = str(tmp_path / "names.txt")
+    config = DataConfig(dataset="lists", data_dir=str(tmp_path), **lists)
+    report, _ = verify.verify(config, PrepareConfig())
+    assert report["duplicates_across_splits"] == 1
+    (found,) = report["findings"]
+    assert (found["kind"], found["split"], found["of_split"]) == ("duplicate", "val", "train")
+    assert ("under label 0, not 1" in found["why"]) == (words[1] == "1.jpg 1")
+
+
+def test_what_has_come_and_gone_since_the_checksums(tmp_path):
+    for name in ("train/a/1.jpg", "train/b/2.jpg"):
+        _put(tmp_path / name, images.good_files()["jpeg 4:2:0"] + name.encode())
+    config = DataConfig(dataset="folder", data_dir=str(tmp_path))
+    sums_path = tmp_path / "SHA256SUMS"
+    report, sums = verify.verify(config, PrepareConfig(), sums_path)
+    assert sums.keys() == {"train/a/1.jpg", "train/b/2.jpg"} and not report["findings"]
+    sums_path.write_bytes(verify.checksum_lines(sums))
+    (tmp_path / "train/b/2.jpg").rename(tmp_path / "train/b/3.jpg")
+    report, sums = verify.verify(config, PrepareConfig(), sums_path)
+    assert [(f["kind"], f["file"]) for f in report["findings"]] == [("gone", "train/b/2.jpg")]
+    assert sums.keys() == {f"train/{name}.jpg" for name in ("a/1", "b/2", "b/3")}
+
+
+def test_splits_with_classes_of_their_own(tmp_path):
+    """Those of few-shot learning; in a folder of one's own it is a mistake to be told of."""
+    table = [wnid for wnid, _ in datasets.class_table("mini_imagenet")]
+    for split, names in (("train", table[:64]), ("val", table[64:80]), ("test", table[80:])):
+        for name in names:
+            for number in range(12):
+                _put(tmp_path / split / name / f"{number}.jpg")
+    raw = raw_layouts.find(DataConfig(dataset="mini_imagenet", data_dir=str(tmp_path)), PREPARE)
+    assert raw.classes == tuple(table)
+    assert {label for _, label in _names(raw, "train")} == set(range(100))
+    every = [name for split in raw.splits for name, _ in _names(raw, split)]
+    assert len(every) == len(set(every)) == 1200
+    with pytest.raises(DataError, match=table[64]):
+        raw_layouts.find(DataConfig(dataset="folder", data_dir=str(tmp_path)), PREPARE)
+
+
+PREPARE = PrepareConfig()
+
+
+def test_class_folders_alone_are_split(tmp_path):
+    for name in ("cat", "dog"):
+        for number in range(24):
+            _put(tmp_path / name / f"{number}.jpg")
+    raw = raw_layouts.find(DataConfig(dataset="folder", data_dir=str(tmp_path)), PREPARE)
+    assert raw.classes == ("cat", "dog")
+    of_class = {s: [label for _, label in _names(raw, s)].count(1) for s in raw.splits}
+    assert of_class == {"train": 20, "val": 2, "test": 2}
 
 
 _FULL = """
@@ -456,6 +532,34 @@ def test_a_killed_run_is_continued_and_finished_shards_are_kept(tmp_path, tiny_f
     assert not list(out.glob(".*"))
 
 
+def test_a_file_that_was_replaced_between_two_calls(tmp_path, tiny_folder, monkeypatch):
+    """A larger one moves the borders of shards: none is kept that stands for other images now."""
+    folder, out = tmp_path / "data", tmp_path / "out"
+    shutil.copytree(tiny_folder, folder)
+    monkeypatch.setattr(prepare.shard_writer, "_MEGABYTE", 2000)
+    config = DataConfig(dataset="folder", data_dir=str(folder))
+    write, written = prepare.shard_writer.tfrecord.write_shard, []
+
+    def stops(path, records):
+        if len(written) == 4:
+            raise KeyboardInterrupt
+        written.append(path.name)
+        return write(path, records)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(prepare.shard_writer.tfrecord, "write_shard", stops)
+        with pytest.raises(KeyboardInterrupt):
+            prepare.prepare(config, PREPARE_1, out, "tfrecord")
+    replaced = sorted((folder / "train").glob("*/*"))[2]
+    replaced.write_bytes(images.encoded(images.picture(), "JPEG", quality=95))
+    facts = prepare.prepare(config, PREPARE_1, out, "tfrecord")
+    whole = prepare.prepare(config, PREPARE_1, tmp_path / "at once", "tfrecord")
+    assert {**facts, "root": ""} == {**whole, "root": ""}
+
+
+PREPARE_1 = PrepareConfig(shard_megabytes=1)
+
+
 def test_checksums_are_read_as_they_are_written(tmp_path):
     """And `sha256sum` agrees, also about names that hold what its lines are made of."""
     names = ["a.jpg", "two  spaces.jpg", "n\nl.jpg", "back\\slash.jpg", "back\\n.jpg", "\udce9.jpg"]
@@ -464,7 +568,7 @@ def test_checksums_are_read_as_they_are_written(tmp_path):
     sums = {n: hashlib.sha256((tmp_path / n).read_bytes()).hexdigest() for n in names}
     path = tmp_path / "SHA256SUMS"
     path.write_bytes(verify.checksum_lines(sums))
-    assert verify._read_checksums(path) == sums
+    assert verify.checksums_in(path) == sums
     if shutil.which("sha256sum"):
         done = subprocess.run(["sha256sum", "--check", path], cwd=tmp_path, capture_output=True)
         assert done.returncode == 0 and not done.stderr
