@@ -288,7 +288,11 @@ def test_help_lists_every_flag_once():
 def test_help_says_something_of_each():
     for name, flag in groups_flags().items():
         assert flag.help.strip().endswith((".", "?")), name
-        assert flag.help.split()[0] in flags.usage(), name
+    usage = " ".join(flags.usage().split())
+    for name, flag in groups_flags().items():
+        default = f" (default: {flag.default})" if flag.default not in (None, "") else ""
+        shown = f"--[no]{name}" if flag.type is bool else f"--{name}"
+        assert f" {shown} {' '.join(flag.help.split())}{default}" in usage, name
     assert max(map(len, flags.usage().splitlines())) <= 100
 
 

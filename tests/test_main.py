@@ -93,6 +93,14 @@ def test_a_reader_that_has_gone_costs_no_traceback(word):
     assert (ended.returncode, ended.stderr) == (0, "")
 
 
+def test_ctrl_c_before_a_mode_listens_to_it(monkeypatch):
+    def interrupted(config, given):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(main, "mode_function", lambda mode: interrupted)
+    assert main.main(["main.py", "--mode=stats"]) == 130
+
+
 def test_train_makes_a_run_folder(trained):
     assert re.fullmatch(r"resnetv2_50-shapes-\d{8}-\d{6}", trained.run.name)
     names = {path.name for path in trained.run.iterdir()}

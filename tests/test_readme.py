@@ -4,6 +4,7 @@ import json
 import pathlib
 import re
 import shlex
+import signal
 import subprocess
 import sys
 
@@ -13,7 +14,9 @@ import pytest
 
 import flags
 from benchmarks import model_table
-from loops import validation
+from input_pipeline import service_watch
+from input_pipeline.errors import UserError
+from loops import endings, mode_flags, validation
 from nets import registry
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
@@ -99,9 +102,32 @@ def check_main(words):
     if words == ["--help"]:
         return
     config, given = flags.parse(["main.py", *(word for word in words if word != "...")])
+    mode_flags.require_read(config.mode, given)
     if config.mode == "train":
         validation.resolve(config)
     assert given, "no flag at all"
+
+
+RELIABILITY = [
+    code.split()
+    for row in (ROOT / "docs/reliability.md").read_text().splitlines()
+    if row.startswith("| ")
+    for code in re.findall(r"`([^`]*tests/[^`]*)`", row)
+]
+
+
+def test_the_table_of_reliability_names_tests_that_are_there():
+    """Files and folders exist, and each word behind -k is in the name of one of their tests."""
+    assert len(RELIABILITY) > 20
+    for words in (shlex.split(" ".join(code)) for code in RELIABILITY):
+        paths = [ROOT / word for word in words if word.startswith("tests/")]
+        files = [f for path in paths for f in ([path] if path.is_file() else path.rglob("*.py"))]
+        assert paths and files and all(path.exists() for path in paths), words
+        text = "\n".join(file.read_text() for file in files)
+        tests = re.findall(r"^def (test_\w+)", text, re.M)
+        wanted = words[words.index("-k") + 1].replace(" or ", " ").split() if "-k" in words else []
+        for word in wanted:
+            assert any(word in test for test in tests), (words, word)
 
 
 def check_module(words):
@@ -126,6 +152,16 @@ def check_module(words):
 def check_make(words):
     targets = re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.M)
     assert [word for word in words if "=" not in word and word not in targets] == []
+
+
+def test_exit_codes_are_those_of_the_errors():
+    def codes(error):
+        return {error.exit_code}.union(*map(codes, error.__subclasses__()))
+
+    (told,) = re.findall(r"^Exit codes: (.*?)\n\n", (ROOT / "README.md").read_text(), re.M | re.S)
+    known = codes(UserError) | {0, 128 + signal.SIGINT, 128 + signal.SIGTERM, 128 + signal.SIGPIPE}
+    assert {endings.WorkerLost.exit_code, service_watch.ServiceLost.exit_code} == {1}
+    assert {int(number) for number in re.findall(r"\d+", told)} == known
 
 
 def test_links_lead_somewhere():

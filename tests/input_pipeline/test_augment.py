@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from input_pipeline import augment, augment_flag, crops, decode
+from input_pipeline import augment, augment_flag, crops, decode, rand_augment
 from input_pipeline.config import DataConfig
 
 SIZE, MIN_AREA = 24, 0.3
@@ -146,3 +146,39 @@ def test_none_is_the_centre_crop_of_the_evaluation():
     image = decode.decode(tf.constant(FILES["jpeg"]))
     np.testing.assert_array_equal(found, crops.views(image, SIZE, 1, 1.0, "bicubic")[0])
     assert np.any(found != crops.views(image, SIZE, 1)[0])
+
+
+def _folded(number, purpose):
+    seed = tf.constant([7, number], tf.int64)
+    return tf.random.experimental.stateless_fold_in(seed, purpose)
+
+
+@pytest.mark.parametrize("name", augment_flag.POLICIES)
+def test_policies_come_on_top_of_standard(name):
+    """With the numbers of --randaugment, and with draws of their own."""
+    for number in range(6):
+        config = DataConfig(
+            augment=name, image_size=SIZE, min_crop_area=MIN_AREA, randaugment="3,7"
+        )
+        data, seed = tf.constant(FILES["jpeg"]), tf.constant([7, number], tf.int64)
+        image = augment.standard(data, seed, config)
+        policy = _folded(number, augment._POLICY)
+        expected = (
+            rand_augment.rand_augment(image, policy, 3, 7)
+            if name == "randaugment"
+            else rand_augment.trivial_augment(image, policy)
+        )
+        np.testing.assert_array_equal(augment.augment(data, seed, config), expected)
+
+
+def test_classic_is_its_window_and_half_the_time_its_mirror_image():
+    mirrored = 0
+    whole = decode.decode(tf.constant(FILES["jpeg"])).numpy()
+    for number, image in enumerate(_many("classic", FILES["jpeg"], range(60))):
+        draws = tf.random.stateless_uniform([5], _folded(number, augment._CLASSIC))
+        top, left, height, width = crops.classic_window(whole.shape[:2], draws[:4]).numpy()
+        plain = crops.resample(whole[top : top + height, left : left + width], SIZE).numpy()
+        turned = draws[4] < 0.5
+        np.testing.assert_array_equal(image, plain[:, ::-1] if turned else plain)
+        mirrored += bool(turned)
+    assert 15 < mirrored < 45

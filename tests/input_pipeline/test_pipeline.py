@@ -240,6 +240,24 @@ def test_evaluation_sees_every_image_once(config, crops, batch_size, multiple, b
         np.testing.assert_array_equal(samples["views"][index], wanted)
 
 
+@pytest.mark.parametrize(
+    ("fraction", "interpolation"), [(1.0, "bilinear"), (0.7, "bicubic"), (1.0, "bicubic")]
+)
+def test_evaluation_resizes_as_pil_does(config, fraction, interpolation):
+    """The short side to SIZE / fraction, then the middle: PIL filters where it shrinks."""
+    config = dataclasses.replace(config, crop_fraction=fraction, interpolation=interpolation)
+    views = _samples(_eval(config, 1, TOTAL, 1), 1)["views"][:, 0]
+    method = {"bilinear": Image.BILINEAR, "bicubic": Image.BICUBIC}[interpolation]
+    for index in range(TOTAL):
+        image = Image.fromarray(_pixels(index))
+        short = round(SIZE / fraction)
+        size = [round(side * short / min(image.size)) for side in image.size]
+        whole = np.asarray(image.resize(size, method))
+        top, left = ((n - SIZE) // 2 for n in whole.shape[:2])
+        wanted = whole[top : top + SIZE, left : left + SIZE].astype(int)
+        assert np.abs(views[index] - wanted).max() <= 1
+
+
 def test_evaluation_never_leaves_an_image_out(break_images):
     labels = []
     with pytest.raises(tf.errors.InvalidArgumentError):

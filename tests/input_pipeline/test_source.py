@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from input_pipeline import datasets, shapes, source
+from input_pipeline import available_memory, datasets, shapes, source
 from input_pipeline.config import DataConfig
 from input_pipeline.errors import DataError, UsageError
 
@@ -163,3 +163,23 @@ def test_fingerprint_tells_versions_of_the_data_apart(tmp_path):
     assert fingerprint("two", "train/a/1.jpg", "train/b/1.jpg") == first
     assert fingerprint("name", "train/a/1.jpg", "train/b/2.jpg") != first
     assert fingerprint("label", "train/a/1.jpg", "train/b/1.jpg", "train/aa/1.jpg") != first
+
+
+def test_a_set_that_does_not_fit_into_memory(tmp_path, monkeypatch):
+    """Four files of eleven bytes, where 60 bytes are free, of which 70 % may be used."""
+    names = ["train/a/1.jpg", "train/a/2.jpg", "train/b/1.jpg", "train/b/2.jpg"]
+    config = DataConfig(dataset="folder", data_dir=_fill(tmp_path, *names), cache="ram")
+    for free, fits in ((80, True), (60, False), (None, True)):
+        monkeypatch.setattr(available_memory, "available_bytes", lambda free=free: free)
+        if fits:
+            assert len(_contents(source.open_split(config, "train"))) == 4
+        else:
+            with pytest.raises(UsageError, match=r"--cache=ram: folder/train takes about"):
+                source.open_split(config, "train")
+
+
+def test_a_file_that_cannot_be_read_is_kept_as_an_empty_one(tmp_path):
+    config = DataConfig(dataset="folder", data_dir=_fill(tmp_path, "train/a/1.jpg"), cache="ram")
+    (tmp_path / "train/a/2.jpg").symlink_to("nowhere")
+    split = source.open_split(config, "train")
+    assert [data for data, _ in _contents(split)] == ["train/a/1.jpg", ""]

@@ -9,7 +9,7 @@ import pytest
 
 import flags
 from input_pipeline import available_memory
-from loops import auto_batch, validation
+from loops import auto_batch, trial_step, validation
 from tests.command_line import refusal
 
 GB = 10**9
@@ -143,6 +143,15 @@ def test_a_trial_runs_where_the_command_does(tmp_path, monkeypatch):
     assert seen["cwd"] == str(tmp_path)
     root = pathlib.Path(auto_batch.__file__).parents[1]
     assert str(root) in seen["env"]["PYTHONPATH"].split(os.pathsep)
+
+
+@pytest.mark.usefixtures("tiny_net")
+@pytest.mark.parametrize("more", [[], ["--mixup=0.2", "--image_size_schedule=0:32,1:48"]])
+def test_what_a_trial_measures(tiny_folder, more):
+    words = ["x", "--dataset=folder", f"--data_dir={tiny_folder}", "--strategy=one", *more]
+    config = validation.resolve(flags.parse([*words, "--model=resnetv2_18", "--image_size=32"])[0])
+    found = trial_step.measure(config, 2)
+    assert found["peak_bytes"] > 1e8 and (found["replicas"], found["gpu"]) == (1, False)
 
 
 @pytest.mark.faults

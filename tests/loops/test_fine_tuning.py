@@ -2,10 +2,11 @@
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 import flags
 from input_pipeline.errors import UsageError
-from loops import fine_tuning, train
+from loops import average, fine_tuning, train
 from loops.run import run_folder
 from tests.loops.test_train import command, run, tensors
 
@@ -109,3 +110,29 @@ def refusal(folder, tmp_path, *words):
 )
 def test_refusals(tiny_folder, tmp_path, word, said):
     assert said in refusal(tiny_folder, tmp_path, word)
+
+
+def test_an_average_is_what_goes_on(tiny_folder, tmp_path):
+    """Where a run keeps one, it is what --init_from takes and what --mode=average adds up."""
+    words = ["--run_name=r", "--steps=3", "--save_every=1", "--ema=0.9", "--learning_rate=3"]
+    run(tiny_folder, tmp_path, *words)
+
+    def of(step_dir, part):
+        reader = tf.train.load_checkpoint(str(step_dir / "ckpt"))
+        names = [n for n in reader.get_variable_to_shape_map() if n.startswith(f"{part}/")]
+        return {n.removeprefix(f"{part}/"): reader.get_tensor(n) for n in names}
+
+    two, three = (of(tmp_path / f"r/step-0000000{n}", "ema") for n in (2, 3))
+    assert any(np.any(of(tmp_path / "r/step-00000003", "model")[n] != v) for n, v in three.items())
+    run(tiny_folder, tmp_path, "--run_name=t", "--steps=1", f"--init_from={tmp_path}/r", *QUIET)
+    tuned = of(tmp_path / "t/step-00000001", "model")
+    steps = ",".join(str(tmp_path / f"r/step-0000000{n}") for n in (2, 3))
+    argv = ["x", "--mode=average", f"--ckpt={steps}", f"--checkpoint_dir={tmp_path}"]
+    average.run(*flags.parse([*argv, "--run_name=a", "--bn_batches=1"]))
+    averaged = of(tmp_path / "a/step-00000003", "model")
+    weights = [name for name in three if "moving" not in name]
+    assert len(weights) > 5
+    for name in weights:
+        np.testing.assert_array_equal(tuned[name], three[name], name)
+        mean = (two[name].astype(np.float64) + three[name]) / 2
+        np.testing.assert_array_equal(averaged[name], mean.astype(np.float32), name)

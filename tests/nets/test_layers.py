@@ -86,3 +86,32 @@ def test_mirrored_max_pool_is_the_same_function(dtype):
         found.append((outputs, tape.gradient(total, x)))
     for one, two in zip(*found, strict=True):
         np.testing.assert_array_equal(tf.cast(one, tf.float32), tf.cast(two, tf.float32))
+
+
+@pytest.mark.parametrize(("groups", "padding", "stride"), [(1, 2, 4), (2, 0, 1), (2, 2, 1)])
+def test_conv_with_groups_bias_and_padding(groups, padding, stride):
+    """As AlexNet has them."""
+    x = normal(2, 13, 15, 4)
+    conv = layers.Conv(6, 5, stride, padding, groups, True)
+    conv.build(x.shape)
+    conv.offset.assign(normal(6))
+    padded = keras.layers.ZeroPadding2D(padding)(x)
+    reference = keras.layers.Conv2D(6, 5, stride, padding="valid", groups=groups)
+    reference.build(padded.shape)
+    reference.kernel.assign(conv.kernel)
+    reference.bias.assign(conv.offset)
+    np.testing.assert_allclose(conv(x), reference(padded), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("side", [(7, 9), (8, 11), (13, 6)])
+@pytest.mark.parametrize("padding", [0, "over"])
+def test_max_pool_without_padding(side, padding):
+    """What does not fill a window is left out; or the last window reaches over the edge."""
+    x = normal(2, *side, 3)
+    count = (lambda n: (n - 3) // 2 + 1) if padding == 0 else (lambda n: -(-(n - 3) // 2) + 1)
+    rows, columns = map(count, side)
+    expected = np.empty((2, rows, columns, 3), np.float32)
+    for i in range(rows):
+        for j in range(columns):
+            expected[:, i, j] = x[:, 2 * i : 2 * i + 3, 2 * j : 2 * j + 3].max((1, 2))
+    np.testing.assert_array_equal(layers.MaxPool(padding)(x), expected)

@@ -5,7 +5,8 @@ import json
 import os
 import pathlib
 import pickle
-import resource
+import subprocess
+import sys
 import types
 import zipfile
 
@@ -218,13 +219,28 @@ def test_hostile_files_get_one_line(name, tmp_path, monkeypatch):
     monkeypatch.setenv("CANARY", str(tmp_path / "canary"))
     path = tmp_path / "a.npz"
     HOSTILE[name](path)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     with pytest.raises(UsageError) as caught:
         for member in logits_file.LogitsFile(path).members:
             member.probabilities(V)
     assert str(caught.value).startswith(f"--logits={path}: ") and "\n" not in str(caught.value)
-    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 50_000  # kB
     assert not (tmp_path / "canary").exists()
+
+
+def test_a_bomb_is_refused_before_it_takes_memory(tmp_path):
+    """In a process of its own: making the file has taken more than reading it would."""
+    HOSTILE["compressed bomb"](tmp_path / "a.npz")
+    code = (
+        "import resource, sys\n"
+        "from loops.scoring import logits_file\n"
+        "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
+        "try:\n"
+        "    [m.probabilities(1) for m in logits_file.LogitsFile(sys.argv[1]).members]\n"
+        "except logits_file.UsageError:\n"
+        "    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)\n"
+    )
+    command = [sys.executable, "-c", code, tmp_path / "a.npz"]
+    done = subprocess.run(command, stdout=subprocess.PIPE, check=True)
+    assert int(done.stdout) < 50_000  # kB
 
 
 def test_random_damage_is_found_or_does_not_matter(tmp_path):

@@ -6,7 +6,8 @@ import pytest
 import tensorflow as tf
 
 from loops.step.train_step import make_train_step
-from nets import layers, registry
+from nets import layers, registry, resnetv2
+from nets.recompute import RecomputingNet
 from tests.loops.step.small_steps import (
     BATCH,
     CLASSES,
@@ -162,3 +163,54 @@ def test_bce_is_the_loss_that_is_minimised(one_device):
     _, results = run_steps(one_device, images, loss="bce", label_smoothing=0.0)
     # At the start all logits are near zero: ln 2 for each class.
     assert results["loss"] / BATCH == pytest.approx(np.log(2), abs=0.15)
+
+
+@pytest.mark.usefixtures("plain_net")
+def test_units_are_clipped_first_then_the_norm_of_all_and_not_the_output_layer(one_device):
+    """One step of plain SGD, in numpy from the gradients that a step without clipping takes."""
+    images = random_images(1)
+    changes = {"momentum": 0.0, "nesterov": False, "learning_rate": lambda step: tf.constant(1.0)}
+
+    def moved(**clipping):
+        state = make_state(one_device, "--momentum=0", "--nonesterov")
+        before = weights(state)
+        step = make_train_step(state, settings(**changes, weight_decay=0.0, **clipping))
+        step(batches(one_device, images), tf.constant(1, tf.int64))
+        return before, {path: before[path] - value for path, value in weights(state).items()}
+
+    before, gradients = moved()
+    factor, most = 0.01, 0.05
+    expected = {}
+    for path, gradient in gradients.items():
+        axes = tuple(range(gradient.ndim - 1)) if gradient.ndim > 1 else None
+        norm = np.sqrt((gradient**2).sum(axes, keepdims=True))
+        weight = np.sqrt((before[path] ** 2).sum(axes, keepdims=True))
+        limit = factor * np.maximum(weight, 1e-3)
+        shrink = 1.0 if path.startswith("logits") else np.minimum(1.0, limit / norm)
+        expected[path] = gradient * shrink
+    assert any(np.abs(expected[p]).max() < 0.9 * np.abs(gradients[p]).max() for p in expected)
+    total = np.sqrt(sum((value**2).sum() for value in expected.values()))
+    assert total > most
+    _, found = moved(clip_factor=factor, clip_norm=most)
+    for path, value in found.items():
+        np.testing.assert_allclose(value, expected[path] * most / total, rtol=2e-3, atol=1e-7)
+
+
+@pytest.mark.parametrize("half", [(), ("--mixed_precision", "--half_dtype=float16")])
+def test_recomputation_changes_no_bit_of_a_step(mirrored, monkeypatch, half):
+    """Of a net with blocks, in micro-batches, on two replicas."""
+
+    def build(config):
+        kit = layers.Kit(config.compute_dtype, recompute=config.recompute)
+        return resnetv2.resnetv2(kit, config.num_classes, (1, 1), bottleneck=False)
+
+    monkeypatch.setattr(registry, "build", build)
+    images = random_images(2)
+    plain, results = run_steps(mirrored, images, *half, accumulate=2)
+    spare, same = run_steps(mirrored, images, *half, "--recompute", accumulate=2)
+    assert type(spare.model) is RecomputingNet and type(plain.model) is not RecomputingNet
+    assert results["applied"] == 2 and results["loss"] == same["loss"]
+    plain.average_batch_norm()
+    spare.average_batch_norm()
+    for one, other in zip(plain.model.variables, spare.model.variables, strict=True):
+        np.testing.assert_array_equal(one.numpy(), other.numpy(), one.path)
