@@ -24,8 +24,8 @@ def markdown(records):
         "`benchmarks/results/records`; it runs the rows that have none and goes on where it was "
         "cut. Top-1 and top-5 are error rates on ten crops unless one crop is named, top-1 with "
         "its 95 % interval, or of a mean the lowest and the highest. Time is that of the training "
-        "steps, each epoch at the median of the speeds in its log (of `model.fit`: all epochs at "
-        "their median), so it compares on one machine only.",
+        "steps, each epoch at the median of the speeds in its log (of `model.fit`: all epochs as "
+        "fast as its fastest), so it compares on one machine only.",
         "The photographs are not ours to ship: `benchmarks/lists/` names those of each set.",
         "\n".join(f"- {letter}: {place}" for place, letter in machines.items()),
     ]

@@ -75,6 +75,5 @@ def test_goes_on_after_a_kill(folder, tmp_path):
     assert "Epoch 6/6" in rest and "Epoch 3/6" not in rest
     report = json.loads((tmp_path / "fit.json").read_text())
     assert len(report["seconds_of_epochs"]) == 6
-    assert report["training_seconds"] == 6 * np.median(report["seconds_of_epochs"])
     assert set(report["results"]) == {"val-1", "val-10"}
     assert report["results"]["val-10"]["num_examples"] == 7
