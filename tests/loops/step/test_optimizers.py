@@ -10,13 +10,13 @@ from loops.step.config import OptimizationConfig
 from nets import registry
 
 
-@pytest.mark.parametrize("nesterov", [True, False])
-def test_sgd_equals_keras(nesterov):
+@pytest.mark.parametrize(("momentum", "nesterov"), [(0.9, True), (0.9, False), (0.0, True)])
+def test_sgd_equals_keras(momentum, nesterov):
     rng = np.random.default_rng(1)
     start = rng.normal(size=(5, 3)).astype(np.float32)
     ours, theirs = keras.Variable(start), keras.Variable(start)
-    fused = optimizers.SGD(0.1, momentum=0.9, nesterov=nesterov)
-    plain = keras.optimizers.SGD(0.1, momentum=0.9, nesterov=nesterov)
+    fused = optimizers.SGD(0.1, momentum=momentum, nesterov=nesterov)
+    plain = keras.optimizers.SGD(0.1, momentum=momentum, nesterov=nesterov)
     for _ in range(5):
         gradient = tf.constant(rng.normal(size=start.shape).astype(np.float32))
         fused.apply([gradient], [ours])
