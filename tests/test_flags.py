@@ -291,7 +291,7 @@ def test_help_says_something_of_each():
     usage = " ".join(flags.usage().split())
     for name, flag in groups_flags().items():
         default = f" (default: {flag.default})" if flag.default not in (None, "") else ""
-        shown = f"--[no]{name}" if flag.type is bool else f"--{name}"
+        shown = f"--[no]{name}" if isinstance(flag.default, bool) else f"--{name}"
         assert f" {shown} {' '.join(flag.help.split())}{default}" in usage, name
     assert max(map(len, flags.usage().splitlines())) <= 100
 
