@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from input_pipeline import crops, decode
 from input_pipeline.errors import DataError, UsageError
 from loops import evaluate, export, export_formats, tensor_hashes, train
 from tests.command_line import parse
@@ -87,6 +88,35 @@ def test_other_forms(run_dir, tmp_path, capfd, form, suffix):
     hashes = json.loads((tmp_path / f"{out.name}.sha256.json").read_text())
     assert hashes["files"] == tensor_hashes.of_files(out)
     assert len(hashes["tensors"]) == facts["num_tensors"] == 12
+
+
+@pytest.mark.parametrize("form", ["tflite", "onnx"])
+def test_other_programs_read_what_the_evaluation_says(run_dir, tiny_folder, tmp_path, form):
+    """The interpreters themselves, on centre crops; logits and their softmax."""
+    if form == "onnx":
+        pytest.importorskip("tf2onnx", reason="requirements/export.txt is not installed")
+        pytest.importorskip("onnxruntime", reason="requirements/export.txt is not installed")
+    words = ["--mode=eval", f"--ckpt={run_dir}", "--nomixed_precision", "--crops=1"]
+    evaluate.run(*parse(*words, f"--save_logits={tmp_path / 'l.npz'}"))
+    with np.load(tmp_path / "l.npz") as file:
+        expected = file["logits_0"][:, 0]
+    out = tmp_path / f"m.{form}"
+    run(run_dir, f"--format={form}", f"--out={out}")
+    if form == "tflite":
+        read = tf.lite.Interpreter(str(out)).get_signature_runner()
+    else:
+        import onnxruntime
+
+        session = onnxruntime.InferenceSession(str(out))
+        names = [output.name for output in session.get_outputs()]
+        read = lambda images: dict(  # noqa: E731
+            zip(names, session.run(names, {"images": images}), strict=True)
+        )
+    for file, logits in zip(sorted((tiny_folder / "val").glob("*/*.jpg")), expected, strict=True):
+        crop = crops.views(decode.decode(file.read_bytes()), 32, 1)
+        found = read(images=tf.cast(crop, tf.float32).numpy())
+        np.testing.assert_allclose(found["logits"][0], logits, atol=1e-3)
+        np.testing.assert_allclose(found["probabilities"][0], tf.nn.softmax(logits), atol=1e-4)
 
 
 def test_int8(run_dir, tmp_path):
