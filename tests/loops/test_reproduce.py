@@ -103,6 +103,26 @@ def test_a_tampered_loss_and_another_environment(copy):
         replay(copy)
 
 
+def test_what_differs_is_told_of_an_equal_replay(copy):
+    """Commit, processor and images: none of them need make a difference."""
+
+    def elsewhere(values):
+        values["environment"] |= {"git_commit": "abc", "cpu": "Z80"}
+        values["record"]["dataset"]["train"]["fingerprint"] = "others"
+
+    rewrite(copy, 0, elsewhere)
+    facts = replay(copy)
+    assert facts["verdict"] == "bitwise"
+    told = facts["differences"]
+    assert len(told) == 3
+    for start in (
+        "git_commit was abc, here ",
+        "cpu was Z80, here ",
+        "train fingerprint was others, ",
+    ):
+        assert any(line.startswith(start) for line in told), told
+
+
 @pytest.mark.faults
 def test_another_seed_is_seen_in_the_weights(copy):
     def seed(values):
