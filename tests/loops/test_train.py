@@ -241,6 +241,8 @@ def test_sizes_change_where_the_schedule_says(tiny_folder, tmp_path, monkeypatch
     lines = [json.loads(line) for line in (tmp_path / "r/metrics.jsonl").read_text().splitlines()]
     trained = [line for line in lines if line["split"] == "train"]
     assert len(trained) == 5
+    timed = ["speed/images_per_second" in line for line in trained]
+    assert timed == [False, True, True, False, True]  # tracing, at either size, is no measurement
     assert {"norm_gradient/logits/kernel", "norm_weight/conv1/kernel"} <= trained[-1].keys()
     assert trained[-1]["memory/peak_gigabytes"] > 0.1
     seen.clear()
