@@ -54,10 +54,10 @@ def _shown(row, records):
     if not records.keys() >= set(row.of):
         return None
     of = [records[name] for name in row.of]
-    seconds = statistics.mean(record["seconds"] for record in of)
-    evaluations = {
-        view: _mean([record["evaluations"][view] for record in of]) for view in row.views
-    }
+    times = [record["seconds"] for record in of]
+    seconds = None if None in times else statistics.mean(times)
+    common = [v for v in row.views if all(v in record["evaluations"] for record in of)]
+    evaluations = {view: _mean([r["evaluations"][view] for r in of]) for view in common}
     return of[0] | {"seconds": seconds, "evaluations": evaluations}
 
 

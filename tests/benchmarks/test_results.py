@@ -189,6 +189,10 @@ def test_a_mean_has_its_extremes(monkeypatch, tmp_path):
     made = page.markdown(done)
     assert "| mean of 2 | 1.5 min | 25.0 (20.0 to 30.0) | 5.0 | A |" in made.splitlines()
     assert made.endswith("```sh\nx\ny\n```\n")
+    # One of them was judged on the centre crop alone, and not timed.
+    del done["b"]["evaluations"]["val-10"]
+    done["b"]["seconds"] = None
+    assert "| mean of 2 |  |  |  | A |" in page.markdown(done).splitlines()
 
 
 def test_a_record_is_of_its_command(monkeypatch, tmp_path):
