@@ -99,8 +99,8 @@ def checked_frames(data):
 
 
 def require_whole_gif(data, shape):
-    """The operation that fails unless a decoded GIF, int32 [2], has the size of its canvas: that of
-    the largest frame it is."""
+    """The operation that fails unless a decoded GIF, int32 [2], has the size of its canvas:
+    TensorFlow makes it as large as the largest of its frames."""
     fills = tf.reduce_all(tf.cast(shape, tf.int64) == _size(data))
     return _require(fills | ~_starts(data, b"GIF8"), _PART)
 

@@ -57,7 +57,7 @@ def verify(config, prepare_config, checksums="", progress=Silent):
     findings = [_finding("shard", split, name, fault) for split, name, fault in found.faults]
     findings += scan.findings
     findings += [_finding("unlabelled", "", path, why) for path in found.unlabelled]
-    why = "it has a checksum of an earlier run and is not there any more"
+    why = f"not there any more; if it is meant to be gone, take its line from {CHECKSUMS}"
     findings += [_finding("gone", "", name, why) for name in scan.gone(config.data_dir)]
     return _report(config, found, numbering, scan, findings), scan.sums | scan.known
 

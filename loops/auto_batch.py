@@ -50,12 +50,10 @@ def choose(config):
     try:
         parts, of_replica = _parts(config, multiple)
     except DoesNotFit:
-        parts = None
-    if parts is None:
         raise UsageError(
             f"--auto_batch: not even {multiple} image(s) at a time fit into memory; take a smaller"
             f" --model, --image_size={config.data.image_size} or --mixed_precision"
-        )
+        ) from None
     logging.info(
         "--auto_batch: --accumulate=%d, micro-batches of %d images", parts, of_replica // parts
     )
@@ -63,14 +61,13 @@ def choose(config):
 
 
 def _parts(config, multiple):
-    """The smallest number of parts that fits, or None, and the images of a replica.
+    """The smallest number of parts that fits, and the images of a replica.
 
     Raises:
-      DoesNotFit: as None.
+      DoesNotFit: none does.
     """
-    small, larger = _TRIAL_SIZES
     try:
-        first = _trial(config, small)
+        first = _trial(config, _TRIAL_SIZES[0])
     except DoesNotFit:
         if multiple > 1:
             raise
@@ -79,17 +76,25 @@ def _parts(config, multiple):
     of_replica = config.data.batch_size // first["replicas"]
     if first["gpu"]:
         parts = smallest_that_runs(of_replica, lambda size: _trial(config, size), multiple)
-        return parts, of_replica
+    else:
+        parts = _parts_on_cpu(config, first["peak_bytes"], of_replica, multiple)
+    if parts is None:
+        raise DoesNotFit
+    return parts, of_replica
+
+
+def _parts_on_cpu(config, peak_of_small, of_replica, multiple):
+    """The smallest number of parts by the memory of two trials, or None."""
     available = available_memory.available_bytes()
     if available is None:
         raise UsageError("--auto_batch: this system does not tell its memory; give --accumulate")
+    small, larger = _TRIAL_SIZES
     try:
-        peaks = [first["peak_bytes"], _trial(config, larger)["peak_bytes"]]
+        peaks = [peak_of_small, _trial(config, larger)["peak_bytes"]]
     except DoesNotFit:
         every = numbers_of_parts(of_replica, multiple)
-        return next((n for n in every if of_replica // n <= small), None), of_replica
-    parts = smallest_that_fits(of_replica, _TRIAL_SIZES, peaks, _SHARE * available, multiple)
-    return parts, of_replica
+        return next((n for n in every if of_replica // n <= small), None)
+    return smallest_that_fits(of_replica, _TRIAL_SIZES, peaks, _SHARE * available, multiple)
 
 
 def numbers_of_parts(images, multiple=1):
