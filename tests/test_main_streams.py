@@ -1,0 +1,45 @@
+"""The ends of the program that no mode decides: nobody reads it, or Ctrl-C comes early."""
+
+import os
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+import main
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+
+
+@pytest.mark.parametrize("word", ["--help", "--mode=stats"])
+def test_a_reader_that_has_gone_costs_no_traceback(word):
+    """`python main.py --help | head -1` and a short summary that nobody waits for."""
+    code = (
+        "import sys, main\n"
+        "main.mode_function = lambda mode: lambda config, given: print('the summary')\n"
+        "sys.exit(main.main(['main.py', *sys.argv[1:]]))\n"
+    )
+    reader, writer = os.pipe()
+    os.close(reader)
+    ended = subprocess.run(
+        [sys.executable, "-c", code, word],
+        cwd=ROOT,
+        env={k: v for k, v in os.environ.items() if k != "PYTHONUNBUFFERED"},
+        stdout=writer,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    os.close(writer)
+    assert (ended.returncode, ended.stderr) == (141, "")
+    shut = ["sh", "-c", 'exec "$@" >&-', "sh", sys.executable, "-c", code, word]
+    ended = subprocess.run(shut, cwd=ROOT, stderr=subprocess.PIPE, text=True)
+    assert (ended.returncode, ended.stderr) == (0, "")
+
+
+def test_ctrl_c_before_a_mode_listens_to_it(monkeypatch):
+    def interrupted(config, given):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(main, "mode_function", lambda mode: interrupted)
+    assert main.main(["main.py", "--mode=stats"]) == 130
