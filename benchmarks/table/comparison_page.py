@@ -45,10 +45,12 @@ def page(every, results, identity):
 
 
 def _rows(comparison, kept):
-    """Rows of the table; a report that is cut short may lack what a row needs."""
+    """Rows of the table; only a report that was cut short may lack what a row needs."""
     try:
         rows = comparison.rows(kept["report"])
     except (KeyError, IndexError, ValueError):
+        if kept["outcome"] == "done":
+            raise
         return []
     commit, date = kept["commit"], kept["date"][:10]
     for row in rows:

@@ -84,6 +84,16 @@ def test_what_fails_or_takes_too_long_is_said_and_run_again(main, tmp_path):
         assert not run_all.is_known(kept, {**identity, "machine": kept["machine"]})
 
 
+def test_a_report_that_lacks_what_a_row_needs(main):
+    """A mistake of ours where the benchmark ended well, or its rows would go unnoticed."""
+    cut = "; raise SystemExit('stopped')"
+    code = "import sys, pathlib; pathlib.Path(sys.argv[-1][7:]).write_text('{}')"
+    _, page = main([Comparison("x", ("-c", code + cut), 1, rows_of)])
+    assert "`x`: failed (stopped)" in page
+    with pytest.raises(KeyError, match="ours"):
+        main([Comparison("x", ("-c", code), 1, rows_of)])
+
+
 def test_a_skipped_peer_is_named_and_asked_for_again(main, tmp_path):
     code = "import sys, pathlib; pathlib.Path(sys.argv[-1][7:]).write_text('%s')"
     report = '{"results": [], "skipped": {"torch": "no module"}}'
