@@ -34,26 +34,28 @@ def tensors(step_dir):
     return {n: reader.get_tensor(n) for n in reader.get_variable_to_shape_map() if "model" in n}
 
 
-def test_average_of_two_steps(trained, capsys):
-    steps = [trained / "a/step-00000002", trained / "a/step-00000006"]
-    words = [f"--ckpt={steps[0]},{steps[1]}", f"--checkpoint_dir={trained}", "--bn_batches=2"]
+def test_average_of_steps(trained, capsys):
+    """Three: the sum of two float32 halves exactly, float64 or not."""
+    steps = [trained / f"a/step-0000000{step}" for step in (2, 4, 6)]
+    words = [f"--ckpt={','.join(map(str, steps))}", f"--checkpoint_dir={trained}"]
+    words += ["--bn_batches=2"]
     facts = average.run(*parse("--mode=average", *words, "--run_name=mean"))
     assert json.loads((trained / "mean/average.json").read_text()) == facts
     assert facts["average_of"] == [str(step) for step in steps]
     assert str(steps[1]) in capsys.readouterr().out
 
-    one, two = (tensors(step) for step in steps)
+    one, two, three = (tensors(step) for step in steps)
     found = tensors(trained / "mean/step-00000006")
     assert set(found) == set(one)
+    differ = 0
     for name, value in found.items():
+        exact = (one[name].astype(np.float64) + two[name] + three[name]) / 3
         if "moving" in name:
-            assert (
-                not np.array_equal(value, one[name])
-                and (value != (one[name] + two[name]) / 2).any()
-            )
+            assert (value != exact.astype(np.float32)).any()
         elif value.dtype == np.float32:
-            exact = (one[name].astype(np.float64) + two[name]) / 2
             np.testing.assert_array_equal(value, exact.astype(np.float32))
+            differ += (value != (one[name] + two[name] + three[name]) / 3).sum()
+    assert differ  # a float32 sum would show
 
     results = evaluate.run(*parse("--mode=eval", f"--ckpt={trained / 'mean'}", "--crops=1"))
     assert results["num_examples"] == 11 and results["step"] == 6

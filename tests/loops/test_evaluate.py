@@ -18,6 +18,8 @@ def setup(strategy, folder):
     split = source.open_split(config.data, "val")
     tf.keras.utils.set_random_seed(1)
     model = restored_net.build(strategy, config.net, 3, "float32")
+    head = model.get_layer("logits").kernel
+    head.assign(60 * head)  # fresh weights tell no image from another
     return config, split, model
 
 
@@ -39,6 +41,7 @@ def test_center_crop_equals_a_plain_loop_over_pil_images(tiny_folder, one_device
     config, split, model = setup(one_device, tiny_folder)
     probs, labels = evaluate.Evaluator(one_device, model, split, config.data, 1)()
     spec = datasets.get("folder")
+    assert probs.std(0).min() > 0.05
     right = 0
     for index in range(split.num_examples):
         image = Image.open(split.describe(index)).convert("RGB")
@@ -51,7 +54,7 @@ def test_center_crop_equals_a_plain_loop_over_pil_images(tiny_folder, one_device
         expected = tf.nn.softmax(logits)[0].numpy()
         np.testing.assert_allclose(probs[index], expected, atol=0.02)
         right += int(expected.argmax() == split.labels[index])
-    assert metrics.score(probs, labels, (1,))["top1"] == pytest.approx(right / 11, abs=1.01 / 11)
+    assert metrics.score(probs, labels, (1,))["top1"] == pytest.approx(right / 11)
 
 
 def test_stop_interrupts(tiny_folder, one_device):
