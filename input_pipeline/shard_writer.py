@@ -181,5 +181,10 @@ def _size(item):
 
 
 def _stands_for(items, first, last):
-    """What tells the items of a shard from those of another: the first one, and all sizes."""
-    return [first, *map(_size, items[first:last])]
+    """What tells the items of a shard from those of another.
+
+    The number of the first one, and of each its size and when its file was last written.
+    """
+    items = items[first:last]
+    written = {path: os.stat(path).st_mtime_ns for path in {item.path for item in items}}
+    return [first, *([_size(item), written[item.path]] for item in items)]

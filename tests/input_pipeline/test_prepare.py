@@ -337,7 +337,8 @@ def test_a_killed_run_is_continued_and_finished_shards_are_kept(tmp_path, tiny_f
     assert not list(out.glob(".*"))
 
 
-def test_a_file_that_was_replaced_between_two_calls(tmp_path, tiny_folder, monkeypatch):
+@pytest.mark.parametrize("size", ["another", "the same"])
+def test_a_file_that_was_replaced_between_two_calls(tmp_path, tiny_folder, monkeypatch, size):
     """A larger one moves the borders of shards: none is kept that stands for other images now."""
     folder, out = tmp_path / "data", tmp_path / "out"
     shutil.copytree(tiny_folder, folder)
@@ -356,7 +357,11 @@ def test_a_file_that_was_replaced_between_two_calls(tmp_path, tiny_folder, monke
         with pytest.raises(KeyboardInterrupt):
             prepare.prepare(config, PREPARE_1, out, "tfrecord")
     replaced = sorted((folder / "train").glob("*/*"))[2]
-    replaced.write_bytes(images.encoded(images.picture(), "JPEG", quality=95))
+    if size == "another":
+        replaced.write_bytes(images.encoded(images.picture(), "JPEG", quality=95))
+    else:  # JPEG readers stop at the end of the image
+        other = images.encoded(images.picture().resize((8, 8)), "JPEG")
+        replaced.write_bytes(other.ljust(replaced.stat().st_size, b"\0"))
     facts = prepare.prepare(config, PREPARE_1, out, "tfrecord")
     whole = prepare.prepare(config, PREPARE_1, tmp_path / "at once", "tfrecord")
     assert {**facts, "root": ""} == {**whole, "root": ""}
