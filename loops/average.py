@@ -11,6 +11,7 @@ from absl import logging
 
 from input_pipeline import batch_augment, pipeline, source
 from input_pipeline.errors import UsageError
+from input_pipeline.wording import counted
 from loops import config as configs
 from loops import members
 from loops.run import checkpoint, progress, report, run_folder
@@ -51,10 +52,12 @@ def run(config, given):
     state = TrainState(strategy, own, len(split.class_names))
     for variable, mean in zip(state.model.variables, means(found, strategy), strict=True):
         variable.assign(mean)
-    batches = min(config.export.bn_batches, -(-split.num_examples // own.data.batch_size))
+    batch_size = _batch_size(split, own)
+    batches = min(config.export.bn_batches, -(-split.num_examples // batch_size))
     recompute_batch_norm(state.model, train_batches(split, own), batches)
     state.step.assign(max(member.step for member in found))
-    return _write(run_dir, found, state, own, batches)
+    facts = {"bn_batches": batches, "bn_images": batches * batch_size}
+    return _write(run_dir, found, state, own, facts)
 
 
 def means(found, strategy):
@@ -80,12 +83,17 @@ def train_batches(split, config):
     Yields:
       float32 [B, S, S, 3], normalised.
     """
-    batch_size = min(config.data.batch_size, split.num_examples)
-    if batch_augment.is_mixing(config.data):  # which takes pairs
-        batch_size = max(2, batch_size // 2 * 2)
+    batch_size = _batch_size(split, config)
     prepare = batch_augment.make_prepare(config.data, config.length.seed)
     for batch in pipeline.train_dataset(split, config.data, config.length.seed, 0, batch_size):
         yield prepare(batch)[0]
+
+
+def _batch_size(split, config):
+    batch_size = min(config.data.batch_size, split.num_examples)
+    if batch_augment.is_mixing(config.data):  # which takes pairs
+        batch_size = max(2, batch_size // 2 * 2)
+    return batch_size
 
 
 def recompute_batch_norm(model, batches, count):
@@ -145,13 +153,13 @@ def _config_of(first, config):
     return configs.replace(own, {"ckpt": "", "split": "val", **dict.fromkeys(configs.OUTPUTS, "")})
 
 
-def _write(run_dir, found, state, config, batches):
+def _write(run_dir, found, state, config, of_batch_norm):
     """Makes the run folder: record, checkpoint, and what it is an average of."""
     record = run_folder.Record(config, found[0].record.class_names, found[0].record.dataset)
     facts = {
         "average_of": [str(member.step_dir) for member in found],
         "step": int(state.step),
-        "bn_batches": batches,
+        **of_batch_norm,
         "run": str(run_dir),
     }
     with run_folder.made_anew(run_dir):
@@ -162,7 +170,7 @@ def _write(run_dir, found, state, config, batches):
         report.write_wanted("--json", config.evaluation.json, facts)
     logging.info("averaged into %s", step_dir)
     rows = [(f"member {i}", name) for i, name in enumerate(facts["average_of"], 1)]
-    images = batches * config.data.batch_size
-    rows += [("batch norm", f"recomputed on {images} training images ({batches} batches)")]
+    images = counted(facts["bn_images"], "training image")
+    rows += [("batch norm", f"recomputed on {images}")]
     report.summary(str(step_dir), [*rows, ("evaluate it", f"--mode=eval --ckpt={run_dir}")])
     return facts

@@ -7,6 +7,7 @@ import numpy as np
 import tensorflow as tf
 
 from input_pipeline.errors import UsageError
+from input_pipeline.wording import counted
 from loops import benchmark_machine
 from loops.run import peak_memory
 from nets.multiply_adds import multiply_adds
@@ -111,13 +112,17 @@ def rows(results):
     form = {
         "net": "{model}, {parameters:,} trainable parameters, {multiply_adds:,} multiply-adds of an"
         " image of {image_size} px",
-        "ran on": "{replicas} replica(s), {devices[0]}, in {compute_dtype}",
-        "batch": "{batch_size} images",
+        "ran on": "{on}, {devices[0]}, in {compute_dtype}",
+        "batch": "{images}",
         "images/s": "{images_per_second:.1f}",
         "step": "{step_ms_p50:.1f} ms (p50), {step_ms_p90:.1f} ms (p90) of {steps_timed}",
         "first step": "{first_step_seconds:.1f} s, tracing included",
         "arithmetic": "{gflops_per_second:.1f} GFLOP/s, {share_of_matmul:.2f} of the"
         " {matmul_gflops_per_second:.0f} of matrix products here ({matmul_side} x {matmul_side})",
     }
+    said = {
+        "on": counted(results["replicas"], "replica"),
+        "images": counted(results["batch_size"], "image"),
+    }
     memory = ("peak memory", f"{results['peak_memory_bytes'] / 1e9:.2f} GB")
-    return [*((name, text.format(**results)) for name, text in form.items()), memory]
+    return [*((name, text.format(**results, **said)) for name, text in form.items()), memory]

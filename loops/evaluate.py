@@ -6,6 +6,7 @@ from absl import logging
 
 from input_pipeline import source
 from input_pipeline.errors import UsageError
+from input_pipeline.wording import counted
 from loops import evaluation_results, flag_values, members, validation, watch
 from loops.evaluation_results import described, scalars, write
 from loops.evaluator import Evaluator, Interrupted, logits_fn, predictions
@@ -170,7 +171,8 @@ def _evaluator(strategy, split, member, averaged=True):
 def _predict(strategy, split, found):
     """Predictions of each member; their logits go to `--save_logits`."""
     evaluation = found[0].config.evaluation
-    logging.info("evaluating %d images, %d crops", split.num_examples, evaluation.crops)
+    images, crops = counted(split.num_examples, "image"), counted(evaluation.crops, "crop")
+    logging.info("evaluating %s, %s", images, crops)
     facts = {"dataset": found[0].config.data.dataset, "split": evaluation.split}
     predicted = []
     with logits_writer.Writer(evaluation.save_logits, split, facts) as writer:

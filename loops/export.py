@@ -13,6 +13,7 @@ import tensorflow as tf
 
 from input_pipeline import crops, decode, pipeline, source
 from input_pipeline.errors import DataError, UsageError
+from input_pipeline.wording import counted
 from loops import members, provenance, tensor_hashes
 from loops.evaluator import logits_fn
 from loops.export_formats import FORMATS, Export
@@ -193,7 +194,9 @@ def _calibration(member, count):
 
 def _rows(facts):
     rows = [("format", facts["format"] + (", int8" if facts["int8"] else ""))]
-    rows.append(("size", f"{facts['num_bytes'] / 1e6:.1f} MB, {facts['num_tensors']} tensors"))
+    rows.append(
+        ("size", f"{facts['num_bytes'] / 1e6:.1f} MB, {counted(facts['num_tensors'], 'tensor')}")
+    )
     rows.append(("difference", f"{facts['difference']:.2g} (largest, of logits)"))
-    rows.append(("same top-1", f"{facts['equal_top1']} of {facts['num_images']} images"))
+    rows.append(("same top-1", f"{facts['equal_top1']} of {counted(facts['num_images'], 'image')}"))
     return rows

@@ -3,6 +3,7 @@
 from absl import logging
 
 from input_pipeline.errors import DataError, UsageError
+from input_pipeline.wording import counted
 from loops import config as configs
 from loops import flag_values
 from loops.prediction import ensemble, exhibit, figure, image_paths, outputs, views
@@ -64,7 +65,7 @@ def run(config, given):
     if bad:
         listed = "; ".join(f"{file['path']} ({file['reason']})" for file in bad[:5])
         more = "; ..." if len(bad) > 5 else ""
-        raise DataError(f"{len(bad)} of {len(paths)} images do not decode: {listed}{more}")
+        raise DataError(f"{len(bad)} of {counted(len(paths), 'image')} not decoded: {listed}{more}")
     return results
 
 

@@ -4,6 +4,7 @@ import functools
 
 from input_pipeline import prepare
 from input_pipeline.errors import UsageError
+from input_pipeline.wording import counted
 from loops import image_folders
 from loops.run import progress, report
 
@@ -39,13 +40,13 @@ def _rows(facts):
     for split, of_split in facts["splits"].items():
         shards = of_split.get("shards", [])
         size = sum(shard["bytes"] for shard in shards)
-        said = f", {len(shards)} shards, {size / 1e6:.1f} MB" if shards else ""
-        rows.append((split, f"{of_split['images']} images{said}"))
+        said = f", {counted(len(shards), 'shard')}, {size / 1e6:.1f} MB" if shards else ""
+        rows.append((split, counted(of_split["images"], "image") + said))
     rows.append(("classes", len(facts["classes"])))
     rows.append(("split hash", facts["split_sha256"]))
     if facts["short_side"]:
         rows.append(("re-encoded", f"short side {facts['short_side']}, quality {facts['quality']}"))
-    rows.append(("left out", f"{facts['unlabelled']} images without a label"))
+    rows.append(("left out", counted(facts["unlabelled"], "image") + " without a label"))
     shown = [f"{c['file']} ({c['was']})" for c in facts["conversions"]]
     more = f" and {len(shown) - 3} more, see the manifest" if len(shown) > 3 else ""
     rows.append(("converted", ", ".join(shown[:3]) + more if shown else "none"))

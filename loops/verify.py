@@ -7,6 +7,7 @@ from absl import logging
 
 from input_pipeline import manifest, verify
 from input_pipeline.errors import DataError
+from input_pipeline.wording import counted
 from loops import image_folders
 from loops.run import progress, report
 
@@ -62,7 +63,10 @@ def _rows(results, folder):
     of_class = results["images_of_class"]
     rows = [
         ("images", f"{images}, {results['bytes'] / 1e6:.1f} MB"),
-        ("classes", f"{results['classes']}, {of_class['fewest']} to {of_class['most']} images"),
+        (
+            "classes",
+            f"{results['classes']}, {of_class['fewest']} to {counted(of_class['most'], 'image')}",
+        ),
         ("formats", ", ".join(f"{n} {kind}" for kind, n in results["formats"].items())),
         ("labels", results["label_map_says"]),
     ]

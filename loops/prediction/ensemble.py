@@ -7,6 +7,7 @@ import numpy as np
 import tensorflow as tf
 from absl import logging
 
+from input_pipeline.wording import counted
 from loops import explain, members
 from loops.evaluator import logits_fn, views_per_batch
 from loops.prediction import views
@@ -119,7 +120,7 @@ def load(config, given):
     found = members.find(config, given)
     strategy = distribution.make_strategy(config.distribution)
     class_names = found[0].record.class_names
-    logging.info("%d net(s), %d classes", len(found), len(class_names))
+    logging.info("%s, %s", counted(len(found), "net"), counted(len(class_names), "class"))
     return Ensemble(
         tuple(Predictor(**vars(member), strategy=strategy) for member in found), class_names
     )

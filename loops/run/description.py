@@ -1,5 +1,6 @@
 """A run in a few words: what it is, of which data, with which software."""
 
+from input_pipeline.wording import counted
 from loops.config import Config, leaves
 
 
@@ -19,8 +20,8 @@ def markdown(record, versions, model, total_steps):
     parameters = sum(v.value.shape.num_elements() for v in model.trainable_variables)
     lines = [
         f"{config.net.model}, {parameters / 1e6:.2f} million trainable parameters,"
-        f" {len(record.class_names)} classes, {total_steps} steps of"
-        f" {config.data.batch_size} images",
+        f" {counted(len(record.class_names), 'class')}, {counted(total_steps, 'step')} of"
+        f" {counted(config.data.batch_size, 'image')}",
         "",
         "| split | images | fingerprint |",
         "|---|---|---|",

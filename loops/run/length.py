@@ -2,6 +2,7 @@
 
 from absl import logging
 
+from input_pipeline.wording import counted
 from loops import flag_values
 from loops.step import schedules
 
@@ -39,11 +40,11 @@ class Length:
     def log(self):
         """Says what the run's length amounts to."""
         logging.info(
-            "%d steps of %d images, %.1f steps an epoch, %d steps of warm-up to learning rate %g",
-            self.total_steps,
-            self._batch_size,
+            "%s of %s, %.1f steps an epoch, %s of warm-up to learning rate %g",
+            counted(self.total_steps, "step"),
+            counted(self._batch_size, "image"),
             self.steps_per_epoch,
-            self._warmup_steps,
+            counted(self._warmup_steps, "step"),
             self._peak,
         )
 

@@ -2,6 +2,8 @@
 
 import math
 
+from input_pipeline.wording import counted
+
 # What passes for rounding in the first step that is not equal bit for bit, as a share of the loss:
 # sums in another order. Beyond it something else differs, an image for example.
 _FIRST = {"float32": 1e-5, "float16": 4e-3, "bfloat16": 4e-3}
@@ -64,9 +66,10 @@ def verdict(facts):
     """What `compare` found, in a line."""
     steps, same = facts["steps"], facts["bitwise_steps"]
     if facts["verdict"] == "bitwise":
-        return f"equal bit for bit over {steps} steps"
+        return f"equal bit for bit over {counted(steps, 'step')}"
     if facts["verdict"] == "rounding":
-        return f"equal to rounding over {steps} steps, bit for bit up to step {same}"
+        over = counted(steps, "step")
+        return f"equal to rounding over {over}, bit for bit up to step {same}"
     then, now = facts["loss_sum"]["was"], facts["loss_sum"]["here"]
     text = f"departs at step {facts['departs_at']}: the loss sums to {now:.7g}, was {then:.7g}"
     if same == facts["departs_at"] - 1:

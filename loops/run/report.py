@@ -7,6 +7,7 @@ import pathlib
 import sys
 
 from input_pipeline.errors import UsageError
+from input_pipeline.wording import counted
 
 # Names of what this process has open already: to open them anew would write over one another.
 _STREAMS = {
@@ -122,10 +123,13 @@ def evaluation_rows(results):
         )
     if "real_top1" in results:
         told = "{real_top1:.2%}  (95 % interval {real_top1_low:.2%} to {real_top1_high:.2%}, {n})"
-        count = f"{results['real_num_examples']} images"
+        count = counted(results["real_num_examples"], "image")
         rows.append(("ReaL top-1", told.format(**results, n=count)))
     rows.append(
-        ("images", f"{results['num_examples']} ({results['split']}, {results['crops']} crops)")
+        (
+            "images",
+            f"{results['num_examples']} ({results['split']}, {counted(results['crops'], 'crop')})",
+        )
     )
     return rows
 
@@ -142,7 +146,7 @@ def comparison_rows(results):
     rows = []
     for member in results.get("members", []):
         rows += _with_center(member["model"], member)
-    together = "ensemble" if "members" in results else f"{results['crops']} crops"
+    together = "ensemble" if "members" in results else counted(results["crops"], "crop")
     return rows + _with_center(together, results)
 
 

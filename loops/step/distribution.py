@@ -9,6 +9,7 @@ import tensorflow as tf
 from absl import logging
 
 from input_pipeline.errors import UsageError
+from input_pipeline.wording import counted
 from loops.step import device_iterators, host_memory, workers
 
 _TF_CONFIG = '{"cluster": {"worker": ["HOST:PORT", ...]}, "task": {"type": "worker", "index": 0}}'
@@ -43,7 +44,8 @@ def make_strategy(config):
     else:
         names = names[:1]
         strategy = tf.distribute.OneDeviceStrategy(names[0])
-    logging.info("%d replica(s) on %s", strategy.num_replicas_in_sync, ", ".join(names))
+    replicas = counted(strategy.num_replicas_in_sync, "replica")
+    logging.info("%s on %s", replicas, ", ".join(names))
     return strategy
 
 
@@ -168,10 +170,10 @@ def require_even_parts(batch_size, strategy, parts):
     """Raises UsageError where a replica's images cannot be cut into equal micro-batches."""
     of_replica = per_replica_batch(batch_size, strategy)
     if of_replica % parts:
-        replicas = strategy.num_replicas_in_sync
+        replicas = counted(strategy.num_replicas_in_sync, "replica")
         raise UsageError(
-            f"--accumulate={parts}: does not divide the {of_replica} images that each of the"
-            f" {replicas} replica(s) has of --batch_size={batch_size}"
+            f"--accumulate={parts}: does not divide the {of_replica} images of"
+            f" --batch_size={batch_size} on each of {replicas}"
         )
 
 

@@ -42,6 +42,7 @@ def test_average_of_steps(trained, capsys):
     facts = average.run(*parse("--mode=average", *words, "--run_name=mean"))
     assert json.loads((trained / "mean/average.json").read_text()) == facts
     assert facts["average_of"] == [str(step) for step in steps]
+    assert (facts["bn_batches"], facts["bn_images"]) == (2, 16)
     assert str(steps[1]) in capsys.readouterr().out
 
     one, two, three = (tensors(step) for step in steps)

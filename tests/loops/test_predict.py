@@ -130,7 +130,7 @@ def test_bad_files_are_listed_and_the_others_predicted(runs, pictures, tmp_path,
 
 def test_only_bad_files(runs, pictures, tmp_path):
     words = [f"--ckpt={runs / 'a'}", f"--image={pictures / 'b.jpg'}", "--explain"]
-    with pytest.raises(DataError, match=r"1 of 1 images"):
+    with pytest.raises(DataError, match=r"1 of 1 image not decoded"):
         run(*words, f"--report={tmp_path / 'o.html'}")
     assert "Not decoded" in (tmp_path / "o.html").read_text()
 
