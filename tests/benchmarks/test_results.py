@@ -78,8 +78,8 @@ def test_a_training_out_of_time_saves_and_is_resumed(tiny_folder, tmp_path, monk
     row = one_run(flags=(*FLAGS[:4], "--epochs=2000", "--batch_size=8"))
     began = time.monotonic()
     with pytest.raises(execution.OutOfTime):
-        execution.execute(execution.training_command(row, tmp_path), 25.0)
-    assert time.monotonic() - began < 60
+        execution.execute(execution.training_command(row, tmp_path), 60.0)
+    assert time.monotonic() - began < 120
     assert not execution.is_trained(row, tmp_path)
     assert list((tmp_path / "a").glob("step-*"))
 
