@@ -162,7 +162,7 @@ MAY_CHANGE_ON_RESUME = frozenset(
 )
 # What may differ when a run is evaluated: besides, the images' size and split, and the precision.
 MAY_CHANGE_ON_EVAL = MAY_CHANGE_ON_RESUME.union(
-    ("ckpt", "split", "image", "image_size", "mixed_precision", "half_dtype")
+    ("ckpt", "split", "image", "image_size", "mixed_precision", "half_dtype", "deterministic")
     + ("crop_fraction", "interpolation")
     + ("seam_carving", "explain", "report", "csv")
     + ("test_size", "real_labels", "save_logits", "logits", "members", "watch", "watch_patience")

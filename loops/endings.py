@@ -41,7 +41,8 @@ def gradients_not_finite(done, loss_scale, batch_size, image_of, run_dir):
     return TrainingDiverged(
         f"step {done}: gradients are not finite, {int(loss_scale.skips_in_a_row)} step(s) in a"
         f" row, loss scale {float(loss_scale.scale):g}; samples {first} to {last}, the first"
-        f" is {image_of(first)}; {last_good(run_dir)}; try a lower --learning_rate"
+        f" is {image_of(first)}; {last_good(run_dir)}; try a lower --learning_rate in"
+        " another run, which --init_from can start from a checkpoint"
     )
 
 

@@ -150,6 +150,7 @@ def make_step(config, state, length):
         xla=config.precision.xla,
         log_norms=config.run.log_norms,
         replicas_meet=config.net.sync_batch_norm and replicas > 1,
+        deterministic=config.distribution.deterministic,
     )
     return make_train_step(state, settings)
 

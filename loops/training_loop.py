@@ -157,8 +157,8 @@ class TrainingLoop:
             raise
         except tf.errors.ResourceExhaustedError as error:
             raise UsageError(
-                f"--batch_size={self._batch_size}: out of memory; halve it, or add --accumulate=2"
-                f" or --mixed_precision ({error.message.splitlines()[0][:100]})"
+                f"--batch_size={self._batch_size}: out of memory; start a run of half of it, or"
+                f" with --accumulate=2 or --mixed_precision ({error.message.splitlines()[0][:100]})"
             ) from None
         except tf.errors.OpError as error:
             raise self._feed.explained(error, int(self._state.step)) from error

@@ -40,6 +40,7 @@ def measure(config, size):
         optimization=config.optimization,
         xla=config.precision.xla,
         replicas_meet=config.net.sync_batch_norm and replicas > 1,
+        deterministic=config.distribution.deterministic,
     )
     iterator = iter(distribution.distribute(strategy, lambda: _random(config, 2 * size)))
     step = make_train_step(state, settings)

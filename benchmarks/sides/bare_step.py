@@ -39,6 +39,7 @@ class BareStep:
             xla=self.config.precision.xla,
             replicas_meet=self.config.net.sync_batch_norm
             and self.strategy.num_replicas_in_sync > 1,
+            deterministic=self.config.distribution.deterministic,
         )
         self._step = make_train_step(self.state, settings)
         per_replica = distribution.per_replica_batch(data.batch_size, self.strategy)

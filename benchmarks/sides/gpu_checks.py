@@ -104,6 +104,22 @@ def equality(place, replicas, folder):
     }
 
 
+def repeats(place, replicas, folder):
+    """With --deterministic, three steps of two processes end in the same bits."""
+    import numpy as np
+
+    step = _step(place, replicas, "--deterministic", *_float16())
+    step(3)
+    weights = _copies(step)[0]
+    path = folder / f"deterministic-{replicas}.npz"
+    if not path.exists():
+        np.savez(path, *weights)
+        return {"ok": True, "what": "weights noted"}
+    with np.load(path) as before:
+        equal = [bool((a == b).all()) for a, b in zip(before.values(), weights, strict=True)]
+    return {"ok": all(equal), "what": f"{sum(equal)} of {len(equal)} weights equal bit for bit"}
+
+
 def growth(place, replicas, folder):
     """Memory is taken as it is needed, not all of it at the start."""
     import tensorflow as tf
@@ -139,12 +155,18 @@ def _speed(*words):
 CHECKS = {
     "overflow": overflow,
     "equality": equality,
+    "deterministic": repeats,
+    "deterministic again": repeats,
     "growth": growth,
     "memory plain": _memory("plain"),
     "memory accumulate": _memory("accumulate"),
     "memory recompute": _memory("recompute"),
     "speed float32": _speed(),
     "speed float16": _speed(*_float16()),
+    "speed deterministic": _speed("--deterministic"),
     "speed xla": _speed(*_float16("--xla")),
 }
-OF_REPLICAS = ("overflow", "equality", "speed float32", "speed float16")
+OF_REPLICAS = (
+    *("overflow", "equality", "deterministic", "deterministic again"),
+    *("speed float32", "speed float16"),
+)

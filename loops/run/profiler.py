@@ -35,4 +35,6 @@ class Profiler:
         if self._runs:
             self._runs = False
             tf.profiler.experimental.stop()
-            logging.info("profile written to %s; TensorBoard shows it", self._folder)
+            logging.info(
+                "profile written to %s; TensorBoard shows it with the package xprof", self._folder
+            )

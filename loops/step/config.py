@@ -75,7 +75,7 @@ class PrecisionConfig:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DistributionConfig:
-    """Which devices take part."""
+    """Which devices take part, and how freely they compute."""
 
     strategy: Annotated[
         Literal["auto", "one", "mirrored", "multi_worker"],
@@ -85,3 +85,8 @@ class DistributionConfig:
     cpu_devices: Annotated[
         int, "Split the CPU into this many devices, to try --strategy=mirrored anywhere."
     ] = 1
+    deterministic: Annotated[
+        bool,
+        "Take only operations that give the same bits every time, for exact resume on GPUs too; "
+        "CPUs do so anyway. Costs speed.",
+    ] = False

@@ -27,6 +27,8 @@ def make_strategy(config):
     Raises:
       UsageError: devices that TensorFlow has started with already.
     """
+    if config.deterministic:
+        tf.config.experimental.enable_op_determinism()
     if is_multi_worker(config):
         return _multi_worker(config)
     gpus = tf.config.list_physical_devices("GPU")

@@ -6,6 +6,7 @@ is not applied still counts: schedules and data follow the step number.
 """
 
 import dataclasses
+import time
 
 import tensorflow as tf
 
@@ -26,6 +27,7 @@ class StepSettings:
       xla: compile forward and backward pass.
       log_norms: return the norm of every gradient.
       replicas_meet: the forward pass waits for the other replicas, as synchronised batch norm does.
+      deterministic: TensorFlow was told to be.
     """
 
     global_batch_size: int
@@ -35,6 +37,7 @@ class StepSettings:
     xla: bool = False
     log_norms: bool = False
     replicas_meet: bool = False
+    deterministic: bool = False
 
 
 # Sums over images that a replica reports, in this order; all are reduced in one message.
@@ -71,6 +74,7 @@ class _TrainStep:
         self._l2, self._shrink = optimizers.decays_of_the_step(settings.optimization)
         self._loss = losses.LOSSES[settings.optimization.loss]
         # XLA takes the passes of one replica, and not the reduction over all of them.
+        self._clock = _clock_of_python if settings.deterministic else tf.timestamp
         self._passes = self._both_passes
         if settings.xla:
             self._passes = tf.function(self._both_passes, jit_compile=True, autograph=False)
@@ -82,7 +86,7 @@ class _TrainStep:
             return (done < num_steps) & ~hopeless
 
         def step(done, _, totals, __):
-            batch, waited = timed_next(iterator)
+            batch, waited = timed_next(iterator, self._clock)
             results, norms = self._one_step(batch)
             results = {"data_wait": waited, **results}
             totals = {name: total + results[name] for name, total in totals.items()}
@@ -221,13 +225,19 @@ class _TrainStep:
         return gradients, norms
 
 
-def timed_next(iterator):
-    """Takes a batch; returns it and the seconds waited for it."""
-    before = tf.timestamp()
+def _clock_of_python():
+    """As tf.timestamp, which refuses to run where operations must be deterministic."""
+    now = tf.numpy_function(time.time, [], tf.float64)
+    return tf.ensure_shape(now, [])
+
+
+def timed_next(iterator, clock=tf.timestamp):
+    """Takes a batch; returns it and the seconds waited for it, by a function like tf.timestamp."""
+    before = clock()
     with tf.control_dependencies([before]):
         batch = next(iterator)
     with tf.control_dependencies(tf.nest.flatten(batch, expand_composites=True)):
-        after = tf.timestamp()
+        after = clock()
     # Nobody gets the batch before the clock is read: with a single thread for operations, the
     # step would be computed first and counted as waiting.
     with tf.control_dependencies([after]):

@@ -9,6 +9,7 @@ import signal
 import numpy as np
 import pytest
 import tensorflow as tf
+from tensorflow.python.framework import config as framework_config
 
 import flags
 from input_pipeline import batch_augment
@@ -62,6 +63,27 @@ def test_four_steps_equal_two_and_two_resumed(tiny_folder, tmp_path, half):
     assert len([n for n in whole if n.startswith("optimizer")]) > 8
     for name, value in whole.items():
         np.testing.assert_array_equal(value, parts[name], name)
+
+
+@pytest.fixture
+def determinism():
+    """Whether TensorFlow was told to be deterministic; nobody is afterwards."""
+    yield framework_config.is_op_determinism_enabled
+    framework_config.disable_op_determinism()
+
+
+def test_deterministic_operations_train_and_are_the_runs(tiny_folder, tmp_path, determinism):
+    """All that may be in a step works so; an evaluation does; a resumed run must agree."""
+    assert not determinism()
+    options = ["--dropout=0.2", "--mixup=0.2", "--cutmix=1", "--augment=randaugment", *MORE]
+    run(tiny_folder, tmp_path, "--run_name=d", "--steps=2", "--deterministic", *options)
+    assert determinism()
+    framework_config.disable_op_determinism()
+    words = [f"--ckpt={tmp_path / 'd'}", "--crops=1", "--deterministic"]
+    evaluate.run(*flags.parse(["main.py", "--mode=eval", *words]))
+    assert determinism()
+    with pytest.raises(UsageError, match="--deterministic=False conflicts with the run"):
+        run(tiny_folder, tmp_path, "--run_name=d", "--steps=3", "--nodeterministic")
 
 
 def test_run_folder_holds_what_is_promised(tiny_folder, tmp_path):
