@@ -23,7 +23,7 @@ def read(folder, wnids):
     sorted WordNet id) called ilsvrc2012_val_ground_truth.txt; a WordNet id for each image in order
     (…validation_synset_labels.txt); the kit's own ILSVRC2012_validation_ground_truth.txt with, for
     its numbers, map_clsloc.txt (`wnid number name`, in later kits), devkit_classes.txt (`number
-    wnid`) or meta.mat (which takes scipy to read).
+    wnid`) or meta.mat.
 
     Args:
       folder: pathlib.Path.
@@ -100,15 +100,13 @@ def devkit_classes(folder):
                 raise DataError(f"{folder / name}: not lines of a number and a WordNet id")
             return {row[number_at]: row[1 - number_at] for row in rows}
     path = folder / "meta.mat"
-    try:
-        from scipy import io
-    except ImportError:
-        raise UsageError(
-            f"{path}: reading it takes scipy; pip install scipy, or put `number wnid` lines into"
-            f" {folder / _CLASSES}"
-        ) from None
     if not path.is_file():
         raise UsageError(f"{folder}: neither meta.mat nor {_CLASSES} says what the numbers mean")
-    synsets = io.loadmat(str(path), squeeze_me=True, struct_as_record=False)["synsets"]
-    leaves = [s for s in synsets if int(s.num_children) == 0]
-    return {str(int(s.ILSVRC2012_ID)): str(s.WNID) for s in leaves}
+    from scipy import io  # half a second, and seldom wanted
+
+    try:
+        synsets = io.loadmat(str(path), squeeze_me=True, struct_as_record=False)["synsets"]
+        leaves = [s for s in synsets if int(s.num_children) == 0]
+        return {str(int(s.ILSVRC2012_ID)): str(s.WNID) for s in leaves}
+    except Exception as error:  # every part of the format has errors of its own
+        raise DataError(f"{path}: not that of a development kit ({error})") from None

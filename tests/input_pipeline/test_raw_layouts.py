@@ -7,6 +7,7 @@ import tarfile
 
 import numpy as np
 import pytest
+from scipy.io import savemat
 
 from input_pipeline import (
     datasets,
@@ -106,13 +107,23 @@ def test_a_flat_val_folder_without_ground_truth(tmp_path):
 
 
 def test_the_kits_own_table(tmp_path):
-    io_ = pytest.importorskip("scipy.io")
     rows = np.array(
         [(1, WNIDS[7], 0), (2, WNIDS[9], 0), (1001, "n00001740", 5)],
         dtype=[("ILSVRC2012_ID", "O"), ("WNID", "O"), ("num_children", "O")],
     )
-    io_.savemat(tmp_path / "meta.mat", {"synsets": rows})
+    savemat(tmp_path / "meta.mat", {"synsets": rows})
     assert ground_truth.devkit_classes(tmp_path) == {"1": WNIDS[7], "2": WNIDS[9]}
+
+
+@pytest.mark.parametrize("data", [b"", b"garbage" * 99, "half", "another"])
+def test_a_table_that_is_none(tmp_path, data):
+    path = tmp_path / "meta.mat"
+    if isinstance(data, str):
+        savemat(path, {"synset": np.zeros(999)}, do_compression=True)
+        data = path.read_bytes() if data == "another" else path.read_bytes()[:150]
+    path.write_bytes(data)
+    with pytest.raises(DataError, match=r"meta\.mat: not that of a development kit"):
+        ground_truth.devkit_classes(tmp_path)
 
 
 def test_mini_imagenet_from_its_csvs(tmp_path):
