@@ -200,6 +200,10 @@ def write_images(folder):
                 cv2.imwrite(str(folder / split / name / f"{number}.jpg"), pixels)
         lines = [f"{split}/{n}/{i}.jpg {k}\n" for k, n in enumerate(("cat", "dog")) for i in (0, 1)]
         (folder / f"{split}.txt").write_text("".join(lines))
+    for name in ("cat", "dog"):
+        (folder.parent / "PICTURES" / name).mkdir(parents=True)
+        for number in range(12):
+            cv2.imwrite(str(folder.parent / "PICTURES" / name / f"{number}.jpg"), pixels)
     cv2.imwrite(str(folder.parent / "PHOTO.jpg"), pixels)
 
 
