@@ -192,6 +192,7 @@ def _restore_newest(run_dir, state):
             checkpoint.restore(newest, state.variables())
         except (AssertionError, ValueError) as error:
             raise DataError(f"{newest}: not of this net: {checkpoint.first_line(error)}") from None
+        state.loss_scale.settle()
         logging.info("resumed at step %d from %s", int(state.step), newest)
     elif checkpoint.step_folders(run_dir):
         raise DataError(

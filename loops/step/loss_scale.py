@@ -6,12 +6,15 @@ if any addend is not.
 """
 
 import tensorflow as tf
+from absl import logging
 
 CEILING = 2.0**24
 GROWTH_INTERVAL = 2000
 # Training stops here: what overflows at this scale, or this often in a row, is no rare event.
 LOWEST = 2.0**-5
 MOST_SKIPS_IN_A_ROW = 20
+# In place of a number of good steps, where there is no scaling: checkpoints tell the two apart.
+_UNSCALED = -1
 
 
 class LossScale(tf.Module):
@@ -25,14 +28,13 @@ class LossScale(tf.Module):
     def __init__(self, dynamic, initial=2.0**15):
         super().__init__(name="loss_scale")
         self.dynamic = dynamic
+        self._first = float(initial) if dynamic else 1.0
 
-        def counter(name):
-            return tf.Variable(0, trainable=False, dtype=tf.int64, name=name)
+        def counter(name, start=0):
+            return tf.Variable(start, trainable=False, dtype=tf.int64, name=name)
 
-        self.scale = tf.Variable(
-            float(initial) if dynamic else 1.0, trainable=False, dtype=tf.float32, name="scale"
-        )
-        self.good_steps = counter("good_steps")
+        self.scale = tf.Variable(self._first, trainable=False, dtype=tf.float32, name="scale")
+        self.good_steps = counter("good_steps", 0 if dynamic else _UNSCALED)
         self.skipped_steps = counter("skipped_steps")
         self.skips_in_a_row = counter("skips_in_a_row")
 
@@ -40,14 +42,28 @@ class LossScale(tf.Module):
         """Records a step: halves the scale after a bad one, doubles it after 2,000 good ones."""
         one = tf.constant(1, tf.int64)
         zero = tf.constant(0, tf.int64)
-        good = tf.where(finite, self.good_steps + one, zero)
-        grow = good >= GROWTH_INTERVAL
         if self.dynamic:
+            good = tf.where(finite, self.good_steps + one, zero)
+            grow = good >= GROWTH_INTERVAL
             factor = tf.where(finite, tf.where(grow, 2.0, 1.0), 0.5)
             self.scale.assign(tf.minimum(self.scale * factor, CEILING))
-        self.good_steps.assign(tf.where(grow, zero, good))
+            self.good_steps.assign(tf.where(grow, zero, good))
         self.skipped_steps.assign_add(tf.where(finite, zero, one))
         self.skips_in_a_row.assign(tf.where(finite, zero, self.skips_in_a_row + one))
+
+    def settle(self):
+        """After a restore: starts anew where the checkpoint is of a run in another precision.
+
+        A float16 run may be resumed on a device that computes in another format, and back.
+        """
+        was_dynamic = int(self.good_steps) != _UNSCALED
+        if self.dynamic == was_dynamic:
+            return
+        if float(self.scale) != self._first:
+            logging.info("loss scale %g, was %g", self._first, float(self.scale))
+        self.scale.assign(self._first)
+        self.good_steps.assign(0 if self.dynamic else _UNSCALED)
+        self.skips_in_a_row.assign(0)
 
     def hopeless(self):
         """Whether training must stop: a bool scalar tensor."""

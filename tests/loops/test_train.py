@@ -65,6 +65,28 @@ def test_four_steps_equal_two_and_two_resumed(tiny_folder, tmp_path, half):
         np.testing.assert_array_equal(value, parts[name], name)
 
 
+def test_float16_is_resumed_where_there_is_none(tiny_folder, tmp_path):
+    """As on a CPU after a GPU: its loss is no longer scaled, and so its gradients are not."""
+    options = ["--schedule=constant", "--warmup_epochs=0", "--weight_decay=0"]
+    run(tiny_folder, tmp_path, "--run_name=r", "--steps=2", *options, *FLOAT16)
+    before = tensors(tmp_path / "r")
+    record = (tmp_path / "r/config.json").read_text()
+    assert '"half_dtype": "float16"' in record
+    (tmp_path / "r/config.json").write_text(
+        record.replace('"half_dtype": "float16"', '"half_dtype": "auto"')
+    )
+    run(tiny_folder, tmp_path, "--run_name=r", "--steps=3")
+    after = tensors(tmp_path / "r")
+    (scale,) = (name for name in after if "loss_scale/scale" in name)
+    assert (before[scale], after[scale]) == (2.0**15, 1.0)
+    moved = [
+        np.abs(after[n] - before[n]).max()
+        for n in after
+        if n.endswith("kernel/.ATTRIBUTES/VARIABLE_VALUE") and "model" in n
+    ]
+    assert moved and 0 < max(moved) < 0.1
+
+
 @pytest.fixture
 def determinism():
     """Whether TensorFlow was told to be deterministic; nobody is afterwards."""

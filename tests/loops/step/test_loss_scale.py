@@ -48,3 +48,21 @@ def test_float32_gives_up_at_once_and_never_scales():
     scale.update(tf.constant(False))
     assert bool(scale.hopeless())
     assert float(scale.scale) == 1.0
+
+
+def restored(dynamic, scale, good_steps, skips_in_a_row=0):
+    found = LossScale(dynamic, initial=2.0**15)
+    found.scale.assign(scale)
+    found.good_steps.assign(good_steps)
+    found.skips_in_a_row.assign(skips_in_a_row)
+    found.settle()
+    return [float(found.scale), int(found.good_steps), int(found.skips_in_a_row)]
+
+
+def test_a_run_that_is_resumed_in_another_precision():
+    unscaled = LossScale(dynamic=False)
+    unscaled.update(tf.constant(True))
+    assert restored(False, 2.0**15, 7, 3) == [1.0, int(unscaled.good_steps), 0]
+    assert restored(True, float(unscaled.scale), int(unscaled.good_steps)) == [2.0**15, 0, 0]
+    assert restored(True, 1.0, 7, 3) == [1.0, 7, 3]  # float16 that had come down to 1
+    assert restored(False, 1.0, int(unscaled.good_steps), 1) == [1.0, int(unscaled.good_steps), 1]
