@@ -94,7 +94,7 @@ def _of_shards(folder, facts, split, faults):
     }
     faults += [(split, name, fault) for name, fault in wrong.items()]
     shards = tfrecord.open_split(folder, facts, split, lenient=True)
-    images, files = [], shards.file_names()
+    images, files = [], shards.file_names
     for name, first, last in zip(shards.names, shards.first, shards.first[1:], strict=False):
         if os.path.isfile(os.path.join(folder, name)):
             images += [_of_record(shards, i, files[i]) for i in range(int(first), int(last))]

@@ -101,7 +101,8 @@ class Shards:
       index: array [N] of `manifest.INDEX_ROW`.
       labels: int32 [N], by `class_names`.
       class_names: name of each class.
-      list_name: the list beside the shards that says which file each record came from.
+      file_list: name and sha256 of the list beside the shards that says which file each record
+        came from.
       hash: sha256 of the list and the index, hexadecimal.
     """
 
@@ -111,7 +112,7 @@ class Shards:
     index: np.ndarray
     labels: np.ndarray
     class_names: tuple
-    list_name: str
+    file_list: dict
     hash: str
 
     def reader(self):
@@ -153,8 +154,11 @@ class Shards:
         return data.numpy()
 
     def describe(self, index):
-        """Shard, record and original file of record `index`."""
-        return f"{self.place(index)} ({self.file_names()[index]})"
+        """Shard, record and original file of record `index`; without the last if unknown."""
+        try:
+            return f"{self.place(index)} ({self.file_names[index]})"
+        except DataError:  # of the list, which nothing else hangs on
+            return self.place(index)
 
     def place(self, index):
         """Shard and record, from 0, of record `index`."""
@@ -167,9 +171,15 @@ class Shards:
         words = "\n".join(self.class_names) + self.hash
         return hashlib.sha256(words.encode(errors="surrogateescape")).hexdigest()
 
+    @functools.cached_property
     def file_names(self):
-        """Names of the files that the records came from, a sequence."""
-        return image_list.parse_list(os.path.join(self.folder, self.list_name), "the list")[0]
+        """Names of the files that the records came from, a sequence.
+
+        Raises:
+          DataError: the list is missing or not that of the manifest.
+        """
+        path = manifest.checked_file(self.folder, self.file_list)
+        return image_list.parse_list(path, "the list")[0]
 
 
 def _one_record(shard, offset, length):
@@ -245,6 +255,6 @@ def open_split(folder, facts, split, class_names=(), lenient=False):
         index=index,
         labels=manifest.relabelled(labels, classes, class_names, folder),
         class_names=tuple(class_names) or classes,
-        list_name=of_split["list"]["name"],
+        file_list=of_split["list"],
         hash=of_split["list"]["sha256"] + of_split["index"]["sha256"],
     )

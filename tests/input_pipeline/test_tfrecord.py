@@ -140,6 +140,22 @@ def test_faults_are_reported_with_shard_and_record(copy, shards, fault):
         assert any(f["kind"] == "record" and f"{name}, record " in f["file"] for f in found)
 
 
+@pytest.mark.parametrize("fault", ["cut", "another name", "missing"])
+def test_a_list_that_is_not_the_manifests(copy, fault):
+    """Images are read without it, and called by shard and record; verifying says what it is."""
+    path = pathlib.Path(copy.data_dir, "train.txt")
+    lines = path.read_bytes().splitlines(keepends=True)
+    if fault == "missing":
+        path.unlink()
+    else:
+        path.write_bytes(b"".join(lines[:-1] if fault == "cut" else [b"x" + lines[0], *lines[1:]]))
+    split = source.open_split(copy, "train")
+    said = split.describe(split.num_examples - 1)
+    assert "tfrecord, record " in said and lines[-1].split()[0].decode() not in said
+    with pytest.raises(DataError, match=r"train\.txt"):
+        verify.verify(copy, PrepareConfig())
+
+
 def test_another_datasets_flag_is_refused(copy):
     with pytest.raises(UsageError, match=r"--dataset=lists: .*prepared from folder"):
         source.open_split(dataclasses.replace(copy, dataset="lists"), "train")
