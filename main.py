@@ -30,6 +30,9 @@ def main(argv):
     """Runs a command line and returns its exit code."""
     if sys.stdout is None:  # closed, as daemons and `>&-` have it
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115
+    if sys.stderr is None:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # TensorFlow writes to the number
+        sys.stderr = open(2, "w", closefd=False)  # noqa: SIM115
     code = 0
     try:
         code = _run(argv)

@@ -48,6 +48,18 @@ def held(folder, flag, busy=""):
                     folder.rmdir()
 
 
+def is_held(folder):
+    """Whether another process holds a folder now."""
+    try:
+        with open(pathlib.Path(folder, NAME)) as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:  # no lock, or none that can be read
+        return False
+    return False
+
+
 def _open_current(path):
     """Opens and locks the file of that name: not one that its last holder has just removed."""
     while True:

@@ -68,6 +68,8 @@ def prepare(config, prepare_config, out, storage, progress=Silent):
             empty = [split for split, items in raw.splits.items() if not items]
             raise DataError(f"{config.data_dir}: no labelled image in the {empty[0]} split")
         _require_one_line(raw)
+        if storage == "lists":
+            _require_files(raw)
         plan = _make_plan(config, prepare_config, storage, raw)
         write = _write_lists if storage == "lists" else _write_shards
         threads = config.reader_threads or cores.count()
@@ -116,6 +118,16 @@ def _write_lists(pool, out, raw, prepare_config, progress):
         for split, items in raw.splits.items()
     }
     return splits, conversions
+
+
+def _require_files(raw):
+    """Raises UsageError for images in a tar file, which no line of a list can point into."""
+    for items in raw.splits.values():
+        for item in items:
+            if item.size >= 0:
+                raise UsageError(
+                    f"{item.path}: lists cannot point into a tar file; use --format=tfrecord"
+                )
 
 
 def _require_one_line(raw):
@@ -210,10 +222,6 @@ def _convert_foreign(pool, out, raw, prepare_config, bar):
     """
 
     def convert(item):
-        if item.size >= 0:
-            raise UsageError(
-                f"{item.path}: lists cannot point into a tar file; use --format=tfrecord"
-            )
         data = item.read()
         reason = reencode.foreign(item.name, data)
         if reason:

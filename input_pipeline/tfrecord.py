@@ -72,9 +72,8 @@ def write_shard(path, records):
     Returns:
       dict: name, bytes, sha256, records, and lengths, those of the records with their frames.
     """
-    path = pathlib.Path(path)
+    path, lengths = pathlib.Path(path), []
     temporary = path.with_name(f".tmp-{os.getpid()}-{path.name}")
-    lengths = []
     with tf.io.TFRecordWriter(os.fsencode(temporary)) as writer:
         for record in records:
             writer.write(record)
@@ -101,8 +100,7 @@ class Shards:
       index: array [N] of `manifest.INDEX_ROW`.
       labels: int32 [N], by `class_names`.
       class_names: name of each class.
-      file_list: name and sha256 of the list beside the shards that says which file each record
-        came from.
+      file_list: name and sha256 of the list of the files that the records came from.
       hash: sha256 of the list and the index, hexadecimal.
     """
 
@@ -173,11 +171,7 @@ class Shards:
 
     @functools.cached_property
     def file_names(self):
-        """Names of the files that the records came from, a sequence.
-
-        Raises:
-          DataError: the list is missing or not that of the manifest.
-        """
+        """Names of the files that the records came from; DataError where the list is damaged."""
         path = manifest.checked_file(self.folder, self.file_list)
         return image_list.parse_list(path, "the list")[0]
 
@@ -207,13 +201,9 @@ def _one_record(shard, offset, length):
 
 @functools.cache
 def _record_function():
-    @tf.function(
-        input_signature=[
-            tf.TensorSpec([1], tf.string),
-            tf.TensorSpec([], tf.int64),
-            tf.TensorSpec([], tf.int32),
-        ]
-    )
+    forms = (([1], tf.string), ([], tf.int64), ([], tf.int32))
+
+    @tf.function(input_signature=[tf.TensorSpec(*form) for form in forms])
     def whole_record(shard, offset, length):
         return parse(_one_record(shard, offset, length))
 

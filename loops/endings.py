@@ -52,17 +52,17 @@ def variable_not_finite(done, name, run_dir):
 
 
 @contextlib.contextmanager
-def of_a_lost_worker(run_dir):
-    """Turns what the others see of a worker's end into a WorkerLost."""
+def of_a_lost_worker(mend, run_dir=None):
+    """Turns what the others see of a worker's end into a WorkerLost.
+
+    Args:
+      mend: what to do then.
+      run_dir: folder of a training, whose last good checkpoint is then named.
+    """
     try:
         yield
     except tf.errors.UnavailableError as error:
-        raise worker_lost(error, run_dir) from error
-
-
-def worker_lost(error, run_dir):
-    """The WorkerLost that a tf.errors.UnavailableError stands for."""
-    return WorkerLost(
-        f"another worker is gone ({checkpoint.first_line(error)}); start all of them again"
-        f" with the same --run_name; {last_good(run_dir)}"
-    )
+        named = f"; {last_good(run_dir)}" if run_dir else ""
+        raise WorkerLost(
+            f"another worker is gone ({checkpoint.first_line(error)}); {mend}{named}"
+        ) from error

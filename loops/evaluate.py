@@ -7,7 +7,7 @@ from absl import logging
 from input_pipeline import source
 from input_pipeline.errors import UsageError
 from input_pipeline.wording import counted
-from loops import evaluation_results, flag_values, members, validation, watch
+from loops import endings, evaluation_results, flag_values, members, validation, watch
 from loops.evaluation_results import described, scalars, write
 from loops.evaluator import Evaluator, Interrupted, logits_fn, predictions
 from loops.members import evaluation_config
@@ -48,7 +48,8 @@ def run(config, given):
         return _score_files(config, given)
     if config.evaluation.watch:
         return watch.run(config, given)
-    return _score_images(config, given)
+    with endings.of_a_lost_worker("start all of them again"):
+        return _score_images(config, given)
 
 
 def _require_one_source(evaluation, given):
@@ -129,29 +130,33 @@ def _score(strategy, split, found, real, pictures):
     """Evaluates members together; writes the figures into the first one's run folder."""
     first = found[0]
     config = first.config
+    raw = None
+    if len(found) == 1 and first.keeps_average:  # read while it is there: training removes steps
+        raw = _evaluator(strategy, split, first, averaged=False)
     predicted = _predict(strategy, split, found)
     names = [str(member.step_dir) for member in found]
     ks = flag_values.top_ks(config.evaluation.top_k)
     results = evaluation_results.judged(
         predicted, names, split.labels, split.class_names, split.describe, ks, real
     )
-    if len(found) == 1 and first.keeps_average:
-        raw = _evaluator(strategy, split, first, averaged=False)
+    if raw is not None:
         results["top1_raw"] = metrics.score(*raw(), [1])["top1"]
     results = described(results, config, max(member.step for member in found), names)
     if not workers.Workers(strategy).is_chief:
         return results
-    suffix = evaluation_results.size_suffix(config, first.record)
+    suffix = evaluation_results.view_suffix(config, first.record)
     write(first.run_dir, results, suffix=suffix + ("-ensemble" if len(found) > 1 else ""))
     if len(found) > 1:
         return results
 
+    curve = evaluation_results.curve_of(first.run_dir)
+
     def draw(sink):
         if pictures and not suffix:
             probs = predicted[0][config.evaluation.crops]
-            evaluation_results.record_pictures(sink, results, probs, split, config.data)
+            evaluation_results.record_pictures(sink, curve, results, probs, split, config.data)
 
-    evaluation_results.record(first.run_dir, results, suffix.replace("-", "_"), draw)
+    evaluation_results.record(first.run_dir, results, suffix.replace("-", "_"), draw, curve)
     return results
 
 
@@ -175,22 +180,23 @@ def _predict(strategy, split, found):
     logging.info("evaluating %s, %s", images, crops)
     facts = {"dataset": found[0].config.data.dataset, "split": evaluation.split}
     predicted = []
-    with logits_writer.Writer(evaluation.save_logits, split, facts) as writer:
+    path = evaluation.save_logits if workers.Workers(strategy).is_chief else ""
+    with logits_writer.Writer(path, split, facts) as writer:
         for member in found:
             evaluator = _evaluator(strategy, split, member)
             keep = []
-            if evaluation.save_logits:
+            if path:
                 of_model = {
                     "model": str(member.step_dir),
                     "architecture": member.record.config.net.model,
                     "step": member.step,
-                    "image_size": member.config.data.image_size,
+                    **evaluation_results.view_of(member.config.data),
                 }
                 keep.append(writer.member(of_model, evaluation.crops))
             predicted.append(predictions(evaluator, evaluation.crops, *keep))
-        if evaluation.save_logits:
+        if path:
             writer.finish()
-            logging.info("logits written to %s", evaluation.save_logits)
+            logging.info("logits written to %s", path)
     return predicted
 
 
@@ -220,7 +226,8 @@ def _score_files(config, given):
     )
     results |= {"crops": crops, "models": names, "logits": evaluation.logits.split(",")}
     results |= {"dataset": facts["dataset"], "split": facts["split"]}
-    results["image_size"] = found[0].facts["image_size"]
+    names_of_view = evaluation_results.view_of(config.data)
+    results |= {k: v for k, v in found[0].facts.items() if k in names_of_view}
     results["step"] = max(m.facts["step"] for m in found)
     if evaluation.json:
         report.write_wanted("--json", evaluation.json, results)

@@ -5,12 +5,22 @@ import contextlib
 import tensorflow as tf
 from absl import logging
 
-from input_pipeline import crops, datasets, decode
+from input_pipeline import crops, datasets, decode, folder_lock
 from loops.run import drawings, report, summaries
 from loops.scoring import judgement
 
+WATCH = "watch"
 # What besides accuracies goes to TensorBoard, and under which group.
 _CURVES = {"brier": "calibration", "ece": "calibration", "temperature": "calibration"}
+
+
+def curve_of(run_dir):
+    """Which curve of a run, and so which event files, an evaluation belongs to.
+
+    Beside a newer file TensorBoard stops reading the one that training still writes, and of two
+    writers the steps would come out of order: where a training is on, it is a curve of its own.
+    """
+    return WATCH if folder_lock.is_held(run_dir) else "eval"
 
 
 def described(results, config, step, model_names):
@@ -29,9 +39,14 @@ def described(results, config, step, model_names):
         "models": [str(name) for name in names],
         "dataset": config.data.dataset,
         "split": config.evaluation.split,
-        "image_size": config.data.image_size,
+        **view_of(config.data),
         "step": step,
     }
+
+
+def view_of(data):
+    """How images are prepared for the net: dict of fields of a DataConfig."""
+    return {name: getattr(data, name) for name in ("image_size", "crop_fraction", "interpolation")}
 
 
 def judged(predicted, names, labels, class_names, name_of, ks, real=None):
@@ -46,10 +61,11 @@ def judged(predicted, names, labels, class_names, name_of, ks, real=None):
     return results
 
 
-def size_suffix(config, record):
-    """What the names of files say where images have another size than the run was trained for."""
-    size = config.data.image_size
-    return "" if size == record.config.data.image_size else f"-{size}px"
+def view_suffix(config, record):
+    """What the names of files say where images are prepared in another way than the run's own."""
+    forms = {"image_size": "-{}px", "crop_fraction": "-crop{:g}", "interpolation": "-{}"}
+    here, own = view_of(config.data), view_of(record.config.data)
+    return "".join(forms[k].format(value) for k, value in here.items() if value != own[k])
 
 
 def _named_mistakes(found, class_names, name_of):
@@ -118,11 +134,12 @@ def _kept_if_possible(path):
         logging.warning("%s is not written: %s", path, reason)
 
 
-def record_pictures(sink, results, probs, split, data):
+def record_pictures(sink, curve, results, probs, split, data):
     """Hands the sink a reliability diagram, the confusion matrix and the surest mistakes.
 
     Args:
       sink: Measurements.
+      curve: folder of the event files.
       results: of `judgement.compare`, described.
       probs: float64 [N, C], what they are results of.
       split: Source.
@@ -132,8 +149,8 @@ def record_pictures(sink, results, probs, split, data):
     suffix = "" if results["crops"] == 1 else f"_{results['crops']}_crops"
     matrix = judgement.confusion(probs, split.labels, len(split.class_names))
     names = [datasets.readable(name) for name in split.class_names]
-    sink.image("eval", step, f"reliability{suffix}", drawings.reliability(results["reliability"]))
-    sink.image("eval", step, f"confusion{suffix}", drawings.confusion(matrix, names))
+    sink.image(curve, step, f"reliability{suffix}", drawings.reliability(results["reliability"]))
+    sink.image(curve, step, f"confusion{suffix}", drawings.confusion(matrix, names))
     images, titles = [], []
     for mistake in results["mistakes"]:
         encoded, _ = split.read(tf.constant(mistake["position"], tf.int64))
@@ -142,4 +159,4 @@ def record_pictures(sink, results, probs, split, data):
         truth, said = (datasets.readable(mistake[k]) for k in ("class", "predicted"))
         titles.append(f"{said} {mistake['probability']:.0%}\nis {truth}")
     if images:
-        sink.image_grid("eval", step, f"mistakes{suffix}", images, titles)
+        sink.image_grid(curve, step, f"mistakes{suffix}", images, titles)

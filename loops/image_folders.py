@@ -79,9 +79,11 @@ def results_folder(config):
     """The folder for what a tool finds out about a set: `--out`, else with the images.
 
     Raises:
-      UsageError: it is read-only.
+      UsageError: it is read-only, or lists alone do not say which it is.
     """
-    folder = pathlib.Path(config.export.out or source.images_folder(config.data) or ".")
+    folder = pathlib.Path(config.export.out or source.images_folder(config.data))
+    if not folder.name and config.data.dataset == "lists":
+        raise UsageError("--data_dir is missing: name the folder of the images, or --out")
     if config.export.out:
         try:
             folder.mkdir(parents=True, exist_ok=True)

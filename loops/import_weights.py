@@ -44,7 +44,7 @@ def run(config, given):
     with weight_file.opened(importing.weights, form) as file:
         num_classes = _num_classes(file, importing.source, model_name)
         config, class_names = described(config, given, num_classes)
-        strategy = distribution.make_strategy(config.distribution)
+        strategy = distribution.make_strategy(distribution.alone(config.distribution))
         model = restored_net.build(strategy, config.net, num_classes, "float32")
         names = _names(importing.source, model_name, model)
         unused = set(file.shapes) - set(names.values())

@@ -8,6 +8,7 @@ _OF_A_NET = ("train", "eval", "predict", "import", "export", "average", "repro")
 _TOOLS = ("prepare", "verify", "stats", "data_service")
 _WITH_A_RESULT = (*_OF_A_NET, "prepare", "verify", "stats")
 _WITH_IMAGES = tuple(mode for mode in _OF_A_NET if mode != "import")
+_WITH_A_SET = tuple(mode for mode in _WITH_A_RESULT if mode != "predict")
 # `benchmark` reads whatever is measured, and so it is not checked.
 _CHECKED = (*_OF_A_NET, *_TOOLS)
 
@@ -31,10 +32,11 @@ _READERS = {
     **dict.fromkeys(("run_name", "checkpoint_dir"), ("train", "import", "average")),
     "split": ("eval", "stats"),
     "json": _WITH_A_RESULT,
-    **dict.fromkeys(("dataset", "data_dir", "class_names"), _WITH_A_RESULT),
-    **dict.fromkeys(("train_list", "val_list", "test_list"), _WITH_A_RESULT),
+    **dict.fromkeys(("dataset", "data_dir", "class_names"), _WITH_A_SET),
+    **dict.fromkeys(("train_list", "val_list", "test_list"), _WITH_A_SET),
     "reader_threads": (*_WITH_IMAGES, "prepare", "verify", "stats"),
-    "cache": (*_WITH_IMAGES, "stats"),
+    "cache": (*(mode for mode in _WITH_IMAGES if mode != "predict"), "stats"),
+    "strategy": tuple(mode for mode in _OF_A_NET if mode not in ("export", "average")),
     "seed": _WITH_IMAGES,
     "format": ("export", "prepare"),
     "out": ("export", "prepare", "verify", "stats"),

@@ -5,6 +5,8 @@ import functools
 import os
 
 from input_pipeline import source, statistics
+from input_pipeline.errors import UsageError
+from input_pipeline.wording import counted
 from loops import image_folders
 from loops.run import progress, report
 
@@ -23,6 +25,11 @@ def run(config, given):
     """
     data = image_folders.require_images(config, given, "stats")
     split = config.evaluation.split if "split" in given else "train"
+    if split != "train" and "out" in given:
+        raise UsageError(
+            f"--out={config.export.out} with --split={split}: only the statistics of train are kept"
+            " for training; write these with --json"
+        )
     folder = image_folders.results_folder(config) if split == "train" else ""
     bar = functools.partial(progress.Progress, "stats")
     found = statistics.compute(source.open_split(data, split), data.reader_threads, bar)
@@ -40,7 +47,7 @@ def _rows(results, folder):
         return "  ".join(f"{value:.4f}" for value in values)
 
     rows = [
-        ("images", f"{results['num_images']}, {results['num_pixels']} pixels"),
+        ("images", f"{results['num_images']}, {counted(results['num_pixels'], 'pixel')}"),
         ("mean", shown(results["mean"])),
         ("std over all pixels", shown(results["std"])),
         ("mean of the images' std", shown(results["mean_of_image_std"])),
@@ -49,6 +56,6 @@ def _rows(results, folder):
     for k, vector in enumerate(zip(*results["pca_eigenvectors"], strict=True)):
         rows.append((f"PCA vector {k + 1}", shown(vector)))
     if results["unreadable"]:
-        rows.append(("left out", f"{results['unreadable']} images that do not decode"))
+        rows.append(("left out", counted(results["unreadable"], "image") + " not decoded"))
     rows.append(("file", os.path.join(folder, statistics.NAME) if folder else "none"))
     return rows

@@ -45,6 +45,11 @@ def run(config, given):
     elif run_folder.is_foreign(run_dir):
         raise UsageError(f"--run_name={run_dir.name}: {run_dir} holds something else than a run")
     else:
+        if config.optimization.auto_batch and "accumulate" in given:
+            raise UsageError(
+                f"--accumulate={config.optimization.accumulate} with --auto_batch, which chooses"
+                " that number; drop one"
+            )
         config = fine_tuning.inherit(config)
         config = recipes.apply(config, given)
     image_folders.require_named_set(config.data, given)
@@ -95,7 +100,8 @@ def train(config, run_dir, record=None, signals=None):
     length.log()
     seed, sizes = config.length.seed, length.image_sizes
     feed = TrainFeed(strategy, train_split, config.data, seed, sizes, accumulate)
-    with endings.of_a_lost_worker(run_dir), contextlib.ExitStack() as stack:
+    again = "start all of them again with the same --run_name"
+    with endings.of_a_lost_worker(again, run_dir), contextlib.ExitStack() as stack:
         if team.is_chief:
             stack.enter_context(run_folder.lock(run_dir))
             stack.enter_context(logs.to_file(run_dir))

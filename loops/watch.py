@@ -22,9 +22,6 @@ from loops.step import distribution
 
 _SECONDS_BETWEEN_LOOKS = 2.0
 _SECONDS_BETWEEN_LINES = 60.0
-# Event files of its own: beside a newer file TensorBoard stops reading the one that training
-# still writes, and of two writers the steps would come out of order.
-_CURVE = "watch"
 
 
 def run(config, given):
@@ -40,7 +37,7 @@ def run(config, given):
     run_dir, record = _wait_for_record(config)
     own = evaluation_config(record, config, given)
     validation.check(own)
-    strategy = distribution.make_strategy(config.distribution)
+    strategy = distribution.make_strategy(distribution.alone(config.distribution))
     split = source.open_split(own.data, own.evaluation.split, record.class_names)
     judge = _Judge(strategy, split, own, record)
     every = []
@@ -92,10 +89,10 @@ class _Judge:
                 return None
             results["top1_raw"] = metrics.score(*self._evaluator(), [1])["top1"]
         results = evaluation_results.described(results, self._config, member.step, names)
-        suffix = evaluation_results.size_suffix(self._config, member.record)
+        suffix = evaluation_results.view_suffix(self._config, member.record)
         evaluation_results.write(member.run_dir, results, suffix=suffix)
         suffix = suffix.replace("-", "_")
-        evaluation_results.record(member.run_dir, results, suffix, curve=_CURVE)
+        evaluation_results.record(member.run_dir, results, suffix, curve=evaluation_results.WATCH)
         return results
 
     def _restore(self, member, averaged=True):

@@ -37,6 +37,24 @@ def test_a_reader_that_has_gone_costs_no_traceback(word):
     assert (ended.returncode, ended.stderr) == (0, "")
 
 
+def test_nobody_to_tell_of_errors():
+    """`2>&-`: TensorFlow is loaded and warnings are logged, to nobody."""
+    code = (
+        "import sys, main\n"
+        "from absl import logging\n"
+        "def warns(config, given):\n"
+        "    main.start.load_tensorflow()\n"
+        "    logging.warning('unheard')\n"
+        "    print('the summary')\n"
+        "main.mode_function = lambda mode: warns\n"
+        "sys.exit(main.main(['main.py', '--mode=stats']))\n"
+    )
+    shut = ["sh", "-c", 'exec "$@" 2>&-', "sh", sys.executable, "-c", code]
+    environment = {k: v for k, v in os.environ.items() if k != "TF_CPP_MIN_LOG_LEVEL"}
+    ended = subprocess.run(shut, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True)
+    assert (ended.returncode, ended.stdout) == (0, "the summary\n")
+
+
 def test_ctrl_c_before_a_mode_listens_to_it(monkeypatch):
     def interrupted(config, given):
         raise KeyboardInterrupt

@@ -118,7 +118,7 @@ def load(config, given):
       UsageError: see `members.find`.
     """
     found = members.find(config, given)
-    strategy = distribution.make_strategy(config.distribution)
+    strategy = distribution.make_strategy(distribution.alone(config.distribution))
     class_names = found[0].record.class_names
     logging.info("%s, %s", counted(len(found), "net"), counted(len(class_names), "class"))
     return Ensemble(

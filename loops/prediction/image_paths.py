@@ -5,7 +5,7 @@ import os
 import pathlib
 import sys
 
-from input_pipeline import decode
+from input_pipeline import decode, listing
 from input_pipeline.errors import UsageError
 
 
@@ -63,7 +63,7 @@ def _of_name(name, what):
 
 
 def _is_image(path):
-    return path.name.lower().endswith(decode.EXTENSIONS) and path.is_file()
+    return listing.is_image_name(path.name) and path.is_file()
 
 
 def shown(path):

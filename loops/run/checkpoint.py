@@ -149,9 +149,11 @@ def best_intact(run_dir, metric="top1"):
 def clean(run_dir):
     """Removes what a killed process left half-written. Only for the holder of the run's lock."""
     for path in pathlib.Path(run_dir).iterdir():
-        if path.name.startswith((".tmp-", ".del-")):
+        if not path.name.startswith((".tmp-", ".del-", ".eval-")):
+            continue
+        if path.is_dir():
             shutil.rmtree(path, ignore_errors=True)
-        elif path.name.startswith((".config-", ".eval-")):
+        else:
             path.unlink(missing_ok=True)
 
 

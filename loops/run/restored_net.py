@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import tensorflow as tf
 from absl import logging
 
 from input_pipeline.errors import UsageError
@@ -54,7 +55,7 @@ def read(model, record, step_dir, averaged=True):
       record, step_dir, averaged: see `restore`.
 
     Raises:
-      UsageError: they are of another net.
+      UsageError: they are of another net, or have been removed meanwhile.
     """
     try:
         checkpoint.read_part(step_dir, {"model": variables_by_path(model)})
@@ -64,6 +65,11 @@ def read(model, record, step_dir, averaged=True):
     except (AssertionError, ValueError) as error:
         reason = checkpoint.first_line(error)
         raise UsageError(f"{step_dir}: not of a {record.config.net.model}: {reason}") from None
+    except tf.errors.NotFoundError:
+        raise UsageError(
+            f"{step_dir}: was removed before it was read, as a training does with all but its"
+            " newest; name one that stays, or the run"
+        ) from None
     logging.info("%s of %s", "averaged weights" if averaged else "weights", step_dir)
 
 

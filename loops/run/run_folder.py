@@ -14,7 +14,7 @@ from importlib import metadata
 
 import tensorflow as tf
 
-from input_pipeline import folder_lock
+from input_pipeline import folder_lock, manifest
 from input_pipeline.errors import UsageError
 from loops import config as configs
 from loops import config_json
@@ -31,7 +31,7 @@ class Record:
     Attributes:
       config: Config.
       class_names: name of each class, by label.
-      dataset: name, images and fingerprint of each split at the start.
+      dataset: name, images and fingerprint of each split when the run was last started.
       weights: file, sha256 and source of imported weights; empty for a run that was trained.
     """
 
@@ -63,7 +63,7 @@ def is_foreign(run_dir):
     """Whether a folder holds something else than a run, or than the beginnings of one."""
     if not run_dir.exists() or (run_dir / "config.json").exists():
         return False
-    own = (folder_lock.NAME, "log.txt", ".config-")
+    own = (folder_lock.NAME, "log.txt", ".tmp-")
     return not run_dir.is_dir() or any(not p.name.startswith(own) for p in run_dir.iterdir())
 
 
@@ -79,9 +79,7 @@ def write_record(run_dir, record):
         },
         indent=1,
     )
-    temporary = run_dir / f".config-{os.getpid()}"
-    temporary.write_text(text + "\n")
-    os.replace(temporary, run_dir / "config.json")
+    manifest.write_whole(run_dir / "config.json", f"{text}\n".encode())
 
 
 def to_json(record):

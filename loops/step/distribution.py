@@ -1,8 +1,6 @@
 """Devices and strategies; the only place that makes one."""
 
-import json
-import os
-import shutil
+import dataclasses
 import signal
 
 import tensorflow as tf
@@ -10,9 +8,7 @@ from absl import logging
 
 from input_pipeline.errors import UsageError
 from input_pipeline.wording import counted
-from loops.step import device_iterators, host_memory, workers
-
-_TF_CONFIG = '{"cluster": {"worker": ["HOST:PORT", ...]}, "task": {"type": "worker", "index": 0}}'
+from loops.step import cluster, device_iterators, host_memory, workers
 
 
 def make_strategy(config):
@@ -31,11 +27,7 @@ def make_strategy(config):
         tf.config.experimental.enable_op_determinism()
     if is_multi_worker(config):
         return _multi_worker(config)
-    gpus = tf.config.list_physical_devices("GPU")
-    if not gpus:
-        host_memory.keep_freed_memory()
-    for gpu in gpus:
-        tf.config.experimental.set_memory_growth(gpu, True)
+    gpus = _gpus()
     if config.cpu_devices > 1:
         _split_cpu(config.cpu_devices)
     devices = tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU")
@@ -51,6 +43,16 @@ def make_strategy(config):
     return strategy
 
 
+def _gpus():
+    """The GPUs that are here; memory, theirs or the host's, is set up."""
+    gpus = tf.config.list_physical_devices("GPU")
+    if not gpus:
+        host_memory.keep_freed_memory()
+    for gpu in gpus:
+        tf.config.experimental.set_memory_growth(gpu, True)
+    return gpus
+
+
 def is_multi_worker(config):
     """Whether a DistributionConfig, or TF_CONFIG where it leaves that open, asks for workers.
 
@@ -59,37 +61,21 @@ def is_multi_worker(config):
     """
     if config.strategy != "auto":
         return config.strategy == "multi_worker"
-    return _hosts_of_tf_config() > 1
+    return cluster.hosts_of_tf_config() > 1
 
 
-def _hosts_of_tf_config():
-    """How many hosts TF_CONFIG names.
+def alone(config):
+    """The DistributionConfig of a mode that one process does by itself, whoever else there is.
 
     Raises:
-      UsageError: it cannot be read.
+      UsageError: several workers are asked for in so many words.
     """
-    text = os.environ.get("TF_CONFIG") or "{}"
-    try:
-        return sum(len(hosts) for hosts in json.loads(text).get("cluster", {}).values())
-    except (ValueError, AttributeError, TypeError):
-        raise UsageError(f"TF_CONFIG={text}: not of the form {_TF_CONFIG}") from None
-
-
-def _require_a_task():
-    """Raises UsageError where TF_CONFIG does not say which of its workers this process is."""
-    text = os.environ["TF_CONFIG"]
-    known = json.loads(text)
-    places = [
-        (kind, str(index))
-        for kind in ("chief", "worker")
-        for index in range(len(known["cluster"].get(kind, ())))
-    ]
-    task = known.get("task")
-    if not isinstance(task, dict) or (task.get("type"), str(task.get("index"))) not in places:
+    if config.strategy == "multi_worker":
         raise UsageError(
-            f"TF_CONFIG={text}: its task is {json.dumps(task)}, which is none of its workers; set"
-            ' it on each of them, as in "task": {"type": "worker", "index": 0}'
+            "--strategy=multi_worker: only training and plain evaluation work with several; leave"
+            " it out"
         )
+    return dataclasses.replace(config, strategy="one") if is_multi_worker(config) else config
 
 
 def require_a_name(config):
@@ -108,36 +94,14 @@ def _multi_worker(config):
         raise UsageError(
             f"--cpu_devices={config.cpu_devices}: not with several workers; start more of them"
         )
-    if _hosts_of_tf_config():
-        _require_a_task()
-        resolver = tf.distribute.cluster_resolver.TFConfigClusterResolver()
-    elif int(os.environ.get("SLURM_NTASKS", "1")) > 1:
-        resolver = slurm_workers()
-    else:
-        raise UsageError(
-            "--strategy=multi_worker: neither TF_CONFIG nor Slurm (SLURM_NTASKS) names the workers"
-        )
-    gpus = tf.config.list_physical_devices("GPU")
-    if not gpus:
-        host_memory.keep_freed_memory()
-    for gpu in gpus:
-        tf.config.experimental.set_memory_growth(gpu, True)
+    resolver = cluster.resolver()
+    _gpus()
     strategy = tf.distribute.MultiWorkerMirroredStrategy(resolver)
     # TensorFlow's service for workers has taken SIGTERM for itself: back to whoever had it.
     signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGTERM))
     first, local, replicas = workers.slice_of(strategy)
     logging.info("replicas %d to %d of %d here", first, first + local - 1, replicas)
     return strategy
-
-
-def slurm_workers():
-    """The workers of a Slurm job step, one for each of its tasks."""
-    slurm = tf.distribute.cluster_resolver.SlurmClusterResolver
-    if shutil.which("nvidia-smi"):
-        return slurm()
-    # It counts GPUs by that command and cannot do without: tell it of some that nobody sets.
-    most = int(os.environ["SLURM_NTASKS"])
-    return slurm(gpus_per_node=most, gpus_per_task=1, auto_set_gpu=False)
 
 
 def _split_cpu(count):

@@ -5,6 +5,8 @@ import functools
 import numpy as np
 import tensorflow as tf
 
+from input_pipeline.errors import UsageError
+
 
 class Workers:
     """The processes of a training, and agreement among them.
@@ -43,11 +45,14 @@ class Workers:
         """Returns a value that must be the same on all workers.
 
         Raises:
-          RuntimeError: it is not.
+          UsageError: it is not.
         """
         high, low = self.largest(value, -value)
         if high != -low:
-            raise RuntimeError(f"workers differ in {what}: from {-low:g} to {high:g}")
+            raise UsageError(
+                f"--checkpoint_dir: workers differ in {what}, from {-low:g} to {high:g}; all of"
+                " them must see one folder, and what another has just written there"
+            )
         return value
 
 

@@ -232,7 +232,7 @@ def test_collectives_know_no_maximum():
 
 
 def test_slurm_cannot_do_without_nvidia_smi(monkeypatch):
-    """Hence `slurm_workers` of `loops/step/distribution.py` tells of GPUs that nobody sets."""
+    """Hence `slurm_workers` of `loops/step/cluster.py` tells of GPUs that nobody sets."""
     told = {"PROCID": "0", "NTASKS": "2", "STEP_NUM_TASKS": "2", "STEP_NODELIST": "a,b"}
     told |= {"STEP_TASKS_PER_NODE": "1(x2)", "LOCALID": "0"}
     for name, value in told.items():

@@ -12,11 +12,13 @@ from scipy.io import savemat
 from input_pipeline import (
     datasets,
     ground_truth,
+    prepare,
     raw_layouts,
     raw_set,
 )
 from input_pipeline.config import DataConfig, PrepareConfig
 from input_pipeline.errors import DataError, UsageError
+from tests.input_pipeline import encoded_images
 from tests.input_pipeline.files import put
 
 WNIDS = tuple(wnid for wnid, _ in datasets.class_table("ilsvrc2012"))
@@ -81,6 +83,24 @@ def test_a_class_tar_file_that_is_not_whole(tmp_path, data):
     config = DataConfig(dataset="ilsvrc2012", data_dir=str(tmp_path))
     with pytest.raises(DataError, match=rf"{WNIDS[3]}\.tar: not a whole tar file"):
         raw_layouts.find(config, PrepareConfig())
+
+
+def test_lists_of_a_tar_file_leave_nothing_behind(tmp_path):
+    """The advice that the error gives works with the same --out."""
+    image = encoded_images.encoded(encoded_images.picture(), "JPEG")
+    data = tmp_path / "data"
+    put(data / "val" / WNIDS[3] / "a.JPEG", image)
+    with tarfile.open(data / "x.tar", mode="w") as tar:
+        member = tarfile.TarInfo("a.JPEG")
+        member.size = len(image)
+        tar.addfile(member, io.BytesIO(image))
+    (data / "train").mkdir()
+    (data / "x.tar").rename(data / "train" / f"{WNIDS[3]}.tar")
+    config = DataConfig(dataset="ilsvrc2012", data_dir=str(data))
+    with pytest.raises(UsageError, match="use --format=tfrecord"):
+        prepare.prepare(config, PREPARE, tmp_path / "out", "lists")
+    facts = prepare.prepare(config, PREPARE, tmp_path / "out", "tfrecord")
+    assert facts["splits"]["train"]["images"] == 1
 
 
 @pytest.mark.parametrize("end", [b"\n", b""])

@@ -9,7 +9,7 @@ import pytest
 
 import flags
 from input_pipeline import available_memory
-from loops import auto_batch, trial_step, validation
+from loops import auto_batch, train, trial_step, validation
 from tests.command_line import refusal
 
 GB = 10**9
@@ -117,6 +117,13 @@ def test_pairs_stay_whole(monkeypatch):
         )
         assert auto_batch.choose(config).optimization.accumulate == parts
     assert auto_batch.smallest_that_fits(7, (2, 6), [GB, GB], 2 * GB, multiple=2) is None
+
+
+def test_a_number_that_was_given(tmp_path):
+    words = ["--auto_batch", "--accumulate=4", f"--checkpoint_dir={tmp_path}"]
+    said = refusal(train.run, *flags.parse(["x", *words]))
+    assert said.startswith("--accumulate=4 with --auto_batch")
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("words", [["--strategy=multi_worker"], []])

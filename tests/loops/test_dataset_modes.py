@@ -121,6 +121,21 @@ def test_the_input_benchmark_names_the_slowest_stage(tiny_folder, monkeypatch, t
     assert facts["slowest"] in stages and facts["images_per_second"] > 0
 
 
+def test_statistics_that_nobody_would_find_are_not_made(images, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    files = sorted((images / "train").rglob("*.jpg"))
+    (tmp_path / "train.txt").write_text("".join(f"{file} 0\n" for file in files))
+    words = ["--dataset=lists", "--train_list=train.txt"]
+    with pytest.raises(UsageError, match=r"--data_dir is missing: .* or --out"):
+        run("stats", stats, *words)
+    run("stats", stats, *words, "--out=here")
+    assert (tmp_path / "here/statistics.json").exists()
+    with pytest.raises(UsageError, match="--out=there with --split=val"):
+        run(
+            "stats", stats, "--dataset=folder", f"--data_dir={images}", "--split=val", "--out=there"
+        )
+
+
 @pytest.mark.parametrize("mode", [verify, stats])
 def test_where_results_cannot_be_written_is_said_before_the_work(images, tmp_path, mode):
     (tmp_path / "file").write_text("")

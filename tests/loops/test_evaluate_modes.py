@@ -6,10 +6,12 @@ import shutil
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from input_pipeline.errors import UsageError
 from loops import evaluate, train, watch
-from loops.run import checkpoint
+from loops.endings import WorkerLost
+from loops.run import checkpoint, run_folder
 from tests.command_line import parse
 from tests.loops.tiny_nets import two_convolutions
 
@@ -112,6 +114,59 @@ def test_pictures_and_curves(runs, read_events):
     assert len(results["mistakes"]) == wrong > 0
 
 
+def prune_as_it_is_evaluated(monkeypatch, run_dir):
+    """The newest checkpoint of a run goes while the images are looked at."""
+    predict = evaluate.predictions
+
+    def pruned(*arguments):
+        shutil.rmtree(checkpoint.newest_intact(run_dir))
+        return predict(*arguments)
+
+    monkeypatch.setattr(evaluate, "predictions", pruned)
+
+
+def test_a_checkpoint_that_training_removes_meanwhile(runs, tmp_path, monkeypatch):
+    copies = [shutil.copytree(runs / name, tmp_path / name) for name in ("a", "b")]
+    prune_as_it_is_evaluated(monkeypatch, copies[1])
+    with pytest.raises(UsageError, match=r"b/step-00000004: was removed before it was read"):
+        run(f"--ckpt={copies[0]},{copies[1]}", "--crops=1")
+
+
+def test_an_evaluation_beside_the_training(runs, tmp_path, read_events):
+    """Its curve is one of its own: of two files TensorBoard would read the newer one alone."""
+    copy = shutil.copytree(runs / "b", tmp_path / "b")
+    of_training = sorted(os.listdir(copy / "eval"))
+    with run_folder.lock(copy):
+        run(f"--ckpt={copy}")
+    assert sorted(os.listdir(copy / "eval")) == of_training
+    assert len(read_events(copy / "watch")["confusion_10_crops"]) == 1
+    run(f"--ckpt={copy}")
+    assert len(os.listdir(copy / "eval")) == len(of_training) + 1
+
+
+def test_other_crops_have_files_of_their_own(runs, tmp_path):
+    copy = shutil.copytree(runs / "b", tmp_path / "b")
+    own = run(f"--ckpt={copy}", "--crops=1")
+    words = ["--crop_fraction=1", "--interpolation=bilinear", "--crops=1"]
+    other = run(f"--ckpt={copy}", *words)
+    assert json.loads((copy / "eval-00000004-val-1.json").read_text()) == own
+    path = copy / "eval-00000004-val-1-crop1-bilinear.json"
+    assert json.loads(path.read_text()) == other
+    assert [other[k] for k in ("crop_fraction", "interpolation")] == [1.0, "bilinear"]
+    lines = [json.loads(line) for line in (copy / "metrics.jsonl").read_text().splitlines()]
+    assert lines[-1]["accuracy_crop1_bilinear/top1"] == other["top1"]
+
+
+def test_a_worker_that_is_lost_meanwhile(runs, monkeypatch):
+    def lost(*_):
+        raise tf.errors.UnavailableError(None, None, "peer")
+
+    monkeypatch.setattr(evaluate.Evaluator, "__call__", lost)
+    monkeypatch.setattr(evaluate, "predictions", lost)
+    with pytest.raises(WorkerLost, match=r"gone \(peer\); start all of them again$"):
+        run(f"--ckpt={runs / 'a'}")
+
+
 def test_watching_a_run_that_is_done(runs, tmp_path, read_events):
     copy = shutil.copytree(runs / "a", tmp_path / "a")
     of_training = sorted(os.listdir(copy / "eval"))
@@ -130,7 +185,7 @@ def test_watching_a_run_that_is_done(runs, tmp_path, read_events):
     assert every[1]["nll"] == pytest.approx(alone["nll"], abs=1e-6)
 
 
-def test_watching_a_run_that_keeps_an_average(tiny_folder, tmp_path):
+def test_watching_a_run_that_keeps_an_average(tiny_folder, tmp_path, monkeypatch):
     """Both figures at every step, as of an evaluation of that step alone."""
     words = ["--dataset=folder", f"--data_dir={tiny_folder}", f"--checkpoint_dir={tmp_path}"]
     words += ["--batch_size=8", "--crops=1", "--steps=4", "--save_every=2", "--image_size=32"]
@@ -141,6 +196,8 @@ def test_watching_a_run_that_keeps_an_average(tiny_folder, tmp_path):
         alone = run(f"--ckpt={tmp_path / 'ema' / 'step-{step:08d}'.format(**results)}", "--crops=1")
         assert results["top1_raw"] == alone["top1_raw"]
         assert results["nll"] == pytest.approx(alone["nll"], abs=1e-6)
+    prune_as_it_is_evaluated(monkeypatch, tmp_path / "ema")  # both kinds of weights are read then
+    assert run(f"--ckpt={tmp_path / 'ema'}", "--crops=1") == alone
 
 
 def test_watching_a_run_in_training(runs, tmp_path, monkeypatch):

@@ -15,7 +15,7 @@ import flags
 from input_pipeline.errors import UsageError
 from loops import train
 from loops.run import checkpoint
-from loops.step import distribution
+from loops.step import cluster, distribution
 from loops.step.config import DistributionConfig
 from tests.command_line import refusal
 
@@ -139,6 +139,16 @@ def test_a_tf_config_that_does_not_say_who_this_is(monkeypatch, task):
     assert said.startswith("TF_CONFIG={") and '"task": {"type": "worker", "index": 0}' in said
 
 
+def test_what_one_process_does_alone(monkeypatch):
+    """Predicting in a shell that still has the TF_CONFIG of a training waits for nobody."""
+    config = DistributionConfig(cpu_devices=2)
+    assert distribution.alone(config) == config
+    monkeypatch.setenv("TF_CONFIG", json.dumps({"cluster": {"worker": ["a:1", "b:1"]}}))
+    assert distribution.alone(config) == DistributionConfig(strategy="one", cpu_devices=2)
+    said = refusal(distribution.alone, DistributionConfig(strategy="multi_worker"))
+    assert said.startswith("--strategy=multi_worker: only training and plain evaluation")
+
+
 @pytest.mark.parametrize("words", [["--strategy=multi_worker"], ["--strategy=auto"]])
 def test_workers_that_nobody_names(words, tmp_path, tiny_folder, monkeypatch):
     monkeypatch.delenv("TF_CONFIG", raising=False)
@@ -161,8 +171,8 @@ def test_slurm_names_the_workers(monkeypatch, nodes):
     names |= {"STEP_NODELIST": nodes, "STEP_TASKS_PER_NODE": tasks}
     for name, value in names.items():
         monkeypatch.setenv(f"SLURM_{name}", value)
-    monkeypatch.setattr(distribution.shutil, "which", lambda _: None)
-    resolver = distribution.slurm_workers()
+    monkeypatch.setattr(cluster.shutil, "which", lambda _: None)
+    resolver = cluster.slurm_workers()
     hosts = resolver.cluster_spec().as_dict()["worker"]
     expected = ["n1:8888", "n2:8888"] if "[" in nodes else ["n1:8888", "n1:8889"]
     assert hosts == expected

@@ -10,7 +10,7 @@ from input_pipeline.errors import UsageError
 from loops.prediction import image_paths
 
 FILES = ("a.jpg", "b.PNG", "notes.txt", "sub/c.jpeg", "sub/deep/d.webp", "sub/deep/e.md")
-ODD = ("one, two.jpg", "[1].jpg", "no_extension")
+ODD = ("one, two.jpg", "[1].jpg", "no_extension", "._a.jpg")
 
 
 @pytest.fixture

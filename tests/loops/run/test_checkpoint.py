@@ -410,6 +410,7 @@ def test_clean_takes_what_a_killed_process_left(run):
     (run / ".tmp-00000009-123").mkdir()
     (run / ".tmp-00000009-123" / DATA).write_bytes(b"half")
     (run / ".del-step-00000001-123").mkdir()
+    (run / ".tmp-123-config.json").write_text("half")
     (run / "train").mkdir()
     (run / "config.json").write_text("{}")
     checkpoint.clean(run)
