@@ -74,6 +74,7 @@ def usage():
     return "\n".join(lines)
 
 
+_INDENT, _WIDTH = 28, 98  # columns of --help
 _TITLES = {
     "net": "Architecture",
     "data": "Data",
@@ -113,8 +114,9 @@ def _define(flag, values):
 
 def _default(flag):
     if flag.default is None:
-        if flag.name == "dropout":
-            return "(default: the net's own)"
+        own = {"dropout": "the net's own", "learning_rate": "the data set's for sgd, else its own"}
+        if flag.name in own:
+            return f"(default: {own[flag.name]})"
         both = flag.name in ("steps", "examples")
         return "" if both else "(default: from the dataset)"
     return "" if flag.default == "" else f"(default: {flag.default})"
@@ -134,14 +136,14 @@ def _one_line(error):
     return " ".join(str(error).split())
 
 
-def _wrapped(head, text, width=98, indent=28):
+def _wrapped(head, text):
     """Lays out `head` in a left column and the words of `text` in a right one."""
-    lines, line = [], head.ljust(indent)
-    if len(head) >= indent:
-        lines, line = [head], " " * indent
+    lines, line = [], head.ljust(_INDENT)
+    if len(head) >= _INDENT:
+        lines, line = [head], " " * _INDENT
     for word in text.split():
-        if len(line) + len(word) + 1 > width:
+        if len(line) + len(word) + 1 > _WIDTH:
             lines.append(line.rstrip())
-            line = " " * indent
+            line = " " * _INDENT
         line += word + " "
     return [*lines, line.rstrip()]

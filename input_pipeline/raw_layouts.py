@@ -11,7 +11,8 @@ from input_pipeline import datasets, image_list, listing, raw_ilsvrc, raw_set, s
 from input_pipeline.errors import DataError, UsageError
 
 # Below the root these hold class folders; where none is there, the root itself does.
-SPLIT_FOLDERS = ("train", "val", "test", "ILSVRC2012_img_train", "ILSVRC2012_img_val")
+_SPLITS = ("train", "val", "test")
+SPLIT_FOLDERS = (*_SPLITS, "ILSVRC2012_img_train", "ILSVRC2012_img_val")
 
 
 def find(config, prepare):
@@ -45,7 +46,7 @@ def find(config, prepare):
 
 def _of_lists(config):
     splits, classes = {}, ()
-    for split in ("train", "val", "test"):
+    for split in _SPLITS:
         if not getattr(config, f"{split}_list"):
             continue
         files = image_list.from_list(config, split, classes)
@@ -66,7 +67,7 @@ def _class_folders(root, table, pools):
       pools: splits with classes of their own, as few-shot learning has them, are pooled and split
         anew.
     """
-    splits = [split for split in ("train", "val", "test") if (root / split).is_dir()]
+    splits = [split for split in _SPLITS if (root / split).is_dir()]
     found = {split: listing.subfolders(root / split) for split in splits}
     if pools and len(splits) > 1 and not set(found[splits[0]]) & set(found[splits[1]]):
         return _split_here(root, {n: f"{s}/{n}" for s in splits for n in found[s]}, table)
@@ -89,7 +90,7 @@ def _split_here(root, homes, table):
     """
     classes = table or tuple(sorted(homes))
     raw_set.require_known(root, homes, classes)
-    items = {split: [] for split in ("train", "val", "test")}
+    items = {split: [] for split in _SPLITS}
     for label, name in enumerate(classes):
         if name in homes:
             home = homes[name]

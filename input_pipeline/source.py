@@ -8,7 +8,6 @@ from absl import logging
 from input_pipeline import cache, datasets, image_list, manifest, shapes, tfrecord
 from input_pipeline.errors import UsageError
 
-SPLITS = ("train", "val", "test")
 _NOT_IN_VAL = "classes of train have no image in val"
 
 

@@ -48,7 +48,7 @@ def load(data_dir):
     Raises:
       DataError: the file is there and does not hold them.
     """
-    path = pathlib.Path(data_dir or ".", NAME)
+    path = pathlib.Path(data_dir, NAME)
     if not data_dir or not path.is_file():
         return None
     try:

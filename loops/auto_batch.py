@@ -17,6 +17,7 @@ from absl import logging
 
 from input_pipeline import available_memory, batch_augment
 from input_pipeline.errors import UsageError
+from input_pipeline.wording import counted
 from loops.config import replace
 from loops.step import distribution
 
@@ -51,8 +52,8 @@ def choose(config):
         parts, of_replica = _parts(config, multiple)
     except DoesNotFit:
         raise UsageError(
-            f"--auto_batch: not even {multiple} image(s) at a time fit into memory; take a smaller"
-            f" --model, --image_size={config.data.image_size} or --mixed_precision"
+            f"--auto_batch: memory is too small for even {counted(multiple, 'image')}; take a"
+            f" smaller --model, --image_size={config.data.image_size} or --mixed_precision"
         ) from None
     logging.info(
         "--auto_batch: --accumulate=%d, micro-batches of %d images", parts, of_replica // parts

@@ -43,7 +43,7 @@ def run(config, given):
                 f"--ckpt={member.step_dir}: a {member.record.config.net.model} of other settings"
                 f" than {first.step_dir}; weights of different nets have no average"
             )
-    run_dir = _new_folder(config)
+    run_dir = run_folder.new(config, "the averaged weights")
     # One device: moments come from single batches, and nothing here takes long.
     one = dataclasses.replace(config.distribution, strategy="one")
     strategy = distribution.make_strategy(one)
@@ -132,17 +132,6 @@ def recompute_batch_norm(model, batches, count):
         layer.moving_mean.assign(mean.astype(np.float32))
         layer.moving_variance.assign((variance + square - mean**2).astype(np.float32))
         layer.momentum = momentum
-
-
-def _new_folder(config):
-    if not config.run.run_name:
-        raise UsageError("--run_name is missing: name the run folder of the averaged weights")
-    run_dir = run_folder.path_of(config)
-    if run_dir.exists():
-        raise UsageError(
-            f"--run_name={run_dir.name}: {run_dir} is there already; choose another name"
-        )
-    return run_dir
 
 
 def _config_of(first, config):

@@ -1,4 +1,4 @@
-"""The whole configuration: the tree that flags build, what may change later, its JSON form."""
+"""The whole configuration: the tree that flags build, and what may change later."""
 
 import dataclasses
 from typing import Annotated, Literal
@@ -27,10 +27,12 @@ class EvalConfig:
 
     ckpt: Annotated[
         str,
-        "Run folder (its newest intact step), RUN/best, or a step folder; several separated by "
-        "commas are averaged.",
+        "Run folder (its newest intact step), RUN/best, or a step folder; of several, separated by "
+        "commas, eval and predict average the predictions, --mode=average the weights.",
     ] = ""
-    split: Annotated[Literal["val", "test", "train"], "Split to evaluate."] = "val"
+    split: Annotated[
+        Literal["val", "test", "train"], "Split to evaluate; stats takes train unless it is given."
+    ] = "val"
     crops: Annotated[
         int, "Views per image: 10 (corners, centre, mirrored) or 1 (centre).", (10, 1)
     ] = 10

@@ -5,6 +5,7 @@ import contextlib
 import tensorflow as tf
 
 from input_pipeline.errors import UserError
+from input_pipeline.wording import counted
 from loops.run import checkpoint
 
 
@@ -38,8 +39,9 @@ def gradients_not_finite(done, loss_scale, batch_size, image_of, run_dir):
     """
     first = (done - 1) * batch_size
     last = first + batch_size - 1
+    steps = counted(int(loss_scale.skips_in_a_row), "step")
     return TrainingDiverged(
-        f"step {done}: gradients are not finite, {int(loss_scale.skips_in_a_row)} step(s) in a"
+        f"step {done}: gradients are not finite, {steps} in a"
         f" row, loss scale {float(loss_scale.scale):g}; samples {first} to {last}, the first"
         f" is {image_of(first)}; {last_good(run_dir)}; try a lower --learning_rate in"
         " another run, which --init_from can start from a checkpoint"

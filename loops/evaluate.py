@@ -9,23 +9,14 @@ from input_pipeline.errors import UsageError
 from input_pipeline.wording import counted
 from loops import endings, evaluation_results, flag_values, members, validation, watch
 from loops.evaluation_results import described, scalars, write
-from loops.evaluator import Evaluator, Interrupted, logits_fn, predictions
+from loops.evaluator import Evaluator, Interrupted, predictions
 from loops.members import evaluation_config
 from loops.run import report
 from loops.scoring import logits_file, logits_writer, metrics, real_labels
 from loops.step import distribution, workers
 
-# What other modes take from here.
-__all__ = (
-    "Evaluator",
-    "Interrupted",
-    "described",
-    "evaluation_config",
-    "logits_fn",
-    "run",
-    "scalars",
-    "write",
-)
+# What the evaluations of a training take from here, beside `run`.
+__all__ = ("Evaluator", "Interrupted", "described", "evaluation_config", "run", "scalars", "write")
 
 # All that scoring a file can heed: the rest was settled when its images were looked at.
 _READ_WITH_LOGITS = frozenset(

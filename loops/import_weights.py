@@ -5,6 +5,7 @@ from absl import logging
 
 from input_pipeline import datasets, source
 from input_pipeline.errors import DataError, UsageError
+from input_pipeline.wording import counted
 from loops import provenance, tensor_hashes, validation
 from loops.config import replace
 from loops.run import checkpoint, report, restored_net, run_folder, weight_file
@@ -38,7 +39,7 @@ def run(config, given):
       UsageError: the file is not sound or not of this net; nothing has been written then.
     """
     importing, model_name = config.importing, config.net.model
-    run_dir = _new_run_folder(config)
+    run_dir = run_folder.new(config, "the imported weights")
     _require_supported(importing.source, model_name)
     form = "h5" if importing.source == "h5" else "safetensors"
     with weight_file.opened(importing.weights, form) as file:
@@ -67,15 +68,6 @@ def run(config, given):
         variables = {"model": restored_net.variables_by_path(model)}
         step_dir = checkpoint.save(run_dir, 0, variables)
     return _reported(config, weights, class_names, step_dir)
-
-
-def _new_run_folder(config):
-    if not config.run.run_name:
-        raise UsageError("--run_name is missing: name the run folder that the weights go to")
-    run_dir = run_folder.path_of(config)
-    if run_dir.exists() and (not run_dir.is_dir() or any(run_dir.iterdir())):
-        raise UsageError(f"--run_name={run_dir.name}: {run_dir} is there already; choose another")
-    return run_dir
 
 
 def _require_supported(source_name, model_name):
@@ -174,7 +166,7 @@ def _require_all(file, names, unused, model_name):
 def _counted(names):
     """`4 tensors (a, b, c, ...)`."""
     shown = ", ".join(names[:_SHOWN]) + (", ..." if len(names) > _SHOWN else "")
-    return f"{len(names)} tensors" + (f" ({shown})" if names else "")
+    return counted(len(names), "tensor") + (f" ({shown})" if names else "")
 
 
 def _assign(file, names, model, layout):

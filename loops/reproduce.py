@@ -12,6 +12,7 @@ from absl import logging
 
 from input_pipeline import source
 from input_pipeline.errors import DataError, UsageError
+from input_pipeline.wording import counted
 from loops import config as configs
 from loops import fine_tuning, image_folders, train, validation
 from loops.run import checkpoint, loss_comparison, loss_trace, machine, progress, report
@@ -178,7 +179,7 @@ class _Replay:
         if not changed or len(changed) == len(names):  # all: the folder was copied
             return f"; nothing is known to differ, look at the images of step {step + 1}"
         shown = ", ".join(changed[:_SUSPECTS_SHOWN])
-        return f"; {len(changed)} image(s) of step {step + 1} were written since: {shown}"
+        return f"; {counted(len(changed), 'image')} of step {step + 1} written since: {shown}"
 
     def _is_newer(self, name):
         """Whether an image that is a file was written, or put there, since the run began."""

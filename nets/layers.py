@@ -148,10 +148,9 @@ class Kit:
             units, kernel_initializer="he_normal", name=name, dtype=self._dtype
         )(x)
 
-    def global_average_pool(self, x, name, keepdims=False):
-        """Mean over height and width: [B, H, W, C] to [B, C], or [B, 1, 1, C]."""
-        layer = keras.layers.GlobalAveragePooling2D
-        return layer(keepdims=keepdims, name=name, dtype=self._dtype)(x)
+    def global_average_pool(self, x, name):
+        """Mean over height and width: [B, H, W, C] to [B, C]."""
+        return keras.layers.GlobalAveragePooling2D(name=name, dtype=self._dtype)(x)
 
     def squeeze_excite(self, x, name, ratio=16):
         """Scales each channel by a gate seen from all of them (Hu et al. 2018, section 3)."""
@@ -171,11 +170,11 @@ class Kit:
         gate = keras.layers.Reshape((1, 1, channels), name=f"{name}_gate", dtype=self._dtype)(gate)
         return keras.layers.Multiply(name=f"{name}_scale", dtype=self._dtype)([x, gate])
 
-    def logits(self, x, num_classes, name="logits"):
+    def logits(self, x, num_classes):
         """The classifier, in float32: half-precision logits cost accuracy and overflow softmax."""
         return keras.layers.Dense(
             num_classes,
             kernel_initializer=keras.initializers.RandomNormal(stddev=0.01),
-            name=name,
+            name="logits",
             dtype="float32",
         )(x)

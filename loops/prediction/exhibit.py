@@ -1,5 +1,7 @@
-"""All there is to show of one predicted picture, as pixels and captions; how it is laid out is not
-decided here (see `page` for HTML and `figure` for one image)."""
+"""All there is to show of one predicted picture, as pixels and captions.
+
+How it is laid out is not decided here: see `page` for HTML and `figure` for one image.
+"""
 
 import dataclasses
 
@@ -8,6 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from input_pipeline import batch_augment, crops, datasets, seam_carving
+from input_pipeline.wording import counted
 from loops import explain
 from loops.prediction import drawing, views
 from loops.scoring import metrics
@@ -145,10 +148,9 @@ def _carving(image, sight):
     gone = seam_carving.removed(resized, sight.size)
     plain = crops.resize(image, sight.size, sight.size, sight.interpolation).numpy()
     seams = max(resized.shape[:2]) - sight.size
-    counted = f"{seams} seam{'' if seams == 1 else 's'}"
     use = "one of the views" if sight.seams else "for comparison, not a view"
     return [
-        Panel(drawing.marked(resized, gone), "seams to remove", counted),
+        Panel(drawing.marked(resized, gone), "seams to remove", counted(seams, "seam")),
         Panel(seam_carving.carve(resized, sight.size), "seam carving", use),
         Panel(plain, "plain resizing", "for comparison, not a view"),
     ]

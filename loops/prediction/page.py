@@ -7,6 +7,7 @@ do nothing.
 import base64
 import html
 
+from input_pipeline.wording import counted
 from loops.prediction import drawing, image_paths
 
 _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
@@ -66,14 +67,14 @@ def document(articles, results, omitted):
       str of HTML.
     """
     total = len(results["images"])
-    title = f"{total} picture{'' if total == 1 else 's'} predicted"
+    title = f"{counted(total, 'picture')} predicted"
     nets = ", ".join(results["models"])
-    views = f"{results['crops']} crop{'' if results['crops'] == 1 else 's'}"
+    views = counted(results["crops"], "crop")
     views += " and seam carving" if results["seam_carving"] else ""
     parts = [
         f"<header><h1>{title}</h1>",
         f"<p>By {_text(nets)}; the mean over {_text(views)}.</p>",
-        f"<p>{omitted} more pictures were predicted and are not shown.</p>" if omitted else "",
+        f"<p>{counted(omitted, 'more picture')} predicted but not shown.</p>" if omitted else "",
         "</header>",
         *articles,
         _bad(results["bad"]),

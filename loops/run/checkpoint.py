@@ -139,9 +139,9 @@ def newest_intact(run_dir):
     return next((f for f in step_folders(run_dir) if is_intact(f)), None)
 
 
-def best_intact(run_dir, metric="top1"):
-    """The intact step folder with the highest metric at its save, or None."""
-    scored = [(m, f) for f in step_folders(run_dir) if (m := metric_of(f, metric)) is not None]
+def best_intact(run_dir):
+    """The intact step folder with the highest top-1 at its save, or None."""
+    scored = [(m, f) for f in step_folders(run_dir) if (m := top1_of(f)) is not None]
     best_first = sorted(scored, key=lambda pair: pair[0], reverse=True)
     return next((f for _, f in best_first if is_intact(f)), None)
 
@@ -167,10 +167,10 @@ def is_intact(folder):
     return True
 
 
-def metric_of(folder, name):
-    """A figure of the evaluation at a step folder's save, or None."""
+def top1_of(folder):
+    """Top-1 of the evaluation at a step folder's save, or None."""
     try:
-        return json.loads((folder / _MANIFEST).read_text())["metrics"].get(name)
+        return json.loads((folder / _MANIFEST).read_text())["metrics"].get("top1")
     except (OSError, ValueError, KeyError, AttributeError):
         return None
 

@@ -33,8 +33,8 @@ def _stamp(folder):
     return [(name, s.st_size, s.st_mtime_ns, s.st_ino) for name, s in stats.items()]
 
 
-def prune(run_dir, keep, keep_every=None, metric="top1", verified=None):
-    """Removes all step folders but the newest `keep`, the one with the highest metric, and the
+def prune(run_dir, keep, keep_every=None, verified=None):
+    """Removes all step folders but the newest `keep`, the one with the highest top-1, and the
     first of every `keep_every` steps.
 
     Only intact ones count: a damaged folder must not push out a sound one.
@@ -43,12 +43,11 @@ def prune(run_dir, keep, keep_every=None, metric="top1", verified=None):
       run_dir: the run folder.
       keep: how many of the newest.
       keep_every: steps, or None.
-      metric: name of a figure in the manifests.
       verified: Verified, or None to hash every folder.
     """
     verified = verified or Verified()
     folders = [f for f in checkpoint.step_folders(run_dir) if verified.is_intact(f)]
-    figures = {f: checkpoint.metric_of(f, metric) for f in folders}
+    figures = {f: checkpoint.top1_of(f) for f in folders}
     scored = [f for f in folders if figures[f] is not None]
     spared = _milestones(folders, keep_every) if keep_every else set()
     spared.add(max(scored, key=figures.get, default=None))

@@ -59,6 +59,26 @@ def path_of(config):
     return root / name
 
 
+def new(config, of):
+    """The run folder that `--run_name` names, for a mode that makes one at one go.
+
+    Args:
+      config: Config of the command line.
+      of: what it is to hold, for the message.
+
+    Raises:
+      UsageError: no name, or something is there already.
+    """
+    if not config.run.run_name:
+        raise UsageError(f"--run_name is missing: name the run folder of {of}")
+    run_dir = path_of(config)
+    if run_dir.exists() and (not run_dir.is_dir() or any(run_dir.iterdir())):
+        raise UsageError(
+            f"--run_name={run_dir.name}: {run_dir} is there already; choose another name"
+        )
+    return run_dir
+
+
 def is_foreign(run_dir):
     """Whether a folder holds something else than a run, or than the beginnings of one."""
     if not run_dir.exists() or (run_dir / "config.json").exists():

@@ -7,7 +7,7 @@ from input_pipeline.errors import UserError
 
 
 class Stopped(UserError):
-    """Training was stopped by a signal and its state is saved."""
+    """A signal ended the program; the message says what has been saved, if there was anything."""
 
     def __init__(self, signum, what):
         super().__init__(f"stopped by {signal.Signals(signum).name}; {what}")

@@ -20,17 +20,15 @@ class OptimizationConfig:
     ] = "sgd"
     momentum: Annotated[float, "Momentum of sgd and lars."] = 0.9
     nesterov: Annotated[bool, "Nesterov's form of the momentum of sgd."] = True
-    learning_rate: Annotated[
-        float | None, "Peak learning rate per 256 images of a batch; without it, the optimizer's."
-    ] = None
+    learning_rate: Annotated[float | None, "Peak learning rate per 256 images of a batch."] = None
     final_learning_rate: Annotated[
         float, "Learning rate per 256 images at the end of the cosine and the linear schedule."
     ] = 0.0
     linear_scaling: Annotated[bool, "Multiply the learning rate by batch_size / 256."] = True
     schedule: Annotated[
         Literal["cosine", "step", "constant", "linear"],
-        "After warm-up: cosine to zero; step: times 0.1 at 1/3, 2/3 and 8/9 of training; constant; "
-        "linear to zero.",
+        "After warm-up: cosine or linear, down to --final_learning_rate; step: times 0.1 at 1/3, "
+        "2/3 and 8/9 of training; constant.",
     ] = "cosine"
     warmup_epochs: Annotated[float | None, "Epochs of linear warm-up."] = None
     weight_decay: Annotated[float, "Decay of kernels (not of biases and norms)."] = 1e-4

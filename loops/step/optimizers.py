@@ -4,8 +4,6 @@ import keras
 import tensorflow as tf
 from absl import logging
 
-from nets.batch_norm import BatchNorm
-
 
 class SGD(keras.optimizers.SGD):
     """Keras's SGD with momentum, in one fused kernel in place of eight passes over memory.
@@ -194,12 +192,8 @@ def decayed_kernels(model):
 
 def kernels_of(model):
     """The kernels of convolutions and dense layers that are trained, from input to output."""
-    kernels = [
-        layer.kernel
-        for layer in model.layers
-        if not isinstance(layer, BatchNorm) and getattr(layer, "kernel", None) is not None
-    ]
-    return [kernel for kernel in kernels if kernel.trainable]
+    kernels = [getattr(layer, "kernel", None) for layer in model.layers]
+    return [kernel for kernel in kernels if kernel is not None and kernel.trainable]
 
 
 def output_layer(model):

@@ -25,7 +25,7 @@ def learning_rate(config, step, total_steps, warmup_steps, peak, final=0.0):
     step = tf.cast(step, tf.float64)
     progress = (step - warmup_steps) / max(1, total_steps - warmup_steps)
     factor = _FACTORS[config.schedule](tf.clip_by_value(progress, 0.0, 1.0), step / total_steps)
-    least = final if config.schedule in _TO_ZERO else 0.0
+    least = final if config.schedule in _WITH_AN_END else 0.0
     after = least + (peak - least) * factor
     rate = tf.where(step < warmup_steps, peak * (step + 1.0) / max(1, warmup_steps), after)
     return tf.cast(rate, tf.float32)
@@ -52,7 +52,7 @@ def _linear(progress, _):
 
 
 _FACTORS = {"cosine": _cosine, "step": _step, "constant": _constant, "linear": _linear}
-_TO_ZERO = ("cosine", "linear")
+_WITH_AN_END = ("cosine", "linear")
 
 
 def scaled(rate, config, batch_size):

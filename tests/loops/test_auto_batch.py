@@ -83,7 +83,7 @@ def test_trials_that_do_not_fit_themselves(monkeypatch, most, words, parts):
     if parts:
         assert auto_batch.choose(config).optimization.accumulate == parts
     else:
-        assert "image(s) at a time fit" in refusal(auto_batch.choose, config)
+        assert "memory is too small for even " in refusal(auto_batch.choose, config)
 
 
 def test_a_trial_that_the_system_ends_did_not_fit(monkeypatch):
