@@ -43,7 +43,8 @@ def train_dataset(source, config, seed, first_sample, batch_size, deal=None):
             first_replica, local, replicas = deal
             number = number // local * replicas + first_replica + number % local
         first = first_sample + number * batch_size
-        one = pipeline.train_dataset(source, alone, seed, first, batch_size).take(1)
+        # Else the images of some batches more would be loaded, and thrown away.
+        one = pipeline.train_dataset(source, alone, seed, first, batch_size, batches=1)
         return one.get_single_element()
 
     # The worker's own number of cores is not known here.

@@ -22,8 +22,8 @@ CHUNK = 8
 _as_written = tf.autograph.experimental.do_not_convert
 
 
-def train_dataset(source, config, seed, first_sample, batch_size, deal=None):
-    """Endless batches of augmented images, in the order that (seed, first_sample) decides.
+def train_dataset(source, config, seed, first_sample, batch_size, deal=None, batches=None):
+    """Batches of augmented images, in the order that (seed, first_sample) decides.
 
     Args:
       source: Source of the train split.
@@ -32,6 +32,7 @@ def train_dataset(source, config, seed, first_sample, batch_size, deal=None):
       first_sample: global number of the first sample.
       batch_size: images per batch (of one replica: batches are dealt to replicas in turn).
       deal: see `order.samples`; None for the batches of all replicas.
+      batches: how many there are; None for no end of them.
 
     Returns:
       tf.data.Dataset of dicts: image uint8 [B, S, S, 3], label int32 [B], sample int64 [B], and
@@ -63,6 +64,8 @@ def train_dataset(source, config, seed, first_sample, batch_size, deal=None):
         return whole.concatenate(one_by_one).take(1).get_single_element()
 
     samples = order.samples(first_sample, batch_size, deal)
+    if batches is not None:
+        samples = samples.take(batches * batch_size)
     chunks = samples.batch(chunk, drop_remainder=True).map(load, **_parallel(config))
     return _batches(chunks.batch(batch_size // chunk, drop_remainder=True).map(_joined), config)
 

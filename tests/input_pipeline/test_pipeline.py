@@ -99,6 +99,19 @@ def _part(samples, first, number):
     return {key: value[first : first + number] for key, value in samples.items()}
 
 
+def test_no_image_is_loaded_for_batches_that_nobody_wants(config, expected):
+    split, read = source.open_split(config, "train"), []
+
+    def counting(index):
+        (index,) = tf.numpy_function(lambda i: (read.append(int(i)), i)[1:], [index], [tf.int64])
+        return split.read(tf.ensure_shape(index, []))
+
+    counted = dataclasses.replace(split, read=counting)
+    batches = pipeline.train_dataset(counted, config, SEED, 0, BATCH, batches=2)
+    _assert_equal(_samples(batches, 2), _part(expected, 0, 2 * BATCH))
+    assert sorted(read) == sorted(expected["label"][: 2 * BATCH].tolist())
+
+
 def test_samples_come_in_the_order_of_the_permutations(config, expected):
     order_in_python = [_index(sample) for sample in range(48)]
     for epoch in range(3):

@@ -172,9 +172,13 @@ def test_batches_are_dealt_to_trainers_as_the_pipeline_deals_them(configs, monke
     """The second of two trainers with a replica each gets every other batch."""
     asked = []
     monkeypatch.setattr(data_service, "batches", lambda _, batch_at: batch_at)
-    monkeypatch.setattr(
-        pipeline, "train_dataset", lambda *arguments: asked.append(arguments[3]) or _Nothing()
-    )
+
+    def train_dataset(*arguments, batches):
+        assert batches == 1
+        asked.append(arguments[3])
+        return _Nothing()
+
+    monkeypatch.setattr(pipeline, "train_dataset", train_dataset)
     batch_at = data_service.train_dataset(None, configs["lists"], SEED, 15, BATCH, (1, 1, 2))
     for number in range(3):
         batch_at(number)
@@ -183,10 +187,6 @@ def test_batches_are_dealt_to_trainers_as_the_pipeline_deals_them(configs, monke
 
 class _Nothing:
     """Stands in for a tf.data.Dataset of one batch."""
-
-    def take(self, count):
-        assert count == 1
-        return self
 
     def get_single_element(self):
         return {}
