@@ -13,6 +13,7 @@ import time
 import tensorflow as tf
 from absl import logging
 
+from input_pipeline import manifest
 from input_pipeline.errors import UsageError
 from loops.config import leaves
 from loops.run import machine, run_folder
@@ -239,6 +240,4 @@ def _changes(start, now):
 
 def _replace(path, lines):
     """Writes the file, whole or not at all."""
-    temporary = path.with_name(f".{NAME}-tmp")
-    temporary.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
-    temporary.replace(path)
+    manifest.write_whole(path, "".join(f"{line}\n" for line in lines).encode())

@@ -9,6 +9,7 @@ import tensorflow as tf
 from absl import logging
 from tensorboard.plugins.hparams.summary_v2 import hparams_pb
 
+from input_pipeline import manifest
 from loops.run import checkpoint, drawings
 
 # Shown first in a log line, in this order and with these formats.
@@ -128,9 +129,7 @@ class Measurements:
                     kept.append(line)
             except (ValueError, KeyError, TypeError):
                 logging.warning("%s: dropped a broken line", self._path)
-        temporary = self._path.with_suffix(".tmp")
-        temporary.write_text("".join(kept))
-        temporary.replace(self._path)
+        manifest.write_whole(self._path, "".join(kept).encode())
 
 
 class NoMeasurements:

@@ -37,7 +37,7 @@ def steps(run_dir):
 
 
 def junk(run_dir):
-    return [p.name for p in run_dir.iterdir() if p.name.startswith((".tmp", ".del", ".config-"))]
+    return [p.name for p in run_dir.iterdir() if p.name.startswith((".tmp", ".del"))]
 
 
 def assert_same(one, two):
