@@ -10,6 +10,7 @@ import sys
 import keras
 
 import flags
+from input_pipeline.errors import UserError
 from loops import train
 from loops.run import logs
 from nets import layers
@@ -30,9 +31,16 @@ class PlainBatchNorm(keras.layers.BatchNormalization):
 
 def main(argv):
     """Trains as a command line says."""
+    if "--help" in argv:
+        sys.stdout.write(flags.usage())
+        return
     logs.set_up()
     layers.BatchNorm = PlainBatchNorm
-    train.run(*flags.parse(argv))
+    try:
+        train.run(*flags.parse(argv))
+    except UserError as error:
+        sys.stderr.write(f"error: {error}\n")
+        sys.exit(error.exit_code)
 
 
 if __name__ == "__main__":

@@ -38,3 +38,11 @@ def test_a_run_without_the_fused_kernel(quick, tiny_folder, tmp_path, monkeypatc
     assert (results["step"], results["num_examples"]) == (4, 11)
     fused = train.run(*parse("--mode=train", *words[:-1], "--run_name=fused"))
     assert results["nll"] == pytest.approx(fused["nll"], rel=1e-3)
+
+
+def test_help_and_mistakes(quick, capsys):
+    plain_batch_norm.main(["x", "--help"])
+    assert "--mixed_precision" in capsys.readouterr().out.replace("[no]", "")
+    with pytest.raises(SystemExit) as ended:
+        plain_batch_norm.main(["x", "--no_such_flag"])
+    assert ended.value.code == 2 and "error: " in capsys.readouterr().err
