@@ -235,8 +235,8 @@ def poked(name, value):
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (without("bn1.running_var"), "1 tensors (bn1.running_var)"),
-        (changed("extra.weight", np.zeros(3, np.float32)), "1 tensors (extra.weight)"),
+        (without("bn1.running_var"), "1 tensor (bn1.running_var)"),
+        (changed("extra.weight", np.zeros(3, np.float32)), "1 tensor (extra.weight)"),
         (changed("x.num_batches_tracked", np.array(1)), "x.num_batches_tracked"),
         (changed("bn1.num_batches_tracked", np.zeros(9)), "bn1.num_batches_tracked"),
         (changed("bn1.bias", np.zeros(65, np.float32)), "bn1.bias has shape (65,)"),
