@@ -80,7 +80,7 @@ test-venv: venv
 	$(call install,test)
 
 test: test-venv ## run the tests (under 10 minutes)
-	@.venv/bin/python -m pytest -q -n 2 --dist loadfile $(TESTS)
+	@.venv/bin/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder $(TESTS)
 
 faults: test-venv ## run the long forms of the tests (under 60 minutes)
 	@.venv/bin/python -m pytest -q -n 2 --dist loadfile -m faults $(TESTS)

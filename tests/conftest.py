@@ -1,6 +1,7 @@
 """What several test files need: two CPU devices, the strategies over them, a tiny data set."""
 
 import os
+import pathlib
 
 # Before TensorFlow loads, here and in the processes that tests start.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -11,14 +12,30 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+# Files that take minutes are begun first, or one process would be left alone with them at the end.
+_LONGEST = (
+    *("loops/test_train", "nets/test_all_nets", "test_main", "loops/test_evaluate_modes"),
+    *("loops/test_workers", "loops/test_faults", "loops/test_export", "input_pipeline/test_resume"),
+    *("input_pipeline/test_pipeline", "loops/test_fine_tuning", "input_pipeline/test_odd_files"),
+    *("loops/test_average", "input_pipeline/test_augment", "loops/test_predict"),
+)
+_HERE = pathlib.Path(__file__).parent
+
 _TINY_IMAGES = {"train": (8, 8, 7), "val": (4, 4, 3), "test": (2, 2, 1)}
 _TINY_CLASSES = ("disc", "grid", "stripes")
 
 
 def pytest_configure():
     """Splits the CPU in two; possible only until the first operation of the process."""
+    assert [n for n in _LONGEST if not (_HERE / f"{n}.py").is_file()] == []
     cpu = tf.config.list_physical_devices("CPU")[0]
     tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+
+
+def pytest_collection_modifyitems(items):
+    """Sorts by file, the longest first; `--no-loadscope-reorder` keeps it so."""
+    places = {_HERE / f"{name}.py": place for place, name in enumerate(_LONGEST)}
+    items.sort(key=lambda item: places.get(item.path, len(places)))
 
 
 @pytest.fixture(scope="session")
