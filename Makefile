@@ -79,7 +79,7 @@ test-venv: venv
 	@$(wait)
 	$(call install,test)
 
-test: test-venv ## run the tests (under 10 minutes)
+test: test-venv ## run the tests
 	@.venv/bin/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder $(TESTS)
 
 faults: test-venv ## run the long forms of the tests (under 60 minutes)
