@@ -45,7 +45,7 @@ def test_growth():
     found = undisturbed.growth(warm_up + flat)
     assert (found["memory_growth"], found["descriptors_growth"]) == (0.0, 0)
     leak = [((100 + n) * MEGABYTE, 20 + n // 10) for n in range(40)]
-    found = undisturbed.growth(leak)
+    found = undisturbed.growth([*leak, (0, 0)])  # the last look was at a process that was ending
     assert found["memory_growth"] == pytest.approx(134.5 / 114.5 - 1)
     assert found["descriptors_growth"] == 2
     assert undisturbed.growth(flat[:3])["memory_growth"] is None

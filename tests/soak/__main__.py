@@ -1,9 +1,9 @@
-"""`make soak`: one training, disturbed for many minutes, and nobody there to help it.
+"""`make soak`: one training, disturbed for so many minutes, and nobody there to help it.
 
 A tiny net trains on a set with two broken images. SIGTERM, SIGUSR1 and kill -9 come at random
 moments, the newest checkpoint is damaged at random while nothing runs, an evaluation is started in
-between, and each time the same command goes on. Then one undisturbed process makes as many steps,
-while its memory and its file descriptors are watched, and must end at the same bits.
+between, and each time the same command goes on. After these minutes one undisturbed process makes
+as many steps, while its memory and its file descriptors are watched, and must end at the same bits.
 
     python -m tests.soak --minutes=45 --json=soak.json
 """
@@ -23,7 +23,7 @@ def soak(root, minutes, seed):
     images = make_images(root / "images")
     upset, calm = Training(images, root, "disturbed"), Training(images, root, "undisturbed")
     report = {"minutes": minutes, "seed": seed, "images": images.facts}
-    report |= disturbed.run(upset, 60 * minutes * 0.6, seed)
+    report |= disturbed.run(upset, 60 * minutes, seed)
     if report["manual_actions"] == 0:
         report |= undisturbed.run(calm, report["steps"])
         report["final_weights_equal"] = upset.tensors() == calm.tensors()
