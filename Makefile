@@ -83,7 +83,7 @@ test: test-venv ## run the tests
 	@.venv/bin/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder $(TESTS)
 
 faults: test-venv ## run the long forms of the tests (under 60 minutes)
-	@.venv/bin/python -m pytest -q -n 2 --dist loadfile -m faults $(TESTS)
+	@.venv/bin/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder -m faults $(TESTS)
 
 soak: test-venv ## disturb a training for SOAK_MINUTES and see that it needs nobody
 	@.venv/bin/python -m tests.soak --minutes=$(SOAK_MINUTES) --json=soak.json

@@ -4,9 +4,8 @@ A record is a `tf.train.Example` as most ImageNet tools write it: `image/encoded
 `image/class/label` (from 0, as everywhere here), `image/class/synset`, `image/filename`. Any
 TFRecord reader takes the shards; what makes them random access is the index beside them.
 
-What is checked when: sizes of all shards against the manifest, and the index by its sha256, when a
-split is opened; the checksums of a record's length and of its bytes whenever it is read (the
-reader of TensorFlow does both); the sha256 of whole shards by `--mode=verify`.
+What is checked: when a split is opened, the sizes of shards and the sha256 of the index; when a
+record is read, its own checksums, by TensorFlow; by `--mode=verify`, the sha256 of whole shards.
 """
 
 import dataclasses
@@ -72,8 +71,9 @@ def write_shard(path, records):
     Returns:
       dict: name, bytes, sha256, records, and lengths, those of the records with their frames.
     """
-    path, lengths = pathlib.Path(path), []
+    path = pathlib.Path(path)
     temporary = path.with_name(f".tmp-{os.getpid()}-{path.name}")
+    lengths = []
     with tf.io.TFRecordWriter(os.fsencode(temporary)) as writer:
         for record in records:
             writer.write(record)

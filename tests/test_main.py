@@ -26,7 +26,7 @@ from loops import mode_flags, validation
 from loops.run import checkpoint, restored_net, run_folder
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
-TRAIN = "--mode=train --model=resnetv2_18 --mixed_precision"
+TRAIN = "--mode=train --model=resnetv2_50 --mixed_precision"
 
 
 def start(*words):
@@ -69,7 +69,7 @@ def test_every_mode_has_a_function():
 
 
 def test_train_makes_a_run_folder(trained):
-    assert re.fullmatch(r"resnetv2_18-shapes-\d{8}-\d{6}", trained.run.name)
+    assert re.fullmatch(r"resnetv2_50-shapes-\d{8}-\d{6}", trained.run.name)
     names = {path.name for path in trained.run.iterdir()}
     assert names == {
         "config.json",
@@ -83,7 +83,7 @@ def test_train_makes_a_run_folder(trained):
     }
     assert checkpoint.verify(trained.run / "step-00000006")["step"] == 6
     record = run_folder.read_record(trained.run)
-    assert (record.config.net.model, record.config.length.steps) == ("resnetv2_18", 6)
+    assert (record.config.net.model, record.config.length.steps) == ("resnetv2_50", 6)
     assert record.config.precision.mixed_precision is True
     assert record.class_names[:2] == ("arrow", "circle")
 

@@ -45,10 +45,41 @@ def test_growth():
     found = undisturbed.growth(warm_up + flat)
     assert (found["memory_growth"], found["descriptors_growth"]) == (0.0, 0)
     leak = [((100 + n) * MEGABYTE, 20 + n // 10) for n in range(40)]
-    found = undisturbed.growth([*leak, (0, 0)])  # the last look was at a process that was ending
+    found = undisturbed.growth(leak)
     assert found["memory_growth"] == pytest.approx(134.5 / 114.5 - 1)
     assert found["descriptors_growth"] == 2
     assert undisturbed.growth(flat[:3])["memory_growth"] is None
+
+
+def test_only_training_is_looked_at(monkeypatch):
+    """A process that starts has few files open, and one that ends has closed what leaked."""
+    steps, open_files = [0, 0, 200, 200, 400, 600], [3, 9, 20, 21, 22, 3]
+    looks = len(steps)
+
+    class Process:
+        pid = returncode = 0
+
+        def poll(self):
+            return None if steps else 0
+
+        def wait(self, timeout):
+            return 0
+
+    class Training:
+        def start(self, *words):
+            assert words == ("train", "--steps=600")
+            return Process()
+
+        def step(self):
+            return steps.pop(0)
+
+    monkeypatch.setattr(undisturbed.time, "sleep", lambda _: None)
+    monkeypatch.setattr(undisturbed, "_resident", lambda pid: MEGABYTE)
+    monkeypatch.setattr(undisturbed, "_descriptors", lambda pid: open_files[looks - len(steps)])
+    seen = []
+    monkeypatch.setattr(undisturbed, "growth", lambda samples: seen.extend(samples) or {})
+    assert undisturbed.run(Training(), 600) == {"undisturbed_exit_code": 0, "samples": 3}
+    assert [count for _, count in seen] == [20, 21, 22]
 
 
 class Folder:

@@ -73,8 +73,8 @@ class _TrainStep:
         self._output = frozenset(id(v) for v in optimizers.output_layer(state.model))
         self._l2, self._shrink = optimizers.decays_of_the_step(settings.optimization)
         self._loss = losses.LOSSES[settings.optimization.loss]
-        # XLA takes the passes of one replica, and not the reduction over all of them.
         self._clock = _clock_of_python if settings.deterministic else tf.timestamp
+        # XLA takes the passes of one replica, and not the reduction over all of them.
         self._passes = self._both_passes
         if settings.xla:
             self._passes = tf.function(self._both_passes, jit_compile=True, autograph=False)

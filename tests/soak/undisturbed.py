@@ -18,11 +18,14 @@ def run(training, steps):
     samples = []
     while process.poll() is None:
         time.sleep(_SECONDS_BETWEEN_SAMPLES)
-        if training.step():  # it has evaluated and saved: everything is loaded and traced
-            try:
-                samples.append((_resident(process.pid), _descriptors(process.pid)))
-            except OSError:
-                break  # it has just ended
+        try:
+            sample = (_resident(process.pid), _descriptors(process.pid))
+        except OSError:
+            break  # it has just ended
+        # After its first evaluation and save, when all is loaded and traced, and before its last
+        # save, upon which it closes what a leak would have left open.
+        if 0 < training.step() < steps:
+            samples.append(sample)
     facts = {"undisturbed_exit_code": process.wait(timeout=60), "samples": len(samples)}
     if process.returncode:
         facts["undisturbed_log"] = training.last_words()
@@ -41,7 +44,6 @@ def growth(samples):
       `descriptors_growth`, of the fewest of these quarters: files are opened and closed all the
       time, and what is left open stays.
     """
-    samples = [sample for sample in samples if sample[1]]  # a process that ends has none open
     quarter = len(samples) // 4
     if not quarter:
         return {"memory_growth": None, "descriptors_growth": None}  # too short to tell
