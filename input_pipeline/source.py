@@ -7,8 +7,7 @@ from absl import logging
 
 from input_pipeline import cache, datasets, image_list, manifest, shapes, tfrecord
 from input_pipeline.errors import UsageError
-
-_NOT_IN_VAL = "classes of train have no image in val"
+from input_pipeline.wording import counted
 
 
 @dataclasses.dataclass(frozen=True)
@@ -111,7 +110,7 @@ def warn_of_missing_classes(train, val):
     names = dict(enumerate(train.class_names))
     empty = [name for label, name in names.items() if label not in trained]
     unseen = [name for label, name in names.items() if label in trained - evaluated]
-    for missing, what in ((empty, "classes have no image in train"), (unseen, _NOT_IN_VAL)):
+    for missing, what in ((empty, "without an image in train"), (unseen, "of train not in val")):
         if missing:
             shown = ", ".join(missing[:5]) + (", ..." if len(missing) > 5 else "")
-            logging.warning("%d %s: %s", len(missing), what, shown)
+            logging.warning("%s %s: %s", counted(len(missing), "class"), what, shown)

@@ -68,7 +68,7 @@ def read(model, record, step_dir, averaged=True):
     except tf.errors.NotFoundError:
         raise UsageError(
             f"{step_dir}: was removed before it was read, as a training does with all but its"
-            " newest; name one that stays, or the run"
+            " newest; try again, or name one that stays"
         ) from None
     logging.info("%s of %s", "averaged weights" if averaged else "weights", step_dir)
 

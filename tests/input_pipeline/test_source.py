@@ -129,9 +129,9 @@ def test_the_full_set_brings_no_warning(tmp_path, monkeypatch, caplog):
     ("in_val", "expected"),
     [
         ("abcdefg", []),
-        ("abdefg", ["1 classes of train have no image in val: c"]),
-        ("ab", ["5 classes of train have no image in val: c, d, e, f, g"]),
-        ("a", ["6 classes of train have no image in val: b, c, d, e, f, ..."]),
+        ("abdefg", ["1 class of train not in val: c"]),
+        ("ab", ["5 classes of train not in val: c, d, e, f, g"]),
+        ("a", ["6 classes of train not in val: b, c, d, e, f, ..."]),
     ],
 )
 def test_classes_that_are_never_evaluated(tmp_path, caplog, in_val, expected):
@@ -149,8 +149,8 @@ def test_a_class_without_images(tmp_path, caplog):
     assert (train.class_names, train.labels.tolist()) == (("a", "b", "c"), [0, 2])
     source.warn_of_missing_classes(train, val)
     assert _warnings(caplog)[-2:] == [
-        "1 classes have no image in train: b",
-        "1 classes of train have no image in val: c",
+        "1 class without an image in train: b",
+        "1 class of train not in val: c",
     ]
 
 
