@@ -28,7 +28,7 @@ def is_webp(data):
 
 
 def checked(data):
-    """Returns `data`, the whole file, once its header is found harmless.
+    """Returns `data`, a whole file other than a JPEG, once its header is found harmless.
 
     Raises:
       tf.errors.InvalidArgumentError: the header claims more than MAX_PIXELS (of a WebP file, in
@@ -118,16 +118,12 @@ def _size(data):
     """Height and width, int64 [2]; zeros for a format that is not known here."""
     head = _bytes(data)
 
-    def of_jpeg():
-        return tf.cast(tf.image.extract_jpeg_shape(data)[:2], tf.int64)
-
     def of_bmp():  # a negative height means that rows go downwards
         signed = [tf.bitcast(tf.cast(_number(head, at, 4), tf.uint32), tf.int32) for at in (22, 18)]
         return tf.abs(tf.cast(tf.stack(signed), tf.int64))
 
     return tf.case(
         [
-            (is_jpeg(data), of_jpeg),
             (_starts(data, b"\x89PNG"), lambda: _big_endian_pair(head, 20, 16)),
             (_starts(data, b"GIF8"), lambda: tf.stack([_number(head, 8, 2), _number(head, 6, 2)])),
             (_starts(data, b"BM"), of_bmp),

@@ -41,6 +41,10 @@ def train_dataset(source, config, seed, first_sample, batch_size, deal=None, bat
     num_examples = source.num_examples
     chunk = math.gcd(batch_size, CHUNK)
 
+    # One function for both ways to it below, traced once.
+    number = tf.TensorSpec([], tf.int64)
+
+    @tf.function(input_signature=[number, number], autograph=False)
     def attempt(sample, offset):
         epoch, position = sample // num_examples, sample % num_examples
         at = (position + offset) % num_examples
