@@ -37,7 +37,7 @@ def step(config, given):
     of_replica = distribution.per_replica_batch(config.data.batch_size, strategy)
     batch_augment.require_pairs(config.data, of_replica // config.optimization.accumulate)
     examples = datasets.get(config.data.dataset).split_sizes.get("train", benchmark_setup.ENDLESS)
-    train_step = make_step(config, state, Length(config, examples))
+    train_step = make_step(config, state, Length(config, examples).learning_rate)
     data = config.data
     iterator = iter(
         distribution.distribute(
@@ -68,7 +68,7 @@ def training(config, given):
     parts = config.optimization.accumulate
     seed = config.length.seed
     feed = TrainFeed(strategy, train_split, config.data, seed, (), parts)
-    call = _Counted(make_step(config, state, length), benchmark_figures.CALLS)
+    call = _Counted(make_step(config, state, length.learning_rate), benchmark_figures.CALLS)
     with tempfile.TemporaryDirectory() as folder:
         run_dir = pathlib.Path(folder)
         with summaries.Measurements(run_dir, 0) as sink:

@@ -124,7 +124,7 @@ class _Replay:
         if config.fine_tuning.init_from:
             names = start.record.class_names
             fine_tuning.read_weights(self._state.model, config.fine_tuning.init_from, names)
-        self._step = train.make_step(config, self._state, length)
+        self._step = train.make_step(config, self._state, length.learning_rate)
 
     def compare(self, recorded):
         """Replays until the loss departs from the recorded steps; returns the facts."""

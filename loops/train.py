@@ -113,7 +113,7 @@ def train(config, run_dir, record=None, signals=None):
         if not _restore_newest(run_dir, state) and config.fine_tuning.init_from:
             _start_from(config.fine_tuning.init_from, state, train_split.class_names)
         team.agreed(int(state.step), "the step to resume from")
-        step = make_step(config, state, length)
+        step = make_step(config, state, length.learning_rate)
         step = loss_trace.TracedStep(step, state, run_dir, record, team)
         sink = summaries.NoMeasurements()
         if team.is_chief:
@@ -139,19 +139,19 @@ def _open(data, record):
     return train_split, val_split
 
 
-def make_step(config, state, length):
+def make_step(config, state, learning_rate):
     """The training step of a run, see `make_train_step`.
 
     Args:
       config: resolved Config.
       state: TrainState.
-      length: Length, of which the step takes the learning rate.
+      learning_rate: function from the int64 step to a float32 scalar.
     """
     replicas = state.strategy.num_replicas_in_sync
     settings = StepSettings(
         global_batch_size=config.data.batch_size,
         prepare=batch_augment.make_prepare(config.data, config.length.seed),
-        learning_rate=length.learning_rate,
+        learning_rate=learning_rate,
         optimization=config.optimization,
         xla=config.precision.xla,
         log_norms=config.run.log_norms,

@@ -9,13 +9,12 @@ import sys
 import numpy as np
 import tensorflow as tf
 
-from input_pipeline import batch_augment, source
+from input_pipeline import source
 from loops import config as configs
-from loops import config_json
+from loops import config_json, train
 from loops.run import peak_memory
 from loops.step import distribution
 from loops.step.state import TrainState
-from loops.step.train_step import StepSettings, make_train_step
 
 
 def measure(config, size):
@@ -28,22 +27,13 @@ def measure(config, size):
     Returns:
       dict: peak_bytes, replicas, gpu.
     """
-    config = configs.replace(config, {"accumulate": 2})
     strategy = distribution.make_strategy(config.distribution)
     replicas = strategy.num_replicas_in_sync
+    config = configs.replace(config, {"accumulate": 2, "batch_size": 2 * size * replicas})
     classes = len(source.open_split(config.data, "train").class_names)
     state = TrainState(strategy, config, classes)
-    settings = StepSettings(
-        global_batch_size=2 * size * replicas,
-        prepare=batch_augment.make_prepare(config.data),
-        learning_rate=lambda step: tf.constant(0.0),
-        optimization=config.optimization,
-        xla=config.precision.xla,
-        replicas_meet=config.net.sync_batch_norm and replicas > 1,
-        deterministic=config.distribution.deterministic,
-    )
     iterator = iter(distribution.distribute(strategy, lambda: _random(config, 2 * size)))
-    step = make_train_step(state, settings)
+    step = train.make_step(config, state, lambda step: tf.constant(0.0))
     step(iterator, tf.constant(2, tf.int64))
     return {
         "peak_bytes": peak_memory.peak_bytes(),

@@ -6,11 +6,9 @@ import numpy as np
 import tensorflow as tf
 
 import flags
-from input_pipeline import batch_augment
-from loops import validation
+from loops import train, validation
 from loops.step import distribution
 from loops.step.state import TrainState
-from loops.step.train_step import StepSettings, make_train_step
 
 _KEPT_BATCHES = 4
 
@@ -28,20 +26,10 @@ class BareStep:
 
     def __init__(self, argv, num_classes):
         self.config = validation.resolve(flags.parse(argv)[0])
-        data, optimization = self.config.data, self.config.optimization
+        data = self.config.data
         self.strategy = distribution.make_strategy(self.config.distribution)
         self.state = TrainState(self.strategy, self.config, num_classes)
-        settings = StepSettings(
-            global_batch_size=data.batch_size,
-            prepare=batch_augment.make_prepare(data, self.config.length.seed),
-            learning_rate=lambda step: tf.constant(1e-3),
-            optimization=optimization,
-            xla=self.config.precision.xla,
-            replicas_meet=self.config.net.sync_batch_norm
-            and self.strategy.num_replicas_in_sync > 1,
-            deterministic=self.config.distribution.deterministic,
-        )
-        self._step = make_train_step(self.state, settings)
+        self._step = train.make_step(self.config, self.state, lambda step: tf.constant(1e-3))
         per_replica = distribution.per_replica_batch(data.batch_size, self.strategy)
         kept = _KEPT_BATCHES * self.strategy.num_replicas_in_sync
         self._iterator = iter(
