@@ -155,8 +155,7 @@ def _write(run_dir, found, state, config, of_batch_norm):
         run_folder.write_record(run_dir, record)
         step_dir = checkpoint.save(run_dir, int(state.step), state.variables())
         report.write_json(run_dir / "average.json", facts)
-    if config.evaluation.json:
-        report.write_wanted("--json", config.evaluation.json, facts)
+    report.write_json_wanted(config.evaluation.json, facts)
     logging.info("averaged into %s", step_dir)
     rows = [(f"member {i}", name) for i, name in enumerate(facts["average_of"], 1)]
     images = counted(facts["bn_images"], "training image")

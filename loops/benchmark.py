@@ -37,8 +37,7 @@ def run(config, given):
     results = {"benchmark": kind, "peak_memory_bytes": peak_memory.peak_bytes(), **results}
     results |= {"config": dataclasses.asdict(config), "versions": run_folder.versions()}
     report.summary(title, rows)
-    if config.evaluation.json:
-        report.write_wanted("--json", config.evaluation.json, results)
+    report.write_json_wanted(config.evaluation.json, results)
     return results
 
 

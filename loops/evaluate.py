@@ -77,9 +77,7 @@ def _score_images(config, given):
     results = every[0] if len(sizes) == 1 else every
     if not is_chief:
         return results
-    if evaluation.json:
-        whole = results if len(sizes) == 1 else {"sweep": every}
-        report.write_wanted("--json", evaluation.json, whole)
+    report.write_json_wanted(evaluation.json, results if len(sizes) == 1 else {"sweep": every})
     if len(sizes) == 1:
         _say(results)
     else:
@@ -220,8 +218,7 @@ def _score_files(config, given):
     names_of_view = evaluation_results.view_of(config.data)
     results |= {k: v for k, v in found[0].facts.items() if k in names_of_view}
     results["step"] = max(m.facts["step"] for m in found)
-    if evaluation.json:
-        report.write_wanted("--json", evaluation.json, results)
+    report.write_json_wanted(evaluation.json, results)
     _say(results)
     return results
 

@@ -104,8 +104,7 @@ def write(run_dir, results, also="", suffix=""):
     path = run_dir / f"{name}{suffix}.json"
     with _kept_if_possible(path):
         report.write_json(path, results)
-    if also:
-        report.write_wanted("--json", also, results)
+    report.write_json_wanted(also, results)
 
 
 def record(run_dir, results, suffix="", pictures=lambda sink: None, curve="eval"):

@@ -69,8 +69,7 @@ def run(config, given):
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     facts = {"out": str(path), "model": str(member.step_dir), **facts}
-    if config.evaluation.json:
-        report.write_wanted("--json", config.evaluation.json, facts)
+    report.write_json_wanted(config.evaluation.json, facts)
     report.summary(str(path), _rows(facts))
     return facts
 

@@ -219,6 +219,5 @@ def _reported(config, weights, class_names, step_dir):
     }
     shown = [(k, v) for k, v in results.items() if k != "preprocessing"]
     report.summary(str(step_dir), [*shown, *results["preprocessing"].items()])
-    if config.evaluation.json:
-        report.write_wanted("--json", config.evaluation.json, results)
+    report.write_json_wanted(config.evaluation.json, results)
     return results

@@ -30,8 +30,7 @@ def run(config, given):
     bar = functools.partial(progress.Progress, "prepare")
     facts = prepare.prepare(data, config.prepare, out, storage, bar)
     report.summary(f"{out}: {facts['dataset']} as {storage}", _rows(facts))
-    if config.evaluation.json:
-        report.write_wanted("--json", config.evaluation.json, facts)
+    report.write_json_wanted(config.evaluation.json, facts)
     return facts
 
 

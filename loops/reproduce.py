@@ -59,8 +59,7 @@ def run(config, given):
     own = _own_config(start, config, given)
     replay = _Replay(own, start)
     facts = {"run": str(run_dir), **replay.compare(steps), "trace_ended_by": ended}
-    if config.evaluation.json:
-        report.write_wanted("--json", config.evaluation.json, facts)
+    report.write_json_wanted(config.evaluation.json, facts)
     report.summary(f"{run_dir}: {loss_comparison.verdict(facts)}", _rows(facts))
     if facts["verdict"] == "departs":
         raise DataError(f"--ckpt={run_dir}: {loss_comparison.verdict(facts)}{replay.cause(facts)}")

@@ -36,8 +36,7 @@ def run(config, given):
     results = {**dataclasses.asdict(found), "dataset": data.dataset, "split": split}
     if folder:
         report.write_json(os.path.join(folder, statistics.NAME), results)
-    if config.evaluation.json:
-        report.write_wanted("--json", config.evaluation.json, results)
+    report.write_json_wanted(config.evaluation.json, results)
     report.summary(f"{data.data_dir}: pixels of {split}, RGB, 0 to 255", _rows(results, folder))
     return results
 

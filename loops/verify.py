@@ -34,8 +34,7 @@ def run(config, given):
     bar = functools.partial(progress.Progress, "verify")
     results, sums = verify.verify(data, config.prepare, sums_path, bar)
     report.write_json(os.path.join(folder, _REPORT), results)
-    if config.evaluation.json:
-        report.write_wanted("--json", config.evaluation.json, results)
+    report.write_json_wanted(config.evaluation.json, results)
     prepared = manifest.exists(data.data_dir)  # has checksums of its own
     if not prepared and verify.checksums_in(sums_path) != sums:
         manifest.write_whole(sums_path, verify.checksum_lines(sums))

@@ -45,8 +45,7 @@ def run(config, given):
         results = judge(Member(run_dir, step_dir, record, own))
         if results is not None:
             every.append(results)
-            if own.evaluation.json:
-                report.write_wanted("--json", own.evaluation.json, {"curve": every})
+            report.write_json_wanted(own.evaluation.json, {"curve": every})
     if not every:
         raise UsageError(f"--ckpt={run_dir}: no checkpoint could be evaluated")
     rows = [report.figures(f"step {results['step']}", results) for results in every]

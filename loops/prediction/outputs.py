@@ -63,8 +63,7 @@ def write(config, results, most):
       results: as in the JSON file of a prediction.
       most: classes of each image.
     """
-    if config.evaluation.json:
-        report.write_wanted("--json", config.evaluation.json, results)
+    report.write_json_wanted(config.evaluation.json, results)
     if config.prediction.csv:
         table = csv_table(results, most)
         report.write_wanted("--csv", config.prediction.csv, table, report.write_bytes)

@@ -81,6 +81,12 @@ def write_wanted(flag, path, content, write=write_json):
         raise UsageError(f"{flag}={path}: cannot be written ({error.strerror})") from None
 
 
+def write_json_wanted(path, content):
+    """Writes the file of `--json`, as typed; nothing where it is empty."""
+    if path:
+        write_wanted("--json", path, content)
+
+
 def lines(texts):
     """Prints lines of text to stdout."""
     for text in texts:
