@@ -2,6 +2,8 @@
 
 import itertools
 import json
+import pathlib
+import re
 
 import numpy as np
 import pytest
@@ -24,6 +26,7 @@ PROMISED = {
     *("first_step_seconds", "peak_memory_bytes", "gflops_per_second", "config", "versions"),
     *("share_of_matmul", "matmul_gflops_per_second", "devices", "replicas", "batch_size"),
 }
+_PAGE = pathlib.Path(__file__).parents[2] / "docs/training.md"
 # Of the tiny net on 32 px: its convolutions give 16 x 16 x 8 and 8 x 8 x 16 numbers.
 _CONVOLUTIONS = 16 * 16 * 8 * 27 + 8 * 8 * 16 * 72
 
@@ -44,6 +47,8 @@ def check(results, path, classes, operations):
     """What holds for every kind: the file, the percentiles, and the rates that follow from them."""
     stored = json.loads(path.read_text())
     assert stored == json.loads(json.dumps(results)) and set(stored) >= PROMISED
+    (section,) = re.findall(r"^## How fast\n(.*?)^## ", _PAGE.read_text(), re.M | re.S)
+    assert set(stored) <= set(re.findall(r"`(\w+)`", section)), "keys that the docs do not name"
     steps = np.repeat(results["step_ms_of_calls"], results["steps_of_calls"])
     assert len(steps) == results["steps_timed"] >= 20
     assert results["step_ms_p50"] == pytest.approx(np.median(steps))
