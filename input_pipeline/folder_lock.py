@@ -4,10 +4,13 @@ import contextlib
 import fcntl
 import os
 import pathlib
+import time
 
 from input_pipeline.errors import UsageError
 
 NAME = ".lock"
+# `is_held` holds the lock as well, for less than this: who is refused asks again.
+_A_MOMENT = 0.2
 
 
 @contextlib.contextmanager
@@ -62,6 +65,7 @@ def is_held(folder):
 
 def _open_current(path):
     """Opens and locks the file of that name: not one that its last holder has just removed."""
+    last = time.monotonic() + _A_MOMENT
     while True:
         file = open(path, "a")  # noqa: SIM115 - the caller closes it
         try:
@@ -70,6 +74,11 @@ def _open_current(path):
                 return file
         except FileNotFoundError:
             pass
+        except BlockingIOError:
+            if time.monotonic() > last:
+                file.close()
+                raise
+            time.sleep(_A_MOMENT / 10)
         except OSError:
             file.close()
             raise

@@ -2,12 +2,14 @@
 
 import contextlib
 import dataclasses
+import fcntl
 import json
 import os
 import pathlib
 import signal
 import subprocess
 import sys
+import threading
 
 import pytest
 import tensorflow as tf
@@ -176,6 +178,18 @@ def test_the_lock_against_another_process(tmp_path):
         other.wait(timeout=30)
     with run_folder.lock(tmp_path):
         pass
+
+
+def test_a_look_at_the_lock_does_not_stop_a_trainer(tmp_path):
+    """Another process that asks whether somebody trains holds the lock while it asks."""
+    (tmp_path / ".lock").touch()
+    with open(tmp_path / ".lock") as looking:
+        fcntl.flock(looking, fcntl.LOCK_SH)
+        ending = threading.Timer(0.05, fcntl.flock, (looking, fcntl.LOCK_UN))
+        ending.start()
+        with run_folder.lock(tmp_path):
+            pass
+        ending.join()
 
 
 def test_the_lock_is_freed_by_an_error(tmp_path):
