@@ -7,7 +7,9 @@ of sharing do not keep it: its coordinated reads leave out a worker that is late
 
 import dataclasses
 import socket
+import time
 
+import grpc
 import tensorflow as tf
 from absl import logging
 
@@ -20,6 +22,8 @@ _HINT = tf.data.experimental.SHARD_HINT
 # Batches that each worker loads at the same time.
 _AHEAD = 2
 _SECONDS_TO_ANSWER = 10
+# So long a worker may take to report to the dispatcher: TensorFlow loads in some seconds.
+_SECONDS_TO_REPORT = 60.0
 _THREADS = 8
 
 
@@ -64,9 +68,11 @@ def batches(dispatcher, batch_at):
       tf.data.Dataset of such batches.
 
     Raises:
-      UsageError: nobody answers.
+      UsageError: nobody answers, or a worker has not been started.
     """
     workers = number_of_workers(dispatcher)
+    # The batches of one that reports later would never come.
+    _await_reports(dispatcher, workers)
     logging.info("%d workers of the data service at %s load the images", workers, dispatcher)
 
     def of_worker(worker):
@@ -103,11 +109,38 @@ def number_of_workers(dispatcher):
     numbers = tf.data.Dataset.counter().shard(_HINT, _HINT).batch(2).map(lambda n: n[1] - n[0])
     try:
         socket.create_connection(address(dispatcher), _SECONDS_TO_ANSWER).close()
+        _await_reports(dispatcher, 1)
         return int(next(iter(numbers.take(1).apply(_distribute(dispatcher)))))
     except (OSError, tf.errors.OpError) as error:
         said = error.message if isinstance(error, tf.errors.OpError) else error
         why = " ".join(str(said).split())[:200]
         raise UsageError(f"--data_service={dispatcher}: nobody answers there ({why})") from None
+
+
+def _await_reports(dispatcher, wanted):
+    """Waits until so many workers have reported to the dispatcher.
+
+    Raises:
+      UsageError: they do not come, or the dispatcher is gone.
+    """
+    last, reported = time.monotonic() + _SECONDS_TO_REPORT, None
+    while True:
+        before = reported
+        try:
+            reported = len(service_watch.addresses(dispatcher))
+        except grpc.RpcError:
+            raise UsageError(f"--data_service={dispatcher}: the dispatcher is gone") from None
+        if reported >= wanted:
+            return
+        said = f"{reported} of {wanted} workers have" if reported else "no worker has"
+        if time.monotonic() > last:
+            raise UsageError(
+                f"--data_service={dispatcher}: {said} reported there; start"
+                " the others, each with its own address in --workers"
+            )
+        if reported != before:
+            logging.info("data service at %s: %s reported yet", dispatcher, said)
+        time.sleep(0.5)
 
 
 def _distribute(dispatcher):

@@ -7,6 +7,7 @@ Formats are told apart by their first bytes, never by the file name: ILSVRC 2012
 import tensorflow as tf
 
 from input_pipeline import image_header
+from input_pipeline.wording import said_by
 
 # Columns at either side of a window that decide over the colour of its pixels.
 _NEIGHBOURS = 2
@@ -66,11 +67,10 @@ def decode_cropped(data, choose_window):
 
 
 def reason(error):
-    """What a TensorFlow error says, in one line and without the names of its operations."""
-    message = error.message.split("}} ")[-1].split(" [Op:")[0]
-    if "Unknown image file format" in message:
+    """Why TensorFlow did not read or decode a file, in one line."""
+    if "Unknown image file format" in error.message:
         return "not a JPEG, PNG, BMP, GIF or WebP file"
-    return " ".join(message.replace("assertion failed:", "").split("\n")[0].split()).strip("[] ")
+    return said_by(error)
 
 
 def _decode_jpeg(data):

@@ -1,4 +1,4 @@
-"""Numbers of things in words that people read."""
+"""Numbers of things, and what TensorFlow says of an error, in words that people read."""
 
 
 def counted(number, noun):
@@ -14,3 +14,13 @@ def counted(number, noun):
     if number == 1:
         return f"1 {noun}"
     return f"{number} {noun}{'es' if noun.endswith('s') else 's'}"
+
+
+def said_by(error):
+    """What a tf.errors.OpError says, in one line and without the names of its operations."""
+    message = error.message.split("\n\t [[")[0].split(" [Op:")[0].split("}} ")[-1]
+    if message.startswith("Graph execution error:"):  # of a function: first, where it was traced
+        message = message.rstrip().rpartition("\n")[2]
+    message = message.replace("assertion failed:", "").strip().partition("\n")[0]
+    words = " ".join(message.split())
+    return words[1:-1] if words.startswith("[") else words

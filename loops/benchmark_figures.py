@@ -7,7 +7,7 @@ import numpy as np
 import tensorflow as tf
 
 from input_pipeline.errors import UsageError
-from input_pipeline.wording import counted
+from input_pipeline.wording import counted, said_by
 from loops import benchmark_machine
 from loops.run import peak_memory
 from nets.multiply_adds import multiply_adds
@@ -50,7 +50,7 @@ def timed(call):
         try:
             call(steps)
         except tf.errors.ResourceExhaustedError as error:
-            reason = error.message.splitlines()[0][:100]
+            reason = said_by(error)[:100]
             raise UsageError(f"out of memory; give a smaller --batch_size ({reason})") from None
         return time.perf_counter() - started
 

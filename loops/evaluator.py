@@ -5,6 +5,7 @@ import tensorflow as tf
 
 from input_pipeline import batch_augment, pipeline
 from input_pipeline.errors import DataError, UsageError
+from input_pipeline.wording import said_by
 from loops.run import progress
 from loops.scoring import logits_file, metrics
 from loops.step import distribution, workers
@@ -114,7 +115,7 @@ class Evaluator:
         except tf.errors.ResourceExhaustedError as error:
             raise UsageError(
                 f"--eval_batch_size={self._batch_size}: out of memory; give a smaller one"
-                f" ({error.message.splitlines()[0][:100]})"
+                f" ({said_by(error)[:100]})"
             ) from None
         except tf.errors.OpError as error:
             raise self._explained(error, done) from error

@@ -7,6 +7,7 @@ from absl import logging
 
 from input_pipeline import batch_augment, datasets
 from input_pipeline.errors import UsageError
+from input_pipeline.wording import said_by
 from loops import endings, evaluate, flag_values
 from loops.run import checkpoint, peak_memory, progress
 from loops.run.pace import Pace
@@ -158,7 +159,7 @@ class TrainingLoop:
         except tf.errors.ResourceExhaustedError as error:
             raise UsageError(
                 f"--batch_size={self._batch_size}: out of memory; start a run of half of it, or"
-                f" with --accumulate=2 or --mixed_precision ({error.message.splitlines()[0][:100]})"
+                f" with --accumulate=2 or --mixed_precision ({said_by(error)[:100]})"
             ) from None
         except tf.errors.OpError as error:
             raise self._feed.explained(error, int(self._state.step)) from error

@@ -79,6 +79,27 @@ def test_the_limit_of_pixels(height, refused):
     assert ("too many pixels" in caught.value.message) == refused
 
 
+REASONS = {
+    "empty": "Input is empty.",
+    "page": "not a JPEG, PNG, BMP, GIF or WebP file",
+    "jpeg in 13000 x 13000": "the image claims too many pixels",
+    "png in 30000 x 30000": "the image claims too many pixels",
+    "jpeg 4:2:0, 30 bytes": "Invalid JPEG data, size 30",
+    "png, 30 bytes": "Invalid PNG. Failed to initialize decoder.",
+    "webp lossless, half": "Failed to decode WebP image.",
+}
+
+
+@pytest.mark.parametrize("name", REASONS)
+def test_the_reason_is_the_decoders(name):
+    """TensorFlow puts many lines before it in the error of a function."""
+    file = tf.constant(images.bad_files()[name])
+    for decoder in (decode.decode, tf.function(decode.decode, autograph=False)):
+        with pytest.raises(tf.errors.OpError) as raised:
+            decoder(file)
+        assert decode.reason(raised.value) == REASONS[name]
+
+
 @pytest.mark.parametrize("kind", ["png", "webp"])
 def test_other_formats_have_the_limit_too(kind):
     # Just above the limit: 12 kB and 34 bytes become 268 MB.

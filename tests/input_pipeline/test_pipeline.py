@@ -321,3 +321,4 @@ def test_the_reason_is_one_readable_line(break_images, content):
     index, reason = pipeline.first_unreadable(split, [0, 1, 3])
     assert index == 3
     assert reason and "\n" not in reason and "{{" not in reason and "[Op" not in reason
+    assert "Graph execution" not in reason

@@ -11,6 +11,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 
 import pytest
 import tensorflow as tf
@@ -166,6 +167,29 @@ def test_two_workers_of_the_data_service_load_the_same_batches(configs, monkeypa
             for _ in range(1000):
                 assert _digest(next(remote)) == _digest(next(here))
         assert "does not answer" in str(service_watch.explained(error.value))
+
+
+def test_a_worker_that_reports_late_is_waited_for(monkeypatch):
+    """TensorFlow would never ask it for its batches."""
+    dispatcher, *workers = (f"localhost:{port}" for port in _free_ports(3))
+    held = [data_service.start("dispatcher", dispatcher, ",".join(workers))]
+
+    def start(name):
+        held.append(data_service.start("worker", dispatcher, name))
+
+    monkeypatch.setattr(data_service, "_SECONDS_TO_REPORT", 0.5)
+    with pytest.raises(UsageError, match=f"--data_service={dispatcher}: no worker has reported"):
+        data_service.batches(dispatcher, lambda number: {"number": number})
+    start(workers[0])
+    with pytest.raises(UsageError, match="1 of 2 workers have reported there; start the others"):
+        data_service.batches(dispatcher, lambda number: {"number": number})
+    monkeypatch.setattr(data_service, "_SECONDS_TO_REPORT", 60.0)
+    late = threading.Timer(1.5, start, [workers[1]])
+    late.start()
+    batches = data_service.batches(dispatcher, lambda number: {"number": number})
+    late.join()
+    found = batches.as_numpy_iterator()
+    assert [next(found)["number"] for _ in range(5)] == [0, 1, 2, 3, 4]
 
 
 def test_batches_are_dealt_to_trainers_as_the_pipeline_deals_them(configs, monkeypatch):
