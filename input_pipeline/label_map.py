@@ -52,11 +52,13 @@ def diagnose(splits):
     _require_one_to_one(everything)
     if kind := _thousand(everything):
         return kind
+    numbers = {wnid: number for number, wnid in enumerate(sorted({w for w, _ in everything}))}
+    if all(numbers[wnid] == label for wnid, label in everything):
+        return "own sorted"  # the first class has the number of ILSVRC's first one, it may be it
     if named:
         split, kind = next(iter(named.items()))
         raise DataError(f"the labels are a mixture: {split} follows {KINDS[kind]}, others do not")
-    numbers = {wnid: number for number, wnid in enumerate(sorted({w for w, _ in everything}))}
-    return "own sorted" if all(numbers[w] == label for w, label in everything) else "own"
+    return "own"
 
 
 def _pairs(rows):

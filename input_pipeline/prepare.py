@@ -232,10 +232,13 @@ def _convert_foreign(pool, out, raw, prepare_config, bar):
             return {"file": item.name, "was": reason, "now": str(path.resolve())}
         return None
 
-    conversions = []
+    conversions, looked_at = [], set()
     for items in raw.splits.values():
         for first in range(0, len(items), _CHUNK):
             part = items[first : first + _CHUNK]
-            conversions += [found for found in pool.map(convert, part) if found]
+            # A list may name a file more than once.
+            fresh = {item.name: item for item in part if item.name not in looked_at}
+            looked_at |= fresh.keys()
+            conversions += [found for found in pool.map(convert, fresh.values()) if found]
             bar.advance(len(part))
     return conversions, {c["file"]: c["now"] for c in conversions}

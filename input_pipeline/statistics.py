@@ -23,7 +23,8 @@ class Statistics:
 
     Attributes:
       mean: over all pixels.
-      std: over all pixels: the root of the mean square distance from `mean`.
+      std: over all pixels: the root of the mean square distance from `mean`; 1 where that is 0,
+        so that a channel that never changes is all zeros when it is normalised.
       mean_of_image_std: the mean over images of the deviation within each: smaller than std,
         which also counts how images differ from one another.
       pca_eigenvalues: of the pixels' 3 x 3 covariance matrix, largest first.
@@ -111,6 +112,8 @@ def compute(source, threads=0, progress=Silent):
 
 
 _MIDDLE = 128.0
+# One pixel of a hundred million that is 1 off gives 1e-4; the sums are exact to 1e-12 of theirs.
+_SMALLEST_STD = 1e-5
 
 
 def _of_image(source, index):
@@ -134,13 +137,18 @@ def _of_image(source, index):
 def _from_sums(count, pixels, total, products, deviations, unreadable):
     mean = total / pixels  # about 128
     covariance = products / pixels - np.outer(mean, mean)
+    std = np.sqrt(np.maximum(np.diag(covariance), 0.0))
+    constant = std < _SMALLEST_STD
+    if constant.any():
+        channels = ", ".join(np.array(("red", "green", "blue"))[constant])
+        logging.warning("%s: the same in all pixels; a deviation of 1 is written", channels)
     values, vectors = np.linalg.eigh(covariance)
     values, vectors = values[::-1], vectors[:, ::-1]
     # The sign of an eigenvector is anybody's choice: its largest component is positive here.
     signs = np.sign(vectors[np.abs(vectors).argmax(axis=0), range(3)])
     return Statistics(
         mean=tuple((mean + _MIDDLE).tolist()),
-        std=tuple(np.sqrt(np.diag(covariance)).tolist()),
+        std=tuple(np.where(constant, 1.0, std).tolist()),
         mean_of_image_std=tuple((deviations / count).tolist()),
         pca_eigenvalues=tuple(np.maximum(values, 0.0).tolist()),
         pca_eigenvectors=tuple(map(tuple, (vectors * signs).tolist())),

@@ -33,13 +33,15 @@ def run(config, given):
     sums_path = os.path.join(folder, verify.CHECKSUMS)
     bar = functools.partial(progress.Progress, "verify")
     results, sums = verify.verify(data, config.prepare, sums_path, bar)
-    report.write_json(os.path.join(folder, _REPORT), results)
+    # Before anything is written: a disk that is full by now does not take the answer along.
+    report.summary(f"{data.data_dir}: {data.dataset}", _rows(results, folder))
     report.write_json_wanted(config.evaluation.json, results)
+    report.write_wanted("--out", os.path.join(folder, _REPORT), results)
     prepared = manifest.exists(data.data_dir)  # has checksums of its own
     if not prepared and verify.checksums_in(sums_path) != sums:
-        manifest.write_whole(sums_path, verify.checksum_lines(sums))
+        lines = verify.checksum_lines(sums)
+        report.write_wanted("--out", sums_path, lines, manifest.write_whole)
         logging.info("checksums are in %s; a later run compares with them", sums_path)
-    report.summary(f"{data.data_dir}: {data.dataset}", _rows(results, folder))
     if results["bad"]:
         first = next(f for f in results["findings"] if f["kind"] in verify.FATAL)
         raise DataError(

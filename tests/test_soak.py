@@ -99,6 +99,8 @@ def test_every_damage_is_seen(tmp_path):
         disturbed._damage(Folder(tmp_path), draw, facts)
         with pytest.raises(checkpoint.CorruptCheckpointError):
             checkpoint.verify(newest)
+        disturbed._damage(Folder(tmp_path), draw, facts)  # a start that saved nothing lay between
+        assert sum(facts["damage"].values()) == step - 1
     assert len(facts["damage"]) == 6
 
 

@@ -8,7 +8,7 @@ from absl import logging
 
 from input_pipeline import batch_augment, data_service, order, pipeline, service_watch
 from input_pipeline.errors import DataError
-from loops.step import distribution, workers
+from loops.step import determinism, distribution, workers
 
 # Above this share of the samples, training on what is left would be training on other data.
 MOST_REPLACED = 0.001
@@ -49,7 +49,8 @@ class TrainFeed:
                 self._split, data, self._seed, first, self._per_replica, self._slice
             )
 
-        return iter(distribution.distribute(self._strategy, dataset))
+        with determinism.left_to_us():
+            return iter(distribution.distribute(self._strategy, dataset))
 
     def image_size(self, step):
         """Side in pixels of the training images of a step."""

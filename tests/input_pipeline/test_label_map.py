@@ -33,6 +33,13 @@ def test_kinds(numbers, kind):
     assert kind in label_map.KINDS
 
 
+def test_a_split_of_the_first_class_alone():
+    """Its label is 0 by the set's own order and by that of ILSVRC's thousand."""
+    train = {WNIDS[0]: 0, WNIDS[217]: 1, WNIDS[482]: 2}
+    splits = {"train": _rows(train), "test": _rows({WNIDS[0]: 0})}
+    assert label_map.diagnose(splits) == "own sorted"
+
+
 def test_paths_without_wordnet_ids():
     assert label_map.diagnose({"train": [("cat/1.jpg", 0), ("n123/2.jpg", 1)]}) == "unknown"
 

@@ -137,7 +137,10 @@ def test_faults_are_reported_with_shard_and_record(copy, shards, fault):
     if fault in ("missing", "empty"):
         assert report["bad"] >= 1
     else:
-        assert any(f["kind"] == "record" and f"{name}, record " in f["file"] for f in found)
+        record = next(f for f in found if f["kind"] == "record" and f"{name}, record " in f["file"])
+        assert "Graph" not in record["why"]
+        if fault == "payload bit":
+            assert record["why"] == "corrupted record at 12"  # its data
 
 
 @pytest.mark.parametrize("fault", ["cut", "another name", "missing"])

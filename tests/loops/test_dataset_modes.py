@@ -1,8 +1,10 @@
 """The modes that look at a data set, from the command line to the file that they write."""
 
+import errno
 import json
 import logging
 import os
+import pathlib
 import re
 import shutil
 
@@ -11,7 +13,7 @@ import pytest
 from PIL import Image
 
 import flags
-from input_pipeline import datasets, source, statistics
+from input_pipeline import datasets, manifest, source, statistics
 from input_pipeline.errors import DataError, UsageError
 from loops import benchmark, image_folders, prepare, stats, train, validation, verify
 from loops.run import progress
@@ -151,6 +153,32 @@ def test_where_results_cannot_be_written_is_said_before_the_work(images, tmp_pat
     finally:
         images.chmod(0o755)
     assert list((tmp_path / "results").iterdir())
+
+
+@pytest.mark.parametrize("mode", [verify, stats])
+def test_a_disk_that_is_full_at_the_end_leaves_the_answer(images, monkeypatch, capsys, mode):
+    def full(path, data):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(manifest, "write_whole", full)
+    monkeypatch.setattr(pathlib.Path, "write_bytes", full)
+    with pytest.raises(UsageError, match=r"^--out=.*\.json: .*No space left on device"):
+        run(mode.__name__.rpartition(".")[2], mode, "--dataset=folder", f"--data_dir={images}")
+    assert "23" in capsys.readouterr().out
+
+
+def test_a_channel_that_never_changes(images, caplog):
+    """Two dyes under a microscope: nothing is divided by zero."""
+    for path in (images / "train").rglob("*.jpg"):
+        pixels = np.array(Image.open(path).convert("RGB"))
+        pixels[..., 2] = 201
+        Image.fromarray(pixels).save(path, "PNG")
+    with caplog.at_level(logging.WARNING):
+        facts = run("stats", stats, "--dataset=folder", f"--data_dir={images}")
+    assert "blue: the same in all pixels" in caplog.text and "red" not in caplog.text
+    every = np.concatenate(pixels_of(images))
+    np.testing.assert_allclose(facts["std"], [*every.std(0)[:2], 1.0], rtol=1e-9)
+    assert statistics.load(str(images)).mean[2] == 201
 
 
 def test_names_that_are_not_utf8_are_shown(images, capsys):

@@ -104,7 +104,8 @@ def _last_logged(training):
 def _damage(training, draw, facts):
     """Breaks the newest checkpoint in one of six ways, where there is another to fall back on."""
     folders = checkpoint.step_folders(training.run_dir) if training.run_dir.exists() else []
-    if len(folders) < 2:
+    # One that is broken already stays so until training gets to its step again.
+    if len(folders) < 2 or not checkpoint.is_intact(folders[0]):
         return
     kind = draw.choice(["cut", "flip", "empty", "no_index", "no_manifest", "bad_manifest"])
     (data,) = folders[0].glob("*.data-*")
