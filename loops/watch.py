@@ -83,9 +83,8 @@ class _Judge:
             ks,
             self._real,
         )
-        if member.keeps_average:
-            if not self._restore(member, averaged=False):
-                return None
+        # Where they are gone by now, the figures of the average stay.
+        if member.keeps_average and self._restore(member, averaged=False):
             results["top1_raw"] = metrics.score(*self._evaluator(), [1])["top1"]
         results = evaluation_results.described(results, self._config, member.step, names)
         suffix = evaluation_results.view_suffix(self._config, member.record)
@@ -113,7 +112,8 @@ class _Judge:
         except Exception:
             if member.step_dir.exists():
                 raise
-            logging.warning("%s was removed before it was read", member.step_dir)
+            which = "it was" if averaged else "the weights beside its average were"
+            logging.warning("%s was removed before %s read", member.step_dir, which)
             self._model = None
             return False
         return True
@@ -138,21 +138,25 @@ def _wait_for_record(config):
 def _new_checkpoints(run_dir, minutes):
     """Yields each intact step folder once, in order of steps, until the run is done."""
     patience = _Patience(minutes)
-    last_done, damaged = -1, set()
+    last_done, damaged = -1, {}
     record, read = run_dir / "config.json", None
     while True:
         # What "done" means is read before looking: a run that is made longer goes on.
         if not record.exists() or record.stat().st_mtime_ns != read:
             last = _last_step(run_dir)
             read = record.stat().st_mtime_ns
-        folders = [f for f in checkpoint.step_folders(run_dir) if f not in damaged]
-        newer = [f for f in folders if checkpoint.step_of(f) > last_done]
+        newer = [
+            folder
+            for folder in checkpoint.step_folders(run_dir)
+            if checkpoint.step_of(folder) > last_done and damaged.get(folder) != _version(folder)
+        ]
         for folder in sorted(newer, key=checkpoint.step_of):
+            version = _version(folder)
             try:
                 checkpoint.verify(folder)
             except checkpoint.CorruptCheckpointError as error:
                 if folder.exists():  # and not just pruned
-                    damaged.add(folder)
+                    damaged[folder] = version  # training may write that step again
                     logging.warning("%s is passed over: %s", folder, error)
                 continue
             last_done = checkpoint.step_of(folder)
@@ -164,6 +168,14 @@ def _new_checkpoints(run_dir, minutes):
         if not newer and not patience.wait(f"a checkpoint after step {last_done}, of {last}"):
             logging.warning("no new checkpoint in %g minutes: giving up", minutes)
             return
+
+
+def _version(folder):
+    """Tells a folder from another that takes its name later; None where it is gone."""
+    with contextlib.suppress(FileNotFoundError):
+        status = folder.stat()
+        return status.st_ino, status.st_mtime_ns
+    return None
 
 
 def _last_step(run_dir):

@@ -114,15 +114,15 @@ def test_pictures_and_curves(runs, read_events):
     assert len(results["mistakes"]) == wrong > 0
 
 
-def prune_as_it_is_evaluated(monkeypatch, run_dir):
+def prune_as_it_is_evaluated(monkeypatch, run_dir, module=evaluate):
     """The newest checkpoint of a run goes while the images are looked at."""
-    predict = evaluate.predictions
+    predict = module.predictions
 
     def pruned(*arguments):
         shutil.rmtree(checkpoint.newest_intact(run_dir))
         return predict(*arguments)
 
-    monkeypatch.setattr(evaluate, "predictions", pruned)
+    monkeypatch.setattr(module, "predictions", pruned)
 
 
 def test_a_checkpoint_that_training_removes_meanwhile(runs, tmp_path, monkeypatch):
@@ -196,8 +196,13 @@ def test_watching_a_run_that_keeps_an_average(tiny_folder, tmp_path, monkeypatch
         alone = run(f"--ckpt={tmp_path / 'ema' / 'step-{step:08d}'.format(**results)}", "--crops=1")
         assert results["top1_raw"] == alone["top1_raw"]
         assert results["nll"] == pytest.approx(alone["nll"], abs=1e-6)
+    copy = shutil.copytree(tmp_path / "ema", tmp_path / "copy")
     prune_as_it_is_evaluated(monkeypatch, tmp_path / "ema")  # both kinds of weights are read then
     assert run(f"--ckpt={tmp_path / 'ema'}", "--crops=1") == alone
+    shutil.rmtree(copy / "step-00000002")
+    prune_as_it_is_evaluated(monkeypatch, copy, watch)
+    (pruned,) = run(f"--ckpt={copy}", "--watch", "--crops=1")
+    assert "top1_raw" not in pruned and pruned["nll"] == every[1]["nll"]
 
 
 def test_watching_a_run_in_training(runs, tmp_path, monkeypatch):
@@ -230,6 +235,19 @@ def test_watching_a_run_in_training(runs, tmp_path, monkeypatch):
     every = run(f"--ckpt={target}", "--watch", "--crops=1")
     assert [results["step"] for results in every] == [2, 8]
     assert next(arrivals, "nothing left") == "nothing left"
+
+
+def test_a_damaged_last_step_that_training_writes_again(runs, tmp_path, monkeypatch):
+    copy = shutil.copytree(runs / "a", tmp_path / "a")
+    (copy / "step-00000008/manifest.json").write_text("{}")
+
+    def trained_again(_):
+        shutil.rmtree(copy / "step-00000008")
+        shutil.copytree(runs / "a/step-00000008", copy / "step-00000008")
+
+    monkeypatch.setattr(watch.time, "sleep", trained_again)
+    every = run(f"--ckpt={copy}", "--watch", "--crops=1")
+    assert [results["step"] for results in every] == [2, 4, 6, 8]
 
 
 def test_a_watcher_gives_up(runs, tmp_path, monkeypatch):
