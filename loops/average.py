@@ -19,6 +19,9 @@ from loops.step import distribution
 from loops.step.state import TrainState
 from nets.batch_norm import BatchNorm
 
+# Of one forward pass, which is one device's.
+_MOST_IMAGES = 256
+
 
 def run(config, given):
     """Averages the checkpoints that `--ckpt` names into the new run `--run_name`.
@@ -53,7 +56,8 @@ def run(config, given):
     for variable, mean in zip(state.model.variables, means(found, strategy), strict=True):
         variable.assign(mean)
     batch_size = _batch_size(split, own)
-    batches = min(config.export.bn_batches, -(-split.num_examples // batch_size))
+    images = min(config.export.bn_batches * own.data.batch_size, split.num_examples)
+    batches = -(-images // batch_size)
     recompute_batch_norm(state.model, train_batches(split, own), batches)
     state.step.assign(max(member.step for member in found))
     facts = {"bn_batches": batches, "bn_images": batches * batch_size}
@@ -78,7 +82,8 @@ def means(found, strategy):
 
 
 def train_batches(split, config):
-    """Batches of training images as the net takes them: those that the run's training began with.
+    """Training images as the net takes them, the first of the run's, in batches that one device
+    can take.
 
     Yields:
       float32 [B, S, S, 3], normalised.
@@ -90,7 +95,9 @@ def train_batches(split, config):
 
 
 def _batch_size(split, config):
-    batch_size = min(config.data.batch_size, split.num_examples)
+    """Images of one forward pass: training shares its batch among replicas and micro-batches."""
+    micro_batch = config.data.batch_size // config.optimization.accumulate
+    batch_size = min(micro_batch, _MOST_IMAGES, split.num_examples)
     if batch_augment.is_mixing(config.data):  # which takes pairs
         batch_size = max(2, batch_size // 2 * 2)
     return batch_size

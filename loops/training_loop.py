@@ -17,6 +17,7 @@ from loops.run.signals import Stopped
 from loops.run.spending import Spending
 from loops.run.window import Window
 from loops.run_evaluation import RunEvaluation
+from nets import registry
 
 _GRID_IMAGES = 32
 
@@ -157,10 +158,7 @@ class TrainingLoop:
         except tf.errors.UnavailableError:
             raise
         except tf.errors.ResourceExhaustedError as error:
-            raise UsageError(
-                f"--batch_size={self._batch_size}: out of memory; start a run of half of it, or"
-                f" with --accumulate=2 or --mixed_precision ({said_by(error)[:100]})"
-            ) from None
+            raise self._out_of_memory(done, said_by(error)[:100]) from None
         except tf.errors.OpError as error:
             raise self._feed.explained(error, int(self._state.step)) from error
         seconds = time.monotonic() - started
@@ -170,6 +168,14 @@ class TrainingLoop:
         if not counts:
             logging.info("the first step took %.1f s, tracing included", seconds)
         return sums
+
+    def _out_of_memory(self, done, said):
+        """The error that says what helps; of what does, a run that has begun takes one thing."""
+        mend = "start a run of half of it, or with --accumulate=2 or --mixed_precision"
+        net = self._config.net
+        if done and registry.has_blocks(net.model) and not net.recompute:
+            mend = "resume the run with --recompute"
+        return UsageError(f"--batch_size={self._batch_size}: out of memory; {mend} ({said})")
 
     def _log(self, done):
         loss_scale = self._state.loss_scale

@@ -7,7 +7,8 @@ import numpy as np
 import tensorflow as tf
 from absl import logging
 
-from input_pipeline.wording import counted
+from input_pipeline.errors import UsageError
+from input_pipeline.wording import counted, said_by
 from loops import explain, members
 from loops.evaluator import logits_fn, views_per_batch
 from loops.prediction import views
@@ -100,6 +101,11 @@ class Ensemble:
                 for path, good, of_image in zip(here, decoded.numpy(), logits, strict=False):
                     yield path, of_image if good else None
                 bar.advance(len(here))
+        except tf.errors.ResourceExhaustedError as error:
+            raise UsageError(
+                f"--eval_batch_size={batch_size}: out of memory; give a smaller one"
+                f" ({said_by(error)[:100]})"
+            ) from None
         finally:
             bar.close()
 

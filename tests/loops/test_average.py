@@ -76,6 +76,16 @@ def test_mixed_images_come_in_pairs(trained, tiny_folder):
     assert batch.shape == (22, 32, 32, 3)
 
 
+def test_a_large_batch_is_not_taken_at_once(tiny_folder, monkeypatch):
+    """Eight GPUs or as many micro-batches had it; here is one device."""
+    words = ("--dataset=folder", f"--data_dir={tiny_folder}", "--image_size=32")
+    for more, size in (("--batch_size=16 --accumulate=4", 4), ("--batch_size=4096", 6)):
+        monkeypatch.setattr(average, "_MOST_IMAGES", 6)
+        config = resolve(*words, *more.split())
+        batch = next(average.train_batches(source.open_split(config.data, "train"), config))
+        assert batch.shape == (size, 32, 32, 3)
+
+
 def test_statistics_are_those_of_all_images_together():
     kit = layers.Kit()
     image = kit.image()

@@ -108,6 +108,25 @@ def test_deterministic_operations_train_and_are_the_runs(tiny_folder, tmp_path, 
         run(tiny_folder, tmp_path, "--run_name=d", "--steps=3", "--nodeterministic")
 
 
+def test_out_of_memory_names_what_may_still_be_done(tiny_folder, tmp_path, monkeypatch):
+    """A run that has begun, as at a larger size of its images, takes `--recompute` alone."""
+
+    def make_step(*_):
+        def step(*_):
+            raise tf.errors.ResourceExhaustedError(None, None, "OOM when allocating\nmuch more")
+
+        return step
+
+    with monkeypatch.context() as patch:
+        patch.setattr(train, "make_step", make_step)
+        with pytest.raises(UsageError, match=r"=8: out of memory; .*--accumulate=2 .*\(OOM when"):
+            run(tiny_folder, tmp_path, "--run_name=r", "--steps=1")
+    run(tiny_folder, tmp_path, "--run_name=r", "--steps=1")
+    monkeypatch.setattr(train, "make_step", make_step)
+    with pytest.raises(UsageError, match=r"=8: out of memory; resume the run with --recompute \("):
+        run(tiny_folder, tmp_path, "--run_name=r", "--steps=2")
+
+
 def test_run_folder_holds_what_is_promised(tiny_folder, tmp_path):
     results = run(tiny_folder, tmp_path, "--run_name=r", "--steps=5", "--save_every=2", "--keep=1")
     folder = tmp_path / "r"
