@@ -1,6 +1,8 @@
 """Results of an evaluation on their way out: their names, files, curves and pictures."""
 
 import contextlib
+import json
+import math
 
 import tensorflow as tf
 from absl import logging
@@ -96,6 +98,8 @@ def write(run_dir, results, also="", suffix=""):
     """Writes results as eval-<step>-<split>-<crops><suffix>.json, and to the file `also`.
 
     A run folder that is read-only or on a full disk costs its file and a warning, not the figures.
+    A file that says more of the same predictions stays, as one that an evaluation of the last step
+    has left before the shorter one at the end of training.
 
     Raises:
       UsageError: `also` cannot be written.
@@ -103,8 +107,21 @@ def write(run_dir, results, also="", suffix=""):
     name = "eval-{step:08d}-{split}-{crops}".format(**results)
     path = run_dir / f"{name}{suffix}.json"
     with _kept_if_possible(path):
-        report.write_json(path, results)
+        if not _says_more(path, results):
+            report.write_json(path, results)
     report.write_json_wanted(also, results)
+
+
+def _says_more(path, results):
+    """Whether a file has all that results have, of the same predictions, and more."""
+    try:
+        found = json.loads(path.read_text())
+        same = found["top1"] == results["top1"] and math.isclose(
+            found["nll"], results["nll"], rel_tol=1e-5
+        )
+        return same and found.keys() > results.keys()
+    except (FileNotFoundError, ValueError, LookupError, TypeError, AttributeError):
+        return False  # none, or one that somebody else has written
 
 
 def record(run_dir, results, suffix="", pictures=lambda sink: None, curve="eval"):

@@ -158,6 +158,9 @@ def test_eval_of_the_run_gives_the_same_figures(tiny_folder, tmp_path):
     again = evaluate.run(*flags.parse(argv))
     assert again["top1"] == results["top1"]
     assert again["nll"] == pytest.approx(results["nll"], rel=1e-6)
+    run(tiny_folder, tmp_path, "--run_name=r")  # nothing to train; its file would say less
+    kept = json.loads((tmp_path / "r/eval-00000002-val-1.json").read_text())
+    assert kept == again and "per_class" in kept
     ten = evaluate.run(*flags.parse([*argv[:-1], "--split=test", "--json", str(tmp_path / "j")]))
     assert ten["crops"] == 10
     assert ten["num_examples"] == 5
