@@ -4,9 +4,10 @@ import contextlib
 
 import tensorflow as tf
 
-from input_pipeline.errors import UserError
+from input_pipeline.errors import UsageError, UserError
 from input_pipeline.wording import counted
 from loops.run import checkpoint
+from nets import registry
 
 
 class TrainingDiverged(UserError):
@@ -25,6 +26,20 @@ def last_good(run_dir):
     """Names the newest intact checkpoint, for a message."""
     newest = checkpoint.newest_intact(run_dir)
     return f"last good checkpoint: {newest}" if newest else "no checkpoint was saved yet"
+
+
+def out_of_memory(config, done, said):
+    """The UsageError that names what helps: of that, a run that has begun takes one thing alone.
+
+    Args:
+      config: resolved Config.
+      done: steps done.
+      said: by TensorFlow.
+    """
+    mend = "start a run of half of it, or with --accumulate=2 or --mixed_precision"
+    if done and registry.has_blocks(config.net.model) and not config.net.recompute:
+        mend = "resume the run with --recompute"
+    return UsageError(f"--batch_size={config.data.batch_size}: out of memory; {mend} ({said})")
 
 
 def gradients_not_finite(done, loss_scale, batch_size, image_of, run_dir):

@@ -2,8 +2,10 @@
 
 import contextlib
 
+from absl import logging
+
 from loops import evaluate, flag_values
-from loops.run import report
+from loops.run import checkpoint, report
 from loops.scoring import judgement, metrics
 
 
@@ -30,7 +32,7 @@ class RunEvaluation:
         self._is_chief = is_chief
         self._top_k = flag_values.top_ks(config.evaluation.top_k)
         self._center_crop = self._evaluator(crops=1)
-        self._last = None  # steps done at the last evaluation, and what it found
+        self._last = None  # steps done at the last evaluation, what it found, and its figures
 
     def first_batch(self):
         """Evaluates one batch: a broken evaluation is found now and not after an epoch."""
@@ -39,8 +41,8 @@ class RunEvaluation:
     def center_crop(self, done):
         """Evaluates after `done` steps; returns the figures by name."""
         predicted, raw = self._predicted(self._center_crop)
-        self._last = done, (predicted, raw)
         results = {**metrics.score(*predicted, sorted({1, *self._top_k})), **raw}
+        self._last = done, (predicted, raw), results
         values = {
             "loss/cross_entropy": results["nll"],
             "loss/total": results["nll"] + self._state.l2(),
@@ -52,6 +54,28 @@ class RunEvaluation:
         self._sink.measure("eval", done, values)
         return results
 
+    def metrics_at(self, done):
+        """The figures that the checkpoint of a step keeps: those of its evaluation, if any."""
+        if self._last is None or self._last[0] != done:
+            return {}
+        return {name: self._last[2][name] for name in ("top1", "nll")}
+
+    def is_missing(self, done):
+        """Whether the step has a checkpoint, and none of its figures."""
+        folder = self._step_folder(done)
+        return folder.exists() and checkpoint.top1_of(folder) is None
+
+    def catch_up(self, done):
+        """Evaluates as `center_crop` does, a step that has been saved before."""
+        results = self.center_crop(done)
+        if self._is_chief:
+            folder = self._step_folder(done)
+            try:
+                checkpoint.add_metrics(folder, self.metrics_at(done))
+            except OSError as error:
+                logging.error("%s: its figures could not be added: %s", folder, error)
+        return results
+
     def final(self, done):
         """The last evaluation, with the crops that `--crops` names; returns its results."""
         crops = self._config.evaluation.crops
@@ -60,13 +84,15 @@ class RunEvaluation:
         else:
             predicted, raw = self._predicted(self._evaluator(crops))
         results = {**judgement.judge(*predicted, self._top_k), **raw}
-        name = self._run_dir / f"step-{done:08d}"
-        results = evaluate.described(results, self._config, done, name)
+        results = evaluate.described(results, self._config, done, self._step_folder(done))
         if self._is_chief:
             evaluate.write(self._run_dir, results, self._config.evaluation.json)
             self._sink.measure("eval", done, evaluate.scalars(results))
             report.summary(f"{self._run_dir}, step {done}", report.evaluation_rows(results))
         return results
+
+    def _step_folder(self, done):
+        return self._run_dir / f"step-{done:08d}"
 
     def _evaluator(self, crops):
         return evaluate.Evaluator(

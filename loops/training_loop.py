@@ -17,7 +17,6 @@ from loops.run.signals import Stopped
 from loops.run.spending import Spending
 from loops.run.window import Window
 from loops.run_evaluation import RunEvaluation
-from nets import registry
 
 _GRID_IMAGES = 32
 
@@ -113,6 +112,7 @@ class TrainingLoop:
         done = int(self._state.step)
         self._serve_signal(done)
         self._spending = Spending()
+        self._catch_up(done)
         iterator = None
         while done < self._length.total_steps:
             if iterator is None or done in self._feed.size_changes():
@@ -137,16 +137,23 @@ class TrainingLoop:
         if saved != done:
             raise UsageError(f"{self._run_dir}: the last step could not be written, see above")
 
+    def _catch_up(self, done):
+        """Makes the evaluation that a signal has kept from being made before the resumed step was
+        saved."""
+        missing = self._pace.is_due("eval_every", done) and self._evaluation.is_missing(done)
+        if self._workers.largest(float(missing))[0]:
+            with self._spending.on("evaluation"):
+                self._evaluated(self._evaluation.catch_up, done)
+
     def _do_what_is_due(self, done):
-        results = {}
         if self._pace.is_due("log_every", done):
             with self._spending.on("logging"):
                 self._log(done)
         if self._pace.is_due("eval_every", done):
             with self._spending.on("evaluation"):
-                results = self._evaluated(self._evaluation.center_crop, done)
+                self._evaluated(self._evaluation.center_crop, done)
         if self._pace.is_due("save_every", done):
-            self._save(done, results)
+            self._save(done)
 
     def _call(self, iterator, num_steps, done):
         """Calls the step and adds its sums to the window."""
@@ -158,7 +165,7 @@ class TrainingLoop:
         except tf.errors.UnavailableError:
             raise
         except tf.errors.ResourceExhaustedError as error:
-            raise self._out_of_memory(done, said_by(error)[:100]) from None
+            raise endings.out_of_memory(self._config, done, said_by(error)[:100]) from None
         except tf.errors.OpError as error:
             raise self._feed.explained(error, int(self._state.step)) from error
         seconds = time.monotonic() - started
@@ -168,14 +175,6 @@ class TrainingLoop:
         if not counts:
             logging.info("the first step took %.1f s, tracing included", seconds)
         return sums
-
-    def _out_of_memory(self, done, said):
-        """The error that says what helps; of what does, a run that has begun takes one thing."""
-        mend = "start a run of half of it, or with --accumulate=2 or --mixed_precision"
-        net = self._config.net
-        if done and registry.has_blocks(net.model) and not net.recompute:
-            mend = "resume the run with --recompute"
-        return UsageError(f"--batch_size={self._batch_size}: out of memory; {mend} ({said})")
 
     def _log(self, done):
         loss_scale = self._state.loss_scale
@@ -203,13 +202,12 @@ class TrainingLoop:
             self._serve_signal(done)
             raise
 
-    def _save(self, done, results):
+    def _save(self, done):
         """Begins to save; a failing disk is survived."""
-        metrics = {name: results[name] for name in ("top1", "nll") if name in results}
         with self._spending.on("saving"):
             self._state.average_batch_norm()
             try:
-                self._saver.save(done, metrics)
+                self._saver.save(done, self._evaluation.metrics_at(done))
             except checkpoint.NonFiniteError as error:
                 raise endings.variable_not_finite(done, error, self._run_dir) from None
 
@@ -226,11 +224,11 @@ class TrainingLoop:
             if wished and wishes:
                 self._signals.save_wanted = False
                 if done:
-                    self._save(done, {})
+                    self._save(done)
             return
         if not done:
             raise Stopped(signum, "no step was done yet")
-        self._save(done, {})
+        self._save(done)
         if self._saver.finish() != done:
             good = endings.last_good(self._run_dir)
             raise Stopped(signum, f"step {done} could not be saved; {good}")

@@ -16,6 +16,8 @@ import numpy as np
 import tensorflow as tf
 from absl import logging
 
+from input_pipeline.manifest import write_whole
+
 _STEP_FOLDER = re.compile(r"step-(\d{8,})")
 _PREFIX = "ckpt"
 _MANIFEST = "manifest.json"
@@ -173,6 +175,17 @@ def top1_of(folder):
         return json.loads((folder / _MANIFEST).read_text())["metrics"].get("top1")
     except (OSError, ValueError, KeyError, AttributeError):
         return None
+
+
+def add_metrics(folder, metrics):
+    """Adds an evaluation that was made after the save to the manifest of a step folder.
+
+    Raises:
+      OSError: the disk is full or fails; the manifest is as before.
+    """
+    path = folder / _MANIFEST
+    facts = json.loads(path.read_text())
+    write_whole(path, (json.dumps({**facts, "metrics": metrics}, indent=1) + "\n").encode())
 
 
 def remove(folder):

@@ -199,11 +199,19 @@ def test_signal_saves_and_stops(tiny_folder, tmp_path, monkeypatch):
             os.kill(os.getpid(), signal.SIGTERM)
         return original(self, *arguments, **options)
 
-    monkeypatch.setattr(evaluate.Evaluator, "__call__", call)
-    with pytest.raises(Stopped) as stopped:
-        run(tiny_folder, tmp_path, "--run_name=r", "--steps=4", "--eval_every=2")
+    with monkeypatch.context() as patch:
+        patch.setattr(evaluate.Evaluator, "__call__", call)
+        with pytest.raises(Stopped) as stopped:
+            run(tiny_folder, tmp_path, "--run_name=r", "--steps=4", "--eval_every=2")
     assert stopped.value.exit_code == 143
-    assert checkpoint.step_of(checkpoint.newest_intact(tmp_path / "r")) == 2
+    newest = checkpoint.newest_intact(tmp_path / "r")
+    assert (checkpoint.step_of(newest), checkpoint.top1_of(newest)) == (2, None)
+    # That evaluation is made up for: the curve has no gap, and the step may be the best.
+    run(tiny_folder, tmp_path, "--run_name=r")
+    lines = [json.loads(line) for line in (tmp_path / "r/metrics.jsonl").read_text().splitlines()]
+    curve = {line["step"]: line["accuracy/top1"] for line in lines if line["split"] == "eval"}
+    assert set(curve) == {2, 4} and checkpoint.top1_of(newest) == curve[2]
+    assert checkpoint.is_intact(newest)
 
 
 def test_divergence_names_step_and_samples_and_keeps_the_checkpoint(tiny_folder, tmp_path):
