@@ -1,11 +1,13 @@
 """All images of a set, raw or prepared, for tools that look at each once."""
 
+import contextlib
 import dataclasses
 import functools
 import os
 from collections.abc import Callable
 
 from input_pipeline import image_list, manifest, raw_layouts, tfrecord
+from input_pipeline.silent import Silent
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -40,12 +42,13 @@ class Images:
     faults: list
 
 
-def find(config, prepare_config):
-    """Finds every image.
+def find(config, prepare_config, progress=Silent):
+    """Finds every image; of shards the sha256 is looked at, which takes as long as reading them.
 
     Args:
       config: DataConfig.
       prepare_config: PrepareConfig.
+      progress: function from the number of images to what counts them, as `Silent`.
 
     Returns:
       Images.
@@ -62,15 +65,18 @@ def find(config, prepare_config):
         return Images(raw.classes, splits, raw.unlabelled, [])
     facts = manifest.read(config.data_dir)
     manifest.require_dataset(config.data_dir, facts, config.dataset)
-    find_in = _of_shards if facts["storage"] == "tfrecord" else _of_lists
+    if facts["storage"] != "tfrecord":
+        splits = {split: _of_lists(config.data_dir, facts, split) for split in facts["splits"]}
+        return Images(tuple(facts["classes"]), splits, [], [])
     splits, faults = {}, []
-    for split in facts["splits"]:
-        splits[split] = find_in(config.data_dir, facts, split, faults)
+    total = sum(of_split["images"] for of_split in facts["splits"].values())
+    with contextlib.closing(progress(total)) as bar:
+        for split in facts["splits"]:
+            splits[split] = _of_shards(config.data_dir, facts, split, faults, bar)
     return Images(tuple(facts["classes"]), splits, [], faults)
 
 
-def _of_lists(folder, facts, split, faults):
-    del faults  # lists have none: their files are looked at one by one
+def _of_lists(folder, facts, split):
     files = image_list.open_split(folder, facts, split)
     rows = zip(files.paths, files.labels.tolist(), strict=True)
     paths = ((name, label, os.path.join(files.root, name)) for name, label in rows)
@@ -82,16 +88,15 @@ def _content(path):
         return file.read()
 
 
-def _of_shards(folder, facts, split, faults):
+def _of_shards(folder, facts, split, faults, bar):
     """Records of shards that are there; those of a missing one are one fault together."""
     of_split = facts["splits"][split]
     wrong = manifest.shard_faults(folder, of_split)
-    wrong |= {
-        shard["name"]: "its sha256 is not that of the manifest"
-        for shard in of_split["shards"]
-        if shard["name"] not in wrong
-        and manifest.sha256(os.path.join(folder, shard["name"])) != shard["sha256"]
-    }
+    for shard in of_split["shards"]:
+        path = os.path.join(folder, shard["name"])
+        if shard["name"] not in wrong and manifest.sha256(path) != shard["sha256"]:
+            wrong[shard["name"]] = "its sha256 is not that of the manifest"
+        bar.advance(shard["records"])
     faults += [(split, name, fault) for name, fault in wrong.items()]
     shards = tfrecord.open_split(folder, facts, split, lenient=True)
     images, files = [], shards.file_names

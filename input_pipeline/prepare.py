@@ -99,9 +99,12 @@ def _write_shards(pool, out, raw, prepare_config, progress):
     """Writes shards, their indices and lists; returns what the manifest says of splits, and the
     conversions."""
     writer = shard_writer.ShardWriter(pool, out, out / _UNFINISHED, raw.classes, prepare_config)
-    planned = {split: writer.plan(split, items) for split, items in raw.splits.items()}
+    total = sum(map(len, raw.splits.values()))
+    # The sha256 of a shard takes as long as reading it.
+    with contextlib.closing((progress if writer.has_begun() else Silent)(total)) as bar:
+        planned = {split: writer.plan(split, items, bar) for split, items in raw.splits.items()}
     kept = sum(len(shard) for shards in planned.values() for shard in shards if shard.facts)
-    total, splits = sum(map(len, raw.splits.values())), {}
+    splits = {}
     with contextlib.closing(progress(total, kept)) as bar:
         for split, items in raw.splits.items():
             splits[split] = writer.write_split(split, items, planned[split], bar)

@@ -57,12 +57,17 @@ class ShardWriter:
         self._prepare_config = prepare_config
         self.conversions = []
 
-    def plan(self, split, items):
-        """Cuts a split into shards and looks which of them are there.
+    def has_begun(self):
+        """Whether an earlier run has finished a shard."""
+        return next(self._facts_dir.glob("*.tfrecord.json"), None) is not None
+
+    def plan(self, split, items, bar):
+        """Cuts a split into shards and looks which of them are there, whole.
 
         Args:
           split: its name.
           items: list of Items.
+          bar: what counts the images that are planned for, see `Silent`.
 
         Returns:
           list of PlannedShards.
@@ -73,6 +78,7 @@ class ShardWriter:
             name = f"{split}-{number:05d}-of-{len(bounds) - 1:05d}.tfrecord"
             facts = self._finished(name, _stands_for(items, first, last))
             planned.append(PlannedShard(name, first, last, facts))
+            bar.advance(last - first)
         return planned
 
     def write_split(self, split, items, planned, bar):

@@ -38,7 +38,7 @@ def verify(config, prepare_config, checksums="", progress=Silent):
       UsageError: there is no such set.
       DataError: labels of several numberings.
     """
-    found = every_image.find(config, prepare_config)
+    found = every_image.find(config, prepare_config, progress)
     splits = found.splits
     rows = {split: [(i.name, i.label) for i in images] for split, images in splits.items()}
     numbering = label_map.diagnose(rows)

@@ -208,7 +208,10 @@ def test_long_work_says_a_line_now_and_then(images, monkeypatch, caplog, tmp_pat
     run("prepare", prepare, *words, f"--out={tmp_path / 'lists'}", "--format=lists")
     assert caplog.text.count("prepare: 39 of 39 images") == 1
     run("prepare", prepare, *words, f"--out={tmp_path / 'shards'}")
-    assert caplog.text.count("prepare: 39 of 39 images") == 2
+    assert caplog.text.count("prepare: 39 of 39 images") == 2  # nothing was there to look at
+    caplog.clear()
+    run("verify", verify, "--dataset=folder", f"--data_dir={tmp_path / 'shards'}")
+    assert caplog.text.count("verify: 39 of 39 images") == 2  # their sha256, and the images
 
 
 def test_cached_images_are_those_of_the_files(tiny_folder):
