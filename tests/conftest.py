@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 import pytest
 import tensorflow as tf
+from absl import logging
 
 # Files that take minutes are begun first, or one process would be left alone with them at the end.
 _LONGEST = (
@@ -26,7 +27,9 @@ _TINY_CLASSES = ("disc", "grid", "stripes")
 
 
 def pytest_configure():
-    """Splits the CPU in two; possible only until the first operation of the process."""
+    """Splits the CPU in two, possible only until the first operation of the process; logs what
+    loops/run/logs.py does."""
+    logging.set_verbosity(logging.INFO)
     assert [n for n in _LONGEST if not (_HERE / f"{n}.py").is_file()] == []
     cpu = tf.config.list_physical_devices("CPU")[0]
     tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
