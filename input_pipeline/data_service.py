@@ -5,6 +5,7 @@ turn, so the order is that of the arithmetic whatever the workers' speed. (The s
 of sharing do not keep it: its coordinated reads leave out a worker that is late.)
 """
 
+import contextlib
 import dataclasses
 import socket
 import time
@@ -70,9 +71,10 @@ def batches(dispatcher, batch_at):
     Raises:
       UsageError: nobody answers, or a worker has not been started.
     """
-    workers = number_of_workers(dispatcher)
+    last = time.monotonic() + _SECONDS_TO_REPORT
+    workers = number_of_workers(dispatcher, last)
     # The batches of one that reports later would never come.
-    _await_reports(dispatcher, workers)
+    _await_reports(dispatcher, workers, last)
     logging.info("%d workers of the data service at %s load the images", workers, dispatcher)
 
     def of_worker(worker):
@@ -99,17 +101,21 @@ def _expected(number, arrived):
         return tf.nest.map_structure(tf.identity, batch)
 
 
-def number_of_workers(dispatcher):
+def number_of_workers(dispatcher, last=0.0):
     """Asks a dispatcher how many workers share the work.
 
+    Args:
+      dispatcher: HOST:PORT.
+      last: until this time of the monotonic clock the first worker is waited for.
+
     Raises:
-      UsageError: nobody answers.
+      UsageError: nobody answers, or no worker has reported.
     """
     # Two of the numbers that a worker gets are as far apart as there are workers.
     numbers = tf.data.Dataset.counter().shard(_HINT, _HINT).batch(2).map(lambda n: n[1] - n[0])
     try:
         socket.create_connection(address(dispatcher), _SECONDS_TO_ANSWER).close()
-        _await_reports(dispatcher, 1)
+        _await_reports(dispatcher, 1, last)
         return int(next(iter(numbers.take(1).apply(_distribute(dispatcher)))))
     except (OSError, tf.errors.OpError) as error:
         said = error.message if isinstance(error, tf.errors.OpError) else error
@@ -117,19 +123,17 @@ def number_of_workers(dispatcher):
         raise UsageError(f"--data_service={dispatcher}: nobody answers there ({why})") from None
 
 
-def _await_reports(dispatcher, wanted):
+def _await_reports(dispatcher, wanted, last):
     """Waits until so many workers have reported to the dispatcher.
 
     Raises:
-      UsageError: they do not come, or the dispatcher is gone.
+      UsageError: they have not come by the time `last` of the monotonic clock.
     """
-    last, reported = time.monotonic() + _SECONDS_TO_REPORT, None
+    reported = None
     while True:
-        before = reported
-        try:
+        before, reported = reported, 0
+        with contextlib.suppress(grpc.RpcError):  # busy, or gone
             reported = len(service_watch.addresses(dispatcher))
-        except grpc.RpcError:
-            raise UsageError(f"--data_service={dispatcher}: the dispatcher is gone") from None
         if reported >= wanted:
             return
         said = f"{reported} of {wanted} workers have" if reported else "no worker has"

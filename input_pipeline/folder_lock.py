@@ -11,6 +11,7 @@ from input_pipeline.errors import UsageError
 NAME = ".lock"
 # `is_held` holds the lock as well, for less than this: who is refused asks again.
 _A_MOMENT = 0.2
+_SECONDS_BETWEEN = 0.02
 
 
 @contextlib.contextmanager
@@ -78,7 +79,7 @@ def _open_current(path):
             if time.monotonic() > last:
                 file.close()
                 raise
-            time.sleep(_A_MOMENT / 10)
+            time.sleep(_SECONDS_BETWEEN)
         except OSError:
             file.close()
             raise

@@ -4,6 +4,7 @@ It names every shard with its size, records and sha256, so that a shard which wa
 missing is found when the set is opened and not as a short epoch.
 """
 
+import contextlib
 import hashlib
 import json
 import os
@@ -58,11 +59,16 @@ def write_whole(path, data):
     """Writes bytes to a file that is there under its name only when all are on the disk."""
     path = pathlib.Path(path)
     temporary = path.with_name(f".tmp-{os.getpid()}-{path.name}")
-    with open(temporary, "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    publish(temporary, path)
+    try:
+        with open(temporary, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        publish(temporary, path)
+    except BaseException:
+        with contextlib.suppress(OSError):  # the first error is the one to tell
+            temporary.unlink(missing_ok=True)
+        raise
 
 
 def publish(temporary, path):

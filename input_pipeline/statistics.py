@@ -112,7 +112,8 @@ def compute(source, threads=0, progress=Silent):
 
 
 _MIDDLE = 128.0
-# One pixel of a hundred million that is 1 off gives 1e-4; the sums are exact to 1e-12 of theirs.
+# The sums are whole numbers and exact, so that rounding makes 1e-6 of a channel that never changes;
+# one pixel of a hundred million that is 1 off gives 1e-4.
 _SMALLEST_STD = 1e-5
 
 

@@ -11,7 +11,7 @@ from absl import logging
 
 from input_pipeline import batch_augment, pipeline, source
 from input_pipeline.errors import UsageError
-from input_pipeline.wording import counted
+from input_pipeline.wording import counted, said_by
 from loops import config as configs
 from loops import members
 from loops.run import checkpoint, progress, report, run_folder
@@ -58,9 +58,16 @@ def run(config, given):
     batch_size = _batch_size(split, own)
     images = min(config.export.bn_batches * own.data.batch_size, split.num_examples)
     batches = -(-images // batch_size)
-    recompute_batch_norm(state.model, train_batches(split, own), batches)
+    try:
+        recompute_batch_norm(state.model, train_batches(split, own), batches)
+    except tf.errors.ResourceExhaustedError as error:
+        raise UsageError(
+            f"--mode=average: out of memory in a forward pass of {batch_size} images; free some, or"
+            f" average on a CPU: CUDA_VISIBLE_DEVICES=-1 ({said_by(error)[:100]})"
+        ) from None
     state.step.assign(max(member.step for member in found))
-    facts = {"bn_batches": batches, "bn_images": batches * batch_size}
+    of_training = -(-images // own.data.batch_size)
+    facts = {"bn_batches": of_training, "bn_images": batches * batch_size}
     return _write(run_dir, found, state, own, facts)
 
 
@@ -95,7 +102,7 @@ def train_batches(split, config):
 
 
 def _batch_size(split, config):
-    """Images of one forward pass: training shares its batch among replicas and micro-batches."""
+    """Images of one forward pass: those of a micro-batch, and no more than one device takes."""
     micro_batch = config.data.batch_size // config.optimization.accumulate
     batch_size = min(micro_batch, _MOST_IMAGES, split.num_examples)
     if batch_augment.is_mixing(config.data):  # which takes pairs

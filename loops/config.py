@@ -78,7 +78,7 @@ class ExportConfig:
     ] = "none"
     calibration_images: Annotated[int, "Training images that calibrate int8."] = 100
     bn_batches: Annotated[
-        int, "average: training batches that the batch-norm statistics are recomputed on."
+        int, "average: as many images as so many training batches give the batch-norm statistics."
     ] = 50
 
 

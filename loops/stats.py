@@ -36,9 +36,9 @@ def run(config, given):
     results = {**dataclasses.asdict(found), "dataset": data.dataset, "split": split}
     # Before anything is written: a disk that is full by now does not take the figures along.
     report.summary(f"{data.data_dir}: pixels of {split}, RGB, 0 to 255", _rows(results, folder))
-    report.write_json_wanted(config.evaluation.json, results)
     if folder:
         report.write_wanted("--out", os.path.join(folder, statistics.NAME), results)
+    report.write_json_wanted(config.evaluation.json, results)
     return results
 
 

@@ -82,6 +82,7 @@ class TrainingLoop:
         """Trains, evaluates once more as `--crops` says, and returns those results."""
         total = self._length.total_steps
         done = int(self._state.step)
+        self._catch_up(done)
         if done < total:
             self._look_around()
             bar = progress.Progress("train", total * self._batch_size, done * self._batch_size)
@@ -112,7 +113,6 @@ class TrainingLoop:
         done = int(self._state.step)
         self._serve_signal(done)
         self._spending = Spending()
-        self._catch_up(done)
         iterator = None
         while done < self._length.total_steps:
             if iterator is None or done in self._feed.size_changes():
@@ -142,8 +142,7 @@ class TrainingLoop:
         saved."""
         missing = self._pace.is_due("eval_every", done) and self._evaluation.is_missing(done)
         if self._workers.largest(float(missing))[0]:
-            with self._spending.on("evaluation"):
-                self._evaluated(self._evaluation.catch_up, done)
+            self._evaluated(self._evaluation.catch_up, done)
 
     def _do_what_is_due(self, done):
         if self._pace.is_due("log_every", done):

@@ -35,8 +35,8 @@ def run(config, given):
     results, sums = verify.verify(data, config.prepare, sums_path, bar)
     # Before anything is written: a disk that is full by now does not take the answer along.
     report.summary(f"{data.data_dir}: {data.dataset}", _rows(results, folder))
-    report.write_json_wanted(config.evaluation.json, results)
     report.write_wanted("--out", os.path.join(folder, _REPORT), results)
+    report.write_json_wanted(config.evaluation.json, results)
     prepared = manifest.exists(data.data_dir)  # has checksums of its own
     if not prepared and verify.checksums_in(sums_path) != sums:
         lines = verify.checksum_lines(sums)

@@ -29,7 +29,7 @@ PAGES = sorted(
     ]
 )
 # What a command may begin with, besides `python main.py`, `python -m MODULE` and `make TARGET`.
-KNOWN = {"pip", "tensorboard", ".", "export", "find", "srun", "git", "cd", "test"}
+KNOWN = set("pip tensorboard . export find srun git cd test code=$? exit".split())
 PYTHONS = {"python", "python3", ".venv/bin/python"}
 NEEDS = re.compile(r"# needs (ILSVRC 2012|mini-ImageNet|the file)\b")
 

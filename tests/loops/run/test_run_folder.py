@@ -14,6 +14,7 @@ import threading
 import pytest
 import tensorflow as tf
 
+from input_pipeline import folder_lock
 from input_pipeline.errors import UsageError
 from loops import config as configs
 from loops import validation
@@ -180,8 +181,9 @@ def test_the_lock_against_another_process(tmp_path):
         pass
 
 
-def test_a_look_at_the_lock_does_not_stop_a_trainer(tmp_path):
+def test_a_look_at_the_lock_does_not_stop_a_trainer(tmp_path, monkeypatch):
     """Another process that asks whether somebody trains holds the lock while it asks."""
+    monkeypatch.setattr(folder_lock, "_A_MOMENT", 10.0)
     (tmp_path / ".lock").touch()
     with open(tmp_path / ".lock") as looking:
         fcntl.flock(looking, fcntl.LOCK_SH)
