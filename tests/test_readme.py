@@ -28,8 +28,9 @@ PAGES = sorted(
         *ROOT.glob("docs/*.md"),
     ]
 )
+OF_THE_SHELL = {"export", "cd", "test", "code=$?", "exit"}
 # What a command may begin with, besides `python main.py`, `python -m MODULE` and `make TARGET`.
-KNOWN = set("pip tensorboard . export find srun git cd test code=$? exit".split())
+KNOWN = {"pip", "tensorboard", ".", "find", "srun", "git", *OF_THE_SHELL}
 PYTHONS = {"python", "python3", ".venv/bin/python"}
 NEEDS = re.compile(r"# needs (ILSVRC 2012|mini-ImageNet|the file)\b")
 
