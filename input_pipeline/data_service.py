@@ -136,11 +136,13 @@ def _await_reports(dispatcher, wanted, last):
             reported = len(service_watch.addresses(dispatcher))
         if reported >= wanted:
             return
-        said = f"{reported} of {wanted} workers have" if reported else "no worker has"
+        said, rest = f"{reported} of {wanted} workers have", "the others"
+        if not reported:
+            said, rest = "no worker has", "them"
         if time.monotonic() > last:
             raise UsageError(
-                f"--data_service={dispatcher}: {said} reported there; start"
-                " the others, each with its own address in --workers"
+                f"--data_service={dispatcher}: {said} reported there; start {rest}, each with its"
+                " own address in --workers"
             )
         if reported != before:
             logging.info("data service at %s: %s reported yet", dispatcher, said)
