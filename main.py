@@ -22,8 +22,9 @@ def mode_function(mode):
     Imported late, as TensorFlow takes seconds to load, and alone, as the other modes have their
     own libraries.
     """
-    start.load_tensorflow()
-    return importlib.import_module(f"loops.{_MODULES.get(mode, mode)}").run
+    with start.to_stay():
+        start.load_tensorflow()
+        return importlib.import_module(f"loops.{_MODULES.get(mode, mode)}").run
 
 
 def main(argv):

@@ -42,3 +42,15 @@ def test_a_mode_runs_with_them(monkeypatch):
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     wanted = "1" if start.platform.machine() in ("x86_64", "AMD64") else None
     assert done.stdout == f"True {wanted}\n"
+
+
+def test_the_collector_leaves_what_is_imported_alone():
+    """Once: what a process has made since may be garbage one day."""
+    code = (
+        "import gc, main; main.mode_function('stats'); first = gc.get_freeze_count();"
+        " made = [[] for _ in range(1000)]; main.mode_function('eval');"
+        " print(first, gc.get_freeze_count() - first, gc.isenabled())"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    first, more, enabled = done.stdout.split()
+    assert int(first) > 100_000 and int(more) <= 0 and enabled == "True"
