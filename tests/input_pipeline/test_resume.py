@@ -11,7 +11,6 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
 
 import pytest
 import tensorflow as tf
@@ -113,36 +112,49 @@ def _free_ports(number):
         return [one.getsockname()[1] for one in sockets]
 
 
+class _Service:
+    """Processes `main.py --mode=data_service`: a dispatcher, and workers once they are started.
+
+    A server of this process would wait a minute, when it is destroyed, for those that are gone.
+    """
+
+    def __init__(self, workers):
+        self.dispatcher, *self.workers = (f"localhost:{port}" for port in _free_ports(workers + 1))
+        self.processes = []
+
+    def start(self, role, names):
+        """Starts a process, and does not wait until it is ready."""
+        command = [sys.executable, "main.py", "--mode=data_service", f"--role={role}"]
+        process = subprocess.Popen(
+            [*command, f"--data_service={self.dispatcher}", f"--workers={names}"],
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            env={**os.environ, "PYTHONUNBUFFERED": "1"},
+            text=True,
+        )
+        self.processes.append(process)
+        return process
+
+
+def _await_ready(*processes):
+    for process in processes:
+        assert "ready" in process.stdout.readline()
+
+
 @contextlib.contextmanager
 def _service(workers):
-    """A dispatcher and workers, each `main.py --mode=data_service`; yields HOST:PORT and the
-    processes, the dispatcher first."""
-    dispatcher, *ports = (f"localhost:{port}" for port in _free_ports(workers + 1))
-    command = [sys.executable, "main.py", "--mode=data_service", f"--data_service={dispatcher}"]
-    roles = [("dispatcher", ",".join(ports)), *(("worker", port) for port in ports)]
-    started = []
+    """Yields a _Service whose dispatcher is ready; ends its processes."""
+    service = _Service(workers)
     try:
-        for role, names in roles:
-            process = subprocess.Popen(
-                [*command, f"--role={role}", f"--workers={names}"],
-                cwd=ROOT,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.DEVNULL,
-                env={**os.environ, "PYTHONUNBUFFERED": "1"},
-                text=True,
-            )
-            started.append(process)
-            if role == "dispatcher":
-                assert "ready" in process.stdout.readline()
-        for process in started[1:]:
-            assert "ready" in process.stdout.readline()
-        yield dispatcher, started
-        alive = [process for process in started if process.poll() is None]
+        _await_ready(service.start("dispatcher", ",".join(service.workers)))
+        yield service
+        alive = [process for process in service.processes if process.poll() is None]
         for process in alive:
             process.send_signal(signal.SIGTERM)
         assert [process.wait(10) for process in alive] == [143] * len(alive)
     finally:
-        for process in started:
+        for process in service.processes:
             process.kill()
             process.wait()
 
@@ -152,17 +164,19 @@ def test_two_workers_of_the_data_service_load_the_same_batches(configs, monkeypa
     monkeypatch.setattr(service_watch, "_SILENT_SECONDS", 0.5)
     config = configs["tfrecord"]
     split = source.open_split(config, "train")
-    with _service(2) as (dispatcher, started):
-        served = dataclasses.replace(config, data_service=dispatcher)
-        assert data_service.number_of_workers(dispatcher) == 2
-        assert len(service_watch.addresses(dispatcher)) == 2
+    with _service(2) as service:
+        _await_ready(*[service.start("worker", name) for name in service.workers])
+        dispatcher, _, second = service.processes
+        served = dataclasses.replace(config, data_service=service.dispatcher)
+        assert data_service.number_of_workers(service.dispatcher) == 2
+        assert len(service_watch.addresses(service.dispatcher)) == 2
         remote = data_service.train_dataset(split, served, SEED, 15, BATCH).as_numpy_iterator()
         here = pipeline.train_dataset(split, config, SEED, 15, BATCH).as_numpy_iterator()
         assert [_digest(next(remote)) == _digest(next(here)) for _ in range(9)] == [True] * 9
-        started[0].kill()
-        started[0].wait()
+        dispatcher.kill()
+        dispatcher.wait()
         assert [_digest(next(remote)) == _digest(next(here)) for _ in range(9)] == [True] * 9
-        started[2].kill()
+        second.kill()
         with pytest.raises(tf.errors.OpError) as error:
             for _ in range(1000):
                 assert _digest(next(remote)) == _digest(next(here))
@@ -171,25 +185,26 @@ def test_two_workers_of_the_data_service_load_the_same_batches(configs, monkeypa
 
 def test_a_worker_that_reports_late_is_waited_for(monkeypatch):
     """TensorFlow would never ask it for its batches."""
-    dispatcher, *workers = (f"localhost:{port}" for port in _free_ports(3))
-    held = [data_service.start("dispatcher", dispatcher, ",".join(workers))]
 
-    def start(name):
-        held.append(data_service.start("worker", dispatcher, name))
+    def batches():
+        return data_service.batches(service.dispatcher, lambda number: {"number": number})
 
-    monkeypatch.setattr(data_service, "_SECONDS_TO_REPORT", 0.5)
-    with pytest.raises(UsageError, match=f"--data_service={dispatcher}: no worker has reported"):
-        data_service.batches(dispatcher, lambda number: {"number": number})
-    start(workers[0])
-    with pytest.raises(UsageError, match="1 of 2 workers have reported there; start the others"):
-        data_service.batches(dispatcher, lambda number: {"number": number})
-    monkeypatch.setattr(data_service, "_SECONDS_TO_REPORT", 60.0)
-    late = threading.Timer(1.5, start, [workers[1]])
-    late.start()
-    batches = data_service.batches(dispatcher, lambda number: {"number": number})
-    late.join()
-    found = batches.as_numpy_iterator()
-    assert [next(found)["number"] for _ in range(5)] == [0, 1, 2, 3, 4]
+    with _service(2) as service:
+        monkeypatch.setattr(data_service, "_SECONDS_TO_REPORT", 0.5)
+        nobody = f"--data_service={service.dispatcher}: no worker has reported"
+        with pytest.raises(UsageError, match=nobody):
+            batches()
+        first, late = service.workers
+        _await_ready(service.start("worker", first))
+        with pytest.raises(
+            UsageError, match="1 of 2 workers have reported there; start the others"
+        ):
+            batches()
+        monkeypatch.setattr(data_service, "_SECONDS_TO_REPORT", 60.0)
+        second = service.start("worker", late)  # which takes seconds to load TensorFlow
+        found = batches().as_numpy_iterator()
+        assert [next(found)["number"] for _ in range(5)] == [0, 1, 2, 3, 4]
+        _await_ready(second)
 
 
 def test_batches_are_dealt_to_trainers_as_the_pipeline_deals_them(configs, monkeypatch):
