@@ -31,9 +31,6 @@ def pytest_configure():
     loops/run/logs.py does."""
     logging.set_verbosity(logging.INFO)
     assert [n for n in _LONGEST if not (_HERE / f"{n}.py").is_file()] == []
-    if "PYTEST_XDIST_WORKER" in os.environ:
-        # Most of a test is tracing; a second thread of each process would only be in the way.
-        tf.config.threading.set_intra_op_parallelism_threads(1)
     cpu = tf.config.list_physical_devices("CPU")[0]
     tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
 

@@ -105,7 +105,7 @@ def test_train_events(trained, read_events):
     events = read_events(trained.run / "train")
     (grid,) = events.pop("images/augmented")[0]
     image = cv2.imdecode(np.frombuffer(grid, np.uint8), cv2.IMREAD_COLOR)
-    assert image.shape[1] == 8 * 64 and image.std() > 10
+    assert image.shape[1] == 8 * 128 and image.std() > 10
     assert set(events) == {
         "accuracy/top1",
         "accuracy/top5",
