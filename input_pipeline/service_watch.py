@@ -7,7 +7,7 @@ import time
 import grpc
 import tensorflow as tf
 
-from input_pipeline import cores
+from input_pipeline import threads
 from input_pipeline.errors import UserError
 
 # So long a worker may be silent; it is asked every few seconds, and answers at once.
@@ -91,13 +91,12 @@ def watched(batches, dispatcher):
     heart = tf.data.Dataset.counter().map(beat).filter(lambda *_: False)
     both = [tf.data.Dataset.from_tensors(one) for one in (batches, heart)]
     # Who asks sleeps in between, in a thread that the batches would have on a single core.
-    options = tf.data.Options()
-    options.threading.private_threadpool_size = cores.count() + 1
+    one_more = threads.options(threads.parallel_calls(0) + 1)
     return (
         both[0]
         .concatenate(both[1])
         .interleave(lambda one: one, cycle_length=2, num_parallel_calls=2, deterministic=False)
-        .with_options(options)
+        .with_options(one_more)
     )
 
 

@@ -1,4 +1,4 @@
-"""How TensorFlow is loaded: with its fast kernels, without its notices, looked through once."""
+"""How TensorFlow is loaded: with its fast kernels, without its notices, once and for all."""
 
 import contextlib
 import gc
@@ -22,7 +22,7 @@ def choose_kernels():
 def to_stay():
     """What is imported inside is never garbage, and Python's collector is told so.
 
-    It would look through the 350,000 objects of TensorFlow and Keras while they are made and at
+    It would look through hundreds of thousands of objects of TensorFlow and Keras while they are made and at
     every full collection: an eighth of the import, and a third of a second while a step is traced.
     Nothing is done where TensorFlow is loaded already, amid what may be garbage one day.
     """

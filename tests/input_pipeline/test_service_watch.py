@@ -8,7 +8,7 @@ import grpc
 import pytest
 import tensorflow as tf
 
-from input_pipeline import service_watch
+from input_pipeline import service_watch, threads
 
 
 @pytest.fixture
@@ -52,10 +52,13 @@ def test_a_silent_worker_ends_what_waits_for_it(worker):
 
 def test_batches_are_not_held_up(worker):
     """Nor is their order, nor the end of the program."""
-    arrived = iter(service_watch.watched(tf.data.Dataset.range(10**9), "nobody:1"))
+    batches = service_watch.watched(tf.data.Dataset.range(10**9), "nobody:1")
+    arrived = iter(batches)
     for number in range(3000):
         assert int(next(arrived)) == number
     del arrived
+    # On one core as well, where who asks sleeps in the pipeline's only thread, unless it has two.
+    assert batches.options().threading.private_threadpool_size > threads.parallel_calls(0)
 
 
 def test_errors_of_other_kinds_are_not_explained():
