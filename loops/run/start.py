@@ -22,8 +22,9 @@ def choose_kernels():
 def to_stay():
     """What is imported inside is never garbage, and Python's collector is told so.
 
-    It would look through hundreds of thousands of objects of TensorFlow and Keras while they are made and at
-    every full collection: an eighth of the import, and a third of a second while a step is traced.
+    It would look through hundreds of thousands of objects of TensorFlow and Keras while they are
+    made and at every full collection: an eighth of the import, and a third of a second while a
+    step is traced.
     Nothing is done where TensorFlow is loaded already, amid what may be garbage one day.
     """
     if "tensorflow" in sys.modules or not gc.isenabled():
