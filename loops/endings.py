@@ -78,7 +78,7 @@ def of_a_lost_worker(mend, run_dir=None):
     """
     try:
         yield
-    except tf.errors.UnavailableError as error:
+    except (tf.errors.UnavailableError, tf.errors.DeadlineExceededError) as error:
         named = f"; {last_good(run_dir)}" if run_dir else ""
         raise WorkerLost(
             f"another worker is gone ({checkpoint.first_line(error)}); {mend}{named}"

@@ -91,7 +91,9 @@ def train(config, run_dir, record=None, signals=None):
     Raises:
       UserError: one of the ends that `main.py` turns into an exit code.
     """
-    strategy = distribution.make_strategy(config.distribution)
+    again = "start all of them again with the same --run_name"
+    with endings.of_a_lost_worker(again):
+        strategy = distribution.make_strategy(config.distribution)
     team = workers.Workers(strategy)
     accumulate = config.optimization.accumulate
     distribution.require_even_parts(config.data.batch_size, strategy, accumulate)
@@ -100,7 +102,6 @@ def train(config, run_dir, record=None, signals=None):
     length.log()
     seed, sizes = config.length.seed, length.image_sizes
     feed = TrainFeed(strategy, train_split, config.data, seed, sizes, accumulate)
-    again = "start all of them again with the same --run_name"
     with endings.of_a_lost_worker(again, run_dir), contextlib.ExitStack() as stack:
         if team.is_chief:
             stack.enter_context(run_folder.lock(run_dir))
@@ -108,7 +109,7 @@ def train(config, run_dir, record=None, signals=None):
             logging.info("run folder %s", run_dir)
             record = _keep_record(run_dir, config, record, train_split, val_split)
             checkpoint.clean(run_dir)
-        team.largest(0)  # nobody reads the run folder before the chief has it
+        team.require_a_folder(run_dir)  # nobody reads it before the chief has made it
         state = TrainState(strategy, config, len(train_split.class_names))
         if not _restore_newest(run_dir, state) and config.fine_tuning.init_from:
             _start_from(config.fine_tuning.init_from, state, train_split.class_names)

@@ -131,9 +131,9 @@ def step_of(step_dir):
 
 
 def step_folders(run_dir):
-    """All step folders of a run, newest first, intact or not."""
-    folders = [p for p in pathlib.Path(run_dir).iterdir() if p.is_dir() and step_of(p) is not None]
-    return sorted(folders, key=step_of, reverse=True)
+    """All step folders of a run, newest first, intact or not; none where there is no folder."""
+    entries = pathlib.Path(run_dir).iterdir() if os.path.isdir(run_dir) else ()
+    return sorted((p for p in entries if p.is_dir() and step_of(p) is not None), key=step_of)[::-1]
 
 
 def newest_intact(run_dir):

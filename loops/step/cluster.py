@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 
 import tensorflow as tf
@@ -55,6 +56,9 @@ def _require_a_task():
             f"TF_CONFIG={text}: its task is {json.dumps(task)}, which is none of its workers; set"
             ' it on each of them, as in "task": {"type": "worker", "index": 0}'
         )
+    for host in (host for hosts in known["cluster"].values() for host in hosts):
+        if not re.fullmatch(r".+:\d+", str(host)):
+            raise UsageError(f"TF_CONFIG: {host} is not of the form HOST:PORT")
 
 
 def slurm_workers():

@@ -96,7 +96,12 @@ def _multi_worker(config):
         )
     resolver = cluster.resolver()
     _gpus()
-    strategy = tf.distribute.MultiWorkerMirroredStrategy(resolver)
+    try:
+        strategy = tf.distribute.MultiWorkerMirroredStrategy(resolver)
+    except (tf.errors.UnknownError, tf.errors.InvalidArgumentError) as error:
+        raise UsageError(
+            f"TF_CONFIG or Slurm: this worker cannot start ({error.message})"
+        ) from None
     # TensorFlow's service for workers has taken SIGTERM for itself: back to whoever had it.
     signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGTERM))
     first, local, replicas = workers.slice_of(strategy)
@@ -118,12 +123,16 @@ def _split_cpu(count):
 
 
 def per_replica_batch(batch_size, strategy):
-    """Images of one replica in one step.
+    """Images of one replica in one step; see `even_share`."""
+    return even_share(batch_size, strategy.num_replicas_in_sync)
+
+
+def even_share(batch_size, replicas):
+    """Images of one of so many replicas.
 
     Raises:
       UsageError: the batch cannot be shared evenly.
     """
-    replicas = strategy.num_replicas_in_sync
     if batch_size % replicas:
         near = max(replicas, round(batch_size / replicas) * replicas)
         raise UsageError(

@@ -1,11 +1,16 @@
 """What several workers must agree on: their Python sides decide alike or wait for each other."""
 
 import functools
+import os
+import time
 
 import numpy as np
 import tensorflow as tf
 
 from input_pipeline.errors import UsageError
+
+# So long a network's file system may hide what another machine has just made.
+_SECONDS_HIDDEN = 60.0
 
 
 class Workers:
@@ -54,6 +59,25 @@ class Workers:
                 " them must see one folder, and what another has just written there"
             )
         return value
+
+    def require_a_folder(self, path):
+        """Waits until the chief has come this far, and until a folder of his is seen by all.
+
+        Args:
+          path: of the folder.
+
+        Raises:
+          UsageError: on all workers, where one does not see it.
+        """
+        self.largest(0)
+        deadline = time.monotonic() + _SECONDS_HIDDEN
+        while not os.path.isdir(path) and time.monotonic() < deadline:
+            time.sleep(1.0)
+        if self.largest(float(not os.path.isdir(path)))[0]:
+            raise UsageError(
+                f"--checkpoint_dir: not every worker sees {path}, which worker 0 has made; all of"
+                " them need one folder that they share"
+            )
 
 
 def _largest(values):

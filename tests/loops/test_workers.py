@@ -15,7 +15,7 @@ import flags
 from input_pipeline.errors import UsageError
 from loops import train
 from loops.run import checkpoint
-from loops.step import cluster, distribution
+from loops.step import cluster, distribution, workers
 from loops.step.config import DistributionConfig
 from tests.command_line import refusal
 
@@ -34,19 +34,19 @@ def free_ports(count):
     return ports
 
 
-def start(folder, root, *words, workers=2, plans=({}, {})):
+def start(folder, root, *words, number=2, plans=({}, {})):
     """Starts the workers of a training and returns their processes."""
-    hosts = [f"127.0.0.1:{port}" for port in free_ports(workers)]
+    hosts = [f"127.0.0.1:{port}" for port in free_ports(number)]
     processes = []
-    for number in range(workers):
+    for index in range(number):
         environment = {**os.environ, "PYTHONPATH": str(ROOT)}
         environment.pop("TF_CONFIG", None)
-        if workers > 1:
-            task = {"type": "worker", "index": number}
+        if number > 1:
+            task = {"type": "worker", "index": index}
             environment["TF_CONFIG"] = json.dumps({"cluster": {"worker": hosts}, "task": task})
-        command = [sys.executable, "-m", "tests.loops.worker", json.dumps(plans[number])]
+        command = [sys.executable, "-m", "tests.loops.worker", json.dumps(plans[index])]
         command += [*FLAGS, f"--data_dir={folder}", f"--checkpoint_dir={root}", *words]
-        log = open(root / f"log-{number}", "w")  # noqa: SIM115 - the child's
+        log = open(root / f"log-{index}", "w")  # noqa: SIM115 - the child's
         processes.append(
             subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=log)
         )
@@ -101,7 +101,7 @@ def test_two_workers_train_what_one_trains(tiny_folder, tmp_path):
 def test_a_poisoned_worker_and_a_dead_one(tiny_folder, tmp_path):
     """An infinity on the second worker is skipped by both; then that one is killed."""
     half = ["--mixed_precision", "--half_dtype=float16", "--initial_loss_scale=8", "--steps=500"]
-    words = [*half, "--log_every=1", "--save_every=1", "--eval_every=1000"]
+    words = [*half, "--log_every=1", "--save_every=1", "--eval_every=1000", "--accumulate=2"]
     plan = {"poison": [[12, 13], "inf"]}  # of step 1, whose samples 12 to 15 are the second's
     plans = (plan, {**plan, "signal": [4, "SIGKILL"]})
     codes, logs = run(tiny_folder, tmp_path, *words, plans=plans)
@@ -124,6 +124,42 @@ def test_a_tf_config_that_cannot_be_read(monkeypatch, text, strategy):
     monkeypatch.setenv("TF_CONFIG", text)
     said = refusal(distribution.make_strategy, DistributionConfig(strategy=strategy))
     assert said.startswith(f"TF_CONFIG={text}: not of the form {{")
+
+
+def test_a_host_without_a_port(monkeypatch):
+    known = {"cluster": {"worker": ["a:1", "b"]}, "task": {"type": "worker", "index": 0}}
+    monkeypatch.setenv("TF_CONFIG", json.dumps(known))
+    said = refusal(distribution.make_strategy, DistributionConfig(strategy="multi_worker"))
+    assert said == "TF_CONFIG: b is not of the form HOST:PORT"
+
+
+def test_a_port_that_is_taken():
+    """In a process of its own, which TensorFlow's servers need."""
+    code = (
+        "from loops.step import config, distribution\n"
+        "distribution.make_strategy(config.DistributionConfig(strategy='multi_worker'))\n"
+    )
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        hosts = [f"127.0.0.1:{port}" for port in (taken.getsockname()[1], *free_ports(1))]
+        task = {"type": "worker", "index": 0}
+        known = {"cluster": {"worker": hosts}, "task": task}
+        environment = {**os.environ, "TF_CONFIG": json.dumps(known), "PYTHONPATH": str(ROOT)}
+        command = [sys.executable, "-c", code]
+        ended = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=90)
+    last = ended.stderr.strip().splitlines()[-1]
+    assert "UsageError: TF_CONFIG or Slurm: this worker cannot start" in last
+
+
+def test_a_folder_that_is_seen_late_or_never(tmp_path, monkeypatch, one_device):
+    team = workers.Workers(one_device)
+    monkeypatch.setattr(workers.time, "sleep", lambda seconds: (tmp_path / "late").mkdir())
+    team.require_a_folder(tmp_path / "late")
+    monkeypatch.setattr(workers, "_SECONDS_HIDDEN", 0.0)
+    said = refusal(team.require_a_folder, tmp_path / "never")
+    assert said.startswith(f"--checkpoint_dir: not every worker sees {tmp_path / 'never'}")
+    assert checkpoint.step_folders(tmp_path / "never") == []
 
 
 @pytest.mark.parametrize(
