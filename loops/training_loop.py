@@ -1,12 +1,13 @@
 """The loop around the training step: it calls, looks, saves, and serves signals."""
 
+import contextlib
 import time
 
 import tensorflow as tf
 from absl import logging
 
 from input_pipeline import batch_augment, datasets
-from input_pipeline.errors import UsageError
+from input_pipeline.errors import UsageError, UserError
 from input_pipeline.wording import said_by
 from loops import endings, evaluate, flag_values
 from loops.run import checkpoint, peak_memory, progress
@@ -125,7 +126,8 @@ class TrainingLoop:
             self._profiler.serve(done)
             self._require_finite(done)
             if sums["replaced"]:
-                self._feed.account(before, done, int(self._state.replaced))
+                replaced = int(self._state.replaced), int(sums["replaced"])
+                self._feed.account(before, done, *replaced)
             bar.advance((done - before) * self._batch_size, self._window.note())
             self._serve_signal(done, wishes=False)  # a wish can wait for the figures of a save
             started = time.monotonic()
@@ -194,11 +196,16 @@ class TrainingLoop:
         self._window.clear()
 
     def _evaluated(self, evaluation, done):
-        """Evaluates; a signal meanwhile saves and ends."""
+        """Evaluates; a signal meanwhile, and whatever hinders the evaluation, saves and ends."""
         try:
             return evaluation(done)
         except evaluate.Interrupted:
             self._serve_signal(done)
+            raise
+        except Exception:
+            if done and self._workers.number == 1:  # several would wait for each other
+                with contextlib.suppress(UserError):  # the first error is the one to tell
+                    self._save(done)
             raise
 
     def _save(self, done):

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import threading
 
 from input_pipeline.errors import UserError
 
@@ -16,6 +17,10 @@ class Stopped(UserError):
 
 class StopSignals:
     """While entered, the first SIGINT or SIGTERM is remembered; a second one ends the process.
+
+    Python calls its handlers between two of its own instructions, and so never while TensorFlow
+    waits for a disk or another worker that does not answer. It writes each signal's number to a
+    pipe at once, though; a thread reads there and counts.
 
     SIGUSR1 is remembered as the wish for a checkpoint, until `save_wanted` is set back.
 
@@ -33,16 +38,33 @@ class StopSignals:
     def __enter__(self):
         self._previous = {number: signal.signal(number, self._handle) for number in self._SIGNALS}
         self._previous[signal.SIGUSR1] = signal.signal(signal.SIGUSR1, self._wish)
+        heard, self._pipe = os.pipe()
+        os.set_blocking(self._pipe, False)
+        self._counter = threading.Thread(target=self._count, args=(heard,), daemon=True)
+        self._counter.start()
+        self._previous_pipe = signal.set_wakeup_fd(self._pipe, warn_on_full_buffer=False)
         return self
 
     def __exit__(self, *_):
+        signal.set_wakeup_fd(self._previous_pipe)
         for number, handler in self._previous.items():
             signal.signal(number, handler)
+        os.close(self._pipe)
+        self._counter.join()
 
     def _handle(self, number, _frame):
-        if self.received is not None:
-            os._exit(128 + number)
-        self.received = number
+        self.received = self.received or number
+
+    def _count(self, heard):
+        """In the thread: ends the process at the second signal that asks for an end."""
+        begun = False
+        with open(heard, "rb", buffering=0) as pipe:
+            while number := pipe.read(1):
+                if number[0] not in self._SIGNALS:
+                    continue
+                if begun:
+                    os._exit(128 + number[0])
+                begun = True
 
     def _wish(self, _number, _frame):
         self.save_wanted = True

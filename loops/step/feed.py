@@ -45,9 +45,13 @@ class TrainFeed:
 
         def dataset():
             load = data_service if data.data_service else pipeline
-            return load.train_dataset(
+            batches = load.train_dataset(
                 self._split, data, self._seed, first, self._per_replica, self._slice
             )
+            # Of batches that may end, workers would first ask each other, at every step, whether
+            # all have one; and of which size they are would be left open.
+            without_end = tf.data.experimental.assert_cardinality(tf.data.INFINITE_CARDINALITY)
+            return batches.apply(without_end)
 
         with determinism.left_to_us():
             return iter(distribution.distribute(self._strategy, dataset))
@@ -81,22 +85,27 @@ class TrainFeed:
         """What a person calls the image of a global sample number."""
         return self._split.describe(int(self._indices([sample])[0]))
 
-    def account(self, first_step, last_step, replaced):
+    def account(self, first_step, last_step, replaced, replaced_here):
         """Names the images that were replaced in some steps.
 
         Args:
           first_step, last_step: the steps, last excluded.
           replaced: unreadable images since the start of the run, these steps included.
+          replaced_here: those of these steps.
 
         Raises:
           DataError: there are more of them than training can bear.
         """
         batch = self._data.batch_size
         samples = np.arange(first_step * batch, last_step * batch)
-        fresh = [i for i in dict.fromkeys(self._indices(samples)) if i not in self._named]
-        while (found := pipeline.first_unreadable(self._split, fresh)) is not None:
+        indices = self._indices(samples)
+        fresh = [i for i in dict.fromkeys(indices) if i not in self._named]
+        # Images that are known are not looked for again, epoch after epoch.
+        unnamed = replaced_here - sum(i in self._named for i in indices)
+        while unnamed > 0 and (found := pipeline.first_unreadable(self._split, fresh)) is not None:
             index, reason = found
             self._named.add(index)
+            unnamed -= indices.count(index)
             fresh = fresh[fresh.index(index) + 1 :]
             logging.warning("%s is replaced: %s", self._split.describe(index), reason)
         seen = max(last_step * batch, self._split.num_examples)

@@ -280,6 +280,23 @@ def test_undecodable_val_image_is_fatal(tiny_folder, tmp_path):
         run(folder, tmp_path, "--run_name=r", "--steps=1")
 
 
+def test_a_failed_evaluation_costs_no_step(tiny_folder, tmp_path):
+    """Of an image that the batch before the first step does not reach."""
+    folder = tmp_path / "data"
+    shutil.copytree(tiny_folder, folder)
+    bad = sorted((folder / "val").glob("*/*"))[7]
+    good = bad.read_bytes()
+    bad.write_bytes(b"")
+    words = ["--run_name=r", "--steps=3", "--eval_every=2", "--eval_batch_size=4"]
+    with pytest.raises(DataError, match=bad.name):
+        run(folder, tmp_path, *words)
+    assert [f.name for f in checkpoint.step_folders(tmp_path / "r")] == ["step-00000002"]
+    bad.write_bytes(good)
+    run(folder, tmp_path, *words)
+    rows = [json.loads(line) for line in (tmp_path / "r/metrics.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows if row["split"] == "eval"][:2] == [2, 3]
+
+
 def test_averages_are_what_is_evaluated_and_predicted(tiny_folder, tmp_path):
     """While it trains, in eval and in predict; the weights themselves stand beside."""
     words = ["--run_name=r", "--steps=3", "--ema=0.9", "--learning_rate=3", "--image_size=32"]
