@@ -72,9 +72,9 @@ def _parts(config, multiple):
     except DoesNotFit:
         if multiple > 1:
             raise
-        of_replica = config.data.batch_size // _trial(config, 1)["replicas"]
+        of_replica = _of_replica(config, _trial(config, 1))
         return of_replica, of_replica
-    of_replica = config.data.batch_size // first["replicas"]
+    of_replica = _of_replica(config, first)
     if first["gpu"]:
         parts = smallest_that_runs(of_replica, lambda size: _trial(config, size), multiple)
     else:
@@ -82,6 +82,13 @@ def _parts(config, multiple):
     if parts is None:
         raise DoesNotFit
     return parts, of_replica
+
+
+def _of_replica(config, trial):
+    """Images of a replica; UsageError where they could not be trained on, however they are cut."""
+    of_replica = distribution.even_share(config.data.batch_size, trial["replicas"])
+    batch_augment.require_pairs(config.data, of_replica)
+    return of_replica
 
 
 def _parts_on_cpu(config, peak_of_small, of_replica, multiple):

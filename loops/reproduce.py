@@ -12,7 +12,7 @@ from absl import logging
 
 from input_pipeline import source
 from input_pipeline.errors import DataError, UsageError
-from input_pipeline.wording import counted
+from input_pipeline.wording import counted, said_by
 from loops import config as configs
 from loops import fine_tuning, image_folders, train, validation
 from loops.run import checkpoint, loss_comparison, loss_trace, machine, progress, report
@@ -23,7 +23,7 @@ from loops.step.state import TrainState
 
 # Paths and devices; none of them changes what is computed but for rounding.
 _MAY_CHANGE = frozenset(
-    ("mode", "ckpt", "json", "strategy", "cpu_devices", "reader_threads", "cache")
+    ("mode", "ckpt", "json", "strategy", "cpu_devices", "reader_threads", "cache", "recompute")
     + ("data_dir", "train_list", "val_list", "test_list", "class_names", "init_from")
 )
 _SUSPECTS_SHOWN = 3
@@ -147,6 +147,12 @@ class _Replay:
                 iterator = self._feed.iterator(done)
             try:
                 yield loss_trace.of_sums(self._step(iterator, tf.constant(1, tf.int64)))
+            except tf.errors.ResourceExhaustedError as error:
+                raise UsageError(
+                    f"--mode=repro: out of memory at {self._batch_size} images a step; give"
+                    " --recompute, or as many devices as the run had"
+                    f" ({said_by(error)[:100]})"
+                ) from None
             except tf.errors.OpError as error:
                 raise self._feed.explained(error, done) from error
             bar.advance(self._batch_size)

@@ -119,6 +119,21 @@ def test_pairs_stay_whole(monkeypatch):
     assert auto_batch.smallest_that_fits(7, (2, 6), [GB, GB], 2 * GB, multiple=2) is None
 
 
+@pytest.mark.parametrize(
+    ("words", "replicas", "said"),
+    [
+        ("--batch_size=33 --mixup=0.2", 1, "--batch_size=33: --mixup mixes pairs"),
+        ("--batch_size=50", 4, "--batch_size=50 is not divisible by the 4 replicas; try 48"),
+    ],
+)
+def test_a_batch_that_cannot_be_trained_on(monkeypatch, words, replicas, said):
+    """Not memory is to blame."""
+    facts = {"peak_bytes": GB, "replicas": replicas, "gpu": False}
+    monkeypatch.setattr(auto_batch, "_trial", lambda *_: facts)
+    config = validation.resolve(flags.parse(["x", "--auto_batch", *words.split()])[0])
+    assert refusal(auto_batch.choose, config).startswith(said)
+
+
 def test_a_number_that_was_given(tmp_path):
     words = ["--auto_batch", "--accumulate=4", f"--checkpoint_dir={tmp_path}"]
     said = refusal(train.run, *flags.parse(["x", *words]))

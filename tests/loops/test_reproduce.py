@@ -5,6 +5,7 @@ import os
 import shutil
 
 import pytest
+import tensorflow as tf
 
 import flags
 from input_pipeline.errors import DataError, UsageError
@@ -189,6 +190,18 @@ def refused(run, *words):
         replay(run, *words)
     assert "\n" not in str(caught.value)
     return str(caught.value)
+
+
+def test_out_of_memory(copy, monkeypatch):
+    """As where four devices have trained and one replays; what helps changes no bit."""
+
+    def step(*_):
+        raise tf.errors.ResourceExhaustedError(None, None, "OOM when allocating\nmuch more")
+
+    assert replay(copy, "--recompute")["verdict"] == "bitwise"
+    monkeypatch.setattr(train, "make_step", lambda *_: step)
+    with pytest.raises(UsageError, match=r"--mode=repro: out of memory .* --recompute.*\(OOM when"):
+        replay(copy)
 
 
 def test_what_cannot_be_replayed(copy, tmp_path):
