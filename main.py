@@ -1,5 +1,6 @@
 """imagenet-loops: `python main.py --help`."""
 
+import errno
 import importlib
 import os
 import signal
@@ -8,12 +9,14 @@ import sys
 from absl import flags as absl_flags
 
 import flags
-from input_pipeline.errors import UserError
+from input_pipeline.errors import UsageError, UserError
 from loops import mode_flags
 from loops.run import logs, start
 
 # Modes whose module has another name.
 _MODULES = {"eval": "evaluate", "import": "import_weights", "repro": "reproduce"}
+# What the system says of a path that a command names, and no mode turns into words of its own.
+_OF_A_PATH = (errno.EACCES, errno.EPERM, errno.ENAMETOOLONG)
 
 
 def mode_function(mode):
@@ -57,6 +60,11 @@ def _run(argv):
     except UserError as error:
         sys.stderr.write(f"error: {error}\n")
         return error.exit_code
+    except OSError as error:
+        if error.errno not in _OF_A_PATH or error.filename is None:
+            raise
+        sys.stderr.write(f"error: {error.filename}: {error.strerror}\n")
+        return UsageError.exit_code
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
     return 0

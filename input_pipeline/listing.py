@@ -3,11 +3,22 @@
 import os
 
 from input_pipeline import decode
+from input_pipeline.errors import DataError
 
 
 def subfolders(path):
-    """Names of the folders in a folder, sorted; hidden ones left out."""
-    return sorted(e.name for e in os.scandir(path) if _is_folder(e) and not e.name.startswith("."))
+    """Names of the folders in a folder, sorted; hidden ones left out.
+
+    Raises:
+      DataError: a link leads nowhere. It may have been a folder, and a class that is left out
+        gives other classes its label.
+    """
+    entries = [e for e in os.scandir(path) if not e.name.startswith(".")]
+    for entry in entries:
+        lost = entry.is_symlink() and not os.path.exists(entry.path)
+        if lost and not is_image_name(entry.name):
+            raise DataError(f"{entry.path}: a link that leads nowhere; mend or remove it")
+    return sorted(e.name for e in entries if _is_folder(e))
 
 
 def file_names(path):

@@ -10,7 +10,7 @@ from input_pipeline.errors import DataError, UsageError
 
 
 def ilsvrc2012(root, table, devkit):
-    """ILSVRC 2012: class folders or class tar files, val in class folders or flat.
+    """ILSVRC 2012: class folders and class tar files, val in class folders or flat.
 
     Args:
       root: pathlib.Path with train (or ILSVRC2012_img_train) and val (or ILSVRC2012_img_val).
@@ -21,15 +21,14 @@ def ilsvrc2012(root, table, devkit):
       RawSet.
     """
     train = raw_set.first_folder(root, ("train", "ILSVRC2012_img_train"), "the training images")
-    tars = sorted(p.name for p in train.glob("n*.tar"))
-    if tars:
-        raw_set.require_known(train, [name[:-4] for name in tars], table)
-        labels = {f"{wnid}.tar": label for label, wnid in enumerate(table)}
-        items = [i for name in tars for i in _tar_items(train / name, labels[name])]
-    else:
-        folders = listing.subfolders(train)
-        raw_set.require_known(train, folders, table)
-        items = raw_set.of_classes(root, train.name, table, folders)
+    tars = sorted(p.name[:-4] for p in train.glob("n*.tar"))
+    # A class may be there as both, where unpacking was cut short: the tar file is the whole one.
+    folders = [name for name in listing.subfolders(train) if name not in tars]
+    raw_set.require_known(train, [*tars, *folders], table)
+    items = raw_set.of_classes(root, train.name, table, folders)
+    labels = {wnid: label for label, wnid in enumerate(table)}
+    items += [i for name in tars for i in _tar_items(train / f"{name}.tar", labels[name])]
+    items.sort(key=lambda item: item.label)
     splits, unlabelled = {"train": items}, raw_set.loose_images(train)
     val = [p for p in (root / "val", root / "ILSVRC2012_img_val") if p.is_dir()]
     if val and (folders := listing.subfolders(val[0])):

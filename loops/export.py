@@ -91,8 +91,8 @@ def _target(form, export):
         raise UsageError(f"--out={path}: the name of a {form} file ends in {suffix}")
     if not path.parent.is_dir():
         raise UsageError(f"--out={path}: there is no folder {path.parent}")
-    for taken in (path, tensor_hashes.path_beside(path)):
-        if taken.exists():
+    for beside in (lambda p: p, tensor_hashes.path_beside):  # "." has no name to add to
+        if (taken := beside(path)).exists():
             raise UsageError(f"--out={path}: {taken} is there already; remove it or name another")
     return path
 
@@ -172,9 +172,9 @@ def _images(member):
     count = min(_IMAGES, split.num_examples)
     found = []
     for index in np.linspace(0, split.num_examples - 1, count).round().astype(np.int64):
-        encoded, _ = split.read(tf.constant(index))
         size = (data.image_size, 1, data.crop_fraction, data.interpolation)
         try:
+            encoded, _ = split.read(tf.constant(index))
             found.append(crops.views(decode.decode(encoded), *size)[0].numpy())
         except tf.errors.OpError as error:
             name = split.describe(int(index))

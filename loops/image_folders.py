@@ -81,9 +81,10 @@ def results_folder(config):
     Raises:
       UsageError: it is read-only, or lists alone do not say which it is.
     """
-    folder = pathlib.Path(config.export.out or source.images_folder(config.data))
-    if not folder.name and config.data.dataset == "lists":
+    name = config.export.out or source.images_folder(config.data)
+    if not name:
         raise UsageError("--data_dir is missing: name the folder of the images, or --out")
+    folder = pathlib.Path(name)
     if config.export.out:
         try:
             folder.mkdir(parents=True, exist_ok=True)

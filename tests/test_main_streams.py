@@ -1,5 +1,6 @@
 """The ends of the program that no mode decides: nobody reads it, or Ctrl-C comes early."""
 
+import errno
 import os
 import pathlib
 import subprocess
@@ -61,3 +62,25 @@ def test_ctrl_c_before_a_mode_listens_to_it(monkeypatch):
 
     monkeypatch.setattr(main, "mode_function", lambda mode: interrupted)
     assert main.main(["main.py", "--mode=stats"]) == 130
+
+
+@pytest.mark.parametrize("name", ["x" * 300, "locked"])
+def test_a_path_that_the_system_refuses_is_one_line(tmp_path, monkeypatch, capsys, name):
+    """A name that is too long, and a folder of somebody else's (a superuser is never refused)."""
+    listed = os.scandir
+
+    def scandir(path):
+        if pathlib.Path(path).name == "locked":
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        return listed(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    for split in ("train", "val"):
+        (tmp_path / split / "locked").mkdir(parents=True)
+    words = ["--mode=verify", "--dataset=folder", f"--data_dir={tmp_path}"]
+    if name != "locked":
+        words.append(f"--json={tmp_path / name}")
+    assert main.main(["main.py", *words]) == 2
+    reason = os.strerror(errno.EACCES if name == "locked" else errno.ENAMETOOLONG)
+    (line,) = [s for s in capsys.readouterr().err.splitlines() if s.startswith("error: ")]
+    assert f"{name}: {reason}" in line

@@ -45,8 +45,7 @@ def _of_lines(lines):
 
 def _of_name(name, what):
     if os.path.isdir(name):
-        files = sorted(pathlib.Path(name).rglob("*"))
-        if found := [str(p) for p in files if _is_image(p)]:
+        if found := [str(p) for p in _below(name) if _is_image(p)]:
             return found
         raise UsageError(f"{what}: no image in this folder ({', '.join(decode.EXTENSIONS)})")
     if os.path.isfile(name):
@@ -54,12 +53,22 @@ def _of_name(name, what):
     if glob.has_magic(name):
         matches = sorted(glob.glob(name, recursive=True))
         files = [path for path in matches if _is_image(pathlib.Path(path))]
-        below = [path for m in matches if os.path.isdir(m) for path in pathlib.Path(m).rglob("*")]
+        below = [path for m in matches if os.path.isdir(m) for path in _below(m)]
         found = [*files, *(str(path) for path in sorted(below) if _is_image(path))]
         if found:
             return list(dict.fromkeys(found))  # `**` names a file by each folder above it
         raise UsageError(f"{what}: no image matches ({', '.join(decode.EXTENSIONS)})")
     raise UsageError(f"{what}: there is no such file or folder")
+
+
+def _below(folder):
+    """All files below a folder, sorted, also behind links to folders; those of a ring once."""
+    seen, found = set(), []
+    for here, folders, files in os.walk(folder, followlinks=True):
+        seen.add(os.path.realpath(here))
+        folders[:] = [f for f in folders if os.path.realpath(os.path.join(here, f)) not in seen]
+        found += [pathlib.Path(here, file) for file in files]
+    return sorted(found)
 
 
 def _is_image(path):

@@ -1,5 +1,7 @@
 """The registry of data sets and its class tables."""
 
+import pathlib
+import re
 import typing
 
 import pytest
@@ -14,6 +16,21 @@ def test_the_flag_offers_what_is_registered():
     hints = typing.get_type_hints(DataConfig, include_extras=True)
     assert datasets.names in typing.get_args(hints["dataset"])
     assert DataConfig().dataset in datasets.names()
+
+
+def test_the_docs_have_what_comes_with_a_data_set():
+    page = (pathlib.Path(__file__).parents[2] / "docs/training.md").read_text()
+    (section,) = re.findall(r"^## What comes with a data set\n(.*?)^## ", page, re.M | re.S)
+    head, _, *rows = (
+        [cell.strip(" `") for cell in line.strip("|").split("|")]
+        for line in section.splitlines()
+        if line.startswith("|")
+    )
+    assert head[0] == "--dataset" and [row[0] for row in rows] == list(datasets.names())
+    for name, *cells in rows:
+        spec = datasets.get(name)
+        of_spec = [getattr(spec, flag.removeprefix("--")) for flag in head[1:]]
+        assert [float(cell) for cell in cells] == of_spec, name
 
 
 @pytest.mark.parametrize("name", datasets.names())

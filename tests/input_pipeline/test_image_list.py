@@ -87,6 +87,20 @@ def test_a_class_of_val_that_is_not_in_train(tmp_path):
         image_list.from_folders(root, "val")
 
 
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_a_class_folder_that_is_a_link_to_nowhere(tmp_path, split):
+    """As on a disk that is not mounted: without the class the others would be all there is."""
+    root = _fill(tmp_path, *("train/a/1.jpg", "train/c/1.jpg", "val/a/1.jpg", "val/c/1.jpg"))
+    _fill(tmp_path, *("disk/train/b/1.jpg", "disk/val/b/1.jpg"))
+    for name in ("train", "val"):
+        (tmp_path / name / "b").symlink_to(tmp_path / "disk" / name / "b")
+    (tmp_path / split / ".hidden").symlink_to("nowhere")
+    assert image_list.from_folders(root, split).labels.tolist() == [0, 1, 2]
+    (tmp_path / "disk" / split / "b").rename(tmp_path / "gone")
+    with pytest.raises(DataError, match=rf"/{split}/b: a link that leads nowhere"):
+        image_list.from_folders(root, split)
+
+
 @pytest.mark.parametrize(
     ("made", "split", "named"),
     [

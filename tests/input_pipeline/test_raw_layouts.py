@@ -39,15 +39,33 @@ def test_split_by_name_is_500_50_50_and_a_function_of_the_names():
     assert split["val"] == sorted(order[500:550])
 
 
+def _put_tar(folder, wnid, numbers):
+    """A class's tar file, whose images are their names."""
+    folder.mkdir(exist_ok=True)
+    with tarfile.open(folder / f"{wnid}.tar", "w") as tar:
+        for number in numbers:
+            data = f"{wnid} {number}".encode()
+            member = tarfile.TarInfo(f"{wnid}_{number}.JPEG")
+            member.size = len(data)
+            tar.addfile(member, io.BytesIO(data))
+
+
+def test_class_folders_beside_class_tar_files(tmp_path):
+    """As a disk that was full while they were unpacked leaves them."""
+    _put_tar(tmp_path / "train", WNIDS[4], (10, 2))
+    _put_tar(tmp_path / "train", WNIDS[6], (5,))
+    put(tmp_path / "train" / WNIDS[3] / f"{WNIDS[3]}_1.JPEG", b"unpacked")
+    put(tmp_path / "train" / WNIDS[4] / f"{WNIDS[4]}_10.JPEG", b"cut short")
+    put(tmp_path / "train" / WNIDS[5] / f"{WNIDS[5]}_1.JPEG", b"unpacked")
+    raw = raw_layouts.find(DataConfig(dataset="ilsvrc2012", data_dir=str(tmp_path)), PREPARE)
+    expected = [(3, "unpacked"), (4, f"{WNIDS[4]} 10"), (4, f"{WNIDS[4]} 2"), (5, "unpacked")]
+    found = [(item.label, item.read().decode()) for item in raw.splits["train"]]
+    assert found == [*expected, (6, f"{WNIDS[6]} 5")]
+
+
 def test_class_tar_files_and_a_flat_val_folder(tmp_path):
     for wnid in WNIDS[3:5]:
-        (tmp_path / "train").mkdir(exist_ok=True)
-        with tarfile.open(tmp_path / "train" / f"{wnid}.tar", "w") as tar:
-            for number in (10, 2):
-                data = f"{wnid} {number}".encode()
-                member = tarfile.TarInfo(f"{wnid}_{number}.JPEG")
-                member.size = len(data)
-                tar.addfile(member, io.BytesIO(data))
+        _put_tar(tmp_path / "train", wnid, (10, 2))
     for number in (1, 2, 3):
         put(tmp_path / "val" / f"ILSVRC2012_val_{number:08d}.JPEG")
     kit = tmp_path / "ILSVRC2012_devkit_t12" / "data"

@@ -39,7 +39,9 @@ def pixels_of(folder):
     return [np.asarray(Image.open(p).convert("RGB"), np.float64).reshape(-1, 3) for p in paths]
 
 
-def test_statistics_equal_numpys_and_training_takes_them(images):
+@pytest.mark.parametrize("strip", [2**18, 1000])
+def test_statistics_equal_numpys_and_training_takes_them(images, monkeypatch, strip):
+    monkeypatch.setattr(statistics, "_STRIP", strip)  # pixels; the images have a few thousand
     facts = run("stats", stats, "--dataset=folder", f"--data_dir={images}")
     each = pixels_of(images)
     every = np.concatenate(each)
@@ -132,6 +134,8 @@ def test_statistics_that_nobody_would_find_are_not_made(images, tmp_path, monkey
         run("stats", stats, *words)
     run("stats", stats, *words, "--out=here")
     assert (tmp_path / "here/statistics.json").exists()
+    run("stats", stats, *words, "--data_dir=.")
+    assert (tmp_path / "statistics.json").exists()
     with pytest.raises(UsageError, match="--out=there with --split=val"):
         run(
             "stats", stats, "--dataset=folder", f"--data_dir={images}", "--split=val", "--out=there"

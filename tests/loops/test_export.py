@@ -38,8 +38,13 @@ def test_an_image_that_does_not_decode_is_named(run_dir, tiny_folder, tmp_path):
     bad = sorted((folder / "val").glob("*/*"))[3]
     bad.write_bytes(bad.read_bytes()[:100])
     out = tmp_path / "x.weights.h5"
+    words = ("--format=weights_h5", f"--out={out}", f"--data_dir={folder}")
     with pytest.raises(DataError, match=f"{bad.name} does not decode: "):
-        run(run_dir, "--format=weights_h5", f"--out={out}", f"--data_dir={folder}")
+        run(run_dir, *words)
+    bad.unlink()
+    bad.symlink_to("nowhere.jpg")
+    with pytest.raises(DataError, match=f"{bad.name} does not decode: .*No such file"):
+        run(run_dir, *words)
     assert not list(tmp_path.glob("*x.weights.h5*"))
 
 
@@ -214,6 +219,7 @@ def test_a_missing_library_names_the_extra(run_dir, tmp_path, monkeypatch, missi
         ("--format=saved_model --quantize=int8 --out=ROOT/m", "--quantize=int8"),
         ("--format=saved_model --out=ROOT/nowhere/m", "there is no folder"),
         ("--format=saved_model --out=ROOT", "is there already"),
+        ("--format=saved_model --out=.", "--out=.: . is there already"),
         ("--format=saved_model --out=ROOT/m --ckpt=RUN,RUN", "ensembles are not exported"),
         ("--format=saved_model --out=ROOT/m --ckpt=ROOT", "nothing in it is intact"),
     ],

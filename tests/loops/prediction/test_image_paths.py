@@ -100,3 +100,11 @@ def test_paths_that_are_no_text():
     with pytest.raises(UnicodeEncodeError):
         odd.encode()
     assert image_paths.shown(odd) == "caf\N{REPLACEMENT CHARACTER}.jpg"
+
+
+def test_linked_folders_are_entered_and_rings_are_not(here, tmp_path):
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos/2023").symlink_to(tmp_path / "sub")
+    (tmp_path / "sub/ring").symlink_to(tmp_path / "photos")
+    expected = ["photos/2023/c.jpeg", "photos/2023/deep/d.webp"]
+    assert image_paths.find("photos") == image_paths.find("phot*") == expected
