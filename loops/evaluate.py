@@ -10,13 +10,12 @@ from input_pipeline.wording import counted
 from loops import endings, evaluation_results, flag_values, members, validation, watch
 from loops.evaluation_results import described, scalars, write
 from loops.evaluator import Evaluator, Interrupted, predictions
-from loops.members import evaluation_config
 from loops.run import report
 from loops.scoring import logits_file, logits_writer, metrics, real_labels
 from loops.step import distribution, workers
 
 # What the evaluations of a training take from here, beside `run`.
-__all__ = ("Evaluator", "Interrupted", "described", "evaluation_config", "run", "scalars", "write")
+__all__ = ("Evaluator", "Interrupted", "described", "run", "scalars", "write")
 
 # All that scoring a file can heed: the rest was settled when its images were looked at.
 _READ_WITH_LOGITS = frozenset(
@@ -130,7 +129,7 @@ def _score(strategy, split, found, real, pictures):
     )
     if raw is not None:
         results["top1_raw"] = metrics.score(*raw(), [1])["top1"]
-    results = described(results, config, max(member.step for member in found), names)
+    results = described(results, config, split, max(member.step for member in found), names)
     if not workers.Workers(strategy).is_chief:
         return results
     suffix = evaluation_results.view_suffix(config, first.record)
@@ -214,7 +213,7 @@ def _score_files(config, given):
         predicted, names, file.labels, facts["class_names"], file.names.__getitem__, ks, real
     )
     results |= {"crops": crops, "models": names, "logits": evaluation.logits.split(",")}
-    results |= {"dataset": facts["dataset"], "split": facts["split"]}
+    results |= {name: facts[name] for name in ("dataset", "split", "fingerprint")}
     names_of_view = evaluation_results.view_of(config.data)
     results |= {k: v for k, v in found[0].facts.items() if k in names_of_view}
     results["step"] = max(m.facts["step"] for m in found)

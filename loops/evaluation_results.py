@@ -25,12 +25,13 @@ def curve_of(run_dir):
     return WATCH if folder_lock.is_held(run_dir) else "eval"
 
 
-def described(results, config, step, model_names):
+def described(results, config, split, step, model_names):
     """Adds to figures what they are figures of.
 
     Args:
       results: dict of figures.
       config: Config of the evaluation.
+      split: Source: its fingerprint tells other images under the same name from these.
       step: of the checkpoint.
       model_names: one or several.
     """
@@ -41,6 +42,7 @@ def described(results, config, step, model_names):
         "models": [str(name) for name in names],
         "dataset": config.data.dataset,
         "split": config.evaluation.split,
+        "fingerprint": split.fingerprint,
         **view_of(config.data),
         "step": step,
     }
@@ -86,12 +88,17 @@ def _named_mistakes(found, class_names, name_of):
 
 def scalars(results, suffix=""):
     """Results under their TensorBoard tags; ten-crop figures have tags of their own."""
-    suffix = ("" if results["crops"] == 1 else f"_{results['crops']}_crops") + suffix
-    if results["split"] != "val":
-        suffix += f"_{results['split']}"
+    suffix = _of_crops_and_split(results, suffix)
     tags = {f"accuracy{suffix}/{k}": v for k, v in results.items() if k[3:].isdigit()}
     tags |= {f"{group}{suffix}/{k}": results[k] for k, group in _CURVES.items() if k in results}
     return {f"loss{suffix}/cross_entropy": results["nll"], **tags}
+
+
+def _of_crops_and_split(results, between=""):
+    """What a tag says where an evaluation is not that of val's centre crops."""
+    crops_word = "" if results["crops"] == 1 else f"_{results['crops']}_crops"
+    split_word = "" if results["split"] == "val" else f"_{results['split']}"
+    return crops_word + between + split_word
 
 
 def write(run_dir, results, also="", suffix=""):
@@ -162,7 +169,7 @@ def record_pictures(sink, curve, results, probs, split, data):
       data: DataConfig: mistakes are shown as the net's centre crop.
     """
     step = results["step"]
-    suffix = "" if results["crops"] == 1 else f"_{results['crops']}_crops"
+    suffix = _of_crops_and_split(results)
     matrix = judgement.confusion(probs, split.labels, len(split.class_names))
     names = [datasets.readable(name) for name in split.class_names]
     sink.image(curve, step, f"reliability{suffix}", drawings.reliability(results["reliability"]))

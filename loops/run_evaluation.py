@@ -84,7 +84,8 @@ class RunEvaluation:
         else:
             predicted, raw = self._predicted(self._evaluator(crops))
         results = {**judgement.judge(*predicted, self._top_k), **raw}
-        results = evaluate.described(results, self._config, done, self._step_folder(done))
+        folder = self._step_folder(done)
+        results = evaluate.described(results, self._config, self._val_split, done, folder)
         if self._is_chief:
             evaluate.write(self._run_dir, results, self._config.evaluation.json)
             self._sink.measure("eval", done, evaluate.scalars(results))

@@ -86,7 +86,9 @@ class _Judge:
         # Where they are gone by now, the figures of the average stay.
         if member.keeps_average and self._restore(member, averaged=False):
             results["top1_raw"] = metrics.score(*self._evaluator(), [1])["top1"]
-        results = evaluation_results.described(results, self._config, member.step, names)
+        results = evaluation_results.described(
+            results, self._config, self._split, member.step, names
+        )
         suffix = evaluation_results.view_suffix(self._config, member.record)
         evaluation_results.write(member.run_dir, results, suffix=suffix)
         suffix = suffix.replace("-", "_")

@@ -3,15 +3,17 @@
 import json
 import os
 import shutil
+import types
 
 import numpy as np
 import pytest
 import tensorflow as tf
 
 from input_pipeline.errors import UsageError
-from loops import evaluate, train, watch
+from loops import evaluate, evaluation_results, train, watch
 from loops.endings import WorkerLost
 from loops.run import checkpoint, run_folder
+from loops.scoring import calibration
 from tests.command_line import parse
 from tests.loops.tiny_nets import two_convolutions
 
@@ -112,6 +114,24 @@ def test_pictures_and_curves(runs, read_events):
     assert events["calibration_10_crops/ece"][2] == pytest.approx(results["ece"])
     wrong = round(results["top1_error"] * results["num_examples"])
     assert len(results["mistakes"]) == wrong > 0
+    record = run_folder.read_record(runs / "a")
+    assert results["fingerprint"] == record.dataset["val"]["fingerprint"] != ""
+
+
+def test_pictures_of_another_split_have_tags_of_their_own():
+    tags = []
+    sink = types.SimpleNamespace(image=lambda curve, step, tag, picture: tags.append(tag))
+    labels, probs = np.array([0, 1, 1]), np.array([[0.9, 0.1], [0.2, 0.8], [0.6, 0.4]])
+    split = types.SimpleNamespace(labels=labels, class_names=("a", "b"))
+    reliability = calibration.reliability(probs, labels)
+    results = {"reliability": reliability, "mistakes": [], "step": 3}
+    for name in ("val", "test"):
+        of_split = results | {"crops": 10, "split": name}
+        evaluation_results.record_pictures(sink, "eval", of_split, probs, split, None)
+    assert tags == [
+        *("reliability_10_crops", "confusion_10_crops"),
+        *("reliability_10_crops_test", "confusion_10_crops_test"),
+    ]
 
 
 def prune_as_it_is_evaluated(monkeypatch, run_dir, module=evaluate):
@@ -296,8 +316,3 @@ def test_mistakes(runs, tmp_path, words, message):
     words = words.replace("=A", f"={runs / 'a'}").replace(",B", f",{runs / 'b'}")
     with pytest.raises(UsageError, match=message):
         run(*words.split())
-
-
-def test_the_data_service_is_for_training(runs):
-    with pytest.raises(UsageError, match=r"--data_service=here:1: it feeds training alone"):
-        run(f"--ckpt={runs / 'a'}", "--data_service=here:1")
