@@ -48,11 +48,6 @@ class Member:
 
 def evaluation_config(record, config, given):
     """The run's own config, but for what belongs to this evaluation and this machine."""
-    if config.data.data_service and "data_service" in given:
-        raise UsageError(
-            f"--data_service={config.data.data_service}: it feeds training alone, an evaluation"
-            " reads its images itself; leave the flag out"
-        )
     own = {n: getattr(config, n) for n in ("evaluation", "prediction", "export", "distribution")}
     saved = dataclasses.replace(record.config, **own)
     merged = configs.merge(saved, given, config, configs.MAY_CHANGE_ON_EVAL, "evaluate")

@@ -17,6 +17,10 @@ _CHECKED = (*_OF_A_NET, *_TOOLS)
 _READERS = {
     **dict.fromkeys(("steps", "init_from"), ("train", "repro")),
     **dict.fromkeys(("epochs", "examples", "freeze"), ("train",)),
+    "recompute": ("train", "repro"),
+    **dict.fromkeys(
+        ("mixed_precision", "half_dtype"), tuple(mode for mode in _OF_A_NET if mode != "export")
+    ),
     **dict.fromkeys(("save_every", "eval_every", "log_every"), ("train",)),
     **dict.fromkeys(("keep", "keep_every", "profile", "log_norms"), ("train",)),
     **dict.fromkeys(("crops", "top_k", "eval_batch_size"), ("train", "eval", "predict")),

@@ -6,7 +6,7 @@ import pytest
 
 import flags
 from input_pipeline.errors import UsageError
-from loops import evaluate, validation
+from loops import members, validation
 from loops.run.run_folder import Record
 
 
@@ -34,7 +34,7 @@ def test_evaluation_at_another_size():
 
     def evaluated(*words):
         typed, given = flags.parse(["main.py", "--mode=eval", "--ckpt=x", *words])
-        merged = evaluate.evaluation_config(record, typed, given)
+        merged = members.evaluation_config(record, typed, given)
         validation.check(merged)
         return merged
 
@@ -53,7 +53,7 @@ def test_how_training_got_its_images_is_no_matter_of_an_evaluation():
         record = Record(resolve(*of_training), ("a", "b"), {})
         for word, cache in (("--crops=1", "none"), ("--cache=ram", "ram")):
             typed, given = flags.parse(["main.py", "--mode=eval", "--ckpt=x", word])
-            data = evaluate.evaluation_config(record, typed, given).data
+            data = members.evaluation_config(record, typed, given).data
             assert (data.data_service, data.cache) == ("", cache)
 
 
