@@ -45,14 +45,15 @@ def main():
     if args.side:
         harness.emit({"bare": _bare, "loop": _loop, "costs": _costs}[args.side](args))
         return
-    results = _report_costs(words) if args.costs else _compare(words, args.pairs)
-    if args.json:
-        words += ["--costs"] if args.costs else [f"--pairs={args.pairs}"]
-        facts = harness.facts(_MODULE, words, ("tensorflow-cpu", "tensorflow", "keras"))
-        harness.write_json(args.json, {"results": results, **facts})
+    options = [*words, *(["--costs"] if args.costs else [f"--pairs={args.pairs}"])]
+    facts = harness.facts(_MODULE, options, ("tensorflow-cpu", "tensorflow", "keras"))
+    for results in [_report_costs(words)] if args.costs else _compare(words, args.pairs):
+        if args.json:
+            harness.write_json(args.json, {"results": results, **facts})
 
 
 def _compare(words, pairs):
+    """Measures both sides in turn; yields what is known after each pair."""
     rows, ratios = [], []
     for pair in harness.alternate(
         _SIDES, pairs, lambda side: harness.run_child(_MODULE, [*words, f"--side={side}"])
@@ -61,10 +62,10 @@ def _compare(words, pairs):
         ratios.append(speeds[1] / speeds[0])
         used = [pair[side]["cpu_seconds"] for side in _SIDES]
         rows.append([len(rows) + 1, *speeds, ratios[-1], used[0] / used[1]])
+        yield {"rows": rows, "median_ratio": statistics.median(ratios)}
     header = ["pair", "bare step, images/s", "main.py, images/s", "ratio", "CPU time, bare / main"]
     harness.say(harness.table(header, rows))
     harness.say(f"median ratio {statistics.median(ratios):.3f}")
-    return {"rows": rows, "median_ratio": statistics.median(ratios)}
 
 
 def _report_costs(words):

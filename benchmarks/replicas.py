@@ -38,20 +38,21 @@ def main():
     pairs = harness.alternate(
         _SIDES, args.pairs, lambda side: harness.run_child(_MODULE, [*words, f"--side={side}"])
     )
+    facts = harness.facts(_MODULE, words, ("tensorflow-cpu", "tensorflow", "keras"))
     rows = []
     for pair in pairs:
         speeds = [pair[side]["images_per_second"] for side in _SIDES]
         ratio = speeds[0] / speeds[1]
         used = pair["two"]["cpu_seconds"] / pair["one"]["cpu_seconds"]
         rows.append([len(rows) + 1, *speeds, ratio, used, 100 * pair["two"]["data_wait"]])
+        median = statistics.median(row[3] for row in rows)
+        if args.json:
+            result = {"rows": rows, "median": median, "size": args.size}
+            harness.write_json(args.json, {**result, **facts})
     header = ["pair", "one, images/s", "two, images/s", "times as long", "CPU time"]
     header.append("two wait for data, %")
     harness.say(harness.table(header, rows))
-    median = statistics.median(row[3] for row in rows)
     harness.say(f"the step of two replicas takes {median:.3f} times as long (median)")
-    if args.json:
-        facts = harness.facts(_MODULE, words, ("tensorflow-cpu", "tensorflow", "keras"))
-        harness.write_json(args.json, {"rows": rows, "median": median, "size": args.size, **facts})
 
 
 def _measure(args):

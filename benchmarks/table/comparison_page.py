@@ -58,7 +58,7 @@ def _rows(comparison, kept):
         reached = "" if row.wanted is None else "yes" if row.ratio >= row.wanted else "**no**"
         wanted = "" if row.wanted is None else f"{row.wanted:g}"
         figures = [_figure(row.ours), f"{row.peer}: {_figure(row.theirs)}", ratio, wanted, reached]
-        yield [row.what, *figures, f"{date} {commit}".strip()]
+        yield [row.what, *figures, f"{date} {commit}".strip(), f"`{comparison.name}`"]
 
 
 def _figure(value):
@@ -68,8 +68,8 @@ def _figure(value):
 
 
 def _table(rows):
-    header = ["what", "ours", "theirs", "ratio", "wanted", "reached", "of"]
-    lines = [header, ["---", "---:", "---", "---:", "---:", "---", "---"], *rows]
+    header = ["what", "ours", "theirs", "ratio", "wanted", "reached", "of", "command"]
+    lines = [header, ["---", "---:", "---", "---:", "---:", "---", "---", "---"], *rows]
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 

@@ -55,10 +55,10 @@ EVERY = (
         f"--torch_python={TORCH_PYTHON}",
     ),
     _of("input_formats", 20, f"--data_dir={IMAGES}/ilsvrc_sample"),
-    _of("loop_overhead", 20),
-    _of("replicas", 15, "--size=224", "--steps=5"),
-    _of("replicas", 15, name="replicas_64_px"),
-    _of("net_speeds", 15),
+    _of("loop_overhead", 45),
+    _of("replicas", 40, "--size=224", "--steps=5"),
+    _of("replicas", 30, name="replicas_64_px"),
+    _of("net_speeds", 40),
     Comparison(
         "timm_parity", (TORCH_PYTHON, "-m", "benchmarks.timm_parity"), 15, result_rows.timm_parity
     ),

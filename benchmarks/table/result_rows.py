@@ -83,7 +83,7 @@ def eval_vs_keras(report):
     """Speed of a ten-crop evaluation, decoding included."""
     result = report["result"]
     ours, keras = (result["medians"][side]["images_per_second"] for side in ("ours", "keras"))
-    what = f"ten-crop evaluation from files, {report['dtype']}, images/s"
+    what = f"ten-crop evaluation from files, ResNetV2-50, {report['dtype']}, images/s"
     return [Row(what, ours, "Keras layers, predict", keras, result["median_ratio"], 1.2)]
 
 
@@ -115,7 +115,8 @@ def input_formats(report):
 def predict_vs_eval(report):
     """Speed of predictions."""
     medians = report["results"]["medians"]
-    what = "--mode=predict, images/s"
+    words = dict(word.split("=", 1) for word in report["command"].split() if "=" in word)
+    what = f"--mode=predict, {words['--model']}, 64 px, {words['--crops']} views, images/s"
     return [_faster(what, medians["predict"], "--mode=eval", medians["eval"], 0.8)]
 
 
