@@ -114,7 +114,10 @@ def _define(flag, values):
 
 def _default(flag):
     if flag.default is None:
-        own = {"dropout": "the net's own", "learning_rate": "the data set's for sgd, else its own"}
+        own = {
+            "dropout": "the net's own",
+            "learning_rate": "by --optimizer and data set, see docs/training.md",
+        }
         if flag.name in own:
             return f"(default: {own[flag.name]})"
         both = flag.name in ("steps", "examples")

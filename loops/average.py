@@ -132,15 +132,16 @@ def recompute_batch_norm(model, batches, count):
         lambda images: model(images, training=True), reduce_retracing=True, autograph=False
     )
     sums = [[0.0, 0.0, 0.0] for _ in layers]
-    bar = progress.Progress("batch-norm statistics", count)
+    bar = None
     for _, images in zip(range(count), batches, strict=False):
+        bar = bar or progress.Progress("batch-norm statistics", count * len(images))
         forward(images)
         for total, layer in zip(sums, layers, strict=True):
             mean = layer.moving_mean.numpy().astype(np.float64)
             total[0] += mean / count
             total[1] += mean**2 / count
             total[2] += layer.moving_variance.numpy().astype(np.float64) / count
-        bar.advance(1)
+        bar.advance(len(images))
     bar.close()
     for (mean, square, variance), layer, momentum in zip(sums, layers, momenta, strict=True):
         layer.moving_mean.assign(mean.astype(np.float32))

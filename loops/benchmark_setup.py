@@ -33,6 +33,7 @@ def resolved(config, given):
 
 
 def make_strategy(config):
+    """The strategy of a benchmark, which is one process; UsageError where there are more."""
     strategy = distribution.make_strategy(config.distribution)
     if workers.Workers(strategy).number > 1:
         raise UsageError(

@@ -75,6 +75,7 @@ class Kit:
         return keras.Model(image, logits)
 
     def conv(self, x, filters, size, name, stride=1, last_of_branch=False):
+        """A convolution without bias, padded to keep the size at stride 1."""
         zeros = last_of_branch and self._zero_init_residual
         return Conv(filters, size, stride, zeros=zeros, name=name, dtype=self._dtype)(x)
 
@@ -84,9 +85,11 @@ class Kit:
         return self.relu(layer(x), f"{name}_relu")
 
     def local_response_norm(self, x, name):
+        """AlexNet's normalisation over neighbouring channels."""
         return LocalResponseNorm(name=name, dtype=self._dtype)(x)
 
     def batch_norm(self, x, name, last_of_branch=False):
+        """Batch norm over all axes but the channels."""
         zeros = last_of_branch and self._zero_init_residual
         return BatchNorm(
             self._momentum,
@@ -98,12 +101,15 @@ class Kit:
         )(x)
 
     def relu(self, x, name):
+        """max(x, 0)."""
         return Relu(name=name, dtype=self._dtype)(x)
 
     def batch_norm_relu(self, x, name):
+        """Batch norm, called NAME_bn, then ReLU."""
         return self.relu(self.batch_norm(x, f"{name}_bn"), f"{name}_relu")
 
     def max_pool(self, x, name, padding=1):
+        """Maximum of 3 x 3 with stride 2; `padding` as of `MaxPool`."""
         return MaxPool(padding, name=name, dtype=self._dtype)(x)
 
     def start_blocks(self, x, blocks):
@@ -141,9 +147,11 @@ class Kit:
         return self._samples
 
     def flatten(self, x, name):
+        """[B, H, W, C] as [B, H * W * C]."""
         return keras.layers.Flatten(name=name, dtype=self._dtype)(x)
 
     def dense(self, x, units, name):
+        """A dense layer with bias, which computes as the net does; see `logits` for the last."""
         return keras.layers.Dense(
             units, kernel_initializer="he_normal", name=name, dtype=self._dtype
         )(x)

@@ -16,8 +16,8 @@ class PredictConfig:
     ] = False
     explain: Annotated[
         bool,
-        "Predict: draw what the answer rests on (Grad-CAM, occlusion), into RUN/explain or the "
-        "report.",
+        "Predict: draw what the answer rests on (Grad-CAM, occlusion) into RUN/explain; --report "
+        "has it anyway.",
     ] = False
     report: Annotated[
         str, "Predict: write a self-contained HTML page of the pictures to this file."

@@ -29,6 +29,7 @@ class Sight(NamedTuple):
 
     @property
     def num_views(self):
+        """V: the crops, and one more where seams are carved."""
         return self.num_crops + int(self.seams)
 
     @property
