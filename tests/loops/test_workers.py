@@ -15,8 +15,9 @@ import flags
 from input_pipeline.errors import UsageError
 from loops import train
 from loops.run import checkpoint
-from loops.step import cluster, distribution, workers
+from loops.step import cluster, distribution
 from loops.step.config import DistributionConfig
+from loops.step.workers import Workers
 from tests.command_line import refusal
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -34,19 +35,19 @@ def free_ports(count):
     return ports
 
 
-def start(folder, root, *words, number=2, plans=({}, {})):
+def start(folder, root, *words, workers=2, plans=({}, {})):
     """Starts the workers of a training and returns their processes."""
-    hosts = [f"127.0.0.1:{port}" for port in free_ports(number)]
+    hosts = [f"127.0.0.1:{port}" for port in free_ports(workers)]
     processes = []
-    for index in range(number):
+    for number in range(workers):
         environment = {**os.environ, "PYTHONPATH": str(ROOT)}
         environment.pop("TF_CONFIG", None)
-        if number > 1:
-            task = {"type": "worker", "index": index}
+        if workers > 1:
+            task = {"type": "worker", "index": number}
             environment["TF_CONFIG"] = json.dumps({"cluster": {"worker": hosts}, "task": task})
-        command = [sys.executable, "-m", "tests.loops.worker", json.dumps(plans[index])]
+        command = [sys.executable, "-m", "tests.loops.worker", json.dumps(plans[number])]
         command += [*FLAGS, f"--data_dir={folder}", f"--checkpoint_dir={root}", *words]
-        log = open(root / f"log-{index}", "w")  # noqa: SIM115 - the child's
+        log = open(root / f"log-{number}", "w")  # noqa: SIM115 - the child's
         processes.append(
             subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=log)
         )
@@ -153,10 +154,12 @@ def test_a_port_that_is_taken():
 
 
 def test_a_folder_that_is_seen_late_or_never(tmp_path, monkeypatch, one_device):
-    team = workers.Workers(one_device)
-    monkeypatch.setattr(workers.time, "sleep", lambda seconds: (tmp_path / "late").mkdir())
+    team = Workers(one_device)
+    monkeypatch.setattr(
+        "loops.step.workers.time.sleep", lambda seconds: (tmp_path / "late").mkdir()
+    )
     team.require_a_folder(tmp_path / "late")
-    monkeypatch.setattr(workers, "_SECONDS_HIDDEN", 0.0)
+    monkeypatch.setattr("loops.step.workers._SECONDS_HIDDEN", 0.0)
     said = refusal(team.require_a_folder, tmp_path / "never")
     assert said.startswith(f"--checkpoint_dir: not every worker sees {tmp_path / 'never'}")
     assert checkpoint.step_folders(tmp_path / "never") == []
