@@ -75,9 +75,8 @@ class TrainFeed:
           (uint8 [count, S, S, 3], Targets), as numpy arrays.
         """
         data = dataclasses.replace(self._data, image_size=self.image_size(0))
-        dataset = pipeline.train_dataset(self._split, data, self._seed, 0, count)
-        prepare = batch_augment.make_prepare(data, self._seed)
-        images, targets = prepare(next(iter(dataset)))
+        batch = pipeline.first_samples(self._split, data, self._seed, count)
+        images, targets = batch_augment.make_prepare(data, self._seed)(batch)
         images = batch_augment.denormalize(images, data.mean, data.std)
         return images.numpy(), batch_augment.Targets(*(value.numpy() for value in targets))
 

@@ -322,3 +322,15 @@ def test_the_reason_is_one_readable_line(break_images, content):
     assert index == 3
     assert reason and "\n" not in reason and "{{" not in reason and "[Op" not in reason
     assert "Graph execution" not in reason
+
+
+def test_the_first_samples_are_those_of_the_pipeline(break_images):
+    config = break_images({2: b"no image", 3: b""})
+    split = source.open_split(config, "train")
+    found = pipeline.first_samples(split, config, SEED, 12)
+    expected = next(iter(_train(config, batch_size=12)))
+    assert found.keys() == expected.keys()
+    for name, value in expected.items():
+        assert found[name].dtype == value.dtype
+        np.testing.assert_array_equal(found[name], value, err_msg=name)
+    assert found["replaced"].numpy().max() > 0
