@@ -20,6 +20,7 @@ from loops.run.length import Length
 from loops.step import distribution
 from loops.step.feed import TrainFeed
 from loops.step.state import TrainState
+from nets import registry
 
 # Paths and devices; none of them changes what is computed but for rounding.
 _MAY_CHANGE = frozenset(
@@ -108,6 +109,7 @@ class _Replay:
             config.data.batch_size, strategy, config.optimization.accumulate
         )
         self._start = start
+        self._config = config
         self._batch_size = config.data.batch_size
         self._split = source.open_split(config.data, "train", start.record.class_names)
         length = Length(config, self._split.num_examples)
@@ -148,9 +150,11 @@ class _Replay:
             try:
                 yield loss_trace.of_sums(self._step(iterator, tf.constant(1, tf.int64)))
             except tf.errors.ResourceExhaustedError as error:
+                net = self._config.net
+                helps = registry.has_blocks(net.model) and not net.recompute
                 raise UsageError(
                     f"--mode=repro: out of memory at {self._batch_size} images a step; give"
-                    " --recompute, or as many devices as the run had"
+                    f" {'--recompute, or ' * helps}as many devices as the run had"
                     f" ({said_by(error)[:100]})"
                 ) from None
             except tf.errors.OpError as error:

@@ -7,7 +7,7 @@ import tensorflow as tf
 from absl import logging
 
 from input_pipeline import batch_augment, datasets
-from input_pipeline.errors import UsageError, UserError
+from input_pipeline.errors import UsageError
 from input_pipeline.wording import said_by
 from loops import endings, evaluate, flag_values
 from loops.run import checkpoint, peak_memory, progress
@@ -204,7 +204,7 @@ class TrainingLoop:
             raise
         except Exception:
             if done and self._workers.number == 1:  # several would wait for each other
-                with contextlib.suppress(UserError):  # the first error is the one to tell
+                with contextlib.suppress(Exception):  # the first error is the one to tell
                     self._save(done)
             raise
 

@@ -62,11 +62,17 @@ def _of_name(name, what):
 
 
 def _below(folder):
-    """All files below a folder, sorted, also behind links to folders; those of a ring once."""
-    seen, found = set(), []
+    """All files below a folder, sorted, also behind links to folders.
+
+    Each folder once: by its own name, or by that of the first link to it.
+    """
+    names = {os.path.realpath(here): here for here, *_ in os.walk(folder, followlinks=False)}
+    found = []
     for here, folders, files in os.walk(folder, followlinks=True):
-        seen.add(os.path.realpath(here))
-        folders[:] = [f for f in folders if os.path.realpath(os.path.join(here, f)) not in seen]
+        folders.sort()
+        if names.setdefault(os.path.realpath(here), here) != here:
+            folders.clear()
+            continue
         found += [pathlib.Path(here, file) for file in files]
     return sorted(found)
 

@@ -3,8 +3,12 @@
 import os
 import signal
 import threading
+import time
 
 from input_pipeline.errors import UserError
+
+# What follows sooner is the same wish: `timeout` and batch systems signal a process and its group.
+_SECONDS_BETWEEN = 0.5
 
 
 class Stopped(UserError):
@@ -57,14 +61,15 @@ class StopSignals:
 
     def _count(self, heard):
         """In the thread: ends the process at the second signal that asks for an end."""
-        begun = False
+        first = None
         with open(heard, "rb", buffering=0) as pipe:
             while number := pipe.read(1):
                 if number[0] not in self._SIGNALS:
                     continue
-                if begun:
+                now = time.monotonic()
+                first = first or now
+                if now - first > _SECONDS_BETWEEN:
                     os._exit(128 + number[0])
-                begun = True
 
     def _wish(self, _number, _frame):
         self.save_wanted = True

@@ -108,3 +108,8 @@ def test_linked_folders_are_entered_and_rings_are_not(here, tmp_path):
     (tmp_path / "sub/ring").symlink_to(tmp_path / "photos")
     expected = ["photos/2023/c.jpeg", "photos/2023/deep/d.webp"]
     assert image_paths.find("photos") == image_paths.find("phot*") == expected
+    (tmp_path / "both/y").mkdir(parents=True)
+    (tmp_path / "both/y/f.jpg").write_bytes(b"")
+    for link, target in (("0", "both/y"), ("1", "sub"), ("y/deep", "sub"), ("z", "sub")):
+        (tmp_path / "both" / link).symlink_to(tmp_path / target)
+    assert image_paths.find("both") == ["both/1/c.jpeg", "both/1/deep/d.webp", "both/y/f.jpg"]
