@@ -1,6 +1,5 @@
 """The loop around the training step: it calls, looks, saves, and serves signals."""
 
-import contextlib
 import time
 
 import tensorflow as tf
@@ -204,8 +203,10 @@ class TrainingLoop:
             raise
         except Exception:
             if done and self._workers.number == 1:  # several would wait for each other
-                with contextlib.suppress(Exception):  # the first error is the one to tell
+                try:
                     self._save(done)
+                except Exception as error:  # the first one is the one to end with
+                    logging.error("step %d is not saved: %s", done, checkpoint.first_line(error))
             raise
 
     def _save(self, done):

@@ -2,11 +2,11 @@
 
 import json
 import os
-import re
 import shutil
 
 import tensorflow as tf
 
+from input_pipeline import data_service
 from input_pipeline.errors import UsageError
 
 _TF_CONFIG = '{"cluster": {"worker": ["HOST:PORT", ...]}, "task": {"type": "worker", "index": 0}}'
@@ -16,11 +16,15 @@ def resolver():
     """The workers that TF_CONFIG names, or else Slurm: a tf.distribute ClusterResolver.
 
     Raises:
-      UsageError: neither names any, or TF_CONFIG not which of them this is.
+      UsageError: neither names any, or TF_CONFIG not which of them this is, or a host's port.
     """
     if hosts_of_tf_config():
         _require_a_task()
-        return tf.distribute.cluster_resolver.TFConfigClusterResolver()
+        found = tf.distribute.cluster_resolver.TFConfigClusterResolver()
+        spec = found.cluster_spec()
+        for host in (host for kind in spec.jobs for host in spec.job_tasks(kind)):
+            data_service.address(host, "TF_CONFIG, host")
+        return found
     if int(os.environ.get("SLURM_NTASKS", "1")) > 1:
         return slurm_workers()
     raise UsageError(
@@ -56,9 +60,6 @@ def _require_a_task():
             f"TF_CONFIG={text}: its task is {json.dumps(task)}, which is none of its workers; set"
             ' it on each of them, as in "task": {"type": "worker", "index": 0}'
         )
-    for host in (host for hosts in known["cluster"].values() for host in hosts):
-        if not re.fullmatch(r".+:\d+", str(host)):
-            raise UsageError(f"TF_CONFIG: {host} is not of the form HOST:PORT")
 
 
 def slurm_workers():

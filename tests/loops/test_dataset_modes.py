@@ -41,7 +41,7 @@ def pixels_of(folder):
 
 @pytest.mark.parametrize("strip", [2**18, 1000])
 def test_statistics_equal_numpys_and_training_takes_them(images, monkeypatch, strip):
-    monkeypatch.setattr(statistics, "_STRIP", strip)  # pixels; the images have a few thousand
+    monkeypatch.setattr(statistics, "_STRIP", strip)  # pixels; the images have about 2,000
     facts = run("stats", stats, "--dataset=folder", f"--data_dir={images}")
     each = pixels_of(images)
     every = np.concatenate(each)
