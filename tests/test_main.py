@@ -50,8 +50,8 @@ class Trained:
     """What the first command left behind."""
 
     def __init__(self, checkpoint_dir):
-        # A quarter of the pixels: ten crops of 500 images are what takes the time.
-        words = [*TRAIN.split(), "--steps=6", "--image_size=64"]
+        # A sixteenth of the pixels: ten crops of 500 images are what takes the time.
+        words = [*TRAIN.split(), "--steps=6", "--image_size=32"]
         words.append(f"--checkpoint_dir={checkpoint_dir}")
         self.process = start(*words)
         assert self.process.returncode == 0, self.process.stderr
@@ -155,7 +155,7 @@ def test_train_results(trained):
     results = trained.results
     assert results["num_examples"] == 500
     assert (results["crops"], results["split"], results["dataset"]) == (10, "val", "shapes")
-    assert (results["step"], results["image_size"]) == (6, 64)
+    assert (results["step"], results["image_size"]) == (6, 32)
     for k in (1, 5):
         top, low, high = (results[f"top{k}{end}"] for end in ("", "_low", "_high"))
         assert low <= top <= high and results[f"top{k}_error"] == pytest.approx(1 - top)
