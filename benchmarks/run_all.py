@@ -31,13 +31,16 @@ def fingerprint(root=_ROOT):
 
 
 def commit(root=_ROOT):
-    """Short name of the commit of the code, with a + where files differ from it; "" without git."""
+    """Short name of the commit of the code, with a + where files differ from it; "" without git.
+
+    What is written for readers makes no difference, the page of this program among it.
+    """
 
     def git(*words):
         done = subprocess.run(["git", *words], cwd=root, capture_output=True, text=True)
         return "" if done.returncode else done.stdout.strip()
 
-    changed = git("status", "--porcelain", "--untracked-files=no")
+    changed = git("status", "--porcelain", "--untracked-files=no", "--", ".", ":!*.md")
     return git("rev-parse", "--short", "HEAD") + "+" * bool(changed)
 
 

@@ -1,4 +1,4 @@
-"""`--mode=average`: one net whose weights are the mean of several checkpoints' of one recipe.
+"""`--mode=average`: one net whose weights are the mean of several checkpoints'.
 
 Izmailov et al. 2018, "Averaging weights leads to wider optima and better generalization".
 """
@@ -17,6 +17,7 @@ from loops import members
 from loops.run import checkpoint, progress, report, run_folder
 from loops.step import distribution
 from loops.step.state import TrainState
+from nets import registry
 from nets.batch_norm import BatchNorm
 
 # Of one forward pass, which is one device's.
@@ -41,7 +42,7 @@ def run(config, given):
     if len(found) < 2:
         raise UsageError(f"--ckpt={config.evaluation.ckpt}: name two or more, with commas")
     for member in found[1:]:
-        if member.record.config.net != first.record.config.net:
+        if not registry.are_one_function(member.record.config.net, first.record.config.net):
             raise UsageError(
                 f"--ckpt={member.step_dir}: a {member.record.config.net.model} of other settings"
                 f" than {first.step_dir}; weights of different nets have no average"

@@ -111,6 +111,19 @@ class NetConfig:
     batch_norm_epsilon: float = 1e-5
 
 
+# What a training follows and an evaluation does not.
+_OF_TRAINING = (
+    *("zero_init_residual", "sync_batch_norm", "dropout", "stochastic_depth", "recompute"),
+    *("compute_dtype", "batch_norm_momentum"),
+)
+
+
+def are_one_function(config, other):
+    """Whether the nets of two NetConfigs give the same outputs once they have the same weights."""
+    of_training = {name: getattr(config, name) for name in _OF_TRAINING}
+    return dataclasses.replace(other, **of_training) == config
+
+
 def build(config):
     """Builds the net of a config under the current distribution strategy.
 

@@ -1,5 +1,6 @@
 """What several test files need: two CPU devices, the strategies over them, a tiny data set."""
 
+import gc
 import os
 import pathlib
 
@@ -30,6 +31,7 @@ def pytest_configure():
     """Splits the CPU in two, possible only until the first operation of the process; logs what
     loops/run/logs.py does."""
     logging.set_verbosity(logging.INFO)
+    gc.freeze()  # what is imported is never garbage
     assert [n for n in _LONGEST if not (_HERE / f"{n}.py").is_file()] == []
     cpu = tf.config.list_physical_devices("CPU")[0]
     tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)

@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import subprocess
 import sys
 import time
 
@@ -42,6 +43,21 @@ def main(tmp_path, monkeypatch):
 
     run.stub = str(stub)
     return run
+
+
+def test_the_page_that_is_written_is_no_change_of_the_code(tmp_path):
+    assert run_all.commit(tmp_path) == ""
+    (tmp_path / "code.py").write_text("1")
+    (tmp_path / "PAGE.md").write_text("1")
+    author = ("-c", "user.name=a", "-c", "user.email=a@b.c", "-c", "commit.gpgsign=false")
+    for words in (("init", "-q"), ("add", "."), (*author, "commit", "-q", "-m", "first")):
+        subprocess.run(["git", *words], cwd=tmp_path, check=True)
+    name = run_all.commit(tmp_path)
+    assert len(name) >= 4 and "+" not in name
+    (tmp_path / "PAGE.md").write_text("2")
+    assert run_all.commit(tmp_path) == name
+    (tmp_path / "code.py").write_text("2")
+    assert run_all.commit(tmp_path) == f"{name}+"
 
 
 def test_what_is_known_is_not_run_again(main, monkeypatch, tmp_path):

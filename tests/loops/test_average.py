@@ -102,6 +102,28 @@ def test_statistics_are_those_of_all_images_together():
     assert layer.momentum == 0.9
 
 
+def like_a(trained, folder, **net):
+    """Makes the folder of a run with the weights of the first, but other settings of the net."""
+    folder.mkdir()
+    (folder / "step-00000006").symlink_to(trained / "a/step-00000006")
+    record = json.loads((trained / "a/config.json").read_text())
+    record["config"]["net"].update(net)
+    (folder / "config.json").write_text(json.dumps(record))
+    return folder
+
+
+def test_settings_that_a_training_alone_follows(trained, tmp_path):
+    """One resumed with `--recompute`, one with dropout: one function of one set of weights."""
+    other = like_a(trained, tmp_path / "other", recompute=True, dropout=0.3, stochastic_depth=0.1)
+    words = [f"--ckpt={trained / 'a'},{other}", f"--checkpoint_dir={tmp_path}", "--run_name=m"]
+    average.run(*parse("--mode=average", *words, "--bn_batches=1"))
+    found, one = tensors(tmp_path / "m/step-00000006"), tensors(trained / "a/step-00000006")
+    weights = [n for n, v in one.items() if "moving" not in n and v.dtype == np.float32]
+    assert weights
+    for name in weights:
+        np.testing.assert_array_equal(found[name], one[name])
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -113,14 +135,7 @@ def test_statistics_are_those_of_all_images_together():
 )
 def test_mistakes(trained, tmp_path, words, message):
     words = words.replace("=A", f"={trained / 'a'}").replace(",A", f",{trained / 'a'}")
-    if "OTHER" in words:
-        other = tmp_path / "other"
-        other.mkdir()
-        (other / "step-00000006").symlink_to(trained / "a/step-00000006")
-        record = json.loads((trained / "a/config.json").read_text())
-        record["config"]["net"]["model"] = "resnet_18"
-        (other / "config.json").write_text(json.dumps(record))
-        words = words.replace("OTHER", str(other))
+    words = words.replace("OTHER", str(like_a(trained, tmp_path / "other", model="resnet_18")))
     before = sorted(trained.iterdir())
     with pytest.raises(UsageError, match=message):
         average.run(*parse("--mode=average", f"--checkpoint_dir={trained}", *words.split()))
