@@ -48,9 +48,10 @@ def _place(record):
 
 
 def _shown(row, records):
-    """The record that a row shows, or None where it has none yet."""
+    """The record that a row shows with the `places` it is of, or None where it has none yet."""
     if not isinstance(row, Mean):
-        return records.get(row.name)
+        record = records.get(row.name)
+        return record and record | {"places": [_place(record)]}
     if not records.keys() >= set(row.of):
         return None
     of = [records[name] for name in row.of]
@@ -58,7 +59,8 @@ def _shown(row, records):
     seconds = None if None in times else statistics.mean(times)
     common = [v for v in row.views if all(v in record["evaluations"] for record in of)]
     evaluations = {view: _mean([r["evaluations"][view] for r in of]) for view in common}
-    return of[0] | {"seconds": seconds, "evaluations": evaluations}
+    places = list(dict.fromkeys(map(_place, of)))
+    return {"seconds": seconds, "evaluations": evaluations, "places": places}
 
 
 def _mean(scores):
@@ -94,7 +96,7 @@ def _cell(column, record, machines):
         seconds = record["seconds"]
         return "" if seconds is None else f"{seconds / 60:.1f} min"
     if column == "machine":
-        return machines[_place(record)]
+        return ", ".join(machines[place] for place in record["places"])
     view, top = column.split()
     return _error(record["evaluations"].get(view), top)
 

@@ -156,9 +156,9 @@ def scores(top1, top5, low, high):
     return {"top1_error": top1, "top5_error": top5, "top1_low": low, "top1_high": high}
 
 
-def a_record(monkeypatch, tmp_path, name, command, top1=0.25):
-    """Written on machine C, with the ten-crop accuracy 1 - top1."""
-    monkeypatch.setattr(harness, "machine", lambda: {"cpu": "C", "cores": 2, "cpu_flags": []})
+def a_record(monkeypatch, tmp_path, name, command, top1=0.25, cpu="C"):
+    """Written on the machine `cpu`, with the ten-crop accuracy 1 - top1."""
+    monkeypatch.setattr(harness, "machine", lambda: {"cpu": cpu, "cores": 2, "cpu_flags": []})
     evaluations = {"val-1": scores(0.31, 0.1, 0.6, 0.75), "test-10": scores(0.5, 0.125, 0.4, 0.625)}
     evaluations["val-10"] = scores(top1, 0.05, 0.7, 0.8) | {"top1": 1 - top1, "not kept": 1}
     return records.write(tmp_path, name, "Run", command, 90.04, evaluations)
@@ -189,10 +189,11 @@ def test_a_mean_has_its_extremes(monkeypatch, tmp_path):
     made = page.markdown(done)
     assert "| mean of 2 | 1.5 min | 25.0 (20.0 to 30.0) | 5.0 | A |" in made.splitlines()
     assert made.endswith("```sh\nx\ny\n```\n")
-    # One of them was judged on the centre crop alone, and not timed.
+    # One of them was judged on the centre crop alone, not timed, and on another machine.
+    done["b"] = a_record(monkeypatch, tmp_path, "b", "y", 0.2, cpu="D")
     del done["b"]["evaluations"]["val-10"]
     done["b"]["seconds"] = None
-    assert "| mean of 2 |  |  |  | A |" in page.markdown(done).splitlines()
+    assert "| mean of 2 |  |  |  | A, B |" in page.markdown(done).splitlines()
 
 
 def test_a_record_is_of_its_command(monkeypatch, tmp_path):
