@@ -9,6 +9,8 @@ from input_pipeline.errors import UsageError
 from loops import validation
 from loops.config import leaves
 
+_OF_LISTS = frozenset(("train_list", "val_list", "test_list", "class_names"))
+
 
 def with_dataset(data, given):
     """The DataConfig with the data set that a prepared `--data_dir` says it is.
@@ -29,15 +31,17 @@ def with_dataset(data, given):
 
 
 def require_named_set(data, given):
-    """Refuses to draw the built-in shapes into a folder that was named for something else.
+    """Refuses what was typed for another set of images than the one that would be read.
 
     Args:
       data: DataConfig.
       given: names of the flags that were typed.
 
     Raises:
-      UsageError: `--data_dir` was typed without `--dataset`, and does not hold the shapes.
+      UsageError: a flag of `lists` was typed for another set, or `--data_dir` without `--dataset`,
+        and it does not hold the shapes, which would be drawn there.
     """
+    require_lists(data, given)
     if data.dataset != "shapes" or not data.data_dir or "dataset" in given:
         return
     if "data_dir" not in given or shapes.is_complete(data.data_dir):
@@ -48,6 +52,21 @@ def require_named_set(data, given):
         f"--data_dir={data.data_dir}: neither a prepared set nor the built-in shapes; say what it"
         " is, as in --dataset=folder"
     )
+
+
+def require_lists(data, given):
+    """Raises UsageError where a flag that `lists` alone reads was typed for another set."""
+    for name in sorted(_OF_LISTS & given):
+        flag = f"--{name}={getattr(data, name)}"
+        if data.dataset != "lists":
+            raise UsageError(
+                f"{flag}: --dataset={data.dataset} does not read it; leave it out, or give"
+                " --dataset=lists"
+            )
+        if manifest.exists(data.data_dir):
+            raise UsageError(
+                f"{flag}: the prepared set in --data_dir={data.data_dir} has its own; leave it out"
+            )
 
 
 def require_images(config, given, mode):

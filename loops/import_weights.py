@@ -6,7 +6,7 @@ from absl import logging
 from input_pipeline import datasets, source
 from input_pipeline.errors import DataError, UsageError
 from input_pipeline.wording import counted
-from loops import provenance, tensor_hashes, validation
+from loops import image_folders, provenance, tensor_hashes, validation
 from loops.config import replace
 from loops.run import checkpoint, report, restored_net, run_folder, weight_file
 from loops.step import distribution
@@ -97,6 +97,7 @@ def described(config, given, num_classes):
     if "dataset" not in given:
         name = "ilsvrc2012" if num_classes == 1000 and "class_names" not in given else "lists"
         config = replace(config, {"dataset": name})
+    image_folders.require_lists(config.data, given)
     values, own_names = dict(_PREPROCESSING.get(importing.source, {})), ()
     if importing.source == "h5":
         values, own_names = provenance.read(importing.weights, num_classes)

@@ -248,6 +248,32 @@ def test_shapes_are_not_drawn_where_something_else_was_meant(images, tmp_path, m
     assert not (tmp_path / "nowhere").exists()
 
 
+@pytest.mark.parametrize("mode", ["train", "stats", "benchmark"])
+@pytest.mark.parametrize("flag", ["train_list", "class_names"])
+def test_flags_of_lists_are_not_for_other_sets(images, tmp_path, mode, flag):
+    """Without --dataset=lists a training would be on the built-in shapes, or by other names."""
+    modules = {"train": train, "stats": stats, "benchmark": benchmark}
+    words = ["--benchmark=input"] if mode == "benchmark" else []
+    words += [f"--checkpoint_dir={tmp_path / 'runs'}"] if mode == "train" else []
+    words += [f"--{flag}={tmp_path / 'list.txt'}"]
+    with pytest.raises(UsageError, match=rf"--{flag}=.*list.txt: --dataset=shapes does not read"):
+        run(mode, modules[mode], *words)
+    with pytest.raises(UsageError, match="--dataset=folder does not read it; .*--dataset=lists"):
+        run(mode, modules[mode], "--dataset=folder", f"--data_dir={images}", *words)
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_prepared_list_has_its_own_names(images, tmp_path):
+    lists = tmp_path / "list.txt"
+    names = sorted((images / "train").rglob("*.*"))
+    lists.write_text("".join(f"{name.relative_to(images)} {i % 2}\n" for i, name in enumerate(names)))
+    words = ["--dataset=lists", f"--data_dir={images}", f"--train_list={lists}"]
+    run("prepare", prepare, *words, f"--out={tmp_path / 'set'}")
+    assert run("stats", stats, f"--data_dir={tmp_path / 'set'}")["num_images"] == len(names)
+    with pytest.raises(UsageError, match=r"--train_list=.*: the prepared set in .* has its own"):
+        run("stats", stats, f"--data_dir={tmp_path / 'set'}", f"--train_list={lists}")
+
+
 def test_images_that_are_in_two_splits_are_in_the_verdict(images, capsys):
     shutil.copy(next((images / "train/disc").iterdir()), images / "val/disc/again.jpg")
     run("verify", verify, "--dataset=folder", f"--data_dir={images}")

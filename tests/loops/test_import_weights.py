@@ -214,6 +214,8 @@ def test_other_classes_need_names_or_get_numbers(published, tmp_path, quick_net)
     table.write_text("".join(f"{i} c{i} name {i}\n" for i in range(7)))
     run(tmp_path, path, "--model=resnet_18", "--run_name=named", f"--class_names={table}")
     assert run_folder.read_record(tmp_path / "named").class_names[6] == "c6"
+    words = ["--model=resnet_18", "--dataset=mini_imagenet", f"--class_names={table}"]
+    assert f"--class_names={table}: --dataset=mini" in refusal(tmp_path, path, *words)
 
 
 def without(name):
