@@ -21,7 +21,9 @@ class DataConfig:
     val_list: Annotated[str, "As --train_list, for validation."] = ""
     test_list: Annotated[str, "As --train_list, for the test split."] = ""
     class_names: Annotated[
-        str, "File of `index wnid names` lines; without it lists counts classes by train labels."
+        str,
+        "lists and import: file of `index wnid names` lines, counted from 0; without it lists "
+        "counts classes by train labels.",
     ] = ""
     image_size: Annotated[int | None, "Side of the square images of the net, in pixels."] = None
     image_size_schedule: Annotated[

@@ -34,9 +34,16 @@ class EvalConfig:
         Literal["val", "test", "train"], "Split to evaluate; stats takes train unless it is given."
     ] = "val"
     crops: Annotated[
-        int, "Views per image: 10 (corners, centre, mirrored) or 1 (centre).", (10, 1)
+        int,
+        "Views per image: 10 (corners, centre, mirrored) or 1 (centre). Training takes this many "
+        "at its end, and 1 on the way.",
+        (10, 1),
     ] = 10
-    top_k: Annotated[str, "Report top-k accuracy for each k, separated by commas."] = "1,5"
+    top_k: Annotated[
+        str,
+        "Report top-k accuracy for each k, separated by commas; predict lists as many classes as "
+        "the largest.",
+    ] = "1,5"
     eval_batch_size: Annotated[
         int, "Images of one evaluation batch; 0: about 250 views, on a CPU 50."
     ] = 0

@@ -26,7 +26,10 @@ def markdown(records):
         "its 95 % interval, or of a mean the lowest and the highest. Time is that of the training "
         "steps, each epoch at the median of the speeds in its log (of `model.fit`: all epochs as "
         "fast as its fastest), so it compares on one machine only.",
-        "The photographs are not ours to ship: `benchmarks/lists/` names those of each set.",
+        "The commands below train. Each run is then judged by `python main.py --mode=eval "
+        "--ckpt=checkpoints/RUN --split=SPLIT --crops=CROPS` with val or test and 1 or 10.",
+        "The photographs are not ours to ship: `benchmarks/lists/` names those of each set, which "
+        "lie in DIR as `mini/{train,val,test}/WNID/` and `nette224/{train,val}/WNID/`.",
         "\n".join(f"- {letter}: {place}" for place, letter in machines.items()),
     ]
     for table in TABLES:

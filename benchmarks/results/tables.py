@@ -147,8 +147,8 @@ TABLES = (
     Table(
         key="seeds",
         title="Imagenette, 5 epochs, ResNetV2-18: `short` and `cosine50`, three seeds each",
-        text="Seed 0 is in the table above: `--recipe=cosine50`, and the same with branches that "
-        "start at zero, which became `short`.",
+        text="Seed 0 is in the table above: of `cosine50` its first row, of `short` the one with "
+        "branches that start at zero, whose flags became the recipe.",
         rows=(*_seeds("cosine50", "cosine50"), *_seeds("short", "clipped-zero")),
         columns=("val-1 top1", "val-1 top5", "machine"),
     ),

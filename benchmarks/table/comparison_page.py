@@ -4,7 +4,8 @@ from benchmarks import harness
 
 _HEAD = """# Results of the benchmarks
 
-Written by `make bench`; do not edit. A ratio says by which factor ours is better.
+Written by `make bench`; do not edit. A ratio says by which factor ours is better: the
+median of those of the pairs of runs, so that of the two medians beside it may differ from it.
 """
 
 

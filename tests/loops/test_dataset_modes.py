@@ -258,7 +258,7 @@ def test_flags_of_lists_are_not_for_other_sets(images, tmp_path, mode, flag):
     words += [f"--{flag}={tmp_path / 'list.txt'}"]
     with pytest.raises(UsageError, match=rf"--{flag}=.*list.txt: --dataset=shapes does not read"):
         run(mode, modules[mode], *words)
-    with pytest.raises(UsageError, match="--dataset=folder does not read it; .*--dataset=lists"):
+    with pytest.raises(UsageError, match=r"--dataset=folder does not read it; .*--dataset=lists"):
         run(mode, modules[mode], "--dataset=folder", f"--data_dir={images}", *words)
     assert not (tmp_path / "runs").exists()
 
@@ -266,7 +266,9 @@ def test_flags_of_lists_are_not_for_other_sets(images, tmp_path, mode, flag):
 def test_a_prepared_list_has_its_own_names(images, tmp_path):
     lists = tmp_path / "list.txt"
     names = sorted((images / "train").rglob("*.*"))
-    lists.write_text("".join(f"{name.relative_to(images)} {i % 2}\n" for i, name in enumerate(names)))
+    lists.write_text(
+        "".join(f"{name.relative_to(images)} {i % 2}\n" for i, name in enumerate(names))
+    )
     words = ["--dataset=lists", f"--data_dir={images}", f"--train_list={lists}"]
     run("prepare", prepare, *words, f"--out={tmp_path / 'set'}")
     assert run("stats", stats, f"--data_dir={tmp_path / 'set'}")["num_images"] == len(names)
