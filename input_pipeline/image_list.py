@@ -12,6 +12,7 @@ from absl import logging
 
 from input_pipeline import datasets, decode, listing, manifest, path_table
 from input_pipeline.errors import DataError, UsageError
+from input_pipeline.wording import counted
 
 # Above it a label is a mistake: classes are counted by the largest one.
 _LARGEST_LABEL = 1_000_000
@@ -77,18 +78,22 @@ def from_folders(root, split, class_names=()):
             f"{folder / unknown[0]}: not one of the {len(class_names)} known classes"
             f" ({len(unknown)} such folders); remove it, or add it to train and train anew"
         )
-    paths, labels, ignored = [], [], 0
+    paths, labels, ignored, nested = [], [], 0, []
     for label, name in enumerate(class_names):
         if name not in found:
             continue
         # A link to nowhere is among them: a missing image is not for us to pass over.
-        entries = listing.file_names(folder / name)
+        entries, below = listing.contents(folder / name)
         images = [e for e in entries if listing.is_image_name(e)]
         ignored += len(entries) - len(images)
+        nested += [f"{name}/{inner}" for inner in below]
         paths += [f"{split}/{name}/{image}" for image in images]
         labels += [label] * len(images)
     if ignored:
         logging.warning("%s: %d files without an image's extension are left out", folder, ignored)
+    if nested:
+        what = f"{counted(len(nested), 'folder')} in class folders"
+        logging.warning("%s: %s left out, as %s", folder, what, nested[0])
     if not paths:
         raise DataError(f"{folder}: no image in any class folder ({', '.join(decode.EXTENSIONS)})")
     table = path_table.from_names(paths, labels)

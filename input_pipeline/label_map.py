@@ -25,11 +25,13 @@ KINDS = {
 }
 
 
-def diagnose(splits):
+def diagnose(splits, by_folder=False):
     """Says which numbering the labels of a set follow.
 
     Args:
       splits: dict from a split to its list of (path, label).
+      by_folder: whether an image's folder is its label, whatever its name says: a class of one's
+        own may have images of several WordNet ids.
 
     Returns:
       str, a key of KINDS.
@@ -38,7 +40,7 @@ def diagnose(splits):
       DataError: a mixture: splits that follow different numberings, or a WordNet id with two
         labels, or a label with two WordNet ids.
     """
-    pairs = {split: _pairs(rows) for split, rows in splits.items()}
+    pairs = {split: _pairs(rows, by_folder) for split, rows in splits.items()}
     pairs = {split: found for split, found in pairs.items() if found}
     if not pairs:
         return "unknown"
@@ -61,14 +63,14 @@ def diagnose(splits):
     return "own"
 
 
-def _pairs(rows):
+def _pairs(rows, by_folder):
     """The distinct (WordNet id, label) of paths that hold one; of several, the last folder's."""
     found = set()
     for path, label in rows:
         folders, _, name = path.rpartition("/")
-        wnids = (
-            _WNID.findall(folders) or _WNID.findall(name.partition("_")[0]) or _WNID.findall(name)
-        )
+        wnids = _WNID.findall(folders)
+        if not (wnids or by_folder):
+            wnids = _WNID.findall(name.partition("_")[0]) or _WNID.findall(name)
         if wnids:
             found.add((wnids[-1], int(label)))
     return found

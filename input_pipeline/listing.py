@@ -21,14 +21,24 @@ def subfolders(path):
     return sorted(e.name for e in entries if _is_folder(e))
 
 
-def file_names(path):
-    """Names of all that is no folder, sorted; a link to nowhere is a missing file."""
-    return sorted(e.name for e in os.scandir(path) if not _is_folder(e))
+def contents(path):
+    """(names of all that is no folder, names of the folders), both sorted, hidden folders left out.
+
+    A link to nowhere is a missing file.
+    """
+    files, folders = [], []
+    for entry in os.scandir(path):
+        if not _is_folder(entry):
+            files.append(entry.name)
+        elif not entry.name.startswith("."):
+            folders.append(entry.name)
+    return sorted(files), sorted(folders)
 
 
 def image_names(path):
     """Names of the image files in a folder, sorted."""
-    return [name for name in file_names(path) if is_image_name(name)]
+    files, _ = contents(path)
+    return [name for name in files if is_image_name(name)]
 
 
 def is_image_name(name):

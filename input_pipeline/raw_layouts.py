@@ -77,6 +77,7 @@ def _class_folders(root, table, pools):
     raw_set.require_known(root, [name for names in found.values() for name in names], classes)
     items = {s: raw_set.of_classes(root, s, classes, found[s]) for s in splits}
     unlabelled = [file for s in splits for file in raw_set.loose_images(root / s)]
+    unlabelled += raw_set.nested_images(root / s / name for s in splits for name in found[s])
     return raw_set.RawSet(classes, items, unlabelled)
 
 
@@ -100,4 +101,6 @@ def _split_here(root, homes, table):
     if not items["train"]:
         raise DataError(f"{root}: no image in any class folder")
     items = {split: of_split for split, of_split in items.items() if of_split}
-    return raw_set.RawSet(classes, items, raw_set.loose_images(root))
+    unlabelled = raw_set.loose_images(root)
+    unlabelled += raw_set.nested_images(root / home for home in homes.values())
+    return raw_set.RawSet(classes, items, unlabelled)

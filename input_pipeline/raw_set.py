@@ -5,7 +5,7 @@ import hashlib
 import os
 
 from input_pipeline.errors import DataError, UsageError
-from input_pipeline.listing import image_names
+from input_pipeline.listing import contents, image_names, is_image_name
 
 # Of twelve images of a class ten are for training, one for val and one for test: 500/50/50 of
 # mini-ImageNet's 600.
@@ -115,3 +115,10 @@ def require_known(root, found, classes):
 def loose_images(folder):
     """Images beside the class folders: nothing says what they show."""
     return [str(folder / name) for name in image_names(folder)]
+
+
+def nested_images(class_folders):
+    """Images in folders below the class folders, where no reader of class folders looks."""
+    nested = [folder / inner for folder in class_folders for inner in contents(folder)[1]]
+    files = (path for folder in nested for path in sorted(folder.rglob("*")) if path.is_file())
+    return [str(path) for path in files if is_image_name(path.name)]

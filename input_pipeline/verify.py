@@ -41,7 +41,7 @@ def verify(config, prepare_config, checksums="", progress=Silent):
     found = every_image.find(config, prepare_config, progress)
     splits = found.splits
     rows = {split: [(i.name, i.label) for i in images] for split, images in splits.items()}
-    numbering = label_map.diagnose(rows)
+    numbering = label_map.diagnose(rows, by_folder=config.dataset == "folder")
     scan = _Scan(checksums_in(checksums))
     total = sum(map(len, splits.values()))
     threads = config.reader_threads or cores.count()

@@ -1,4 +1,4 @@
-"""Numbers of things, and what TensorFlow says of an error, in words that people read."""
+"""Numbers, odd names, and what TensorFlow says of an error, in words that people read."""
 
 
 def counted(number, noun):
@@ -14,6 +14,14 @@ def counted(number, noun):
     if number == 1:
         return f"1 {noun}"
     return f"{number} {noun}{'es' if noun.endswith('s') else 's'}"
+
+
+def printable(text):
+    """A text with escapes for what is no character, as in names of files that are not UTF-8.
+
+    Python keeps such bytes as lone surrogates, which OpenCV dies of and a protobuf refuses.
+    """
+    return text.encode(errors="backslashreplace").decode()
 
 
 def said_by(error):

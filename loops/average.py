@@ -35,7 +35,8 @@ def run(config, given):
       dict of facts, as in the run folder's average.json.
 
     Raises:
-      UsageError: one checkpoint only, nets that differ, or a run folder that is there already.
+      UsageError: one checkpoint only, nets or normalisations that differ, or a run folder that is
+        there already.
     """
     found = members.find(config, given)
     first = found[0]
@@ -46,6 +47,12 @@ def run(config, given):
             raise UsageError(
                 f"--ckpt={member.step_dir}: a {member.record.config.net.model} of other settings"
                 f" than {first.step_dir}; weights of different nets have no average"
+            )
+        pixels = [(m.record.config.data.mean, m.record.config.data.std) for m in (member, first)]
+        if pixels[0] != pixels[1]:
+            raise UsageError(
+                f"--ckpt={member.step_dir}: its pixels have another mean or std than those of"
+                f" {first.step_dir} (--mode=stats in between?); weights for them have no average"
             )
     run_dir = run_folder.new(config, "the averaged weights")
     # One device: moments come from single batches, and nothing here takes long.
@@ -69,7 +76,9 @@ def run(config, given):
     state.step.assign(max(member.step for member in found))
     of_training = -(-images // own.data.batch_size)
     facts = {"bn_batches": of_training, "bn_images": batches * batch_size}
-    return _write(run_dir, found, state, own, facts)
+    facts = _write(run_dir, found, state, own, facts)
+    report.write_json_wanted(config.evaluation.json, facts)
+    return facts
 
 
 def means(found, strategy):
@@ -171,7 +180,6 @@ def _write(run_dir, found, state, config, of_batch_norm):
         run_folder.write_record(run_dir, record)
         step_dir = checkpoint.save(run_dir, int(state.step), state.variables())
         report.write_json(run_dir / "average.json", facts)
-    report.write_json_wanted(config.evaluation.json, facts)
     logging.info("averaged into %s", step_dir)
     rows = [(f"member {i}", name) for i, name in enumerate(facts["average_of"], 1)]
     images = counted(facts["bn_images"], "training image")

@@ -14,6 +14,8 @@ from loops.scoring import judgement
 WATCH = "watch"
 # What besides accuracies goes to TensorBoard, and under which group.
 _CURVES = {"brier": "calibration", "ece": "calibration", "temperature": "calibration"}
+# A confusion matrix has a pixel for each pair of classes: of more, nobody could see it.
+_MOST_CLASSES_DRAWN = 2000
 
 
 def curve_of(run_dir):
@@ -170,10 +172,11 @@ def record_pictures(sink, curve, results, probs, split, data):
     """
     step = results["step"]
     suffix = _of_crops_and_split(results)
-    matrix = judgement.confusion(probs, split.labels, len(split.class_names))
-    names = [datasets.readable(name) for name in split.class_names]
     sink.image(curve, step, f"reliability{suffix}", drawings.reliability(results["reliability"]))
-    sink.image(curve, step, f"confusion{suffix}", drawings.confusion(matrix, names))
+    names = [datasets.readable(name) for name in split.class_names]
+    if len(names) <= _MOST_CLASSES_DRAWN:
+        matrix = judgement.confusion(probs, split.labels, len(names))
+        sink.image(curve, step, f"confusion{suffix}", drawings.confusion(matrix, names))
     images, titles = [], []
     for mistake in results["mistakes"]:
         encoded, _ = split.read(tf.constant(mistake["position"], tf.int64))

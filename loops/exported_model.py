@@ -1,5 +1,7 @@
 """What leaves the house: a net with its preprocessing, as functions that TensorFlow can save."""
 
+import os
+
 import tensorflow as tf
 
 from input_pipeline import batch_augment, crops, decode
@@ -29,7 +31,7 @@ class ExportedModel(tf.Module):
         self._net = lambda images: model(
             batch_augment.normalize(images, data.mean, data.std), training=False
         )
-        self._names = tf.constant(class_names)
+        self._names = tf.constant([os.fsencode(name) for name in class_names])
         size = data.image_size
         self.images = tf.function(
             self._images, [tf.TensorSpec([None, size, size, 3], tf.float32, "images")]

@@ -44,6 +44,8 @@ def require_named_set(data, given):
     require_lists(data, given)
     if data.dataset != "shapes" or not data.data_dir or "dataset" in given:
         return
+    if manifest.exists(data.data_dir):
+        return
     if "data_dir" not in given or shapes.is_complete(data.data_dir):
         return
     if not pathlib.Path(data.data_dir).exists():
@@ -84,7 +86,7 @@ def require_images(config, given, mode):
     validation.check_outputs(dict(leaves(config)))
     data = with_dataset(config.data, given)
     require_named_set(data, given)
-    if data.dataset == "shapes":
+    if data.dataset == "shapes" and not manifest.exists(data.data_dir):
         return dataclasses.replace(data, data_dir=source.data_dir(data))
     if data.dataset != "lists":
         if not data.data_dir:

@@ -4,6 +4,7 @@ import dataclasses
 import os
 import pathlib
 
+from input_pipeline import manifest
 from input_pipeline.errors import UsageError
 from loops import config as configs
 from loops import image_folders, validation
@@ -50,7 +51,12 @@ def evaluation_config(record, config, given):
     """The run's own config, but for what belongs to this evaluation and this machine."""
     own = {n: getattr(config, n) for n in ("evaluation", "prediction", "export", "distribution")}
     saved = dataclasses.replace(record.config, **own)
-    merged = configs.merge(saved, given, config, configs.MAY_CHANGE_ON_EVAL, "evaluate")
+    may_change = configs.MAY_CHANGE_ON_EVAL
+    if record.weights:  # of images that are not recorded: any set with their classes will do
+        config = dataclasses.replace(config, data=image_folders.with_dataset(config.data, given))
+        may_change = may_change | {"dataset"}
+        given = given | ({"dataset"} if manifest.exists(config.data.data_dir) else set())
+    merged = configs.merge(saved, given, config, may_change, "evaluate")
     # How training got its images: an evaluation passes over them once, by itself.
     of_training = {"data_service": "", "cache": "none"}
     merged = configs.replace(merged, {k: v for k, v in of_training.items() if k not in given})

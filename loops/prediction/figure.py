@@ -3,6 +3,7 @@
 import cv2
 import numpy as np
 
+from input_pipeline.wording import printable
 from loops.prediction import drawing, image_paths
 
 _WIDTH, _MARGIN, _GAP = 1120, 24, 16
@@ -116,7 +117,7 @@ def _fitted(image, width, height):
 
 def _write(strip, text, at, size, colour=_INK, weight=400, room=0):
     """Writes one line of text, cut to `room` pixels; returns where it ends."""
-    text = " ".join(text.split())
+    text = " ".join(printable(text).split())
     if room:
         whole = len(text)
         while text and _length(text if len(text) == whole else f"{text}…", size, weight) > room:

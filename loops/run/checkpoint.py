@@ -45,7 +45,7 @@ def save(run_dir, step, variables, metrics=None):
 
     Raises:
       NonFiniteError: names the variable; nothing is written.
-      OSError, tf.errors.OpError: the disk is full or fails; nothing is left behind.
+      OSError, tf.errors.OpError, IndexError (a file reads back short): nothing is left behind.
     """
     run_dir = pathlib.Path(run_dir)
     require_finite(variables)

@@ -5,6 +5,8 @@ import itertools
 import cv2
 import numpy as np
 
+from input_pipeline.wording import printable
+
 _BLACK, _GREY, _LIGHT, _WHITE = (0,) * 3, (150,) * 3, (225,) * 3, (255,) * 3
 _BLUE, _RED = (31, 90, 180), (200, 60, 50)
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
@@ -124,4 +126,4 @@ def confusion(matrix, names, longest=1000):
 
 def _write(canvas, text, at, colour=_BLACK):
     """Writes small text; (x, y) is its lower left corner."""
-    cv2.putText(canvas, text, at, _FONT, 0.38, colour, 1, cv2.LINE_AA)
+    cv2.putText(canvas, printable(text), at, _FONT, 0.38, colour, 1, cv2.LINE_AA)

@@ -7,7 +7,7 @@ import pathlib
 import sys
 
 from input_pipeline.errors import UsageError
-from input_pipeline.wording import counted
+from input_pipeline.wording import counted, printable
 
 # Names of what this process has open already: to open them anew would write over one another.
 _STREAMS = {
@@ -18,7 +18,7 @@ _STREAMS = {
 
 def _say(text):
     """Prints to stdout, also the name of a file that is not UTF-8."""
-    print(text.encode(errors="backslashreplace").decode())
+    print(printable(text))
 
 
 def summary(title, rows):

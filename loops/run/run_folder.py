@@ -16,6 +16,7 @@ import tensorflow as tf
 
 from input_pipeline import folder_lock, manifest
 from input_pipeline.errors import UsageError
+from input_pipeline.wording import printable
 from loops import config as configs
 from loops import config_json
 from loops.run import checkpoint, machine
@@ -56,6 +57,9 @@ def path_of(config):
     root = pathlib.Path(config.run.checkpoint_dir)
     if root.exists() and not root.is_dir():
         raise UsageError(f"--checkpoint_dir={root}: not a folder")
+    for flag, value in (("run_name", name), ("checkpoint_dir", str(root))):
+        if value != printable(value):
+            raise UsageError(f"--{flag}={value}: not UTF-8, and so no path for TensorFlow's files")
     return root / name
 
 

@@ -114,7 +114,7 @@ class Saver:
         started = time.monotonic()
         try:
             folder = checkpoint.save(self._run_dir, step, copies, metrics)
-        except (OSError, tf.errors.OpError) as error:
+        except (OSError, tf.errors.OpError, IndexError) as error:
             return checkpoint.first_line(error)
         self._verified.note(folder)
         logging.info("saved %s in %.1f s", folder, time.monotonic() - started)

@@ -10,6 +10,7 @@ from absl import logging
 from tensorboard.plugins.hparams.summary_v2 import hparams_pb
 
 from input_pipeline import manifest
+from input_pipeline.wording import printable
 from loops.run import checkpoint, drawings
 
 # Shown first in a log line, in this order and with these formats.
@@ -99,10 +100,11 @@ class Measurements:
           markdown: str.
           hyperparameters: dict from name to a number, a bool or a string.
         """
-        row = hparams_pb(hyperparameters, trial_id=self._run_dir.name)
+        shown = {n: printable(v) if isinstance(v, str) else v for n, v in hyperparameters.items()}
+        row = hparams_pb(shown, trial_id=printable(self._run_dir.name))
         with _full_disk_survived("the description of the run"):
             with self._writer("train").as_default(step=0):
-                tf.summary.text("run", markdown)
+                tf.summary.text("run", printable(markdown))
                 tf.summary.experimental.write_raw_pb(row.SerializeToString())
             self._writer("train").flush()
 

@@ -83,6 +83,8 @@ def real_accuracy(probs, real):
     if not len(right):
         return {"real_num_examples": 0}
     ((low, high),) = intervals.bootstrap_means(right[None])
+    if low == high:
+        low, high = intervals.wilson(int(right.sum()), len(right))
     return {
         "real_top1": float(right.mean()),
         "real_top1_low": low,

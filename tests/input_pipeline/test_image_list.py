@@ -79,6 +79,7 @@ def test_every_extension_and_nothing_else_is_an_image(tmp_path, caplog):
         "4 files without an image's extension" in r.getMessage() and r.levelname == "WARNING"
         for r in caplog.records
     )
+    assert "train: 1 folder in class folders left out, as cat/deeper" in caplog.text
 
 
 def test_a_class_of_val_that_is_not_in_train(tmp_path):

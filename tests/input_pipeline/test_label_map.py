@@ -49,6 +49,19 @@ def test_the_class_folder_counts_more_than_the_name():
     assert label_map.diagnose({"train": rows}) == "sorted"
 
 
+def test_a_class_of_ones_own_may_hold_several_wordnet_ids():
+    rows = [
+        (f"train/{folder}/{wnid}_1.JPEG", n)
+        for n, folder in enumerate(("cat", "dog"))
+        for wnid in WNIDS[20 * n : 20 * n + 2]
+    ]
+    assert label_map.diagnose({"train": rows}, by_folder=True) == "unknown"
+    with pytest.raises(DataError, match="mixture"):
+        label_map.diagnose({"train": rows})
+    folders = {"train": [(f"train/{WNIDS[n]}/{WNIDS[5]}.JPEG", n) for n in (0, 50)]}
+    assert label_map.diagnose(folders, by_folder=True) == "sorted"
+
+
 @pytest.mark.parametrize(
     "splits",
     [

@@ -219,3 +219,14 @@ def test_class_folders_alone_are_split(tmp_path):
     assert raw.classes == ("cat", "dog")
     of_class = {s: [label for _, label in _names(raw, s)].count(1) for s in raw.splits}
     assert of_class == {"train": 20, "val": 2, "test": 2}
+
+
+@pytest.mark.parametrize("split", ["", "train/"])
+def test_images_below_class_folders_are_named(tmp_path, split):
+    put(tmp_path / f"{split}cat/1.jpg")
+    nested = [f"{split}cat/more/2.jpg", f"{split}cat/more/deep/3.png", f"{split}4.jpg"]
+    for name in (*nested, f"{split}cat/more/notes.txt"):
+        put(tmp_path / name)
+    raw = raw_layouts.find(DataConfig(dataset="folder", data_dir=str(tmp_path)), PREPARE)
+    assert _names(raw, "train") == [(f"{split}cat/1.jpg", 0)]
+    assert sorted(raw.unlabelled) == sorted(str(tmp_path / name) for name in nested)

@@ -1,13 +1,19 @@
 """Numbers of things and errors in words."""
 
+import os
+
 import tensorflow as tf
 
-from input_pipeline.wording import counted, said_by
+from input_pipeline.wording import counted, printable, said_by
 
 
 def test_one_and_many():
     assert [counted(n, "image") for n in (0, 1, 2)] == ["0 images", "1 image", "2 images"]
     assert [counted(n, "class") for n in (1, 100)] == ["1 class", "100 classes"]
+
+
+def test_what_is_no_character_is_written_out():
+    assert printable(os.fsdecode(b"caf\xe9/\xe2\x82\xac.jpg")) == "caf\\udce9/€.jpg"
 
 
 def test_an_error_in_one_line():

@@ -38,9 +38,10 @@ def test_average_of_steps(trained, capsys):
     """Three: the sum of two float32 halves exactly, float64 or not."""
     steps = [trained / f"a/step-0000000{step}" for step in (2, 4, 6)]
     words = [f"--ckpt={','.join(map(str, steps))}", f"--checkpoint_dir={trained}"]
-    words += ["--bn_batches=2"]
+    words += ["--bn_batches=2", f"--json={trained / 'facts.json'}"]
     facts = average.run(*parse("--mode=average", *words, "--run_name=mean"))
-    assert json.loads((trained / "mean/average.json").read_text()) == facts
+    for path in ("mean/average.json", "facts.json"):
+        assert json.loads((trained / path).read_text()) == facts
     assert facts["average_of"] == [str(step) for step in steps]
     assert (facts["bn_batches"], facts["bn_images"]) == (2, 16)
     assert str(steps[1]) in capsys.readouterr().out
@@ -102,12 +103,13 @@ def test_statistics_are_those_of_all_images_together():
     assert layer.momentum == 0.9
 
 
-def like_a(trained, folder, **net):
-    """Makes the folder of a run with the weights of the first, but other settings of the net."""
+def like_a(trained, folder, std=None, **net):
+    """Makes the folder of a run with the weights of the first, but other settings."""
     folder.mkdir()
     (folder / "step-00000006").symlink_to(trained / "a/step-00000006")
     record = json.loads((trained / "a/config.json").read_text())
     record["config"]["net"].update(net)
+    record["config"]["data"]["std"] = std or record["config"]["data"]["std"]
     (folder / "config.json").write_text(json.dumps(record))
     return folder
 
@@ -131,11 +133,13 @@ def test_settings_that_a_training_alone_follows(trained, tmp_path):
         ("--ckpt=A/step-00000002,A/step-00000006", "--run_name is missing"),
         ("--ckpt=A/step-00000002,A/step-00000099 --run_name=m", "no such folder"),
         ("--ckpt=A,OTHER --run_name=m", "a resnet_18 of other settings"),
+        ("--ckpt=A,PIXELS --run_name=m", r"/pixels/.* another mean or std than those of .*/a/step"),
     ],
 )
 def test_mistakes(trained, tmp_path, words, message):
     words = words.replace("=A", f"={trained / 'a'}").replace(",A", f",{trained / 'a'}")
     words = words.replace("OTHER", str(like_a(trained, tmp_path / "other", model="resnet_18")))
+    words = words.replace("PIXELS", str(like_a(trained, tmp_path / "pixels", std=[50.0] * 3)))
     before = sorted(trained.iterdir())
     with pytest.raises(UsageError, match=message):
         average.run(*parse("--mode=average", f"--checkpoint_dir={trained}", *words.split()))

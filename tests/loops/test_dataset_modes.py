@@ -276,6 +276,19 @@ def test_a_prepared_list_has_its_own_names(images, tmp_path):
         run("stats", stats, f"--data_dir={tmp_path / 'set'}", f"--train_list={lists}")
 
 
+def test_prepared_shapes_are_known_by_their_manifest(images, tmp_path):
+    out = tmp_path / "set"
+    run("prepare", prepare, "--dataset=folder", f"--data_dir={images}", f"--out={out}")
+    path = out / "manifest.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"dataset": "shapes"}))
+    assert run("stats", stats, f"--data_dir={out}")["num_images"] == 23
+    assert run("verify", verify, f"--data_dir={out}")["images"]["val"] == 11
+    config, given = flags.parse(["main.py", f"--data_dir={out}"])
+    data = image_folders.with_dataset(config.data, given)
+    image_folders.require_named_set(data, given)
+    assert source.open_split(data, "val").num_examples == 11
+
+
 def test_images_that_are_in_two_splits_are_in_the_verdict(images, capsys):
     shutil.copy(next((images / "train/disc").iterdir()), images / "val/disc/again.jpg")
     run("verify", verify, "--dataset=folder", f"--data_dir={images}")

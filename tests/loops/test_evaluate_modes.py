@@ -118,7 +118,7 @@ def test_pictures_and_curves(runs, read_events):
     assert results["fingerprint"] == record.dataset["val"]["fingerprint"] != ""
 
 
-def test_pictures_of_another_split_have_tags_of_their_own():
+def test_pictures_of_another_split_have_tags_of_their_own(monkeypatch):
     tags = []
     sink = types.SimpleNamespace(image=lambda curve, step, tag, picture: tags.append(tag))
     labels, probs = np.array([0, 1, 1]), np.array([[0.9, 0.1], [0.2, 0.8], [0.6, 0.4]])
@@ -132,6 +132,10 @@ def test_pictures_of_another_split_have_tags_of_their_own():
         *("reliability_10_crops", "confusion_10_crops"),
         *("reliability_10_crops_test", "confusion_10_crops_test"),
     ]
+    tags.clear()  # a confusion matrix that nobody could see is not drawn
+    monkeypatch.setattr(evaluation_results, "_MOST_CLASSES_DRAWN", 1)
+    evaluation_results.record_pictures(sink, "eval", of_split, probs, split, None)
+    assert tags == ["reliability_10_crops_test"]
 
 
 def prune_as_it_is_evaluated(monkeypatch, run_dir, module=evaluate):

@@ -19,7 +19,7 @@ import flags
 import main
 from input_pipeline.config import DataConfig
 from input_pipeline.errors import UsageError
-from loops import evaluate, import_weights, predict, provenance, tensor_hashes, train
+from loops import evaluate, import_weights, predict, prepare, provenance, tensor_hashes, train
 from loops.run import restored_net, run_folder, weight_file
 from nets import layers, published_names, registry
 
@@ -164,6 +164,28 @@ def test_the_run_folder_is_evaluated_and_predicted_but_not_resumed(
         train.run(*flags.parse(resumed))
     message = refusal_of_second(tmp_path, path)
     assert "--run_name=r" in message
+
+
+def test_weights_that_name_no_set_are_evaluated_on_any_of_their_classes(
+    published, tiny_folder, tmp_path, quick_net
+):
+    """Also on a prepared one, which says itself what it is."""
+    path = tmp_path / "three.safetensors"
+    safetensors.save_file(tensors("resnet_18", 3), path)
+    table = tmp_path / "classes.txt"
+    table.write_text("0 disc d\n1 grid g\n2 stripes s\n")
+    words = ["--model=resnet_18", "--image_size=32", f"--class_names={table}", "--run_name=r"]
+    run(tmp_path, path, "--source=torchvision", *words)
+    assert run_folder.read_record(tmp_path / "r").config.data.dataset == "lists"
+    prepared = tmp_path / "set"
+    words = ["--dataset=folder", f"--data_dir={tiny_folder}"]
+    prepare.run(*flags.parse(["main.py", "--mode=prepare", *words, f"--out={prepared}"]))
+    ckpt = [f"--ckpt={tmp_path / 'r'}", "--crops=1"]
+    found = [
+        evaluate.run(*flags.parse(["main.py", "--mode=eval", *ckpt, *images]))
+        for images in (words, [f"--data_dir={prepared}"])
+    ]
+    assert found[0]["num_examples"] == 11 and found[0]["nll"] == found[1]["nll"]
 
 
 def refusal_of_second(tmp_path, path):

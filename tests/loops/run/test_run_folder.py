@@ -65,6 +65,10 @@ def test_a_name_that_reads_as_a_step():
     """Its folder could never be evaluated: --ckpt would take it for a step of another run."""
     with refused("--run_name=aaaaa", "longer than 200 bytes"):
         run_folder.path_of(config_with(run_name="a" * 201))
+    with refused("--run_name=\udce9:", "not UTF-8"):  # a byte of Latin-1
+        run_folder.path_of(config_with(run_name="\udce9"))
+    with refused("--checkpoint_dir=d/\udce9:", "not UTF-8"):
+        run_folder.path_of(config_with(checkpoint_dir="d/\udce9", run_name="a"))
     with refused("--run_name=step-00000010"):
         run_folder.path_of(config_with(run_name="step-00000010"))
 

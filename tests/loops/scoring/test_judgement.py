@@ -169,6 +169,10 @@ def test_real_accuracy_by_hand():
     found = judgement.real_accuracy(probs, real)
     assert (found["real_top1"], found["real_num_examples"]) == (0.5, 4)
     assert judgement.real_accuracy(probs, [frozenset()] * 5) == {"real_num_examples": 0}
+    everything = judgement.real_accuracy(probs, [{0, 1, 2, 3}] * 5)
+    wilson = stats.binomtest(5, 5).proportion_ci(method="wilson")
+    assert everything["real_top1"] == everything["real_top1_high"] == 1.0
+    assert everything["real_top1_low"] == pytest.approx(wilson.low)
 
 
 @pytest.mark.parametrize(("only_a", "only_b"), [(0, 0), (3, 9), (40, 25), (17, 17), (480, 520)])
