@@ -29,12 +29,13 @@ class Targets(NamedTuple):
     share: tf.Tensor
 
 
-def make_prepare(config, seed=0):
+def make_prepare(config, seed=0, xla=False):
     """Makes the function that turns a training batch into what the net and the loss take.
 
     Args:
       config: DataConfig with its mean, std and principal components.
       seed: the run's seed.
+      xla: whether a GPU's stages are compiled; a CPU's always are.
 
     Returns:
       function from the dict of `pipeline.train_dataset` to (float32 images [B, S, S, 3], Targets).
@@ -42,8 +43,8 @@ def make_prepare(config, seed=0):
     stages = augment_flag.parse(config.augment).stages
 
     # Forty passes over a batch in a CPU's memory become one. A GPU has the bandwidth to do without
-    # a compiler that not every machine has; there `--xla` decides.
-    @tf.function(jit_compile=not tf.config.list_physical_devices("GPU"), autograph=False)
+    # a compiler that not every machine has.
+    @tf.function(jit_compile=xla or not tf.config.list_physical_devices("GPU"), autograph=False)
     def pixels(images, labels, samples):
         images = tf.cast(images, tf.float32)
         if "hsv" in stages:

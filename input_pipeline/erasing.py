@@ -25,7 +25,7 @@ def boxes(draws, size):
       size: S, side of the images.
 
     Returns:
-      int32 [B, 4]: top, bottom, left, right; empty where nothing is to be erased.
+      float32 [B, 4]: top, bottom, left, right, whole pixels; empty where nothing is to be erased.
     """
     chosen, area, aspect, *place = tf.unstack(draws, axis=1)
     area = (SMALLEST + (LARGEST - SMALLEST) * area) * size**2
@@ -36,10 +36,10 @@ def boxes(draws, size):
     start = tf.floor(tf.stack(place, axis=1) * (size - sides + 1.0))
     start = tf.minimum(start, size - sides)  # a draw just under 1 may round up
     corners = tf.stack([start, start + sides], axis=2)  # [B, 2, 2]
-    return tf.cast(tf.reshape(corners, [-1, 4]), tf.int32)
+    return tf.reshape(corners, [-1, 4])
 
 
 def erase(images, corners):
-    """Sets the rectangles int32 [B, 4] of normalised images [B, S, S, 3] to 0, the mean."""
+    """Sets the rectangles float32 [B, 4] of normalised images [B, S, S, 3] to 0, the mean."""
     hidden = mixing.inside(corners, images.shape[1])
     return tf.where(hidden[..., None], 0.0, images)

@@ -25,21 +25,22 @@ def boxes(share, centres, size):
       size: S, side of the images.
 
     Returns:
-      (int32 [B, 4] of top, bottom, left, right, the last row and column excluded,
+      (float32 [B, 4] of top, bottom, left, right, whole pixels, the last row and column excluded,
       float32 [B], the share that is left to the image once the rectangle was cut).
     """
-    half = tf.cast(size * tf.sqrt(1.0 - share), tf.int32) // 2  # [B]
-    middle = tf.cast(centres * size, tf.int32)  # [B, 2]
-    low = tf.maximum(middle - half[:, None], 0)
-    high = tf.minimum(middle + half[:, None], size)
-    area = tf.cast(tf.reduce_prod(high - low, axis=1), tf.float32)
+    # Floats, as a GPU's int32 are reckoned with on the host.
+    half = tf.floor(tf.floor(size * tf.sqrt(1.0 - share)) / 2.0)  # [B]
+    middle = tf.floor(centres * size)  # [B, 2]
+    low = tf.maximum(middle - half[:, None], 0.0)
+    high = tf.minimum(middle + half[:, None], float(size))
+    area = tf.reduce_prod(high - low, axis=1)
     corners = tf.stack([low[:, 0], high[:, 0], low[:, 1], high[:, 1]], axis=1)
     return corners, 1.0 - area / size**2
 
 
 def inside(corners, size):
-    """Where the pixels of rectangles are: bool [B, S, S] of int32 [B, 4] as `boxes` has them."""
-    at = tf.range(size)[None]  # [1, S]
+    """Where the pixels of rectangles are: bool [B, S, S] of float32 [B, 4] as `boxes` has them."""
+    at = tf.range(float(size))[None]  # [1, S]
     top, bottom, left, right = tf.split(corners, 4, axis=1)  # each [B, 1]
     rows, columns = (at >= top) & (at < bottom), (at >= left) & (at < right)  # [B, S]
     return rows[:, :, None] & columns[:, None, :]

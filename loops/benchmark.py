@@ -7,6 +7,7 @@ from input_pipeline.config import DataConfig
 from input_pipeline.errors import UsageError
 from loops import benchmark_net, flag_fields, image_folders, mode_flags, validation
 from loops.run import peak_memory, report, run_folder
+from loops.step import distribution
 
 _SECONDS = 2.0
 # Of the flags that training or evaluation reads. Those that neither reads are refused as well.
@@ -60,6 +61,7 @@ def _input(config, given):
     config = validation.resolve(config)
     data = config.data
     batch_augment.require_pairs(data, data.batch_size)
+    distribution.set_up_gpus()
     split = source.open_split(data, "train")
     results = stage_timing.measure(split, data, config.length.seed, _SECONDS)
     rows = [

@@ -96,7 +96,8 @@ def evaluation(config, given):
         strategy, config.net, benchmark_setup.num_classes_of(config.data), dtype
     )
     data, crops = config.data, config.evaluation.crops
-    wanted = config.evaluation.eval_batch_size or max(1, evaluators.views_per_batch() // crops)
+    most = evaluators.views_per_batch(replicas)
+    wanted = config.evaluation.eval_batch_size or max(1, most // crops)
     of_replica = -(-wanted // replicas)
     logits = evaluators.logits_fn(net, data.mean, data.std)
     forward = tf.function(

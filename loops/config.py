@@ -45,7 +45,7 @@ class EvalConfig:
         "the largest.",
     ] = "1,5"
     eval_batch_size: Annotated[
-        int, "Images of one evaluation batch; 0: about 250 views, on a CPU 50."
+        int, "Images of one evaluation batch; 0: about 250 views a GPU, on a CPU 50."
     ] = 0
     json: Annotated[str, "Also write the mode's JSON result to this file."] = ""
     test_size: Annotated[

@@ -42,6 +42,8 @@ def run(config, given):
       UsageError: flags that do not fit, a path that is taken, or a library that is missing.
       DataError: the export, read again, disagrees with the model; it is removed.
     """
+    # A GPU would round what its convolutions multiply, and a sound export would disagree.
+    tf.config.experimental.enable_tensor_float_32_execution(False)
     form = config.export.format if "format" in given else "saved_model"
     path = _target(form, config.export)
     found = members.find(config, given)

@@ -151,7 +151,7 @@ def make_step(config, state, learning_rate):
     replicas = state.strategy.num_replicas_in_sync
     settings = StepSettings(
         global_batch_size=config.data.batch_size,
-        prepare=batch_augment.make_prepare(config.data, config.length.seed),
+        prepare=batch_augment.make_prepare(config.data, config.length.seed, config.precision.xla),
         learning_rate=learning_rate,
         optimization=config.optimization,
         xla=config.precision.xla,

@@ -168,5 +168,5 @@ CHECKS = {
 }
 OF_REPLICAS = (
     *("overflow", "equality", "deterministic", "deterministic again"),
-    *("speed float32", "speed float16"),
+    *("speed float32", "speed float16", "speed xla"),
 )

@@ -2,12 +2,12 @@
 
 import json
 import os
-import shutil
 
 import tensorflow as tf
 
 from input_pipeline import data_service
 from input_pipeline.errors import UsageError
+from loops.step import slurm
 
 _TF_CONFIG = '{"cluster": {"worker": ["HOST:PORT", ...]}, "task": {"type": "worker", "index": 0}}'
 
@@ -26,7 +26,7 @@ def resolver():
             data_service.address(host, "TF_CONFIG, host")
         return found
     if int(os.environ.get("SLURM_NTASKS", "1")) > 1:
-        return slurm_workers()
+        return slurm.resolver()
     raise UsageError(
         "--strategy=multi_worker: neither TF_CONFIG nor Slurm (SLURM_NTASKS) names the workers"
     )
@@ -60,13 +60,3 @@ def _require_a_task():
             f"TF_CONFIG={text}: its task is {json.dumps(task)}, which is none of its workers; set"
             ' it on each of them, as in "task": {"type": "worker", "index": 0}'
         )
-
-
-def slurm_workers():
-    """The workers of a Slurm job step, one for each of its tasks."""
-    slurm = tf.distribute.cluster_resolver.SlurmClusterResolver
-    if shutil.which("nvidia-smi"):
-        return slurm()
-    # It counts GPUs by that command and cannot do without: tell it of some that nobody sets.
-    most = int(os.environ["SLURM_NTASKS"])
-    return slurm(gpus_per_node=most, gpus_per_task=1, auto_set_gpu=False)

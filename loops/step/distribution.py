@@ -1,5 +1,6 @@
 """Devices and strategies; the only place that makes one."""
 
+import contextlib
 import dataclasses
 import signal
 
@@ -27,7 +28,7 @@ def make_strategy(config):
         tf.config.experimental.enable_op_determinism()
     if is_multi_worker(config):
         return _multi_worker(config)
-    gpus = _gpus()
+    gpus = set_up_gpus()
     if config.cpu_devices > 1:
         _split_cpu(config.cpu_devices)
     devices = tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU")
@@ -43,7 +44,13 @@ def make_strategy(config):
     return strategy
 
 
-def _gpus():
+def leave_gpus_alone():
+    """Hides them from a mode that computes nothing there: a training may need all their memory."""
+    with contextlib.suppress(RuntimeError):  # TensorFlow has begun with them in this process
+        tf.config.set_visible_devices([], "GPU")
+
+
+def set_up_gpus():
     """The GPUs that are here; memory, theirs or the host's, is set up."""
     gpus = tf.config.list_physical_devices("GPU")
     if not gpus:
@@ -95,9 +102,13 @@ def _multi_worker(config):
             f"--cpu_devices={config.cpu_devices}: not with several workers; start more of them"
         )
     resolver = cluster.resolver()
-    _gpus()
+    # Left to choose, TensorFlow sends the gradients of GPUs round by gRPC.
+    way = tf.distribute.experimental.CommunicationImplementation
+    options = tf.distribute.experimental.CommunicationOptions(
+        implementation=way.NCCL if set_up_gpus() else way.AUTO
+    )
     try:
-        strategy = tf.distribute.MultiWorkerMirroredStrategy(resolver)
+        strategy = tf.distribute.MultiWorkerMirroredStrategy(resolver, options)
     except (tf.errors.UnknownError, tf.errors.InvalidArgumentError) as error:
         raise UsageError(
             f"TF_CONFIG or Slurm: this worker cannot start ({error.message})"

@@ -65,6 +65,9 @@ def l2(kernels, weight_decay):
 
 
 def label_ranks(labels, logits):
-    """How many classes score higher than the label: int32 [B]; top-k holds where it is below k."""
+    """How many classes score higher than the label: float32 [B]; top-k holds where it is below k.
+
+    Not of whole numbers, which TensorFlow adds up on the host where the logits are on a GPU.
+    """
     of_label = tf.gather(logits, labels, axis=1, batch_dims=1)  # [B]
-    return tf.reduce_sum(tf.cast(logits > of_label[:, None], tf.int32), axis=1)
+    return tf.reduce_sum(tf.cast(logits > of_label[:, None], tf.float32), axis=1)

@@ -101,9 +101,8 @@ class _TrainStep:
     def _one_step(self, batch):
         state = self._state
         strategy = state.strategy
-        gradients, finite, sums = strategy.run(
-            self._replica_gradients, args=(batch, state.loss_scale.scale)
-        )
+        scale = tf.convert_to_tensor(state.loss_scale.scale)  # XLA reads no variable of a neighbour
+        gradients, finite, sums = strategy.run(self._replica_gradients, args=(batch, scale))
         # All replicas hold the same sums: the first one's speak for all.
         finite = strategy.experimental_local_results(finite)[0]
         sums = strategy.experimental_local_results(sums)[0]

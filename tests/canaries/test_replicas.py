@@ -232,14 +232,17 @@ def test_collectives_know_no_maximum():
 
 
 def test_slurm_cannot_do_without_nvidia_smi(monkeypatch):
-    """Hence `slurm_workers` of `loops/step/cluster.py` tells of GPUs that nobody sets."""
-    told = {"PROCID": "0", "NTASKS": "2", "STEP_NUM_TASKS": "2", "STEP_NODELIST": "a,b"}
+    """Nor number the nodes as Slurm does: hence `resolver` of `loops/step/slurm.py` tells of GPUs
+    that nobody sets, and lists the workers itself."""
+    told = {"PROCID": "0", "NTASKS": "2", "STEP_NUM_TASKS": "2", "STEP_NODELIST": "n[2,10]"}
     told |= {"STEP_TASKS_PER_NODE": "1(x2)", "LOCALID": "0"}
     for name, value in told.items():
         monkeypatch.setenv(f"SLURM_{name}", value)
     monkeypatch.setenv("PATH", "")
     with pytest.raises(FileNotFoundError, match="nvidia-smi"):
         tf.distribute.cluster_resolver.SlurmClusterResolver()
-    tf.distribute.cluster_resolver.SlurmClusterResolver(
+    told = tf.distribute.cluster_resolver.SlurmClusterResolver(
         gpus_per_node=1, gpus_per_task=1, auto_set_gpu=False
     )
+    assert told.cluster_spec().as_dict() == {"worker": ["n10:8888", "n2:8888"]}
+    assert list(told._task_configuration) == ["n2", "n10"]

@@ -82,7 +82,7 @@ def test_erased_rectangles():
 
 def test_erase_sets_rectangles_to_the_mean():
     images = np.random.default_rng(2).normal(size=(2, 8, 8, 3)).astype(np.float32)
-    corners = np.array([[1, 4, 2, 8], [0, 0, 0, 0]], np.int32)
+    corners = np.array([[1, 4, 2, 8], [0, 0, 0, 0]], np.float32)
     expected = images.copy()
     expected[0, 1:4, 2:8] = 0
     np.testing.assert_array_equal(erasing.erase(tf.constant(images), corners), expected)

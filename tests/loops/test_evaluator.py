@@ -6,6 +6,7 @@ import tensorflow as tf
 from input_pipeline import pipeline
 from input_pipeline.errors import DataError, UsageError
 from loops import evaluate
+from loops import evaluator as evaluators
 from loops.run import restored_net
 from tests.loops.tiny_nets import two_convolutions
 
@@ -63,3 +64,9 @@ def test_only_images_of_the_batches_at_hand_are_looked_at(evaluator, monkeypatch
     with pytest.raises(DataError, match=r"\.jpg does not decode: cut short"):
         evaluator()
     assert asked == [4, 5, 6, 7, 8, 9, 10]
+
+
+def test_each_gpu_has_its_views_and_halves_of_a_cpu_share_theirs(monkeypatch):
+    assert [evaluators.views_per_batch(replicas) for replicas in (1, 2)] == [50, 50]
+    monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: [kind])
+    assert [evaluators.views_per_batch(replicas) for replicas in (1, 8)] == [250, 2000]

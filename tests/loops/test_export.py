@@ -125,9 +125,11 @@ def test_other_programs_read_what_the_evaluation_says(run_dir, tiny_folder, tmp_
 
 
 def test_int8(run_dir, tmp_path):
+    tf.config.experimental.enable_tensor_float_32_execution(True)  # as TensorFlow begins
     out = tmp_path / "m.tflite"
     words = ["--format=tflite", "--quantize=int8", f"--out={out}", "--calibration_images=20"]
     facts = run(run_dir, *words)
+    assert not tf.config.experimental.tensor_float_32_execution_enabled()
     assert facts["equal_top1"] >= 11 * 30 / 32 and facts["difference"] > 0
     details = tf.lite.Interpreter(str(out)).get_tensor_details()
     kernels = [d for d in details if d["dtype"] == np.int8 and len(d["shape"]) == 4]

@@ -15,7 +15,7 @@ import flags
 from input_pipeline.errors import UsageError
 from loops import train
 from loops.run import checkpoint
-from loops.step import cluster, distribution
+from loops.step import cluster, distribution, slurm
 from loops.step.config import DistributionConfig
 from loops.step.workers import Workers
 from tests.command_line import refusal
@@ -203,16 +203,55 @@ def test_workers_that_nobody_names(words, tmp_path, tiny_folder, monkeypatch):
             train.run(*flags.parse(argv))
 
 
-@pytest.mark.parametrize("nodes", ["n[1-2]", "n1"])
-def test_slurm_names_the_workers(monkeypatch, nodes):
-    tasks = "1(x2)" if "[" in nodes else "2"
-    names = {"JOB_ID": "1", "PROCID": "1", "LOCALID": "0", "NTASKS": "2", "STEP_NUM_TASKS": "2"}
-    names |= {"STEP_NODELIST": nodes, "STEP_TASKS_PER_NODE": tasks}
-    for name, value in names.items():
+def in_slurm(monkeypatch, tasks, **names):
+    """The environment of a task of a Slurm job step."""
+    given = {"JOB_ID": "1", "NTASKS": str(tasks), "STEP_NUM_TASKS": str(tasks), **names}
+    for name, value in given.items():
         monkeypatch.setenv(f"SLURM_{name}", value)
-    monkeypatch.setattr(cluster.shutil, "which", lambda _: None)
-    resolver = cluster.slurm_workers()
-    hosts = resolver.cluster_spec().as_dict()["worker"]
-    expected = ["n1:8888", "n2:8888"] if "[" in nodes else ["n1:8888", "n1:8889"]
-    assert hosts == expected
-    assert resolver.get_task_info() == ("worker", 1)
+
+
+@pytest.mark.parametrize(
+    ("nodes", "per_node", "expected"),
+    [
+        ("n[1-2]", "1(x2)", ["n1:8888", "n2:8888"]),
+        ("n1", "2", ["n1:8888", "n1:8889"]),
+        ("n[2,10]", "1(x2)", ["n2:8888", "n10:8888"]),  # in the order of the tasks
+    ],
+)
+def test_slurm_names_the_workers(monkeypatch, nodes, per_node, expected):
+    in_slurm(monkeypatch, 2, PROCID="1", STEP_NODELIST=nodes, STEP_TASKS_PER_NODE=per_node)
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.delenv("TF_CONFIG", raising=False)
+    resolver = cluster.resolver()
+    assert resolver.cluster_spec().as_dict()["worker"] == expected
+    assert (resolver.task_type, resolver.task_id) == ("worker", 1)
+    assert resolver.num_accelerators() == {"GPU": 0}  # of which here is none
+
+
+@pytest.mark.parametrize(
+    ("seen", "tasks", "of_task", "left"),
+    [
+        ("0,1,2,3", "4(x2)", None, "1"),
+        ("4,5,6,7", "2(x4)", None, "6,7"),
+        (None, "4(x2)", None, "1"),  # as nvidia-smi lists four
+        ("0,1,2,3", "1(x8)", None, "0,1,2,3"),
+        ("0", "4(x2)", None, "0"),  # Slurm has bound one to each task
+        ("0,1,2,3", "4(x2)", "4", "0,1,2,3"),
+        ("", "4(x2)", None, ""),
+        ("-1", "4(x2)", None, "-1"),
+    ],
+)
+def test_tasks_of_a_node_share_its_gpus(monkeypatch, tmp_path, seen, tasks, of_task, left):
+    nodes = {"STEP_NODELIST": "n[1-8]", "STEP_TASKS_PER_NODE": tasks, "NODEID": "1"}
+    in_slurm(monkeypatch, 8, PROCID="5", LOCALID="1", **nodes)
+    if of_task:
+        monkeypatch.setenv("SLURM_GPUS_PER_TASK", of_task)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", seen or "")  # which is undone, whoever sets it
+    if seen is None:
+        monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
+    tool = tmp_path / "nvidia-smi"
+    tool.write_text("#!/bin/sh\nfor n in 0 1 2 3; do echo GPU $n: A100; echo '  MIG'; done\n")
+    tool.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    slurm.resolver()
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == left

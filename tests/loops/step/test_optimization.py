@@ -151,10 +151,12 @@ def _infinite(prepared):
     return images * np.inf, targets
 
 
-def test_xla_changes_nothing_but_rounding(one_device):
+@pytest.mark.parametrize("devices", ["one_device", "mirrored"])
+def test_xla_changes_nothing_but_rounding(devices, request):
+    strategy = request.getfixturevalue(devices)
     images = random_images(2)
-    plain, _ = run_steps(one_device, images)
-    compiled, _ = run_steps(one_device, images, xla=True)
+    plain, _ = run_steps(strategy, images)
+    compiled, _ = run_steps(strategy, images, xla=True)
     assert_close(plain, compiled, atol=1e-5)
 
 
