@@ -9,7 +9,8 @@ _ENDLESS = 1e12  # steps or epochs
 
 
 def interval(text, steps_per_epoch, flag):
-    """Steps of an interval given as `500` or `2epochs`; at least one.
+    """Steps of an interval given as `500` or `2epochs`: at least one, of epochs often no whole
+    number, see `Pace`.
 
     Raises:
       UsageError: neither form.
@@ -21,7 +22,7 @@ def interval(text, steps_per_epoch, flag):
         value = 0
     if not 0 < value < _ENDLESS:
         raise UsageError(f"{flag}={text}: give steps as in 500, or epochs as in 2epochs")
-    return max(1, round(value * steps_per_epoch)) if is_epochs else value
+    return max(1, value * steps_per_epoch) if is_epochs else value
 
 
 def total_steps(length, num_examples, batch_size):

@@ -42,7 +42,7 @@ def prune(run_dir, keep, keep_every=None, verified=None):
     Args:
       run_dir: the run folder.
       keep: how many of the newest.
-      keep_every: steps, or None.
+      keep_every: steps, as a float where it was given in epochs, or None.
       verified: Verified, or None to hash every folder.
     """
     verified = verified or Verified()
@@ -59,10 +59,10 @@ def prune(run_dir, keep, keep_every=None, verified=None):
 def _milestones(folders, every):
     """The first step folder of each interval but the one from step 0.
 
-    Not those of exact multiples: an epoch is seldom a whole number of steps, so that ten rounded
-    ones are not a rounded ten.
+    Not those of exact multiples, at which nothing may have been saved. Half a step more, as saves
+    are at rounded intervals.
     """
     first = {}
     for folder in sorted(folders, key=checkpoint.step_of):
-        first.setdefault(checkpoint.step_of(folder) // every, folder)
+        first.setdefault((checkpoint.step_of(folder) + 0.5) // every, folder)
     return {folder for interval, folder in first.items() if interval}

@@ -15,7 +15,7 @@ from tests.command_line import refusal
         ("1epochs", 40.0, 40),
         ("2epochs", 40.0, 80),
         ("0.5epochs", 40.0, 20),
-        ("1epochs", 31.25, 31),  # 1,000 images in batches of 32
+        ("1epochs", 31.25, 31.25),  # 1,000 images in batches of 32
         ("4epochs", 31.25, 125),
         ("0.001epochs", 40.0, 1),
         ("1epochs", 0.46, 1),  # 23 images in batches of 50

@@ -23,6 +23,28 @@ def test_what_is_due():
     assert due["save_every"] == [30, 60, 90, 100]
 
 
+@pytest.mark.parametrize("steps_per_epoch", [62.5, 504.61, 7 / 6, 46.875, 1.0])
+@pytest.mark.parametrize("more", [2, 3, 5])
+def test_what_comes_every_few_epochs_falls_on_what_comes_every_epoch(steps_per_epoch, more):
+    """So that every evaluation has a checkpoint, and `best` means something."""
+    total = round(61 * steps_per_epoch)
+    config = RunConfig(eval_every=f"{more}epochs", save_every="1epochs", log_every="1000000")
+    pace = Pace(config, steps_per_epoch, total)
+    due = {
+        name: [step for step in range(total) if pace.is_due(name, step)]
+        for name in ("eval_every", "save_every")
+    }
+    assert due["save_every"] == [round(n * steps_per_epoch) for n in range(1, 61)]
+    assert due["eval_every"] == due["save_every"][more - 1 :: more]
+    ends, done = [], 0
+    pace.timed(1.0, 1)
+    pace.timed(1e-9, 1)  # time is no limit
+    while done < total:
+        done += pace.steps_of_call(done)
+        ends.append(done)
+    assert ends == [*due["save_every"], total]
+
+
 @pytest.mark.parametrize(
     ("done", "seconds_per_step", "steps"),
     [
