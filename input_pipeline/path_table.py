@@ -47,7 +47,8 @@ class PathTable(collections.abc.Sequence):
         # Out of an array of objects they are copied once; as bytes they would be copied four times.
         lines = tf.constant(np.array(self.lines, object))
         starts, lengths = tf.constant(self._starts), tf.constant(self._ends - self._starts)
-        prefix = os.fsencode(os.path.join(root, ""))
+        # TensorFlow takes `..` back along the path, not from where a link leads.
+        prefix = os.fsencode(os.path.join(os.path.realpath(root), ""))
 
         def path(index):
             name = tf.strings.substr(lines, starts[index], lengths[index])

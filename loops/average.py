@@ -13,7 +13,7 @@ from input_pipeline import batch_augment, pipeline, source
 from input_pipeline.errors import UsageError
 from input_pipeline.wording import counted, said_by
 from loops import config as configs
-from loops import members
+from loops import flag_values, members
 from loops.run import checkpoint, progress, report, run_folder
 from loops.step import distribution
 from loops.step.state import TrainState
@@ -63,11 +63,12 @@ def run(config, given):
     state = TrainState(strategy, own, len(split.class_names))
     for variable, mean in zip(state.model.variables, means(found, strategy), strict=True):
         variable.assign(mean)
+    training = configs.replace(own, {"image_size": _training_size(first, split)})
     batch_size = _batch_size(split, own)
     images = min(config.export.bn_batches * own.data.batch_size, split.num_examples)
     batches = -(-images // batch_size)
     try:
-        recompute_batch_norm(state.model, train_batches(split, own), batches)
+        recompute_batch_norm(state.model, train_batches(split, training), batches)
     except tf.errors.ResourceExhaustedError as error:
         raise UsageError(
             f"--mode=average: out of memory in a forward pass of {batch_size} images; free some, or"
@@ -111,6 +112,13 @@ def train_batches(split, config):
         yield prepare(batch)[0]
 
 
+def _training_size(member, split):
+    """Side of the images that a member was trained on at the end."""
+    data = member.config.data
+    stages = flag_values.image_sizes(data.image_size_schedule, split.num_examples / data.batch_size)
+    return [data.image_size, *(size for start, size in stages if start < member.step)][-1]
+
+
 def _batch_size(split, config):
     """Images of one forward pass: those of a micro-batch, and no more than one device takes."""
     micro_batch = config.data.batch_size // config.optimization.accumulate
@@ -135,9 +143,10 @@ def recompute_batch_norm(model, batches, count):
     layers = [layer for layer in model._flatten_layers() if isinstance(layer, BatchNorm)]
     if not layers:
         return
-    momenta = [layer.momentum for layer in layers]
+    settings = [(layer.momentum, layer.trainable) for layer in layers]
     for layer in layers:
         layer.momentum = 0.0  # the moving statistics then are those of the last batch
+        layer.trainable = True  # also of a frozen backbone, whose statistics would not move
     forward = tf.function(
         lambda images: model(images, training=True), reduce_retracing=True, autograph=False
     )
@@ -153,10 +162,10 @@ def recompute_batch_norm(model, batches, count):
             total[2] += layer.moving_variance.numpy().astype(np.float64) / count
         bar.advance(len(images))
     bar.close()
-    for (mean, square, variance), layer, momentum in zip(sums, layers, momenta, strict=True):
+    for (mean, square, variance), layer, before in zip(sums, layers, settings, strict=True):
         layer.moving_mean.assign(mean.astype(np.float32))
         layer.moving_variance.assign((variance + square - mean**2).astype(np.float32))
-        layer.momentum = momentum
+        layer.momentum, layer.trainable = before
 
 
 def _config_of(first, config):

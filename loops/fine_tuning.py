@@ -23,9 +23,14 @@ def inherit(config):
       Config; the same where there is no `--init_from`.
 
     Raises:
-      UsageError: no such run, or one of another net.
+      UsageError: no such run, or one of another net; `--freeze` without any.
     """
     if not config.fine_tuning.init_from:
+        if config.fine_tuning.freeze != "none":
+            raise UsageError(
+                f"--freeze={config.fine_tuning.freeze}: without --init_from its weights would stay"
+                " random; name a run, or leave it out"
+            )
         return config
     run_dir, _ = run_folder.find_checkpoint(config.fine_tuning.init_from, "--init_from")
     theirs = run_folder.read_record(run_dir).config

@@ -93,7 +93,7 @@ def find(config, given):
 
 def _same_images(first, own):
     """DataConfig of the first member's images, made into inputs as a member is used to."""
-    kept = ("image_size", "crop_fraction", "interpolation", "mean", "std")
+    kept = ("image_size", "image_size_schedule", "crop_fraction", "interpolation", "mean", "std")
     return dataclasses.replace(first, **{name: getattr(own, name) for name in kept})
 
 

@@ -35,6 +35,8 @@ def run(config, given):
     figures = None
     if config.prediction.explain and not config.prediction.report:
         figures = outputs.figure_folder(nets)
+    if figures is not None or config.prediction.report:
+        nets.read_for_drawing()
     images, bad, chosen = [], [], []
     for path, logits in nets.predict(paths):
         if logits is None:

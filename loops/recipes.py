@@ -119,13 +119,18 @@ RECIPES = {
     },
 }
 
+# What is right for a recipe's optimizer and wrong for another one.
+_OF_OPTIMIZER = frozenset(
+    {"learning_rate", "final_learning_rate", "momentum", "nesterov", "decay_kind", "weight_decay"}
+)
 _OF_RESIDUAL_BLOCKS = frozenset({"zero_init_residual", "stochastic_depth", "recompute"})
 
 
 def apply(config, given):
     """Sets the flags of the config's recipe, but for those that were given, and says which.
 
-    What only residual blocks have is left out for other nets.
+    What only residual blocks have is left out for other nets, and what goes with the recipe's
+    optimizer where another one is typed.
 
     Args:
       config: Config of the command line.
@@ -141,6 +146,11 @@ def apply(config, given):
     if not registry.has_blocks(config.net.model):
         values = {field: v for field, v in values.items() if field not in _OF_RESIDUAL_BLOCKS}
     old = dict(leaves(config))
+    if "optimizer" in given and old["optimizer"] != values.get("optimizer", old["optimizer"]):
+        left_out = sorted(values.keys() & _OF_OPTIMIZER - given)
+        values = {field: v for field, v in values.items() if field not in left_out}
+        flags = ", ".join(f"--{field}" for field in left_out)
+        logging.info("--recipe=%s: %s: not for --optimizer=%s", name, flags, old["optimizer"])
     chosen = {field: value for field, value in values.items() if field not in given}
     for field, value in values.items():
         if field in given:

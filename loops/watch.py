@@ -140,16 +140,22 @@ def _wait_for_record(config):
 def _new_checkpoints(run_dir, minutes):
     """Yields each intact step folder once, in order of steps, until the run is done."""
     patience = _Patience(minutes)
-    last_done, damaged = -1, {}
+    last_done, damaged, looks_behind = -1, {}, 0
     record, read = run_dir / "config.json", None
     while True:
         # What "done" means is read before looking: a run that is made longer goes on.
         if not record.exists() or record.stat().st_mtime_ns != read:
             last = _last_step(run_dir)
             read = record.stat().st_mtime_ns
+        folders = checkpoint.step_folders(run_dir)
+        # The newest one goes only for a moment, when training writes a damaged step again.
+        is_behind = bool(folders) and max(map(checkpoint.step_of, folders)) < last_done
+        looks_behind = looks_behind + 1 if is_behind else 0
+        if looks_behind > 1:
+            raise UsageError(f"--ckpt={run_dir}: the run was begun anew; watch it again")
         newer = [
             folder
-            for folder in checkpoint.step_folders(run_dir)
+            for folder in folders
             if checkpoint.step_of(folder) > last_done and damaged.get(folder) != _version(folder)
         ]
         for folder in sorted(newer, key=checkpoint.step_of):
@@ -164,7 +170,7 @@ def _new_checkpoints(run_dir, minutes):
             last_done = checkpoint.step_of(folder)
             yield folder
             patience = _Patience(minutes)
-        if last_done >= last:
+        if last_done >= last and not is_behind:
             logging.info("step %d was the last one", last_done)
             return
         if not newer and not patience.wait(f"a checkpoint after step {last_done}, of {last}"):

@@ -77,6 +77,11 @@ class Ensemble:
         """The different ways in which they see a picture: tuple of Sight."""
         return tuple(dict.fromkeys(member.sight for member in self.members))
 
+    def read_for_drawing(self):
+        """Reads the weights in float32 as well, while the checkpoints are there."""
+        for member in self.members:
+            _ = member.float32_model
+
     def predict(self, paths):
         """Runs every net on every file, with batches of files decoded in parallel.
 

@@ -5,9 +5,12 @@ import io
 import os
 import pathlib
 
+import tensorflow as tf
 from absl import logging
 
-from input_pipeline.errors import UsageError
+from input_pipeline import decode
+from input_pipeline.errors import DataError, UsageError
+from input_pipeline.wording import said_by
 from loops.prediction import exhibit, figure, image_paths, page
 from loops.run import progress, report
 
@@ -125,5 +128,13 @@ def _exhibits(nets, chosen, most, results):
         for path, logits in chosen:
             yield exhibit.make(nets, path, logits, most)
             bar.advance(1)
+    except tf.errors.ResourceExhaustedError as error:
+        raise UsageError(
+            "--report, --explain: out of memory while drawing; predict on a CPU:"
+            f" CUDA_VISIBLE_DEVICES=-1 ({said_by(error)[:100]})"
+        ) from None
+    except tf.errors.OpError as error:
+        shown = image_paths.shown(path)
+        raise DataError(f"{shown} does not decode any more: {decode.reason(error)}") from None
     finally:
         bar.close()

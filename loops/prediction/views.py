@@ -1,6 +1,7 @@
 """What a net looks at: the views of one picture, and those of many files in batches."""
 
 import os
+import pathlib
 from typing import NamedTuple
 
 import numpy as np
@@ -65,7 +66,13 @@ def decode_file(path):
     Raises:
       tf.errors.OpError: it cannot be read or does not decode.
     """
-    return decode.decode(tf.io.read_file(os.fsencode(path)))
+    return decode.decode(tf.io.read_file(_to_read(path)))
+
+
+def _to_read(path):
+    """A path for TensorFlow, which takes `..` back along it, not from where a link leads."""
+    has_parents = os.pardir in pathlib.PurePath(path).parts
+    return os.fsencode(os.path.realpath(path) if has_parents else path)
 
 
 def reason(path):
@@ -98,7 +105,7 @@ def of_files(paths, sights, batch_size, reader_threads=0):
       false for a file that does not decode and for padding).
     """
     # Captured by reference: constants of a graph would be copied into it.
-    names = tf.constant([os.fsencode(path) for path in paths])
+    names = tf.constant([_to_read(path) for path in paths])
 
     def attempt(index, number):
         """The file at the first attempt; where that fails, black at the second."""

@@ -87,29 +87,49 @@ def test_a_large_batch_is_not_taken_at_once(tiny_folder, monkeypatch):
         assert batch.shape == (size, 32, 32, 3)
 
 
-def test_statistics_are_those_of_all_images_together():
+@pytest.mark.parametrize("trainable", [True, False])
+def test_statistics_are_those_of_all_images_together(trainable):
+    """Also of a backbone that was frozen in training."""
     kit = layers.Kit()
     image = kit.image()
     model = keras.Model(
         image, kit.logits(kit.global_average_pool(kit.batch_norm(image, "bn"), "p"), 2)
     )
+    model.get_layer("bn").trainable = trainable
     rng = np.random.default_rng(0)
     batches = [rng.normal(i, 1 + i, (4, 5, 6, 3)).astype(np.float32) for i in range(3)]
     average.recompute_batch_norm(model, [*map(tf.constant, batches), None], 3)
     layer = model.get_layer("bn")
+    assert layer.trainable == trainable
     together = np.concatenate(batches).astype(np.float64)
     np.testing.assert_allclose(layer.moving_mean.numpy(), together.mean((0, 1, 2)), rtol=1e-5)
     np.testing.assert_allclose(layer.moving_variance.numpy(), together.var((0, 1, 2)), rtol=1e-4)
     assert layer.momentum == 0.9
 
 
-def like_a(trained, folder, std=None, **net):
+def test_statistics_are_of_images_as_they_were_at_the_end(trained, tmp_path, monkeypatch):
+    """Of 23 images in batches of eight, 2.9 steps an epoch, and six steps."""
+    sizes = []
+
+    def recompute(model, batches, count):
+        sizes.append(next(batches).shape[1])
+
+    monkeypatch.setattr(average, "recompute_batch_norm", recompute)
+    for schedule in ("", "0:36", "0:36,1:40", "0:36,2:40"):
+        data = {"image_size_schedule": schedule}
+        other = like_a(trained, tmp_path / f"r{len(sizes)}", data=data)
+        words = [f"--ckpt={other},{trained / 'a'}", f"--checkpoint_dir={tmp_path}"]
+        average.run(*parse("--mode=average", *words, f"--run_name=m{len(sizes)}"))
+    assert sizes == [32, 36, 40, 36]
+
+
+def like_a(trained, folder, data=None, **net):
     """Makes the folder of a run with the weights of the first, but other settings."""
     folder.mkdir()
     (folder / "step-00000006").symlink_to(trained / "a/step-00000006")
     record = json.loads((trained / "a/config.json").read_text())
     record["config"]["net"].update(net)
-    record["config"]["data"]["std"] = std or record["config"]["data"]["std"]
+    record["config"]["data"].update(data or {})
     (folder / "config.json").write_text(json.dumps(record))
     return folder
 
@@ -139,7 +159,7 @@ def test_settings_that_a_training_alone_follows(trained, tmp_path):
 def test_mistakes(trained, tmp_path, words, message):
     words = words.replace("=A", f"={trained / 'a'}").replace(",A", f",{trained / 'a'}")
     words = words.replace("OTHER", str(like_a(trained, tmp_path / "other", model="resnet_18")))
-    words = words.replace("PIXELS", str(like_a(trained, tmp_path / "pixels", std=[50.0] * 3)))
+    words = words.replace("PIXELS", str(like_a(trained, tmp_path / "pixels", {"std": [50.0] * 3})))
     before = sorted(trained.iterdir())
     with pytest.raises(UsageError, match=message):
         average.run(*parse("--mode=average", f"--checkpoint_dir={trained}", *words.split()))

@@ -274,6 +274,20 @@ def test_a_damaged_last_step_that_training_writes_again(runs, tmp_path, monkeypa
     assert [results["step"] for results in every] == [2, 4, 6, 8]
 
 
+def test_a_run_that_is_begun_anew_while_it_is_watched(runs, tmp_path, monkeypatch):
+    """Else its steps would pass for those that have been seen, and its end for the old one's."""
+    copy = shutil.copytree(runs / "a", tmp_path / "a")
+    shutil.rmtree(copy / "step-00000008")
+
+    def begun_anew(_):
+        for step in ("step-00000004", "step-00000006"):
+            shutil.rmtree(copy / step, ignore_errors=True)
+
+    monkeypatch.setattr(watch.time, "sleep", begun_anew)
+    with pytest.raises(UsageError, match="the run was begun anew; watch it again"):
+        run(f"--ckpt={copy}", "--watch", "--crops=1")
+
+
 def test_a_watcher_gives_up(runs, tmp_path, monkeypatch):
     copy = shutil.copytree(runs / "a", tmp_path / "a")
     shutil.rmtree(copy / "step-00000008")

@@ -106,6 +106,7 @@ def refusal(folder, tmp_path, *words):
     ("word", "said"),
     [
         ("--init_from=nowhere", "--init_from=nowhere: there is no such folder"),
+        ("--freeze=backbone", "--freeze=backbone: without --init_from"),
     ],
 )
 def test_refusals(tiny_folder, tmp_path, word, said):

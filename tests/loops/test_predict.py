@@ -15,7 +15,7 @@ import flags
 from input_pipeline import datasets
 from input_pipeline.errors import DataError, UsageError
 from loops import evaluate, predict
-from loops.prediction import outputs, views
+from loops.prediction import ensemble, exhibit, outputs, views
 
 pytestmark = pytest.mark.usefixtures("tiny_net")
 
@@ -188,6 +188,58 @@ def test_explain_without_a_page_writes_figures(runs, tiny_folder):
     paths = [image["figure"] for image in found["images"]]
     assert len(set(paths)) == 4 and all(str(runs / "a2") in path for path in paths)
     assert cv2.imread(paths[0]).shape[1] == 1120
+
+
+def test_a_checkpoint_that_training_removes_while_pictures_are_predicted(
+    make_run, pictures, tmp_path, monkeypatch
+):
+    """The page's own float32 weights have been read by then."""
+    folder = make_run(tmp_path / "a")
+    predicted = ensemble.Ensemble.predict
+
+    def pruned(nets, paths):
+        yield from predicted(nets, paths)
+        shutil.rmtree(folder / "step-00000004")
+
+    monkeypatch.setattr(ensemble.Ensemble, "predict", pruned)
+    out = tmp_path / "o.html"
+    run(f"--ckpt={folder}", f"--image={pictures / 'a.jpg'}", f"--report={out}", "--crops=1")
+    assert out.read_text().count("<article") == 1
+
+
+@pytest.mark.parametrize(
+    ("error", "kind", "said"),
+    [
+        (tf.errors.ResourceExhaustedError, UsageError, "out of memory while drawing"),
+        (tf.errors.NotFoundError, DataError, r"a\.jpg does not decode any more"),
+    ],
+)
+def test_what_hinders_the_drawing_is_one_line(runs, pictures, monkeypatch, error, kind, said):
+    def fails(*_):
+        raise error(None, None, "so it is")
+
+    monkeypatch.setattr(exhibit, "make", fails)
+    with pytest.raises(kind, match=said):
+        run(f"--ckpt={runs / 'a'}", f"--image={pictures / 'a.jpg'}", "--crops=1", "--explain")
+
+
+def test_nets_of_one_size_beside_one_that_grew(make_run, pictures, tmp_path):
+    """The sizes that a member was trained at bind no other member."""
+    grown = make_run(tmp_path / "grown", image_size_schedule="0:32,1:40")
+    sized = make_run(tmp_path / "sized", 2, model="alexnet", image_size=64)
+    words = [f"--image={pictures / 'a.jpg'}", "--crops=1"]
+    both = [run(f"--ckpt={a},{b}", *words) for a, b in ((grown, sized), (sized, grown))]
+    shares = [image["predictions"][0]["probability"] for b in both for image in b["images"]]
+    assert shares[0] == pytest.approx(shares[1])
+
+
+def test_a_path_back_from_a_linked_folder(runs, pictures, tmp_path):
+    """Where the link leads, as for every other program."""
+    (tmp_path / "far/album").mkdir(parents=True)
+    shutil.copy(pictures / "a.jpg", tmp_path / "far/a.jpg")
+    (tmp_path / "album").symlink_to(tmp_path / "far/album")
+    found = run(f"--ckpt={runs / 'a'}", f"--image={tmp_path / 'album/../a.jpg'}", "--crops=1")
+    assert len(found["images"]) == 1 and not found["bad"]
 
 
 def test_shown_in_a_notebook(runs, tiny_folder):

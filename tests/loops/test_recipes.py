@@ -37,6 +37,18 @@ def test_what_is_typed_wins(caplog):
     assert "--recipe=rsb_a3: --weight_decay=0.3 stays as given" in caplog.messages
 
 
+def test_another_optimizer_keeps_its_own_rate_and_decay(caplog):
+    caplog.set_level(logging.INFO, "absl")
+    found = applied("--recipe=short", "--optimizer=adamw", "--weight_decay=0.05").optimization
+    alone = applied("--optimizer=adamw").optimization
+    assert found.learning_rate == alone.learning_rate == 5e-4
+    assert (found.weight_decay, found.clip_norm, found.ema) == (0.05, 1.0, 0.99)
+    left_out = "--learning_rate, --momentum, --nesterov: not for --optimizer=adamw"
+    assert f"--recipe=short: {left_out}" in caplog.messages
+    same = applied("--recipe=short", "--optimizer=sgd").optimization
+    assert same == applied("--recipe=short").optimization
+
+
 def test_without_a_recipe_nothing_changes():
     config, given = flags.parse(["main.py"])
     assert recipes.apply(config, given) == config
