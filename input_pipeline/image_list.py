@@ -66,7 +66,8 @@ def from_folders(root, split, class_names=()):
     """
     folder = pathlib.Path(root, split)
     _require_folder(pathlib.Path(root), "--data_dir")
-    _require_folder(folder, f"the {split} split: {_MEND}")
+    deal = "" if split == "train" else "; --mode=prepare deals class folders to train, val and test"
+    _require_folder(folder, f"the {split} split: {_MEND}{deal}")
     if not class_names:
         train = pathlib.Path(root, "train")
         _require_folder(train, f"the class names: {_MEND}")

@@ -8,7 +8,6 @@ from input_pipeline import manifest, shapes, source
 from input_pipeline.errors import UsageError
 from loops import validation
 from loops.config import leaves
-from loops.step import distribution
 
 _OF_LISTS = frozenset(("train_list", "val_list", "test_list", "class_names"))
 
@@ -83,7 +82,6 @@ def require_images(config, given, mode):
     Raises:
       UsageError: no folder, values out of range.
     """
-    distribution.leave_gpus_alone()
     validation.check_ranges(dict(leaves(config)))
     validation.check_outputs(dict(leaves(config)))
     data = with_dataset(config.data, given)

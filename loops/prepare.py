@@ -7,6 +7,7 @@ from input_pipeline.errors import UsageError
 from input_pipeline.wording import counted
 from loops import image_folders
 from loops.run import progress, report
+from loops.step import distribution
 
 
 def run(config, given):
@@ -26,6 +27,7 @@ def run(config, given):
         storage = "tfrecord"
     if not out:
         raise UsageError("--out is missing: name the folder to write the prepared set into")
+    distribution.leave_gpus_alone()
     data = image_folders.require_images(config, given, "prepare")
     bar = functools.partial(progress.Progress, "prepare")
     facts = prepare.prepare(data, config.prepare, out, storage, bar)

@@ -9,6 +9,7 @@ from input_pipeline.errors import UsageError
 from input_pipeline.wording import counted
 from loops import image_folders
 from loops.run import progress, report
+from loops.step import distribution
 
 
 def run(config, given):
@@ -23,6 +24,7 @@ def run(config, given):
     Returns:
       dict as in the JSON file.
     """
+    distribution.leave_gpus_alone()
     data = image_folders.require_images(config, given, "stats")
     split = config.evaluation.split if "split" in given else "train"
     if split != "train" and "out" in given:

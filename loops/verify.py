@@ -10,6 +10,7 @@ from input_pipeline.errors import DataError
 from input_pipeline.wording import counted
 from loops import image_folders
 from loops.run import progress, report
+from loops.step import distribution
 
 _REPORT = "verify.json"
 _SHOWN = 12
@@ -28,6 +29,7 @@ def run(config, given):
     Raises:
       DataError: images that no run could use, after the report is written.
     """
+    distribution.leave_gpus_alone()
     data = image_folders.require_images(config, given, "verify")
     folder = image_folders.results_folder(config)
     sums_path = os.path.join(folder, verify.CHECKSUMS)

@@ -33,14 +33,18 @@ def judge(probs, labels, top_k=(1, 5), real=None):
             results[f"{name}_error"] = 1.0 - results[name]
             wilson = intervals.wilson(int(values.sum()), len(labels))
             results[f"{name}_wilson_low"], results[f"{name}_wilson_high"] = wilson
-            if low == high:  # all right or all wrong, and so is every resample
-                low, high = wilson
+            low, high = _never_of_no_width(low, high, wilson)
         results[f"{name}_low"], results[f"{name}_high"] = low, high
     results["ece"] = calibration.expected_error(probs, labels)
     low, high = calibration.expected_error_interval(probs, labels)
     results |= {"ece_low": low, "ece_high": high, "num_examples": len(labels)}
     results |= calibrated(probs, labels)
     return results | (real_accuracy(probs, real) if real is not None else {})
+
+
+def _never_of_no_width(low, high, wilson):
+    """A bootstrap interval, or Wilson's where all are right or wrong, as then every resample is."""
+    return wilson if low == high else (low, high)
 
 
 def calibrated(probs, labels):
@@ -83,8 +87,8 @@ def real_accuracy(probs, real):
     if not len(right):
         return {"real_num_examples": 0}
     ((low, high),) = intervals.bootstrap_means(right[None])
-    if low == high:
-        low, high = intervals.wilson(int(right.sum()), len(right))
+    wilson = intervals.wilson(int(right.sum()), len(right))
+    low, high = _never_of_no_width(low, high, wilson)
     return {
         "real_top1": float(right.mean()),
         "real_top1_low": low,

@@ -5,7 +5,7 @@ import tensorflow as tf
 
 from input_pipeline import batch_augment
 from input_pipeline.config import DataConfig
-from loops import image_folders
+from loops import prepare, stats, verify
 from loops.step import cluster, distribution
 from loops.step.config import DistributionConfig
 from tests.command_line import parse
@@ -39,9 +39,9 @@ def test_who_compiles_the_stages_on_batches(monkeypatch, gpus, xla, compiled):
     assert [words["jit_compile"] for words in told] == [compiled]
 
 
-def test_tools_that_look_at_images_leave_the_gpus_alone(monkeypatch, tiny_folder):
+@pytest.mark.parametrize("mode", [prepare, stats, verify])
+def test_tools_that_look_at_images_leave_the_gpus_alone(monkeypatch, tiny_folder, tmp_path, mode):
     told = []
     monkeypatch.setattr(tf.config, "set_visible_devices", lambda *words: told.append(words))
-    config, given = parse("--dataset=folder", f"--data_dir={tiny_folder}")
-    image_folders.require_images(config, given, "verify")
+    mode.run(*parse("--dataset=folder", f"--data_dir={tiny_folder}", f"--out={tmp_path / 'out'}"))
     assert told == [([], "GPU")]
