@@ -6,8 +6,8 @@ import typing
 from absl import flags as absl_flags
 
 from input_pipeline.errors import UsageError
-from loops import flag_fields
-from loops.config import Config, leaves, replace
+from loops.config import flag_fields
+from loops.config.config import Config, leaves, replace
 
 _EXAMPLES = """Examples:
   python main.py --mode=train --model=resnetv2_50 --mixed_precision

@@ -10,11 +10,24 @@ from absl import flags as absl_flags
 
 import flags
 from input_pipeline.errors import UsageError, UserError
-from loops import mode_flags
-from loops.run import logs, start
+from loops.config import mode_flags
+from loops.runtime import log_format, tensorflow_startup
 
-# Modes whose module has another name.
-_MODULES = {"eval": "evaluate", "import": "import_weights", "repro": "reproduce"}
+# The module of each `--mode`; its function is `run`.
+_MODULES = {
+    "train": "loops.train",
+    "eval": "loops.evaluate",
+    "predict": "loops.tools.predict.predict",
+    "prepare": "loops.tools.data.prepare",
+    "verify": "loops.tools.data.verify",
+    "stats": "loops.tools.data.stats",
+    "import": "loops.tools.weights.import_weights",
+    "export": "loops.tools.weights.export",
+    "average": "loops.tools.weights.average",
+    "benchmark": "loops.tools.benchmark.benchmark",
+    "repro": "loops.tools.replay.replay",
+    "data_service": "loops.tools.data.data_service",
+}
 # What the system says of a path that a command names, and no mode turns into words of its own.
 _OF_A_PATH = (errno.EACCES, errno.EPERM, errno.ENAMETOOLONG)
 
@@ -25,9 +38,9 @@ def mode_function(mode):
     Imported late, as TensorFlow takes seconds to load, and alone, as the other modes have their
     own libraries.
     """
-    with start.to_stay():
-        start.load_tensorflow()
-        return importlib.import_module(f"loops.{_MODULES.get(mode, mode)}").run
+    with tensorflow_startup.to_stay():
+        tensorflow_startup.load_tensorflow()
+        return importlib.import_module(_MODULES[mode]).run
 
 
 def main(argv):
@@ -52,7 +65,7 @@ def _run(argv):
         sys.stdout.write(flags.usage())
         return 0
     absl_flags.FLAGS(argv[:1])  # absl's own flags keep their defaults; ours are in flags.py
-    logs.set_up()
+    log_format.set_up()
     try:
         config, given = flags.parse(argv)
         mode_flags.require_read(config.mode, given)

@@ -1,6 +1,6 @@
 """Side-by-side runs against peers: each one command, each writing JSON."""
 
-from loops.run import start
+from loops.runtime import tensorflow_startup
 
 # Before any side loads TensorFlow, so that all of them have the kernels that main.py has.
-start.choose_kernels()
+tensorflow_startup.choose_kernels()

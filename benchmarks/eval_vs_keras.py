@@ -116,9 +116,9 @@ def main():
     if not pathlib.Path(args.data_dir).is_dir() or min(args.images, args.pairs) < 1:
         parser.error("--data_dir is a folder, --images and --pairs are at least 1")
     if args.side:
-        from benchmarks.sides import eval_sides
+        from benchmarks.workloads import eval_workloads
 
-        build = {"ours": eval_sides.our_side, "keras": eval_sides.keras_side}[args.side]
+        build = {"ours": eval_workloads.our_side, "keras": eval_workloads.keras_side}[args.side]
         side = build(args.data_dir, args.images, args.size, args.crops, args.dtype)
         harness.emit(measure(*side))
         return

@@ -20,10 +20,11 @@ import tensorflow as tf
 
 import flags
 from benchmarks import harness
-from input_pipeline import pipeline, source
-from loops import validation
-from loops.scoring import metrics
-from loops.step import precision
+from input_pipeline import pipeline
+from input_pipeline.sources import source
+from loops.config import validation
+from loops.metrics import classification
+from loops.optimization import mixed_precision
 
 # Keras decays outside of the momentum: L2 of 1e-4 with a momentum of 0.9 amounts to ten times.
 _DECAY = 1e-3
@@ -126,7 +127,7 @@ def judge(model, data_dir, split, image_size, crops):
         labels.append(batch["label"].numpy()[real])
     labels = np.concatenate(labels)
     assert len(labels) == images.num_examples
-    return metrics.score(metrics.of_views(np.concatenate(logits)), labels)
+    return classification.score(classification.of_views(np.concatenate(logits)), labels)
 
 
 def train(args, run_dir):
@@ -174,7 +175,7 @@ def main():
     parser.add_argument("--learning_rate", type=float, default=0.05, help="the highest")
     parser.add_argument("--warmup_epochs", type=float, default=1.0)
     parser.add_argument("--augment", choices=["standard", "layers"], default="standard")
-    half = "mixed_bfloat16" if precision.cpu_has_bfloat16() else "float32"
+    half = "mixed_bfloat16" if mixed_precision.cpu_has_bfloat16() else "float32"
     parser.add_argument("--dtype", choices=["mixed_bfloat16", "float32"], default=half)
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()

@@ -15,7 +15,7 @@ import sys
 import tempfile
 
 from benchmarks import harness
-from benchmarks.sides import gpu_checks
+from benchmarks.workloads import gpu_checks
 
 _MODULE = "benchmarks.gpu_check"
 _COUNT = "import tensorflow as tf; print(len(tf.config.list_physical_devices('GPU')))"

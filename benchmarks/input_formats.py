@@ -15,7 +15,7 @@ import statistics
 import tempfile
 
 from benchmarks import harness
-from benchmarks.sides import input_format_sides
+from benchmarks.workloads import input_format_workloads
 
 _WANTED = 1.4
 _OPENED = ("list", "prepared", "tfrecord")
@@ -52,13 +52,13 @@ def main():
     parser.add_argument("--rounds", type=int, default=5, help="runs of each side")
     parser.add_argument("--epochs", type=int, default=20, help="of which memory is looked at")
     parser.add_argument("--json", default="", help="write the result to this file")
-    parser.add_argument("--side", choices=input_format_sides.SIDES, help=argparse.SUPPRESS)
+    parser.add_argument("--side", choices=input_format_workloads.SIDES, help=argparse.SUPPRESS)
     parser.add_argument("--work", default="", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if not os.path.isdir(args.data_dir):
         parser.error(f"--data_dir={args.data_dir}: no such folder; name one of JPEG files")
     if args.side:
-        harness.emit(input_format_sides.SIDES[args.side](args))
+        harness.emit(input_format_workloads.SIDES[args.side](args))
         return
 
     given = {n: getattr(args, n) for n in ("data_dir", "threads", "seconds", "rounds", "epochs")}

@@ -14,7 +14,7 @@ import statistics
 import sys
 
 from benchmarks import harness
-from benchmarks.sides import input_sides
+from benchmarks.workloads import input_workloads
 
 # What is compared: our side, the other, and how many times as fast ours should be.
 _RATIOS = [
@@ -56,25 +56,25 @@ def main():
         "--torch_python", default=sys.executable, help="interpreter that has torch besides"
     )
     parser.add_argument("--json", default="", help="write the result to this file")
-    parser.add_argument("--side", choices=input_sides.SIDES, help=argparse.SUPPRESS)
+    parser.add_argument("--side", choices=input_workloads.SIDES, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if not os.path.isdir(args.data_dir):
         parser.error(f"--data_dir={args.data_dir}: no such folder; name one of JPEG files")
     if args.side:
-        harness.emit(input_sides.run(args.side, args.data_dir, args.threads, args.seconds))
+        harness.emit(input_workloads.run(args.side, args.data_dir, args.threads, args.seconds))
         return
 
     given = {name: getattr(args, name) for name in ("data_dir", "threads", "seconds", "rounds")}
     command = [f"--{name}={value}" for name, value in given.items()]
     report = harness.facts("benchmarks.input_vs_peers", command, _PACKAGES)
     harness.say(f"{report['command']}\non {report['machine']}")
-    runs = {side: [] for side in input_sides.SIDES}
+    runs = {side: [] for side in input_workloads.SIDES}
 
     def run(side):
         python = args.torch_python if "torch" in side else sys.executable
         return harness.run_child("benchmarks.input_vs_peers", [f"--side={side}", *command], python)
 
-    for number, results in enumerate(harness.alternate(input_sides.SIDES, args.rounds, run), 1):
+    for number, results in enumerate(harness.alternate(input_workloads.SIDES, args.rounds, run), 1):
         for side, result in results.items():
             if "skipped" in result:
                 report["skipped"] = {side: result["skipped"]}

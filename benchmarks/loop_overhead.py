@@ -85,18 +85,18 @@ def _argv(args, *words):
 
 def _bare(args):
     """Images per second of the step, called for the log interval of steps at a time."""
-    from benchmarks.sides.bare_step import BareStep
+    from benchmarks.workloads.bare_step import BareStep
 
     return BareStep(_argv(args), _NUM_CLASSES).speed(_WARM_UP, args.steps, _LOG_EVERY)
 
 
 def _loop(args):
     """Images per second of main.py, from the log lines of its run folder."""
-    from benchmarks.sides import bare_step
+    from benchmarks.workloads import bare_step
     from input_pipeline import pipeline
-    from loops.run import summaries
+    from loops.monitoring import metric_writer
 
-    used, measure = {}, summaries.Measurements.measure
+    used, measure = {}, metric_writer.Measurements.measure
 
     def noting(self, split, step, values):
         used.setdefault(step, time.process_time())
@@ -106,7 +106,7 @@ def _loop(args):
         return bare_step.batches(args.size, batch_size, _NUM_CLASSES)
 
     pipeline.train_dataset = kept
-    summaries.Measurements.measure = noting
+    metric_writer.Measurements.measure = noting
     never = [f"--{name}={_NEVER}" for name in ("eval_every", "save_every")]
     lines = _trained(_argv(args, f"--steps={_WARM_UP + args.steps}", *never))
     times = {line["step"]: line["time/total"] for line in lines}
@@ -129,9 +129,9 @@ def _trained(argv):
     """Trains as main.py does; returns the lines of `metrics.jsonl` that are about training."""
     import flags
     from loops import train
-    from loops.run import logs
+    from loops.runtime import log_format
 
-    logs.set_up()
+    log_format.set_up()
     with tempfile.TemporaryDirectory() as folder:
         argv = [*argv, f"--checkpoint_dir={folder}", "--run_name=r", "--crops=1"]
         train.run(*flags.parse(argv))

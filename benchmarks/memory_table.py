@@ -77,8 +77,8 @@ def measure(model, size, batch_size, dtype, case, more=()):
     Returns:
       dict: peak_gb, step_gb (above the peak before the first step), step_seconds.
     """
-    from benchmarks.sides.bare_step import BareStep
-    from loops.run import peak_memory
+    from benchmarks.workloads.bare_step import BareStep
+    from loops.runtime import peak_memory
 
     # A loss scale at which no step of noise is skipped; bfloat16 has none.
     scaled = ["--initial_loss_scale=128"]

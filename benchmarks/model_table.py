@@ -57,7 +57,7 @@ def _size(model):
     import tensorflow as tf
 
     from nets import registry
-    from nets.multiply_adds import multiply_adds
+    from nets.macs import multiply_adds
 
     # The values do not matter, and random ones for all nets would take minutes.
     for name in ("VarianceScaling", "RandomNormal"):

@@ -51,11 +51,12 @@ def _measure(arguments):
     """Times of one net, with the allocator that training uses."""
     import tensorflow as tf
 
-    from loops.step import host_memory
-    from nets import random_layers, registry
-    from nets.multiply_adds import multiply_adds
+    from loops.runtime import malloc
+    from nets import registry
+    from nets.layers import random_layers
+    from nets.macs import multiply_adds
 
-    host_memory.keep_freed_memory()
+    malloc.keep_freed_memory()
     batch_size = arguments.batch_size
     net = registry.build(
         registry.NetConfig(

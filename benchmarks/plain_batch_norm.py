@@ -12,12 +12,12 @@ import keras
 import flags
 from input_pipeline.errors import UserError
 from loops import train
-from loops.run import logs
-from nets import layers
+from loops.runtime import log_format
+from nets.layers import kit
 
 
 class PlainBatchNorm(keras.layers.BatchNormalization):
-    """Keras's layer with the arguments of `nets.batch_norm.BatchNorm`."""
+    """Keras's layer with the arguments of `nets.layers.batch_norm.BatchNorm`."""
 
     def __init__(self, momentum, epsilon, gamma_initializer, synchronized, **kwargs):
         super().__init__(
@@ -34,8 +34,8 @@ def main(argv):
     if "--help" in argv:
         sys.stdout.write(flags.usage())
         return
-    logs.set_up()
-    layers.BatchNorm = PlainBatchNorm
+    log_format.set_up()
+    kit.BatchNorm = PlainBatchNorm
     try:
         train.run(*flags.parse(argv))
     except UserError as error:

@@ -26,11 +26,11 @@ _PACKAGES = ("tensorflow", "tensorflow-cpu", "keras", "numpy")
 
 def prepare(folder, model):
     """Makes FOLDER/val/CLASS/*, 1,000 pictures of 96 px, and FOLDER/run with fresh weights."""
-    from input_pipeline import shapes
-    from loops import config as configs
-    from loops import validation
-    from loops.run import checkpoint, restored_net, run_folder
-    from loops.step import distribution
+    from input_pipeline.sources import shapes
+    from loops.checkpointing import checkpoint, restore, run_folder
+    from loops.config import validation
+    from loops.config.config import Config, replace
+    from loops.distribution import strategies
 
     shapes.make("data/shapes")
     for name in shapes.CLASSES:
@@ -39,12 +39,12 @@ def prepare(folder, model):
         for picture in pictures:
             os.symlink(picture.absolute(), folder / "val" / name / picture.name)
     values = {"model": model, "dataset": "folder", "data_dir": str(folder), "image_size": 64}
-    config = validation.resolve(configs.replace(configs.Config(), values))
+    config = validation.resolve(replace(Config(), values))
     (folder / "run").mkdir()
     run_folder.write_record(folder / "run", run_folder.Record(config, shapes.CLASSES, {}))
-    strategy = distribution.make_strategy(config.distribution)
-    net = restored_net.build(strategy, config.net, len(shapes.CLASSES), "float32")
-    checkpoint.save(folder / "run", 1, {"model": restored_net.variables_by_path(net)})
+    strategy = strategies.make_strategy(config.distribution)
+    net = restore.build(strategy, config.net, len(shapes.CLASSES), "float32")
+    checkpoint.save(folder / "run", 1, {"model": restore.variables_by_path(net)})
 
 
 def measure(side, folder, crops):
@@ -53,7 +53,8 @@ def measure(side, folder, crops):
     Another program on the machine takes its share of the seconds, and hardly any of cpu_seconds.
     """
     import flags
-    from loops import evaluate, predict
+    from loops import evaluate
+    from loops.tools.predict import predict
 
     words = ["main.py", f"--mode={side}", f"--ckpt={folder / 'run'}", f"--crops={crops}"]
     words += [f"--image={folder / 'val'}", f"--csv={folder / 'out.csv'}"] * (side == "predict")

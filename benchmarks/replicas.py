@@ -56,7 +56,7 @@ def main():
 
 
 def _measure(args):
-    from benchmarks.sides.bare_step import BareStep
+    from benchmarks.workloads.bare_step import BareStep
 
     argv = ["main.py", f"--model={args.model}", f"--image_size={args.size}"]
     argv += [f"--batch_size={args.batch}", *_SIDES[args.side]]

@@ -15,7 +15,7 @@ import subprocess
 import sys
 
 from benchmarks import harness
-from benchmarks.table import comparison_page, comparisons
+from benchmarks.speed_page import comparison_page, comparisons
 
 _ROOT = pathlib.Path(__file__).resolve().parents[1]
 _ROOMS = ("benchmarks", "input_pipeline", "loops", "nets", "requirements")

@@ -27,10 +27,10 @@ def measure(side, size, batch, dtype):
       dict of seconds: import_seconds (the interpreter's start among them), build_seconds,
       first_step_seconds, seconds (all of them), cpu_seconds (of all threads).
     """
-    from benchmarks.sides import step_sides
+    from benchmarks.workloads import step_workloads
 
     imported = harness.seconds_since_start()
-    build = {"ours": step_sides.our_side, "keras": step_sides.keras_side}[side]
+    build = {"ours": step_workloads.our_side, "keras": step_workloads.keras_side}[side]
     _, run = build(size, batch, dtype)
     built = harness.seconds_since_start()
     run(1)

@@ -7,7 +7,7 @@ classes, SGD with Nesterov momentum, L2 penalty on the kernels. On one side the 
 `main.py --mode=train` runs; on the other the net of `sides/keras_resnetv2.py`, Keras's SGD and
 `tf.function` around a GradientTape, as a careful user writes it (optimizer built before tracing,
 static shapes, no metric but the loss). Both have oneDNN's kernels; that freed memory is kept
-(`loops/step/host_memory.py`) belongs to our loop and so to our side.
+(`loops/runtime/malloc.py`) belongs to our loop and so to our side.
 """
 
 import argparse
@@ -125,9 +125,9 @@ def main():
         parser.error("--dtypes takes bfloat16 and float32, the counts are at least 1")
     if args.side:
         # TensorFlow is imported in the children only: see `harness.peak_memory_mb`.
-        from benchmarks.sides import step_sides
+        from benchmarks.workloads import step_workloads
 
-        build = {"ours": step_sides.our_side, "keras": step_sides.keras_side}[args.side]
+        build = {"ours": step_workloads.our_side, "keras": step_workloads.keras_side}[args.side]
         _, run = build(args.size, args.batch, dtypes[0])
         harness.emit(measure(run, args.batch, args.steps))
         return

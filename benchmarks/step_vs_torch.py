@@ -92,11 +92,11 @@ def main():
     args = _arguments()
     works, dtypes = args.works.split(","), args.dtypes.split(",")
     if args.side:
-        from benchmarks.sides import torch_sides
+        from benchmarks.workloads import torch_workloads
 
-        build = {"ours": torch_sides.our_side, "torch": torch_sides.torch_side}[args.side]
+        build = {"ours": torch_workloads.our_side, "torch": torch_workloads.torch_side}[args.side]
         run, multiply_adds = build(works[0], args.size, args.batch, dtypes[0])
-        figures = torch_sides.measure(run, args.batch, args.steps)
+        figures = torch_workloads.measure(run, args.batch, args.steps)
         harness.emit({**figures, "multiply_adds": multiply_adds})
         return
     given = {n: getattr(args, n) for n in ("size", "batch", "steps", "pairs", "works", "dtypes")}

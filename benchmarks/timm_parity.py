@@ -109,17 +109,17 @@ def _logits_of_timm(name, path, images):
 def _logits_of_ours(model, path, folder, images):
     """Imports the file as a user would and runs the net of the run folder."""
     import flags
-    from loops import import_weights
-    from loops.run import restored_net, run_folder
-    from loops.step import distribution
+    from loops.checkpointing import restore, run_folder
+    from loops.distribution import strategies
+    from loops.tools.weights import import_weights
 
     command = ["import", "--mode=import", f"--weights={path}", "--source=timm", "--strategy=one"]
     command += [f"--model={model}", f"--checkpoint_dir={folder}", "--run_name=imported"]
     import_weights.run(*flags.parse(command))
     run_dir, step_dir = run_folder.find_checkpoint(str(pathlib.Path(folder, "imported")))
     record = run_folder.read_record(run_dir)
-    strategy = distribution.make_strategy(record.config.distribution)
-    net = restored_net.restore(strategy, record, step_dir, "float32")
+    strategy = strategies.make_strategy(record.config.distribution)
+    net = restore.restore(strategy, record, step_dir, "float32")
     return {size: net(x, training=False).numpy() for size, x in images.items()}
 
 

@@ -9,7 +9,9 @@ import math
 
 import tensorflow as tf
 
-from input_pipeline import augment, crops, decode, order, threads
+from input_pipeline import sample_order, threads
+from input_pipeline.augmentation import crops, image_augment
+from input_pipeline.decoding import decode
 
 # An image that does not decode gives its place to the next position of the permutation. This
 # many in a row mean that the data, not an image, is broken.
@@ -58,7 +60,7 @@ def train_dataset(source, config, seed, first_sample, batch_size, deal=None, bat
         one_by_one = samples.map(mended).batch(chunk, drop_remainder=True)
         return whole.concatenate(one_by_one).take(1).get_single_element()
 
-    samples = order.samples(first_sample, batch_size, deal)
+    samples = sample_order.samples(first_sample, batch_size, deal)
     if batches is not None:
         samples = samples.take(batches * batch_size)
     chunks = samples.batch(chunk, drop_remainder=True).map(load, **_parallel(config))
@@ -105,8 +107,8 @@ def _attempt(source, config, seed):
     def attempt(sample, offset):
         epoch, position = sample // num_examples, sample % num_examples
         at = (position + offset) % num_examples
-        data, label = source.read(order.image_index(seed, epoch, at, num_examples))
-        image = augment.augment(data, order.sample_seed(seed, sample), config)
+        data, label = source.read(sample_order.image_index(seed, epoch, at, num_examples))
+        image = image_augment.augment(data, sample_order.sample_seed(seed, sample), config)
         return {"image": image, "label": label, "sample": sample, "replaced": offset}
 
     return attempt
@@ -149,7 +151,7 @@ def eval_dataset(source, config, crops_per_image, batch_size, multiple, deal=Non
     step = batch_size * multiple
     padded = -(-source.num_examples // step) * step
     local = padded if deal is None else padded // deal[2] * deal[1]
-    samples = order.samples(0, batch_size, deal).take(local).map(load, **_parallel(config))
+    samples = sample_order.samples(0, batch_size, deal).take(local).map(load, **_parallel(config))
     return _batches(samples.batch(batch_size, drop_remainder=True), config)
 
 

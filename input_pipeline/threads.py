@@ -5,9 +5,9 @@ let go waits until it wakes: at the end of an evaluation both cores stood still 
 of it had taken.
 """
 
-import tensorflow as tf
+import os
 
-from input_pipeline import cores
+import tensorflow as tf
 
 # Batches that wait for the net, so that a slow image does not stop it.
 PREFETCH = 4
@@ -15,7 +15,7 @@ PREFETCH = 4
 
 def parallel_calls(wanted):
     """Samples that are loaded at once: as wanted, or one for each core where that is 0."""
-    return wanted or cores.count()
+    return wanted or available_cores()
 
 
 def options(wanted=0):
@@ -31,3 +31,8 @@ def options(wanted=0):
     if wanted:
         chosen.threading.private_threadpool_size = wanted
     return chosen
+
+
+def available_cores():
+    """Those of its affinity, which may be fewer than the machine has."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()

@@ -4,15 +4,18 @@ import dataclasses
 
 from absl import logging
 
-from input_pipeline import source
 from input_pipeline.errors import UsageError
-from input_pipeline.wording import counted
-from loops import endings, evaluation_results, flag_values, members, validation, watch
-from loops.evaluation_results import described, scalars, write
+from input_pipeline.sources import source
+from input_pipeline.text import counted
+from loops import train_failures
+from loops.config import flag_parsers, validation
+from loops.distribution import strategies, workers
+from loops.evaluation import continuous, eval_results, trained_models
+from loops.evaluation.eval_results import described, scalars, write
 from loops.evaluator import Evaluator, Interrupted, predictions
-from loops.run import report
-from loops.scoring import logits_file, logits_writer, metrics, real_labels
-from loops.step import distribution, workers
+from loops.metrics import classification, imagenet_real, logits_reader, logits_writer
+from loops.monitoring import console
+from loops.runtime import output_files
 
 # What the evaluations of a training take from here, beside `run`.
 __all__ = ("Evaluator", "Interrupted", "described", "run", "scalars", "write")
@@ -37,8 +40,8 @@ def run(config, given):
     if config.evaluation.logits:
         return _score_files(config, given)
     if config.evaluation.watch:
-        return watch.run(config, given)
-    with endings.of_a_lost_worker("start all of them again"):
+        return continuous.run(config, given)
+    with train_failures.of_a_lost_worker("start all of them again"):
         return _score_images(config, given)
 
 
@@ -50,7 +53,7 @@ def _require_one_source(evaluation, given):
     if evaluation.watch:
         for name in sorted(given & {"save_logits", "test_size", "members"}):
             raise UsageError(f"--{name} with --watch: it evaluates one run as it is trained")
-    if evaluation.save_logits and len(flag_values.test_sizes(evaluation.test_size)) > 1:
+    if evaluation.save_logits and len(flag_parsers.test_sizes(evaluation.test_size)) > 1:
         raise UsageError(
             f"--save_logits with --test_size={evaluation.test_size}: name one size, a file holds"
             " one"
@@ -60,13 +63,13 @@ def _require_one_source(evaluation, given):
 def _score_images(config, given):
     """Evaluates the members of `--ckpt`, at each size of `--test_size`."""
     evaluation = config.evaluation
-    found = chosen(members.find(config, given), evaluation.members)
+    found = chosen(trained_models.find(config, given), evaluation.members)
     first = found[0].config
-    sizes = flag_values.test_sizes(evaluation.test_size) or (None,)
+    sizes = flag_parsers.test_sizes(evaluation.test_size) or (None,)
     at_sizes = [found if size is None else _resized(found, size) for size in sizes]
-    strategy = distribution.make_strategy(config.distribution)
+    strategy = strategies.make_strategy(config.distribution)
     split = source.open_split(first.data, evaluation.split, found[0].record.class_names)
-    real = real_labels.of_split(evaluation, first.data.dataset, split)
+    real = imagenet_real.of_split(evaluation, first.data.dataset, split)
     is_chief = workers.Workers(strategy).is_chief
     every = []
     for at_size in at_sizes:
@@ -76,11 +79,13 @@ def _score_images(config, given):
     results = every[0] if len(sizes) == 1 else every
     if not is_chief:
         return results
-    report.write_json_wanted(evaluation.json, results if len(sizes) == 1 else {"sweep": every})
+    output_files.write_json_wanted(
+        evaluation.json, results if len(sizes) == 1 else {"sweep": every}
+    )
     if len(sizes) == 1:
         _say(results)
     else:
-        report.table(*report.sweep_rows(every))
+        console.table(*console.sweep_rows(every))
     return results
 
 
@@ -123,28 +128,28 @@ def _score(strategy, split, found, real, pictures):
         raw = _evaluator(strategy, split, first, averaged=False)
     predicted = _predict(strategy, split, found)
     names = [str(member.step_dir) for member in found]
-    ks = flag_values.top_ks(config.evaluation.top_k)
-    results = evaluation_results.judged(
+    ks = flag_parsers.top_ks(config.evaluation.top_k)
+    results = eval_results.judged(
         predicted, names, split.labels, split.class_names, split.describe, ks, real
     )
     if raw is not None:
-        results["top1_raw"] = metrics.score(*raw(), [1])["top1"]
+        results["top1_raw"] = classification.score(*raw(), [1])["top1"]
     results = described(results, config, split, max(member.step for member in found), names)
     if not workers.Workers(strategy).is_chief:
         return results
-    suffix = evaluation_results.view_suffix(config, first.record)
+    suffix = eval_results.view_suffix(config, first.record)
     write(first.run_dir, results, suffix=suffix + ("-ensemble" if len(found) > 1 else ""))
     if len(found) > 1:
         return results
 
-    curve = evaluation_results.curve_of(first.run_dir)
+    curve = eval_results.curve_of(first.run_dir)
 
     def draw(sink):
         if pictures and not suffix:
             probs = predicted[0][config.evaluation.crops]
-            evaluation_results.record_pictures(sink, curve, results, probs, split, config.data)
+            eval_results.record_pictures(sink, curve, results, probs, split, config.data)
 
-    evaluation_results.record(first.run_dir, results, suffix.replace("-", "_"), draw, curve)
+    eval_results.record(first.run_dir, results, suffix.replace("-", "_"), draw, curve)
     return results
 
 
@@ -178,7 +183,7 @@ def _predict(strategy, split, found):
                     "model": str(member.step_dir),
                     "architecture": member.record.config.net.model,
                     "step": member.step,
-                    **evaluation_results.view_of(member.config.data),
+                    **eval_results.view_of(member.config.data),
                 }
                 keep.append(writer.member(of_model, evaluation.crops))
             predicted.append(predictions(evaluator, evaluation.crops, *keep))
@@ -192,7 +197,7 @@ def _score_files(config, given):
     """Scores the models whose logits `--logits` holds, as a pass over the images would."""
     evaluation = config.evaluation
     validation.check(validation.resolve(config))
-    files = logits_file.read_all(evaluation.logits)
+    files = logits_reader.read_all(evaluation.logits)
     found = chosen([m for file in files for m in file.members], evaluation.members)
     crops = evaluation.crops if "crops" in given else min(m.views for m in found)
     if crops > min(m.views for m in found):
@@ -203,28 +208,28 @@ def _score_files(config, given):
         raise UsageError(f"--split={evaluation.split}: the files are of {facts['split']}")
     real = None
     if evaluation.real_labels:
-        real = real_labels.of_images(
+        real = imagenet_real.of_images(
             evaluation.real_labels, facts["dataset"], facts["split"], file.names
         )
     predicted = [{v: m.probabilities(v) for v in {crops, 1}} for m in found]
     names = [m.facts["model"] for m in found]
-    ks = flag_values.top_ks(evaluation.top_k)
-    results = evaluation_results.judged(
+    ks = flag_parsers.top_ks(evaluation.top_k)
+    results = eval_results.judged(
         predicted, names, file.labels, facts["class_names"], file.names.__getitem__, ks, real
     )
     results |= {"crops": crops, "models": names, "logits": evaluation.logits.split(",")}
     results |= {name: facts[name] for name in ("dataset", "split", "fingerprint")}
-    names_of_view = evaluation_results.view_of(config.data)
+    names_of_view = eval_results.view_of(config.data)
     results |= {k: v for k, v in found[0].facts.items() if k in names_of_view}
     results["step"] = max(m.facts["step"] for m in found)
-    report.write_json_wanted(evaluation.json, results)
+    output_files.write_json_wanted(evaluation.json, results)
     _say(results)
     return results
 
 
 def _say(results):
     """The table on stdout, after what is written: nobody may be reading."""
-    report.summary(" + ".join(results["models"]), report.evaluation_rows(results))
-    if len(rows := report.comparison_rows(results)) > 1:
-        report.table(report.COMPARISON, rows)
-    report.lines(report.paired_lines(results))
+    console.summary(" + ".join(results["models"]), console.evaluation_rows(results))
+    if len(rows := console.comparison_rows(results)) > 1:
+        console.table(console.COMPARISON, rows)
+    console.lines(console.paired_lines(results))

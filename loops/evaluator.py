@@ -3,12 +3,13 @@
 import numpy as np
 import tensorflow as tf
 
-from input_pipeline import batch_augment, pipeline
+from input_pipeline import pipeline
+from input_pipeline.augmentation import batch_augment
 from input_pipeline.errors import DataError, UsageError
-from input_pipeline.wording import said_by
-from loops.run import progress
-from loops.scoring import logits_file, metrics
-from loops.step import distribution, workers
+from input_pipeline.text import said_by
+from loops.distribution import strategies, workers
+from loops.metrics import classification, logits_reader
+from loops.monitoring import progress_bar
 
 # Views of one batch where the user names no batch size: fills a GPU, fits a small one. A CPU is
 # faster with fewer, whose activations stay closer to it (ResNetV2-50 at 224 px: by a quarter).
@@ -66,7 +67,7 @@ class Evaluator:
         self._split = split
         self._strategy = strategy
         self._batch_size = per_replica * replicas
-        self._dataset = distribution.distribute(
+        self._dataset = strategies.distribute(
             strategy,
             lambda: pipeline.eval_dataset(
                 split, data, crops, per_replica, replicas, workers.slice_of(strategy)
@@ -95,7 +96,7 @@ class Evaluator:
           Interrupted: `stop` returned true.
         """
         total = self._split.num_examples
-        bar = progress.Progress("eval", total)
+        bar = progress_bar.Progress("eval", total)
         probabilities, labels = [], []
         done = 0
         iterator = iter(self._dataset)
@@ -105,7 +106,7 @@ class Evaluator:
                 real = batch["mask"]
                 logits = batch["views"][real]  # [b, V, C]
                 keep(logits)
-                probabilities.append(metrics.of_views(logits))
+                probabilities.append(classification.of_views(logits))
                 labels.append(batch["label"][real])
                 done += len(labels[-1])
                 bar.advance(len(labels[-1]))
@@ -156,7 +157,7 @@ def predictions(evaluator, crops, keep=lambda logits: None):
     def keep_both(logits):
         keep(logits)
         if crops > 1:
-            center.append(logits_file.of_crops(logits, 1))
+            center.append(logits_reader.of_crops(logits, 1))
 
     probs, _ = evaluator(keep=keep_both)
     return {crops: probs} | ({1: np.concatenate(center)} if center else {})

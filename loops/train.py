@@ -6,18 +6,24 @@ import errno
 
 from absl import logging
 
-from input_pipeline import batch_augment, source
+from input_pipeline.augmentation import batch_augment
 from input_pipeline.errors import DataError, UsageError
-from loops import auto_batch, endings, fine_tuning, image_folders, recipes, validation
-from loops import config as configs
-from loops.run import checkpoint, description, logs, loss_trace, run_folder, summaries
-from loops.run.length import Length
-from loops.run.signals import NoSignals, StopSignals
-from loops.step import distribution, workers
-from loops.step.feed import TrainFeed
-from loops.step.state import TrainState
-from loops.step.train_step import StepSettings, make_train_step
-from loops.training_loop import TrainingLoop
+from input_pipeline.sources import source
+from input_pipeline.text import first_line
+from loops import train_failures
+from loops.checkpointing import checkpoint, fine_tuning, loss_trace, run_folder, run_summary
+from loops.config import dataset_flags, recipes, validation
+from loops.config.config import MAY_CHANGE_ON_RESUME, merge
+from loops.distribution import strategies, workers
+from loops.monitoring import metric_writer
+from loops.optimization import auto_batch
+from loops.optimization.train_schedule import Length
+from loops.runtime import log_format
+from loops.runtime.stop_signals import NoSignals, StopSignals
+from loops.train_input import TrainFeed
+from loops.train_loop import TrainingLoop
+from loops.train_state import TrainState
+from loops.train_step import StepSettings, make_train_step
 
 
 def run(config, given):
@@ -30,13 +36,13 @@ def run(config, given):
     Returns:
       dict of the results of the final evaluation.
     """
-    distribution.require_a_name(config)
-    config = dataclasses.replace(config, data=image_folders.with_dataset(config.data, given))
+    strategies.require_a_name(config)
+    config = dataclasses.replace(config, data=dataset_flags.with_dataset(config.data, given))
     run_dir = run_folder.path_of(config)
     record = run_folder.read_record(run_dir) if (run_dir / "config.json").exists() else None
     if record is not None:
-        may_change = configs.MAY_CHANGE_ON_RESUME
-        config = configs.merge(record.config, given, config, may_change, "resume")
+        may_change = MAY_CHANGE_ON_RESUME
+        config = merge(record.config, given, config, may_change, "resume")
         if record.weights:
             raise UsageError(
                 f"--run_name={run_dir.name}: holds imported weights, not a training; start one"
@@ -52,7 +58,7 @@ def run(config, given):
             )
         config = fine_tuning.inherit(config)
         config = recipes.apply(config, given)
-    image_folders.require_named_set(config.data, given)
+    dataset_flags.require_named_set(config.data, given)
     config = validation.resolve(config)
     if record is None:
         config = auto_batch.choose(config)
@@ -92,20 +98,20 @@ def train(config, run_dir, record=None, signals=None):
       UserError: one of the ends that `main.py` turns into an exit code.
     """
     again = "start all of them again with the same --run_name"
-    with endings.of_a_lost_worker(again):
-        strategy = distribution.make_strategy(config.distribution)
+    with train_failures.of_a_lost_worker(again):
+        strategy = strategies.make_strategy(config.distribution)
     team = workers.Workers(strategy)
     accumulate = config.optimization.accumulate
-    distribution.require_even_parts(config.data.batch_size, strategy, accumulate)
+    strategies.require_even_parts(config.data.batch_size, strategy, accumulate)
     train_split, val_split = _open(config.data, record)
     length = Length(config, train_split.num_examples)
     length.log()
     seed, sizes = config.length.seed, length.image_sizes
     feed = TrainFeed(strategy, train_split, config.data, seed, sizes, accumulate)
-    with endings.of_a_lost_worker(again, run_dir), contextlib.ExitStack() as stack:
+    with train_failures.of_a_lost_worker(again, run_dir), contextlib.ExitStack() as stack:
         if team.is_chief:
             stack.enter_context(run_folder.lock(run_dir))
-            stack.enter_context(logs.to_file(run_dir))
+            stack.enter_context(log_format.to_file(run_dir))
             logging.info("run folder %s", run_dir)
             record = _keep_record(run_dir, config, record, train_split, val_split)
             checkpoint.clean(run_dir)
@@ -116,14 +122,14 @@ def train(config, run_dir, record=None, signals=None):
         team.agreed(int(state.step), "the step to resume from")
         step = make_step(config, state, length.learning_rate)
         step = loss_trace.TracedStep(step, state, run_dir, record, team)
-        sink = summaries.NoMeasurements()
+        sink = metric_writer.NoMeasurements()
         if team.is_chief:
-            sink = stack.enter_context(summaries.Measurements(run_dir, int(state.step)))
+            sink = stack.enter_context(metric_writer.Measurements(run_dir, int(state.step)))
             sink.describe(
-                description.markdown(
+                run_summary.markdown(
                     record, run_folder.versions(), state.model, length.total_steps
                 ),
-                description.hyperparameters(config),
+                run_summary.hyperparameters(config),
             )
         signals = signals or NoSignals()
         loop = TrainingLoop(
@@ -198,7 +204,7 @@ def _restore_newest(run_dir, state):
         try:
             checkpoint.restore(newest, state.variables())
         except (AssertionError, ValueError) as error:
-            raise DataError(f"{newest}: not of this net: {checkpoint.first_line(error)}") from None
+            raise DataError(f"{newest}: not of this net: {first_line(error)}") from None
         state.loss_scale.settle()
         logging.info("resumed at step %d from %s", int(state.step), newest)
     elif checkpoint.step_folders(run_dir):

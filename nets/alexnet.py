@@ -14,7 +14,7 @@ def alexnet(kit, num_classes, image_size, batch_norm=False):
     """Builds an AlexNet.
 
     Args:
-      kit: `nets.layers.Kit`.
+      kit: `nets.layers.kit.Kit`.
       num_classes: length of the logits.
       image_size: S, side of the images, at least 64; the first dense layer depends on it.
       batch_norm: AlexNet-BN.

@@ -134,9 +134,9 @@ def build(config):
       keras.Model from normalised images [B, S, S, 3] to float32 logits [B, num_classes].
     """
     # Imported here so that `--help` and a mistyped flag need not wait for TensorFlow.
-    from nets import layers
+    from nets.layers.kit import Kit
 
-    kit = layers.Kit(
+    kit = Kit(
         config.compute_dtype,
         config.sync_batch_norm,
         config.zero_init_residual,

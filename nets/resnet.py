@@ -11,7 +11,7 @@ def resnet(kit, num_classes, depths, bottleneck, squeeze_excite=False):
     """Builds a ResNet.
 
     Args:
-      kit: `nets.layers.Kit`.
+      kit: `nets.layers.kit.Kit`.
       num_classes: length of the logits.
       depths: residual blocks in each of the four stages (table 1 of the paper).
       bottleneck: three-layer blocks (ResNet-50 and deeper) in place of two-layer ones.

@@ -14,7 +14,7 @@ def resnetv2(kit, num_classes, depths, bottleneck):
     """Builds a pre-activation ResNet.
 
     Args:
-      kit: `nets.layers.Kit`.
+      kit: `nets.layers.kit.Kit`.
       num_classes: length of the logits.
       depths: residual blocks in each of the four stages.
       bottleneck: three-layer blocks (ResNetV2-50 and deeper) in place of two-layer ones.

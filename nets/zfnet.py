@@ -16,7 +16,7 @@ def zfnet(kit, num_classes, image_size, batch_norm=False):
     """Builds a ZFNet.
 
     Args:
-      kit: `nets.layers.Kit`.
+      kit: `nets.layers.kit.Kit`.
       num_classes: length of the logits.
       image_size: S, side of the images, at least 64; the first dense layer depends on it.
       batch_norm: ZFNet-BN.

@@ -4,8 +4,8 @@ import pytest
 
 import flags
 from input_pipeline.errors import UsageError
-from loops import config as configs
-from loops import validation
+from loops.config import validation
+from loops.config.config import leaves
 
 
 def parse(*words):
@@ -18,7 +18,7 @@ def resolve(*words):
 
 
 def leaf(config, name):
-    return dict(configs.leaves(config))[name]
+    return dict(leaves(config))[name]
 
 
 def refusal(function, *args):

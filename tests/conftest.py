@@ -6,7 +6,7 @@ import pathlib
 
 # Before TensorFlow loads, here and in the processes that tests start.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")  # as loops/run/start.py does
+os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")  # as loops/runtime/tensorflow_startup.py does
 
 import cv2
 import numpy as np
@@ -17,9 +17,11 @@ from absl import logging
 # Files that take minutes are begun first, or one process would be left alone with them at the end.
 _LONGEST = (
     *("loops/test_train", "nets/test_all_nets", "test_main", "loops/test_evaluate_modes"),
-    *("loops/test_workers", "loops/test_faults", "loops/test_export", "input_pipeline/test_resume"),
-    *("input_pipeline/test_pipeline", "loops/test_fine_tuning", "input_pipeline/test_odd_files"),
-    *("loops/test_average", "input_pipeline/test_augment", "loops/test_predict"),
+    *("loops/distribution/test_workers", "loops/test_faults", "loops/tools/weights/test_export"),
+    *("input_pipeline/test_resume", "input_pipeline/test_pipeline"),
+    *("loops/checkpointing/test_fine_tuning", "input_pipeline/decoding/test_odd_files"),
+    *("loops/tools/weights/test_average", "input_pipeline/augmentation/test_image_augment"),
+    *("loops/tools/predict/test_predict",),
 )
 _HERE = pathlib.Path(__file__).parent
 
@@ -29,7 +31,7 @@ _TINY_CLASSES = ("disc", "grid", "stripes")
 
 def pytest_configure():
     """Splits the CPU in two, possible only until the first operation of the process; logs what
-    loops/run/logs.py does."""
+    loops/runtime/log_format.py does."""
     logging.set_verbosity(logging.INFO)
     gc.freeze()  # what is imported is never garbage
     assert [n for n in _LONGEST if not (_HERE / f"{n}.py").is_file()] == []

@@ -8,9 +8,8 @@ import sys
 import pytest
 
 import flags
-from loops import config as configs
-from loops import flag_values
-from loops.config import Config
+from loops.config import flag_parsers
+from loops.config.config import Config, leaves
 from tests.command_line import leaf, parse, refusal, resolve
 from tests.nets.model_sizes import MODEL_SIZES
 
@@ -261,7 +260,7 @@ def test_values_just_in_range(word):
 
 
 def test_top_ks_are_sorted():
-    assert flag_values.top_ks("5,1,3,5") == (1, 3, 5)
+    assert flag_parsers.top_ks("5,1,3,5") == (1, 3, 5)
 
 
 def test_the_dataset_fills_what_is_not_typed():
@@ -277,7 +276,7 @@ def test_help_lists_every_flag_once():
     listed = re.findall(r"^  --(?:\[no\])?(\w+)", flags.usage(), re.MULTILINE)
     assert sorted(listed) == sorted(groups_flags())
     assert len(listed) == len(set(listed)) > 35
-    fields = {name for name, _ in configs.leaves(Config())}
+    fields = {name for name, _ in leaves(Config())}
     assert set(listed) <= fields
     # Fields without a flag follow from others; a new one here has lost its help text.
     assert fields - set(listed) == {"num_classes", "compute_dtype", "mean", "std"} | {

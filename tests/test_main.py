@@ -20,10 +20,10 @@ import numpy as np
 import pytest
 
 import main
-from input_pipeline import decode
-from loops import config as configs
-from loops import mode_flags, validation
-from loops.run import checkpoint, restored_net, run_folder
+from input_pipeline.decoding import decode
+from loops.checkpointing import checkpoint, restore, run_folder
+from loops.config import mode_flags, validation
+from loops.config.config import Config, replace
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 TRAIN = "--mode=train --model=resnetv2_50 --mixed_precision"
@@ -66,7 +66,7 @@ def trained(tmp_path_factory):
 
 
 def test_every_mode_has_a_function():
-    for mode in typing.get_args(typing.get_type_hints(configs.Config)["mode"]):
+    for mode in typing.get_args(typing.get_type_hints(Config)["mode"]):
         assert callable(main.mode_function(mode)), mode
 
 
@@ -283,8 +283,8 @@ def write_lists(folder):
 
 def save_run(run, data_dir, weights=None, names=("disc", "grid", "stripes")):
     """A run folder with one checkpoint, as if a ResNetV2-18 had been trained for 4 steps."""
-    config = configs.replace(
-        configs.Config(),
+    config = replace(
+        Config(),
         {"model": "resnetv2_18", "dataset": "folder", "data_dir": str(data_dir), "image_size": 32},
     )
     config = validation.resolve(config)
@@ -307,8 +307,8 @@ def places(tiny_folder, tmp_path_factory, one_device):
     broken.write_bytes(broken.read_bytes()[:300])
     for image in (root / "no_images" / "train").rglob("*.jpg"):
         image.rename(image.with_suffix(".txt"))
-    net = configs.replace(configs.Config(), {"model": "resnetv2_18"}).net
-    weights = restored_net.variables_by_path(restored_net.build(one_device, net, 3, "float32"))
+    net = replace(Config(), {"model": "resnetv2_18"}).net
+    weights = restore.variables_by_path(restore.build(one_device, net, 3, "float32"))
     save_run(root / "run", tiny_folder, weights)
     save_run(root / "unsaved", tiny_folder)
     first = dict(list(weights.items())[:5])

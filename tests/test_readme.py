@@ -14,9 +14,10 @@ import pytest
 
 import flags
 from benchmarks import model_table
-from input_pipeline import service_watch
 from input_pipeline.errors import UserError
-from loops import endings, mode_flags, validation
+from input_pipeline.service import worker_watchdog
+from loops import train_failures
+from loops.config import mode_flags, validation
 from nets import registry
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
@@ -162,7 +163,7 @@ def test_exit_codes_are_those_of_the_errors():
 
     (told,) = re.findall(r"^Exit codes: (.*?)\n\n", (ROOT / "README.md").read_text(), re.M | re.S)
     known = codes(UserError) | {0, 128 + signal.SIGINT, 128 + signal.SIGTERM, 128 + signal.SIGPIPE}
-    assert {endings.WorkerLost.exit_code, service_watch.ServiceLost.exit_code} == {1}
+    assert {train_failures.WorkerLost.exit_code, worker_watchdog.ServiceLost.exit_code} == {1}
     assert {int(number) for number in re.findall(r"\d+", told)} == known
 
 

@@ -6,7 +6,7 @@ import random
 import pytest
 import tensorflow as tf
 
-from loops.run import checkpoint
+from loops.checkpointing import checkpoint
 from tests.soak import __main__ as soak
 from tests.soak import disturbed, undisturbed
 

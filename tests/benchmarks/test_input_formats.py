@@ -6,7 +6,7 @@ import itertools
 import pytest
 
 from benchmarks import input_formats
-from benchmarks.sides import input_format_sides
+from benchmarks.workloads import input_format_workloads
 from tests.input_pipeline import encoded_images
 
 
@@ -31,34 +31,34 @@ def args(tmp_path_factory):
 
 @pytest.fixture(autouse=True)
 def _small(monkeypatch):
-    monkeypatch.setattr(input_format_sides, "BATCH", 2)
-    monkeypatch.setattr(input_format_sides, "MEMORY_BATCH", 2)
-    monkeypatch.setattr(input_format_sides, "SIZE", 32)
-    monkeypatch.setattr(input_format_sides, "IMAGENET", 5000)
-    monkeypatch.setattr(input_format_sides, "_SHARDS", 3)
+    monkeypatch.setattr(input_format_workloads, "BATCH", 2)
+    monkeypatch.setattr(input_format_workloads, "MEMORY_BATCH", 2)
+    monkeypatch.setattr(input_format_workloads, "SIZE", 32)
+    monkeypatch.setattr(input_format_workloads, "IMAGENET", 5000)
+    monkeypatch.setattr(input_format_workloads, "_SHARDS", 3)
 
 
 def test_sides_measure(args):
-    sizes = input_format_sides.prepare(args)
+    sizes = input_format_workloads.prepare(args)
     assert 0 < sizes["bytes_after"] < sizes["bytes_before"]
-    assert 1 < input_format_sides.SIDES["tfrecord"](args)["images_per_second"] < 1e6
+    assert 1 < input_format_workloads.SIDES["tfrecord"](args)["images_per_second"] < 1e6
 
 
 def test_memory_is_looked_at_after_each_epoch(args, monkeypatch):
     """Epochs of five images, in batches of two: they end in the third and the fifth."""
     taken, looks = itertools.count(1), []
-    monkeypatch.setattr(input_format_sides, "_batches", lambda _: (5 for _ in taken))
+    monkeypatch.setattr(input_format_workloads, "_batches", lambda _: (5 for _ in taken))
     monkeypatch.setattr(
-        input_format_sides, "_resident_mb", lambda: looks.append(next(taken)) or 1.0
+        input_format_workloads, "_resident_mb", lambda: looks.append(next(taken)) or 1.0
     )
-    memory = input_format_sides.memory(args)
+    memory = input_format_workloads.memory(args)
     assert memory["memory_mb"] == [1.0, 1.0] and looks == [4, 7]
     assert memory["peak_memory_mb"] > 100
 
 
 @pytest.mark.parametrize("kind", input_formats._OPENED)
 def test_opening_is_timed(args, kind):
-    opened = input_format_sides.SIDES[f"open_{kind}"](args)
+    opened = input_format_workloads.SIDES[f"open_{kind}"](args)
     assert 0 < opened["seconds"] < 60
     assert opened["peak_mb"] >= opened["kept_mb"] - 1
 

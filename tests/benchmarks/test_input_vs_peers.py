@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from benchmarks import input_vs_peers
-from benchmarks.sides import input_sides
+from benchmarks.workloads import input_workloads
 from input_pipeline import datasets
 from tests.input_pipeline import encoded_images
 
@@ -22,7 +22,7 @@ def photographs(tmp_path_factory):
 
 @pytest.mark.parametrize("side", ["classic", "classic_opencv", "decode"])
 def test_side_counts_images(side, photographs):
-    result = input_sides.run(side, photographs, threads=2, seconds=0.1)
+    result = input_workloads.run(side, photographs, threads=2, seconds=0.1)
     assert 1 < result["images_per_second"] < 1e6
 
 
@@ -31,7 +31,7 @@ def test_opencv_ends_with_normalised_pixels(photographs):
     vectors = np.reshape(datasets.IMAGENET_PCA_VECTORS, (3, 3))
     no_lighting = np.zeros(3)
     images = [
-        input_sides._classic_by_opencv(str(path), rng, no_lighting, vectors, datasets)
+        input_workloads._classic_by_opencv(str(path), rng, no_lighting, vectors, datasets)
         for path in sorted(photographs.iterdir())
     ]
     assert {image.shape for image in images} == {(224, 224, 3)}
@@ -40,7 +40,7 @@ def test_opencv_ends_with_normalised_pixels(photographs):
 
 
 def test_ratios_are_of_medians_and_leave_out_what_was_skipped():
-    runs = {side: [] for side in input_sides.SIDES}
+    runs = {side: [] for side in input_workloads.SIDES}
     runs |= {"classic": [10.0, 30.0, 20.0], "classic_opencv": [4.0, 2.0], "standard": [9.0]}
     compared = input_vs_peers.ratios(runs)
     assert [(r["ours"], r["other"]) for r in compared] == [("classic", "classic_opencv")]

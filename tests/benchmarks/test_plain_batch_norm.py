@@ -7,14 +7,14 @@ import pytest
 
 from benchmarks import plain_batch_norm
 from loops import evaluate, train
-from nets import batch_norm, layers
+from nets.layers import batch_norm, kit
 from tests.command_line import parse
 from tests.loops import tiny_nets
 
 
 @pytest.fixture
 def quick(monkeypatch):
-    monkeypatch.setattr(layers, "BatchNorm", batch_norm.BatchNorm)  # is put back afterwards
+    monkeypatch.setattr(kit, "BatchNorm", batch_norm.BatchNorm)  # is put back afterwards
     with tiny_nets.two_convolutions():
         yield
 
@@ -33,7 +33,7 @@ def test_a_run_without_the_fused_kernel(quick, tiny_folder, tmp_path, monkeypatc
     words += ["--image_size=32", "--batch_size=8", "--steps=4", "--crops=1", "--run_name=r"]
     plain_batch_norm.main(["x", "--mode=train", *words])
     assert set(called) == {plain_batch_norm.PlainBatchNorm}
-    monkeypatch.setattr(layers, "BatchNorm", batch_norm.BatchNorm)
+    monkeypatch.setattr(kit, "BatchNorm", batch_norm.BatchNorm)
     results = evaluate.run(*parse("--mode=eval", f"--ckpt={tmp_path / 'r'}", "--crops=1"))
     assert (results["step"], results["num_examples"]) == (4, 11)
     fused = train.run(*parse("--mode=train", *words[:-1], "--run_name=fused"))

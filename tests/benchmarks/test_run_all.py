@@ -9,9 +9,9 @@ import time
 import pytest
 
 from benchmarks import harness, run_all
-from benchmarks.table import comparison_page, comparisons, result_rows
-from benchmarks.table.comparisons import TORCH_PYTHON, Comparison
-from benchmarks.table.result_rows import Row
+from benchmarks.speed_page import comparison_page, comparisons, result_rows
+from benchmarks.speed_page.comparisons import TORCH_PYTHON, Comparison
+from benchmarks.speed_page.result_rows import Row
 
 STUB = """
 import json, pathlib, sys, time

@@ -4,7 +4,7 @@ import json
 import sys
 
 from benchmarks import harness, start_up
-from benchmarks.table import result_rows
+from benchmarks.speed_page import result_rows
 
 
 def test_the_first_pair_only_warms_the_disks_cache(monkeypatch, tmp_path):

@@ -7,14 +7,15 @@ import numpy as np
 import pytest
 
 from benchmarks import harness, step_vs_keras
-from benchmarks.sides import keras_resnetv2, step_sides
-from nets import layers, registry, resnetv2
+from benchmarks.workloads import keras_resnetv2, step_workloads
+from nets import registry, resnetv2
+from nets.layers.kit import Kit
 
 TINY = (1, 1, 1, 1)
 
 
 def our_net(depths, num_classes=1000):
-    return resnetv2.resnetv2(layers.Kit("float32"), num_classes, depths, bottleneck=True)
+    return resnetv2.resnetv2(Kit("float32"), num_classes, depths, bottleneck=True)
 
 
 def copy_weights(source, target):
@@ -68,9 +69,9 @@ def test_same_step(monkeypatch):
     tiny = registry.Architecture(family="resnetv2", options={"depths": TINY, "bottleneck": True})
     monkeypatch.setitem(registry._ARCHITECTURES, "tiny", tiny)
     # Decay as strong as the gradients: a kernel left out, or a gamma let in, would show.
-    monkeypatch.setattr(step_sides, "_WEIGHT_DECAY", 1.0)
-    ours, our_run = step_sides.our_side(64, 4, "float32", model="tiny")
-    theirs, their_run = step_sides.keras_side(64, 4, "float32", depths=TINY)
+    monkeypatch.setattr(step_workloads, "_WEIGHT_DECAY", 1.0)
+    ours, our_run = step_workloads.our_side(64, 4, "float32", model="tiny")
+    theirs, their_run = step_workloads.keras_side(64, 4, "float32", depths=TINY)
     # Away from the kink of ReLU, where a difference of rounding flips whole gradients.
     for variable in ours.trainable_variables:
         if variable.name == "beta":

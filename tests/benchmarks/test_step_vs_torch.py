@@ -7,15 +7,15 @@ import time
 import pytest
 
 from benchmarks import harness, step_vs_torch
-from benchmarks.sides import torch_sides
-from loops.step import distribution
+from benchmarks.workloads import torch_workloads
+from loops.distribution import strategies
 from tests.loops.tiny_nets import two_convolutions
 
 
 def test_our_evaluation_counts_the_nets_multiply_adds(one_device, monkeypatch):
-    monkeypatch.setattr(distribution, "make_strategy", lambda config: one_device)
+    monkeypatch.setattr(strategies, "make_strategy", lambda config: one_device)
     with two_convolutions():
-        run, multiply_adds = torch_sides.our_side("eval", 32, 2, "float32")
+        run, multiply_adds = torch_workloads.our_side("eval", 32, 2, "float32")
     run(2)
     assert multiply_adds == 16 * 16 * 8 * 27 + 8 * 8 * 16 * 72 + 16 * 1000
 
@@ -28,7 +28,7 @@ def test_the_clock_leaves_out_what_warms_up(monkeypatch):
     def run(steps):
         now[0] += next(durations)
 
-    figures = torch_sides.measure(run, 8, 3)
+    figures = torch_workloads.measure(run, 8, 3)
     assert figures["first_step_seconds"] == 9.0 and figures["seconds"] == [1.0, 4.0, 2.0]
     assert figures["images_per_second"] == 4.0
 

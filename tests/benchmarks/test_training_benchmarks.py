@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from benchmarks import harness, loop_overhead, memory_table, replicas
-from benchmarks.sides import bare_step, gpu_checks
+from benchmarks.workloads import bare_step, gpu_checks
 
 
 def test_batches_are_the_same_images_for_any_number_of_replicas():

@@ -25,7 +25,9 @@ def by_pil(data):
 
 
 def test_the_default_jpeg_decoder_is_inexact():
-    """And INTEGER_ACCURATE is equal to PIL's. Hence `dct_method` in `input_pipeline/decode.py`."""
+    """And INTEGER_ACCURATE is equal to PIL's.
+
+    Hence `dct_method` in `input_pipeline/decoding/decode.py`."""
     data = encoded("JPEG", quality=90, subsampling=0)
     accurate = tf.io.decode_jpeg(data, channels=3, dct_method="INTEGER_ACCURATE").numpy()
     np.testing.assert_array_equal(accurate, by_pil(data))
@@ -34,8 +36,9 @@ def test_the_default_jpeg_decoder_is_inexact():
 
 
 def test_a_png_is_decoded_whole_and_not_cropped():
-    """By the function of JPEG files. Hence `input_pipeline/image_header.py` looks at the first
-    bytes."""
+    """By the function of JPEG files.
+
+    Hence `input_pipeline/decoding/image_header.py` looks at the first bytes."""
     data = encoded("PNG")
     np.testing.assert_array_equal(tf.io.decode_jpeg(data, channels=3), PIXELS)
     with pytest.raises(tf.errors.InvalidArgumentError):
@@ -44,7 +47,7 @@ def test_a_png_is_decoded_whole_and_not_cropped():
 
 def test_a_webp_file_comes_back_with_four_axes():
     """While the static shape says three. Hence the branch for WebP in
-    `input_pipeline/decode.py`."""
+    `input_pipeline/decoding/decode.py`."""
     data = encoded("WEBP", lossless=True)
     assert tf.io.decode_jpeg(data, channels=3).shape.rank == 4
     traced = tf.function(lambda d: tf.io.decode_jpeg(d, channels=3)).get_concrete_function(
@@ -55,7 +58,7 @@ def test_a_webp_file_comes_back_with_four_axes():
 
 def test_two_columns_at_the_edge_of_a_cropped_window_are_off():
     """Colour is interpolated from within the window alone. Hence `_NEIGHBOURS` of
-    `input_pipeline/decode.py`."""
+    `input_pipeline/decoding/decode.py`."""
     smooth = cv2.GaussianBlur(PIXELS, (0, 0), 1.0)
     data = encoded("JPEG", smooth, quality=90, subsampling=2)
     options = {"channels": 3, "dct_method": "INTEGER_ACCURATE"}
@@ -67,7 +70,7 @@ def test_two_columns_at_the_edge_of_a_cropped_window_are_off():
 
 def test_the_size_in_a_header_is_believed():
     """A small file may say that it is huge. Hence the ceiling in
-    `input_pipeline/image_header.py`."""
+    `input_pipeline/decoding/image_header.py`."""
     data = bytearray(encoded("JPEG"))
     at = data.index(b"\xff\xc0")
     data[at + 5 : at + 9] = (9000).to_bytes(2, "big") * 2
@@ -75,7 +78,7 @@ def test_the_size_in_a_header_is_believed():
 
 
 def test_changed_bytes_in_mid_scan_are_no_error():
-    """Only a checksum sees them. Hence `SHA256SUMS` of `input_pipeline/verify.py`."""
+    """Only a checksum sees them. Hence `SHA256SUMS` of `input_pipeline/preparation/verify.py`."""
     data = bytearray(encoded("JPEG", quality=95))
     at = len(data) // 2
     data[at : at + 40] = bytes(40)
@@ -85,7 +88,7 @@ def test_changed_bytes_in_mid_scan_are_no_error():
 
 def test_an_empty_file():
     """TensorFlow and OpenCV refuse it each in its own way. Hence
-    `input_pipeline/image_header.py`."""
+    `input_pipeline/decoding/image_header.py`."""
     with pytest.raises(tf.errors.InvalidArgumentError, match=r"[Ii]nput is empty|[Ee]mpty"):
         tf.io.decode_jpeg(b"", channels=3)
     with pytest.raises(cv2.error):
@@ -118,7 +121,7 @@ def test_ignored_errors_shift_every_batch_behind_them():
 
 def test_records_behind_a_bad_one_vanish(tmp_path):
     """With ignored errors, the rest of the shard is lost without a word. Hence the index and its
-    checksums, `input_pipeline/tfrecord.py`."""
+    checksums, `input_pipeline/sources/tfrecord.py`."""
     path = str(tmp_path / "r")
     with tf.io.TFRecordWriter(path) as writer:
         for number in range(5):
@@ -130,7 +133,7 @@ def test_records_behind_a_bad_one_vanish(tmp_path):
 
 
 def test_a_shard_cut_between_records_is_just_shorter(tmp_path):
-    """Hence the sizes in the manifest, `input_pipeline/manifest.py`."""
+    """Hence the sizes in the manifest, `input_pipeline/sources/manifest.py`."""
     path = str(tmp_path / "r")
     with tf.io.TFRecordWriter(path) as writer:
         for number in range(5):
@@ -148,14 +151,14 @@ def shuffled(key, count=50):
 
 
 def test_a_small_shuffle_looks_at_the_low_bits_of_its_key():
-    """Seed 256 repeats seed 0. Hence `input_pipeline/order.py` draws its keys."""
+    """Seed 256 repeats seed 0. Hence `input_pipeline/sample_order.py` draws its keys."""
     assert shuffled([256, 1]) == shuffled([0, 1])
     assert shuffled([1, 1]) != shuffled([0, 1])
     assert sorted(shuffled([7, 9])) == list(range(50))
 
 
 def test_the_iterator_of_replicas_cannot_be_saved(mirrored, tmp_path):
-    """Hence the order of samples is arithmetic, `input_pipeline/order.py`."""
+    """Hence the order of samples is arithmetic, `input_pipeline/sample_order.py`."""
     batches = tf.data.Dataset.range(8).batch(2)
     iterator = iter(mirrored.experimental_distribute_dataset(batches))
     with pytest.raises(ValueError, match="trackable"):
@@ -163,7 +166,9 @@ def test_the_iterator_of_replicas_cannot_be_saved(mirrored, tmp_path):
 
 
 def test_an_iterator_over_devices_has_a_tuner_whatever_its_dataset_says():
-    """And a private function makes what it reads from. Hence `loops/step/device_iterators.py`.
+    """And a private function makes what it reads from.
+
+    Hence `loops/distribution/iterator_workarounds.py`.
 
     In a process of its own: there is no way back.
     """
@@ -175,7 +180,7 @@ _TUNERS = """
 import tensorflow as tf
 from tensorflow.python.data.ops import multi_device_iterator_ops
 from input_pipeline import threads
-from loops.step import device_iterators
+from loops.distribution import iterator_workarounds
 
 made = []
 begin = tf.data.Dataset.__iter__
@@ -186,7 +191,7 @@ for _ in range(2):
     assert [int(iterator.get_next()[0]) for _ in range(4)] == [0, 1, 2, 3]
     print([dataset.options().autotune.enabled for dataset in made], flush=True)
     made.clear()
-    device_iterators.leave_untuned()
+    iterator_workarounds.leave_untuned()
 """
 
 

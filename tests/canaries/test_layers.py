@@ -18,7 +18,7 @@ def operations(layer, dtype):
 
 def test_keras_batch_norm_is_not_fused():
     """It casts to float32 and takes moments in operations of its own. Hence
-    `nets/batch_norm.py`."""
+    `nets/layers/batch_norm.py`."""
     found = operations(keras.layers.BatchNormalization(dtype="mixed_bfloat16"), tf.bfloat16)
     assert not any("FusedBatchNorm" in name for name in found)
     assert "Cast" in found
@@ -26,7 +26,7 @@ def test_keras_batch_norm_is_not_fused():
 
 def test_the_fused_kernel_returns_the_unbiased_variance():
     """Keras keeps the biased one. Hence the factor in `BatchNorm.call` of
-    `nets/batch_norm.py`."""
+    `nets/layers/batch_norm.py`."""
     ones, zeros = tf.ones([2]), tf.zeros([2])
     _, _, variance = tf.compat.v1.nn.fused_batch_norm(IMAGES, ones, zeros, is_training=True)
     flat = IMAGES.reshape(-1, 2)
@@ -38,7 +38,7 @@ def test_the_fused_kernel_returns_the_unbiased_variance():
 
 
 def test_a_poisoned_batch_stays_in_keras_statistics():
-    """Hence the guard in `BatchNorm._update` of `nets/batch_norm.py`."""
+    """Hence the guard in `BatchNorm._update` of `nets/layers/batch_norm.py`."""
     layer = keras.layers.BatchNormalization()
     layer(IMAGES * np.float32("inf"), training=True)
     layer(IMAGES, training=True)
@@ -48,7 +48,7 @@ def test_a_poisoned_batch_stays_in_keras_statistics():
 @pytest.mark.parametrize("layer_takes_training", [True, False])
 def test_keras_remat_fails_on_batch_norm(layer_takes_training):
     """In a `tf.function` it takes no `training=True`, and without it the statistics move twice a
-    step. Hence `nets/recompute.py`."""
+    step. Hence `nets/layers/recompute.py`."""
     layer = keras.layers.BatchNormalization(momentum=0.5)
     layer.build((None, 3, 3, 2))
     if layer_takes_training:
@@ -74,7 +74,7 @@ def test_keras_remat_fails_on_batch_norm(layer_takes_training):
 
 
 def test_recompute_grad_moves_the_statistics_twice():
-    """Hence `nets/recompute.py`, which keeps those of the first pass."""
+    """Hence `nets/layers/recompute.py`, which keeps those of the first pass."""
     moved = tf.Variable(0.0)
 
     @tf.recompute_grad
@@ -92,7 +92,7 @@ def test_recompute_grad_moves_the_statistics_twice():
 
 def test_weight_decay_of_keras_is_decoupled():
     """A kernel without a gradient shrinks by rate x decay, and its velocity stays zero. Hence
-    `decays` and `decays_of_the_step` of `loops/step/optimizers.py`."""
+    `decays` and `decays_of_the_step` of `loops/optimization/optimizers.py`."""
     kernel = keras.Variable([[1.0]])
     optimizer = keras.optimizers.SGD(0.5, momentum=0.9, weight_decay=0.1)
     optimizer.apply([tf.zeros([1, 1])], [kernel])
@@ -102,7 +102,7 @@ def test_weight_decay_of_keras_is_decoupled():
 
 def test_a_variable_has_a_short_name():
     """`gamma`, not `batch_norm/gamma`: a filter for "bn" in names decays every norm. Hence
-    `decayed_kernels` of `loops/step/optimizers.py`, which goes by the layer's type."""
+    `decayed_kernels` of `loops/optimization/optimizers.py`, which goes by the layer's type."""
     layer = keras.layers.BatchNormalization(name="bn")
     layer.build((None, 2))
     assert [v.name for v in layer.trainable_variables] == ["gamma", "beta"]
@@ -110,7 +110,9 @@ def test_a_variable_has_a_short_name():
 
 def test_keras_lamb_leaves_the_decay_out_of_the_ratio():
     """Two kernels of norms 1 and 2, equal gradients: with the decay inside, the update of the
-    first step would differ by more than the decay. Hence `LAMB` of `loops/step/optimizers.py`."""
+    first step would differ by more than the decay.
+
+    Hence `LAMB` of `loops/optimization/optimizers.py`."""
     moved = []
     for decay in (None, 0.5):
         kernel = keras.Variable([3.0, 4.0])
@@ -128,8 +130,10 @@ def dropping_net():
 
 
 def test_a_checkpoint_lacks_the_state_of_dropout(tmp_path):
-    """And `assert_consumed` says that all is well. Hence `nets/random_layers.py`, whose draws
-    need no state, and `restored_net.variables_by_path`."""
+    """And `assert_consumed` says that all is well.
+
+    Hence `nets/layers/random_layers.py`, whose draws need no state, and
+    `restore.variables_by_path`."""
     net = dropping_net()
     net(tf.ones([2, 4]), training=True)
     (state,) = [v for v in net.variables if "seed" in v.path]
@@ -143,7 +147,7 @@ def test_a_checkpoint_lacks_the_state_of_dropout(tmp_path):
 
 def test_restoring_before_build_hides_what_is_missing(tmp_path):
     """All checks pass while no velocity is there, and the one that comes later is zero. Hence
-    every optimizer is built first, in `loops/step/optimizers.py`."""
+    every optimizer is built first, in `loops/optimization/optimizers.py`."""
     variable = keras.Variable([1.0])
     optimizers = [keras.optimizers.SGD(0.1, momentum=0.9) for _ in range(2)]
     saved, restored = [tf.train.Checkpoint(v=variable.value, optimizer=o) for o in optimizers]
@@ -157,7 +161,7 @@ def test_restoring_before_build_hides_what_is_missing(tmp_path):
 
 def test_a_cut_checkpoint_raises_a_builtin_error(tmp_path):
     """None of `tf.errors`, so that whoever reads one must catch `Exception`, as
-    `loops/run/checkpoint.py` does."""
+    `loops/checkpointing/checkpoint.py` does."""
     path = tf.train.Checkpoint(v=tf.Variable(tf.zeros([100]))).write(str(tmp_path / "c"))
     with open(f"{path}.data-00000-of-00001", "r+b") as data:
         data.truncate(5)
@@ -167,7 +171,7 @@ def test_a_cut_checkpoint_raises_a_builtin_error(tmp_path):
 
 def test_a_garbled_state_file_is_a_silent_restart(tmp_path):
     """`restore_or_initialize` returns None, which means: start at step 0. Hence step folders
-    without a pointer file, `loops/run/checkpoint.py`."""
+    without a pointer file, `loops/checkpointing/checkpoint.py`."""
     variable = tf.Variable(1.0)
     manager = tf.train.CheckpointManager(tf.train.Checkpoint(v=variable), tmp_path, 1)
     manager.save()
@@ -177,7 +181,8 @@ def test_a_garbled_state_file_is_a_silent_restart(tmp_path):
 
 
 def test_keras_weight_files_take_not_a_number(tmp_path):
-    """Hence `loops/run/weight_file.py` and the checks of `loops/import_weights.py`."""
+    """Hence `loops/tools/weights/weight_file.py` and the checks of
+    `loops/tools/weights/import_weights.py`."""
     net = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)])
     net.layers[0].kernel.assign([[float("nan")]])
     net.save_weights(tmp_path / "w.weights.h5")

@@ -12,7 +12,7 @@ import pytest
 import tensorflow as tf
 
 from tests.canaries.hanging_worker import HANGS
-from tests.loops.test_workers import ROOT, free_ports
+from tests.loops.distribution.test_workers import ROOT, free_ports
 
 
 def line(strategy, make_optimizer, initializer="zeros"):
@@ -41,7 +41,7 @@ def step(strategy, net, optimizer, gradients, scope=tf.function):
 @pytest.mark.parametrize("poisoned", [0, 1])
 def test_loss_scale_optimizer_asks_the_first_replica_alone(mirrored, poisoned):
     """Keras decides by replica 0's gradients, before they are summed: an overflow on replica 1
-    goes into the weights and the scale stays. Hence `loops/step/loss_scale.py`."""
+    goes into the weights and the scale stays. Hence `loops/optimization/loss_scale.py`."""
 
     def make():
         return keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD(0.1), initial_scale=8.0)
@@ -59,7 +59,7 @@ def test_loss_scale_optimizer_asks_the_first_replica_alone(mirrored, poisoned):
 
 def test_the_loss_scale_has_no_floor(one_device):
     """After enough bad steps the scale is zero, and the next good one divides by it. Hence
-    `LOWEST` and `MOST_SKIPS_IN_A_ROW` of `loops/step/loss_scale.py`."""
+    `LOWEST` and `MOST_SKIPS_IN_A_ROW` of `loops/optimization/loss_scale.py`."""
 
     def make():
         smallest = float(np.finfo(np.float32).tiny)
@@ -86,14 +86,16 @@ def test_iterations_stand_still_in_a_skipped_step(one_device):
 
 
 def test_gradients_are_clipped_before_they_are_summed(mirrored):
-    """10 and -9.5, clipped to 1: their sum 0.5 should pass. Hence `loops/step/gradients.py`."""
+    """10 and -9.5, clipped to 1: their sum 0.5 should pass.
+
+    Hence `loops/optimization/gradient_clipping.py`."""
     net, optimizer = line(mirrored, lambda: keras.optimizers.SGD(1.0, global_clipnorm=1.0))
     assert step(mirrored, net, optimizer, [10.0, -9.5]) == 0.0
 
 
 def test_keras_accumulation_fails_on_replicas(mirrored):
     """Keras merges replicas inside of a condition. Hence `_accumulated` of
-    `loops/step/train_step.py`."""
+    `loops/train_step.py`."""
     net, optimizer = line(
         mirrored, lambda: keras.optimizers.SGD(1.0, gradient_accumulation_steps=2)
     )
@@ -102,7 +104,7 @@ def test_keras_accumulation_fails_on_replicas(mirrored):
 
 
 def test_overwriting_by_keras_average_fails_on_replicas(mirrored):
-    """Hence `loops/step/ema.py`."""
+    """Hence `loops/optimization/ema.py`."""
 
     def make():
         return keras.optimizers.SGD(1.0, use_ema=True, ema_overwrite_frequency=1)
@@ -114,7 +116,7 @@ def test_overwriting_by_keras_average_fails_on_replicas(mirrored):
 
 def test_keras_average_leaves_out_the_statistics():
     """An averaged net would judge with statistics that are not averages. Hence
-    `loops/step/ema.py`."""
+    `loops/optimization/ema.py`."""
     net = keras.Sequential([keras.Input((1,)), keras.layers.BatchNormalization()])
     optimizer = keras.optimizers.SGD(1.0, use_ema=True)
     optimizer.build(net.trainable_variables)
@@ -125,7 +127,7 @@ def test_keras_average_leaves_out_the_statistics():
 @pytest.mark.parametrize("synchronized", [False, True])
 def test_statistics_of_replicas_drift_apart(mirrored, synchronized):
     """Each moves towards its own batches, and a checkpoint holds the first one's. Hence
-    `make_average_batch_norm` of `loops/step/distribution.py`."""
+    `make_average_batch_norm` of `loops/distribution/strategies.py`."""
     with mirrored.scope():
         norm = keras.layers.BatchNormalization(synchronized=synchronized, momentum=0.0)
         norm.build((None, 1))
@@ -166,7 +168,7 @@ def test_a_replica_without_images_fails(mirrored):
 @pytest.mark.parametrize(("built", "traces"), [(True, 1), (False, 2)])
 def test_an_optimizer_that_was_not_built_costs_a_second_trace(built, traces):
     """Variables may be made in the first trace only. Hence `optimizer.build` in
-    `loops/step/optimizers.py`."""
+    `loops/optimization/optimizers.py`."""
     variable = keras.Variable([1.0])
     optimizer = keras.optimizers.SGD(0.1, momentum=0.9)
     if built:
@@ -182,7 +184,7 @@ def test_an_optimizer_that_was_not_built_costs_a_second_trace(built, traces):
 
 
 def test_compiling_around_replicas_fails(mirrored):
-    """Hence only the two passes of a replica are compiled, in `loops/step/train_step.py`."""
+    """Hence only the two passes of a replica are compiled, in `loops/train_step.py`."""
 
     def of_replica():
         context = tf.distribute.get_replica_context()
@@ -196,7 +198,7 @@ def test_compiling_around_replicas_fails(mirrored):
 @pytest.mark.faults
 def test_loss_scale_optimizer_hangs_workers_that_differ():
     """One of two workers waits for a reduction that the other one skips. Hence
-    `loops/step/loss_scale.py`."""
+    `loops/optimization/loss_scale.py`."""
     hosts = [f"127.0.0.1:{port}" for port in free_ports(2)]
     processes = []
     for number in range(2):
@@ -215,7 +217,7 @@ def test_loss_scale_optimizer_hangs_workers_that_differ():
 
 def test_replicas_cannot_meet_in_a_loop_of_the_graph(mirrored):
     """Hence micro-batches of synchronised batch norm follow each other without a loop, in
-    `_accumulated` of `loops/step/train_step.py`."""
+    `_accumulated` of `loops/train_step.py`."""
 
     def of_replica():
         context = tf.distribute.get_replica_context()
@@ -227,13 +229,13 @@ def test_replicas_cannot_meet_in_a_loop_of_the_graph(mirrored):
 
 
 def test_collectives_know_no_maximum():
-    """Hence `_largest` of `loops/step/workers.py` gathers first."""
+    """Hence `_largest` of `loops/distribution/workers.py` gathers first."""
     assert {op.name for op in tf.distribute.ReduceOp} == {"SUM", "MEAN"}
 
 
 def test_slurm_cannot_do_without_nvidia_smi(monkeypatch):
-    """Nor number the nodes as Slurm does: hence `resolver` of `loops/step/slurm.py` tells of GPUs
-    that nobody sets, and lists the workers itself."""
+    """Nor number the nodes as Slurm does: hence `resolver` of `loops/distribution/slurm.py` tells
+    of GPUs that nobody sets, and lists the workers itself."""
     told = {"PROCID": "0", "NTASKS": "2", "STEP_NUM_TASKS": "2", "STEP_NODELIST": "n[2,10]"}
     told |= {"STEP_TASKS_PER_NODE": "1(x2)", "LOCALID": "0"}
     for name, value in told.items():

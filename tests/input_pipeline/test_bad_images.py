@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from input_pipeline import decode
+from input_pipeline.decoding import decode
 from tests.input_pipeline import encoded_images as images
 
 

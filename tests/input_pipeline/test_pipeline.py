@@ -8,8 +8,10 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from input_pipeline import augment, order, pipeline, source
+from input_pipeline import pipeline, sample_order
+from input_pipeline.augmentation import image_augment
 from input_pipeline.config import DataConfig
+from input_pipeline.sources import source
 
 TOTAL, SEED, BATCH, SIZE = 13, 5, 4, 14  # a prime, and a batch that does not divide it
 # 16 is 8/7 of the size, so that the centre crop is cut from the image as it is.
@@ -80,13 +82,13 @@ def _samples(dataset, batches):
 def _index(sample, offset=0):
     """The image of a global sample, or the one `offset` places after it in the epoch, in Python."""
     epoch, position = divmod(sample, TOTAL)
-    return int(order.image_index(SEED, epoch, (position + offset) % TOTAL, TOTAL))
+    return int(sample_order.image_index(SEED, epoch, (position + offset) % TOTAL, TOTAL))
 
 
 def _augmented(index, sample):
     seed = tf.constant([SEED, sample], tf.int64)
     config = DataConfig(image_size=SIZE, min_crop_area=0.3)
-    return augment.augment(tf.constant(_encoded(index)), seed, config).numpy()
+    return image_augment.augment(tf.constant(_encoded(index)), seed, config).numpy()
 
 
 def _assert_equal(one, two):

@@ -15,9 +15,12 @@ import sys
 import pytest
 import tensorflow as tf
 
-from input_pipeline import data_service, pipeline, prepare, service_watch, source
+from input_pipeline import pipeline
 from input_pipeline.config import DataConfig, PrepareConfig
 from input_pipeline.errors import UsageError
+from input_pipeline.preparation import prepare
+from input_pipeline.service import data_service, worker_watchdog
+from input_pipeline.sources import source
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 BATCH, BATCHES, SEED = 5, 70, 11  # 23 images: an epoch ends inside of most batches
@@ -161,7 +164,7 @@ def _service(workers):
 
 def test_two_workers_of_the_data_service_load_the_same_batches(configs, monkeypatch):
     """Also without their dispatcher; when one of them is lost, that is said."""
-    monkeypatch.setattr(service_watch, "_SILENT_SECONDS", 0.5)
+    monkeypatch.setattr(worker_watchdog, "_SILENT_SECONDS", 0.5)
     config = configs["tfrecord"]
     split = source.open_split(config, "train")
     with _service(2) as service:
@@ -169,7 +172,7 @@ def test_two_workers_of_the_data_service_load_the_same_batches(configs, monkeypa
         dispatcher, _, second = service.processes
         served = dataclasses.replace(config, data_service=service.dispatcher)
         assert data_service.number_of_workers(service.dispatcher) == 2
-        assert len(service_watch.addresses(service.dispatcher)) == 2
+        assert len(worker_watchdog.addresses(service.dispatcher)) == 2
         remote = data_service.train_dataset(split, served, SEED, 15, BATCH).as_numpy_iterator()
         here = pipeline.train_dataset(split, config, SEED, 15, BATCH).as_numpy_iterator()
         assert [_digest(next(remote)) == _digest(next(here)) for _ in range(9)] == [True] * 9
@@ -180,7 +183,7 @@ def test_two_workers_of_the_data_service_load_the_same_batches(configs, monkeypa
         with pytest.raises(tf.errors.OpError) as error:
             for _ in range(1000):
                 assert _digest(next(remote)) == _digest(next(here))
-        assert "does not answer" in str(service_watch.explained(error.value))
+        assert "does not answer" in str(worker_watchdog.explained(error.value))
 
 
 def test_a_worker_that_reports_late_is_waited_for(monkeypatch):

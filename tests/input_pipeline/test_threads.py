@@ -6,9 +6,10 @@ import pytest
 import tensorflow as tf
 
 import flags
-from input_pipeline import pipeline, source, threads
-from loops import validation
-from loops.prediction import views
+from input_pipeline import pipeline, threads
+from input_pipeline.sources import source
+from loops.config import validation
+from loops.tools.predict import views
 
 
 @pytest.fixture(scope="module")

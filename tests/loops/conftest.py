@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from loops import config as configs
-from loops import validation
-from loops.run import checkpoint, restored_net, run_folder
+from loops.checkpointing import checkpoint, restore, run_folder
+from loops.config import validation
+from loops.config.config import Config, replace
 from nets import registry
 from tests.loops import tiny_nets
 
@@ -32,16 +32,16 @@ def make_run(one_device):
 
     def make(run, seed=0, class_names=TINY_CLASSES, **values):
         values = {"dataset": "folder", "data_dir": "nowhere", "image_size": 32, **values}
-        config = validation.resolve(configs.replace(configs.Config(), values))
+        config = validation.resolve(replace(Config(), values))
         run.mkdir(parents=True)
         run_folder.write_record(run, run_folder.Record(config, tuple(class_names), {}))
         rng = np.random.default_rng(seed)
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(registry, "build", tiny_nets.build)
-            model = restored_net.build(one_device, config.net, len(class_names), "float32")
+            model = restore.build(one_device, config.net, len(class_names), "float32")
         for variable in model.trainable_variables:
             variable.assign(rng.normal(0, 0.5, variable.shape))
-        checkpoint.save(run, 4, {"model": restored_net.variables_by_path(model)})
+        checkpoint.save(run, 4, {"model": restore.variables_by_path(model)})
         return run
 
     return make

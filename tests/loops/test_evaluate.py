@@ -6,10 +6,12 @@ import tensorflow as tf
 from PIL import Image
 
 import flags
-from input_pipeline import datasets, source
-from loops import evaluate, validation
-from loops.run import restored_net
-from loops.scoring import metrics
+from input_pipeline import datasets
+from input_pipeline.sources import source
+from loops import evaluate
+from loops.checkpointing import restore
+from loops.config import validation
+from loops.metrics import classification
 
 
 def setup(strategy, folder):
@@ -17,7 +19,7 @@ def setup(strategy, folder):
     config = validation.resolve(flags.parse([*words, "--model=resnet_18"])[0])
     split = source.open_split(config.data, "val")
     tf.keras.utils.set_random_seed(1)
-    model = restored_net.build(strategy, config.net, 3, "float32")
+    model = restore.build(strategy, config.net, 3, "float32")
     head = model.get_layer("logits").kernel
     head.assign(60 * head)  # fresh weights tell no image from another
     return config, split, model
@@ -54,7 +56,7 @@ def test_center_crop_equals_a_plain_loop_over_pil_images(tiny_folder, one_device
         expected = tf.nn.softmax(logits)[0].numpy()
         np.testing.assert_allclose(probs[index], expected, atol=0.02)
         right += int(expected.argmax() == split.labels[index])
-    assert metrics.score(probs, labels, (1,))["top1"] == pytest.approx(right / 11)
+    assert classification.score(probs, labels, (1,))["top1"] == pytest.approx(right / 11)
 
 
 def test_stop_interrupts(tiny_folder, one_device):

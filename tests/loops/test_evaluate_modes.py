@@ -10,10 +10,11 @@ import pytest
 import tensorflow as tf
 
 from input_pipeline.errors import UsageError
-from loops import evaluate, evaluation_results, train, watch
-from loops.endings import WorkerLost
-from loops.run import checkpoint, run_folder
-from loops.scoring import calibration
+from loops import evaluate, train
+from loops.checkpointing import checkpoint, run_folder
+from loops.evaluation import continuous, eval_results
+from loops.metrics import calibration
+from loops.train_failures import WorkerLost
 from tests.command_line import parse
 from tests.loops.tiny_nets import two_convolutions
 
@@ -127,14 +128,14 @@ def test_pictures_of_another_split_have_tags_of_their_own(monkeypatch):
     results = {"reliability": reliability, "mistakes": [], "step": 3}
     for name in ("val", "test"):
         of_split = results | {"crops": 10, "split": name}
-        evaluation_results.record_pictures(sink, "eval", of_split, probs, split, None)
+        eval_results.record_pictures(sink, "eval", of_split, probs, split, None)
     assert tags == [
         *("reliability_10_crops", "confusion_10_crops"),
         *("reliability_10_crops_test", "confusion_10_crops_test"),
     ]
     tags.clear()  # a confusion matrix that nobody could see is not drawn
-    monkeypatch.setattr(evaluation_results, "_MOST_CLASSES_DRAWN", 1)
-    evaluation_results.record_pictures(sink, "eval", of_split, probs, split, None)
+    monkeypatch.setattr(eval_results, "_MOST_CLASSES_DRAWN", 1)
+    eval_results.record_pictures(sink, "eval", of_split, probs, split, None)
     assert tags == ["reliability_10_crops_test"]
 
 
@@ -224,7 +225,7 @@ def test_watching_a_run_that_keeps_an_average(tiny_folder, tmp_path, monkeypatch
     prune_as_it_is_evaluated(monkeypatch, tmp_path / "ema")  # both kinds of weights are read then
     assert run(f"--ckpt={tmp_path / 'ema'}", "--crops=1") == alone
     shutil.rmtree(copy / "step-00000002")
-    prune_as_it_is_evaluated(monkeypatch, copy, watch)
+    prune_as_it_is_evaluated(monkeypatch, copy, continuous)
     (pruned,) = run(f"--ckpt={copy}", "--watch", "--crops=1")
     assert "top1_raw" not in pruned and pruned["nll"] == every[1]["nll"]
 
@@ -246,7 +247,7 @@ def test_watching_a_run_in_training(runs, tmp_path, monkeypatch):
         if name == "step-00000004":
             (target / name / "manifest.json").write_text("{}")
 
-    monkeypatch.setattr(watch.time, "sleep", arrive)
+    monkeypatch.setattr(continuous.time, "sleep", arrive)
     verify = checkpoint.verify
 
     def verify_and_prune(folder):
@@ -269,7 +270,7 @@ def test_a_damaged_last_step_that_training_writes_again(runs, tmp_path, monkeypa
         shutil.rmtree(copy / "step-00000008")
         shutil.copytree(runs / "a/step-00000008", copy / "step-00000008")
 
-    monkeypatch.setattr(watch.time, "sleep", trained_again)
+    monkeypatch.setattr(continuous.time, "sleep", trained_again)
     every = run(f"--ckpt={copy}", "--watch", "--crops=1")
     assert [results["step"] for results in every] == [2, 4, 6, 8]
 
@@ -283,7 +284,7 @@ def test_a_run_that_is_begun_anew_while_it_is_watched(runs, tmp_path, monkeypatc
         for step in ("step-00000004", "step-00000006"):
             shutil.rmtree(copy / step, ignore_errors=True)
 
-    monkeypatch.setattr(watch.time, "sleep", begun_anew)
+    monkeypatch.setattr(continuous.time, "sleep", begun_anew)
     with pytest.raises(UsageError, match="the run was begun anew; watch it again"):
         run(f"--ckpt={copy}", "--watch", "--crops=1")
 
@@ -292,7 +293,7 @@ def test_a_watcher_gives_up(runs, tmp_path, monkeypatch):
     copy = shutil.copytree(runs / "a", tmp_path / "a")
     shutil.rmtree(copy / "step-00000008")
     slept = []
-    monkeypatch.setattr(watch.time, "sleep", slept.append)
+    monkeypatch.setattr(continuous.time, "sleep", slept.append)
     every = run(f"--ckpt={copy}", "--watch", "--crops=1", "--watch_patience=0.001")
     assert [results["step"] for results in every] == [2, 4, 6] and slept
     with pytest.raises(UsageError, match="--watch_patience"):

@@ -7,20 +7,20 @@ from input_pipeline import pipeline
 from input_pipeline.errors import DataError, UsageError
 from loops import evaluate
 from loops import evaluator as evaluators
-from loops.run import restored_net
+from loops.checkpointing import restore
 from tests.loops.tiny_nets import two_convolutions
 
 
 @pytest.fixture(scope="module")
 def evaluator(one_device, tiny_folder):
     """Of 11 images in batches of four."""
-    from input_pipeline import source
+    from input_pipeline.sources import source
     from tests.command_line import resolve
 
     config = resolve("--dataset=folder", f"--data_dir={tiny_folder}", "--image_size=32")
     split = source.open_split(config.data, "val")
     with two_convolutions():
-        net = restored_net.build(one_device, config.net, 3, "float32")
+        net = restore.build(one_device, config.net, 3, "float32")
     return evaluate.Evaluator(one_device, net, split, config.data, crops=1, batch_size=4)
 
 

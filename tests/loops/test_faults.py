@@ -16,12 +16,12 @@ import pytest
 import tensorflow as tf
 
 import flags
-from input_pipeline import batch_augment
+from input_pipeline.augmentation import batch_augment
 from input_pipeline.errors import UsageError
 from loops import train
-from loops.endings import TrainingDiverged
-from loops.run import checkpoint, run_folder
-from tests.loops.test_workers import FLAGS, run, start, tensors
+from loops.checkpointing import checkpoint, run_folder
+from loops.train_failures import TrainingDiverged
+from tests.loops.distribution.test_workers import FLAGS, run, start, tensors
 
 ONE = {"workers": 1}
 # Calls of os.fsync before the first save: config.json and the loss trace, file and folder of each.
@@ -91,7 +91,7 @@ def test_eighty_kills_at_random_moments(tmp_path):
     random_delay, hit = random.Random(7), 0
     begun = 0
     for _ in range(80):
-        words = [sys.executable, "-m", "tests.loops.saving_forever", str(tmp_path)]
+        words = [sys.executable, "-m", "tests.loops.checkpointing.saving_forever", str(tmp_path)]
         child = subprocess.Popen(words, cwd=ROOT, stdout=subprocess.PIPE, text=True)
         said = child.stdout.readline().split()
         assert said[:1] == ["resumed"], said

@@ -8,7 +8,9 @@ import shutil
 import pytest
 import tensorflow as tf
 
-from loops import evaluate, export, predict, train
+from loops import evaluate, train
+from loops.tools.predict import predict
+from loops.tools.weights import export
 from tests.command_line import parse
 
 NAME = os.fsdecode(b"caf\xe9")

@@ -12,12 +12,13 @@ import tensorflow as tf
 from tensorflow.python.framework import config as framework_config
 
 import flags
-from input_pipeline import batch_augment
+from input_pipeline.augmentation import batch_augment
 from input_pipeline.errors import DataError, UsageError
 from loops import evaluate, train
-from loops.endings import TrainingDiverged, WorkerLost
-from loops.run import checkpoint, pace, restored_net, run_folder
-from loops.run.signals import Stopped
+from loops.checkpointing import checkpoint, restore, run_folder
+from loops.monitoring import step_intervals
+from loops.runtime.stop_signals import Stopped
+from loops.train_failures import TrainingDiverged, WorkerLost
 
 pytestmark = pytest.mark.usefixtures("tiny_net")
 
@@ -308,9 +309,7 @@ def test_averages_are_what_is_evaluated_and_predicted(tiny_folder, tmp_path):
     record = run_folder.read_record(tmp_path / "r")
     newest = checkpoint.newest_intact(tmp_path / "r")
     strategy = tf.distribute.get_strategy()
-    nets = [
-        restored_net.restore(strategy, record, newest, "float32", averaged) for averaged in (1, 0)
-    ]
+    nets = [restore.restore(strategy, record, newest, "float32", averaged) for averaged in (1, 0)]
     stored = tensors(tmp_path / "r")
     for group, net in zip(("ema", "model"), nets, strict=True):
         for variable in net.variables:
@@ -349,15 +348,15 @@ def test_wishes_for_a_checkpoint_are_fulfilled_and_training_goes_on(
     tiny_folder, tmp_path, monkeypatch, caplog
 ):
     """The wish in step 2 is a save of its own; that in step 3 is the one that is due there."""
-    monkeypatch.setattr(pace, "_SECONDS_PER_CALL", 1e-9)  # one step a call
-    steps_of_call = pace.Pace.steps_of_call
+    monkeypatch.setattr(step_intervals, "_SECONDS_PER_CALL", 1e-9)  # one step a call
+    steps_of_call = step_intervals.Pace.steps_of_call
 
     def kill(self, done):
         if done in (1, 2):
             os.kill(os.getpid(), signal.SIGUSR1)
         return steps_of_call(self, done)
 
-    monkeypatch.setattr(pace.Pace, "steps_of_call", kill)
+    monkeypatch.setattr(step_intervals.Pace, "steps_of_call", kill)
     run(tiny_folder, tmp_path, "--run_name=r", "--steps=5", "--save_every=3", "--eval_every=3")
     folders = checkpoint.step_folders(tmp_path / "r")
     assert [checkpoint.step_of(f) for f in folders] == [5, 3, 2]

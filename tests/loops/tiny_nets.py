@@ -5,12 +5,13 @@ import contextlib
 import keras
 import pytest
 
-from nets import layers, registry
+from nets import registry
+from nets.layers.kit import Kit
 
 
 def build(config):
     """Two convolutions in place of the registered net."""
-    kit = layers.Kit(config.compute_dtype, config.sync_batch_norm)
+    kit = Kit(config.compute_dtype, config.sync_batch_norm)
     image = kit.image()
     x = kit.batch_norm_relu(kit.conv(image, 8, 3, "conv1", stride=2), "conv1")
     x = kit.batch_norm_relu(kit.conv(x, 16, 3, "conv2", stride=2), "conv2")

@@ -18,11 +18,12 @@ def use_tiny_net():
     """Puts two convolutions in place of the registered nets, with dropout where it is asked for."""
     import keras
 
-    from nets import layers, registry
+    from nets import registry
+    from nets.layers.kit import Kit
 
     def build(config):
         random = {"dropout": config.dropout, "stochastic_depth": config.stochastic_depth}
-        kit = layers.Kit(config.compute_dtype, config.sync_batch_norm, **random)
+        kit = Kit(config.compute_dtype, config.sync_batch_norm, **random)
         image = kit.image()
         x = kit.batch_norm_relu(kit.conv(image, 8, 3, "conv1", stride=2), "conv1")
         x = kit.batch_norm_relu(kit.conv(x, 16, 3, "conv2", stride=2), "conv2")
@@ -39,7 +40,7 @@ def poison(samples, value):
     """Images with these sample numbers become NaN or infinity in front of the net."""
     import tensorflow as tf
 
-    from input_pipeline import batch_augment
+    from input_pipeline.augmentation import batch_augment
 
     make_prepare = batch_augment.make_prepare
 
@@ -58,16 +59,16 @@ def poison(samples, value):
 
 def at_step(step, action):
     """Sends this process a signal once it has logged a step."""
-    from loops.run import pace
+    from loops.monitoring import step_intervals
 
-    is_due = pace.Pace.is_due
+    is_due = step_intervals.Pace.is_due
 
     def is_due_and_act(self, name, done):
         if done >= step and name == "log_every" and action:
             os.kill(os.getpid(), getattr(signal, action))
         return is_due(self, name, done)
 
-    pace.Pace.is_due = is_due_and_act
+    step_intervals.Pace.is_due = is_due_and_act
 
 
 def kill_at(function, at):

@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from nets import layers, registry
-from nets.random_layers import assign_samples
+from nets import registry
+from nets.layers.kit import Conv, Dropout, MaxPool
+from nets.layers.random_layers import assign_samples
 
 GOLDEN = pathlib.Path(__file__).parent / "golden_logits.json"
 QUICK = ("alexnet_bn", "zfnet", "resnet_18", "resnetv2_18", "resnetse_18")
@@ -102,18 +103,18 @@ def test_strides_and_channels_of_every_stage(model, quick_weights):
 def test_maps_of_alexnet_and_zfnet(model, quick_weights):
     """The papers' figures; AlexNet's 55 from 224 px needs the padding by 2."""
     net = build(model, 224)
-    sides = [x.output.shape[1] for x in net.layers if isinstance(x, layers.Conv | layers.MaxPool)]
+    sides = [x.output.shape[1] for x in net.layers if isinstance(x, Conv | MaxPool)]
     if model.startswith("alexnet"):
         assert sides == [55, 27, 27, 13, 13, 13, 13, 6]
     else:
         assert sides == [110, 55, 26, 13, 13, 13, 13, 6]
-    channels = [x.output.shape[-1] for x in net.layers if isinstance(x, layers.Conv)]
+    channels = [x.output.shape[-1] for x in net.layers if isinstance(x, Conv)]
     assert channels == [96, 256, 384, 384, 256]
-    groups = [x.groups for x in net.layers if isinstance(x, layers.Conv)]
+    groups = [x.groups for x in net.layers if isinstance(x, Conv)]
     assert groups == ([1, 2, 1, 2, 2] if model.startswith("alexnet") else [1] * 5)
     kinds = [type(x).__name__ for x in net.layers if x.name.startswith("norm")]
     assert kinds == ["BatchNorm" if model.endswith("_bn") else "LocalResponseNorm"] * 2
-    rates = {x.name: x.rate for x in net.layers if isinstance(x, layers.Dropout)}
+    rates = {x.name: x.rate for x in net.layers if isinstance(x, Dropout)}
     assert rates == {"fc6_dropout": 0.5, "fc7_dropout": 0.5}
 
 
@@ -189,7 +190,7 @@ def test_memorises_64_images(model):
 
 def shapes_images():
     """64 normalised images [64, 64, 64, 3] of the built-in set and their labels."""
-    from input_pipeline import shapes
+    from input_pipeline.sources import shapes
 
     labels = np.arange(64) % 10
     pixels = np.stack([shapes.draw(int(label), i)[16:80, 16:80] for i, label in enumerate(labels)])

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from nets import layers, registry, resnet, resnetv2
+from nets import registry, resnet, resnetv2
+from nets.layers.kit import Conv, Kit
 from tests.nets.model_sizes import MODEL_SIZES
 
 # Blocks per stage: table 1 of He et al. 2015; 200 from section 5 of He et al. 2016.
@@ -47,9 +48,9 @@ def build(model, **fields):
 def bottleneck_net(family):
     keras.utils.set_random_seed(1)
     if family == "resnetv2":
-        return resnetv2.resnetv2(layers.Kit(), 42, (1, 1, 1, 1), bottleneck=True)
+        return resnetv2.resnetv2(Kit(), 42, (1, 1, 1, 1), bottleneck=True)
     se = family == "resnetse"
-    return resnet.resnet(layers.Kit(), 42, (1, 1, 1, 1), bottleneck=True, squeeze_excite=se)
+    return resnet.resnet(Kit(), 42, (1, 1, 1, 1), bottleneck=True, squeeze_excite=se)
 
 
 def images(size, batch=4, seed=0):
@@ -140,7 +141,7 @@ def test_number_of_trainable_parameters(model, monkeypatch):
 def test_logits_and_variables_are_float32(model, dtype):
     net = build(model, compute_dtype=dtype)
     assert {v.dtype for v in net.variables} == {"float32"}
-    convolutions = [layer for layer in net.layers if isinstance(layer, layers.Conv)]
+    convolutions = [layer for layer in net.layers if isinstance(layer, Conv)]
     assert {layer.compute_dtype for layer in convolutions} == {dtype}
     logits = net(images(32, batch=2), training=True)
     assert logits.dtype == tf.float32
@@ -225,7 +226,7 @@ def test_zero_init_residual_starts_as_the_identity():
 @pytest.mark.parametrize("deep", [False, True])
 def test_zero_init_residual_of_a_preactivated_net_zeroes_the_last_convolutions(deep):
     """Blocks without a projection pass their input on, and every zero kernel has a gradient."""
-    kit = layers.Kit(zero_init_residual=True)
+    kit = Kit(zero_init_residual=True)
     net = resnetv2.resnetv2(kit, 42, (2, 1, 1, 1), bottleneck=deep)
     last = "conv3" if deep else "conv2"
     zero = {v.path for v in net.trainable_variables if v.name == "kernel" and not np.any(v)}
@@ -253,7 +254,7 @@ def test_squeeze_excite_scales_each_channel():
     """The gate, worked out in numpy from the layer's own weights."""
     keras.utils.set_random_seed(3)
     image = keras.Input((5, 7, 32))
-    net = keras.Model(image, layers.Kit().squeeze_excite(image, "se", ratio=16))
+    net = keras.Model(image, Kit().squeeze_excite(image, "se", ratio=16))
     x = np.random.default_rng(0).normal(size=(2, 5, 7, 32)).astype(np.float32)
     reduce, expand = net.get_layer("se_reduce"), net.get_layer("se_expand")
     assert reduce.units == 2

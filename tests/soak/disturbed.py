@@ -6,7 +6,7 @@ import signal
 import subprocess
 import time
 
-from loops.run import checkpoint
+from loops.checkpointing import checkpoint
 from tests.soak.training import SAVE_EVERY
 
 # How often each is drawn; SIGUSR1 asks for a checkpoint, and training goes on.

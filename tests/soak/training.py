@@ -10,7 +10,7 @@ import sys
 import cv2
 import numpy as np
 
-from loops.run import checkpoint
+from loops.checkpointing import checkpoint
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 SAVE_EVERY = 200

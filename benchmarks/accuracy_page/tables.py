@@ -1,0 +1,196 @@
+"""The runs behind RESULTS.md, in the order of their worth: what is trained, on what, how long."""
+
+from benchmarks.accuracy_page.rows import BestTwo, Fit, Mean, Run, Table
+
+# Set where the data lie; the commands in RESULTS.md say the same.
+DATA = "$REAL_IMAGES_DIR"
+
+_MINI = (
+    "--dataset=mini_imagenet",
+    f"--data_dir={DATA}/mini",
+    "--mixed_precision",
+    "--image_size=84",
+    "--epochs=10",
+)
+_BASICS = ("--batch_size=64",)
+_PLAIN = ("--learning_rate=0.2", "--warmup_epochs=1", "--label_smoothing=0.1")
+
+
+def _v2(name, label, *flags):
+    return Run(name=f"mini-resnetv2_50-{name}", label=label, flags=(*_MINI, *_BASICS, *flags))
+
+
+_LEARNING = (
+    _v2("standard", "`--augment=standard`", "--augment=standard", *_PLAIN),
+    _v2(
+        "ffcv16",
+        "`--recipe=ffcv16`",
+        "--recipe=ffcv16",
+        "--learning_rate=0.2",
+        "--image_size_schedule=0:64,7:84",
+        "--min_crop_area=0.25",
+    ),
+    Fit(
+        name="mini-fit-ResNet50V2",
+        label="ResNet50V2, `model.fit`",
+        flags=(f"--data_dir={DATA}/mini", "--image_size=84", "--epochs=10"),
+    ),
+    _v2("classic", "`--augment=classic`", "--augment=classic", *_PLAIN),
+)
+
+TRIAL = (
+    "--dataset=folder",
+    f"--data_dir={DATA}/nette224",
+    "--model=resnetv2_18",
+    "--mixed_precision",
+    "--image_size=128",
+    "--epochs=5",
+    "--crops=1",
+)
+_BATCH_64 = (
+    "--batch_size=64",
+    "--learning_rate=0.4",
+    "--warmup_epochs=1",
+    "--weight_decay=5e-4",
+    "--label_smoothing=0.1",
+    "--min_crop_area=0.35",
+)
+_VIEWS = ("val-1", "val-10")
+_BATCH_32 = ("--batch_size=32", *_BATCH_64[1:])
+_CLIPPED = (*_BATCH_64, "--clip_norm=1", "--ema=0.99")
+
+
+def _trial(name, label, *flags, program=("main.py",)):
+    """A run of which a later flag replaces an earlier one of the same name."""
+    by_name = {}
+    for flag in (*TRIAL, *flags):
+        by_name[flag.partition("=")[0].removeprefix("--no").removeprefix("--")] = flag
+    return Run(
+        name=f"nette-{name}",
+        label=label,
+        flags=tuple(by_name.values()),
+        views=_VIEWS,
+        program=program,
+    )
+
+
+_TRIALS = (
+    _trial("cosine50", "`--recipe=cosine50`", "--recipe=cosine50"),
+    _trial("batch64", "batch 64, SGD, wider crops", *_BATCH_64),
+    _trial("batch32", "the same, batch 32", *_BATCH_32),
+    _trial(
+        "adamw",
+        "the same, AdamW",
+        *_BATCH_32,
+        "--optimizer=adamw",
+        "--learning_rate=0.016",
+        "--weight_decay=0.05",
+    ),
+    _trial(
+        "clipped",
+        "batch 64, gradients of norm 1 at most, averaged weights",
+        *_CLIPPED,
+    ),
+    _trial(
+        "clipped-zero",
+        "the same, branches that start at zero",
+        *_CLIPPED,
+        "--zero_init_residual",
+    ),
+    _trial(
+        "clipped-alexnet",
+        "clipped and averaged, AlexNet",
+        *_CLIPPED,
+        "--model=alexnet",
+    ),
+)
+
+
+def _seeds(recipe, first):
+    """Rows of three seeds, of which the first is a trial, and of their mean."""
+    rows = [
+        _trial(f"{recipe}-seed{n}", f"`{recipe}`, seed {n}", f"--recipe={recipe}", f"--seed={n}")
+        for n in (1, 2)
+    ]
+    names = (f"nette-{first}", *(row.name for row in rows))
+    mean = Mean(name=f"nette-{recipe}-mean", label=f"**`{recipe}`, mean of 3**", of=names)
+    return *rows, mean
+
+
+_SHORT = ("--recipe=short",)
+_NETS = tuple(
+    Run(
+        name=f"mini-short-{model}",
+        label=f"`{model}`",
+        flags=(*_MINI, *_SHORT, f"--model={model}"),
+    )
+    for model in ("alexnet", "alexnet_bn", "zfnet_bn", "resnet_50", "resnetv2_50", "resnetse_50")
+)
+
+TABLES = (
+    Table(
+        key="learning",
+        title="mini-ImageNet, 10 epochs, ResNetV2-50",
+        text="12,000 training images of 100 classes, 84 px; val and test have 2,000 each. The "
+        "row of `model.fit` is what one would take instead: keras.applications.ResNet50V2.",
+        rows=_LEARNING,
+    ),
+    Table(
+        key="short",
+        title="Imagenette, 5 epochs, ResNetV2-18: what `--recipe=short` was chosen from",
+        text="2,600 training images of 10 classes, 128 px; val has 800 images. Nothing else was "
+        "looked at. The first row is what it has to beat; the last one shows that a net without "
+        "batch norm learns by it as well.",
+        rows=_TRIALS,
+        columns=("val-1 top1", "val-1 top5", "machine"),
+    ),
+    Table(
+        key="seeds",
+        title="Imagenette, 5 epochs, ResNetV2-18: `short` and `cosine50`, three seeds each",
+        text="Seed 0 is in the table above: of `cosine50` its first row, of `short` the one with "
+        "branches that start at zero, whose flags became the recipe.",
+        rows=(*_seeds("cosine50", "cosine50"), *_seeds("short", "clipped-zero")),
+        columns=("val-1 top1", "val-1 top5", "machine"),
+    ),
+    Table(
+        key="ingredients",
+        title="Imagenette, 5 epochs, ResNetV2-18: what each ingredient of `short` is worth",
+        text="One is left out at a time; mixed precision, the last, is bfloat16 here. The interval "
+        "of a difference is wider than that of a row: what lies within two points is not told "
+        "apart by 800 images.",
+        rows=(
+            _trial("short", "`--recipe=short`", *_SHORT),
+            _trial("short-ema", "without averaged weights", *_SHORT, "--ema=0"),
+            _trial("short-smoothing", "without label smoothing", *_SHORT, "--label_smoothing=0"),
+            _trial("short-zero", "without zero-init", *_SHORT, "--nozero_init_residual"),
+            _trial("short-clipping", "without clipping", *_SHORT, "--clip_norm=0"),
+            _trial(
+                "short-plain",
+                "with Keras's batch norm",
+                *_SHORT,
+                program=("-m", "benchmarks.plain_batch_norm"),
+            ),
+            BestTwo(
+                name="nette-average",
+                label="average of two seeds",
+                views=_VIEWS,
+                of=("nette-short", "nette-short-seed1"),
+            ),
+            _trial("short-float32", "in float32", *_SHORT, "--nomixed_precision"),
+        ),
+        columns=("time", "val-1 top1", "val-10 top1", "machine"),
+    ),
+    Table(
+        key="nets",
+        title="mini-ImageNet, 10 epochs, six nets by one recipe",
+        text="12,000 training images of 100 classes, 84 px; val and test have 2,000 each.",
+        rows=(
+            *_NETS,
+            BestTwo(
+                name="mini-average",
+                label="average of the two best",
+                of=tuple(row.name for row in _NETS),
+            ),
+        ),
+    ),
+)

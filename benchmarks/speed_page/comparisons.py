@@ -1,0 +1,66 @@
+"""The comparisons that `make bench` runs, in order. A new one is one more line here."""
+
+import dataclasses
+from collections.abc import Callable
+
+from benchmarks import harness
+from benchmarks.speed_page import result_rows
+
+# In the words of a program: what this machine has for them; shown as they stand here.
+TORCH_PYTHON = "$TORCH_PYTHON"
+IMAGES = "$REAL_IMAGES_DIR"
+
+
+@dataclasses.dataclass(frozen=True)
+class Comparison:
+    """A benchmark with its arguments.
+
+    Attributes:
+      name: of its JSON file.
+      words: of its command, behind `python`; `--json=FILE` is added.
+      minutes: after which it is ended.
+      rows: function from its JSON to a list of `result_rows.Row`; None where what it prints, in
+        Markdown, is a table of its own.
+    """
+
+    name: str
+    words: tuple
+    minutes: float
+    rows: Callable | None
+
+
+def _of(module, minutes, *words, name=None):
+    rows = getattr(result_rows, module, None)
+    return Comparison(name or module, ("-m", f"benchmarks.{module}", *words), minutes, rows)
+
+
+def _share(dtype):
+    half = () if dtype == "float32" else ("--mixed_precision", f"--half_dtype={dtype}")
+    words = ("main.py", "--mode=benchmark", "--benchmark=step", "--batch_size=32", *half)
+    return Comparison(f"share_{dtype}", words, 6, result_rows.share_of_matrices)
+
+
+EVERY = (
+    _of("step_vs_keras", 30),
+    *map(_share, harness.dtypes()),
+    _of("start_up", 12),
+    _of("step_vs_torch", 40, f"--torch_python={TORCH_PYTHON}"),
+    _of("eval_vs_keras", 30, f"--data_dir={IMAGES}/ilsvrc_sample"),
+    _of("predict_vs_eval", 20),
+    _of("predict_vs_eval", 20, "--crops=1", name="predict_vs_eval_1_crop"),
+    _of(
+        "input_vs_peers",
+        15,
+        f"--data_dir={IMAGES}/ilsvrc_sample",
+        f"--torch_python={TORCH_PYTHON}",
+    ),
+    _of("input_formats", 20, f"--data_dir={IMAGES}/ilsvrc_sample"),
+    _of("loop_overhead", 45),
+    _of("replicas", 40, "--size=224", "--steps=5"),
+    _of("replicas", 30, name="replicas_64_px"),
+    _of("net_speeds", 40),
+    Comparison(
+        "timm_parity", (TORCH_PYTHON, "-m", "benchmarks.timm_parity"), 15, result_rows.timm_parity
+    ),
+    _of("model_table", 5),
+)

@@ -1,0 +1,46 @@
+"""`--mode=data_service`: a process that loads images for trainers on other machines."""
+
+import os
+import sys
+import time
+
+from input_pipeline.errors import UsageError
+from input_pipeline.service import data_service
+from loops.monitoring import console
+from loops.runtime.stop_signals import Stopped, StopSignals
+
+_SECONDS = 0.2
+
+
+def run(config, given):
+    """Serves until a signal asks for an end.
+
+    Args:
+      config: Config of the command line.
+      given: names of the flags that were typed.
+
+    Never returns: Ctrl-C or SIGTERM ends the process.
+    """
+    del given
+    role, dispatcher = config.service.role, config.data.data_service
+    if not dispatcher:
+        raise UsageError("--data_service is missing: HOST:PORT of the dispatcher")
+    with StopSignals() as signals:
+        _server = data_service.start(role, dispatcher, config.service.workers)
+        rows = [("dispatcher", dispatcher), ("workers", config.service.workers)]
+        console.summary(f"data service, {role}: ready", rows)
+        while not signals.received:
+            time.sleep(_SECONDS)
+    _leave(Stopped(signals.received, f"the {role} of the data service has ended"))
+
+
+def _leave(stopped):
+    """Ends the process with the line and exit code of a mode that was stopped.
+
+    At once: a server's destructor waits for a dispatcher or a worker that is gone, minutes long,
+    and there is nothing to be saved.
+    """
+    sys.stderr.write(f"error: {stopped}\n")
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(stopped.exit_code)

@@ -1,0 +1,65 @@
+"""`--mode=stats`: statistics of the training pixels, which training then normalises with."""
+
+import dataclasses
+import functools
+import os
+
+from input_pipeline import pixel_statistics
+from input_pipeline.errors import UsageError
+from input_pipeline.sources import source
+from input_pipeline.text import counted
+from loops.config import dataset_flags
+from loops.distribution import strategies
+from loops.monitoring import console, progress_bar
+from loops.runtime import output_files
+
+
+def run(config, given):
+    """Computes the statistics of a split, of train unless `--split` names another.
+
+    Only those of train are left where training finds them.
+
+    Args:
+      config: Config of the command line.
+      given: names of the flags that were typed.
+
+    Returns:
+      dict as in the JSON file.
+    """
+    strategies.leave_gpus_alone()
+    data = dataset_flags.require_images(config, given, "stats")
+    split = config.evaluation.split if "split" in given else "train"
+    if split != "train" and "out" in given:
+        raise UsageError(
+            f"--out={config.export.out} with --split={split}: only the statistics of train are kept"
+            " for training; write these with --json"
+        )
+    folder = dataset_flags.results_folder(config) if split == "train" else ""
+    bar = functools.partial(progress_bar.Progress, "stats")
+    found = pixel_statistics.compute(source.open_split(data, split), data.reader_threads, bar)
+    results = {**dataclasses.asdict(found), "dataset": data.dataset, "split": split}
+    # Before anything is written: a disk that is full by now does not take the figures along.
+    console.summary(f"{data.data_dir}: pixels of {split}, RGB, 0 to 255", _rows(results, folder))
+    if folder:
+        output_files.write_wanted("--out", os.path.join(folder, pixel_statistics.NAME), results)
+    output_files.write_json_wanted(config.evaluation.json, results)
+    return results
+
+
+def _rows(results, folder):
+    def shown(values):
+        return "  ".join(f"{value:.4f}" for value in values)
+
+    rows = [
+        ("images", f"{results['num_images']}, {counted(results['num_pixels'], 'pixel')}"),
+        ("mean", shown(results["mean"])),
+        ("std over all pixels", shown(results["std"])),
+        ("mean of the images' std", shown(results["mean_of_image_std"])),
+        ("PCA eigenvalues", shown(results["pca_eigenvalues"])),
+    ]
+    for k, vector in enumerate(zip(*results["pca_eigenvectors"], strict=True)):
+        rows.append((f"PCA vector {k + 1}", shown(vector)))
+    if results["unreadable"]:
+        rows.append(("left out", counted(results["unreadable"], "image") + " not decoded"))
+    rows.append(("file", os.path.join(folder, pixel_statistics.NAME) if folder else "none"))
+    return rows

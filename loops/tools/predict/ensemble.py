@@ -1,0 +1,137 @@
+"""The nets that predict together: each with its own preprocessing, all with the same classes."""
+
+import dataclasses
+import functools
+
+import numpy as np
+import tensorflow as tf
+from absl import logging
+
+from input_pipeline.errors import UsageError
+from input_pipeline.text import counted, said_by
+from loops.distribution import strategies
+from loops.evaluation import trained_models
+from loops.evaluator import logits_fn, views_per_batch
+from loops.monitoring import progress_bar
+from loops.tools.predict import explain, views
+
+
+@dataclasses.dataclass(frozen=True)
+class Predictor(trained_models.Member):
+    """A member that predicts pictures; its weights are read when they are first wanted.
+
+    Attributes:
+      strategy: tf.distribute.Strategy.
+    """
+
+    strategy: object
+
+    @property
+    def sight(self):
+        """How this net sees a picture."""
+        data = self.config.data
+        crops, seams = self.config.evaluation.crops, self.config.prediction.seam_carving
+        return views.Sight(data.image_size, data.crop_fraction, data.interpolation, crops, seams)
+
+    @functools.cached_property
+    def logits(self):
+        """The net as a function from uint8 views [B, V, S, S, 3] to float32 logits [B, V, C]."""
+        return self._traced(self.restore(self.strategy))
+
+    @functools.cached_property
+    def float32_model(self):
+        """The net in float32, whatever it was trained in: gradients are looked at closely."""
+        return self.restore(self.strategy, dtype="float32")
+
+    @functools.cached_property
+    def float32_logits(self):
+        """As `logits`, by `float32_model`."""
+        return self._traced(self.float32_model)
+
+    @functools.cached_property
+    def grad_cam(self):
+        """Where `float32_model` sees a class, see `explain.make_grad_cam`."""
+        return explain.make_grad_cam(self.float32_model, self.config.data.image_size)
+
+    def _traced(self, model):
+        data = self.config.data
+        return tf.function(
+            logits_fn(model, data.mean, data.std), reduce_retracing=True, autograph=False
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class Ensemble:
+    """One net or several.
+
+    Attributes:
+      members: tuple of Predictor.
+      class_names: of all of them, by label.
+    """
+
+    trained_models: tuple
+    class_names: tuple
+
+    @property
+    def sights(self):
+        """The different ways in which they see a picture: tuple of Sight."""
+        return tuple(dict.fromkeys(member.sight for member in self.members))
+
+    def read_for_drawing(self):
+        """Reads the weights in float32 as well, while the checkpoints are there."""
+        for member in self.members:
+            _ = member.float32_model
+
+    def predict(self, paths):
+        """Runs every net on every file, with batches of files decoded in parallel.
+
+        Args:
+          paths: list of str.
+
+        Yields:
+          (path, float32 logits [M, V, C]) for each file, in order; None in place of the logits of
+          a file that does not decode.
+        """
+        config, sights = self.members[0].config, self.sights
+        most = config.evaluation.eval_batch_size or views_per_batch() // sights[0].num_views
+        batch_size = min(most, len(paths))
+        dataset = views.of_files(paths, sights, batch_size, config.data.reader_threads)
+        bar = progress_bar.Progress("predict", len(paths))
+        try:
+            for number, (batch, decoded) in enumerate(dataset):
+                looks = [batch[sights.index(member.sight)] for member in self.members]
+                calls = [m.logits(look) for m, look in zip(self.members, looks, strict=True)]
+                logits = np.stack([call.numpy() for call in calls], axis=1)  # [B, M, V, C]
+                here = paths[number * batch_size : (number + 1) * batch_size]
+                for path, good, of_image in zip(here, decoded.numpy(), logits, strict=False):
+                    yield path, of_image if good else None
+                bar.advance(len(here))
+        except tf.errors.ResourceExhaustedError as error:
+            raise UsageError(
+                f"--eval_batch_size={batch_size}: out of memory; give a smaller one"
+                f" ({said_by(error)[:100]})"
+            ) from None
+        finally:
+            bar.close()
+
+
+def load(config, given):
+    """Finds the nets that `--ckpt` names.
+
+    Args:
+      config: Config of the command line.
+      given: names of the flags that were typed.
+
+    Returns:
+      Ensemble.
+
+    Raises:
+      UsageError: see `members.find`.
+    """
+    found = trained_models.find(config, given)
+    strategy = strategies.make_strategy(strategies.alone(config.distribution))
+    class_names = found[0].record.class_names
+    logging.info("%s, %s", counted(len(found), "net"), counted(len(class_names), "class"))
+    return Ensemble(
+        tuple(Predictor(**vars(member), strategy=strategy) for member in found), class_names
+    )

@@ -1,0 +1,226 @@
+"""`--mode=import`: a run folder made of weights that were trained elsewhere."""
+
+import numpy as np
+from absl import logging
+
+from input_pipeline import datasets
+from input_pipeline.errors import DataError, UsageError
+from input_pipeline.sources import source
+from input_pipeline.text import counted
+from loops.checkpointing import checkpoint, restore, run_folder
+from loops.config import dataset_flags, validation
+from loops.config.config import replace
+from loops.distribution import strategies
+from loops.monitoring import console
+from loops.runtime import output_files
+from loops.tools.weights import sidecar, weight_file
+from nets import torch_names
+
+# A classifier beyond this is no classifier; without a limit, a file could ask for any amount.
+_MOST_CLASSES = 100_000
+# What torchvision's first weights and timm's `a1` to `a3` recipes are evaluated with. timm cuts
+# 224 / 0.95 down to 235 px.
+_PREPROCESSING = {
+    "torchvision": {"crop_fraction": 224 / 256, "interpolation": "bilinear"},
+    "timm": {"crop_fraction": 224 / 235, "interpolation": "bicubic"},
+}
+# timm trained its pre-activation nets on images from -1 to 1.
+_HALF = (127.5, 127.5, 127.5)
+_SHOWN = 3
+
+
+def run(config, given):
+    """Imports the file that `--weights` names.
+
+    Args:
+      config: Config of the command line.
+      given: names of the flags that were typed.
+
+    Returns:
+      dict of what was imported, as in the JSON file.
+
+    Raises:
+      UsageError: the file is not sound or not of this net; nothing has been written then.
+    """
+    importing, model_name = config.importing, config.net.model
+    run_dir = run_folder.new(config, "the imported weights")
+    _require_supported(importing.source, model_name)
+    form = "h5" if importing.source == "h5" else "safetensors"
+    with weight_file.opened(importing.weights, form) as file:
+        num_classes = _num_classes(file, importing.source, model_name)
+        config, class_names = described(config, given, num_classes)
+        strategy = strategies.make_strategy(strategies.alone(config.distribution))
+        model = restore.build(strategy, config.net, num_classes, "float32")
+        names = _names(importing.source, model_name, model)
+        unused = set(file.shapes) - set(names.values())
+        counters = {n for n in unused if _is_counter(file, n, set(names.values()))}
+        _require_all(file, names, unused - counters, model_name)
+        _assign(file, names, model, layout="keras" if form == "h5" else "torch")
+    weights = {
+        "file": importing.weights,
+        "sha256": file.sha256,
+        "source": importing.source,
+        "tensors": len(names),
+        "ignored": len(counters),
+        "hashes": sidecar.check(importing.weights, {v.path: v.numpy() for v in model.variables}),
+    }
+    with run_folder.made_anew(run_dir):
+        record = run_folder.Record(config, class_names, {}, weights)
+        run_folder.write_record(run_dir, record)
+        variables = {"model": restore.variables_by_path(model)}
+        step_dir = checkpoint.save(run_dir, 0, variables)
+    return _reported(config, weights, class_names, step_dir)
+
+
+def _require_supported(source_name, model_name):
+    known = torch_names.MODELS.get(source_name)
+    if known is not None and model_name not in known:
+        raise UsageError(
+            f"--model={model_name}: {source_name} has no net of this form; it has"
+            f" {', '.join(known)}"
+        )
+
+
+def _num_classes(file, source_name, model_name):
+    """Length of the classifier's bias."""
+    name = "logits/1" if source_name == "h5" else torch_names.head(model_name)[1]
+    shape = file.shapes.get(name)
+    if shape is None or len(shape) != 1 or not 1 <= shape[0] <= _MOST_CLASSES:
+        found = "is not in it" if shape is None else f"has shape {shape}"
+        raise UsageError(
+            f"--weights={file.path}: not of a {model_name}: {name}, the bias of its head, {found}"
+        )
+    return shape[0]
+
+
+def described(config, given, num_classes):
+    """The config and the class names that belong to the weights, as a training would have them."""
+    importing = config.importing
+    if "dataset" not in given:
+        name = "ilsvrc2012" if num_classes == 1000 and "class_names" not in given else "lists"
+        config = replace(config, {"dataset": name})
+    dataset_flags.require_lists(config.data, given)
+    values, own_names = dict(_PREPROCESSING.get(importing.source, {})), ()
+    if importing.source == "h5":
+        values, own_names = sidecar.read_preprocessing(importing.weights, num_classes)
+    if own_names and not given & {"dataset", "class_names"}:
+        class_names = own_names
+    else:
+        class_names = _class_names(config.data, num_classes)
+    if len(class_names) != num_classes:
+        raise UsageError(
+            f"--dataset={config.data.dataset} has {len(class_names)} classes, the head in"
+            f" {importing.weights} has {num_classes}"
+        )
+    if importing.source != "h5":
+        halved = importing.source == "timm" and config.net.model.startswith("resnetv2")
+        values["mean"] = _HALF if halved else datasets.IMAGENET_MEAN
+        values["std"] = _HALF if halved else datasets.IMAGENET_STD
+    values = {name: value for name, value in values.items() if name not in given}
+    return validation.resolve(replace(config, values)), class_names
+
+
+def _class_names(data, num_classes):
+    """Names from the data set; plain numbers where it is a list without a table of classes."""
+    if data.dataset != "lists":
+        table = datasets.class_table(data.dataset)
+        if table:
+            return tuple(wnid for wnid, _ in table)
+        return source.open_split(data, "train").class_names
+    if not data.class_names:
+        return tuple(str(i) for i in range(num_classes))
+    try:
+        return tuple(wnid for wnid, _ in datasets.read_class_table(data.class_names))
+    except OSError:
+        raise UsageError(f"--class_names={data.class_names}: cannot be read") from None
+    except ValueError as error:
+        raise DataError(f"{data.class_names}, {error}") from None
+
+
+def _names(source_name, model_name, model):
+    """Path of each of our variables -> name of its tensor in the file."""
+    if source_name != "h5":
+        return torch_names.names(model_name)
+    return {
+        variable.path: f"{layer.name}/{i}"
+        for layer in model.layers
+        for i, variable in enumerate(layer.variables)
+    }
+
+
+def _is_counter(file, name, used):
+    """Whether a tensor only counts the batches of a batch norm that is imported."""
+    norm, _, last = name.rpartition(".")
+    is_beside = f"{norm}.running_mean" in used
+    return last == torch_names.COUNTER and is_beside and file.shapes[name] == ()
+
+
+def _require_all(file, names, unused, model_name):
+    """Every tensor of the file must be used, every variable of ours be set."""
+    missing = sorted(set(names.values()) - set(file.shapes))
+    if unused or missing:
+        raise UsageError(
+            f"--weights={file.path}: not the weights of a {model_name}:"
+            f" {_counted(sorted(unused))} of the file would be left over, and"
+            f" {_counted(missing)} that the net needs are not in it"
+        )
+
+
+def _counted(names):
+    """`4 tensors (a, b, c, ...)`."""
+    shown = ", ".join(names[:_SHOWN]) + (", ..." if len(names) > _SHOWN else "")
+    return counted(len(names), "tensor") + (f" ({shown})" if names else "")
+
+
+def _assign(file, names, model, layout):
+    """Checks all shapes, then reads; the net is changed only by sound tensors."""
+    variables = {v.path: v for v in model.variables}
+    shapes = {}
+    for path, name in names.items():
+        own = tuple(variables[path].shape)
+        shapes[path] = _shapes_in_torch(own) if layout == "torch" else [own]
+        weight_file.require_shape(file, name, shapes[path])
+    for path, name in names.items():
+        values = weight_file.read(file, name, shapes[path][0])
+        if layout == "torch":
+            values = _from_torch(values)
+        if path.endswith("/moving_variance") and (values < 0).any():
+            raise UsageError(f"--weights={file.path}: {name} is a variance and has negative values")
+        variables[path].assign(values)
+    logging.info("%d tensors of %s, sha256 %s", len(names), file.path, file.sha256)
+
+
+def _shapes_in_torch(shape):
+    """PyTorch's shapes of a tensor of ours: a dense kernel may be a 1 x 1 convolution there."""
+    if len(shape) == 4:
+        height, width, inputs, outputs = shape
+        return [(outputs, inputs, height, width)]
+    if len(shape) == 2:
+        inputs, outputs = shape
+        return [(outputs, inputs), (outputs, inputs, 1, 1)]
+    return [shape]
+
+
+def _from_torch(values):
+    """PyTorch's layout to ours: [out, in, H, W] to [H, W, in, out], [out, in] to [in, out]."""
+    if values.ndim == 4:
+        return np.transpose(values, (2, 3, 1, 0))
+    return np.transpose(values)
+
+
+def _reported(config, weights, class_names, step_dir):
+    results = {
+        **weights,
+        "model": config.net.model,
+        "num_classes": len(class_names),
+        "dataset": config.data.dataset,
+        "step_folder": str(step_dir),
+        "preprocessing": {
+            name: getattr(config.data, name)
+            for name in ("image_size", "mean", "std", "crop_fraction", "interpolation")
+        },
+    }
+    shown = [(k, v) for k, v in results.items() if k != "preprocessing"]
+    console.summary(str(step_dir), [*shown, *results["preprocessing"].items()])
+    output_files.write_json_wanted(config.evaluation.json, results)
+    return results

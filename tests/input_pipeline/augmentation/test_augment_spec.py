@@ -1,0 +1,69 @@
+"""What `--augment` and `--randaugment` take and refuse."""
+
+import pytest
+
+from input_pipeline.augmentation import augment_spec, rand_augment
+from input_pipeline.augmentation.augment_spec import Augmentation
+from input_pipeline.errors import UsageError
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("standard", Augmentation("standard", "", ())),
+        ("none", Augmentation("none", "", ())),
+        ("classic", Augmentation("classic", "", ("hsv", "lighting"))),
+        ("classic,hsv", Augmentation("classic", "", ("hsv", "lighting"))),
+        ("randaugment", Augmentation("standard", "randaugment", ())),
+        ("standard,trivialaugment", Augmentation("standard", "trivialaugment", ())),
+        ("erasing,randaugment", Augmentation("standard", "randaugment", ("erasing",))),
+        ("lighting", Augmentation("standard", "", ("lighting",))),
+        ("erasing,classic", Augmentation("classic", "", ("hsv", "lighting", "erasing"))),
+    ],
+)
+def test_recipes(text, expected):
+    assert augment_spec.parse(text) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("", "one of standard, none, classic"),
+        ("rand_augment", "did you mean randaugment"),
+        ("standard,", "unknown name ''"),
+        ("standard, erasing", "did you mean erasing"),
+        ("autoaugment", "did you mean"),
+        ("xyz", "one of standard"),
+        ("standard,classic", "standard and classic exclude each other"),
+        ("randaugment,trivialaugment", "randaugment and trivialaugment exclude each other"),
+        ("erasing,erasing", "erasing is given twice"),
+        ("none,erasing", "none stands alone"),
+        ("classic,trivialaugment", "trivialaugment comes on top of standard, leave classic out"),
+    ],
+)
+def test_refusals(text, said):
+    with pytest.raises(UsageError) as caught:
+        augment_spec.parse(text)
+    assert str(caught.value).startswith(f"--augment={text}: ")
+    assert said in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"), [("2,9", (2, 9.0)), ("1,0", (1, 0.0)), ("8,4.5", (8, 4.5))]
+)
+def test_layers_and_magnitude(text, expected):
+    assert augment_spec.layers_and_magnitude(text) == expected
+
+
+@pytest.mark.parametrize(
+    "text", ["", "2", "2,", "2,9,1", "0,9", "9,9", "2,-1", "2,10.5", "a,b", "2,nan"]
+)
+def test_layers_and_magnitude_refuse(text):
+    with pytest.raises(UsageError, match="as in 2,9"):
+        augment_spec.layers_and_magnitude(text)
+
+
+def test_the_fourteen_operations_of_the_papers_are_there():
+    papers = "identity shear_x shear_y translate_x translate_y rotate brightness contrast colour"
+    papers += " sharpness posterize solarize autocontrast equalize"
+    assert tuple(rand_augment.OPERATIONS)[:14] == tuple(papers.split())

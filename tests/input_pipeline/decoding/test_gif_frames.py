@@ -1,0 +1,75 @@
+"""GIF files, block by block, against what they were put together from."""
+
+import struct
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from input_pipeline.decoding import decode, gif_frames
+from tests.input_pipeline import encoded_images as images
+
+COMMENT = b"\x21\xfe\x04,,,,\x02\x2c;\0"  # full of what begins a frame, or ends the file
+COLOURS = b"\0\0\0\xff\xff\xff"
+
+
+def gif(canvas, *frames, table=True, before=b""):
+    """A file of frames (left, top, width, height), all with the codes of one short frame."""
+    data = b"GIF89a" + struct.pack("<HHBBB", *canvas, 0x80 if table else 0, 0, 0)
+    data += COLOURS if table else b""
+    for number, frame in enumerate(frames):
+        own = b"" if table and number % 2 == 0 else COLOURS
+        data += before + b"," + struct.pack("<HHHHB", *frame, 0x80 if own else 0) + own
+        data += b"\x02\x02\x4c\x01\0"
+    return data + b";"
+
+
+@pytest.mark.parametrize(
+    ("data", "pixels", "whole"),
+    [
+        (gif((7, 5), (0, 0, 7, 5)), 35, True),
+        (gif((7, 5), (0, 0, 7, 5), table=False), 35, True),
+        (gif((7, 5), (0, 0, 7, 5), (1, 1, 2, 3), (0, 0, 7, 5), before=COMMENT), 76, True),
+        (gif((7, 5), (0, 0, 7, 4), (0, 0, 7, 5)), 63, False),
+        (gif((7, 5), (1, 0, 7, 5)), 35, False),
+        (gif((7, 5), (0, 2, 7, 5)), 35, False),
+        (gif((16, 16), (0, 0, 65535, 65535)), 65535**2, False),
+        (gif((16, 16), *[(0, 0, 65535, 65535)] * 3), 3 * 65535**2, False),
+        (gif((7, 5)), 0, True),
+        (gif((7, 5), (0, 0, 7, 5), (0, 0, 7, 5))[:-8], 70, True),
+        (b"GIF89a", 0, True),
+        (b"GIF89a" + b"\xff" * 50, 0, True),
+    ],
+)
+def test_frames(data, pixels, whole):
+    found = gif_frames.walk(tf.constant(data))
+    assert [int(found[0]), bool(found[1])] == [pixels, whole]
+
+
+def test_wherever_a_file_is_cut():
+    data = gif((7, 5), (0, 0, 7, 5), (0, 0, 7, 5), before=COMMENT)
+    counts = [int(gif_frames.walk(tf.constant(data[:end]))[0]) for end in range(len(data) + 1)]
+    assert counts[0] == 0 and counts[-1] == 70 and counts == sorted(counts)
+
+
+@pytest.mark.parametrize(
+    ("data", "why"),
+    [
+        (gif((16, 16), (0, 0, 16, 16), (0, 0, 65535, 32767)), "too many pixels"),
+        (gif((9000, 9000), *[(0, 0, 9000, 9000)] * 2), "too many pixels"),
+        (gif((7, 5), (0, 0, 2, 2), (0, 0, 7, 5)), "first frame is a part"),
+    ],
+)
+def test_what_is_not_decoded(data, why):
+    with pytest.raises(tf.errors.InvalidArgumentError, match=why):
+        decode.decode(tf.constant(data))
+
+
+def test_transparent_pixels_are_black():
+    """PIL gives them the colour that the palette happens to have there."""
+    picture = images.picture().quantize(4)
+    data = images.encoded(picture, "GIF", transparency=0)
+    found = decode.decode(tf.constant(data)).numpy()
+    clear = np.array(picture) == 0
+    np.testing.assert_array_equal(found[~clear], np.array(picture.convert("RGB"))[~clear])
+    assert clear.any() and not found[clear].any()

@@ -1,0 +1,335 @@
+"""Folders and lists of images: what is read, in which order, and which words refuse the rest."""
+
+import dataclasses
+import os
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from input_pipeline.config import DataConfig
+from input_pipeline.errors import DataError, UsageError
+from input_pipeline.sources import image_files
+
+
+def _fill(root, *names):
+    """Makes files that hold their own name: nothing here decodes them."""
+    for name in names:
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(name.encode())
+    return str(root)
+
+
+def _lists(root, *, classes=None, **lists):
+    """The config of data in `root` with these lists, given as text or bytes."""
+    values = {"dataset": "lists", "data_dir": str(root)}
+    for split, text in lists.items():
+        path = root / f"{split}.txt"
+        path.write_bytes(text if isinstance(text, bytes) else text.encode())
+        values[f"{split}_list"] = str(path)
+    if classes is not None:
+        (root / "classes.txt").write_text(classes)
+        values["class_names"] = str(root / "classes.txt")
+    return DataConfig(**values)
+
+
+def _contents(files):
+    """(content, label) of every image, by the reader inside tf.data."""
+    dataset = tf.data.Dataset.range(len(files.labels)).map(files.reader())
+    return [(data.decode(), int(label)) for data, label in dataset.as_numpy_iterator()]
+
+
+def test_folders_are_read_in_the_order_of_class_then_name(tmp_path):
+    root = _fill(
+        tmp_path,
+        *("train/b/2.jpg", "train/b/10.jpg", "train/a/z.png", "train/C/1.jpeg"),
+        *("val/a/1.jpg", "val/b/1.jpg"),
+    )
+    train = image_files.from_folders(root, "train")
+    assert train.class_names == ("C", "a", "b")
+    expected = ["train/C/1.jpeg", "train/a/z.png", "train/b/10.jpg", "train/b/2.jpg"]
+    assert train.paths == expected
+    assert train.labels.dtype == np.int32 and train.labels.tolist() == [0, 1, 2, 2]
+    assert _contents(train) == list(zip(expected, [0, 1, 2, 2], strict=True))
+    assert train.path(3) == os.path.join(root, "train/b/2.jpg")
+    # A class that val lacks does not shift the labels of the others.
+    assert _contents(image_files.from_folders(root, "val")) == [
+        ("val/a/1.jpg", 1),
+        ("val/b/1.jpg", 2),
+    ]
+
+
+def test_given_class_names_decide_the_labels(tmp_path):
+    root = _fill(tmp_path, "val/a/1.jpg", "val/b/1.jpg")  # no train folder is needed
+    files = image_files.from_folders(root, "val", ("b", "x", "a"))
+    assert files.class_names == ("b", "x", "a")
+    assert _contents(files) == [("val/b/1.jpg", 0), ("val/a/1.jpg", 2)]
+
+
+def test_every_extension_and_nothing_else_is_an_image(tmp_path, caplog):
+    images = ["a.BMP", "b.Gif", "c.JPEG", "d.jpeg", "e.jpg", "f.PNG", "g.webp", "h i.jpg"]
+    others = ["list.txt", "jpg", "k.jpg.part", "m.tiff"]
+    _fill(tmp_path, *(f"train/cat/{name}" for name in images + others))
+    _fill(tmp_path, "train/cat/deeper/n.jpg", "train/loose.jpg", "train/.hidden/o.jpg")
+    files = image_files.from_folders(str(tmp_path), "train")
+    assert files.class_names == ("cat",)
+    assert files.paths == [f"train/cat/{name}" for name in images]
+    assert any(
+        "4 files without an image's extension" in r.getMessage() and r.levelname == "WARNING"
+        for r in caplog.records
+    )
+    assert "train: 1 folder in class folders left out, as cat/deeper" in caplog.text
+
+
+def test_a_class_of_val_that_is_not_in_train(tmp_path):
+    root = _fill(tmp_path, "train/a/1.jpg", "val/a/1.jpg", "val/new/1.jpg", "val/newer/1.jpg")
+    with pytest.raises(DataError, match=r"val/new: .*1 known classes \(2 such folders\)"):
+        image_files.from_folders(root, "val")
+
+
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_a_class_folder_that_is_a_link_to_nowhere(tmp_path, split):
+    """As on a disk that is not mounted: without the class the others would be all there is."""
+    root = _fill(tmp_path, *("train/a/1.jpg", "train/c/1.jpg", "val/a/1.jpg", "val/c/1.jpg"))
+    _fill(tmp_path, *("disk/train/b/1.jpg", "disk/val/b/1.jpg"))
+    for name in ("train", "val"):
+        (tmp_path / name / "b").symlink_to(tmp_path / "disk" / name / "b")
+    (tmp_path / split / ".hidden").symlink_to("nowhere")
+    assert image_files.from_folders(root, split).labels.tolist() == [0, 1, 2]
+    (tmp_path / "disk" / split / "b").rename(tmp_path / "gone")
+    with pytest.raises(DataError, match=rf"/{split}/b: a link that leads nowhere"):
+        image_files.from_folders(root, split)
+
+
+@pytest.mark.parametrize(
+    ("made", "split", "named"),
+    [
+        ((), "train", "nowhere"),
+        (("val/a/1.jpg",), "train", "nowhere/train"),
+        (("train/a/1.jpg",), "val", "nowhere/val"),
+        (("train/a/1.jpg",), "test", "nowhere/test"),
+        (("val/a/1.jpg",), "val", "nowhere/train"),  # whose folders are the classes
+    ],
+)
+def test_a_missing_folder_is_named(tmp_path, made, split, named):
+    root = tmp_path / "nowhere"
+    _fill(root, *made)
+    with pytest.raises(UsageError, match="--data_dir") as caught:
+        image_files.from_folders(str(root), split)
+    assert str(caught.value).startswith(f"{tmp_path / named}: ")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("made", [(), ("1.jpg",), ("a/notes.txt",), ("a/deeper/1.jpg",)])
+def test_folders_without_an_image(tmp_path, made):
+    (tmp_path / "train").mkdir()
+    _fill(tmp_path / "train", *made)
+    with pytest.raises(DataError, match=r"train: no image in any class folder \(\.jpg"):
+        image_files.from_folders(str(tmp_path), "train")
+
+
+def test_list_is_read_in_its_own_order(tmp_path):
+    _fill(tmp_path, "b.jpg", "a.jpg", "deep/c.png")
+    config = _lists(tmp_path, train="b.jpg 1\ndeep/c.png 0\r\na.jpg 3\nb.jpg 1")
+    files = image_files.from_list(config, "train")
+    assert files.class_names == ("0", "1", "2", "3")
+    assert files.labels.dtype == np.int32
+    assert _contents(files) == [("b.jpg", 1), ("deep/c.png", 0), ("a.jpg", 3), ("b.jpg", 1)]
+    assert files.path(1) == os.path.join(tmp_path, "deep/c.png")
+
+
+def test_label_follows_the_last_space(tmp_path):
+    names = ["my cat.jpg", "two  spaces 7.jpg", " first.jpg", "7 8", "été.jpg"]
+    _fill(tmp_path, *names)
+    config = _lists(tmp_path, train="".join(f"{name} {i}\n" for i, name in enumerate(names)))
+    files = image_files.from_list(config, "train")
+    assert files.paths == names
+    assert _contents(files) == [(name, i) for i, name in enumerate(names)]
+
+
+def test_paths_are_below_the_current_folder_without_data_dir(tmp_path, monkeypatch):
+    config = dataclasses.replace(_lists(tmp_path, train="a.jpg 0\n"), data_dir="")
+    monkeypatch.chdir(tmp_path)
+    _fill(tmp_path, "a.jpg")
+    assert _contents(image_files.from_list(config, "train")) == [("a.jpg", 0)]
+
+
+@pytest.mark.parametrize("data_dir", ["", "elsewhere"])
+def test_absolute_paths(tmp_path, monkeypatch, data_dir):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "elsewhere").mkdir()
+    _fill(tmp_path, "a.jpg")
+    config = _lists(tmp_path, train=f"{tmp_path}/a.jpg 0\n")
+    files = image_files.from_list(dataclasses.replace(config, data_dir=data_dir), "train")
+    assert files.path(0) == f"{tmp_path}/a.jpg"
+    assert _contents(files) == [("a.jpg", 0)]
+
+
+@pytest.mark.parametrize("layout", ["list", "file", "class"])
+def test_names_that_are_not_utf8(tmp_path, layout):
+    name = os.fsdecode(b"caf\xe9")
+    if layout == "list":
+        (tmp_path / name).write_bytes(b"it")
+        config = _lists(tmp_path, train=b"caf\xe9 0\n")
+        files = image_files.from_list(config, "train")
+    else:
+        path = tmp_path / "train" / (name if layout == "class" else "a") / f"{name}.jpg"
+        path.parent.mkdir(parents=True)
+        path.write_bytes(b"it")
+        files = image_files.from_folders(str(tmp_path), "train")
+    assert _contents(files) == [("it", 0)]
+    assert len(files.fingerprint()) == 64
+
+
+def test_classes_are_counted_by_the_train_list(tmp_path):
+    config = _lists(tmp_path, train="a.jpg 4\n", val="b.jpg 1\nc.jpg 0\n", test="d.jpg 4\n")
+    for split, labels in (("train", [4]), ("val", [1, 0]), ("test", [4])):
+        files = image_files.from_list(config, split)
+        assert files.class_names == ("0", "1", "2", "3", "4")
+        assert files.labels.tolist() == labels
+
+
+def test_class_names_come_from_a_file_or_from_the_run(tmp_path):
+    table = "0 n1 red fox\n1 n2 blue\n2 n3\n"
+    config = _lists(tmp_path, train="a.jpg 1\n", val="a.jpg 2\n", classes=table)
+    assert image_files.from_list(config, "train").class_names == ("n1", "n2", "n3")
+    assert image_files.from_list(config, "val").class_names == ("n1", "n2", "n3")
+    trained = tuple("abcdefg")
+    assert image_files.from_list(config, "val", trained).class_names == trained
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("a.jpg 0\nb.jpg\nc.jpg 1\n", 2),
+        ("a.jpg\t0\n", 1),
+        ("a.jpg 0\nb.jpg 1\nc.jpg -1\n", 3),
+        ("a.jpg 0\nb.jpg 1.5\n", 2),
+        ("a.jpg 0\nb.jpg ٣\n", 2),  # a digit, but not one of ours
+        ("a.jpg 0\nb.jpg dog\n", 2),
+        ("a.jpg 0\n\nb.jpg 1\n", 2),
+        ("a.jpg 0\n 7\n", 2),
+        ("a.jpg 0\n7\n", 2),
+    ],
+)
+def test_a_bad_line_is_named(tmp_path, text, line):
+    config = _lists(tmp_path, train=text)
+    with pytest.raises(DataError, match="not `path label`") as caught:
+        image_files.from_list(config, "train")
+    assert str(caught.value).startswith(f"{config.train_list}, line {line}: ")
+
+
+def test_a_long_bad_line_is_shortened(tmp_path):
+    config = _lists(tmp_path, train="x" * 10_000)
+    with pytest.raises(DataError) as caught:
+        image_files.from_list(config, "train")
+    assert len(str(caught.value)) < 300 + len(str(tmp_path))
+
+
+@pytest.mark.parametrize("split", ["train", "val", "test"])
+def test_a_label_out_of_range_is_named(tmp_path, split):
+    texts = {"train": "a.jpg 0\nb.jpg 1\n", "val": "a.jpg 0\n", "test": "a.jpg 0\n"}
+    texts[split] += "c.jpg 0\nd.jpg 2\ne.jpg 3\n"
+    line = texts[split].splitlines().index("d.jpg 2") + 1
+    config = _lists(tmp_path, classes="0 x\n1 y\n", **texts)
+    message = rf"{split}\.txt, line {line}: label 2 is out of range, .*2 classes \(0 to 1\)"
+    with pytest.raises(DataError, match=message):
+        image_files.from_list(config, split)
+
+
+def test_a_label_that_train_lacks_is_out_of_range(tmp_path):
+    config = _lists(tmp_path, train="a.jpg 0\nb.jpg 2\n", val="a.jpg 2\nb.jpg 3\n")
+    with pytest.raises(DataError, match=r"val\.txt, line 2: label 3 .*3 classes \(0 to 2\)"):
+        image_files.from_list(config, "val")
+
+
+@pytest.mark.parametrize("split", ["train", "val", "test"])
+@pytest.mark.parametrize("path", ["", "absent.txt", "."])
+def test_a_missing_list_is_named(tmp_path, split, path):
+    flag = f"{split}_list"
+    path = str(tmp_path / path) if path else ""
+    config = dataclasses.replace(_lists(tmp_path, train="a.jpg 0\n"), **{flag: path})
+    with pytest.raises(UsageError, match=f"--{flag}") as caught:
+        image_files.from_list(config, split)
+    assert path in str(caught.value)
+
+
+def test_other_missing_files_are_named(tmp_path):
+    config = _lists(tmp_path, train="a.jpg 0\n", val="a.jpg 0\n")
+    absent = str(tmp_path / "absent")
+    with pytest.raises(UsageError, match=f"--class_names={absent}"):
+        image_files.from_list(dataclasses.replace(config, class_names=absent), "train")
+    with pytest.raises(UsageError, match=f"{absent}: .*--data_dir"):
+        image_files.from_list(dataclasses.replace(config, data_dir=absent), "train")
+    with pytest.raises(UsageError, match="--train_list"):  # which decides the classes
+        image_files.from_list(dataclasses.replace(config, train_list=""), "val")
+
+
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        ("0 a\n2 b\n", "line 2 has index 2, expected 1"),
+        ("0 a\nb\n", "line 2 is not"),
+        ("", "empty"),
+    ],
+)
+def test_a_bad_class_table_is_named(tmp_path, table, message):
+    config = _lists(tmp_path, train="a.jpg 0\n", classes=table)
+    with pytest.raises(DataError, match=message) as caught:
+        image_files.from_list(config, "train")
+    assert str(caught.value).startswith(config.class_names)
+
+
+def test_an_empty_list(tmp_path):
+    config = _lists(tmp_path, train="")
+    with pytest.raises(DataError, match=r"train\.txt: the list is empty"):
+        image_files.from_list(config, "train")
+
+
+def test_an_image_that_is_gone_is_named_when_it_is_read(tmp_path):
+    files = image_files.from_list(_lists(tmp_path, train="gone.jpg 0\n"), "train")
+    with pytest.raises(tf.errors.NotFoundError, match=r"gone\.jpg"):
+        files.reader()(tf.constant(0, tf.int64))
+
+
+def test_fingerprint_sees_names_labels_and_classes_but_not_the_root(tmp_path):
+    names = ["train/a/1.jpg", "train/a/2.jpg", "train/b/1.jpg"]
+
+    def fingerprint(folder, names, class_names=()):
+        root = _fill(tmp_path / folder, *names)
+        return image_files.from_folders(root, "train", class_names).fingerprint()
+
+    first = fingerprint("one", names)
+    assert fingerprint("two", names) == first
+    different = [
+        fingerprint("name", [*names[:2], "train/b/3.jpg"]),
+        fingerprint("class", [*names[:2], "train/c/1.jpg"]),
+        fingerprint("more", [*names, "train/b/2.jpg"]),
+        fingerprint("fewer", names[:2]),
+        fingerprint("one", names, ("b", "a")),
+        fingerprint("one", names, ("a", "b", "c")),
+    ]
+    assert len({first, *different}) == 7
+
+
+def test_fingerprint_of_a_list(tmp_path):
+    texts = ["a.jpg 0\nb.jpg 1\n", "b.jpg 1\na.jpg 0\n", "a.jpg 0\nb.jpg 0\n", "a.jpg 0\nc.jpg 1\n"]
+    texts += ["a.jpg 1\nb.jpg 0\n"]  # the same names and classes
+
+    def fingerprint(folder, text):
+        (tmp_path / folder).mkdir()
+        return image_files.from_list(_lists(tmp_path / folder, train=text), "train").fingerprint()
+
+    found = [fingerprint(str(i), text) for i, text in enumerate(texts)]
+    assert len(set(found)) == 5
+    assert fingerprint("another", texts[0]) == found[0]
+
+
+def test_a_list_whose_paths_are_seen_from_elsewhere(tmp_path):
+    rows = "".join(f"{n}.jpg 0\n" for n in range(25))
+    config = _lists(tmp_path, train=rows)
+    with pytest.raises(DataError, match=r"none of its first 20 images is there.*--data_dir"):
+        image_files.from_list(config, "train")
+    (tmp_path / "19.jpg").write_bytes(b"")
+    assert len(image_files.from_list(config, "train").labels) == 25

@@ -1,0 +1,199 @@
+"""A config as JSON, and what becomes of it when its run is resumed or evaluated."""
+
+import dataclasses
+import json
+import logging
+
+import pytest
+
+from loops.config import config_json, validation
+from loops.config.config import MAY_CHANGE_ON_EVAL, MAY_CHANGE_ON_RESUME, Config
+from loops.config.config import merge as merge_configs
+from loops.config.tools import EvalConfig
+from loops.config.training import LengthConfig
+from tests.command_line import leaf, parse, refusal, resolve
+
+
+def warnings(caplog):
+    return [r.getMessage() for r in caplog.records if r.levelno == logging.WARNING]
+
+
+def through_json(config):
+    return json.loads(json.dumps(dataclasses.asdict(config)))
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        (),
+        ("--model=resnetse_34", "--mixed_precision", "--steps=9", "--top_k=1,3", "--crops=1"),
+        ("--dataset=lists", "--train_list=a b.txt", "--learning_rate=0.3", "--nolinear_scaling"),
+    ],
+)
+def test_config_survives_json(words, caplog):
+    config = resolve(*words)
+    again = config_json.from_json(Config, through_json(config), "config.json")
+    assert again == config
+    assert warnings(caplog) == []
+
+
+def test_fields_that_an_old_json_lacks(caplog):
+    config = resolve("--keep=7", "--momentum=0.8")
+    data = through_json(config)
+    del data["run"]["keep"]
+    del data["evaluation"]
+    again = config_json.from_json(Config, data, "OLD/config.json")
+    assert again.run.keep == 3
+    assert again.evaluation == EvalConfig()
+    assert again.optimization == config.optimization
+    (message,) = warnings(caplog)
+    assert "OLD/config.json: no keep, evaluation; the defaults" in message
+
+
+def test_fields_that_a_newer_json_has(caplog):
+    data = through_json(resolve("--momentum=0.8"))
+    data["data"]["hue"] = 0.1
+    data["teacher"] = {"ckpt": "x"}
+    again = config_json.from_json(Config, data, "NEW/config.json")
+    assert again == resolve("--momentum=0.8")
+    (message,) = warnings(caplog)
+    assert "NEW/config.json" in message and "hue, teacher" in message
+
+
+def merge(saved, *words, may_change=MAY_CHANGE_ON_RESUME, mode="resume"):
+    values, given = parse(*words)
+    return merge_configs(saved, given, values, may_change, mode)
+
+
+SAVED = ("--model=resnet_18", "--batch_size=40", "--learning_rate=0.3", "--save_every=11")
+
+
+@pytest.mark.parametrize(
+    ("word", "old"),
+    [
+        ("--model=resnet_34", "resnet_18"),
+        ("--batch_size=41", "40"),
+        ("--learning_rate=0.1", "0.3"),
+        ("--mixed_precision", "False"),
+        ("--image_size=128", "64"),
+        ("--seed=1", "0"),
+        ("--dataset=folder", "shapes"),
+        ("--augment=none", "standard"),
+    ],
+)
+def test_conflicts_on_resume(word, old):
+    message = refusal(merge, resolve(*SAVED), word)
+    name, _, new = word.partition("=")
+    assert name in message
+    assert (new or "True") in message and old in message
+    assert "resume" in message
+
+
+@pytest.mark.parametrize(
+    "word", ["--model=resnet_18", "--batch_size=40", "--learning_rate=0.3", "--image_size=64"]
+)
+def test_equal_values_are_no_conflict(word):
+    saved = resolve(*SAVED)
+    assert merge(saved, word) == saved
+
+
+def test_untyped_flags_keep_the_values_of_the_run():
+    saved = resolve(*SAVED, "--nonesterov", "--keep=9", "--steps=3")
+    assert merge(saved) == saved
+
+
+@pytest.mark.parametrize(
+    ("word", "value"),
+    [
+        ("--save_every=2epochs", "2epochs"),
+        ("--eval_every=5", "5"),
+        ("--log_every=5", "5"),
+        ("--keep=9", 9),
+        ("--checkpoint_dir=/elsewhere", "/elsewhere"),
+        ("--data_dir=/elsewhere", "/elsewhere"),
+        ("--reader_threads=2", 2),
+        ("--strategy=one", "one"),
+        ("--cpu_devices=2", 2),
+    ],
+)
+def test_what_may_change_on_resume(word, value):
+    merged = merge(resolve(*SAVED), word)
+    assert leaf(merged, word[2:].split("=")[0]) == value
+    assert merged.net.model == "resnet_18"
+    assert merged.optimization.learning_rate == 0.3
+
+
+def test_what_may_change_on_eval_only():
+    saved = resolve(*SAVED)
+    words = ("--ckpt=x", "--split=test", "--image_size=96", "--crops=1", "--eval_batch_size=7")
+    merged = merge(saved, *words, may_change=MAY_CHANGE_ON_EVAL, mode="evaluate")
+    assert merged.data == dataclasses.replace(saved.data, image_size=96)
+    assert merged.evaluation == dataclasses.replace(
+        saved.evaluation, ckpt="x", split="test", crops=1, eval_batch_size=7
+    )
+    message = refusal(
+        lambda: merge(saved, "--model=resnet_34", may_change=MAY_CHANGE_ON_EVAL, mode="evaluate")
+    )
+    assert "--model=resnet_34" in message and "resnet_18" in message and "evaluate" in message
+    assert "--split=test" in refusal(merge, saved, "--split=test")
+
+
+@pytest.mark.parametrize("was", ["--epochs=4", "--steps=400", "--examples=9000"])
+@pytest.mark.parametrize("now", ["--epochs=5", "--steps=500", "--examples=9500"])
+def test_a_new_length_replaces_the_saved_one(was, now):
+    length = merge(resolve(*SAVED, was), now).length
+    name, _, value = now[2:].partition("=")
+    assert getattr(length, name) == float(value)
+    others = {"epochs", "steps", "examples"} - {name}
+    assert [getattr(length, other) for other in others] == [None, None]
+
+
+def test_a_new_length_replaces_the_epochs_of_the_dataset():
+    saved = resolve(*SAVED)
+    assert saved.length.epochs is not None
+    assert merge(saved, "--steps=6").length == LengthConfig(steps=6)
+
+
+def test_two_new_lengths_are_still_refused():
+    merged = merge(resolve(*SAVED), "--steps=6", "--examples=7")
+    assert "--steps" in refusal(validation.resolve, merged)
+
+
+def test_configs_cannot_be_changed_or_filled_by_position():
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        Config().mode = "eval"
+    with pytest.raises(TypeError):
+        LengthConfig(3.0)
+
+
+@pytest.mark.parametrize(
+    ("branch", "name", "value"),
+    [
+        ("optimization", "momentum", "0.9"),
+        ("data", "batch_size", 8.5),
+        ("net", "recompute", 1),
+        ("data", "augment", None),
+        ("length", "seed", True),
+    ],
+)
+def test_a_value_of_another_type_is_refused(branch, name, value):
+    """By somebody's editor; it would end in a traceback much later."""
+    data = through_json(resolve())
+    data[branch][name] = value
+    with pytest.raises(TypeError, match=f"^{name} is {value!r}, not of "):
+        config_json.from_json(Config, data, "config.json")
+
+
+def test_a_whole_number_is_a_float_as_well():
+    data = through_json(resolve("--momentum=0.5"))
+    data["length"]["epochs"] = 3
+    assert config_json.from_json(Config, data, "config.json").length.epochs == 3
+
+
+def test_a_file_of_an_earlier_command_is_not_written_again():
+    """Nor asked for: its folder may be gone."""
+    saved = resolve("--json=out.json", "--steps=9")
+    for words, json_file in (((), ""), (("--json=new.json",), "new.json")):
+        config, given = parse("--steps=12", *words)
+        merged = merge_configs(saved, given, config, MAY_CHANGE_ON_RESUME, "resume")
+        assert merged.evaluation.json == json_file and merged.length.steps == 12

@@ -1,0 +1,258 @@
+"""Several processes that train one run together, on loopback and with a watchdog."""
+
+import json
+import os
+import pathlib
+import socket
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import flags
+from input_pipeline.errors import UsageError
+from loops import train
+from loops.checkpointing import checkpoint
+from loops.config.training import DistributionConfig
+from loops.distribution import cluster_resolver, slurm, strategies
+from loops.distribution.workers import Workers
+from tests.command_line import refusal
+
+ROOT = pathlib.Path(__file__).resolve().parents[3]
+FLAGS = ["--dataset=folder", "--model=resnetv2_18", "--image_size=32", "--batch_size=8"]
+FLAGS += ["--crops=1", "--run_name=r", "--schedule=constant", "--warmup_epochs=0"]
+
+
+def free_ports(count):
+    sockets = [socket.socket() for _ in range(count)]
+    for one in sockets:
+        one.bind(("127.0.0.1", 0))
+    ports = [one.getsockname()[1] for one in sockets]
+    for one in sockets:
+        one.close()
+    return ports
+
+
+def start(folder, root, *words, workers=2, plans=({}, {})):
+    """Starts the workers of a training and returns their processes."""
+    hosts = [f"127.0.0.1:{port}" for port in free_ports(workers)]
+    processes = []
+    for number in range(workers):
+        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+        environment.pop("TF_CONFIG", None)
+        if workers > 1:
+            task = {"type": "worker", "index": number}
+            environment["TF_CONFIG"] = json.dumps({"cluster": {"worker": hosts}, "task": task})
+        command = [sys.executable, "-m", "tests.loops.worker", json.dumps(plans[number])]
+        command += [*FLAGS, f"--data_dir={folder}", f"--checkpoint_dir={root}", *words]
+        log = open(root / f"log-{number}", "w")  # noqa: SIM115 - the child's
+        processes.append(
+            subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=log)
+        )
+    return processes
+
+
+def run(folder, root, *words, **options):
+    """Trains with several workers; returns their exit codes and logs."""
+    processes = start(folder, root, *words, **options)
+    try:
+        codes = [process.wait(timeout=300) for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+    return codes, [(root / f"log-{n}").read_text() for n in range(len(processes))]
+
+
+def tensors(run_dir, step):
+    reader = tf.train.load_checkpoint(str(run_dir / f"step-{step:08d}" / "ckpt"))
+    shapes = reader.get_variable_to_shape_map()
+    return {n: reader.get_tensor(n) for n in shapes if n != "_CHECKPOINTABLE_OBJECT_GRAPH"}
+
+
+def run_here(folder, root, *words):
+    """The same training by this process alone."""
+    argv = ["main.py", *FLAGS, f"--data_dir={folder}", f"--checkpoint_dir={root}", *words]
+    return train.run(*flags.parse([*argv, "--strategy=one"]))
+
+
+@pytest.mark.usefixtures("tiny_net")
+def test_two_workers_train_what_one_trains(tiny_folder, tmp_path):
+    """Four steps by one process; two workers' first two, and one process for the rest."""
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    parts.mkdir()
+    words = ["--sync_batch_norm", "--eval_every=2", "--save_every=2", "--ema=0.9"]
+    run_here(tiny_folder, whole, "--steps=4", *words)
+    codes, logs = run(tiny_folder, parts, "--steps=2", *words)
+    assert codes == [0, 0], "\n".join(logs)
+    found = json.loads((parts / "r/eval-00000002-val-1.json").read_text())
+    assert found["num_examples"] == 11
+    assert "top1_raw" in found
+    for step in (2, 4):
+        if step == 4:
+            run_here(tiny_folder, parts, "--steps=4")
+        one, two = tensors(whole / "r", step), tensors(parts / "r", step)
+        assert one.keys() == two.keys()
+        for name, value in one.items():
+            np.testing.assert_allclose(value, two[name], atol=2e-6, err_msg=name)
+    assert not [p for p in (parts / "r").iterdir() if p.name.startswith((".tmp", ".del"))]
+
+
+def test_a_poisoned_worker_and_a_dead_one(tiny_folder, tmp_path):
+    """An infinity on the second worker is skipped by both; then that one is killed."""
+    half = ["--mixed_precision", "--half_dtype=float16", "--initial_loss_scale=8", "--steps=500"]
+    words = [*half, "--log_every=1", "--save_every=1", "--eval_every=1000", "--accumulate=2"]
+    plan = {"poison": [[12, 13], "inf"]}  # of step 1, whose samples 12 to 15 are the second's
+    plans = (plan, {**plan, "signal": [4, "SIGKILL"]})
+    codes, logs = run(tiny_folder, tmp_path, *words, plans=plans)
+    assert codes[1] == -9
+    assert codes[0] == 1, logs[0]
+    assert "another worker is gone" in logs[0] and "Traceback" not in logs[0], logs[0]
+    lines = [json.loads(line) for line in (tmp_path / "r/metrics.jsonl").read_text().splitlines()]
+    trained = [line for line in lines if line["split"] == "train"]
+    assert [line["optim/skipped_steps"] for line in trained[:3]] == [0, 1, 1]
+    assert [line["optim/loss_scale"] for line in trained[:3]] == [8.0, 4.0, 4.0]
+    newest = checkpoint.newest_intact(tmp_path / "r")
+    assert checkpoint.step_of(newest) >= 3
+    values = tensors(tmp_path / "r", checkpoint.step_of(newest))
+    assert all(np.isfinite(value).all() for value in values.values() if value.dtype.kind == "f")
+
+
+@pytest.mark.parametrize("text", ["{bad", "[]", '{"cluster": {"worker": 7}}', '{"cluster": 1}'])
+@pytest.mark.parametrize("strategy", ["multi_worker", "auto"])
+def test_a_tf_config_that_cannot_be_read(monkeypatch, text, strategy):
+    monkeypatch.setenv("TF_CONFIG", text)
+    said = refusal(strategies.make_strategy, DistributionConfig(strategy=strategy))
+    assert said.startswith(f"TF_CONFIG={text}: not of the form {{")
+
+
+def test_a_host_without_a_port(monkeypatch):
+    known = {"cluster": {"worker": ["a:1", "b"]}, "task": {"type": "worker", "index": 0}}
+    monkeypatch.setenv("TF_CONFIG", json.dumps(known))
+    said = refusal(strategies.make_strategy, DistributionConfig(strategy="multi_worker"))
+    assert said.startswith("TF_CONFIG, host=b: give HOST:PORT")
+
+
+def test_a_port_that_is_taken():
+    """In a process of its own, which TensorFlow's servers need."""
+    code = (
+        "from loops.config import training\n"
+        "from loops.distribution import strategies\n"
+        "strategies.make_strategy(training.DistributionConfig(strategy='multi_worker'))\n"
+    )
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        hosts = [f"127.0.0.1:{port}" for port in (taken.getsockname()[1], *free_ports(1))]
+        task = {"type": "worker", "index": 0}
+        known = {"cluster": {"worker": hosts}, "task": task}
+        environment = {**os.environ, "TF_CONFIG": json.dumps(known), "PYTHONPATH": str(ROOT)}
+        command = [sys.executable, "-c", code]
+        ended = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=90)
+    last = ended.stderr.strip().splitlines()[-1]
+    assert "UsageError: TF_CONFIG or Slurm: this worker cannot start" in last
+
+
+def test_a_folder_that_is_seen_late_or_never(tmp_path, monkeypatch, one_device):
+    team = Workers(one_device)
+    monkeypatch.setattr(
+        "loops.distribution.workers.time.sleep", lambda seconds: (tmp_path / "late").mkdir()
+    )
+    team.require_a_folder(tmp_path / "late")
+    monkeypatch.setattr("loops.distribution.workers._SECONDS_HIDDEN", 0.0)
+    said = refusal(team.require_a_folder, tmp_path / "never")
+    assert said.startswith(f"--checkpoint_dir: not every worker sees {tmp_path / 'never'}")
+    assert checkpoint.step_folders(tmp_path / "never") == []
+
+
+@pytest.mark.parametrize(
+    "task",
+    [None, 7, {}, {"type": "worker"}, {"type": "worker", "index": 2}, {"type": "ps", "index": 0}],
+)
+def test_a_tf_config_that_does_not_say_who_this_is(monkeypatch, task):
+    """The likeliest mistake: the same TF_CONFIG for all, or none of the two indices."""
+    known = {"cluster": {"worker": ["a:1", "b:1"], "ps": ["c:1"]}}
+    monkeypatch.setenv("TF_CONFIG", json.dumps(known | ({"task": task} if task else {})))
+    config = DistributionConfig(strategy="multi_worker")
+    said = refusal(strategies.make_strategy, config)
+    assert said.startswith("TF_CONFIG={") and '"task": {"type": "worker", "index": 0}' in said
+
+
+def test_what_one_process_does_alone(monkeypatch):
+    """Predicting in a shell that still has the TF_CONFIG of a training waits for nobody."""
+    config = DistributionConfig(cpu_devices=2)
+    assert strategies.alone(config) == config
+    monkeypatch.setenv("TF_CONFIG", json.dumps({"cluster": {"worker": ["a:1", "b:1"]}}))
+    assert strategies.alone(config) == DistributionConfig(strategy="one", cpu_devices=2)
+    said = refusal(strategies.alone, DistributionConfig(strategy="multi_worker"))
+    assert said.startswith("--strategy=multi_worker: only training and plain evaluation")
+
+
+@pytest.mark.parametrize("words", [["--strategy=multi_worker"], ["--strategy=auto"]])
+def test_workers_that_nobody_names(words, tmp_path, tiny_folder, monkeypatch):
+    monkeypatch.delenv("TF_CONFIG", raising=False)
+    monkeypatch.delenv("SLURM_NTASKS", raising=False)
+    argv = ["main.py", *FLAGS, f"--data_dir={tiny_folder}", f"--checkpoint_dir={tmp_path}", *words]
+    if words == ["--strategy=auto"]:
+        monkeypatch.setenv("TF_CONFIG", json.dumps({"cluster": {"worker": ["a:1", "b:1"]}}))
+        argv.remove("--run_name=r")
+        with pytest.raises(UsageError, match="--run_name is missing"):
+            train.run(*flags.parse(argv))
+    else:
+        with pytest.raises(UsageError, match="neither TF_CONFIG nor Slurm"):
+            train.run(*flags.parse(argv))
+
+
+def in_slurm(monkeypatch, tasks, **names):
+    """The environment of a task of a Slurm job step."""
+    given = {"JOB_ID": "1", "NTASKS": str(tasks), "STEP_NUM_TASKS": str(tasks), **names}
+    for name, value in given.items():
+        monkeypatch.setenv(f"SLURM_{name}", value)
+
+
+@pytest.mark.parametrize(
+    ("nodes", "per_node", "expected"),
+    [
+        ("n[1-2]", "1(x2)", ["n1:8888", "n2:8888"]),
+        ("n1", "2", ["n1:8888", "n1:8889"]),
+        ("n[2,10]", "1(x2)", ["n2:8888", "n10:8888"]),  # in the order of the tasks
+    ],
+)
+def test_slurm_names_the_workers(monkeypatch, nodes, per_node, expected):
+    in_slurm(monkeypatch, 2, PROCID="1", STEP_NODELIST=nodes, STEP_TASKS_PER_NODE=per_node)
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.delenv("TF_CONFIG", raising=False)
+    resolver = cluster_resolver.resolver()
+    assert resolver.cluster_spec().as_dict()["worker"] == expected
+    assert (resolver.task_type, resolver.task_id) == ("worker", 1)
+    assert resolver.num_accelerators() == {"GPU": 0}  # of which here is none
+
+
+@pytest.mark.parametrize(
+    ("seen", "tasks", "of_task", "left"),
+    [
+        ("0,1,2,3", "4(x2)", None, "1"),
+        ("4,5,6,7", "2(x4)", None, "6,7"),
+        (None, "4(x2)", None, "1"),  # as nvidia-smi lists four
+        ("0,1,2,3", "1(x8)", None, "0,1,2,3"),
+        ("0", "4(x2)", None, "0"),  # Slurm has bound one to each task
+        ("0,1,2,3", "4(x2)", "4", "0,1,2,3"),
+        ("", "4(x2)", None, ""),
+        ("-1", "4(x2)", None, "-1"),
+    ],
+)
+def test_tasks_of_a_node_share_its_gpus(monkeypatch, tmp_path, seen, tasks, of_task, left):
+    nodes = {"STEP_NODELIST": "n[1-8]", "STEP_TASKS_PER_NODE": tasks, "NODEID": "1"}
+    in_slurm(monkeypatch, 8, PROCID="5", LOCALID="1", **nodes)
+    if of_task:
+        monkeypatch.setenv("SLURM_GPUS_PER_TASK", of_task)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", seen or "")  # which is undone, whoever sets it
+    if seen is None:
+        monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
+    tool = tmp_path / "nvidia-smi"
+    tool.write_text("#!/bin/sh\nfor n in 0 1 2 3; do echo GPU $n: A100; echo '  MIG'; done\n")
+    tool.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    slurm.resolver()
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == left

@@ -1,0 +1,129 @@
+"""A mode's last words: a table on stdout, and JSON that is whole or not there."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from loops.monitoring import console
+from loops.runtime import output_files
+
+RESULTS = {
+    "top1": 0.75,
+    "top1_error": 0.25,
+    "top1_low": 0.5,
+    "top1_high": 0.875,
+    "top5": 1.0,
+    "top5_error": 0.0,
+    "top5_low": 0.9,
+    "top5_high": 1.0,
+    "nll": 0.693147,
+    "num_examples": 40,
+    "split": "val",
+    "crops": 10,
+}
+
+
+def test_summary(capsys):
+    console.summary("run, step 3", console.evaluation_rows(RESULTS))
+    captured = capsys.readouterr()
+    assert captured.err == ""
+    title, *rows = captured.out.splitlines()
+    assert title == "run, step 3"
+    assert len({len(row) - len(row.lstrip()) for row in rows}) == 1
+    text = "\n".join(" ".join(row.split()) for row in rows)
+    assert "top-1 accuracy 75.00% (95 % interval 50.00% to 87.50%)" in text
+    assert "top-5 accuracy 100.00% (95 % interval 90.00% to 100.00%)" in text
+    assert "NLL 0.6931" in text
+    assert "images 40 (val, 10 crops)" in text
+    assert len(rows) == 4
+
+
+def test_json_is_replaced_whole(tmp_path, monkeypatch):
+    path = tmp_path / "out.json"
+    output_files.write_json(path, RESULTS)
+    assert json.loads(path.read_text()) == RESULTS
+    output_files.write_json(str(path), {"a": 1})
+    assert json.loads(path.read_text()) == {"a": 1}
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "replace", full)
+    with pytest.raises(OSError, match="No space"):
+        output_files.write_json(path, RESULTS)
+    assert json.loads(path.read_text()) == {"a": 1}
+
+
+FIGURES = {"nll": 0.5, "brier": 0.25, "ece": 0.0625, "top1": 0.75}
+
+
+def test_table_of_several_predictors(capsys):
+    results = FIGURES | {"crops": 10, "center_crop": FIGURES | {"top1": 0.5}}
+    results["members"] = [FIGURES | {"model": "a", "top5": 1.0}, FIGURES | {"model": "bb"}]
+    rows = console.comparison_rows(results)
+    console.table(console.COMPARISON, rows)
+    header, *lines = capsys.readouterr().out.splitlines()
+    assert [row[0] for row in rows] == ["a", "bb", "ensemble", "centre crop"]
+    assert header.split() == ["top-1", "top-5", "NLL", "Brier", "ECE"]
+    assert lines[0].split() == ["a", "75.00%", "100.00%", "0.5000", "0.2500", "6.25%"]
+    assert lines[3].split()[:3] == ["centre", "crop", "50.00%"]
+    assert len({len(line) for line in [header, *lines]}) == 1
+
+
+def test_lines_of_paired_tests():
+    pair = {"a": "x", "b": "y", "difference": -0.012, "difference_low": -0.03, "p_value": 0.04321}
+    pair |= {"difference_high": 0.005, "test": "exact", "only_a": 3, "only_b": 9}
+    (line,) = console.paired_lines({"paired": [pair]})
+    assert line.strip() == (
+        "x against y: -1.20% top-1 (95 % interval -3.00% to +0.50%), p = 0.043"
+        " (McNemar, exact: 3 against 9)"
+    )
+    assert console.paired_lines({}) == []
+
+
+def test_a_link_stays_one(tmp_path):
+    target = tmp_path / "elsewhere.json"
+    link = tmp_path / "link.json"
+    link.symlink_to(target)
+    output_files.write_json(link, {"a": 1})
+    assert link.is_symlink() and json.loads(target.read_text()) == {"a": 1}
+
+
+@pytest.mark.parametrize("to", ["a pipe", "the end of a file"])
+def test_stdout_is_written_between_what_is_said(tmp_path, to):
+    """`--json=/dev/stdout | jq`, and `>> log.txt`: the log keeps what it had."""
+    code = (
+        "from loops.monitoring import console\n"
+        "console.lines(['before'])\n"
+        "console.write_wanted('--json', '/dev/stdout', {'a': 1})\n"
+        "console.lines(['after'])\n"
+    )
+    log = tmp_path / "log.txt"
+    log.write_text("the log\n")
+    with log.open("ab") as file:
+        stdout = subprocess.PIPE if to == "a pipe" else file
+        done = subprocess.run([sys.executable, "-c", code], stdout=stdout, check=True)
+    said = done.stdout.decode() if to == "a pipe" else log.read_text().removeprefix("the log\n")
+    assert said == 'before\n{\n "a": 1\n}\nafter\n'
+
+
+def test_a_reader_that_has_gone_is_no_wrong_path(tmp_path):
+    def write(path, content):
+        raise BrokenPipeError
+
+    with pytest.raises(BrokenPipeError):
+        output_files.write_wanted("--json", tmp_path / "x", {}, write)
+
+
+def test_what_is_no_file_is_written_and_not_replaced(tmp_path):
+    """As /dev/stdout, which a superuser could replace for all."""
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    output_files.write_json(pipe, {"a": 1})
+    assert json.loads(os.read(reader, 1000)) == {"a": 1}
+    os.close(reader)
+    assert pipe.is_fifo()

@@ -1,0 +1,104 @@
+"""Progress: one plain line a minute where nobody watches, a bar where somebody does."""
+
+import io
+import logging
+import sys
+import time
+
+import pytest
+
+from loops.monitoring import progress_bar
+
+
+@pytest.fixture
+def now(monkeypatch):
+    """A clock that the test sets: now[0] in seconds."""
+    seconds = [1000.0]
+    monkeypatch.setattr(time, "monotonic", lambda: seconds[0])
+    return seconds
+
+
+@pytest.fixture
+def log(caplog):
+    caplog.set_level(logging.INFO)
+    return caplog
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+def test_one_line_a_minute(now, log, capsys):
+    bar = progress_bar.Progress("train", total=10_000)
+    for _ in range(59):
+        now[0] += 1.0
+        bar.advance(20)
+    assert log.messages == []
+    now[0] += 1.0
+    bar.advance(20, "loss 0.123")
+    # 1,200 images in 60 s; the other 8,800 take 440 s.
+    (line,) = log.messages
+    assert line == "train: 1200 of 10000 images, 20.0 images/s, 0:07:20 left, loss 0.123"
+    now[0] += 59.0
+    bar.advance(20)
+    assert len(log.messages) == 1
+    now[0] += 1.0
+    bar.advance(20)
+    assert len(log.messages) == 2
+    bar.close()
+    captured = capsys.readouterr()
+    assert captured.out == "" and "\r" not in captured.err
+
+
+def test_a_resumed_run_does_not_count_what_was_done_before(now, log):
+    bar = progress_bar.Progress("train", total=10_000, done=4_000)
+    now[0] += 100.0
+    bar.advance(1_000)
+    assert log.messages == ["train: 5000 of 10000 images, 10.0 images/s, 0:08:20 left"]
+
+
+def test_pauses_are_left_out_of_the_rate(now, log):
+    bar = progress_bar.Progress("train", total=2_000)
+    now[0] += 50.0
+    bar.advance(500)
+    now[0] += 40.0
+    bar.pause(40.0)
+    now[0] += 50.0
+    bar.advance(500)
+    assert log.messages == ["train: 1000 of 2000 images, 10.0 images/s, 0:01:40 left"]
+
+
+def test_nothing_done_yet(now, log):
+    bar = progress_bar.Progress("eval", total=100)
+    now[0] += 61.0
+    bar.advance(0)
+    assert log.messages == ["eval: 0 of 100 images, 0.0 images/s, ? left"]
+
+
+def test_a_bar_on_a_terminal(now, log, monkeypatch):
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    bar = progress_bar.Progress("train", total=100, done=20)
+    for _ in range(4):
+        now[0] += 100.0
+        bar.advance(20, "loss 0.5")
+    bar.close()
+    assert log.messages == []
+    assert "train" in terminal.getvalue() and "\r" in terminal.getvalue()
+    assert "images" in terminal.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("seconds", "shown"),
+    [
+        (0, "0:00:00"),
+        (59.4, "0:00:59"),
+        (59.6, "0:01:00"),
+        (3599.9, "1:00:00"),
+        (90_061, "25:01:01"),
+        (float("inf"), "?"),
+    ],
+)
+def test_clock(seconds, shown):
+    assert progress_bar.clock(seconds) == shown

@@ -1,0 +1,160 @@
+"""The fused optimizer against Keras's, and which variables decay."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from loops.config.training import OptimizationConfig
+from loops.optimization import optimizers
+from nets import registry
+
+
+@pytest.mark.parametrize(("momentum", "nesterov"), [(0.9, True), (0.9, False), (0.0, True)])
+def test_sgd_equals_keras(momentum, nesterov):
+    rng = np.random.default_rng(1)
+    start = rng.normal(size=(5, 3)).astype(np.float32)
+    ours, theirs = keras.Variable(start), keras.Variable(start)
+    fused = optimizers.SGD(0.1, momentum=momentum, nesterov=nesterov)
+    plain = keras.optimizers.SGD(0.1, momentum=momentum, nesterov=nesterov)
+    for _ in range(5):
+        gradient = tf.constant(rng.normal(size=start.shape).astype(np.float32))
+        fused.apply([gradient], [ours])
+        plain.apply([gradient], [theirs])
+    np.testing.assert_allclose(ours.numpy(), theirs.numpy(), rtol=1e-6, atol=1e-6)
+    assert np.abs(ours.numpy() - start).max() > 0.1
+
+
+def test_only_kernels_decay():
+    model = registry.build(registry.NetConfig(model="resnetse_18", num_classes=10))
+    decayed = optimizers.decayed_kernels(model)
+    # 20 convolutions (17 of 3 x 3 and 7 x 7, 3 shortcuts), 8 gates of two dense layers, the head.
+    assert len(decayed) == 20 + 16 + 1
+    assert all(len(kernel.shape) in (2, 4) for kernel in decayed)
+    undecayed = {v.name for v in model.trainable_variables} - {k.name for k in decayed}
+    assert undecayed == {"gamma", "beta", "bias"}
+
+
+class Paper:
+    """Optimizers as their papers write them, in float64 numpy; one variable that decays."""
+
+    def __init__(self, start, decay):
+        self.w = start.astype(np.float64)
+        self.m = self.v = np.zeros_like(self.w)
+        self.t, self.decay = 0, decay
+
+    def sgd(self, g, rate):
+        self.m = 0.9 * self.m - rate * (g + self.decay * self.w)
+        self.w = self.w + 0.9 * self.m - rate * (g + self.decay * self.w)
+
+    def lars(self, g, rate):
+        norm = np.linalg.norm
+        rate = rate * 0.001 * norm(self.w) / (norm(g) + self.decay * norm(self.w))
+        self.m = 0.9 * self.m + rate * (g + self.decay * self.w)
+        self.w = self.w - self.m
+
+    def _moments(self, g, epsilon):
+        self.t += 1
+        self.m = 0.9 * self.m + 0.1 * g
+        self.v = 0.999 * self.v + 0.001 * g**2
+        corrected = self.v / (1 - 0.999**self.t)
+        return self.m / (1 - 0.9**self.t) / (np.sqrt(corrected) + epsilon)
+
+    def adamw(self, g, rate, epsilon=1e-8):
+        self.w = self.w - rate * (self._moments(g, epsilon) + self.decay * self.w)
+
+    def lamb_of_what_does_not_decay(self, g, rate):
+        self.adamw(g, rate, epsilon=1e-6)
+
+    def lamb(self, g, rate):
+        r = self._moments(g, 1e-6) + self.decay * self.w
+        self.w = self.w - rate * np.linalg.norm(self.w) / np.linalg.norm(r) * r
+
+
+def dense_model():
+    image = keras.Input([4])
+    return keras.Model(image, keras.layers.Dense(3, name="logits")(image))
+
+
+@pytest.mark.parametrize("name", ["sgd", "lars", "adamw", "lamb"])
+def test_optimizers_do_what_their_papers_say(one_device, name):
+    rng = np.random.default_rng(1)
+    config = OptimizationConfig(optimizer=name, weight_decay=0.1)
+    with one_device.scope():
+        model = dense_model()
+        optimizer = optimizers.build(config, model)
+    kernel, bias = model.trainable_variables
+    bias.assign(rng.normal(size=3))
+    l2, decoupled = optimizers.decays_of_the_step(config)
+    assert (l2, decoupled) == {"sgd": (0.1, 0.0), "adamw": (0.0, 0.1)}.get(name, (0.0, 0.0))
+    papers = [Paper(kernel.numpy(), 0.1), Paper(bias.numpy(), 0.0)]
+    atol = 4e-5 if name == "adamw" else 2e-6  # Keras computes 1 - 0.999 ** t in float32
+    plain = {"lars": "sgd", "lamb": "lamb_of_what_does_not_decay"}  # of what has no rate of its own
+
+    @tf.function
+    def update(gradients, rate):
+        gradients = [gradients[0] + l2 * kernel.value, gradients[1]]
+        shrink = (decoupled, frozenset({id(kernel)}))
+        optimizers.update(one_device, optimizer, gradients, [kernel, bias], rate, shrink)
+
+    for rate in (0.5, 0.3, 0.2, 0.1):
+        gradients = [rng.normal(size=v.shape).astype(np.float32) for v in (kernel, bias)]
+        update([tf.constant(g) for g in gradients], tf.constant(rate))
+        getattr(papers[0], name)(gradients[0].astype(np.float64), rate)
+        if name == "lars":  # heavy-ball momentum, not Nesterov's
+            papers[1].m = 0.9 * papers[1].m + rate * gradients[1]
+            papers[1].w = papers[1].w - papers[1].m
+        else:
+            getattr(papers[1], plain.get(name, name))(gradients[1].astype(np.float64), rate)
+        np.testing.assert_allclose(kernel.numpy(), papers[0].w, atol=atol)
+        np.testing.assert_allclose(bias.numpy(), papers[1].w, atol=atol)
+    assert int(optimizer.iterations) == 4
+
+
+@pytest.mark.parametrize("name", ["sgd", "lars", "adamw", "lamb"])
+@pytest.mark.parametrize("kind", ["auto", "l2", "decoupled"])
+def test_every_decay_reaches_the_weights_once(one_device, name, kind):
+    """With a gradient of zero a kernel can only shrink, and does, in either form.
+
+    LARS has no rate of its own for a gradient of zero; Adam makes steps of one size of any L2.
+    """
+    config = OptimizationConfig(optimizer=name, weight_decay=0.1, decay_kind=kind)
+    with one_device.scope():
+        model = dense_model()
+        optimizer = optimizers.build(config, model)
+    kernel, bias = model.trainable_variables
+    bias.assign([1.0, 2.0, 3.0])
+    start = kernel.numpy()
+    l2, decoupled = optimizers.decays_of_the_step(config)
+    gradients = [l2 * kernel.value, tf.zeros(3)]
+    shrink = (decoupled, frozenset({id(kernel)}))
+    optimizers.update(one_device, optimizer, gradients, [kernel, bias], tf.constant(0.01), shrink)
+    ratio = (kernel.numpy() / start).mean()
+    assert np.linalg.norm(kernel.numpy()) < np.linalg.norm(start)
+    np.testing.assert_array_equal(bias.numpy(), [1.0, 2.0, 3.0])
+    expected = {("sgd", "decoupled"): 1 - 0.001, ("adamw", "decoupled"): 1 - 0.001}
+    expected |= {("lamb", "decoupled"): 1 - 0.01, ("lars", "decoupled"): 1 - 0.001}
+    expected |= {("sgd", "l2"): 1 - 0.0019, ("lars", "l2"): 1 - 0.001}
+    if (name, kind) in expected:
+        assert ratio == pytest.approx(expected[name, kind], abs=2e-7)
+
+
+@pytest.mark.parametrize("name", ["sgd", "lars", "adamw", "lamb"])
+def test_every_optimizer_is_built_with_its_variables(name):
+    model = dense_model()
+    optimizer = optimizers.build(OptimizationConfig(optimizer=name), model)
+    slots = 2 if name in ("adamw", "lamb") else 1
+    assert len(optimizer.variables) == slots * len(model.trainable_variables) + 2
+    paths = [variable.path for variable in optimizer.variables]
+    assert len(set(paths)) == len(paths)
+
+
+def test_the_output_layer_is_the_last_with_a_kernel():
+    model = registry.build(registry.NetConfig(model="resnet_18", num_classes=10))
+    assert [v.shape[-1] for v in optimizers.output_layer(model)] == [10, 10]
+
+
+def test_frozen_kernels_do_not_decay():
+    model = dense_model()
+    model.trainable = False
+    assert optimizers.decayed_kernels(model) == []

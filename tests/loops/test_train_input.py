@@ -1,0 +1,34 @@
+"""The account of training images that do not decode."""
+
+import shutil
+
+import pytest
+
+from input_pipeline import pipeline
+from input_pipeline.config import DataConfig
+from input_pipeline.errors import DataError
+from input_pipeline.sources import source
+from loops.train_input import TrainFeed
+
+
+def test_a_bad_image_is_looked_for_once(tiny_folder, tmp_path, one_device, monkeypatch, caplog):
+    """Not in every epoch: all images of the steps would be decoded, while training waits."""
+    folder = tmp_path / "data"
+    shutil.copytree(tiny_folder, folder)
+    bad = sorted((folder / "train").glob("*/*"))[4]
+    bad.write_bytes(bad.read_bytes()[:100])
+    config = DataConfig(dataset="folder", data_dir=str(folder), image_size=32, batch_size=1)
+    feed = TrainFeed(one_device, source.open_split(config, "train"), config, seed=1)
+    looked = []
+    find = pipeline.first_unreadable
+    monkeypatch.setattr(
+        pipeline, "first_unreadable", lambda *args: looked.append(args[1]) or find(*args)
+    )
+    monkeypatch.setattr("loops.train_input.MOST_REPLACED", 0.05)
+    epoch = 23  # images, and steps
+    for number in range(3):
+        feed.account(number * epoch, (number + 1) * epoch, number + 1, 1)
+    assert caplog.text.count(f"{bad.name} is replaced: ") == 1
+    assert len(looked) == 1 and len(looked[0]) == epoch
+    with pytest.raises(DataError, match=rf"5 of 92 training images do not decode.*{bad.name}"):
+        feed.account(3 * epoch, 4 * epoch, 5, 1)

@@ -1,0 +1,204 @@
+"""`--mode=benchmark`: every kind from the command line to its JSON, its figures computed anew."""
+
+import itertools
+import json
+import pathlib
+import re
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import flags
+from input_pipeline.errors import UsageError
+from loops.distribution import strategies
+from loops.tools.benchmark import (
+    benchmark,
+    benchmark_batch,
+    benchmark_setup,
+    matmul_peak,
+    net_benchmarks,
+    throughput,
+)
+
+PROMISED = {
+    *("images_per_second", "parameters", "multiply_adds", "step_ms_p50", "step_ms_p90"),
+    *("first_step_seconds", "peak_memory_bytes", "gflops_per_second", "config", "versions"),
+    *("share_of_matmul", "matmul_gflops_per_second", "devices", "replicas", "batch_size"),
+}
+_PAGE = pathlib.Path(__file__).parents[4] / "docs/training.md"
+# Of the tiny net on 32 px: its convolutions give 16 x 16 x 8 and 8 x 8 x 16 numbers.
+_CONVOLUTIONS = 16 * 16 * 8 * 27 + 8 * 8 * 16 * 72
+
+
+@pytest.fixture
+def quick(tiny_net, monkeypatch):
+    """A tiny net, small matrices, short calls."""
+    monkeypatch.setattr(matmul_peak, "_SIDES", (64,))
+    monkeypatch.setattr(matmul_peak, "_SECONDS_OF_CALL", 1e-3)
+    monkeypatch.setattr(throughput, "_SECONDS_OF_CALL", 5e-3)
+
+
+def run(*words):
+    return benchmark.run(*flags.parse(["main.py", "--mode=benchmark", "--image_size=32", *words]))
+
+
+def check(results, path, classes, operations):
+    """What holds for every kind: the file, the percentiles, and the rates that follow from them."""
+    stored = json.loads(path.read_text())
+    assert stored == json.loads(json.dumps(results)) and set(stored) >= PROMISED
+    (section,) = re.findall(r"^## How fast\n(.*?)^## ", _PAGE.read_text(), re.M | re.S)
+    assert set(stored) <= set(re.findall(r"`(\w+)`", section)), "keys that the docs do not name"
+    steps = np.repeat(results["step_ms_of_calls"], results["steps_of_calls"])
+    assert len(steps) == results["steps_timed"] >= 20
+    assert results["step_ms_p50"] == pytest.approx(np.median(steps))
+    assert results["step_ms_p90"] == pytest.approx(np.quantile(steps, 0.9))
+    seconds = results["step_ms_p50"] / 1e3
+    assert results["images_per_second"] == pytest.approx(results["batch_size"] / seconds)
+    assert results["parameters"] == 216 + 2 * 8 + 1152 + 2 * 16 + 17 * classes
+    assert results["multiply_adds"] == _CONVOLUTIONS + 16 * classes
+    done = operations * results["multiply_adds"] * results["batch_size"]
+    assert results["gflops_per_second"] == pytest.approx(done / seconds / 1e9)
+    share = results["gflops_per_second"] / results["matmul_gflops_per_second"]
+    assert results["share_of_matmul"] == pytest.approx(share)
+    assert results["first_step_seconds"] > seconds
+
+
+def test_the_training_step(quick, tmp_path, capsys):
+    out = tmp_path / "out.json"
+    results = run("--strategy=one", "--batch_size=6", f"--json={out}")
+    check(results, out, 1000, 6)
+    assert results["config"]["data"]["dataset"] == "ilsvrc2012"
+    assert (results["batch_size"], results["replicas"]) == (6, 1)
+    assert results["versions"]["keras"] and results["devices"][0].startswith("CPU ")
+    assert capsys.readouterr().out.startswith("training step on made-up images\n  net ")
+
+
+def test_the_training_step_of_two_replicas(quick, mirrored, monkeypatch, tmp_path):
+    """Micro-batches, an average of the weights and mixed images; no batch size is typed."""
+    monkeypatch.setattr(strategies, "make_strategy", lambda config: mirrored)
+    monkeypatch.setattr(benchmark_batch, "_MOST", {"CPU": 5})
+    out = tmp_path / "out.json"
+    words = ["--benchmark=step", "--dataset=shapes", "--accumulate=2", "--ema=0.9", "--mixup=0.2"]
+    results = run(*words, f"--json={out}")
+    check(results, out, 10, 6)
+    # 10 images fit; each replica has two micro-batches of an even number of them.
+    assert (results["batch_size"], results["replicas"], results["skipped_steps"]) == (8, 2, 0)
+
+
+def test_the_forward_pass_of_an_evaluation(quick, tmp_path):
+    out = tmp_path / "out.json"
+    results = run("--benchmark=eval", "--strategy=one", f"--json={out}")
+    check(results, out, 1000, 2 * 10)
+    assert (results["batch_size"], results["crops"]) == (5, 10)
+    assert results["views_per_second"] == pytest.approx(10 * results["images_per_second"])
+
+
+def test_the_training_loop(quick, tiny_folder, tmp_path, capsys):
+    out = tmp_path / "out.json"
+    words = ["--benchmark=train", "--strategy=one", "--dataset=folder", "--batch_size=4"]
+    results = run(*words, f"--data_dir={tiny_folder}", f"--json={out}")
+    check(results, out, 3, 6)
+    assert len(results["step_ms_of_calls"]) == 20
+    assert 0 <= results["data_wait"] <= 1 and "waiting for data" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "words",
+    [["--ckpt=x"], ["--steps=5"], ["--auto_batch"], ["--image_size_schedule=0:32"], ["--csv=x"]],
+)
+def test_flags_that_no_benchmark_follows(words):
+    with pytest.raises(UsageError, match=r"^--\w+ is not for --mode=benchmark"):
+        run(*words)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--benchmark=eval", "--batch_size=4"], "--batch_size with --benchmark=eval: give --eval"),
+        (["--benchmark=input", "--model=alexnet"], "--model is not for --benchmark=input"),
+        (["--benchmark=input", "--crops=1"], "--crops is not for --benchmark=input"),
+    ],
+)
+def test_flags_that_one_benchmark_does_not_follow(words, said):
+    with pytest.raises(UsageError, match=f"^{said}"):
+        run(*words)
+
+
+def test_a_batch_that_does_not_divide(quick, mirrored, monkeypatch):
+    monkeypatch.setattr(strategies, "make_strategy", lambda config: mirrored)
+    with pytest.raises(UsageError, match=r"^--batch_size=7 is not divisible"):
+        run("--batch_size=7")
+
+
+@pytest.mark.parametrize(
+    ("wanted", "per_image", "parts", "replicas", "batch"),
+    [
+        (256, 1e3, 1, 1, 32),  # memory decides
+        (48, 1e3, 1, 1, 24),
+        (256, 1e3, 2, 2, 64),
+        (256, 24.6e9, 1, 1, 16),  # 200 GFLOP/s: 75 seconds for 23 steps leave room for 19 images
+        (256, 1e12, 6, 2, 6),  # nothing fits: the least that can be shared
+        (7, 1e3, 2, 2, 6),
+    ],
+)
+def test_the_batch_that_is_chosen(wanted, per_image, parts, replicas, batch):
+    assert benchmark_setup.choose_batch_size(wanted, per_image, 200e9, parts, replicas) == batch
+
+
+def test_calls_are_as_long_as_the_clock_needs(monkeypatch):
+    now = itertools.count()
+    monkeypatch.setattr(throughput.time, "perf_counter", lambda: next(now) * 0.025)
+    calls = []
+    timings = throughput.timed(calls.append)
+    assert calls == [1, 1, 1] + [4] * 20  # a step took 25 ms, a call should take 100
+    assert timings.first_seconds == pytest.approx(0.025)
+    assert timings.seconds == pytest.approx([0.025] * 20) and timings.steps == [4] * 20
+
+
+def test_too_little_memory_is_one_line():
+    def call(steps):
+        raise tf.errors.ResourceExhaustedError(None, None, "OOM when allocating\nmore")
+
+    with pytest.raises(UsageError, match=r"smaller --batch_size \(OOM when allocating\)$"):
+        throughput.timed(call)
+
+
+def test_the_loops_own_work_counts(monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(net_benchmarks.time, "perf_counter", lambda: now[0])
+
+    def train_step(iterator, steps):
+        now[0] += float(steps)
+        return {"steps": steps, "applied": steps - (steps == 5), "data_wait": 0.25 * steps}
+
+    call = net_benchmarks._Counted(train_step, most=3)
+    for steps in (1, 1, 1, 2, 5, 4):
+        call(None, steps)
+        now[0] += 0.5  # what the loop does between calls
+    with pytest.raises(net_benchmarks._Enough):
+        call(None, 1)
+    timings = call.timings()
+    assert (timings.first_seconds, timings.steps) == (1.5, [2, 5, 4])
+    assert timings.seconds == [2.5, 5.5, 4.5]
+    assert call.share_waiting(timings) == pytest.approx(0.25 * 11 / 12.5)
+    assert call.skipped == 1
+
+
+def test_steps_that_were_not_done():
+    call = net_benchmarks._Counted(lambda *_: {"steps": 2, "applied": 0, "data_wait": 0.0})
+    with pytest.raises(UsageError, match="not finite"):
+        call(None, 3)
+
+
+def test_the_best_matrix_product_counts(monkeypatch):
+    seconds = {8: 1e-6, 16: 1e-6, 32: 1.0, 64: 1e-9}
+    monkeypatch.setattr(matmul_peak, "_seconds_of_product", lambda side, dtype: seconds[side])
+    best = matmul_peak.matrix_rate("float32", tuple(seconds))
+    assert best == {"operations_per_second": 2 * 16**3 / 1e-6, "side": 16}
+
+
+def test_classes_are_known_without_images():
+    for dataset, classes in (("ilsvrc2012", 1000), ("mini_imagenet", 100), ("shapes", 10)):
+        data = flags.parse(["main.py", f"--dataset={dataset}"])[0].data
+        assert benchmark_setup.num_classes_of(data) == classes

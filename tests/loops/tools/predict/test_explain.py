@@ -1,0 +1,149 @@
+"""Heat maps against hand-worked gradients and plain loops."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from loops.tools.predict import explain
+from nets import registry
+from nets.layers.batch_norm import BatchNorm
+
+RNG = np.random.default_rng(3)
+
+
+def smallest_of_each_family():
+    """Deeper nets of a family end in the same layers."""
+    of_family = {}
+    for name in registry.names():
+        family = name.rpartition("_")[0] if name[-1].isdigit() else name
+        of_family.setdefault(family, name)
+    return sorted(of_family.values())
+
+
+def images(count, size):
+    return tf.constant(RNG.normal(size=(count, size, size, 3)), tf.float32)
+
+
+def test_grad_cam_of_a_linear_head():
+    """Global average pool and a dense layer: a_k = w_k / (h w), so the map is known."""
+    image = keras.Input((None, None, 3))
+    features = keras.layers.Conv2D(5, 3, strides=2, padding="same")(image)
+    pooled = keras.layers.GlobalAveragePooling2D()(features)
+    model = keras.Model(image, keras.layers.Dense(4)(pooled))
+    batch = images(2, 10)
+    maps = keras.Model(image, features)(batch).numpy()  # [2, 5, 5, 5]
+    weights = model.layers[-1].kernel.numpy()[:, 3]
+    expected = np.maximum(0, (maps * weights).sum(axis=-1)) / 25
+    found = explain.make_grad_cam(model, 10)(batch, 3)
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-7)
+    assert found.shape == (2, 5, 5) and found.max() > 0
+
+
+def test_grad_cam_of_a_flattened_head():
+    """Pool, flatten, dense, ReLU, dense, as in AlexNet: the gradient by hand."""
+    image = keras.Input((8, 8, 3))
+    x = keras.layers.ReLU()(keras.layers.Conv2D(4, 3, padding="same")(image))
+    pooled = keras.layers.MaxPool2D(2)(x)
+    x = keras.layers.Dropout(0.5)(keras.layers.Flatten()(pooled))
+    hidden = keras.layers.Dense(6)(x)
+    model = keras.Model(image, keras.layers.Dense(3)(keras.layers.ReLU()(hidden)))
+    batch = images(1, 8)
+    maps, before = (t.numpy()[0] for t in keras.Model(image, [pooled, hidden])(batch))
+    first, second = (layer.kernel.numpy() for layer in (model.layers[-3], model.layers[-1]))
+    gradient = (first @ ((before > 0) * second[:, 1])).reshape(4, 4, 4)  # [h, w, K]
+    expected = np.maximum(0, (maps * gradient.mean(axis=(0, 1))).sum(axis=-1))
+    found = explain.make_grad_cam(model, 8)(batch, 1)
+    np.testing.assert_allclose(found[0], expected, rtol=1e-4, atol=1e-7)
+    assert explain.feature_map(model, 8) is pooled
+
+
+def test_a_map_of_one_pixel_is_not_the_last_one():
+    """Convolutions in place of dense layers end in 1 x 1 maps, which say nothing of where."""
+    image = keras.Input((None, None, 3))
+    features = keras.layers.Conv2D(4, 3, padding="same")(image)
+    x = keras.layers.Conv2D(6, 8)(features)
+    x = keras.layers.GlobalAveragePooling2D(keepdims=True)(keras.layers.Conv2D(3, 1)(x))
+    model = keras.Model(image, keras.layers.Flatten()(x))
+    assert explain.feature_map(model, 8) is features
+    with pytest.raises(ValueError, match="feature map"):
+        inputs = keras.Input((5,))
+        explain.feature_map(keras.Model(inputs, keras.layers.Dense(2)(inputs)), 8)
+
+
+def settle(model, batch):
+    """Gives batch norm the moments of a batch, as training would.
+
+    With those that it begins with, values grow from block to block: of 152 layers with gates, two
+    ways to compute the same differ by a fifth.
+    """
+    for layer in model._flatten_layers():
+        if isinstance(layer, BatchNorm):
+            layer.momentum = 0.0
+    model(batch, training=True)
+
+
+def check_grad_cam(name):
+    size = max(64, registry.smallest_image(name))
+    config = registry.NetConfig(model=name, num_classes=7, input_size=size)
+    model = registry.build(config)
+    batch = images(1, size)
+    settle(model, images(4, size))
+    features = explain.feature_map(model, size)
+    joined = keras.Model(model.input, [features, model.output])
+    with tf.GradientTape() as tape:
+        maps, logits = joined(batch, training=False)
+        score = logits[0, 2]
+    weights = tape.gradient(score, maps).numpy().mean(axis=(1, 2), keepdims=True)
+    expected = np.maximum(0, (weights * maps.numpy()).sum(axis=-1))
+    found = explain.make_grad_cam(model, size)(batch, 2)
+    assert found.shape[1] == found.shape[2] > 1
+    np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-6 * max(1, expected.max()))
+
+
+@pytest.mark.parametrize("name", smallest_of_each_family())
+def test_grad_cam_of_each_family(name):
+    check_grad_cam(name)
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("name", sorted(set(registry.names()) - set(smallest_of_each_family())))
+def test_grad_cam_of_every_other_net(name):
+    check_grad_cam(name)
+
+
+def logits_of_brightness(views):
+    """A net that sums the corner of red and the middle of green."""
+    views = tf.cast(views, tf.float32)
+    corner = tf.reduce_sum(views[:, :, :5, :6, 0], axis=(2, 3)) / 800
+    middle = tf.reduce_sum(views[:, :, 8:14, 7:15, 1], axis=(2, 3)) / 900
+    return tf.stack([corner, middle, tf.ones_like(corner)], axis=-1)
+
+
+@pytest.mark.parametrize(("window", "positions"), [(6, 4), (20, 1), (3, 9), (1, 2)])
+def test_occlusion_against_a_plain_loop(window, positions):
+    image = RNG.integers(0, 256, (20, 20, 3)).astype(np.uint8)
+    fill = (101.4, 7.0, 30.6)
+
+    def probability(picture):
+        logits = logits_of_brightness(tf.constant(picture)[None, None])[0, 0].numpy()
+        return np.exp(logits[1]) / np.exp(logits).sum()
+
+    drop, starts = explain.occlusion(logits_of_brightness, image, 1, window, fill, positions)
+    assert (starts[0], len(starts)) == (0, positions)
+    assert positions == 1 or starts[-1] == 20 - window
+    total, count = np.zeros((20, 20)), np.zeros((20, 20))
+    for row, top in enumerate(starts):
+        for column, left in enumerate(starts):
+            hidden = image.copy()
+            for y in range(top, top + window):
+                for x in range(left, left + window):
+                    hidden[y, x] = (101, 7, 31)
+            expected = probability(image) - probability(hidden)
+            assert drop[row, column] == pytest.approx(expected, abs=1e-6)
+            for y in range(top, top + window):
+                for x in range(left, left + window):
+                    total[y, x] += expected
+                    count[y, x] += 1
+    mean = np.where(count > 0, total / np.maximum(count, 1), 0)
+    np.testing.assert_allclose(explain.spread(drop, starts, window, 20), mean, atol=1e-6)

@@ -1,0 +1,197 @@
+"""Averaged weights: float64 means, batch-norm statistics of their own, a run like any other."""
+
+import contextlib
+import json
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from input_pipeline.errors import UsageError
+from input_pipeline.sources import source
+from loops import evaluate, train
+from loops.checkpointing import checkpoint, run_folder
+from loops.tools.weights import average
+from nets.layers.kit import Kit
+from tests.command_line import parse, resolve
+from tests.loops.tiny_nets import two_convolutions
+
+pytestmark = pytest.mark.usefixtures("tiny_net")
+
+
+@pytest.fixture(scope="module")
+def trained(tiny_folder, tmp_path_factory):
+    root = tmp_path_factory.mktemp("runs")
+    words = ["--dataset=folder", f"--data_dir={tiny_folder}", f"--checkpoint_dir={root}"]
+    words += ["--batch_size=8", "--crops=1", "--save_every=2", "--steps=6", "--image_size=32"]
+    with two_convolutions():
+        train.run(*parse(*words, "--run_name=a"))
+    return root
+
+
+def tensors(step_dir):
+    reader = tf.train.load_checkpoint(str(step_dir / "ckpt"))
+    return {n: reader.get_tensor(n) for n in reader.get_variable_to_shape_map() if "model" in n}
+
+
+def test_average_of_steps(trained, capsys):
+    """Three: the sum of two float32 halves exactly, float64 or not."""
+    steps = [trained / f"a/step-0000000{step}" for step in (2, 4, 6)]
+    words = [f"--ckpt={','.join(map(str, steps))}", f"--checkpoint_dir={trained}"]
+    words += ["--bn_batches=2", f"--json={trained / 'facts.json'}"]
+    facts = average.run(*parse("--mode=average", *words, "--run_name=mean"))
+    for path in ("mean/average.json", "facts.json"):
+        assert json.loads((trained / path).read_text()) == facts
+    assert facts["average_of"] == [str(step) for step in steps]
+    assert (facts["bn_batches"], facts["bn_images"]) == (2, 16)
+    assert str(steps[1]) in capsys.readouterr().out
+
+    one, two, three = (tensors(step) for step in steps)
+    found = tensors(trained / "mean/step-00000006")
+    assert set(found) == set(one)
+    differ = 0
+    for name, value in found.items():
+        exact = (one[name].astype(np.float64) + two[name] + three[name]) / 3
+        if "moving" in name:
+            assert (value != exact.astype(np.float32)).any()
+        elif value.dtype == np.float32:
+            np.testing.assert_array_equal(value, exact.astype(np.float32))
+            differ += (value != (one[name] + two[name] + three[name]) / 3).sum()
+    assert differ  # a float32 sum would show
+
+    results = evaluate.run(*parse("--mode=eval", f"--ckpt={trained / 'mean'}", "--crops=1"))
+    assert results["num_examples"] == 11 and results["step"] == 6
+    resumed = ["--mode=train", "--run_name=mean", f"--checkpoint_dir={trained}", "--steps=7"]
+    assert train.run(*parse(*resumed))["step"] == 7
+    assert checkpoint.verify(trained / "mean/step-00000007")
+
+    with pytest.raises(UsageError, match=r"--run_name=mean: .* is there already"):
+        average.run(*parse("--mode=average", *words, "--run_name=mean"))
+
+
+def test_mixed_images_come_in_pairs(trained, tiny_folder):
+    """Fewer images than a batch, and an odd number of them."""
+    words = ("--dataset=folder", f"--data_dir={tiny_folder}", "--image_size=32", "--mixup=0.2")
+    config = resolve(*words, "--batch_size=24")
+    batch = next(average.train_batches(source.open_split(config.data, "train"), config))
+    assert batch.shape == (22, 32, 32, 3)
+
+
+def test_a_large_batch_is_not_taken_at_once(tiny_folder, monkeypatch):
+    """Eight GPUs or as many micro-batches had it; here is one device."""
+    words = ("--dataset=folder", f"--data_dir={tiny_folder}", "--image_size=32")
+    for more, size in (("--batch_size=16 --accumulate=4", 4), ("--batch_size=4096", 6)):
+        monkeypatch.setattr(average, "_MOST_IMAGES", 6)
+        config = resolve(*words, *more.split())
+        batch = next(average.train_batches(source.open_split(config.data, "train"), config))
+        assert batch.shape == (size, 32, 32, 3)
+
+
+@pytest.mark.parametrize("trainable", [True, False])
+def test_statistics_are_those_of_all_images_together(trainable):
+    """Also of a backbone that was frozen in training."""
+    kit = Kit()
+    image = kit.image()
+    model = keras.Model(
+        image, kit.logits(kit.global_average_pool(kit.batch_norm(image, "bn"), "p"), 2)
+    )
+    model.get_layer("bn").trainable = trainable
+    rng = np.random.default_rng(0)
+    batches = [rng.normal(i, 1 + i, (4, 5, 6, 3)).astype(np.float32) for i in range(3)]
+    average.recompute_batch_norm(model, [*map(tf.constant, batches), None], 3)
+    layer = model.get_layer("bn")
+    assert layer.trainable == trainable
+    together = np.concatenate(batches).astype(np.float64)
+    np.testing.assert_allclose(layer.moving_mean.numpy(), together.mean((0, 1, 2)), rtol=1e-5)
+    np.testing.assert_allclose(layer.moving_variance.numpy(), together.var((0, 1, 2)), rtol=1e-4)
+    assert layer.momentum == 0.9
+
+
+def test_statistics_are_of_images_as_they_were_at_the_end(trained, tmp_path, monkeypatch):
+    """Of 23 images in batches of eight, 2.9 steps an epoch, and six steps."""
+    sizes = []
+
+    def recompute(model, batches, count):
+        sizes.append(next(batches).shape[1])
+
+    monkeypatch.setattr(average, "recompute_batch_norm", recompute)
+    for schedule in ("", "0:36", "0:36,1:40", "0:36,2:40"):
+        data = {"image_size_schedule": schedule}
+        other = like_a(trained, tmp_path / f"r{len(sizes)}", data=data)
+        words = [f"--ckpt={other},{trained / 'a'}", f"--checkpoint_dir={tmp_path}"]
+        average.run(*parse("--mode=average", *words, f"--run_name=m{len(sizes)}"))
+    assert sizes == [32, 36, 40, 36]
+
+
+def like_a(trained, folder, data=None, **net):
+    """Makes the folder of a run with the weights of the first, but other settings."""
+    folder.mkdir()
+    (folder / "step-00000006").symlink_to(trained / "a/step-00000006")
+    record = json.loads((trained / "a/config.json").read_text())
+    record["config"]["net"].update(net)
+    record["config"]["data"].update(data or {})
+    (folder / "config.json").write_text(json.dumps(record))
+    return folder
+
+
+def test_settings_that_a_training_alone_follows(trained, tmp_path):
+    """One resumed with `--recompute`, one with dropout: one function of one set of weights."""
+    other = like_a(trained, tmp_path / "other", recompute=True, dropout=0.3, stochastic_depth=0.1)
+    words = [f"--ckpt={trained / 'a'},{other}", f"--checkpoint_dir={tmp_path}", "--run_name=m"]
+    average.run(*parse("--mode=average", *words, "--bn_batches=1"))
+    found, one = tensors(tmp_path / "m/step-00000006"), tensors(trained / "a/step-00000006")
+    weights = [n for n, v in one.items() if "moving" not in n and v.dtype == np.float32]
+    assert weights
+    for name in weights:
+        np.testing.assert_array_equal(found[name], one[name])
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("--ckpt=A/step-00000002 --run_name=m", "name two or more"),
+        ("--ckpt=A/step-00000002,A/step-00000006", "--run_name is missing"),
+        ("--ckpt=A/step-00000002,A/step-00000099 --run_name=m", "no such folder"),
+        ("--ckpt=A,OTHER --run_name=m", "a resnet_18 of other settings"),
+        ("--ckpt=A,PIXELS --run_name=m", r"/pixels/.* another mean or std than those of .*/a/step"),
+    ],
+)
+def test_mistakes(trained, tmp_path, words, message):
+    words = words.replace("=A", f"={trained / 'a'}").replace(",A", f",{trained / 'a'}")
+    words = words.replace("OTHER", str(like_a(trained, tmp_path / "other", model="resnet_18")))
+    words = words.replace("PIXELS", str(like_a(trained, tmp_path / "pixels", {"std": [50.0] * 3})))
+    before = sorted(trained.iterdir())
+    with pytest.raises(UsageError, match=message):
+        average.run(*parse("--mode=average", f"--checkpoint_dir={trained}", *words.split()))
+    assert sorted(trained.iterdir()) == before
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyboardInterrupt()])
+def test_a_folder_that_could_not_be_filled_is_gone(trained, monkeypatch, error):
+    """Or its name could not be used again."""
+
+    def fails(*_):
+        raise error
+
+    monkeypatch.setattr(checkpoint, "save", fails)
+    words = [f"--ckpt={trained / 'a/step-00000002'},{trained / 'a'}", "--bn_batches=1"]
+    words += [f"--checkpoint_dir={trained}", "--run_name=full"]
+    wanted = UsageError if isinstance(error, OSError) else KeyboardInterrupt
+    with pytest.raises(wanted) as caught:
+        average.run(*parse("--mode=average", *words))
+    if wanted is UsageError:
+        assert "--run_name=full" in str(caught.value) and "No space left" in str(caught.value)
+    assert not (trained / "full").exists()
+
+
+@pytest.mark.parametrize("when", ["while", "after"])
+def test_a_folder_that_another_process_makes_is_left_alone(tmp_path, when):
+    """Both found the name free; the second must not remove what the first has written."""
+    run_dir = tmp_path / "mean"
+    with run_folder.lock(run_dir) if when == "while" else contextlib.nullcontext():
+        run_dir.mkdir(exist_ok=True)
+        (run_dir / "config.json").write_text("{}")
+        with pytest.raises(UsageError, match="--run_name=mean"), run_folder.made_anew(run_dir):
+            raise AssertionError("entered")
+        assert (run_dir / "config.json").read_text() == "{}"

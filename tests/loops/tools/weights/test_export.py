@@ -1,0 +1,235 @@
+"""Exports: each form is what the run predicts, and one that is not does not stay."""
+
+import dataclasses
+import json
+import shutil
+import sys
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from input_pipeline.augmentation import crops
+from input_pipeline.decoding import decode
+from input_pipeline.errors import DataError, UsageError
+from loops import evaluate, train
+from loops.tools.weights import export, export_formats, sidecar
+from tests.command_line import parse
+from tests.loops.tiny_nets import two_convolutions
+
+pytestmark = pytest.mark.usefixtures("tiny_net")
+
+
+@pytest.fixture(scope="module")
+def run_dir(tiny_folder, tmp_path_factory):
+    root = tmp_path_factory.mktemp("runs")
+    words = ["--dataset=folder", f"--data_dir={tiny_folder}", f"--checkpoint_dir={root}"]
+    words += ["--batch_size=8", "--crops=1", "--steps=8", "--image_size=32", "--mixed_precision"]
+    with two_convolutions():
+        train.run(*parse(*words, "--half_dtype=bfloat16", "--run_name=a", "--learning_rate=1"))
+    return root / "a"
+
+
+def run(run_dir, *words):
+    return export.run(*parse("--mode=export", f"--ckpt={run_dir}", *words))
+
+
+def test_an_image_that_does_not_decode_is_named(run_dir, tiny_folder, tmp_path):
+    folder = tmp_path / "data"
+    shutil.copytree(tiny_folder, folder)
+    bad = sorted((folder / "val").glob("*/*"))[3]
+    bad.write_bytes(bad.read_bytes()[:100])
+    out = tmp_path / "x.weights.h5"
+    words = ("--format=weights_h5", f"--out={out}", f"--data_dir={folder}")
+    with pytest.raises(DataError, match=f"{bad.name} does not decode: "):
+        run(run_dir, *words)
+    bad.unlink()
+    bad.symlink_to("nowhere.jpg")
+    with pytest.raises(DataError, match=f"{bad.name} does not decode: .*No such file"):
+        run(run_dir, *words)
+    assert not list(tmp_path.glob("*x.weights.h5*"))
+
+
+@pytest.fixture(scope="module")
+def saved_model(run_dir, tmp_path_factory):
+    """A SavedModel of the run, and the facts of its export."""
+    out = tmp_path_factory.mktemp("export") / "model"
+    with two_convolutions():
+        return out, run(run_dir, "--format=saved_model", f"--out={out}", f"--json={out}.json")
+
+
+def test_saved_model_says_what_the_evaluation_says(saved_model, run_dir, tiny_folder, tmp_path):
+    """From files alone, in a program that knows nothing of this one."""
+    out, facts = saved_model
+    assert json.loads(out.with_name("model.json").read_text()) == facts
+    assert facts["difference"] <= 1e-4 and facts["equal_top1"] == facts["num_images"] == 11
+    loaded = tf.saved_model.load(str(out))
+    names = loaded.signatures["classes"]()["classes"].numpy().tolist()
+    assert names == [b"disc", b"grid", b"stripes"]
+    files = sorted((tiny_folder / "val").glob("*/*.jpg"))
+    encoded = tf.constant([file.read_bytes() for file in files])
+    words = ["--mode=eval", f"--ckpt={run_dir}", "--nomixed_precision"]
+    path = tmp_path / "l.npz"
+    evaluate.run(*parse(*words, f"--save_logits={path}"))
+    with np.load(path) as file:
+        logits = file["logits_0"]
+    one = loaded.signatures["encoded"](encoded=encoded)
+    np.testing.assert_allclose(one["logits"], logits[:, 4], atol=1e-4)
+    np.testing.assert_allclose(one["probabilities"], tf.nn.softmax(logits[:, 4]), atol=1e-5)
+    ten = loaded.signatures["encoded_ten_crop"](encoded=encoded)["probabilities"]
+    np.testing.assert_allclose(ten, tf.nn.softmax(logits).numpy().mean(1), atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("form", "suffix"), [("weights_h5", ".weights.h5"), ("tflite", ".tflite"), ("onnx", ".onnx")]
+)
+def test_other_forms(run_dir, tmp_path, capfd, form, suffix):
+    if form == "onnx":
+        pytest.importorskip("tf2onnx", reason="requirements/export.txt is not installed")
+        pytest.importorskip("onnxruntime", reason="requirements/export.txt is not installed")
+    out = tmp_path / f"m{suffix}"
+    facts = run(run_dir, f"--format={form}", f"--out={out}")
+    assert facts["difference"] <= 1e-4 and facts["equal_top1"] == facts["num_images"]
+    assert f"{facts['difference']:.2g}" in capfd.readouterr().out
+    assert sorted(p.name for p in tmp_path.iterdir()) == [out.name, f"{out.name}.sha256.json"]
+    hashes = json.loads((tmp_path / f"{out.name}.sha256.json").read_text())
+    assert hashes["files"] == sidecar.of_files(out)
+    assert len(hashes["tensors"]) == facts["num_tensors"] == 12
+
+
+@pytest.mark.parametrize("form", ["tflite", "onnx"])
+def test_other_programs_read_what_the_evaluation_says(run_dir, tiny_folder, tmp_path, form):
+    """The interpreters themselves, on centre crops; logits and their softmax."""
+    if form == "onnx":
+        pytest.importorskip("tf2onnx", reason="requirements/export.txt is not installed")
+        pytest.importorskip("onnxruntime", reason="requirements/export.txt is not installed")
+    words = ["--mode=eval", f"--ckpt={run_dir}", "--nomixed_precision", "--crops=1"]
+    evaluate.run(*parse(*words, f"--save_logits={tmp_path / 'l.npz'}"))
+    with np.load(tmp_path / "l.npz") as file:
+        expected = file["logits_0"][:, 0]
+    out = tmp_path / f"m.{form}"
+    run(run_dir, f"--format={form}", f"--out={out}")
+    if form == "tflite":
+        read = tf.lite.Interpreter(str(out)).get_signature_runner()
+    else:
+        import onnxruntime
+
+        session = onnxruntime.InferenceSession(str(out))
+        names = [output.name for output in session.get_outputs()]
+        read = lambda images: dict(  # noqa: E731
+            zip(names, session.run(names, {"images": images}), strict=True)
+        )
+    for file, logits in zip(sorted((tiny_folder / "val").glob("*/*.jpg")), expected, strict=True):
+        crop = crops.views(decode.decode(file.read_bytes()), 32, 1)
+        found = read(images=tf.cast(crop, tf.float32).numpy())
+        np.testing.assert_allclose(found["logits"][0], logits, atol=1e-3)
+        np.testing.assert_allclose(found["probabilities"][0], tf.nn.softmax(logits), atol=1e-4)
+
+
+def test_int8(run_dir, tmp_path):
+    tf.config.experimental.enable_tensor_float_32_execution(True)  # as TensorFlow begins
+    out = tmp_path / "m.tflite"
+    words = ["--format=tflite", "--quantize=int8", f"--out={out}", "--calibration_images=20"]
+    facts = run(run_dir, *words)
+    assert not tf.config.experimental.tensor_float_32_execution_enabled()
+    assert facts["equal_top1"] >= 11 * 30 / 32 and facts["difference"] > 0
+    details = tf.lite.Interpreter(str(out)).get_tensor_details()
+    kernels = [d for d in details if d["dtype"] == np.int8 and len(d["shape"]) == 4]
+    assert len(kernels) >= 2
+
+
+@pytest.mark.parametrize("form", ["saved_model", "weights_h5", "tflite"])
+def test_an_export_that_disagrees_does_not_stay(run_dir, tmp_path, monkeypatch, form):
+    right = export_formats.FORMATS[form]
+
+    def read(exported, path):
+        call = right.read(exported, path)
+        return lambda images: call(images) + np.float32(0.01)
+
+    monkeypatch.setitem(export_formats.FORMATS, form, dataclasses.replace(right, read=read))
+    out = f"--out={tmp_path / 'm'}{right.suffix}"
+    with pytest.raises(DataError, match=f"--format={form}: logits differ"):
+        run(run_dir, f"--format={form}", out)
+    assert list(tmp_path.iterdir()) == []
+    if form == "tflite":
+        wrong = dataclasses.replace(right, read=lambda *_: lambda images: np.eye(3)[[0] * 11])
+        monkeypatch.setitem(export_formats.FORMATS, form, wrong)
+        with pytest.raises(DataError, match="--quantize=int8"):
+            run(run_dir, f"--format={form}", out, "--quantize=int8", "--calibration_images=1")
+        assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(28, "No space left on device"),
+        OSError(
+            "[Errno 28] file write failed: errno = 28, error message = 'No space left on device'"
+        ),
+        tf.errors.ResourceExhaustedError(
+            None, None, "{{node x}} /p/q; No space left on device [Op:S]"
+        ),
+    ],
+)
+def test_a_full_disk_is_one_line(run_dir, tmp_path, monkeypatch, error):
+    """As Python, h5py and TensorFlow put it."""
+
+    def write(*_):
+        raise error
+
+    right = export_formats.FORMATS["weights_h5"]
+    monkeypatch.setitem(
+        export_formats.FORMATS, "weights_h5", dataclasses.replace(right, write=write)
+    )
+    words = ["--format=weights_h5", f"--out={tmp_path / 'm.weights.h5'}"]
+    with pytest.raises(UsageError, match=r"--out=.*written \(No space left on device\)$"):
+        run(run_dir, *words)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_hashes_find_a_flipped_bit(tmp_path):
+    tensors = {"a/kernel": np.ones((2, 3), np.float32), "a/bias": np.zeros(3, np.float32)}
+    path = tmp_path / "m.weights.h5"
+    assert sidecar.check(path, tensors) == "not verified"
+    beside = sidecar.path_beside(path)
+    beside.write_text(json.dumps({"tensors": sidecar.of_tensors(tensors)}))
+    assert sidecar.check(path, tensors) == "verified"
+    flipped = tensors["a/kernel"].copy()
+    flipped.view(np.uint32)[1, 2] ^= 1
+    with pytest.raises(DataError, match="a/kernel is not the tensor"):
+        sidecar.check(path, tensors | {"a/kernel": flipped})
+    with pytest.raises(DataError, match="b/kernel is not both"):
+        sidecar.check(path, tensors | {"b/kernel": flipped})
+    beside.write_text("[]")
+    with pytest.raises(UsageError, match=r"sha256\.json: not a file of hashes"):
+        sidecar.check(path, tensors)
+
+
+@pytest.mark.parametrize("missing", ["tf2onnx", "onnxruntime"])
+def test_a_missing_library_names_the_extra(run_dir, tmp_path, monkeypatch, missing):
+    monkeypatch.setitem(sys.modules, missing, None)
+    with pytest.raises(UsageError, match=r"--format=onnx: .*requirements/export\.txt"):
+        run(run_dir, "--format=onnx", f"--out={tmp_path / 'm.onnx'}")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("--format=onnx", "--out is missing"),
+        ("--format=onnx --out=ROOT/m.tflite", "ends in .onnx"),
+        ("--format=weights_h5 --out=ROOT/m.h5", "ends in .weights.h5"),
+        ("--out=ROOT/m.tflite", "the name of a tflite file; give --format=tflite"),
+        ("--format=saved_model --quantize=int8 --out=ROOT/m", "--quantize=int8"),
+        ("--format=saved_model --out=ROOT/nowhere/m", "there is no folder"),
+        ("--format=saved_model --out=ROOT", "is there already"),
+        ("--format=saved_model --out=.", "--out=.: . is there already"),
+        ("--format=saved_model --out=ROOT/m --ckpt=RUN,RUN", "ensembles are not exported"),
+        ("--format=saved_model --out=ROOT/m --ckpt=ROOT", "nothing in it is intact"),
+    ],
+)
+def test_mistakes(run_dir, tmp_path, words, message):
+    words = words.replace("ROOT", str(tmp_path)).replace("RUN", str(run_dir)).split()
+    with pytest.raises(UsageError, match=message):
+        run(run_dir, *words)
+    assert list(tmp_path.iterdir()) == []

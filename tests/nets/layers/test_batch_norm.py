@@ -1,0 +1,197 @@
+"""Our batch norm against Keras's, in float32: everything it computes and everything it keeps."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from nets.layers.batch_norm import BatchNorm
+
+CHANNELS = 6
+
+
+@pytest.fixture
+def inputs():
+    """Three batches [4, 5, 7, C] whose channels have different means and spreads."""
+    rng = np.random.default_rng(0)
+    spread, mean = rng.uniform(0.2, 3.0, CHANNELS), rng.uniform(-5.0, 5.0, CHANNELS)
+    return (rng.normal(size=(3, 4, 5, 7, CHANNELS)) * spread + mean).astype(np.float32)
+
+
+def scaled(layer):
+    """Builds a layer and gives it scales and offsets that are not the initial ones."""
+    layer.build((None, None, None, CHANNELS))
+    layer.gamma.assign(np.linspace(0.5, 2.0, CHANNELS))
+    layer.beta.assign(np.linspace(-1.0, 1.0, CHANNELS))
+    return layer
+
+
+@pytest.fixture
+def pair():
+    """Ours and Keras's with the same constants and weights."""
+    reference = keras.layers.BatchNormalization(momentum=0.9, epsilon=1e-5)
+    return scaled(BatchNorm()), scaled(reference)
+
+
+def test_variables_are_those_of_keras(pair):
+    ours, reference = pair
+    assert [(v.name, v.shape, v.trainable) for v in ours.variables] == [
+        (v.name, v.shape, v.trainable) for v in reference.variables
+    ]
+
+
+def test_outputs_and_gradients(pair, inputs):
+    x = tf.constant(inputs[0])
+    weights = tf.constant(np.random.default_rng(1).normal(size=x.shape).astype(np.float32))
+    results = []
+    for layer in pair:
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            outputs = layer(x, training=True)
+            # Not a plain sum: its gradient by the input would be zero for any batch norm.
+            loss = tf.reduce_sum(weights * outputs * outputs)
+        results.append([outputs, *tape.gradient(loss, [x, *layer.trainable_variables])])
+    for got, expected in zip(*results, strict=True):
+        np.testing.assert_allclose(got, expected, rtol=1e-4, atol=2e-4)
+        assert np.abs(expected).max() > 0.1
+
+
+def test_moving_statistics_and_inference_after_three_steps(pair, inputs):
+    for layer in pair:
+        for batch in inputs:
+            layer(batch, training=True)
+    ours, reference = pair
+    for name in ("moving_mean", "moving_variance"):
+        got, expected = getattr(ours, name), getattr(reference, name)
+        np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-6)
+    # By hand for one channel: the biased variance, nine tenths of the old kept.
+    mean, variance = 0.0, 1.0
+    for batch in inputs.astype(np.float64)[..., 2]:
+        mean, variance = 0.9 * mean + 0.1 * batch.mean(), 0.9 * variance + 0.1 * batch.var()
+    assert ours.moving_mean.numpy()[2] == pytest.approx(mean, rel=1e-5)
+    assert ours.moving_variance.numpy()[2] == pytest.approx(variance, rel=1e-5)
+
+    outputs = [layer(inputs[0] + 1.0, training=False) for layer in pair]
+    np.testing.assert_allclose(*outputs, rtol=1e-5, atol=1e-5)
+
+
+def test_inference_leaves_the_statistics_alone(inputs):
+    layer = scaled(BatchNorm())
+    before = [v.numpy() for v in layer.variables]
+    layer(inputs[0], training=False)
+    layer(inputs[0])
+    for variable, old in zip(layer.variables, before, strict=True):
+        np.testing.assert_array_equal(variable, old)
+
+
+def test_a_frozen_layer_infers_even_in_training(inputs):
+    layer = scaled(BatchNorm())
+    layer.trainable = False
+    trained, inferred = layer(inputs[0], training=True), layer(inputs[0], training=False)
+    np.testing.assert_array_equal(trained, inferred)
+    np.testing.assert_array_equal(layer.moving_mean, np.zeros(CHANNELS))
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf, 3e38])
+def test_a_poisoned_batch_leaves_the_statistics(inputs, bad):
+    """All of them: a step that is skipped must not move the healthy channels either."""
+    layer = scaled(BatchNorm())
+    layer(inputs[0], training=True)
+    before = layer.moving_mean.numpy(), layer.moving_variance.numpy()
+    poisoned = inputs[1].copy()
+    poisoned[0, 0, 0, 3] = bad
+    poisoned[1, 0, 0, 3] = -bad
+    outputs = layer(poisoned, training=True)
+    np.testing.assert_array_equal(layer.moving_mean, before[0])
+    np.testing.assert_array_equal(layer.moving_variance, before[1])
+    assert not np.isfinite(outputs[..., 3]).all() or bad == 3e38
+    layer(inputs[2], training=True)
+    assert not np.array_equal(layer.moving_mean, before[0])
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_half_precision_keeps_float32_statistics(inputs, dtype):
+    half = scaled(BatchNorm(dtype=f"mixed_{dtype}"))
+    exact = scaled(BatchNorm())
+    outputs = half(inputs[0], training=True)
+    assert outputs.dtype == dtype
+    assert {v.dtype for v in half.variables} == {"float32"}
+    rounded = np.asarray(tf.cast(tf.cast(inputs[0], dtype), tf.float32))
+    expected = exact(rounded, training=True)
+    for name in ("moving_mean", "moving_variance"):
+        np.testing.assert_allclose(getattr(half, name), getattr(exact, name), rtol=1e-4, atol=1e-5)
+    tolerance = 4 * (2.0**-8 if dtype == "bfloat16" else 2.0**-11)
+    np.testing.assert_allclose(
+        np.asarray(outputs, np.float32), expected, rtol=tolerance, atol=tolerance
+    )
+
+
+def run_synchronized(mirrored, batches):
+    """Trains on batches cut in two; returns outputs, input gradients, and the layer."""
+    with mirrored.scope():
+        layer = scaled(BatchNorm(synchronized=True))
+    weights = np.random.default_rng(1).normal(size=batches[0].shape).astype(np.float32)
+
+    @tf.function
+    def step(x, w):
+        def replica(x, w):
+            with tf.GradientTape() as tape:
+                tape.watch(x)
+                outputs = layer(x, training=True)
+                loss = tf.reduce_sum(w * outputs * outputs)
+            return outputs, tape.gradient(loss, x)
+
+        return mirrored.run(replica, args=(x, w))
+
+    def deal(whole):
+        halves = np.split(whole, 2)
+        return mirrored.experimental_distribute_values_from_function(
+            lambda context: tf.constant(halves[context.replica_id_in_sync_group])
+        )
+
+    results = [step(deal(batch), deal(weights)) for batch in batches]
+    join = mirrored.experimental_local_results
+    joined = [[np.concatenate([t.numpy() for t in join(v)]) for v in pair] for pair in results]
+    return joined, layer, weights
+
+
+def test_synchronized_replicas_equal_one_device(mirrored, inputs):
+    # A mean far from zero, where a variance from the mean square would lose its digits.
+    batches = inputs + np.float32(50.0)
+    # The replicas see different images: without the exchange, their moments would differ.
+    batches[:, :2] += np.float32(2.0)
+    results, layer, weights = run_synchronized(mirrored, batches)
+    whole = scaled(BatchNorm())
+    for batch, (outputs, gradient) in zip(batches, results, strict=True):
+        x = tf.constant(batch)
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            expected = whole(x, training=True)
+            loss = tf.reduce_sum(weights * expected * expected)
+        np.testing.assert_allclose(outputs, expected, rtol=0, atol=2e-5)
+        np.testing.assert_allclose(gradient, tape.gradient(loss, x), rtol=1e-4, atol=2e-4)
+    for name in ("moving_mean", "moving_variance"):
+        copies = mirrored.experimental_local_results(getattr(layer, name).value)
+        assert len(copies) == 2
+        for copy in copies:
+            np.testing.assert_allclose(copy, getattr(whole, name), rtol=1e-6, atol=1e-6)
+
+
+def test_synchronized_to_six_digits_near_zero(mirrored):
+    batches = np.random.default_rng(2).normal(size=(3, 8, 4, 4, CHANNELS)).astype(np.float32)
+    batches[:, :4] *= np.float32(1.5)
+    results, layer, _ = run_synchronized(mirrored, batches)
+    whole = scaled(BatchNorm())
+    for batch, (outputs, _) in zip(batches, results, strict=True):
+        np.testing.assert_allclose(outputs, whole(batch, training=True), rtol=1e-6, atol=1e-6)
+    for name in ("moving_mean", "moving_variance"):
+        np.testing.assert_allclose(getattr(layer, name), getattr(whole, name), atol=1e-6)
+
+
+def test_unsynchronized_replicas_differ_from_one_device(mirrored, inputs):
+    """The comparison above can fail: the same replicas without the exchange."""
+    batch = inputs[0].copy()
+    batch[:2] += 2.0
+    whole = scaled(BatchNorm())(batch, training=True)
+    halves = [scaled(BatchNorm())(half, training=True) for half in np.split(batch, 2)]
+    assert np.abs(np.concatenate(halves) - whole).max() > 0.1
