@@ -69,7 +69,7 @@ class Ensemble:
       class_names: of all of them, by label.
     """
 
-    trained_models: tuple
+    members: tuple
     class_names: tuple
 
     @property

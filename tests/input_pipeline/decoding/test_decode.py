@@ -52,7 +52,7 @@ def test_animated_webp_without_alpha(lossless):
     more = {"save_all": True, "append_images": frames, "lossless": lossless}
     data = images.encoded(images.picture(), "WEBP", **more)
     code = (
-        "import sys, numpy, tensorflow as tf; from input_pipeline import decode\n"
+        "import sys, numpy, tensorflow as tf; from input_pipeline.decoding import decode\n"
         "image = decode.decode(tf.constant(sys.stdin.buffer.read()))\n"
         "sys.stdout.buffer.write(image.numpy().tobytes())"
     )

@@ -103,7 +103,7 @@ def _columns(batches):
 _PEAK = """
 import json, resource, sys
 import tensorflow as tf
-from input_pipeline import decode
+from input_pipeline.decoding import decode
 def peak():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 def run(function, paths):

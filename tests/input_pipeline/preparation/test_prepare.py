@@ -100,7 +100,7 @@ def test_a_folder_in_which_nothing_has_begun(tmp_path, tiny_folder, monkeypatch)
 
 _FULL = """
 import resource, sys
-from input_pipeline import prepare
+from input_pipeline.preparation import prepare
 from input_pipeline.config import DataConfig, PrepareConfig
 resource.setrlimit(resource.RLIMIT_FSIZE, (9000, 9000))
 config = DataConfig(dataset="folder", data_dir=sys.argv[1])
@@ -289,7 +289,7 @@ class _Bar(progress.Silent):
 
 _CHILD = """
 import sys, time
-from input_pipeline import prepare, shard_writer
+from input_pipeline.preparation import prepare, shard_writer
 from input_pipeline.config import DataConfig, PrepareConfig
 shard_writer._MEGABYTE = 2000
 write = shard_writer.tfrecord.write_shard

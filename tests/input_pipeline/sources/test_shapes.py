@@ -173,7 +173,8 @@ def test_interrupted_make_leaves_nothing(tmp_path, small, monkeypatch, error):
 
 def test_killed_make_leaves_no_set(tmp_path):
     program = (
-        "import os, sys; from input_pipeline import shapes; calls = []; draw = shapes.draw\n"
+        "import os, sys\nfrom input_pipeline.sources import shapes\n"
+        "calls = []; draw = shapes.draw\n"
         "def dying_draw(label, seed):\n"
         "    calls.append(seed)\n"
         "    return os._exit(7) if len(calls) == 30 else draw(label, seed)\n"

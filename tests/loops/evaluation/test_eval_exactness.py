@@ -98,7 +98,7 @@ def test_two_replicas(mirrored, count, batch, crops):
 def test_all_sizes_in_a_process_of_their_own(replicas):
     """Eight of the 24 cases: four split sizes, two batches; ten crops and one."""
     root = pathlib.Path(__file__).resolve().parents[3]
-    code = f"from tests.loops import test_eval_exactness as t; t.child({replicas})"
+    code = f"from tests.loops.evaluation import test_eval_exactness as t; t.child({replicas})"
     environment = {**os.environ, "PYTHONPATH": str(root)}
     process = subprocess.run(
         [sys.executable, "-c", code],

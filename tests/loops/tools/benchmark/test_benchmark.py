@@ -14,7 +14,6 @@ from input_pipeline.errors import UsageError
 from loops.distribution import strategies
 from loops.tools.benchmark import (
     benchmark,
-    benchmark_batch,
     benchmark_setup,
     matmul_peak,
     net_benchmarks,
@@ -77,7 +76,7 @@ def test_the_training_step(quick, tmp_path, capsys):
 def test_the_training_step_of_two_replicas(quick, mirrored, monkeypatch, tmp_path):
     """Micro-batches, an average of the weights and mixed images; no batch size is typed."""
     monkeypatch.setattr(strategies, "make_strategy", lambda config: mirrored)
-    monkeypatch.setattr(benchmark_batch, "_MOST", {"CPU": 5})
+    monkeypatch.setattr(benchmark_setup, "_MOST", {"CPU": 5})
     out = tmp_path / "out.json"
     words = ["--benchmark=step", "--dataset=shapes", "--accumulate=2", "--ema=0.9", "--mixup=0.2"]
     results = run(*words, f"--json={out}")

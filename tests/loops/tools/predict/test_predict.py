@@ -278,7 +278,7 @@ def test_nobody_reads_what_is_said_but_the_files_are_there(runs, pictures, tmp_p
     def closed(*_):
         raise BrokenPipeError
 
-    monkeypatch.setattr(outputs.report, "summary", closed)
+    monkeypatch.setattr(outputs.console, "summary", closed)
     (pictures / "b.jpg").unlink()
     (pictures / "d.jpg").unlink()
     files = [tmp_path / "p.csv", tmp_path / "p.json"]
