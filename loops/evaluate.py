@@ -11,14 +11,10 @@ from loops import train_failures
 from loops.config import flag_parsers, validation
 from loops.distribution import strategies, workers
 from loops.evaluation import continuous, eval_results, trained_models
-from loops.evaluation.eval_results import described, scalars, write
-from loops.evaluator import Evaluator, Interrupted, predictions
+from loops.evaluator import Evaluator, predictions
 from loops.metrics import classification, imagenet_real, logits_reader, logits_writer
 from loops.monitoring import console
 from loops.runtime import output_files
-
-# What the evaluations of a training take from here, beside `run`.
-__all__ = ("Evaluator", "Interrupted", "described", "run", "scalars", "write")
 
 # All that scoring a file can heed: the rest was settled when its images were looked at.
 _READ_WITH_LOGITS = frozenset(
@@ -134,11 +130,15 @@ def _score(strategy, split, found, real, pictures):
     )
     if raw is not None:
         results["top1_raw"] = classification.score(*raw(), [1])["top1"]
-    results = described(results, config, split, max(member.step for member in found), names)
+    results = eval_results.described(
+        results, config, split, max(member.step for member in found), names
+    )
     if not workers.Workers(strategy).is_chief:
         return results
     suffix = eval_results.view_suffix(config, first.record)
-    write(first.run_dir, results, suffix=suffix + ("-ensemble" if len(found) > 1 else ""))
+    eval_results.write(
+        first.run_dir, results, suffix=suffix + ("-ensemble" if len(found) > 1 else "")
+    )
     if len(found) > 1:
         return results
 

@@ -9,11 +9,12 @@ from input_pipeline import datasets
 from input_pipeline.augmentation import batch_augment
 from input_pipeline.errors import UsageError
 from input_pipeline.text import first_line, said_by
-from loops import evaluate, train_failures
+from loops import train_failures
 from loops.checkpointing import checkpoint
 from loops.checkpointing.async_saver import Saver
 from loops.config import flag_parsers
 from loops.evaluation.during_training import RunEvaluation
+from loops.evaluator import Interrupted
 from loops.monitoring import progress_bar
 from loops.monitoring.phase_timer import Spending
 from loops.monitoring.profiler import Profiler
@@ -202,7 +203,7 @@ class TrainingLoop:
         """Evaluates; a signal meanwhile, and whatever hinders the evaluation, saves and ends."""
         try:
             return evaluation(done)
-        except evaluate.Interrupted:
+        except Interrupted:
             self._serve_signal(done)
             raise
         except Exception:

@@ -4,9 +4,10 @@ import contextlib
 
 from absl import logging
 
-from loops import evaluate
 from loops.checkpointing import checkpoint
 from loops.config import flag_parsers
+from loops.evaluation import eval_results
+from loops.evaluator import Evaluator
 from loops.metrics import classification, comparison
 from loops.monitoring import console
 
@@ -20,7 +21,7 @@ class RunEvaluation:
       state: TrainState.
       val_split: Source to evaluate on.
       sink: Measurements.
-      stop: asked between batches; true ends the evaluation with `evaluate.Interrupted`.
+      stop: asked between batches; true ends the evaluation with `evaluator.Interrupted`.
       is_chief: whether this process writes the results.
     """
 
@@ -87,10 +88,10 @@ class RunEvaluation:
             predicted, raw = self._predicted(self._evaluator(crops))
         results = {**comparison.judge(*predicted, self._top_k), **raw}
         folder = self._step_folder(done)
-        results = evaluate.described(results, self._config, self._val_split, done, folder)
+        results = eval_results.described(results, self._config, self._val_split, done, folder)
         if self._is_chief:
-            evaluate.write(self._run_dir, results, self._config.evaluation.json)
-            self._sink.measure("eval", done, evaluate.scalars(results))
+            eval_results.write(self._run_dir, results, self._config.evaluation.json)
+            self._sink.measure("eval", done, eval_results.scalars(results))
             console.summary(f"{self._run_dir}, step {done}", console.evaluation_rows(results))
         return results
 
@@ -98,7 +99,7 @@ class RunEvaluation:
         return self._run_dir / f"step-{done:08d}"
 
     def _evaluator(self, crops):
-        return evaluate.Evaluator(
+        return Evaluator(
             self._state.strategy,
             self._state.model,
             self._val_split,
