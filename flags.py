@@ -21,9 +21,9 @@ _EXAMPLES = """Examples:
 def define():
     """Returns FlagValues with one flag for every field of the config tree that has a help text."""
     values = absl_flags.FlagValues()
-    for _, fields in _groups():
+    for _, fields in _iter_groups():
         for field in fields:
-            _define(field, values)
+            _define_flag(field, values)
     return values
 
 
@@ -43,7 +43,7 @@ def parse(argv):
     try:
         rest = values(argv)
     except absl_flags.Error as error:
-        raise UsageError(_one_line(error)) from None
+        raise UsageError(_join_lines(error)) from None
     if len(rest) > 1:
         raise UsageError(f"{rest[1]!r} is not a flag: flags look like --name=value")
     return to_config(values)
@@ -52,30 +52,30 @@ def parse(argv):
 def to_config(values):
     """Builds the Config from parsed FlagValues; returns it and the names that were typed."""
     given = frozenset(name for name in values if values[name].present)
-    for _, fields in _groups():
+    for _, fields in _iter_groups():
         for field in fields:
             if field.choices and values[field.name].value not in field.choices:
-                raise UsageError(_unknown_value(field, values[field.name].value))
+                raise UsageError(_format_unknown_value(field, values[field.name].value))
     names = {name for name, _ in leaves(Config()) if name in values}
     return replace(Config(), {name: values[name].value for name in names}), given
 
 
-def usage():
+def format_help():
     """The text of `--help`: the flags by group, each with its default."""
     lines = ["Trains and evaluates ImageNet classifiers.\n", _EXAMPLES]
-    for title, fields in _groups():
+    for title, fields in _iter_groups():
         lines.append(f"{title}\n")
         for field in fields:
             shown = f"--[no]{field.name}" if field.type is bool else f"--{field.name}"
-            lines += _wrapped(f"  {shown}", f"{field.help} {_default(field)}")
+            lines += _wrap_columns(f"  {shown}", f"{field.help} {_format_default(field)}")
             if field.choices:
-                lines += _wrapped("", "One of: " + ", ".join(map(str, field.choices)) + ".")
+                lines += _wrap_columns("", "One of: " + ", ".join(map(str, field.choices)) + ".")
         lines.append("")
     return "\n".join(lines)
 
 
 _INDENT, _WIDTH = 28, 98  # columns of --help
-_TITLES = {
+_GROUP_TITLES = {
     "net": "Architecture",
     "data": "Data",
     "length": "Length of training",
@@ -94,15 +94,15 @@ _TITLES = {
 }
 
 
-def _groups():
+def _iter_groups():
     """Yields (title, flags) for the root of the config tree and each of its branches."""
-    yield "What to do", list(flag_fields.of(Config))
+    yield "What to do", list(flag_fields.iter_fields(Config))
     hints = typing.get_type_hints(Config)
-    for name, title in _TITLES.items():
-        yield title, list(flag_fields.of(hints[name]))
+    for name, title in _GROUP_TITLES.items():
+        yield title, list(flag_fields.iter_fields(hints[name]))
 
 
-def _define(flag, values):
+def _define_flag(flag, values):
     define = {
         bool: absl_flags.DEFINE_boolean,
         int: absl_flags.DEFINE_integer,
@@ -112,7 +112,7 @@ def _define(flag, values):
     define(flag.name, flag.default, flag.help, flag_values=values, module_name="flags")
 
 
-def _default(flag):
+def _format_default(flag):
     if flag.default is None:
         own = {
             "dropout": "the net's own",
@@ -125,7 +125,7 @@ def _default(flag):
     return "" if flag.default == "" else f"(default: {flag.default})"
 
 
-def _unknown_value(flag, value):
+def _format_unknown_value(flag, value):
     near = difflib.get_close_matches(str(value), [str(c) for c in flag.choices], 3, 0.5)
     hint = (
         f"did you mean {' or '.join(near)}?"
@@ -135,11 +135,11 @@ def _unknown_value(flag, value):
     return f"--{flag.name}={value}: unknown value; {hint}"
 
 
-def _one_line(error):
+def _join_lines(error):
     return " ".join(str(error).split())
 
 
-def _wrapped(head, text):
+def _wrap_columns(head, text):
     """Lays out `head` in a left column and the words of `text` in a right one."""
     lines, line = [], head.ljust(_INDENT)
     if len(head) >= _INDENT:

@@ -29,7 +29,7 @@ _MODULES = {
     "data_service": "loops.tools.data.data_service",
 }
 # What the system says of a path that a command names, and no mode turns into words of its own.
-_OF_A_PATH = (errno.EACCES, errno.EPERM, errno.ENAMETOOLONG)
+_PATH_ERRNOS = (errno.EACCES, errno.EPERM, errno.ENAMETOOLONG)
 
 
 def mode_function(mode):
@@ -38,7 +38,7 @@ def mode_function(mode):
     Imported late, as TensorFlow takes seconds to load, and alone, as the other modes have their
     own libraries.
     """
-    with tensorflow_startup.to_stay():
+    with tensorflow_startup.gc_paused_and_frozen():
         tensorflow_startup.load_tensorflow()
         return importlib.import_module(_MODULES[mode]).run
 
@@ -62,19 +62,19 @@ def main(argv):
 
 def _run(argv):
     if any(word in ("--help", "-help", "-h", "--helpfull") for word in argv[1:]):
-        sys.stdout.write(flags.usage())
+        sys.stdout.write(flags.format_help())
         return 0
     absl_flags.FLAGS(argv[:1])  # absl's own flags keep their defaults; ours are in flags.py
     log_format.set_up()
     try:
         config, given = flags.parse(argv)
-        mode_flags.require_read(config.mode, given)
+        mode_flags.check_flags(config.mode, given)
         mode_function(config.mode)(config, given)
     except UserError as error:
         sys.stderr.write(f"error: {error}\n")
         return error.exit_code
     except OSError as error:
-        if error.errno not in _OF_A_PATH or error.filename is None:
+        if error.errno not in _PATH_ERRNOS or error.filename is None:
             raise
         sys.stderr.write(f"error: {error.filename}: {error.strerror}\n")
         return UsageError.exit_code

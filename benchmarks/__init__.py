@@ -3,4 +3,4 @@
 from loops.runtime import tensorflow_startup
 
 # Before any side loads TensorFlow, so that all of them have the kernels that main.py has.
-tensorflow_startup.choose_kernels()
+tensorflow_startup.enable_onednn()

@@ -78,9 +78,9 @@ def measure(evaluate, input_alone, num_images):
 
     first = timed(evaluate, min(25, num_images))
     timed(evaluate, min(25, num_images))
-    before = harness.usage()
+    before = harness.get_resource_usage()
     seconds = timed(evaluate, num_images)
-    used = {name: value - before[name] for name, value in harness.usage().items()}
+    used = {name: value - before[name] for name, value in harness.get_resource_usage().items()}
     return {
         "images_per_second": num_images / seconds,
         "cpu_seconds_per_image": (used["user_seconds"] + used["system_seconds"]) / num_images,
@@ -91,7 +91,7 @@ def measure(evaluate, input_alone, num_images):
     }
 
 
-def rows(result):
+def format_rows(result):
     """Rows of the table: quantity, side, the median, and every pair."""
     for name in result["medians"]["ours"]:
         for side in _SIDES:
@@ -108,7 +108,9 @@ def main():
     parser.add_argument("--images", type=int, default=200, help="at most so many of them")
     parser.add_argument("--size", type=int, default=224, help="side of a crop in pixels")
     parser.add_argument("--crops", type=int, default=10, choices=(10, 1))
-    parser.add_argument("--dtype", default=harness.dtypes()[0], choices=("bfloat16", "float32"))
+    parser.add_argument(
+        "--dtype", default=harness.default_dtypes()[0], choices=("bfloat16", "float32")
+    )
     parser.add_argument("--pairs", type=int, default=3, help="runs of each side")
     parser.add_argument("--json", default="", help="write the result to this file")
     parser.add_argument("--side", choices=_SIDES, help=argparse.SUPPRESS)
@@ -118,23 +120,23 @@ def main():
     if args.side:
         from benchmarks.workloads import eval_workloads
 
-        build = {"ours": eval_workloads.our_side, "keras": eval_workloads.keras_side}[args.side]
+        build = {"ours": eval_workloads.build_ours, "keras": eval_workloads.build_keras}[args.side]
         side = build(args.data_dir, args.images, args.size, args.crops, args.dtype)
         harness.emit(measure(*side))
         return
 
     given = {n: getattr(args, n) for n in ("images", "size", "crops", "dtype", "pairs")}
     command = ["--data_dir=FOLDER", *(f"--{name}={value}" for name, value in given.items())]
-    report = harness.facts("benchmarks.eval_vs_keras", command, _PACKAGES)
+    report = harness.collect_metadata("benchmarks.eval_vs_keras", command, _PACKAGES)
     report["dtype"] = args.dtype
-    harness.say(f"{report['command']}\non {report['machine']}")
+    harness.echo(f"{report['command']}\non {report['machine']}")
     for result in compare(args):
         report["result"] = result
-        harness.say(f"pair {len(result['ratios'])} of {args.pairs}: {result['ratios'][-1]:.3f}")
+        harness.echo(f"pair {len(result['ratios'])} of {args.pairs}: {result['ratios'][-1]:.3f}")
         if args.json:
             harness.write_json(args.json, report)
     header = ["", "", "median", *(f"pair {n + 1}" for n in range(args.pairs))]
-    harness.say("\n" + harness.table(header, list(rows(report["result"]))))
+    harness.echo("\n" + harness.format_table(header, list(format_rows(report["result"]))))
 
 
 if __name__ == "__main__":

@@ -27,8 +27,8 @@ from loops.metrics import classification
 from loops.optimization import mixed_precision
 
 # Keras decays outside of the momentum: L2 of 1e-4 with a momentum of 0.9 amounts to ten times.
-_DECAY = 1e-3
-_SMOOTHING = 0.1
+_WEIGHT_DECAY = 1e-3
+_LABEL_SMOOTHING = 0.1
 
 
 def make_model(num_classes, image_size, dtype):
@@ -52,13 +52,15 @@ def compile_model(model, total_steps, warmup_steps, learning_rate):
         warmup_target=learning_rate,
         warmup_steps=warmup_steps,
     )
-    optimizer = keras.optimizers.SGD(schedule, momentum=0.9, nesterov=True, weight_decay=_DECAY)
+    optimizer = keras.optimizers.SGD(
+        schedule, momentum=0.9, nesterov=True, weight_decay=_WEIGHT_DECAY
+    )
     optimizer.exclude_from_weight_decay(var_names=["gamma", "beta", "bias"])
-    loss = keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=_SMOOTHING)
+    loss = keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=_LABEL_SMOOTHING)
     model.compile(optimizer, loss, metrics=["accuracy"])
 
 
-def training_images(folder, image_size, batch_size, augment, seed):
+def make_train_dataset(folder, image_size, batch_size, augment, seed):
     """Shuffled, augmented batches of a folder of class folders.
 
     Args:
@@ -82,7 +84,7 @@ def training_images(folder, image_size, batch_size, augment, seed):
     def load(path, label):
         image = tf.io.decode_image(tf.io.read_file(path), 3, expand_animations=False)
         if augment == "standard":
-            image = _random_window(image)
+            image = _random_resized_crop(image)
         image = tf.image.resize(image, [image_size, image_size], antialias=True)
         return image, tf.one_hot(label, len(classes))
 
@@ -97,7 +99,7 @@ def training_images(folder, image_size, batch_size, augment, seed):
     return dataset.prefetch(tf.data.AUTOTUNE), len(files) // batch_size, classes
 
 
-def _random_window(image):
+def _random_resized_crop(image):
     begin, size, _ = tf.image.sample_distorted_bounding_box(
         tf.shape(image),
         tf.zeros([1, 0, 4]),
@@ -108,7 +110,7 @@ def _random_window(image):
     return tf.slice(image, begin, size)
 
 
-def judge(model, data_dir, split, image_size, crops):
+def evaluate(model, data_dir, split, image_size, crops):
     """Scores a split on the views of `main.py --mode=eval`.
 
     Returns:
@@ -127,19 +129,19 @@ def judge(model, data_dir, split, image_size, crops):
         labels.append(batch["label"].numpy()[real])
     labels = np.concatenate(labels)
     assert len(labels) == images.num_examples
-    return classification.score(classification.of_views(np.concatenate(logits)), labels)
+    return classification.score(classification.mean_softmax(np.concatenate(logits)), labels)
 
 
 def train(args, run_dir):
     """Trains, or goes on with, the model; returns it and the seconds of each epoch of fit."""
-    images, steps, classes = training_images(
+    images, steps, classes = make_train_dataset(
         args.data_dir / "train", args.image_size, args.batch_size, args.augment, args.seed
     )
     keras.utils.set_random_seed(args.seed)
     model = make_model(len(classes), args.image_size, args.dtype)
     warmup = round(args.warmup_epochs * steps)
     compile_model(model, args.epochs * steps, warmup, args.learning_rate)
-    clock = _Clock(run_dir / "seconds.json")
+    clock = _EpochTimer(run_dir / "seconds.json")
     # The clock comes first: saving is no part of its epochs. The backup outlives `fit`, for judging
     # may be interrupted as well.
     backup = keras.callbacks.BackupAndRestore(str(run_dir / "backup"), delete_checkpoint=False)
@@ -148,7 +150,7 @@ def train(args, run_dir):
     return model, clock.seconds
 
 
-class _Clock(keras.callbacks.Callback):
+class _EpochTimer(keras.callbacks.Callback):
     """Takes the seconds of each epoch, those before an interruption among them."""
 
     def __init__(self, path):
@@ -183,19 +185,19 @@ def main():
         parser.error(f"--data_dir={args.data_dir}: it has no folder train/")
     result_file = args.run_dir / "fit.json"
     if result_file.exists():
-        harness.say(f"{result_file} is there already")
+        harness.echo(f"{result_file} is there already")
         return
     args.run_dir.mkdir(parents=True, exist_ok=True)
     model, seconds = train(args, args.run_dir)
     words = [f"--{name}={value}" for name, value in vars(args).items()]
-    report = harness.facts("benchmarks.fit_baseline", words, ("tensorflow", "keras"))
+    report = harness.collect_metadata("benchmarks.fit_baseline", words, ("tensorflow", "keras"))
     report |= {"seconds_of_epochs": seconds, "parameters": model.count_params(), "results": {}}
     for split in ("val", "test"):
         if (args.data_dir / split).is_dir():
             for crops in (1, 10):
-                scores = judge(model, args.data_dir, split, args.image_size, crops)
+                scores = evaluate(model, args.data_dir, split, args.image_size, crops)
                 report["results"][f"{split}-{crops}"] = scores
-                harness.say(f"{split}, {crops} crop(s): top-1 {scores['top1']:.2%}")
+                harness.echo(f"{split}, {crops} crop(s): top-1 {scores['top1']:.2%}")
     harness.write_json(result_file, report)
     shutil.rmtree(args.run_dir / "backup", ignore_errors=True)
 

@@ -18,7 +18,7 @@ from benchmarks import harness
 from benchmarks.workloads import gpu_checks
 
 _MODULE = "benchmarks.gpu_check"
-_COUNT = "import tensorflow as tf; print(len(tf.config.list_physical_devices('GPU')))"
+_COUNT_GPUS_CODE = "import tensorflow as tf; print(len(tf.config.list_physical_devices('GPU')))"
 
 
 def main():
@@ -36,33 +36,33 @@ def main():
         check = gpu_checks.CHECKS[name]
         harness.emit(check(place, int(replicas), pathlib.Path(args.folder)))
         return 0
-    gpus = 0 if args.allow_cpu else _gpus()
+    gpus = 0 if args.allow_cpu else _count_gpus()
     if not gpus and not args.allow_cpu:
         sys.stderr.write("no GPU that TensorFlow sees; --allow_cpu tries the checks on the CPU\n")
         return 2
     with tempfile.TemporaryDirectory() as folder:
-        results = _run(args, 2 if args.allow_cpu else gpus, folder)
+        results = _run_checks(args, 2 if args.allow_cpu else gpus, folder)
     rows = [
         [f"{name}, {replicas} replica(s)", "ok" if found["ok"] else "FAILED", found["what"]]
         for (name, replicas), found in results.items()
     ]
-    harness.say(harness.table(["check", "outcome", "figures"], rows))
+    harness.echo(harness.format_table(["check", "outcome", "figures"], rows))
     if args.json:
         words = ["--allow_cpu"] * args.allow_cpu + [f"--only={args.only}"] * bool(args.only)
-        facts = harness.facts(_MODULE, words, ("tensorflow-cpu", "tensorflow", "keras"))
+        facts = harness.collect_metadata(_MODULE, words, ("tensorflow-cpu", "tensorflow", "keras"))
         named = {f"{name},{replicas}": found for (name, replicas), found in results.items()}
         harness.write_json(args.json, {"gpus": gpus, "results": named, **facts})
     return 0 if all(found["ok"] for found in results.values()) else 1
 
 
-def _run(args, devices, folder):
+def _run_checks(args, devices, folder):
     """Outcome of each check by (name, replicas)."""
     results = {}
     for name in gpu_checks.CHECKS:
         if args.only and not name.startswith(args.only):
             continue
         # Memory and speed of one device tell enough.
-        both = name in gpu_checks.OF_REPLICAS and devices > 1
+        both = name in gpu_checks.MULTI_REPLICA_CHECKS and devices > 1
         for replicas in (1, devices) if both else (1,):
             words = [f"--child={name},{replicas}", f"--folder={folder}"]
             try:
@@ -71,14 +71,14 @@ def _run(args, devices, folder):
                 # The end is the command; what the child died of stands before it.
                 said = [line for line in str(failure).splitlines() if line.strip()]
                 found = {"ok": False, "what": said[-2:][0][:120]}
-            harness.say(f"{name}, {replicas} replica(s): {found}")
+            harness.echo(f"{name}, {replicas} replica(s): {found}")
             results[name, replicas] = found
     return results
 
 
-def _gpus():
+def _count_gpus():
     """GPUs that TensorFlow sees, counted in another process: this one must stay small."""
-    command = [sys.executable, "-c", _COUNT]
+    command = [sys.executable, "-c", _COUNT_GPUS_CODE]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     return int(done.stdout.split()[-1])
 

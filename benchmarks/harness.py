@@ -16,11 +16,11 @@ import subprocess
 import sys
 import time
 
-_STARTED = "BENCHMARK_STARTED"
+_START_TIME_VARIABLE = "BENCHMARK_STARTED"
 _CPU_FLAGS = ("avx2", "avx512f", "avx512_bf16", "avx512_fp16", "amx_bf16", "amx_fp16")
 
 
-def say(text=""):
+def echo(text=""):
     """Prints text to stdout at once, also into a pipe."""
     print(text, flush=True)
 
@@ -39,7 +39,11 @@ def run_child(module, arguments, python=sys.executable):
     Raises:
       SystemExit: the child failed; with the end of what it said.
     """
-    environment = {"TF_CPP_MIN_LOG_LEVEL": "2", **os.environ, _STARTED: repr(time.time())}
+    environment = {
+        "TF_CPP_MIN_LOG_LEVEL": "2",
+        **os.environ,
+        _START_TIME_VARIABLE: repr(time.time()),
+    }
     command = [python, "-m", module, *arguments]
     child = subprocess.run(command, env=environment, capture_output=True, text=True)
     lines = child.stdout.splitlines()
@@ -52,12 +56,12 @@ def run_child(module, arguments, python=sys.executable):
 
 def emit(result):
     """Hands a child's result, a dict, to its parent: one line of JSON, the last one on stdout."""
-    say(json.dumps(result))
+    echo(json.dumps(result))
 
 
 def seconds_since_start():
     """Seconds since the parent started this child; the interpreter's own start is among them."""
-    return time.time() - float(os.environ[_STARTED])
+    return time.time() - float(os.environ[_START_TIME_VARIABLE])
 
 
 def peak_memory_mb():
@@ -69,7 +73,7 @@ def peak_memory_mb():
     return peak / 1e6 if sys.platform == "darwin" else peak * 1024 / 1e6
 
 
-def usage():
+def get_resource_usage():
     """What this process has used so far: user_seconds and system_seconds of CPU, page_faults.
 
     A step that faults much gives its memory back to the system and fetches it again every time.
@@ -88,7 +92,7 @@ def alternate(sides, pairs, run):
         yield {side: run(side) for side in sides}
 
 
-def facts(module, arguments, packages):
+def collect_metadata(module, arguments, packages):
     """What a reader needs to judge or repeat a measurement: where, when, with what.
 
     Args:
@@ -98,18 +102,18 @@ def facts(module, arguments, packages):
     """
     return {
         "command": " ".join(["python", "-m", module, *arguments]),
-        "date": now(),
-        "machine": machine(),
-        "versions": {"python": platform.python_version(), **_versions(packages)},
+        "date": utc_now(),
+        "machine": describe_machine(),
+        "versions": {"python": platform.python_version(), **_find_versions(packages)},
     }
 
 
-def now():
+def utc_now():
     """The date and time in UTC, to the second."""
     return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
 
 
-def machine():
+def describe_machine():
     """What the machine is: cpu, cores, cpu_flags, system, load_before."""
     try:
         cpuinfo = pathlib.Path("/proc/cpuinfo").read_text()
@@ -128,17 +132,17 @@ def machine():
     }
 
 
-def dtypes():
+def default_dtypes():
     """What is measured where nobody says in what: bfloat16 only where the CPU computes in it."""
-    return ("bfloat16", "float32") if has_bfloat16(machine()) else ("float32",)
+    return ("bfloat16", "float32") if has_bfloat16(describe_machine()) else ("float32",)
 
 
 def has_bfloat16(facts):
-    """Whether the CPU of `machine` computes in bfloat16."""
+    """Whether the CPU of `describe_machine` computes in bfloat16."""
     return bool({"avx512_bf16", "amx_bf16"} & set(facts["cpu_flags"]))
 
 
-def _versions(packages):
+def _find_versions(packages):
     versions = {}
     for name in packages:
         try:
@@ -148,7 +152,7 @@ def _versions(packages):
     return versions
 
 
-def table(header, rows):
+def format_table(header, rows):
     """Lays out rows of str and numbers: text to the left, numbers to the right.
 
     Args:

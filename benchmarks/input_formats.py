@@ -18,12 +18,12 @@ from benchmarks import harness
 from benchmarks.workloads import input_format_workloads
 
 _WANTED = 1.4
-_OPENED = ("list", "prepared", "tfrecord")
+_OPEN_KINDS = ("list", "prepared", "tfrecord")
 _PACKAGES = ("tensorflow", "tensorflow-cpu", "opencv-python-headless", "numpy")
 _MODULE = "benchmarks.input_formats"
 
 
-def summary(report):
+def summarize(report):
     """Rows of the table: what, the figure, what it should be."""
     speed = report["images_per_second"]
     medians = {side: statistics.median(values) for side, values in speed.items()}
@@ -63,8 +63,8 @@ def main():
 
     given = {n: getattr(args, n) for n in ("data_dir", "threads", "seconds", "rounds", "epochs")}
     command = [f"--{name}={value}" for name, value in given.items()]
-    report = harness.facts(_MODULE, command, _PACKAGES)
-    harness.say(f"{report['command']}\non {report['machine']}")
+    report = harness.collect_metadata(_MODULE, command, _PACKAGES)
+    harness.echo(f"{report['command']}\non {report['machine']}")
     with tempfile.TemporaryDirectory() as work:
 
         def run(side):
@@ -77,12 +77,12 @@ def main():
                 speed[side].append(result["images_per_second"])
         report["images_per_second"] = speed
         report |= run("memory")
-        report["opening"] = {kind: run(f"open_{kind}") for kind in _OPENED}
+        report["opening"] = {kind: run(f"open_{kind}") for kind in _OPEN_KINDS}
     if args.json:
         harness.write_json(args.json, report)
-    harness.say("\n" + harness.table(["", "figure", "wanted"], summary(report)))
+    harness.echo("\n" + harness.format_table(["", "figure", "wanted"], summarize(report)))
     sizes = report["prepared"]
-    harness.say(f"{sizes['bytes_before']} bytes became {sizes['bytes_after']}")
+    harness.echo(f"{sizes['bytes_before']} bytes became {sizes['bytes_after']}")
 
 
 if __name__ == "__main__":

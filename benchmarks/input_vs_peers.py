@@ -17,7 +17,7 @@ from benchmarks import harness
 from benchmarks.workloads import input_workloads
 
 # What is compared: our side, the other, and how many times as fast ours should be.
-_RATIOS = [
+_COMPARISONS = [
     ("classic", "classic_opencv", 5.0),
     ("standard", "standard_torch", 2.5),
     ("classic", "decode", 1.0),
@@ -27,7 +27,7 @@ _PACKAGES = ("tensorflow", "tensorflow-cpu", "opencv-python-headless", "torch", 
 _PACKAGES += ("pillow", "numpy")
 
 
-def ratios(runs):
+def compute_ratios(runs):
     """Compares the sides.
 
     Args:
@@ -39,7 +39,7 @@ def ratios(runs):
     medians = {side: statistics.median(values) for side, values in runs.items() if values}
     return [
         {"ours": ours, "other": other, "ratio": medians[ours] / medians[other], "wanted": wanted}
-        for ours, other, wanted in _RATIOS
+        for ours, other, wanted in _COMPARISONS
         if ours in medians and other in medians
     ]
 
@@ -61,13 +61,13 @@ def main():
     if not os.path.isdir(args.data_dir):
         parser.error(f"--data_dir={args.data_dir}: no such folder; name one of JPEG files")
     if args.side:
-        harness.emit(input_workloads.run(args.side, args.data_dir, args.threads, args.seconds))
+        harness.emit(input_workloads.measure(args.side, args.data_dir, args.threads, args.seconds))
         return
 
     given = {name: getattr(args, name) for name in ("data_dir", "threads", "seconds", "rounds")}
     command = [f"--{name}={value}" for name, value in given.items()]
-    report = harness.facts("benchmarks.input_vs_peers", command, _PACKAGES)
-    harness.say(f"{report['command']}\non {report['machine']}")
+    report = harness.collect_metadata("benchmarks.input_vs_peers", command, _PACKAGES)
+    harness.echo(f"{report['command']}\non {report['machine']}")
     runs = {side: [] for side in input_workloads.SIDES}
 
     def run(side):
@@ -78,18 +78,18 @@ def main():
         for side, result in results.items():
             if "skipped" in result:
                 report["skipped"] = {side: result["skipped"]}
-                harness.say(f"{side} is skipped: {result['skipped']}")
+                harness.echo(f"{side} is skipped: {result['skipped']}")
             else:
                 runs[side].append(result["images_per_second"])
-        report |= {"images_per_second": runs, "ratios": ratios(runs)}
-        harness.say(f"round {number} of {args.rounds} is done")
+        report |= {"images_per_second": runs, "ratios": compute_ratios(runs)}
+        harness.echo(f"round {number} of {args.rounds} is done")
         if args.json:  # after every round: a run that is cut short has not been for nothing
             harness.write_json(args.json, report)
     rows = [[side, statistics.median(values), *values] for side, values in runs.items() if values]
     rounds = [f"round {n + 1}" for n in range(args.rounds)]
-    harness.say("\n" + harness.table(["images/s", "median", *rounds], rows))
+    harness.echo("\n" + harness.format_table(["images/s", "median", *rounds], rows))
     compared = [[r["ours"], r["other"], r["ratio"], r["wanted"]] for r in report["ratios"]]
-    harness.say("\n" + harness.table(["ours", "other", "ratio", "wanted"], compared))
+    harness.echo("\n" + harness.format_table(["ours", "other", "ratio", "wanted"], compared))
 
 
 if __name__ == "__main__":

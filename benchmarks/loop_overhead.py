@@ -43,10 +43,12 @@ def main():
     words = [f"--model={args.model}", f"--size={args.size}", f"--batch={args.batch}"]
     words += [f"--steps={args.steps}"]
     if args.side:
-        harness.emit({"bare": _bare, "loop": _loop, "costs": _costs}[args.side](args))
+        harness.emit(
+            {"bare": _measure_bare, "loop": _measure_loop, "costs": _measure_costs}[args.side](args)
+        )
         return
     options = [*words, *(["--costs"] if args.costs else [f"--pairs={args.pairs}"])]
-    facts = harness.facts(_MODULE, options, ("tensorflow-cpu", "tensorflow", "keras"))
+    facts = harness.collect_metadata(_MODULE, options, ("tensorflow-cpu", "tensorflow", "keras"))
     for results in [_report_costs(words)] if args.costs else _compare(words, args.pairs):
         if args.json:
             harness.write_json(args.json, {"results": results, **facts})
@@ -64,8 +66,8 @@ def _compare(words, pairs):
         rows.append([len(rows) + 1, *speeds, ratios[-1], used[0] / used[1]])
         yield {"rows": rows, "median_ratio": statistics.median(ratios)}
     header = ["pair", "bare step, images/s", "main.py, images/s", "ratio", "CPU time, bare / main"]
-    harness.say(harness.table(header, rows))
-    harness.say(f"median ratio {statistics.median(ratios):.3f}")
+    harness.echo(harness.format_table(header, rows))
+    harness.echo(f"median ratio {statistics.median(ratios):.3f}")
 
 
 def _report_costs(words):
@@ -74,41 +76,41 @@ def _report_costs(words):
         [what, seconds, 100 * seconds / costs["time/total"]]
         for what, seconds in sorted(costs.items())
     ]
-    harness.say(harness.table(["", "seconds", "percent"], rows))
+    harness.echo(harness.format_table(["", "seconds", "percent"], rows))
     return costs
 
 
-def _argv(args, *words):
+def _make_argv(args, *words):
     argv = ["main.py", "--mode=train", f"--model={args.model}", f"--image_size={args.size}"]
     return [*argv, f"--batch_size={args.batch}", "--strategy=one", *words]
 
 
-def _bare(args):
+def _measure_bare(args):
     """Images per second of the step, called for the log interval of steps at a time."""
     from benchmarks.workloads.bare_step import BareStep
 
-    return BareStep(_argv(args), _NUM_CLASSES).speed(_WARM_UP, args.steps, _LOG_EVERY)
+    return BareStep(_make_argv(args), _NUM_CLASSES).measure_speed(_WARM_UP, args.steps, _LOG_EVERY)
 
 
-def _loop(args):
+def _measure_loop(args):
     """Images per second of main.py, from the log lines of its run folder."""
     from benchmarks.workloads import bare_step
     from input_pipeline import pipeline
     from loops.monitoring import metric_writer
 
-    used, measure = {}, metric_writer.Measurements.measure
+    used, measure = {}, metric_writer.MetricWriter.measure
 
     def noting(self, split, step, values):
         used.setdefault(step, time.process_time())
         measure(self, split, step, values)
 
     def kept(source, config, seed, first_sample, batch_size, deal=None):
-        return bare_step.batches(args.size, batch_size, _NUM_CLASSES)
+        return bare_step.make_random_batches(args.size, batch_size, _NUM_CLASSES)
 
     pipeline.train_dataset = kept
-    metric_writer.Measurements.measure = noting
+    metric_writer.MetricWriter.measure = noting
     never = [f"--{name}={_NEVER}" for name in ("eval_every", "save_every")]
-    lines = _trained(_argv(args, f"--steps={_WARM_UP + args.steps}", *never))
+    lines = _train(_make_argv(args, f"--steps={_WARM_UP + args.steps}", *never))
     times = {line["step"]: line["time/total"] for line in lines}
     first, last = _WARM_UP, max(times)
     seconds = times[last] - times[first]
@@ -118,14 +120,14 @@ def _loop(args):
     }
 
 
-def _costs(args):
+def _measure_costs(args):
     """Seconds of a run by what they went into, from the first log line to the last."""
-    first, *_, last = _trained(_argv(args, f"--steps={args.steps}"))
+    first, *_, last = _train(_make_argv(args, f"--steps={args.steps}"))
     tags = (tag for tag in last if tag.startswith("time/"))
     return {tag: last[tag] - first.get(tag, 0.0) for tag in tags}
 
 
-def _trained(argv):
+def _train(argv):
     """Trains as main.py does; returns the lines of `metrics.jsonl` that are about training."""
     import flags
     from loops import train

@@ -30,7 +30,7 @@ def main():
     parser.add_argument("--model", default="resnetse_50")
     parser.add_argument("--size", type=int, default=224)
     parser.add_argument("--batch", type=int, default=128)
-    parser.add_argument("--dtypes", default=",".join(harness.dtypes()))
+    parser.add_argument("--dtypes", default=",".join(harness.default_dtypes()))
     parser.add_argument("--cases", default=",".join(CASES))
     parser.add_argument("--json", help="write the figures to this file")
     parser.add_argument("--child", help=argparse.SUPPRESS)
@@ -46,22 +46,22 @@ def main():
             results[f"{dtype} {case}"] = harness.run_child(
                 _MODULE, [*words, f"--child={dtype},{case}"]
             )
-            harness.say(f"{dtype} {case}: {results[f'{dtype} {case}']}")
-    harness.say(_table(results))
+            harness.echo(f"{dtype} {case}: {results[f'{dtype} {case}']}")
+    harness.echo(_format_table(results))
     if args.json:
         words += [f"--dtypes={args.dtypes}", f"--cases={args.cases}"]
-        facts = harness.facts(_MODULE, words, ("tensorflow-cpu", "tensorflow", "keras"))
+        facts = harness.collect_metadata(_MODULE, words, ("tensorflow-cpu", "tensorflow", "keras"))
         harness.write_json(args.json, {"results": results, **facts})
 
 
-def _table(results):
+def _format_table(results):
     rows = []
     for name, figures in results.items():
         plain = results.get(f"{name.split()[0]} plain")
         ratios = [figures[k] / plain[k] if plain else 0.0 for k in ("peak_gb", "step_seconds")]
         rows.append([name, *figures.values(), *ratios])
     header = ["case", "peak, GB", "of the step, GB", "step, s", "peak / plain", "time / plain"]
-    return harness.table(header, rows)
+    return harness.format_table(header, rows)
 
 
 def measure(model, size, batch_size, dtype, case, more=()):

@@ -24,16 +24,16 @@ def main():
     arguments = parser.parse_args()
     from nets import registry
 
-    ours = _own_errors([name for name in arguments.runs.split(",") if name])
+    ours = _read_own_errors([name for name in arguments.runs.split(",") if name])
     published = json.loads(_PUBLISHED.read_text())
     header = ["`--model`", "parameters", f"multiply-adds at {_SIZE} px", "published error", "ours"]
-    harness.say(_row(header))
-    harness.say(_row(["---", "---:", "---:", "---", "---"]))
+    harness.echo(_format_row(header))
+    harness.echo(_format_row(["---", "---:", "---:", "---", "---"]))
     for model in registry.names():
-        parameters, multiply_adds = _size(model)
-        theirs = published_error(published, model)
-        harness.say(
-            _row(
+        parameters, multiply_adds = _measure_size(model)
+        theirs = format_published_error(published, model)
+        harness.echo(
+            _format_row(
                 [
                     f"`{model}`",
                     f"{parameters / 1e6:.2f} M",
@@ -45,31 +45,31 @@ def main():
         )
 
 
-def published_error(published, model):
+def format_published_error(published, model):
     """What the table says of a model, from the rows of published_errors.json."""
     top1, top5, protocol, source = published.get(model, (None,) * 4)
     return f"{top1} / {top5} ({protocol}; {source})" if source else "none found"
 
 
-def _size(model):
+def _measure_size(model):
     """Trainable parameters and multiply-adds of a net of 1000 classes."""
     import keras
     import tensorflow as tf
 
     from nets import registry
-    from nets.macs import multiply_adds
+    from nets.macs import count_multiply_adds
 
     # The values do not matter, and random ones for all nets would take minutes.
     for name in ("VarianceScaling", "RandomNormal"):
         getattr(keras.initializers, name).__call__ = lambda _, shape, **__: tf.zeros(shape)
-    input_size = _SIZE if registry.is_sized(model) else 0
+    input_size = _SIZE if registry.has_fixed_input_size(model) else 0
     config = registry.NetConfig(model=model, num_classes=_CLASSES, input_size=input_size)
-    net = registry.build(config)
+    net = registry.build_model(config)
     parameters = sum(v.value.shape.num_elements() for v in net.trainable_variables)
-    return parameters, multiply_adds(net, _SIZE)
+    return parameters, count_multiply_adds(net, _SIZE)
 
 
-def _own_errors(run_dirs):
+def _read_own_errors(run_dirs):
     """Text by model, from the newest ten-crop evaluation of each run on ILSVRC2012."""
     found = {}
     for name in run_dirs:
@@ -84,7 +84,7 @@ def _own_errors(run_dirs):
     return found
 
 
-def _row(cells):
+def _format_row(cells):
     return "| " + " | ".join(cells) + " |"
 
 

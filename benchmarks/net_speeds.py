@@ -15,14 +15,16 @@ from benchmarks import harness
 
 _MODULE = "benchmarks.net_speeds"
 _SIZE = 224
-_DEFAULT = "resnetv2_50,resnetse_50,alexnet,alexnet_bn,zfnet"
+_DEFAULT_MODELS = "resnetv2_50,resnetse_50,alexnet,alexnet_bn,zfnet"
 
 
 def main():
     """Measures every net in a child of its own and prints a table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--models", default=_DEFAULT)
-    parser.add_argument("--dtype", default=harness.dtypes()[0], help="float32, float16 or bfloat16")
+    parser.add_argument("--models", default=_DEFAULT_MODELS)
+    parser.add_argument(
+        "--dtype", default=harness.default_dtypes()[0], help="float32, float16 or bfloat16"
+    )
     parser.add_argument("--batch_size", type=int, default=32)
     parser.add_argument("--steps", type=int, default=5, help="timed ones; the median counts")
     parser.add_argument("--recompute", action="store_true")
@@ -40,10 +42,10 @@ def main():
     }
     header = ["net", "forward ms", "step ms", "images/s", "G/s", "peak MB", "above start MB"]
     rows = [[model, *figures.values()] for model, figures in results.items()]
-    harness.say(harness.table(header, rows))
+    harness.echo(harness.format_table(header, rows))
     if arguments.json:
         words = [f"--models={arguments.models}", *words]
-        facts = harness.facts(_MODULE, words, ("tensorflow-cpu", "tensorflow", "keras"))
+        facts = harness.collect_metadata(_MODULE, words, ("tensorflow-cpu", "tensorflow", "keras"))
         harness.write_json(arguments.json, {"results": results, **facts})
 
 
@@ -54,17 +56,17 @@ def _measure(arguments):
     from loops.runtime import malloc
     from nets import registry
     from nets.layers import random_layers
-    from nets.macs import multiply_adds
+    from nets.macs import count_multiply_adds
 
     malloc.keep_freed_memory()
     batch_size = arguments.batch_size
-    net = registry.build(
+    net = registry.build_model(
         registry.NetConfig(
             model=arguments.child,
             num_classes=1000,
             compute_dtype=arguments.dtype,
             recompute=arguments.recompute,
-            input_size=_SIZE if registry.is_sized(arguments.child) else 0,
+            input_size=_SIZE if registry.has_fixed_input_size(arguments.child) else 0,
         )
     )
     images = tf.random.stateless_normal([batch_size, _SIZE, _SIZE, 3], (1, 2))
@@ -86,11 +88,11 @@ def _measure(arguments):
         return tf.reduce_sum(loss)
 
     before = harness.peak_memory_mb()
-    step_seconds = _median(step, arguments.steps)
+    step_seconds = _median_seconds(step, arguments.steps)
     peak = harness.peak_memory_mb()
-    operations = 3 * batch_size * multiply_adds(net, _SIZE)
+    operations = 3 * batch_size * count_multiply_adds(net, _SIZE)
     return {
-        "forward_ms": 1e3 * _median(forward, arguments.steps),
+        "forward_ms": 1e3 * _median_seconds(forward, arguments.steps),
         "step_ms": 1e3 * step_seconds,
         "images_per_second": batch_size / step_seconds,
         "gigaops": operations / step_seconds / 1e9,
@@ -99,7 +101,7 @@ def _measure(arguments):
     }
 
 
-def _median(function, times):
+def _median_seconds(function, times):
     function()
     taken = []
     for _ in range(times):

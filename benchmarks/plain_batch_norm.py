@@ -32,7 +32,7 @@ class PlainBatchNorm(keras.layers.BatchNormalization):
 def main(argv):
     """Trains as a command line says."""
     if "--help" in argv:
-        sys.stdout.write(flags.usage())
+        sys.stdout.write(flags.format_help())
         return
     log_format.set_up()
     kit.BatchNorm = PlainBatchNorm

@@ -43,7 +43,7 @@ def prepare(folder, model):
     (folder / "run").mkdir()
     run_folder.write_record(folder / "run", run_folder.Record(config, shapes.CLASSES, {}))
     strategy = strategies.make_strategy(config.distribution)
-    net = restore.build(strategy, config.net, len(shapes.CLASSES), "float32")
+    net = restore.build_model(strategy, config.net, len(shapes.CLASSES), "float32")
     checkpoint.save(folder / "run", 1, {"model": restore.variables_by_path(net)})
 
 
@@ -59,10 +59,10 @@ def measure(side, folder, crops):
     words = ["main.py", f"--mode={side}", f"--ckpt={folder / 'run'}", f"--crops={crops}"]
     words += [f"--image={folder / 'val'}", f"--csv={folder / 'out.csv'}"] * (side == "predict")
     mode = {"predict": predict.run, "eval": evaluate.run}[side]
-    started, before = time.perf_counter(), harness.usage()
+    started, before = time.perf_counter(), harness.get_resource_usage()
     with contextlib.redirect_stdout(io.StringIO()):
         results = mode(*flags.parse(words))
-    seconds, used = time.perf_counter() - started, harness.usage()
+    seconds, used = time.perf_counter() - started, harness.get_resource_usage()
     cpu = sum(used[name] - before[name] for name in ("user_seconds", "system_seconds"))
     total = len(results["images"]) if side == "predict" else results["num_examples"]
     return {
@@ -93,8 +93,8 @@ def main():
 
     command = [f"--{name}={getattr(args, name)}" for name in ("model", "crops", "pairs")]
     module = "benchmarks.predict_vs_eval"
-    report = harness.facts(module, command, _PACKAGES)
-    harness.say(f"{report['command']}\non {report['machine']}")
+    report = harness.collect_metadata(module, command, _PACKAGES)
+    harness.echo(f"{report['command']}\non {report['machine']}")
     with tempfile.TemporaryDirectory() as folder:
 
         def run(side):
@@ -109,8 +109,10 @@ def main():
     cpu_ratio = statistics.median(work["eval"]) / statistics.median(work["predict"])
     report["results"] = {"runs": pairs, "medians": medians, "ratio": ratio, "cpu_ratio": cpu_ratio}
     header = ["mode", "images/s", *(f"pair {n + 1}" for n in range(args.pairs))]
-    harness.say(harness.table(header, [[side, medians[side], *rates[side]] for side in _SIDES]))
-    harness.say(f"predict / eval: {ratio:.3f}; by CPU time {cpu_ratio:.3f}")
+    harness.echo(
+        harness.format_table(header, [[side, medians[side], *rates[side]] for side in _SIDES])
+    )
+    harness.echo(f"predict / eval: {ratio:.3f}; by CPU time {cpu_ratio:.3f}")
     if args.json:
         harness.write_json(args.json, report)
 

@@ -38,7 +38,7 @@ def main():
     pairs = harness.alternate(
         _SIDES, args.pairs, lambda side: harness.run_child(_MODULE, [*words, f"--side={side}"])
     )
-    facts = harness.facts(_MODULE, words, ("tensorflow-cpu", "tensorflow", "keras"))
+    facts = harness.collect_metadata(_MODULE, words, ("tensorflow-cpu", "tensorflow", "keras"))
     rows = []
     for pair in pairs:
         speeds = [pair[side]["images_per_second"] for side in _SIDES]
@@ -51,8 +51,8 @@ def main():
             harness.write_json(args.json, {**result, **facts})
     header = ["pair", "one, images/s", "two, images/s", "times as long", "CPU time"]
     header.append("two wait for data, %")
-    harness.say(harness.table(header, rows))
-    harness.say(f"the step of two replicas takes {median:.3f} times as long (median)")
+    harness.echo(harness.format_table(header, rows))
+    harness.echo(f"the step of two replicas takes {median:.3f} times as long (median)")
 
 
 def _measure(args):
@@ -60,7 +60,7 @@ def _measure(args):
 
     argv = ["main.py", f"--model={args.model}", f"--image_size={args.size}"]
     argv += [f"--batch_size={args.batch}", *_SIDES[args.side]]
-    return BareStep(argv, _NUM_CLASSES).speed(_WARM_UP, args.steps, _STEPS_PER_CALL)
+    return BareStep(argv, _NUM_CLASSES).measure_speed(_WARM_UP, args.steps, _STEPS_PER_CALL)
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ _ROOT = pathlib.Path(__file__).resolve().parents[1]
 _ROOMS = ("benchmarks", "input_pipeline", "loops", "nets", "requirements")
 
 
-def fingerprint(root=_ROOT):
+def hash_code(root=_ROOT):
     """Hash over the code that a benchmark runs: every Python file of the product and the locks."""
     files = [*root.glob("*.py"), *(f for room in _ROOMS for f in (root / room).rglob("*"))]
     digest = hashlib.sha256()
@@ -30,7 +30,7 @@ def fingerprint(root=_ROOT):
     return digest.hexdigest()[:16]
 
 
-def commit(root=_ROOT):
+def describe_commit(root=_ROOT):
     """Short name of the commit of the code, with a + where files differ from it; "" without git.
 
     What is written for readers makes no difference, the page of this program among it.
@@ -44,7 +44,7 @@ def commit(root=_ROOT):
     return git("rev-parse", "--short", "HEAD") + "+" * bool(changed)
 
 
-def filled(words, values):
+def fill_placeholders(words, values):
     """The words of a command with this machine's values in them, or the reason why it has none.
 
     Args:
@@ -65,20 +65,20 @@ def filled(words, values):
     return done, ""
 
 
-def run(comparison, folder, values, identity):
+def run_comparison(comparison, folder, values, identity):
     """Runs a comparison and keeps what it found.
 
     Args:
       comparison: Comparison.
       folder: pathlib.Path of the results.
-      values: see `filled`.
+      values: see `fill_placeholders`.
       identity: dict: code, commit, machine.
 
     Returns:
       dict: identity, `outcome` ("done", "over its budget", "failed", "skipped"), `said` (the end of
       its output), `date`, `report` (its JSON, of what was done so far; None where there is none).
     """
-    words, reason = filled(comparison.words, values)
+    words, reason = fill_placeholders(comparison.words, values)
     kept = {**identity, "outcome": "skipped", "said": reason, "report": None}
     if not reason:
         output = folder / f".{comparison.name}.json"
@@ -87,24 +87,24 @@ def run(comparison, folder, values, identity):
         # A command that begins with an interpreter of its own brings it along.
         interpreter = [] if comparison.words[0] in values else [sys.executable]
         command = [*interpreter, *words, *([f"--json={output}"] if takes_json else [])]
-        kept |= _outcome(command, 60 * comparison.minutes)
-        kept["said"] = _without_paths(kept["said"], values)
+        kept |= _run_with_budget(command, 60 * comparison.minutes)
+        kept["said"] = _replace_paths(kept["said"], values)
         if output.exists():
-            kept["report"] = json.loads(_without_paths(output.read_text(), values))
+            kept["report"] = json.loads(_replace_paths(output.read_text(), values))
             output.unlink()
-    kept["date"] = harness.now()
+    kept["date"] = harness.utc_now()
     harness.write_json(folder / f"{comparison.name}.json", kept)
     return kept
 
 
-def _without_paths(text, values):
+def _replace_paths(text, values):
     """Names places as the commands do: what is kept and shown means the same everywhere."""
     for placeholder, value in {**values, ".": str(_ROOT)}.items():
         text = text.replace(value, placeholder) if value else text
     return text
 
 
-def _outcome(command, seconds):
+def _run_with_budget(command, seconds):
     """Runs a command in a process group of its own, which is ended whole after so many seconds."""
     child = subprocess.Popen(
         command,
@@ -127,14 +127,14 @@ def _outcome(command, seconds):
     return {"outcome": outcome, "said": said[-20000:]}
 
 
-def is_known(kept, identity):
+def is_up_to_date(kept, identity):
     """Whether a kept result is of this code and this machine, and whole, with all of its peers."""
     same = all(kept.get(key) == identity[key] for key in ("code", "machine"))
     lacks_peers = (kept.get("report") or {}).get("skipped")
     return same and kept["outcome"] == "done" and not lacks_peers
 
 
-def read(folder, every):
+def read_results(folder, every):
     """The kept results by name, in order; a file that does not parse counts as not there."""
     found = {}
     for comparison in every:
@@ -145,37 +145,39 @@ def read(folder, every):
     return found
 
 
-def main(every=comparisons.EVERY):
+def main(every=comparisons.ALL):
     """Runs what is not known yet, and writes the page after each comparison."""
-    args = _arguments(every)
+    args = _parse_arguments(every)
     names = [comparison.name for comparison in every]
     only = args.only.split(",") if args.only else names
     again = names if args.again == "all" else args.again.split(",")
     images = os.environ.get("REAL_IMAGES_DIR", "")
     values = {comparisons.TORCH_PYTHON: args.torch_python, comparisons.IMAGES: images}
-    machine = harness.machine()
+    machine = harness.describe_machine()
     machine.pop("load_before")
-    identity = {"code": fingerprint(), "commit": commit(), "machine": machine}
+    identity = {"code": hash_code(), "commit": describe_commit(), "machine": machine}
     args.folder.mkdir(parents=True, exist_ok=True)
     for comparison in (c for c in every if c.name in only):
-        kept = read(args.folder, [comparison]).get(comparison.name)
-        if kept and is_known(kept, identity) and comparison.name not in again:
-            harness.say(f"{comparison.name}: known, of {kept['date']}")
+        kept = read_results(args.folder, [comparison]).get(comparison.name)
+        if kept and is_up_to_date(kept, identity) and comparison.name not in again:
+            harness.echo(f"{comparison.name}: known, of {kept['date']}")
             continue
-        harness.say(f"{comparison.name}: runs, for {comparison.minutes:g} minutes at most")
-        kept = run(comparison, args.folder, values, identity)
-        harness.say(f"{comparison.name}: {kept['outcome']}")
+        harness.echo(f"{comparison.name}: runs, for {comparison.minutes:g} minutes at most")
+        kept = run_comparison(comparison, args.folder, values, identity)
+        harness.echo(f"{comparison.name}: {kept['outcome']}")
         write_page(args.out, every, args.folder, identity)
     write_page(args.out, every, args.folder, identity)
-    harness.say(f"{args.out} is written")
+    harness.echo(f"{args.out} is written")
 
 
 def write_page(path, every, folder, identity):
     """Writes what is kept so far: a `make bench` that is cut short has not been for nothing."""
-    path.write_text(comparison_page.page(every, read(folder, every), identity), encoding="utf-8")
+    path.write_text(
+        comparison_page.render(every, read_results(folder, every), identity), encoding="utf-8"
+    )
 
 
-def _arguments(every):
+def _parse_arguments(every):
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     here = pathlib.Path(__file__).parent
     parser.add_argument("--only", default="", help="these, separated by commas")

@@ -30,7 +30,7 @@ def measure(side, size, batch, dtype):
     from benchmarks.workloads import step_workloads
 
     imported = harness.seconds_since_start()
-    build = {"ours": step_workloads.our_side, "keras": step_workloads.keras_side}[side]
+    build = {"ours": step_workloads.build_ours, "keras": step_workloads.build_keras}[side]
     _, run = build(size, batch, dtype)
     built = harness.seconds_since_start()
     run(1)
@@ -49,7 +49,9 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     parser.add_argument("--size", type=int, default=224, help="side of the images in pixels")
     parser.add_argument("--batch", type=int, default=32, help="images per step")
-    parser.add_argument("--dtype", default=harness.dtypes()[0], choices=("bfloat16", "float32"))
+    parser.add_argument(
+        "--dtype", default=harness.default_dtypes()[0], choices=("bfloat16", "float32")
+    )
     parser.add_argument("--pairs", type=int, default=5, help="runs of each side")
     parser.add_argument("--json", default="", help="write the result to this file")
     parser.add_argument("--side", choices=_SIDES, help=argparse.SUPPRESS)
@@ -60,9 +62,9 @@ def main():
         harness.emit(measure(args.side, args.size, args.batch, args.dtype))
         return
     command = [f"--{name}={getattr(args, name)}" for name in ("size", "batch", "dtype", "pairs")]
-    report = harness.facts(_MODULE, command, _PACKAGES)
+    report = harness.collect_metadata(_MODULE, command, _PACKAGES)
     report["dtype"] = args.dtype
-    harness.say(f"{report['command']}\non {report['machine']}")
+    harness.echo(f"{report['command']}\non {report['machine']}")
 
     def run(side):
         return harness.run_child(_MODULE, [f"--side={side}", *command])
@@ -79,8 +81,8 @@ def main():
     report["results"] = {"runs": pairs, "medians": medians, "ratios": ratios, "ratio": ratio}
     report["results"]["wanted"] = _WANTED
     rows = [[phase, *(medians[side][phase] for side in _SIDES)] for phase in _PHASES]
-    harness.say(harness.table(["", *_SIDES], rows))
-    harness.say(f"keras / ours: {ratio:.3f}, wanted {_WANTED}")
+    harness.echo(harness.format_table(["", *_SIDES], rows))
+    harness.echo(f"keras / ours: {ratio:.3f}, wanted {_WANTED}")
     if args.json:
         harness.write_json(args.json, report)
 

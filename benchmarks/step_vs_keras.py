@@ -35,7 +35,7 @@ def measure(run, batch_size, steps):
     Returns:
       dict of float: images_per_second (median over the calls), first_step_seconds,
       start_to_first_step_seconds (from the start of the process), peak_memory_mb, the
-      quantities of `harness.usage` per timed step, and first_loss and last_loss, the
+      quantities of `harness.get_resource_usage` per timed step, and first_loss and last_loss, the
       cross-entropies of the first step and of the last call.
     """
 
@@ -47,12 +47,12 @@ def measure(run, batch_size, steps):
     first_step_seconds, first_loss = timed(1)
     start_to_first_step = harness.seconds_since_start()
     timed(2)
-    before = harness.usage()
+    before = harness.get_resource_usage()
     calls = [timed(_STEPS_PER_CALL) for _ in range(-(-steps // _STEPS_PER_CALL))]
     timed_steps = len(calls) * _STEPS_PER_CALL
     used = {
         f"{name}_per_step": (value - before[name]) / timed_steps
-        for name, value in harness.usage().items()
+        for name, value in harness.get_resource_usage().items()
     }
     seconds = statistics.median(seconds for seconds, _ in calls)
     return {
@@ -98,7 +98,7 @@ def compare(args, dtype):
         }
 
 
-def rows(dtype, result):
+def format_rows(dtype, result):
     """Rows of the table: dtype, quantity, side, the median, and every pair."""
     for name, shown in _SHOWN.items():
         for side in _SIDES:
@@ -116,7 +116,7 @@ def main():
     parser.add_argument("--batch", type=int, default=32, help="images per step")
     parser.add_argument("--steps", type=int, default=8, help="timed steps of a run")
     parser.add_argument("--pairs", type=int, default=5, help="runs of each side")
-    parser.add_argument("--dtypes", default=",".join(harness.dtypes()), help="of these two")
+    parser.add_argument("--dtypes", default=",".join(harness.default_dtypes()), help="of these two")
     parser.add_argument("--json", default="", help="write the result to this file")
     parser.add_argument("--side", choices=_SIDES, help=argparse.SUPPRESS)
     args = parser.parse_args()
@@ -127,25 +127,27 @@ def main():
         # TensorFlow is imported in the children only: see `harness.peak_memory_mb`.
         from benchmarks.workloads import step_workloads
 
-        build = {"ours": step_workloads.our_side, "keras": step_workloads.keras_side}[args.side]
+        build = {"ours": step_workloads.build_ours, "keras": step_workloads.build_keras}[args.side]
         _, run = build(args.size, args.batch, dtypes[0])
         harness.emit(measure(run, args.batch, args.steps))
         return
 
     given = {name: getattr(args, name) for name in ("size", "batch", "steps", "pairs", "dtypes")}
     command = [f"--{name}={value}" for name, value in given.items()]
-    report = harness.facts("benchmarks.step_vs_keras", command, _PACKAGES) | {"results": {}}
-    harness.say(f"{report['command']}\non {report['machine']}")
+    report = harness.collect_metadata("benchmarks.step_vs_keras", command, _PACKAGES) | {
+        "results": {}
+    }
+    harness.echo(f"{report['command']}\non {report['machine']}")
     for dtype in dtypes:
         for result in compare(args, dtype):
             report["results"][dtype] = result
             done = len(result["ratios"])
-            harness.say(f"{dtype}, pair {done} of {args.pairs}: ratio {result['ratios'][-1]:.3f}")
+            harness.echo(f"{dtype}, pair {done} of {args.pairs}: ratio {result['ratios'][-1]:.3f}")
             if args.json:  # after every pair: a run that is cut short has not been for nothing
                 harness.write_json(args.json, report)
     header = ["dtype", "", "", "median", *(f"pair {n + 1}" for n in range(args.pairs))]
-    lines = [row for dtype in dtypes for row in rows(dtype, report["results"][dtype])]
-    harness.say("\n" + harness.table(header, lines))
+    lines = [row for dtype in dtypes for row in format_rows(dtype, report["results"][dtype])]
+    harness.echo("\n" + harness.format_table(header, lines))
 
 
 if __name__ == "__main__":

@@ -29,7 +29,7 @@ _PACKAGES = ("tensorflow", "tensorflow-cpu", "keras", "numpy")
 _MODULE = "benchmarks.step_vs_torch"
 
 
-def versions_of_peer(python):
+def find_peer_versions(python):
     """Versions of torch and timm there, or the reason why they cannot be had.
 
     Args:
@@ -72,7 +72,7 @@ def compare(args, work, dtype):
             raise SystemExit(f"the sides are not the same net: multiply-adds {counts}")
         for side in _SIDES:
             runs[side].append(pair[side]["images_per_second"])
-        harness.say(f"{work}, {dtype}: {pair}")
+        harness.echo(f"{work}, {dtype}: {pair}")
     both = zip(runs["ours"], runs["torch"], strict=True)
     ratios = [ours / theirs for ours, theirs in both]
     return {
@@ -89,24 +89,26 @@ def compare(args, work, dtype):
 
 def main():
     """Compares the sides, or with `--side` measures one of them."""
-    args = _arguments()
+    args = _parse_arguments()
     works, dtypes = args.works.split(","), args.dtypes.split(",")
     if args.side:
         from benchmarks.workloads import torch_workloads
 
-        build = {"ours": torch_workloads.our_side, "torch": torch_workloads.torch_side}[args.side]
+        build = {"ours": torch_workloads.build_ours, "torch": torch_workloads.build_torch}[
+            args.side
+        ]
         run, multiply_adds = build(works[0], args.size, args.batch, dtypes[0])
         figures = torch_workloads.measure(run, args.batch, args.steps)
         harness.emit({**figures, "multiply_adds": multiply_adds})
         return
     given = {n: getattr(args, n) for n in ("size", "batch", "steps", "pairs", "works", "dtypes")}
     command = [f"--{name}={value}" for name, value in given.items()]
-    report = harness.facts(_MODULE, command, _PACKAGES)
-    peers, reason = versions_of_peer(args.torch_python)
+    report = harness.collect_metadata(_MODULE, command, _PACKAGES)
+    peers, reason = find_peer_versions(args.torch_python)
     report["versions"] |= peers
     if reason:
         report["skipped"] = {"torch": reason}
-        harness.say(f"torch is skipped: {reason}; pip install -r requirements/peers.in")
+        harness.echo(f"torch is skipped: {reason}; pip install -r requirements/peers.in")
     report["results"] = []
     for work, dtype in [] if reason else [(w, d) for w in works for d in dtypes]:
         report["results"].append(compare(args, work, dtype))
@@ -120,17 +122,17 @@ def main():
     ]
     if rows:
         header = ["", "dtype", "ours, images/s", "torch, images/s", "ratio", "wanted"]
-        harness.say(harness.table(header, rows))
+        harness.echo(harness.format_table(header, rows))
 
 
-def _arguments():
+def _parse_arguments():
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     parser.add_argument("--size", type=int, default=224, help="side of the images in pixels")
     parser.add_argument("--batch", type=int, default=32, help="images per step")
     parser.add_argument("--steps", type=int, default=8, help="timed steps of a run")
     parser.add_argument("--pairs", type=int, default=3, help="runs of each side")
     parser.add_argument("--works", default="train,eval", help="of these two")
-    parser.add_argument("--dtypes", default=",".join(harness.dtypes()), help="of these two")
+    parser.add_argument("--dtypes", default=",".join(harness.default_dtypes()), help="of these two")
     parser.add_argument(
         "--torch_python",
         default=sys.executable,

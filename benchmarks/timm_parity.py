@@ -15,12 +15,12 @@ import numpy as np
 
 from benchmarks import harness
 
-_TIMM = {
+_TIMM_NAMES = {
     "resnet": "resnet{}",
     "resnetv2": "resnetv2_{}",
     "resnetse": "seresnet{}",
 }
-_DEFAULT = (
+_DEFAULT_MODELS = (
     "resnet_18,resnet_34,resnet_50,resnet_101,resnet_152,resnetv2_50,resnetv2_101,resnetse_50"
 )
 _SIZES = (224, 160)
@@ -31,7 +31,7 @@ _TOLERANCE = 1e-4
 def main():
     """Compares each of `--models` in a process of its own; exits with 1 where one differs."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--models", default=_DEFAULT, help="our names, separated by commas")
+    parser.add_argument("--models", default=_DEFAULT_MODELS, help="our names, separated by commas")
     parser.add_argument("--json", help="write the figures to this file")
     parser.add_argument("--child", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -47,10 +47,10 @@ def main():
         for model, sizes in results.items()
         for size, figures in sizes.items()
     ]
-    harness.say(harness.table(header, rows))
+    harness.echo(harness.format_table(header, rows))
     if arguments.json:
         packages = ("tensorflow-cpu", "tensorflow", "keras", "torch", "timm", "safetensors")
-        facts = harness.facts(module, words, packages)
+        facts = harness.collect_metadata(module, words, packages)
         harness.write_json(arguments.json, {"results": results, **facts})
     if not all(figures["equal"] for sizes in results.values() for figures in sizes.values()):
         raise SystemExit(1)
@@ -65,8 +65,8 @@ def _compare(model):
     }
     with tempfile.TemporaryDirectory() as folder:
         path = pathlib.Path(folder, "weights.safetensors")
-        theirs = _logits_of_timm(_TIMM[family].format(layers), path, images)
-        ours = _logits_of_ours(model, path, folder, images)
+        theirs = _compute_timm_logits(_TIMM_NAMES[family].format(layers), path, images)
+        ours = _compute_our_logits(model, path, folder, images)
     results = {}
     for size in _SIZES:
         difference = float(np.abs(theirs[size] - ours[size]).max())
@@ -78,7 +78,7 @@ def _compare(model):
     return results
 
 
-def _logits_of_timm(name, path, images):
+def _compute_timm_logits(name, path, images):
     """Makes the net, saves it to `path`, and runs it; logits [8, 1000] by size."""
     import timm
     import torch
@@ -106,7 +106,7 @@ def _logits_of_timm(name, path, images):
         }
 
 
-def _logits_of_ours(model, path, folder, images):
+def _compute_our_logits(model, path, folder, images):
     """Imports the file as a user would and runs the net of the run folder."""
     import flags
     from loops.checkpointing import restore, run_folder
@@ -119,7 +119,7 @@ def _logits_of_ours(model, path, folder, images):
     run_dir, step_dir = run_folder.find_checkpoint(str(pathlib.Path(folder, "imported")))
     record = run_folder.read_record(run_dir)
     strategy = strategies.make_strategy(record.config.distribution)
-    net = restore.restore(strategy, record, step_dir, "float32")
+    net = restore.restore_model(strategy, record, step_dir, "float32")
     return {size: net(x, training=False).numpy() for size, x in images.items()}
 
 

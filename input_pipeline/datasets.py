@@ -40,7 +40,7 @@ class DatasetSpec:
     """
 
     split_sizes: dict = dataclasses.field(default_factory=dict)
-    class_table: str = ""
+    load_class_table: str = ""
     mean: tuple = IMAGENET_MEAN
     std: tuple = IMAGENET_STD
     pca_values: tuple = IMAGENET_PCA_VALUES
@@ -115,18 +115,18 @@ def read_class_table(path):
     return tuple(rows)
 
 
-def class_table(name):
+def load_class_table(name):
     """Returns the (wnid, names) rows of a data set's own table, or () where it has none."""
     spec = get(name)
     return read_class_table(_LABELS / spec.class_table) if spec.class_table else ()
 
 
-def readable(class_name):
+def display_name(class_name):
     """The first English name of a WordNet id that ImageNet uses; any other name as it is."""
-    return _english().get(class_name, class_name)
+    return _english_names().get(class_name, class_name)
 
 
-def _english(cache={}):  # noqa: B006 - read once, kept
+def _english_names(cache={}):  # noqa: B006 - read once, kept
     if not cache:
         table = read_class_table(_LABELS / "ilsvrc2012.txt")
         cache.update({wnid: names.split(",")[0] for wnid, names in table})

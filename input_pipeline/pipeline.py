@@ -15,13 +15,13 @@ from input_pipeline.decoding import decode
 
 # An image that does not decode gives its place to the next position of the permutation. This
 # many in a row mean that the data, not an image, is broken.
-REPLACEMENTS = 8
+MAX_DECODE_ATTEMPTS = 8
 # So many samples are loaded at a time, where the batch is a multiple of it: catching the error of
 # a bad image costs as much as a fifth of an augmentation, so it is done for several at once.
-CHUNK = 8
+CHUNK_SIZE = 8
 # AutoGraph would convert every function that a stage calls, for seconds; none has a Python `if` or
 # loop over tensors.
-_as_written = tf.autograph.experimental.do_not_convert
+_do_not_convert = tf.autograph.experimental.do_not_convert
 
 
 def train_dataset(source, config, seed, first_sample, batch_size, deal=None, batches=None):
@@ -33,25 +33,25 @@ def train_dataset(source, config, seed, first_sample, batch_size, deal=None, bat
       seed: the run's seed.
       first_sample: global number of the first sample.
       batch_size: images per batch (of one replica: batches are dealt to replicas in turn).
-      deal: see `order.samples`; None for the batches of all replicas.
+      deal: see `sample_order.sample_numbers`; None for the batches of all replicas.
       batches: how many there are; None for no end of them.
 
     Returns:
       tf.data.Dataset of dicts: image uint8 [B, S, S, 3], label int32 [B], sample int64 [B], and
       replaced int64 [B], the number of unreadable images that this one stands in for.
     """
-    chunk = math.gcd(batch_size, CHUNK)
+    chunk = math.gcd(batch_size, CHUNK_SIZE)
     # One function for both ways to it below, traced once.
     signature = [tf.TensorSpec([], tf.int64)] * 2
-    attempt = tf.function(_attempt(source, config, seed), signature, autograph=False)
+    attempt = tf.function(_make_sample_loader(source, config, seed), signature, autograph=False)
 
     # Errors are ignored only in here, inside the attempts at given samples: dropped from the
     # stream itself, a bad image would shift every batch after it.
     def mended(sample):
-        attempts = tf.data.Dataset.range(REPLACEMENTS).map(lambda k: attempt(sample, k))
+        attempts = tf.data.Dataset.range(MAX_DECODE_ATTEMPTS).map(lambda k: attempt(sample, k))
         return attempts.ignore_errors().take(1).get_single_element()
 
-    @_as_written
+    @_do_not_convert
     def load(numbers):
         samples = tf.data.Dataset.from_tensor_slices(numbers)
         first_choice = samples.map(lambda sample: attempt(sample, tf.constant(0, tf.int64)))
@@ -60,14 +60,16 @@ def train_dataset(source, config, seed, first_sample, batch_size, deal=None, bat
         one_by_one = samples.map(mended).batch(chunk, drop_remainder=True)
         return whole.concatenate(one_by_one).take(1).get_single_element()
 
-    samples = sample_order.samples(first_sample, batch_size, deal)
+    samples = sample_order.sample_numbers(first_sample, batch_size, deal)
     if batches is not None:
         samples = samples.take(batches * batch_size)
-    chunks = samples.batch(chunk, drop_remainder=True).map(load, **_parallel(config))
-    return _batches(chunks.batch(batch_size // chunk, drop_remainder=True).map(_joined), config)
+    chunks = samples.batch(chunk, drop_remainder=True).map(load, **_parallel_map_options(config))
+    return _prefetch(
+        chunks.batch(batch_size // chunk, drop_remainder=True).map(_join_chunks), config
+    )
 
 
-def first_samples(source, config, seed, count):
+def load_first_samples(source, config, seed, count):
     """The first samples of training, of one process and at once.
 
     Without a pipeline, which takes seconds to be built: these are loaded in a tenth of one.
@@ -82,10 +84,10 @@ def first_samples(source, config, seed, count):
     Raises:
       tf.errors.OpError: too many images in a row do not decode.
     """
-    attempt = _attempt(source, config, seed)
+    attempt = _make_sample_loader(source, config, seed)
 
     def load(sample):
-        for offset in range(REPLACEMENTS):
+        for offset in range(MAX_DECODE_ATTEMPTS):
             try:
                 return attempt(tf.constant(sample, tf.int64), tf.constant(offset, tf.int64))
             except tf.errors.OpError as error:
@@ -96,7 +98,7 @@ def first_samples(source, config, seed, count):
         return tf.nest.map_structure(lambda *one: tf.stack(one), *map(load, range(count)))
 
 
-def _attempt(source, config, seed):
+def _make_sample_loader(source, config, seed):
     """Returns the function that loads a sample, or an image after it in its place.
 
     Of the global sample number and of how far behind the image is, int64 scalars; it gives the dict
@@ -123,7 +125,7 @@ def eval_dataset(source, config, crops_per_image, batch_size, multiple, deal=Non
       crops_per_image: V, 1 or 10.
       batch_size: images per batch.
       multiple: the number of batches is a multiple of this: the replicas that share them.
-      deal: see `order.samples`; None for the batches of all replicas.
+      deal: see `sample_order.sample_numbers`; None for the batches of all replicas.
 
     Returns:
       tf.data.Dataset of dicts: views uint8 [B, V, S, S, 3], label int32 [B], and mask bool [B],
@@ -133,15 +135,19 @@ def eval_dataset(source, config, crops_per_image, batch_size, multiple, deal=Non
 
     def image(sample):
         data, label = source.read(sample)
-        views = crops.views(
-            decode.decode(data), size, crops_per_image, config.crop_fraction, config.interpolation
+        views = crops.extract_views(
+            decode.decode_image(data),
+            size,
+            crops_per_image,
+            config.crop_fraction,
+            config.interpolation,
         )
         return views, label
 
     def padding():
         return tf.zeros([crops_per_image, size, size, 3], tf.uint8), tf.constant(0, tf.int32)
 
-    @_as_written
+    @_do_not_convert
     def load(sample):
         real = sample < source.num_examples
         views, label = tf.cond(real, lambda: image(sample), padding)
@@ -151,27 +157,31 @@ def eval_dataset(source, config, crops_per_image, batch_size, multiple, deal=Non
     step = batch_size * multiple
     padded = -(-source.num_examples // step) * step
     local = padded if deal is None else padded // deal[2] * deal[1]
-    samples = sample_order.samples(0, batch_size, deal).take(local).map(load, **_parallel(config))
-    return _batches(samples.batch(batch_size, drop_remainder=True), config)
+    samples = (
+        sample_order.sample_numbers(0, batch_size, deal)
+        .take(local)
+        .map(load, **_parallel_map_options(config))
+    )
+    return _prefetch(samples.batch(batch_size, drop_remainder=True), config)
 
 
-def first_unreadable(source, indices):
+def find_first_unreadable(source, indices):
     """Decodes images one by one and returns (index, reason) of the first that fails, or None."""
     for index in indices:
         try:
-            decode.decode(source.read(tf.constant(index, tf.int64))[0])
+            decode.decode_image(source.read(tf.constant(index, tf.int64))[0])
         except tf.errors.OpError as error:
-            return int(index), decode.reason(error)
+            return int(index), decode.describe_error(error)
     return None
 
 
-def _parallel(config):
-    calls = threads.parallel_calls(config.reader_threads)
+def _parallel_map_options(config):
+    calls = threads.num_parallel_calls(config.reader_threads)
     return {"num_parallel_calls": calls, "deterministic": True}
 
 
-@_as_written
-def _joined(batch):
+@_do_not_convert
+def _join_chunks(batch):
     """Joins the chunks of a batch: [B / C, C, ...] becomes [B, ...]."""
     return {
         name: tf.reshape(value, [value.shape[0] * value.shape[1], *value.shape[2:]])
@@ -179,6 +189,6 @@ def _joined(batch):
     }
 
 
-def _batches(batches, config):
-    options = threads.options(config.reader_threads)
-    return batches.prefetch(threads.PREFETCH).with_options(options)
+def _prefetch(batches, config):
+    options = threads.make_dataset_options(config.reader_threads)
+    return batches.prefetch(threads.PREFETCH_BATCHES).with_options(options)

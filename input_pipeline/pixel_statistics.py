@@ -11,14 +11,14 @@ from absl import logging
 
 from input_pipeline.decoding import decode
 from input_pipeline.errors import DataError
-from input_pipeline.system.progress import Silent
-from input_pipeline.threads import options, parallel_calls
+from input_pipeline.system.progress import NoProgress
+from input_pipeline.threads import make_dataset_options, num_parallel_calls
 
-NAME = "statistics.json"
+FILENAME = "statistics.json"
 
 
 @dataclasses.dataclass(frozen=True)
-class Statistics:
+class PixelStatistics:
     """Statistics of the pixels of a training split, RGB, 0..255.
 
     Attributes:
@@ -49,13 +49,13 @@ def load(data_dir):
     Raises:
       DataError: the file is there and does not hold them.
     """
-    path = pathlib.Path(data_dir, NAME)
+    path = pathlib.Path(data_dir, FILENAME)
     if not data_dir or not path.is_file():
         return None
     try:
         facts = json.loads(path.read_text(encoding="utf-8"))
-        values = {f.name: facts[f.name] for f in dataclasses.fields(Statistics)}
-        found = Statistics(**{n: _tuples(value) for n, value in values.items()})
+        values = {f.name: facts[f.name] for f in dataclasses.fields(PixelStatistics)}
+        found = PixelStatistics(**{n: _to_tuples(value) for n, value in values.items()})
         shapes = [np.shape(v) for v in (found.mean, found.std, found.pca_eigenvectors)]
         if shapes != [(3,), (3,), (3, 3)] or not min(found.std) > 0:
             raise ValueError("not three means, deviations and vectors")
@@ -64,11 +64,11 @@ def load(data_dir):
     return found
 
 
-def _tuples(value):
-    return tuple(map(_tuples, value)) if isinstance(value, list) else value
+def _to_tuples(value):
+    return tuple(map(_to_tuples, value)) if isinstance(value, list) else value
 
 
-def compute(source, threads=0, progress=Silent):
+def compute(source, threads=0, progress=NoProgress):
     """Reads and decodes every image once and adds up its pixels in float64.
 
     Args:
@@ -85,11 +85,11 @@ def compute(source, threads=0, progress=Silent):
     images = (
         tf.data.Dataset.range(source.num_examples)
         .map(
-            lambda index: _of_image(source, index),
-            num_parallel_calls=parallel_calls(threads),
+            lambda index: _sum_image(source, index),
+            num_parallel_calls=num_parallel_calls(threads),
             deterministic=True,  # sums of floats depend on their order
         )
-        .with_options(options(threads))
+        .with_options(make_dataset_options(threads))
     )
     count, pixels = 0, 0
     total, products, deviations = np.zeros(3), np.zeros((3, 3)), np.zeros(3)
@@ -108,27 +108,29 @@ def compute(source, threads=0, progress=Silent):
         raise DataError(f"none of {source.num_examples} images decodes")
     if count < source.num_examples:
         logging.warning("%d images do not decode: run --mode=verify", source.num_examples - count)
-    return _from_sums(count, pixels, total, products, deviations, source.num_examples - count)
+    return _statistics_from_sums(
+        count, pixels, total, products, deviations, source.num_examples - count
+    )
 
 
-_MIDDLE = 128.0
+_PIXEL_OFFSET = 128.0
 # The sums are whole numbers and exact, so that rounding makes 1e-6 of a channel that never changes;
 # one pixel of a hundred million that is 1 off gives 1e-4.
-_SMALLEST_STD = 1e-5
+_MIN_STD = 1e-5
 # Pixels that are numbers of 64 bits at a time: of a whole photograph they would be 24 times its
 # size, for every thread.
 _STRIP = 2**18
 
 
-def _of_image(source, index):
+def _sum_image(source, index):
     """Number of pixels, sums [3] and sums of products [3, 3], about 128; zeros if unreadable."""
 
     def sums(index):
-        pixels = tf.reshape(decode.decode(source.read(index)[0]), [-1, 3])  # [H * W, 3]
+        pixels = tf.reshape(decode.decode_image(source.read(index)[0]), [-1, 3])  # [H * W, 3]
         number = tf.shape(pixels, tf.int64)[0]
 
         def add(start, total, products):
-            strip = tf.cast(pixels[start : start + _STRIP], tf.float64) - _MIDDLE
+            strip = tf.cast(pixels[start : start + _STRIP], tf.float64) - _PIXEL_OFFSET
             products += tf.matmul(strip, strip, transpose_a=True)
             return start + _STRIP, total + tf.reduce_sum(strip, 0), products
 
@@ -147,11 +149,11 @@ def _of_image(source, index):
     return attempts.take(1).get_single_element()
 
 
-def _from_sums(count, pixels, total, products, deviations, unreadable):
+def _statistics_from_sums(count, pixels, total, products, deviations, unreadable):
     mean = total / pixels  # about 128
     covariance = products / pixels - np.outer(mean, mean)
     std = np.sqrt(np.maximum(np.diag(covariance), 0.0))
-    constant = std < _SMALLEST_STD
+    constant = std < _MIN_STD
     if constant.any():
         channels = ", ".join(np.array(("red", "green", "blue"))[constant])
         logging.warning("%s: the same in all pixels; a deviation of 1 is written", channels)
@@ -159,8 +161,8 @@ def _from_sums(count, pixels, total, products, deviations, unreadable):
     values, vectors = values[::-1], vectors[:, ::-1]
     # The sign of an eigenvector is anybody's choice: its largest component is positive here.
     signs = np.sign(vectors[np.abs(vectors).argmax(axis=0), range(3)])
-    return Statistics(
-        mean=tuple((mean + _MIDDLE).tolist()),
+    return PixelStatistics(
+        mean=tuple((mean + _PIXEL_OFFSET).tolist()),
         std=tuple(np.where(constant, 1.0, std).tolist()),
         mean_of_image_std=tuple((deviations / count).tolist()),
         pca_eigenvalues=tuple(np.maximum(values, 0.0).tolist()),

@@ -39,7 +39,7 @@ def sample_seed(seed, sample):
     return tf.stack([tf.constant(seed, tf.int64), tf.cast(sample, tf.int64)])
 
 
-def samples(first_sample, batch_size, deal=None):
+def sample_numbers(first_sample, batch_size, deal=None):
     """The global sample numbers that a worker reads, in its order.
 
     Batches go to the replicas in turn, and a worker reads those of its own replicas only.

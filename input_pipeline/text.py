@@ -3,7 +3,7 @@
 import re
 
 
-def counted(number, noun):
+def pluralize(number, noun):
     """A number and its noun in the form that goes with it.
 
     Args:
@@ -18,7 +18,7 @@ def counted(number, noun):
     return f"{number} {noun}{'es' if noun.endswith('s') else 's'}"
 
 
-def printable(text):
+def escape_non_utf8(text):
     """A text with escapes for what is no character, as in names of files that are not UTF-8.
 
     Python keeps such bytes as lone surrogates, which OpenCV dies of and a protobuf refuses.
@@ -26,7 +26,7 @@ def printable(text):
     return text.encode(errors="backslashreplace").decode()
 
 
-def said_by(error):
+def tf_error_message(error):
     """What a tf.errors.OpError says, in one line and without the names of its operations."""
     message = error.message.split("\n\t [[")[0].split(" [Op:")[0].split("}} ")[-1]
     if message.startswith("Graph execution error:"):  # of a function: first, where it was traced
@@ -36,6 +36,6 @@ def said_by(error):
     return words[1:-1] if words.startswith("[") else words
 
 
-def first_line(error):
+def summarize_error(error):
     """The beginning of an error's text, without TensorFlow's preface and dump of the tensors."""
     return re.sub(r"^\{\{.*?\}\} ", "", str(error).strip()).split("\n")[0][:200]

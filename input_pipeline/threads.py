@@ -10,15 +10,15 @@ import os
 import tensorflow as tf
 
 # Batches that wait for the net, so that a slow image does not stop it.
-PREFETCH = 4
+PREFETCH_BATCHES = 4
 
 
-def parallel_calls(wanted):
+def num_parallel_calls(wanted):
     """Samples that are loaded at once: as wanted, or one for each core where that is 0."""
     return wanted or available_cores()
 
 
-def options(wanted=0):
+def make_dataset_options(wanted=0):
     """tf.data.Options of every data set that is iterated over.
 
     Args:

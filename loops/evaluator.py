@@ -6,22 +6,22 @@ import tensorflow as tf
 from input_pipeline import pipeline
 from input_pipeline.augmentation import batch_augment
 from input_pipeline.errors import DataError, UsageError
-from input_pipeline.text import said_by
+from input_pipeline.text import tf_error_message
 from loops.distribution import strategies, workers
 from loops.metrics import classification, logits_reader
 from loops.monitoring import progress_bar
 
 # Views of one batch where the user names no batch size: fills a GPU, fits a small one. A CPU is
 # faster with fewer, whose activations stay closer to it (ResNetV2-50 at 224 px: by a quarter).
-_VIEWS_PER_BATCH_OF_A_GPU = 250
-_VIEWS_PER_BATCH_OF_A_CPU = 50
+_GPU_VIEWS_PER_BATCH = 250
+_CPU_VIEWS_PER_BATCH = 50
 
 
 class Interrupted(Exception):
     """The caller's `stop` asked for an end."""
 
 
-def logits_fn(model, mean, std):
+def make_logits_fn(model, mean, std):
     """The seam between a net and all that judges it.
 
     Args:
@@ -41,11 +41,11 @@ def logits_fn(model, mean, std):
     return logits
 
 
-def views_per_batch(replicas=1):
+def choose_views_per_batch(replicas=1):
     """Views of one batch on so many replicas, where the user names no batch size."""
     if tf.config.list_physical_devices("GPU"):
-        return _VIEWS_PER_BATCH_OF_A_GPU * replicas
-    return _VIEWS_PER_BATCH_OF_A_CPU  # which its replicas share
+        return _GPU_VIEWS_PER_BATCH * replicas
+    return _CPU_VIEWS_PER_BATCH  # which its replicas share
 
 
 class Evaluator:
@@ -62,7 +62,7 @@ class Evaluator:
 
     def __init__(self, strategy, model, split, data, crops, batch_size=0):
         replicas = strategy.num_replicas_in_sync
-        batch_size = batch_size or max(1, views_per_batch(replicas) // crops)
+        batch_size = batch_size or max(1, choose_views_per_batch(replicas) // crops)
         per_replica = -(-min(batch_size, split.num_examples) // replicas)
         self._split = split
         self._strategy = strategy
@@ -70,10 +70,10 @@ class Evaluator:
         self._dataset = strategies.distribute(
             strategy,
             lambda: pipeline.eval_dataset(
-                split, data, crops, per_replica, replicas, workers.slice_of(strategy)
+                split, data, crops, per_replica, replicas, workers.get_replica_slice(strategy)
             ),
         )
-        logits = logits_fn(model, data.mean, data.std)
+        logits = make_logits_fn(model, data.mean, data.std)
         self._step = tf.function(
             lambda batch: strategy.run(lambda b: {**b, "views": logits(b["views"])}, args=(batch,)),
             autograph=False,
@@ -102,11 +102,11 @@ class Evaluator:
         iterator = iter(self._dataset)
         try:
             while done < total and len(labels) != max_batches:
-                batch = self._local(self._step(next(iterator)))
+                batch = self._gather(self._step(next(iterator)))
                 real = batch["mask"]
                 logits = batch["views"][real]  # [b, V, C]
                 keep(logits)
-                probabilities.append(classification.of_views(logits))
+                probabilities.append(classification.mean_softmax(logits))
                 labels.append(batch["label"][real])
                 done += len(labels[-1])
                 bar.advance(len(labels[-1]))
@@ -117,31 +117,31 @@ class Evaluator:
         except tf.errors.ResourceExhaustedError as error:
             raise UsageError(
                 f"--eval_batch_size={self._batch_size}: out of memory; give a smaller one"
-                f" ({said_by(error)[:100]})"
+                f" ({tf_error_message(error)[:100]})"
             ) from None
         except tf.errors.OpError as error:
-            raise self._explained(error, done) from error
+            raise self._to_data_error(error, done) from error
         finally:
             bar.close()
         if max_batches is None and done != total:
             raise RuntimeError(f"evaluated {done} of {total} images")
         return np.concatenate(probabilities), np.concatenate(labels)
 
-    def _local(self, batch):
+    def _gather(self, batch):
         """Joins the replicas' tensors in the order in which their images were dealt."""
-        return workers.gathered(self._strategy, batch)
+        return workers.gather(self._strategy, batch)
 
-    def _explained(self, error, done):
+    def _to_data_error(self, error, done):
         """The DataError that names the image at which the pipeline failed, or the error itself."""
         last = min(done + 2 * self._batch_size, self._split.num_examples)
-        found = pipeline.first_unreadable(self._split, range(done, last))
+        found = pipeline.find_first_unreadable(self._split, range(done, last))
         if found is None:
             return error
         index, reason = found
         return DataError(f"{self._split.describe(index)} does not decode: {reason}")
 
 
-def predictions(evaluator, crops, keep=lambda logits: None):
+def predict_probabilities(evaluator, crops, keep=lambda logits: None):
     """One pass: probabilities of all views, and of the centre crop among them.
 
     Args:
@@ -157,7 +157,7 @@ def predictions(evaluator, crops, keep=lambda logits: None):
     def keep_both(logits):
         keep(logits)
         if crops > 1:
-            center.append(logits_reader.of_crops(logits, 1))
+            center.append(logits_reader.mean_softmax_of_crops(logits, 1))
 
     probs, _ = evaluator(keep=keep_both)
     return {crops: probs} | ({1: np.concatenate(center)} if center else {})

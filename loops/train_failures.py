@@ -5,7 +5,7 @@ import contextlib
 import tensorflow as tf
 
 from input_pipeline.errors import UsageError, UserError
-from input_pipeline.text import counted, first_line
+from input_pipeline.text import pluralize, summarize_error
 from loops.checkpointing import checkpoint
 from nets import registry
 
@@ -22,13 +22,13 @@ class WorkerLost(UserError):
     exit_code = 1
 
 
-def last_good(run_dir):
+def describe_last_checkpoint(run_dir):
     """Names the newest intact checkpoint, for a message."""
-    newest = checkpoint.newest_intact(run_dir)
+    newest = checkpoint.find_newest_intact(run_dir)
     return f"last good checkpoint: {newest}" if newest else "no checkpoint was saved yet"
 
 
-def out_of_memory(config, done, said):
+def make_out_of_memory_error(config, done, said):
     """The UsageError that names what helps: of that, a run that has begun takes one thing alone.
 
     Args:
@@ -37,12 +37,12 @@ def out_of_memory(config, done, said):
       said: by TensorFlow.
     """
     mend = "start a run of half of it, or with --accumulate=2 or --mixed_precision"
-    if done and registry.has_blocks(config.net.model) and not config.net.recompute:
+    if done and registry.is_residual(config.net.model) and not config.net.recompute:
         mend = "resume the run with --recompute"
     return UsageError(f"--batch_size={config.data.batch_size}: out of memory; {mend} ({said})")
 
 
-def gradients_not_finite(done, loss_scale, batch_size, image_of, run_dir):
+def make_nonfinite_gradients_error(done, loss_scale, batch_size, image_of, run_dir):
     """The TrainingDiverged of a step whose gradients leave no hope.
 
     Args:
@@ -54,22 +54,25 @@ def gradients_not_finite(done, loss_scale, batch_size, image_of, run_dir):
     """
     first = (done - 1) * batch_size
     last = first + batch_size - 1
-    steps = counted(int(loss_scale.skips_in_a_row), "step")
+    steps = pluralize(int(loss_scale.skips_in_a_row), "step")
     return TrainingDiverged(
         f"step {done}: gradients are not finite, {steps} in a"
         f" row, loss scale {float(loss_scale.scale):g}; samples {first} to {last}, the first"
-        f" is {image_of(first)}; {last_good(run_dir)}; try a lower --learning_rate in"
+        f" is {image_of(first)}; {describe_last_checkpoint(run_dir)}; try a lower"
+        " --learning_rate in"
         " another run, which --init_from can start from a checkpoint"
     )
 
 
-def variable_not_finite(done, name, run_dir):
+def make_nonfinite_variable_error(done, name, run_dir):
     """The TrainingDiverged of a variable that a checkpoint must not hold."""
-    return TrainingDiverged(f"step {done}: variable {name} is not finite; {last_good(run_dir)}")
+    return TrainingDiverged(
+        f"step {done}: variable {name} is not finite; {describe_last_checkpoint(run_dir)}"
+    )
 
 
 @contextlib.contextmanager
-def of_a_lost_worker(mend, run_dir=None):
+def convert_worker_errors(mend, run_dir=None):
     """Turns what the others see of a worker's end into a WorkerLost.
 
     Args:
@@ -79,5 +82,7 @@ def of_a_lost_worker(mend, run_dir=None):
     try:
         yield
     except (tf.errors.UnavailableError, tf.errors.DeadlineExceededError) as error:
-        named = f"; {last_good(run_dir)}" if run_dir else ""
-        raise WorkerLost(f"another worker is gone ({first_line(error)}); {mend}{named}") from error
+        named = f"; {describe_last_checkpoint(run_dir)}" if run_dir else ""
+        raise WorkerLost(
+            f"another worker is gone ({summarize_error(error)}); {mend}{named}"
+        ) from error

@@ -13,10 +13,10 @@ from input_pipeline.service import data_service, worker_watchdog
 from loops.distribution import iterator_workarounds, strategies, workers
 
 # Above this share of the samples, training on what is left would be training on other data.
-MOST_REPLACED = 0.001
+MAX_REPLACED_FRACTION = 0.001
 
 
-class TrainFeed:
+class TrainInput:
     """Feeds the replicas of a strategy with a train split.
 
     Args:
@@ -35,12 +35,12 @@ class TrainFeed:
         self._data = data
         self._seed = seed
         self._sizes = dict(sizes)
-        self._slice = workers.slice_of(strategy)
-        self._per_replica = strategies.per_replica_batch(data.batch_size, strategy)
-        batch_augment.require_pairs(data, self._per_replica // accumulate)
-        self._named = set()
+        self._slice = workers.get_replica_slice(strategy)
+        self._per_replica = strategies.per_replica_batch_size(data.batch_size, strategy)
+        batch_augment.require_even_batch(data, self._per_replica // accumulate)
+        self._reported_images = set()
 
-    def iterator(self, step):
+    def make_iterator(self, step):
         """An iterator over the batches from a step on, one batch for each replica at a time."""
         first = step * self._data.batch_size
         data = dataclasses.replace(self._data, image_size=self.image_size(step))
@@ -55,7 +55,7 @@ class TrainFeed:
             without_end = tf.data.experimental.assert_cardinality(tf.data.INFINITE_CARDINALITY)
             return batches.apply(without_end)
 
-        with iterator_workarounds.op_determinism_suspended():
+        with iterator_workarounds.suspend_op_determinism():
             return iter(strategies.distribute(self._strategy, dataset))
 
     def image_size(self, step):
@@ -63,11 +63,11 @@ class TrainFeed:
         begun = [first for first in self._sizes if first <= step]
         return self._sizes[max(begun)] if begun else self._data.image_size
 
-    def size_changes(self):
+    def get_size_change_steps(self):
         """The steps at which images of another size begin, and so another iterator must."""
         return tuple(self._sizes)
 
-    def first_images(self, count):
+    def load_first_images(self, count):
         """The first images of training as the net sees them.
 
         Args:
@@ -77,16 +77,16 @@ class TrainFeed:
           (uint8 [count, S, S, 3], Targets), as numpy arrays.
         """
         data = dataclasses.replace(self._data, image_size=self.image_size(0))
-        batch = pipeline.first_samples(self._split, data, self._seed, count)
-        images, targets = batch_augment.make_prepare(data, self._seed)(batch)
+        batch = pipeline.load_first_samples(self._split, data, self._seed, count)
+        images, targets = batch_augment.make_preprocess_fn(data, self._seed)(batch)
         images = batch_augment.denormalize(images, data.mean, data.std)
         return images.numpy(), batch_augment.Targets(*(value.numpy() for value in targets))
 
-    def image_of(self, sample):
+    def describe_sample(self, sample):
         """What a person calls the image of a global sample number."""
-        return self._split.describe(int(self._indices([sample])[0]))
+        return self._split.describe(int(self._get_image_indices([sample])[0]))
 
-    def account(self, first_step, last_step, replaced, replaced_here):
+    def report_replaced_images(self, first_step, last_step, replaced, replaced_here):
         """Names the images that were replaced in some steps.
 
         Args:
@@ -99,40 +99,44 @@ class TrainFeed:
         """
         batch = self._data.batch_size
         samples = np.arange(first_step * batch, last_step * batch)
-        indices = self._indices(samples)
-        fresh = [i for i in dict.fromkeys(indices) if i not in self._named]
+        indices = self._get_image_indices(samples)
+        fresh = [i for i in dict.fromkeys(indices) if i not in self._reported_images]
         # Images that are known are not looked for again, epoch after epoch.
-        unnamed = replaced_here - sum(i in self._named for i in indices)
-        while unnamed > 0 and (found := pipeline.first_unreadable(self._split, fresh)) is not None:
+        unnamed = replaced_here - sum(i in self._reported_images for i in indices)
+        while (
+            unnamed > 0
+            and (found := pipeline.find_first_unreadable(self._split, fresh)) is not None
+        ):
             index, reason = found
-            self._named.add(index)
+            self._reported_images.add(index)
             unnamed -= indices.count(index)
             fresh = fresh[fresh.index(index) + 1 :]
             logging.warning("%s is replaced: %s", self._split.describe(index), reason)
         seen = max(last_step * batch, self._split.num_examples)
-        if replaced > MOST_REPLACED * seen:
-            names = ", ".join(self._split.describe(i) for i in sorted(self._named)[:3])
+        if replaced > MAX_REPLACED_FRACTION * seen:
+            names = ", ".join(self._split.describe(i) for i in sorted(self._reported_images)[:3])
             raise DataError(
                 f"{replaced} of {seen} training images do not decode, more than"
-                f" {MOST_REPLACED:.1%}: {names or 'see the log'}; mend or remove them"
+                f" {MAX_REPLACED_FRACTION:.1%}: {names or 'see the log'}; mend or remove them"
             )
 
     def explained(self, error, step):
         """The UserError that says on which image, or which worker of the data service, the pipeline
         failed, or the error itself."""
-        if self._data.data_service and (lost := worker_watchdog.explained(error)) is not None:
+        if self._data.data_service and (lost := worker_watchdog.to_service_lost(error)) is not None:
             return lost
         first = step * self._data.batch_size
-        indices = self._indices(np.arange(first, first + 4 * self._data.batch_size))
-        found = pipeline.first_unreadable(self._split, indices)
+        indices = self._get_image_indices(np.arange(first, first + 4 * self._data.batch_size))
+        found = pipeline.find_first_unreadable(self._split, indices)
         if found is None:
             return error
         return DataError(
-            f"{self._split.describe(found[0])} and the {pipeline.REPLACEMENTS - 1} images after"
+            f"{self._split.describe(found[0])} and the {pipeline.MAX_DECODE_ATTEMPTS - 1} images"
+            " after"
             f" it in the order of training do not decode: {found[1]}"
         )
 
-    def _indices(self, samples):
+    def _get_image_indices(self, samples):
         """Image indices of global samples, as ints."""
         total = self._split.num_examples
         samples = np.asarray(samples, np.int64)

@@ -20,26 +20,26 @@ class TrainState:
       seed, compute_dtype, model, optimizer, kernels (the decayed ones), loss_scale; ema: Ema, or
       None; step: int64 tf.Variable, steps done, skipped ones included; replaced: int64
       tf.Variable, unreadable images so far; average_batch_norm: see
-      `distribution.make_average_batch_norm`.
+      `strategies.make_batch_norm_averager`.
     """
 
     def __init__(self, strategy, config, num_classes):
         self.strategy = strategy
         self.seed = config.length.seed
-        self._l2 = optimizers.decays(config.optimization)[0]
-        self.compute_dtype = dtype = mixed_precision.compute_dtype(config.precision)
+        self._l2 = optimizers.get_weight_decay(config.optimization)[0]
+        self.compute_dtype = dtype = mixed_precision.resolve_compute_dtype(config.precision)
         keras.utils.set_random_seed(config.length.seed)
-        self.model = restore.build(strategy, config.net, num_classes, dtype)
+        self.model = restore.build_model(strategy, config.net, num_classes, dtype)
         if config.fine_tuning.freeze == "backbone":
             fine_tuning.freeze_backbone(self.model)
         with strategy.scope():
-            self.optimizer = optimizers.build(config.optimization, self.model)
+            self.optimizer = optimizers.build_optimizer(config.optimization, self.model)
         decay = config.optimization.ema
         self.ema = ema.Ema(strategy, self.model, decay) if decay else None
-        self.average_batch_norm = strategies.make_average_batch_norm(
+        self.average_batch_norm = strategies.make_batch_norm_averager(
             strategy, self.model, self.ema.variables() if self.ema else {}
         )
-        self.kernels = optimizers.decayed_kernels(self.model)
+        self.kernels = optimizers.select_decayed_kernels(self.model)
         self.loss_scale = loss_scale.LossScale(
             dynamic=dtype == "float16", initial=config.precision.initial_loss_scale
         )
@@ -56,6 +56,6 @@ class TrainState:
         }
         return {**variables, "ema": self.ema.variables()} if self.ema else variables
 
-    def l2(self):
+    def l2_penalty(self):
         """The L2 penalty of the weights now, as a float."""
-        return float(losses.l2(self.kernels, self._l2)) if self.kernels else 0.0
+        return float(losses.l2_penalty(self.kernels, self._l2)) if self.kernels else 0.0

@@ -20,7 +20,7 @@ class StepSettings:
 
     Attributes:
       global_batch_size: images of one step, over all replicas and micro-batches.
-      prepare: function from a batch to (images, Targets), see `batch_augment.make_prepare`.
+      prepare: function from a batch to (images, Targets), see `batch_augment.make_preprocess_fn`.
       learning_rate: function from the int64 step to a float32 scalar.
       optimization: OptimizationConfig: loss, decay, clipping, accumulation.
       xla: compile forward and backward pass.
@@ -69,14 +69,18 @@ class _TrainStep:
         self._settings = settings
         self._variables = state.model.trainable_variables
         self._decayed = frozenset(id(kernel) for kernel in state.kernels)
-        self._output = frozenset(id(v) for v in optimizers.output_layer(state.model))
-        self._l2, self._shrink = optimizers.decays_of_the_step(settings.optimization)
+        self._output_variable_ids = frozenset(
+            id(v) for v in optimizers.get_output_variables(state.model)
+        )
+        self._l2, self._decoupled_decay = optimizers.get_step_weight_decay(settings.optimization)
         self._loss = losses.LOSSES[settings.optimization.loss]
-        self._clock = _clock_of_python if settings.deterministic else tf.timestamp
+        self._clock = _python_clock if settings.deterministic else tf.timestamp
         # XLA takes the passes of one replica, and not the reduction over all of them.
-        self._passes = self._both_passes
+        self._compute_gradients = self._forward_and_backward
         if settings.xla:
-            self._passes = tf.function(self._both_passes, jit_compile=True, autograph=False)
+            self._compute_gradients = tf.function(
+                self._forward_and_backward, jit_compile=True, autograph=False
+            )
 
     def run(self, iterator, num_steps):
         """The inner loop; see `make_train_step`."""
@@ -85,11 +89,11 @@ class _TrainStep:
             return (done < num_steps) & ~hopeless
 
         def step(done, _, totals, __):
-            batch, waited = timed_next(iterator, self._clock)
-            results, norms = self._one_step(batch)
+            batch, waited = time_next_batch(iterator, self._clock)
+            results, norms = self._train_one_step(batch)
             results = {"data_wait": waited, **results}
             totals = {name: total + results[name] for name, total in totals.items()}
-            return done + 1, self._state.loss_scale.hopeless(), totals, norms
+            return done + 1, self._state.loss_scale.should_stop(), totals, norms
 
         totals = {name: tf.constant(0.0) for name in ("steps", "applied", "data_wait", *_SUMS)}
         norms = tf.zeros([len(self._variables)])
@@ -97,11 +101,11 @@ class _TrainStep:
         _, _, totals, norms = tf.while_loop(another, step, start)
         return {**totals, "gradient_norms": norms} if self._settings.log_norms else totals
 
-    def _one_step(self, batch):
+    def _train_one_step(self, batch):
         state = self._state
         strategy = state.strategy
         scale = tf.convert_to_tensor(state.loss_scale.scale)  # XLA reads no variable of a neighbour
-        gradients, finite, sums = strategy.run(self._replica_gradients, args=(batch, scale))
+        gradients, finite, sums = strategy.run(self._compute_reduced_gradients, args=(batch, scale))
         # All replicas hold the same sums: the first one's speak for all.
         finite = strategy.experimental_local_results(finite)[0]
         sums = strategy.experimental_local_results(sums)[0]
@@ -118,16 +122,16 @@ class _TrainStep:
         applied = tf.cast(finite, tf.float32)
         return {"steps": tf.constant(1.0), "applied": applied, **sums}, norms
 
-    def _replica_gradients(self, batch, scale):
+    def _compute_reduced_gradients(self, batch, scale):
         """Returns the gradients summed over replicas, whether they are finite, and the sums."""
-        gradients, sums = self._accumulated(batch, scale)
+        gradients, sums = self._accumulate_gradients(batch, scale)
         context = tf.distribute.get_replica_context()
         *gradients, sums = context.all_reduce(tf.distribute.ReduceOp.SUM, [*gradients, sums])
         # One pass over memory: a sum of squares is finite only if every addend is.
         squares = tf.add_n([tf.nn.l2_loss(g) for g in gradients])
         return gradients, tf.math.is_finite(squares) & tf.math.is_finite(sums[0]), sums
 
-    def _accumulated(self, batch, scale):
+    def _accumulate_gradients(self, batch, scale):
         """Gradients and sums of a replica's images, one micro-batch of them after the other.
 
         The replica's images are cut into equal runs. With R replicas and K micro-batches these
@@ -136,14 +140,14 @@ class _TrainStep:
         """
         parts = self._settings.optimization.accumulate
         if parts == 1:
-            return self._of_micro_batch(batch, scale)
+            return self._compute_micro_batch_gradients(batch, scale)
 
         size = batch["label"].shape[0] // parts
         runs = {k: tf.reshape(v, [parts, size, *v.shape[1:]]) for k, v in batch.items()}
 
         def add(number, totals, sums):
             run = {name: values[number] for name, values in runs.items()}
-            gradients, more = self._of_micro_batch(run, scale)
+            gradients, more = self._compute_micro_batch_gradients(run, scale)
             totals = [t + g for t, g in zip(totals, gradients, strict=True)]
             return number + 1, totals, sums + more
 
@@ -160,16 +164,16 @@ class _TrainStep:
             )
         return totals[1:]
 
-    def _of_micro_batch(self, batch, scale):
+    def _compute_micro_batch_gradients(self, batch, scale):
         images, targets = self._settings.prepare(batch)
         random_layers.assign_samples(self._state.model, self._state.seed, batch["sample"][0])
-        gradients, logits, per_example = self._passes(images, targets, scale)
+        gradients, logits, per_example = self._compute_gradients(images, targets, scale)
         ranks = losses.label_ranks(batch["label"], logits)
         counted = (ranks < 1, ranks < 5, batch["replaced"] > 0)
         counts = [tf.reduce_sum(tf.cast(c, tf.float32)) for c in counted]
         return gradients, tf.stack([tf.reduce_sum(per_example), *counts])
 
-    def _both_passes(self, images, targets, scale):
+    def _forward_and_backward(self, images, targets, scale):
         """Returns the gradients of the scaled loss, the logits, and the loss of each image."""
         settings = self._settings
         smoothing = settings.optimization.label_smoothing
@@ -184,13 +188,13 @@ class _TrainStep:
         state = self._state
         gradients, norms = state.strategy.run(self._finished, args=(gradients,))
         learning_rate = self._settings.learning_rate(state.step)
-        optimizers.update(
+        optimizers.apply_gradients(
             state.strategy,
             state.optimizer,
             gradients,
             self._variables,
             learning_rate,
-            (self._shrink, self._decayed),
+            (self._decoupled_decay, self._decayed),
         )
         if state.ema is not None:
             state.strategy.run(state.ema.update, args=(state.step,))
@@ -204,11 +208,13 @@ class _TrainStep:
             gradients = [g * inverse for g in gradients]
         norms = tf.zeros([len(gradients)])
         if self._settings.log_norms:
-            norms = gradient_clipping.norms(gradients)
+            norms = gradient_clipping.compute_norms(gradients)
         if optimization.clip_factor:
-            clipped = [i for i, v in enumerate(self._variables) if id(v) not in self._output]
+            clipped = [
+                i for i, v in enumerate(self._variables) if id(v) not in self._output_variable_ids
+            ]
             weights = [tf.convert_to_tensor(self._variables[i]) for i in clipped]
-            smaller = gradient_clipping.clip_by_weights(
+            smaller = gradient_clipping.adaptive_grad_clip(
                 [gradients[i] for i in clipped], weights, optimization.clip_factor
             )
             gradients = [*gradients]
@@ -223,13 +229,13 @@ class _TrainStep:
         return gradients, norms
 
 
-def _clock_of_python():
+def _python_clock():
     """As tf.timestamp, which refuses to run where operations must be deterministic."""
     now = tf.numpy_function(time.time, [], tf.float64)
     return tf.ensure_shape(now, [])
 
 
-def timed_next(iterator, clock=tf.timestamp):
+def time_next_batch(iterator, clock=tf.timestamp):
     """Takes a batch; returns it and the seconds waited for it, by a function like tf.timestamp."""
     before = clock()
     with tf.control_dependencies([before]):
@@ -239,10 +245,10 @@ def timed_next(iterator, clock=tf.timestamp):
     # Nobody gets the batch before the clock is read: with a single thread for operations, the
     # step would be computed first and counted as waiting.
     with tf.control_dependencies([after]):
-        batch = tf.nest.map_structure(_where_it_is, batch, expand_composites=True)
+        batch = tf.nest.map_structure(_identity_on_own_device, batch, expand_composites=True)
     return batch, tf.cast(after - before, tf.float32)
 
 
-def _where_it_is(tensor):
+def _identity_on_own_device(tensor):
     with tf.device(tensor.device):
         return tf.identity(tensor)

@@ -28,29 +28,30 @@ class Architecture:
 
     family: str
     options: dict
-    smallest_image: int = 32
+    min_image_size: int = 32
     sized: bool = False
 
 
-def _residual(family, layers, **options):
+def _make_residual(family, layers, **options):
     return Architecture(
         family=family, options={"depths": _DEPTHS[layers], "bottleneck": layers >= 50, **options}
     )
 
 
-def _early(family, **options):
+def _make_fixed_size(family, **options):
     return Architecture(family=family, options=options, smallest_image=64, sized=True)
 
 
 _ARCHITECTURES = {
-    "alexnet": _early("alexnet"),
-    "alexnet_bn": _early("alexnet", batch_norm=True),
-    "zfnet": _early("zfnet"),
-    "zfnet_bn": _early("zfnet", batch_norm=True),
-    **{f"resnetv2_{n}": _residual("resnetv2", n) for n in (18, 34, 50, 101, 152, 200)},
-    **{f"resnet_{n}": _residual("resnet", n) for n in (18, 34, 50, 101, 152)},
+    "alexnet": _make_fixed_size("alexnet"),
+    "alexnet_bn": _make_fixed_size("alexnet", batch_norm=True),
+    "zfnet": _make_fixed_size("zfnet"),
+    "zfnet_bn": _make_fixed_size("zfnet", batch_norm=True),
+    **{f"resnetv2_{n}": _make_residual("resnetv2", n) for n in (18, 34, 50, 101, 152, 200)},
+    **{f"resnet_{n}": _make_residual("resnet", n) for n in (18, 34, 50, 101, 152)},
     **{
-        f"resnetse_{n}": _residual("resnet", n, squeeze_excite=True) for n in (18, 34, 50, 101, 152)
+        f"resnetse_{n}": _make_residual("resnet", n, squeeze_excite=True)
+        for n in (18, 34, 50, 101, 152)
     },
 }
 
@@ -60,22 +61,22 @@ def names():
     return tuple(_ARCHITECTURES)
 
 
-def architecture(model):
+def get_architecture(model):
     """The Architecture of a name."""
     return _ARCHITECTURES[model]
 
 
-def smallest_image(model):
+def min_image_size(model):
     """Side in pixels of the smallest image that the net of this name can take."""
     return _ARCHITECTURES[model].smallest_image
 
 
-def is_sized(model):
+def has_fixed_input_size(model):
     """Whether the net of this name is made for images of one size: AlexNet and ZFNet."""
     return _ARCHITECTURES[model].sized
 
 
-def has_blocks(model):
+def is_residual(model):
     """Whether the net of this name has residual blocks."""
     return "depths" in _ARCHITECTURES[model].options
 
@@ -112,23 +113,24 @@ class NetConfig:
 
 
 # What a training follows and an evaluation does not.
-_OF_TRAINING = (
+_TRAINING_ONLY_FIELDS = (
     *("zero_init_residual", "sync_batch_norm", "dropout", "stochastic_depth", "recompute"),
     *("compute_dtype", "batch_norm_momentum"),
 )
 
 
-def are_one_function(config, other):
+def is_same_architecture(config, other):
     """Whether the nets of two NetConfigs give the same outputs once they have the same weights."""
-    of_training = {name: getattr(config, name) for name in _OF_TRAINING}
+    of_training = {name: getattr(config, name) for name in _TRAINING_ONLY_FIELDS}
     return dataclasses.replace(other, **of_training) == config
 
 
-def build(config):
+def build_model(config):
     """Builds the net of a config under the current distribution strategy.
 
     Args:
-      config: NetConfig with `num_classes` set, and `input_size` where the net `is_sized`.
+      config: NetConfig with `num_classes` set, and `input_size` for nets of a fixed input
+        size.
 
     Returns:
       keras.Model from normalised images [B, S, S, 3] to float32 logits [B, num_classes].

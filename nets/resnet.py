@@ -24,7 +24,7 @@ def resnet(kit, num_classes, depths, bottleneck, squeeze_excite=False):
     image = kit.image()
     x = kit.conv(image, 64, 7, "stem_conv", stride=2)
     x = kit.batch_norm_relu(x, "stem")
-    x = kit.start_blocks(kit.max_pool(x, "stem_pool"), sum(depths))
+    x = kit.begin_residual_blocks(kit.max_pool(x, "stem_pool"), sum(depths))
     for stage, depth in enumerate(depths):
         for index in range(depth):
             stride = 2 if stage > 0 and index == 0 else 1
@@ -41,7 +41,7 @@ def basic_block(kit, x, width, stride, squeeze_excite, name):
     x = kit.conv(x, width, 3, f"{name}_conv1", stride)
     x = kit.batch_norm_relu(x, f"{name}_conv1")
     x = kit.conv(x, width, 3, f"{name}_conv2")
-    return finish(kit, x, shortcut, squeeze_excite, f"{name}_conv2", name)
+    return residual_add(kit, x, shortcut, squeeze_excite, f"{name}_conv2", name)
 
 
 def bottleneck_block(kit, x, width, stride, squeeze_excite, name):
@@ -52,7 +52,7 @@ def bottleneck_block(kit, x, width, stride, squeeze_excite, name):
     x = kit.conv(x, width, 3, f"{name}_conv2", stride)
     x = kit.batch_norm_relu(x, f"{name}_conv2")
     x = kit.conv(x, 4 * width, 1, f"{name}_conv3")
-    return finish(kit, x, shortcut, squeeze_excite, f"{name}_conv3", name)
+    return residual_add(kit, x, shortcut, squeeze_excite, f"{name}_conv3", name)
 
 
 def projection(kit, x, channels, stride, name):
@@ -63,7 +63,7 @@ def projection(kit, x, channels, stride, name):
     return kit.batch_norm(x, f"{name}_shortcut_bn")
 
 
-def finish(kit, x, shortcut, squeeze_excite, last, name):
+def residual_add(kit, x, shortcut, squeeze_excite, last, name):
     """Last batch norm, the optional gate, addition, ReLU."""
     x = kit.batch_norm(x, f"{last}_bn", last_of_branch=True)
     if squeeze_excite:

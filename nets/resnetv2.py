@@ -25,7 +25,7 @@ def resnetv2(kit, num_classes, depths, bottleneck):
     block = bottleneck_block if bottleneck else basic_block
     image = kit.image()
     x = kit.conv(image, 64, 7, "stem_conv", stride=2)
-    x = kit.start_blocks(kit.max_pool(x, "stem_pool"), sum(depths))
+    x = kit.begin_residual_blocks(kit.max_pool(x, "stem_pool"), sum(depths))
     for stage, depth in enumerate(depths):
         for index in range(depth):
             stride = 2 if stage > 0 and index == 0 else 1

@@ -60,7 +60,7 @@ def test_the_choices_above_are_all_there_are():
     """A new enum flag or value must come to the table, and so to the tests that build it."""
     shown = {}
     name = None
-    text = re.sub(r"\n {20,}", " ", flags.usage())  # continuation lines joined
+    text = re.sub(r"\n {20,}", " ", flags.format_help())  # continuation lines joined
     for line in text.splitlines():
         if match := re.match(r"  --(?:\[no\])?(\w+)", line):
             name = match[1]
@@ -260,7 +260,7 @@ def test_values_just_in_range(word):
 
 
 def test_top_ks_are_sorted():
-    assert flag_parsers.top_ks("5,1,3,5") == (1, 3, 5)
+    assert flag_parsers.parse_top_ks("5,1,3,5") == (1, 3, 5)
 
 
 def test_the_dataset_fills_what_is_not_typed():
@@ -273,7 +273,7 @@ def test_the_dataset_fills_what_is_not_typed():
 
 
 def test_help_lists_every_flag_once():
-    listed = re.findall(r"^  --(?:\[no\])?(\w+)", flags.usage(), re.MULTILINE)
+    listed = re.findall(r"^  --(?:\[no\])?(\w+)", flags.format_help(), re.MULTILINE)
     assert sorted(listed) == sorted(groups_flags())
     assert len(listed) == len(set(listed)) > 35
     fields = {name for name, _ in leaves(Config())}
@@ -287,12 +287,12 @@ def test_help_lists_every_flag_once():
 def test_help_says_something_of_each():
     for name, flag in groups_flags().items():
         assert flag.help.strip().endswith((".", "?")), name
-    usage = " ".join(flags.usage().split())
+    usage = " ".join(flags.format_help().split())
     for name, flag in groups_flags().items():
         default = f" (default: {flag.default})" if flag.default not in (None, "") else ""
         shown = f"--[no]{name}" if isinstance(flag.default, bool) else f"--{name}"
         assert f" {shown} {' '.join(flag.help.split())}{default}" in usage, name
-    assert max(map(len, flags.usage().splitlines())) <= 100
+    assert max(map(len, flags.format_help().splitlines())) <= 100
 
 
 @pytest.fixture(scope="module")
@@ -320,7 +320,7 @@ def test_flags_and_help_need_no_tensorflow(help_process):
 
 
 def test_help_keeps_module_flags_out(help_process):
-    assert help_process.stdout == flags.usage()
+    assert help_process.stdout == flags.format_help()
     for foreign in ("verbosity", "logtostderr", "flagfile", "pdb", "test_srcdir", "xml_output"):
         assert f"--{foreign}" not in help_process.stdout
 
@@ -330,4 +330,4 @@ def test_help_words(word, capsys):
     import main
 
     assert main.main(["main.py", "--model=nonsense", word]) == 0
-    assert capsys.readouterr().out == flags.usage()
+    assert capsys.readouterr().out == flags.format_help()

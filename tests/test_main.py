@@ -308,7 +308,7 @@ def places(tiny_folder, tmp_path_factory, one_device):
     for image in (root / "no_images" / "train").rglob("*.jpg"):
         image.rename(image.with_suffix(".txt"))
     net = replace(Config(), {"model": "resnetv2_18"}).net
-    weights = restore.variables_by_path(restore.build(one_device, net, 3, "float32"))
+    weights = restore.variables_by_path(restore.build_model(one_device, net, 3, "float32"))
     save_run(root / "run", tiny_folder, weights)
     save_run(root / "unsaved", tiny_folder)
     first = dict(list(weights.items())[:5])
@@ -425,7 +425,7 @@ def test_mistakes_get_one_line(places, capfd, monkeypatch, command, code, words)
     before = files(places["root"])
     arguments = [word.format(**places) for word in command.split()]
     mode = next((w[7:] for w in arguments if w.startswith("--mode=")), "train")
-    if "--checkpoint_dir" not in command and mode in mode_flags.readers("checkpoint_dir"):
+    if "--checkpoint_dir" not in command and mode in mode_flags.get_modes("checkpoint_dir"):
         arguments.append(f"--checkpoint_dir={places['root']}")
     assert main.main(["main.py", *arguments]) == code
     captured = capfd.readouterr()
@@ -469,4 +469,4 @@ def test_the_broken_image_of_the_table_is_broken(places):
     data = (places["root"] / "broken" / "val" / "grid" / "02.jpg").read_bytes()
     assert data[:3] == b"\xff\xd8\xff"
     with pytest.raises(Exception, match=r"(?i)jpeg|input"):
-        decode.decode(data)
+        decode.decode_image(data)

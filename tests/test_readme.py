@@ -105,7 +105,7 @@ def check_main(words):
         return
     config, given = flags.parse(["main.py", *(word for word in words if word != "...")])
     if not any(word.endswith("=...") for word in words):  # one that prose names as refused
-        mode_flags.require_read(config.mode, given)
+        mode_flags.check_flags(config.mode, given)
     if config.mode == "train":
         validation.resolve(config)
     assert given, "no flag at all"
@@ -250,4 +250,4 @@ def test_published_errors_are_those_of_the_table():
     )
     assert [name for name, _ in rows] == list(registry.names())
     for name, told in rows:
-        assert told == model_table.published_error(published, name), name
+        assert told == model_table.format_published_error(published, name), name

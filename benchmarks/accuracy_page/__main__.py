@@ -20,23 +20,23 @@ from benchmarks.accuracy_page.tables import TABLES
 PAGE = pathlib.Path(__file__).parents[2] / "RESULTS.md"
 
 
-def rows(keys):
+def select_rows(keys):
     """The rows to run of the tables with these keys; one that is in two tables comes once."""
     in_tables = [row for table in TABLES if table.key in keys for row in table.rows]
     return list({row.name: row for row in in_tables if not isinstance(row, Mean)}.values())
 
 
-def recorded(folder, row, done):
+def read_record(folder, row, done):
     """The record of a row, or None."""
     if isinstance(row, BestTwo) and not done.keys() >= set(row.of):
         return None
-    return records.read(folder, row.name, " ".join(execution.command_of(row, done)))
+    return records.read(folder, row.name, " ".join(execution.make_command(row, done)))
 
 
-def run(row, args, done, seconds_left):
+def run_row(row, args, done, seconds_left):
     """Does a row and keeps its record."""
-    seconds, evaluations = execution.result_of(row, args.folder, done, seconds_left)
-    command = " ".join(execution.command_of(row, done))
+    seconds, evaluations = execution.train_and_evaluate(row, args.folder, done, seconds_left)
+    command = " ".join(execution.make_command(row, done))
     kind = type(row).__name__
     return records.write(args.records, row.name, kind, command, seconds, evaluations)
 
@@ -48,7 +48,7 @@ def parse_arguments():
     keys = [table.key for table in TABLES]
     parser.add_argument("--only", default=",".join(keys), help="tables: " + ", ".join(keys))
     parser.add_argument("--folder", type=pathlib.Path, default=pathlib.Path("checkpoints"))
-    parser.add_argument("--records", type=pathlib.Path, default=records.HERE)
+    parser.add_argument("--records", type=pathlib.Path, default=records.DEFAULT_FOLDER)
     parser.add_argument("--page", type=pathlib.Path, default=PAGE)
     args = parser.parse_args()
     args.only = args.only.split(",")
@@ -62,22 +62,22 @@ def main():
     args = parse_arguments()
     end = time.monotonic() + args.minutes * 60
     done = {}
-    for row in rows([table.key for table in TABLES]):
-        if record := recorded(args.records, row, done):
+    for row in select_rows([table.key for table in TABLES]):
+        if record := read_record(args.records, row, done):
             done[row.name] = record
     if not os.path.isdir(os.environ.get("REAL_IMAGES_DIR", "")):
-        harness.say("REAL_IMAGES_DIR is not set to the folder of the data sets: nothing is run")
+        harness.echo("REAL_IMAGES_DIR is not set to the folder of the data sets: nothing is run")
         args.only = []
     args.folder.mkdir(parents=True, exist_ok=True)
-    for row in rows(args.only):
+    for row in select_rows(args.only):
         if row.name not in done:
             try:
-                done[row.name] = run(row, args, done, lambda: end - time.monotonic())
+                done[row.name] = run_row(row, args, done, lambda: end - time.monotonic())
             except execution.OutOfTime:
-                harness.say(f"out of time in {row.name}; the same command goes on")
+                harness.echo(f"out of time in {row.name}; the same command goes on")
                 break
-            args.page.write_text(page.markdown(done))
-    args.page.write_text(page.markdown(done))
+            args.page.write_text(page.render(done))
+    args.page.write_text(page.render(done))
 
 
 if __name__ == "__main__":

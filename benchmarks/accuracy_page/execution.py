@@ -23,7 +23,7 @@ class OutOfTime(Exception):
     """The minutes are over; what ran has saved."""
 
 
-def command_of(row, done):
+def make_command(row, done):
     """The command that repeats a row, as words for a shell; `$` names stay.
 
     Run folders lie in `checkpoints`, whatever folder they are in here.
@@ -33,7 +33,7 @@ def command_of(row, done):
       done: records of earlier rows by name; a BestTwo needs those of all its runs.
     """
     if isinstance(row, BestTwo):
-        checkpoints = ",".join(f"checkpoints/{name}" for name in two_best(row, done))
+        checkpoints = ",".join(f"checkpoints/{name}" for name in select_best_two(row, done))
         return ["python", "main.py", "--mode=eval", f"--ckpt={checkpoints}"]
     if isinstance(row, Fit):
         run_dir = f"--run_dir=checkpoints/{row.name}"
@@ -41,12 +41,12 @@ def command_of(row, done):
     return ["python", *row.program, "--mode=train", *row.flags, f"--run_name={row.name}"]
 
 
-def training_command(row, folder):
-    """`command_of` a Run or Fit for run folders in another place: a later flag wins."""
+def make_training_command(row, folder):
+    """`make_command` a Run or Fit for run folders in another place: a later flag wins."""
     place = f"--run_dir={folder / row.name}"
     if not isinstance(row, Fit):
         place = f"--checkpoint_dir={folder}"
-    return [*command_of(row, {}), place]
+    return [*make_command(row, {}), place]
 
 
 def execute(words, seconds):
@@ -61,7 +61,7 @@ def execute(words, seconds):
       SystemExit: it failed.
     """
     given = [sys.executable, *map(os.path.expandvars, words[1:])]
-    harness.say("$ " + " ".join(words))
+    harness.echo("$ " + " ".join(words))
     child = subprocess.Popen(given, cwd=_ROOT)
     try:
         code = child.wait(timeout=max(seconds, 1))
@@ -77,7 +77,7 @@ def is_trained(row, folder):
     """Whether the training of a Run or Fit has come to its end."""
     if isinstance(row, Fit):
         return (folder / row.name / "fit.json").exists()
-    lines = _train_lines(folder / row.name)
+    lines = _read_train_lines(folder / row.name)
     if not lines:
         return False
     epochs = run_folder.read_record(folder / row.name).config.length.epochs
@@ -85,13 +85,13 @@ def is_trained(row, folder):
     return last["step"] >= epochs * last["step"] / last["progress/epoch"] - 1e-6
 
 
-def require_agreement(row, folder):
+def require_same_flags(row, folder):
     """Compares the flags of a Run with what its folder says it was trained with.
 
     Raises:
       SystemExit: one differs; the folder then holds another run than the page would say.
     """
-    typed = training_command(row, folder)[len(row.program) :]
+    typed = make_training_command(row, folder)[len(row.program) :]
     words = [os.path.expandvars(word) for word in typed]
     wanted, typed = flags.parse(words)
     wanted = dict(leaves(wanted))
@@ -112,7 +112,7 @@ def evaluate(name, runs, views, folder, seconds_left):
     found = {}
     for view in views:
         path = folder / f"{name}-{view}.json"
-        if not _is_of(path, runs, folder):
+        if not _is_up_to_date(path, runs, folder):
             split, crops = view.split("-")
             checkpoints = ",".join(str(folder / run) for run in runs)
             words = ["python", "main.py", "--mode=eval", f"--ckpt={checkpoints}"]
@@ -122,7 +122,7 @@ def evaluate(name, runs, views, folder, seconds_left):
     return found
 
 
-def _is_of(path, runs, folder):
+def _is_up_to_date(path, runs, folder):
     """Whether a file of results is of the newest checkpoints of these runs."""
     if not path.exists():
         return False
@@ -133,31 +133,31 @@ def _is_of(path, runs, folder):
     return [model.parts[-2:] for model in models] == [step.parts[-2:] for step in newest]
 
 
-def training_seconds(run_dir, examples):
+def compute_training_seconds(run_dir, examples):
     """Time of a run, each epoch at the median of its logged speeds: interruptions do not count.
 
     Epochs may differ, as where the size of the images grows.
     """
     epochs = collections.defaultdict(list)
-    for line in _train_lines(run_dir):
+    for line in _read_train_lines(run_dir):
         if "speed/images_per_second" in line:
             epochs[math.ceil(line["progress/epoch"])].append(line["speed/images_per_second"])
     return examples * statistics.mean(1 / statistics.median(of) for of in epochs.values())
 
 
-def _train_lines(run_dir):
+def _read_train_lines(run_dir):
     """The lines of a run's training in metrics.jsonl; none where there is no such file."""
     path = run_dir / "metrics.jsonl"
     lines = path.read_text().splitlines() if path.exists() else []
     return [line for line in map(json.loads, lines) if line["split"] == "train"]
 
 
-def two_best(row, done):
+def select_best_two(row, done):
     """Names of the two runs of a BestTwo that have the highest top-1 on val, ten crops."""
     return sorted(row.of, key=lambda name: -done[name]["evaluations"]["val-10"]["top1"])[:2]
 
 
-def result_of(row, folder, done, seconds_left):
+def train_and_evaluate(row, folder, done, seconds_left):
     """Trains and judges a row.
 
     Args:
@@ -170,18 +170,18 @@ def result_of(row, folder, done, seconds_left):
       (seconds of training, None for an average; dict of evaluations by "SPLIT-CROPS").
     """
     if isinstance(row, BestTwo):
-        best = two_best(row, done)
+        best = select_best_two(row, done)
         return None, evaluate(row.name, best, row.views, folder, seconds_left)
     if not is_trained(row, folder):
-        execute(training_command(row, folder), min(seconds_left(), row.minutes * 60))
+        execute(make_training_command(row, folder), min(seconds_left(), row.minutes * 60))
     run_dir = folder / row.name
     if isinstance(row, Fit):
         report = json.loads((run_dir / "fit.json").read_text())
         # All as fast as the fastest: the first one compiles, and others may have had company.
         seconds = report["seconds_of_epochs"]
         return len(seconds) * min(seconds), report["results"]
-    require_agreement(row, folder)
+    require_same_flags(row, folder)
     evaluations = evaluate(row.name, [row.name], row.views, folder, seconds_left)
     step = evaluations[row.views[0]]["step"]
     batch_size = run_folder.read_record(run_dir).config.data.batch_size
-    return training_seconds(run_dir, step * batch_size), evaluations
+    return compute_training_seconds(run_dir, step * batch_size), evaluations

@@ -7,7 +7,7 @@ from benchmarks.accuracy_page.rows import Mean
 from benchmarks.accuracy_page.tables import TABLES
 
 
-def markdown(records):
+def render(records):
     """Lays out the page.
 
     Args:
@@ -16,7 +16,7 @@ def markdown(records):
     Returns:
       str.
     """
-    places = list(dict.fromkeys(_place(record) for record in records.values()))
+    places = list(dict.fromkeys(_describe_place(record) for record in records.values()))
     machines = {place: chr(ord("A") + number) for number, place in enumerate(places)}
     parts = [
         "# Results of our own",
@@ -33,16 +33,16 @@ def markdown(records):
         "\n".join(f"- {letter}: {place}" for place, letter in machines.items()),
     ]
     for table in TABLES:
-        shown = [(row, _shown(row, records)) for row in table.rows]
+        shown = [(row, _resolve_record(row, records)) for row in table.rows]
         shown = [(row, record) for row, record in shown if record]
         if shown:
-            parts += [f"## {table.title}", table.text, _table(table, shown, machines)]
+            parts += [f"## {table.title}", table.text, _format_table(table, shown, machines)]
             commands = [record["command"] for row, record in shown if not isinstance(row, Mean)]
             parts += ["```sh\n" + "\n".join(commands) + "\n```"]
     return "\n\n".join(parts) + "\n"
 
 
-def _place(record):
+def _describe_place(record):
     """Where a row was run, in words."""
     machine = record["machine"]
     half = "bfloat16" if harness.has_bfloat16(machine) else "no bfloat16"
@@ -50,23 +50,23 @@ def _place(record):
     return f"{machine['cpu']}, {machine['cores']} cores, {half}; {packages}"
 
 
-def _shown(row, records):
+def _resolve_record(row, records):
     """The record that a row shows with the `places` it is of, or None where it has none yet."""
     if not isinstance(row, Mean):
         record = records.get(row.name)
-        return record and record | {"places": [_place(record)]}
+        return record and record | {"places": [_describe_place(record)]}
     if not records.keys() >= set(row.of):
         return None
     of = [records[name] for name in row.of]
     times = [record["seconds"] for record in of]
     seconds = None if None in times else statistics.mean(times)
     common = [v for v in row.views if all(v in record["evaluations"] for record in of)]
-    evaluations = {view: _mean([r["evaluations"][view] for r in of]) for view in common}
-    places = list(dict.fromkeys(map(_place, of)))
+    evaluations = {view: _mean_scores([r["evaluations"][view] for r in of]) for view in common}
+    places = list(dict.fromkeys(map(_describe_place, of)))
     return {"seconds": seconds, "evaluations": evaluations, "places": places}
 
 
-def _mean(scores):
+def _mean_scores(scores):
     """Mean errors; what is an interval elsewhere are the extremes here."""
     top1 = [score["top1_error"] for score in scores]
     return {
@@ -77,15 +77,15 @@ def _mean(scores):
     }
 
 
-def _table(table, shown, machines):
-    lines = [["run", *map(_header, table.columns)]]
+def _format_table(table, shown, machines):
+    lines = [["run", *map(_format_header, table.columns)]]
     for row, record in shown:
-        lines.append([row.label, *(_cell(key, record, machines) for key in table.columns)])
+        lines.append([row.label, *(_format_cell(key, record, machines) for key in table.columns)])
     lines.insert(1, ["---"] * len(lines[0]))
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
 
 
-def _header(column):
+def _format_header(column):
     """Turns "val-1 top1", as in `Table.columns`, into "top-1 val err, one crop"."""
     if " " not in column:
         return column
@@ -94,17 +94,17 @@ def _header(column):
     return f"top-{top.removeprefix('top')} {split} err" + (", one crop" if crops == "1" else "")
 
 
-def _cell(column, record, machines):
+def _format_cell(column, record, machines):
     if column == "time":
         seconds = record["seconds"]
         return "" if seconds is None else f"{seconds / 60:.1f} min"
     if column == "machine":
         return ", ".join(machines[place] for place in record["places"])
     view, top = column.split()
-    return _error(record["evaluations"].get(view), top)
+    return _format_error(record["evaluations"].get(view), top)
 
 
-def _error(scores, top):
+def _format_error(scores, top):
     """1 - accuracy in per cent, with the interval of top-1."""
     if scores is None:
         return ""

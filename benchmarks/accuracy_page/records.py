@@ -9,9 +9,9 @@ import pathlib
 
 from benchmarks import harness
 
-HERE = pathlib.Path(__file__).parent / "records"
+DEFAULT_FOLDER = pathlib.Path(__file__).parent / "records"
 # Of each evaluation; the rest is in the run folder.
-_SCORES = (
+_KEPT_SCORES = (
     *("split", "crops", "num_examples", "top1", "top1_low", "top1_high", "top5"),
     *("top1_error", "top5_error", "nll"),
 )
@@ -58,12 +58,12 @@ def write(folder, name, kind, command, seconds, evaluations):
     Returns:
       dict: command, date, machine, versions, kind, seconds, evaluations.
     """
-    record = harness.facts("", [], _PACKAGES) | {
+    record = harness.collect_metadata("", [], _PACKAGES) | {
         "command": command,
         "kind": kind,
         "seconds": None if seconds is None else round(seconds, 1),
         "evaluations": {
-            key: {name: scores[name] for name in _SCORES if name in scores}
+            key: {name: scores[name] for name in _KEPT_SCORES if name in scores}
             for key, scores in evaluations.items()
         },
     }

@@ -16,13 +16,13 @@ _BASICS = ("--batch_size=64",)
 _PLAIN = ("--learning_rate=0.2", "--warmup_epochs=1", "--label_smoothing=0.1")
 
 
-def _v2(name, label, *flags):
+def _make_resnetv2_run(name, label, *flags):
     return Run(name=f"mini-resnetv2_50-{name}", label=label, flags=(*_MINI, *_BASICS, *flags))
 
 
 _LEARNING = (
-    _v2("standard", "`--augment=standard`", "--augment=standard", *_PLAIN),
-    _v2(
+    _make_resnetv2_run("standard", "`--augment=standard`", "--augment=standard", *_PLAIN),
+    _make_resnetv2_run(
         "ffcv16",
         "`--recipe=ffcv16`",
         "--recipe=ffcv16",
@@ -35,10 +35,10 @@ _LEARNING = (
         label="ResNet50V2, `model.fit`",
         flags=(f"--data_dir={DATA}/mini", "--image_size=84", "--epochs=10"),
     ),
-    _v2("classic", "`--augment=classic`", "--augment=classic", *_PLAIN),
+    _make_resnetv2_run("classic", "`--augment=classic`", "--augment=classic", *_PLAIN),
 )
 
-TRIAL = (
+TRIAL_FLAGS = (
     "--dataset=folder",
     f"--data_dir={DATA}/nette224",
     "--model=resnetv2_18",
@@ -60,10 +60,10 @@ _BATCH_32 = ("--batch_size=32", *_BATCH_64[1:])
 _CLIPPED = (*_BATCH_64, "--clip_norm=1", "--ema=0.99")
 
 
-def _trial(name, label, *flags, program=("main.py",)):
+def _make_trial(name, label, *flags, program=("main.py",)):
     """A run of which a later flag replaces an earlier one of the same name."""
     by_name = {}
-    for flag in (*TRIAL, *flags):
+    for flag in (*TRIAL_FLAGS, *flags):
         by_name[flag.partition("=")[0].removeprefix("--no").removeprefix("--")] = flag
     return Run(
         name=f"nette-{name}",
@@ -75,10 +75,10 @@ def _trial(name, label, *flags, program=("main.py",)):
 
 
 _TRIALS = (
-    _trial("cosine50", "`--recipe=cosine50`", "--recipe=cosine50"),
-    _trial("batch64", "batch 64, SGD, wider crops", *_BATCH_64),
-    _trial("batch32", "the same, batch 32", *_BATCH_32),
-    _trial(
+    _make_trial("cosine50", "`--recipe=cosine50`", "--recipe=cosine50"),
+    _make_trial("batch64", "batch 64, SGD, wider crops", *_BATCH_64),
+    _make_trial("batch32", "the same, batch 32", *_BATCH_32),
+    _make_trial(
         "adamw",
         "the same, AdamW",
         *_BATCH_32,
@@ -86,18 +86,18 @@ _TRIALS = (
         "--learning_rate=0.016",
         "--weight_decay=0.05",
     ),
-    _trial(
+    _make_trial(
         "clipped",
         "batch 64, gradients of norm 1 at most, averaged weights",
         *_CLIPPED,
     ),
-    _trial(
+    _make_trial(
         "clipped-zero",
         "the same, branches that start at zero",
         *_CLIPPED,
         "--zero_init_residual",
     ),
-    _trial(
+    _make_trial(
         "clipped-alexnet",
         "clipped and averaged, AlexNet",
         *_CLIPPED,
@@ -106,10 +106,12 @@ _TRIALS = (
 )
 
 
-def _seeds(recipe, first):
+def _make_seed_rows(recipe, first):
     """Rows of three seeds, of which the first is a trial, and of their mean."""
     rows = [
-        _trial(f"{recipe}-seed{n}", f"`{recipe}`, seed {n}", f"--recipe={recipe}", f"--seed={n}")
+        _make_trial(
+            f"{recipe}-seed{n}", f"`{recipe}`, seed {n}", f"--recipe={recipe}", f"--seed={n}"
+        )
         for n in (1, 2)
     ]
     names = (f"nette-{first}", *(row.name for row in rows))
@@ -149,7 +151,7 @@ TABLES = (
         title="Imagenette, 5 epochs, ResNetV2-18: `short` and `cosine50`, three seeds each",
         text="Seed 0 is in the table above: of `cosine50` its first row, of `short` the one with "
         "branches that start at zero, whose flags became the recipe.",
-        rows=(*_seeds("cosine50", "cosine50"), *_seeds("short", "clipped-zero")),
+        rows=(*_make_seed_rows("cosine50", "cosine50"), *_make_seed_rows("short", "clipped-zero")),
         columns=("val-1 top1", "val-1 top5", "machine"),
     ),
     Table(
@@ -159,12 +161,14 @@ TABLES = (
         "of a difference is wider than that of a row: what lies within two points is not told "
         "apart by 800 images.",
         rows=(
-            _trial("short", "`--recipe=short`", *_SHORT),
-            _trial("short-ema", "without averaged weights", *_SHORT, "--ema=0"),
-            _trial("short-smoothing", "without label smoothing", *_SHORT, "--label_smoothing=0"),
-            _trial("short-zero", "without zero-init", *_SHORT, "--nozero_init_residual"),
-            _trial("short-clipping", "without clipping", *_SHORT, "--clip_norm=0"),
-            _trial(
+            _make_trial("short", "`--recipe=short`", *_SHORT),
+            _make_trial("short-ema", "without averaged weights", *_SHORT, "--ema=0"),
+            _make_trial(
+                "short-smoothing", "without label smoothing", *_SHORT, "--label_smoothing=0"
+            ),
+            _make_trial("short-zero", "without zero-init", *_SHORT, "--nozero_init_residual"),
+            _make_trial("short-clipping", "without clipping", *_SHORT, "--clip_norm=0"),
+            _make_trial(
                 "short-plain",
                 "with Keras's batch norm",
                 *_SHORT,
@@ -176,7 +180,7 @@ TABLES = (
                 views=_VIEWS,
                 of=("nette-short", "nette-short-seed1"),
             ),
-            _trial("short-float32", "in float32", *_SHORT, "--nomixed_precision"),
+            _make_trial("short-float32", "in float32", *_SHORT, "--nomixed_precision"),
         ),
         columns=("time", "val-1 top1", "val-10 top1", "machine"),
     ),

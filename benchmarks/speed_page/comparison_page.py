@@ -9,12 +9,12 @@ median of those of the pairs of runs, so that of the two medians beside it may d
 """
 
 
-def page(every, results, identity):
+def render(every, results, identity):
     """Lays out what is kept.
 
     Args:
       every: Comparisons, in order.
-      results: dict from a name to what `run_all.run` kept; some may lack.
+      results: dict from a name to what `run_all.run_comparison` kept; some may lack.
       identity: dict of the code and machine of now: rows of other code name their commit.
 
     Returns:
@@ -27,21 +27,21 @@ def page(every, results, identity):
             missing.append(f"`{comparison.name}` has not run")
             continue
         if kept["outcome"] != "done":
-            missing.append(f"`{comparison.name}`: {kept['outcome']}{_last_line(kept)}")
+            missing.append(f"`{comparison.name}`: {kept['outcome']}{_format_last_line(kept)}")
         if comparison.rows is None and kept["outcome"] == "done":
-            tables.append(f"## `{comparison.name}`\n\n{_markdown(kept['said'])}\n")
+            tables.append(f"## `{comparison.name}`\n\n{_extract_table(kept['said'])}\n")
         elif kept["report"] is not None:
             rows += _rows(comparison, kept)
             missing += [
                 f"`{comparison.name}`: {peer} is skipped, {reason}"
                 for peer, reason in kept["report"].get("skipped", {}).items()
             ]
-    parts = [_HEAD, _machines(results, identity)]
-    parts.append(_table(rows) if rows else "No comparison has been made yet.\n")
+    parts = [_HEAD, _describe_machine(results, identity)]
+    parts.append(_format_table(rows) if rows else "No comparison has been made yet.\n")
     parts += tables
     if missing:
         parts.append("## Not there\n\n" + "\n".join(f"- {line}" for line in missing) + "\n")
-    parts.append("## Commands\n\n" + "".join(_command(c) for c in every))
+    parts.append("## Commands\n\n" + "".join(_format_command(c) for c in every))
     return "\n".join(parts)
 
 
@@ -58,23 +58,29 @@ def _rows(comparison, kept):
         ratio = "" if row.ratio is None else f"{row.ratio:.2f}"
         reached = "" if row.wanted is None else "yes" if row.ratio >= row.wanted else "**no**"
         wanted = "" if row.wanted is None else f"{row.wanted:g}"
-        figures = [_figure(row.ours), f"{row.peer}: {_figure(row.theirs)}", ratio, wanted, reached]
+        figures = [
+            _format_figure(row.ours),
+            f"{row.peer}: {_format_figure(row.theirs)}",
+            ratio,
+            wanted,
+            reached,
+        ]
         yield [row.what, *figures, f"{date} {commit}".strip(), f"`{comparison.name}`"]
 
 
-def _figure(value):
+def _format_figure(value):
     if value and abs(value) < 0.01:
         return f"{value:.1e}"
     return f"{value:.0f}" if abs(value) >= 1000 else f"{value:.3g}"
 
 
-def _table(rows):
+def _format_table(rows):
     header = ["what", "ours", "theirs", "ratio", "wanted", "reached", "of", "command"]
     lines = [header, ["---", "---:", "---", "---:", "---:", "---", "---", "---"], *rows]
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
-def _machines(results, identity):
+def _describe_machine(results, identity):
     """The machine, and the versions of all packages that took part."""
     machine = identity["machine"]
     flags = ", ".join(machine["cpu_flags"])
@@ -90,20 +96,20 @@ def _machines(results, identity):
     told = ", ".join(f"{package} {version}" for package, version in sorted(versions.items()))
     if told:
         lines.append(f"- versions: {told}")
-    lines.append(f"- written: {harness.now()}, code {identity['commit'] or identity['code']}")
+    lines.append(f"- written: {harness.utc_now()}, code {identity['commit'] or identity['code']}")
     return "\n".join(lines) + "\n"
 
 
-def _markdown(said):
+def _extract_table(said):
     return "\n".join(line for line in said.splitlines() if line.startswith("|"))
 
 
-def _last_line(kept):
+def _format_last_line(kept):
     lines = [line for line in kept["said"].splitlines() if line.strip()]
     return f" ({lines[-1].strip()[:200]})" if lines else ""
 
 
-def _command(comparison):
+def _format_command(comparison):
     words = " ".join(comparison.words)
     start = "" if comparison.words[0].startswith("$") else "python "
     return f"- `{comparison.name}`: `{start}{words}`\n"

@@ -29,38 +29,38 @@ class Comparison:
     rows: Callable | None
 
 
-def _of(module, minutes, *words, name=None):
+def _make_comparison(module, minutes, *words, name=None):
     rows = getattr(result_rows, module, None)
     return Comparison(name or module, ("-m", f"benchmarks.{module}", *words), minutes, rows)
 
 
-def _share(dtype):
+def _make_matmul_comparison(dtype):
     half = () if dtype == "float32" else ("--mixed_precision", f"--half_dtype={dtype}")
     words = ("main.py", "--mode=benchmark", "--benchmark=step", "--batch_size=32", *half)
-    return Comparison(f"share_{dtype}", words, 6, result_rows.share_of_matrices)
+    return Comparison(f"share_{dtype}", words, 6, result_rows.matmul_share)
 
 
-EVERY = (
-    _of("step_vs_keras", 30),
-    *map(_share, harness.dtypes()),
-    _of("start_up", 12),
-    _of("step_vs_torch", 40, f"--torch_python={TORCH_PYTHON}"),
-    _of("eval_vs_keras", 30, f"--data_dir={IMAGES}/ilsvrc_sample"),
-    _of("predict_vs_eval", 20),
-    _of("predict_vs_eval", 20, "--crops=1", name="predict_vs_eval_1_crop"),
-    _of(
+ALL = (
+    _make_comparison("step_vs_keras", 30),
+    *map(_make_matmul_comparison, harness.default_dtypes()),
+    _make_comparison("start_up", 12),
+    _make_comparison("step_vs_torch", 40, f"--torch_python={TORCH_PYTHON}"),
+    _make_comparison("eval_vs_keras", 30, f"--data_dir={IMAGES}/ilsvrc_sample"),
+    _make_comparison("predict_vs_eval", 20),
+    _make_comparison("predict_vs_eval", 20, "--crops=1", name="predict_vs_eval_1_crop"),
+    _make_comparison(
         "input_vs_peers",
         15,
         f"--data_dir={IMAGES}/ilsvrc_sample",
         f"--torch_python={TORCH_PYTHON}",
     ),
-    _of("input_formats", 20, f"--data_dir={IMAGES}/ilsvrc_sample"),
-    _of("loop_overhead", 45),
-    _of("replicas", 40, "--size=224", "--steps=5"),
-    _of("replicas", 30, name="replicas_64_px"),
-    _of("net_speeds", 40),
+    _make_comparison("input_formats", 20, f"--data_dir={IMAGES}/ilsvrc_sample"),
+    _make_comparison("loop_overhead", 45),
+    _make_comparison("replicas", 40, "--size=224", "--steps=5"),
+    _make_comparison("replicas", 30, name="replicas_64_px"),
+    _make_comparison("net_speeds", 40),
     Comparison(
         "timm_parity", (TORCH_PYTHON, "-m", "benchmarks.timm_parity"), 15, result_rows.timm_parity
     ),
-    _of("model_table", 5),
+    _make_comparison("model_table", 5),
 )

@@ -25,7 +25,7 @@ class Row:
     wanted: float | None = None
 
 
-def _faster(what, ours, peer, theirs, wanted=None):
+def _make_rate_row(what, ours, peer, theirs, wanted=None):
     """A Row of two rates."""
     return Row(what, ours, peer, theirs, ours / theirs, wanted)
 
@@ -71,12 +71,12 @@ def start_up(report):
     return [Row(what, ours, "Keras layers", keras, results["ratio"], results["wanted"])]
 
 
-def share_of_matrices(report):
+def matmul_share(report):
     """The rate of a training step beside that of matrix products, from `--mode=benchmark`."""
     wanted = {"bfloat16": 0.85, "float32": 0.8}[report["compute_dtype"]]
     what = f"arithmetic of a training step, {report['compute_dtype']}, GFLOP/s"
     most = report["matmul_gflops_per_second"]
-    return [_faster(what, report["gflops_per_second"], "matrix products", most, wanted)]
+    return [_make_rate_row(what, report["gflops_per_second"], "matrix products", most, wanted)]
 
 
 def eval_vs_keras(report):
@@ -109,7 +109,9 @@ def input_formats(report):
     runs = report["images_per_second"]
     medians = {side: statistics.median(rates) for side, rates in runs.items()}
     what = "input pipeline, classic from TFRecords at 288 px, images/s"
-    return [_faster(what, medians["tfrecord"], "the files themselves", medians["files"], 1.4)]
+    return [
+        _make_rate_row(what, medians["tfrecord"], "the files themselves", medians["files"], 1.4)
+    ]
 
 
 def predict_vs_eval(report):
@@ -117,7 +119,7 @@ def predict_vs_eval(report):
     medians = report["results"]["medians"]
     words = dict(word.split("=", 1) for word in report["command"].split() if "=" in word)
     what = f"--mode=predict, {words['--model']}, 64 px, {words['--crops']} views, images/s"
-    return [_faster(what, medians["predict"], "--mode=eval", medians["eval"], 0.8)]
+    return [_make_rate_row(what, medians["predict"], "--mode=eval", medians["eval"], 0.8)]
 
 
 def net_speeds(report):
@@ -125,7 +127,7 @@ def net_speeds(report):
     first, *others = report["results"]
     rates = {net: figures["gigaops"] for net, figures in report["results"].items()}
     what = "training step of {}, 10^9 multiply-adds/s"
-    return [_faster(what.format(net), rates[net], first, rates[first]) for net in others]
+    return [_make_rate_row(what.format(net), rates[net], first, rates[first]) for net in others]
 
 
 def timm_parity(report):

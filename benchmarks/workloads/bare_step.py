@@ -31,11 +31,12 @@ class BareStep:
         self.strategy = strategies.make_strategy(self.config.distribution)
         self.state = TrainState(self.strategy, self.config, num_classes)
         self._step = train.make_step(self.config, self.state, lambda step: tf.constant(1e-3))
-        per_replica = strategies.per_replica_batch(data.batch_size, self.strategy)
+        per_replica = strategies.per_replica_batch_size(data.batch_size, self.strategy)
         kept = _KEPT_BATCHES * self.strategy.num_replicas_in_sync
         self._iterator = iter(
             strategies.distribute(
-                self.strategy, lambda: batches(data.image_size, per_replica, num_classes, kept)
+                self.strategy,
+                lambda: make_random_batches(data.image_size, per_replica, num_classes, kept),
             )
         )
 
@@ -55,7 +56,7 @@ class BareStep:
             raise FloatingPointError("gradients are not finite")
         return sums
 
-    def speed(self, warm_up, steps, at_once):
+    def measure_speed(self, warm_up, steps, at_once):
         """Times steps in calls of `at_once`.
 
         Returns:
@@ -74,7 +75,7 @@ class BareStep:
         }
 
 
-def batches(size, batch_size, num_classes, kept=_KEPT_BATCHES):
+def make_random_batches(size, batch_size, num_classes, kept=_KEPT_BATCHES):
     """Endless batches of noise in the form that the input pipeline gives them to the step.
 
     Args:

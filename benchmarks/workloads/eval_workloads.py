@@ -15,13 +15,13 @@ from input_pipeline.sources.source import Source
 from loops.checkpointing import restore
 from loops.config import validation
 from loops.distribution import strategies
-from loops.evaluator import Evaluator, views_per_batch
+from loops.evaluator import Evaluator, choose_views_per_batch
 
 _MODEL = "resnetv2_50"
 _NUM_CLASSES = 1000
 
 
-def photographs(folder, most):
+def make_photo_source(folder, most):
     """Source of the photographs of a folder, all of class 0.
 
     Raises:
@@ -42,15 +42,15 @@ def photographs(folder, most):
     )
 
 
-def _first(split, count):
+def _take(split, count):
     return dataclasses.replace(split, num_examples=count)
 
 
-def our_side(folder, most, size, crops, dtype):
+def build_ours(folder, most, size, crops, dtype):
     """Builds our evaluation.
 
     Args:
-      folder, most: see `photographs`.
+      folder, most: see `make_photo_source`.
       size: side of a crop in pixels.
       crops: views of an image, 1 or 10.
       dtype: "float32" or "bfloat16".
@@ -58,13 +58,13 @@ def our_side(folder, most, size, crops, dtype):
     Returns:
       (function that evaluates a number of images, function that only reads them, number of all).
     """
-    config = _config(size)
+    config = _make_config(size)
     strategy = strategies.make_strategy(config.distribution)
-    split = photographs(folder, most)
+    split = make_photo_source(folder, most)
     keras.utils.set_random_seed(0)
-    model = restore.build(strategy, config.net, _NUM_CLASSES, dtype)
+    model = restore.build_model(strategy, config.net, _NUM_CLASSES, dtype)
     # One evaluator, and so one trace, for the passes to warm up and the one that counts.
-    batch = views_per_batch() // crops
+    batch = choose_views_per_batch() // crops
     evaluator = Evaluator(strategy, model, split, config.data, crops, batch)
 
     def evaluate(count):
@@ -73,22 +73,22 @@ def our_side(folder, most, size, crops, dtype):
     return evaluate, lambda count: _read(split, config, crops, count), split.num_examples
 
 
-def keras_side(folder, most, size, crops, dtype):
-    """Builds the same evaluation in plain Keras; arguments and result as of `our_side`."""
-    config = _config(size)
+def build_keras(folder, most, size, crops, dtype):
+    """Builds the same evaluation in plain Keras; arguments and result as of `build_ours`."""
+    config = _make_config(size)
     # The same devices and memory settings; nothing of the strategy is used.
     strategies.make_strategy(config.distribution)
-    split = photographs(folder, most)
+    split = make_photo_source(folder, most)
     keras.utils.set_random_seed(0)
-    model = keras_resnetv2.resnetv2(_NUM_CLASSES, dtype=dtype, image_size=size)
+    model = keras_resnetv2.build_model(_NUM_CLASSES, dtype=dtype, image_size=size)
 
     def views(batch):
         images = tf.reshape(batch["views"], [-1, size, size, 3])
         return batch_augment.normalize(images, config.data.mean, config.data.std)
 
     # One data set as well, of which the warm-up takes a part.
-    dataset = _dataset(split, config, crops).map(views).prefetch(1)
-    batch = _batch(split, crops)
+    dataset = _make_dataset(split, config, crops).map(views).prefetch(1)
+    batch = _choose_batch_size(split, crops)
 
     def evaluate(count):
         whole = count == split.num_examples
@@ -99,19 +99,19 @@ def keras_side(folder, most, size, crops, dtype):
     return evaluate, lambda count: _read(split, config, crops, count), split.num_examples
 
 
-def _config(size):
+def _make_config(size):
     words = ["benchmark", f"--model={_MODEL}", "--dataset=ilsvrc2012", "--strategy=one"]
     return validation.resolve(flags.parse([*words, f"--image_size={size}"])[0])
 
 
-def _batch(split, crops):
-    return min(views_per_batch() // crops, split.num_examples)
+def _choose_batch_size(split, crops):
+    return min(choose_views_per_batch() // crops, split.num_examples)
 
 
-def _dataset(split, config, crops):
-    return pipeline.eval_dataset(split, config.data, crops, _batch(split, crops), 1)
+def _make_dataset(split, config, crops):
+    return pipeline.eval_dataset(split, config.data, crops, _choose_batch_size(split, crops), 1)
 
 
 def _read(split, config, crops, count):
-    for _ in _dataset(_first(split, count), config, crops):
+    for _ in _make_dataset(_take(split, count), config, crops):
         pass

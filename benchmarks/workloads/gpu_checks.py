@@ -6,11 +6,11 @@ Each takes (place, replicas, folder) and returns a dict: ok, and what: a line of
 
 _NUM_CLASSES = 10
 # The weights of N replicas differ from those of one by rounding; a wrong sum shows far above.
-_MOST_DIFFERENCE = 1e-4
+_MAX_DIFFERENCE = 1e-4
 _EASY_SCALE = 8.0
 
 
-def _step(place, replicas, *words, model="resnetv2_18", size=64, batch=168):
+def _make_step(place, replicas, *words, model="resnetv2_18", size=64, batch=168):
     """A BareStep on so many GPUs, or halves of the CPU; 168 images are for 1 to 4, 6, 7 or 8."""
     import tensorflow as tf
 
@@ -26,27 +26,27 @@ def _step(place, replicas, *words, model="resnetv2_18", size=64, batch=168):
     return BareStep([*argv, f"--batch_size={batch}", *words], _NUM_CLASSES)
 
 
-def _copies(step):
+def _replica_weights(step):
     """Every replica's weights: a list for each of lists of arrays."""
     local = step.strategy.experimental_local_results
     values = [[v.numpy() for v in local(w.value)] for w in step.state.model.trainable_variables]
     return list(zip(*values, strict=True))
 
 
-def _float16(*more, scale=128.0):
+def _float16_flags(*more, scale=128.0):
     """Flags of float16; the scale is low enough for no step to be skipped on its own."""
     half = ["--mixed_precision", "--half_dtype=float16", f"--initial_loss_scale={scale}"]
     return [*half, *more]
 
 
-def overflow(place, replicas, folder):
+def check_overflow(place, replicas, folder):
     """An infinity on the last replica alone is skipped by all, and the next step is applied."""
     import numpy as np
     import tensorflow as tf
 
     from input_pipeline.augmentation import batch_augment
 
-    make_prepare = batch_augment.make_prepare
+    make_prepare = batch_augment.make_preprocess_fn
 
     def make(data, *arguments):
         prepare = make_prepare(data, *arguments)
@@ -59,17 +59,17 @@ def overflow(place, replicas, folder):
 
         return spoiled
 
-    batch_augment.make_prepare = make
-    step = _step(place, replicas, *_float16(scale=_EASY_SCALE))
-    before = _copies(step)[0]
+    batch_augment.make_preprocess_fn = make
+    step = _make_step(place, replicas, *_float16_flags(scale=_EASY_SCALE))
+    before = _replica_weights(step)[0]
     first = step.sums(1)
     scale = step.state.loss_scale
-    kept = all((a == b).all() for a, b in zip(before, _copies(step)[0], strict=True))
+    kept = all((a == b).all() for a, b in zip(before, _replica_weights(step)[0], strict=True))
     scales = [float(scale.scale)]
     scale.good_steps.assign(1999)  # one good step more, and it doubles
     second = step.sums(1)
     scales.append(float(scale.scale))
-    copies = _copies(step)
+    copies = _replica_weights(step)
     equal = all((a == b).all() for c in copies for a, b in zip(copies[0], c, strict=True))
     finite = all(np.isfinite(value).all() for value in copies[0])
     applied = [first["applied"], second["applied"]]
@@ -81,15 +81,15 @@ def overflow(place, replicas, folder):
     }
 
 
-def equality(place, replicas, folder):
+def check_equal_weights(place, replicas, folder):
     """Three float32 steps with synchronised batch norm end in the weights of one device."""
     import numpy as np
     import tensorflow as tf
 
     tf.config.experimental.enable_tensor_float_32_execution(False)
-    step = _step(place, replicas, "--sync_batch_norm")
+    step = _make_step(place, replicas, "--sync_batch_norm")
     step(3)
-    copies = _copies(step)
+    copies = _replica_weights(step)
     spread = max(np.abs(a - b).max() for c in copies for a, b in zip(copies[0], c, strict=True))
     path = folder / "one.npz"
     if replicas == 1:
@@ -99,18 +99,18 @@ def equality(place, replicas, folder):
         pairs = zip(one.values(), copies[0], strict=True)
         difference = max(float(np.abs(a - b).max()) for a, b in pairs)
     return {
-        "ok": bool(spread == 0 and difference <= _MOST_DIFFERENCE),
+        "ok": bool(spread == 0 and difference <= _MAX_DIFFERENCE),
         "what": f"largest difference to one device {difference:.1e}, among replicas {spread:.1e}",
     }
 
 
-def repeats(place, replicas, folder):
+def check_determinism(place, replicas, folder):
     """With --deterministic, three steps of two processes end in the same bits."""
     import numpy as np
 
-    step = _step(place, replicas, "--deterministic", *_float16())
+    step = _make_step(place, replicas, "--deterministic", *_float16_flags())
     step(3)
-    weights = _copies(step)[0]
+    weights = _replica_weights(step)[0]
     path = folder / f"deterministic-{replicas}.npz"
     if not path.exists():
         np.savez(path, *weights)
@@ -120,18 +120,18 @@ def repeats(place, replicas, folder):
     return {"ok": all(equal), "what": f"{sum(equal)} of {len(equal)} weights equal bit for bit"}
 
 
-def growth(place, replicas, folder):
+def check_memory_growth(place, replicas, folder):
     """Memory is taken as it is needed, not all of it at the start."""
     import tensorflow as tf
 
-    step = _step(place, replicas)
+    step = _make_step(place, replicas)
     step(1)
     gpus = tf.config.get_visible_devices("GPU")
     grows = [tf.config.experimental.get_memory_growth(gpu) for gpu in gpus]
     return {"ok": all(grows), "what": f"memory growth of {len(gpus)} GPU(s): {grows}"}
 
 
-def _memory(case):
+def _make_memory_check(case):
     def check(place, replicas, folder):
         from benchmarks import memory_table
 
@@ -143,30 +143,32 @@ def _memory(case):
     return check
 
 
-def _speed(*words):
+def _make_speed_check(*words):
     def check(place, replicas, folder):
-        step = _step(place, replicas, *words, model="resnetv2_50", size=224, batch=64 * replicas)
-        found = step.speed(3, 20 if place == "gpu" else 4, 2)
+        step = _make_step(
+            place, replicas, *words, model="resnetv2_50", size=224, batch=64 * replicas
+        )
+        found = step.measure_speed(3, 20 if place == "gpu" else 4, 2)
         return {"ok": True, "what": f"{found['images_per_second']:.1f} images/s", **found}
 
     return check
 
 
 CHECKS = {
-    "overflow": overflow,
-    "equality": equality,
-    "deterministic": repeats,
-    "deterministic again": repeats,
-    "growth": growth,
-    "memory plain": _memory("plain"),
-    "memory accumulate": _memory("accumulate"),
-    "memory recompute": _memory("recompute"),
-    "speed float32": _speed(),
-    "speed float16": _speed(*_float16()),
-    "speed deterministic": _speed("--deterministic"),
-    "speed xla": _speed(*_float16("--xla")),
+    "overflow": check_overflow,
+    "equality": check_equal_weights,
+    "deterministic": check_determinism,
+    "deterministic again": check_determinism,
+    "growth": check_memory_growth,
+    "memory plain": _make_memory_check("plain"),
+    "memory accumulate": _make_memory_check("accumulate"),
+    "memory recompute": _make_memory_check("recompute"),
+    "speed float32": _make_speed_check(),
+    "speed float16": _make_speed_check(*_float16_flags()),
+    "speed deterministic": _make_speed_check("--deterministic"),
+    "speed xla": _make_speed_check(*_float16_flags("--xla")),
 }
-OF_REPLICAS = (
+MULTI_REPLICA_CHECKS = (
     *("overflow", "equality", "deterministic", "deterministic again"),
     *("speed float32", "speed float16", "speed xla"),
 )

@@ -8,23 +8,23 @@ BATCH, SIZE = 64, 224
 MEMORY_BATCH = 256
 IMAGENET = 1_281_167
 _SHARDS = 300
-_RECORD = 30_000
+_RECORD_BYTES = 30_000
 
 
-def _files(folder):
+def _list_files(folder):
     files = sorted(p for p in pathlib.Path(folder).rglob("*") if p.suffix.lower() == ".jpeg")
     if not files:
         raise SystemExit(f"{folder}: no .JPEG file in it")
     return files
 
 
-def _config(args, batch_size, prepared=False):
+def _make_config(args, batch_size, prepared=False):
     """The DataConfig of the files as a list, or of the prepared set."""
     from input_pipeline import datasets
     from input_pipeline.config import DataConfig
 
     names = pathlib.Path(args.work, "all.txt")
-    lines = "".join(f"{path.resolve()} {k}\n" for k, path in enumerate(_files(args.data_dir)))
+    lines = "".join(f"{path.resolve()} {k}\n" for k, path in enumerate(_list_files(args.data_dir)))
     names.write_text(lines)
     spec = datasets.get("lists")
     return DataConfig(
@@ -49,13 +49,15 @@ def prepare(args):
     from input_pipeline.preparation import prepare
 
     out = pathlib.Path(args.work, "set")
-    facts = prepare.prepare(_config(args, BATCH), PrepareConfig(short_side=288), out, "tfrecord")
+    facts = prepare.prepare(
+        _make_config(args, BATCH), PrepareConfig(short_side=288), out, "tfrecord"
+    )
     after = sum(shard["bytes"] for shard in facts["splits"]["train"]["shards"])
-    before = sum(path.stat().st_size for path in _files(args.data_dir))
+    before = sum(path.stat().st_size for path in _list_files(args.data_dir))
     return {"bytes_before": before, "bytes_after": after}
 
 
-def _batches(config):
+def _load_batches(config):
     """Endless normalised batches, as the training step gets them; yields the size of an epoch."""
     import tensorflow as tf
 
@@ -63,7 +65,7 @@ def _batches(config):
     from input_pipeline.augmentation import batch_augment
     from input_pipeline.sources import source
 
-    prepare = tf.function(batch_augment.make_prepare(config, 0))
+    prepare = tf.function(batch_augment.make_preprocess_fn(config, 0))
     split = source.open_split(config, "train")
     for batch in pipeline.train_dataset(split, config, 0, 0, config.batch_size):
         prepare(batch)[0].numpy()
@@ -71,8 +73,8 @@ def _batches(config):
         yield split.num_examples
 
 
-def _speed(args, prepared):
-    batches = _batches(_config(args, BATCH, prepared))
+def _measure_speed(args, prepared):
+    batches = _load_batches(_make_config(args, BATCH, prepared))
     for seconds in (args.seconds / 4, args.seconds):  # the first is to warm up
         started, images = time.perf_counter(), 0
         while time.perf_counter() - started < seconds:
@@ -82,11 +84,11 @@ def _speed(args, prepared):
     return {"images_per_second": rate}
 
 
-def memory(args):
+def measure_memory(args):
     """Resident memory in 10^6 bytes after each epoch, and the most there was."""
     from benchmarks import harness
 
-    batches, done, after = _batches(_config(args, MEMORY_BATCH)), 0, []
+    batches, done, after = _load_batches(_make_config(args, MEMORY_BATCH)), 0, []
     while len(after) < args.epochs:
         total = next(batches)
         done += MEMORY_BATCH
@@ -102,7 +104,7 @@ def _resident_mb():
     return pages * resource.getpagesize() / 1e6
 
 
-def _imagenet_lines():
+def _make_imagenet_list():
     """A list as long as ILSVRC 2012's, with names like its."""
     rows = ((k * 1000 // IMAGENET, k % 1300) for k in range(IMAGENET))
     names = (f"train/n{10**7 + c}/n{10**7 + c}_{n}.JPEG {c}\n" for c, n in rows)
@@ -113,12 +115,12 @@ def open_list(args):
     """Opens a list of ILSVRC's length: seconds, and how much memory that took at its peak."""
     from input_pipeline.config import DataConfig
 
-    path, lines = pathlib.Path(args.work, "imagenet.txt"), _imagenet_lines()
+    path, lines = pathlib.Path(args.work, "imagenet.txt"), _make_imagenet_list()
     path.write_bytes(lines)
     first = pathlib.Path(args.work, lines.split(b" ", 1)[0].decode())
     first.parent.mkdir(parents=True, exist_ok=True)
     first.touch()  # a list of which nothing is there is refused
-    return _open(DataConfig(dataset="lists", data_dir=args.work, train_list=str(path)))
+    return _measure_open(DataConfig(dataset="lists", data_dir=args.work, train_list=str(path)))
 
 
 def open_prepared(args):
@@ -129,15 +131,15 @@ def open_prepared(args):
 
     folder = pathlib.Path(args.work, "lists")
     folder.mkdir()
-    (folder / "train.txt").write_bytes(_imagenet_lines())
+    (folder / "train.txt").write_bytes(_make_imagenet_list())
     entry = {"name": "train.txt", "sha256": atomic_files.sha256(folder / "train.txt")}
     splits = {"train": {"images": IMAGENET, "list": entry}}
     facts = {"dataset": "folder", "storage": "lists", "root": "..", "splits": splits}
-    manifest.write(folder, facts | {"classes": _classes()})
-    return _open(DataConfig(dataset="folder", data_dir=str(folder)))
+    manifest.write(folder, facts | {"classes": _make_class_names()})
+    return _measure_open(DataConfig(dataset="folder", data_dir=str(folder)))
 
 
-def _classes():
+def _make_class_names():
     return [f"n{10**7 + c}" for c in range(1000)]
 
 
@@ -152,29 +154,29 @@ def open_tfrecord(args):
     folder = pathlib.Path(args.work, "imagenet")
     folder.mkdir()
     index = np.zeros(IMAGENET, manifest.INDEX_ROW)
-    index["length"] = _RECORD
+    index["length"] = _RECORD_BYTES
     index["label"] = np.arange(IMAGENET) * 1000 // IMAGENET
     bounds = np.linspace(0, IMAGENET, _SHARDS + 1).astype(int).tolist()
     shards = []
     for number, (first, last) in enumerate(itertools.pairwise(bounds)):
-        index["offset"][first:last] = np.arange(last - first) * _RECORD
-        size = (last - first) * _RECORD
+        index["offset"][first:last] = np.arange(last - first) * _RECORD_BYTES
+        size = (last - first) * _RECORD_BYTES
         name = f"train-{number:05d}-of-{_SHARDS:05d}.tfrecord"
         with open(folder / name, "wb") as file:
             file.truncate(size)  # takes no room on the disk
         shards.append({"name": name, "bytes": size, "sha256": "", "records": last - first})
     np.save(folder / "train.index.npy", index)
     del index
-    (folder / "train.txt").write_bytes(_imagenet_lines())
+    (folder / "train.txt").write_bytes(_make_imagenet_list())
     of_split = {"images": IMAGENET, "shards": shards}
     for key, name in (("index", "train.index.npy"), ("list", "train.txt")):
         of_split[key] = {"name": name, "sha256": atomic_files.sha256(folder / name)}
     facts = {"dataset": "folder", "storage": "tfrecord", "splits": {"train": of_split}}
-    manifest.write(folder, facts | {"classes": _classes()})
-    return _open(DataConfig(dataset="folder", data_dir=str(folder)))
+    manifest.write(folder, facts | {"classes": _make_class_names()})
+    return _measure_open(DataConfig(dataset="folder", data_dir=str(folder)))
 
 
-def _open(config):
+def _measure_open(config):
     import tensorflow as tf
 
     from input_pipeline.sources import source
@@ -195,9 +197,9 @@ def _open(config):
 
 SIDES = {
     "prepare": prepare,
-    "files": lambda args: _speed(args, prepared=False),
-    "tfrecord": lambda args: _speed(args, prepared=True),
-    "memory": memory,
+    "files": lambda args: _measure_speed(args, prepared=False),
+    "tfrecord": lambda args: _measure_speed(args, prepared=True),
+    "memory": measure_memory,
     "open_list": open_list,
     "open_prepared": open_prepared,
     "open_tfrecord": open_tfrecord,

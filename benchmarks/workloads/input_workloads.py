@@ -18,7 +18,7 @@ _OURS = {
 SIDES = (*_OURS, "classic_opencv", "standard_torch", "decode")
 
 
-def run(side, folder, threads, seconds):
+def measure(side, folder, threads, seconds):
     """Measures one side.
 
     Args:
@@ -34,20 +34,22 @@ def run(side, folder, threads, seconds):
     if not files:
         raise SystemExit(f"{folder}: no .JPEG file in it")
     if side in _OURS:
-        batches = _ours(files, threads, *_OURS[side])
+        batches = _our_batches(files, threads, *_OURS[side])
     elif side == "standard_torch":
         try:
-            batches = _torch(files, threads)
+            batches = _torch_batches(files, threads)
         except ImportError as error:
             return {"skipped": f"{error.name} is not installed"}
     else:
-        batches = {"classic_opencv": _opencv, "decode": _decode}[side](files, threads)
-    _count(batches, seconds / 4)
-    done, elapsed = _count(batches, seconds)
+        batches = {"classic_opencv": _opencv_batches, "decode": _decoded_batches}[side](
+            files, threads
+        )
+    _count_images(batches, seconds / 4)
+    done, elapsed = _count_images(batches, seconds)
     return {"images_per_second": done / elapsed}
 
 
-def _count(batches, seconds):
+def _count_images(batches, seconds):
     """Takes batches for some seconds; returns how many images, and the seconds it took."""
     started, done = time.perf_counter(), 0
     while time.perf_counter() - started < seconds:
@@ -55,7 +57,7 @@ def _count(batches, seconds):
     return done, time.perf_counter() - started
 
 
-def _ours(files, threads, augment, with_batch_stages):
+def _our_batches(files, threads, augment, with_batch_stages):
     """What `main.py --mode=train` feeds the net, from raw files to normalised batches."""
     import dataclasses
 
@@ -74,14 +76,14 @@ def _ours(files, threads, augment, with_batch_stages):
         split = source.open_split(config, "train")
     # Of a list nothing is known; its images here are ImageNet's.
     config = dataclasses.replace(config, min_crop_area=0.08)
-    prepare = batch_augment.make_prepare(config, 0)
+    prepare = batch_augment.make_preprocess_fn(config, 0)
     for batch in pipeline.train_dataset(split, config, 0, 0, BATCH):
         images = prepare(batch)[0] if with_batch_stages else batch["image"]
         images[0, 0, 0, 0].numpy()  # ready
         yield BATCH
 
 
-def _opencv(files, threads):
+def _opencv_batches(files, threads):
     """The steps of `classic` by OpenCV in one Python function per image, as the predecessor's."""
     import tensorflow as tf
 
@@ -92,7 +94,7 @@ def _opencv(files, threads):
     rng = np.random.default_rng(0)
 
     def load(path):
-        return _classic_by_opencv(path.numpy().decode(), rng, values, vectors, datasets)
+        return _augment_with_opencv(path.numpy().decode(), rng, values, vectors, datasets)
 
     def mapped(path):
         image = tf.py_function(load, [path], tf.float32)
@@ -105,7 +107,7 @@ def _opencv(files, threads):
         yield BATCH
 
 
-def _classic_by_opencv(path, rng, values, vectors, datasets):
+def _augment_with_opencv(path, rng, values, vectors, datasets):
     """One image, float32 [SIZE, SIZE, 3], normalised: the three resizing steps one by one."""
     import cv2
 
@@ -132,7 +134,7 @@ def _classic_by_opencv(path, rng, values, vectors, datasets):
     return (image - mean) / std
 
 
-def _torch(files, threads):
+def _torch_batches(files, threads):
     """PyTorch's DataLoader: PIL, random resized crop, mirror, normalise, in worker processes."""
     import torch
     from PIL import Image
@@ -163,7 +165,7 @@ def _torch(files, threads):
         yield BATCH
 
 
-def _decode(files, threads):
+def _decoded_batches(files, threads):
     """Nothing but `tf.io.decode_jpeg` of the whole of each file."""
     import tensorflow as tf
 

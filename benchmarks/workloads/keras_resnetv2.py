@@ -9,7 +9,7 @@ import keras
 from keras import layers
 
 
-def resnetv2(num_classes, depths=(3, 4, 6, 3), dtype="float32", image_size=None):
+def build_model(num_classes, depths=(3, 4, 6, 3), dtype="float32", image_size=None):
     """Builds the net; the default depths are those of ResNetV2-50.
 
     Args:

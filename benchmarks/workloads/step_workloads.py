@@ -7,7 +7,7 @@ import tensorflow as tf
 
 import flags
 from benchmarks.workloads import keras_resnetv2
-from benchmarks.workloads.bare_step import batches
+from benchmarks.workloads.bare_step import make_random_batches
 from input_pipeline.augmentation import batch_augment
 from loops.config import validation
 from loops.distribution import strategies
@@ -21,7 +21,7 @@ _WEIGHT_DECAY = 1e-4
 _MOMENTUM = 0.9
 
 
-def our_side(size, batch_size, dtype, model=_MODEL):
+def build_ours(size, batch_size, dtype, model=_MODEL):
     """Builds our net and step.
 
     Args:
@@ -33,11 +33,11 @@ def our_side(size, batch_size, dtype, model=_MODEL):
     Returns:
       (keras.Model, function from a number of steps to their mean cross-entropy, which does them).
     """
-    config, settings = _our_recipe(size, batch_size, dtype, model)
+    config, settings = _make_recipe(size, batch_size, dtype, model)
     strategy = strategies.make_strategy(config.distribution)
     state = TrainState(strategy, config, _NUM_CLASSES)
     train_step = make_train_step(state, settings)
-    dataset = batches(size, batch_size, _NUM_CLASSES)
+    dataset = make_random_batches(size, batch_size, _NUM_CLASSES)
     iterator = iter(strategies.distribute(strategy, lambda: dataset))
 
     def run(num_steps):
@@ -50,7 +50,7 @@ def our_side(size, batch_size, dtype, model=_MODEL):
     return state.model, run
 
 
-def _our_recipe(size, batch_size, dtype, model):
+def _make_recipe(size, batch_size, dtype, model):
     """Config and StepSettings of our side."""
     half = [] if dtype == "float32" else ["--mixed_precision", f"--half_dtype={dtype}"]
     argv = ["benchmark", f"--model={model}", "--dataset=ilsvrc2012", "--strategy=one"]
@@ -58,24 +58,24 @@ def _our_recipe(size, batch_size, dtype, model):
     argv += ["--schedule=constant", f"--weight_decay={_WEIGHT_DECAY}", f"--momentum={_MOMENTUM}"]
     config = validation.resolve(flags.parse(argv)[0])
     optimization = config.optimization
-    peak = lr_schedules.scaled(optimization.learning_rate, optimization, batch_size)
+    peak = lr_schedules.scale_by_batch_size(optimization.learning_rate, optimization, batch_size)
     settings = StepSettings(
         global_batch_size=batch_size,
-        prepare=batch_augment.make_prepare(config.data),
+        prepare=batch_augment.make_preprocess_fn(config.data),
         learning_rate=lambda step: lr_schedules.learning_rate(optimization, step, 1, 0, peak),
         optimization=optimization,
     )
     return config, settings
 
 
-def keras_side(size, batch_size, dtype, depths=(3, 4, 6, 3)):
-    """Builds the same net and step in plain Keras; arguments and result as of `our_side`."""
-    config, settings = _our_recipe(size, batch_size, dtype, _MODEL)
+def build_keras(size, batch_size, dtype, depths=(3, 4, 6, 3)):
+    """Builds the same net and step in plain Keras; arguments and result as of `build_ours`."""
+    config, settings = _make_recipe(size, batch_size, dtype, _MODEL)
     mean, std = (tf.constant(m, tf.float32) for m in (config.data.mean, config.data.std))
     learning_rate = float(settings.learning_rate(tf.constant(0, tf.int64)))
 
     keras.utils.set_random_seed(0)
-    model = keras_resnetv2.resnetv2(_NUM_CLASSES, depths, dtype, size)
+    model = keras_resnetv2.build_model(_NUM_CLASSES, depths, dtype, size)
     kernels = [v for v in model.trainable_variables if v.name == "kernel"]
     optimizer = keras.optimizers.SGD(learning_rate, momentum=_MOMENTUM, nesterov=True)
     optimizer.build(model.trainable_variables)
@@ -92,7 +92,7 @@ def keras_side(size, batch_size, dtype, depths=(3, 4, 6, 3)):
         optimizer.apply(gradients, model.trainable_variables)
         return loss
 
-    iterator = iter(batches(size, batch_size, _NUM_CLASSES))
+    iterator = iter(make_random_batches(size, batch_size, _NUM_CLASSES))
 
     def run(num_steps):
         losses = []

@@ -11,7 +11,7 @@ _CLASSES = 1000
 _LEARNING_RATE, _MOMENTUM, _WEIGHT_DECAY = 0.0125, 0.9, 1e-4
 
 
-def torch_side(work, size, batch_size, dtype):
+def build_torch(work, size, batch_size, dtype):
     """Builds timm's resnetv2_50 as its users train it on a CPU: channels last, autocast, eager.
 
     Args:
@@ -28,7 +28,7 @@ def torch_side(work, size, batch_size, dtype):
 
     torch.manual_seed(0)
     net = timm.create_model("resnetv2_50").to(memory_format=torch.channels_last)
-    multiply_adds = _multiply_adds_of_torch(net, size)
+    multiply_adds = _count_multiply_adds(net, size)
     rng = np.random.default_rng(0)
     images = torch.from_numpy(rng.integers(0, 256, (batch_size, size, size, 3), np.uint8))
     images = images.permute(0, 3, 1, 2)  # a view: these are channels last already
@@ -62,7 +62,7 @@ def torch_side(work, size, batch_size, dtype):
     return {"train": train, "eval": evaluate}[work], multiply_adds
 
 
-def _multiply_adds_of_torch(net, size):
+def _count_multiply_adds(net, size):
     """Multiply-adds of the convolutions and dense layers of one image, by the shapes met."""
     import torch
 
@@ -81,33 +81,33 @@ def _multiply_adds_of_torch(net, size):
     return sum(counted)
 
 
-def our_side(work, size, batch_size, dtype):
-    """Builds our training step or our evaluation; arguments and result as of `torch_side`."""
+def build_ours(work, size, batch_size, dtype):
+    """Builds our training step or our evaluation; arguments and result as of `build_torch`."""
     from benchmarks.workloads import step_workloads
-    from nets.macs import multiply_adds
+    from nets.macs import count_multiply_adds
 
     if work == "train":
-        net, run = step_workloads.our_side(size, batch_size, dtype)
+        net, run = step_workloads.build_ours(size, batch_size, dtype)
     else:
-        net, run = _our_evaluation(size, batch_size, dtype)
-    return run, multiply_adds(net, size)
+        net, run = _build_our_evaluation(size, batch_size, dtype)
+    return run, count_multiply_adds(net, size)
 
 
-def _our_evaluation(size, batch_size, dtype):
-    """As `step_sides.our_side`, for the forward pass of an evaluation."""
+def _build_our_evaluation(size, batch_size, dtype):
+    """As `step_workloads.build_ours`, for the forward pass of an evaluation."""
     import tensorflow as tf
 
     import flags
     from loops.checkpointing import restore
     from loops.config import validation
     from loops.distribution import strategies
-    from loops.evaluator import logits_fn
+    from loops.evaluator import make_logits_fn
 
     words = ["benchmark", "--dataset=ilsvrc2012", "--strategy=one", f"--image_size={size}"]
     config = validation.resolve(flags.parse(words)[0])
     strategy = strategies.make_strategy(config.distribution)
-    net = restore.build(strategy, config.net, _CLASSES, dtype)
-    forward = tf.function(logits_fn(net, config.data.mean, config.data.std))
+    net = restore.build_model(strategy, config.net, _CLASSES, dtype)
+    forward = tf.function(make_logits_fn(net, config.data.mean, config.data.std))
     rng = np.random.default_rng(0)
     views = tf.constant(rng.integers(0, 256, (batch_size, 1, size, size, 3), np.uint8))
 

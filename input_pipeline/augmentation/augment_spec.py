@@ -20,7 +20,7 @@ _CLASSIC_STAGES = ("hsv", "lighting")
 
 
 @dataclasses.dataclass(frozen=True)
-class Augmentation:
+class AugmentSpec:
     """The parts of an augmentation.
 
     Attributes:
@@ -49,7 +49,7 @@ def parse(text):
     names = text.split(",")
     for name in names:
         if name not in NAMES:
-            raise UsageError(f"--augment={text}: {_hint(name)}")
+            raise UsageError(f"--augment={text}: {_unknown_name_hint(name)}")
         if names.count(name) > 1:
             raise UsageError(f"--augment={text}: {name} is given twice")
     for kind in (WINDOWS, POLICIES):
@@ -64,10 +64,10 @@ def parse(text):
         raise UsageError(f"--augment={text}: {policy} comes on top of standard, leave {window} out")
     implied = _CLASSIC_STAGES if window == "classic" else ()
     stages = tuple(stage for stage in BATCH_STAGES if stage in (*names, *implied))
-    return Augmentation(window, policy, stages)
+    return AugmentSpec(window, policy, stages)
 
 
-def layers_and_magnitude(text):
+def parse_randaugment(text):
     """Reads the value of `--randaugment`, as `2,9`: an int from 1 to 8 and a float from 0 to 10.
 
     Raises:
@@ -86,7 +86,7 @@ def layers_and_magnitude(text):
     return layers, magnitude
 
 
-def _hint(name):
+def _unknown_name_hint(name):
     near = difflib.get_close_matches(name, NAMES, 3, 0.5)
     wanted = f"did you mean {' or '.join(near)}?" if near else f"one of {', '.join(NAMES)}"
     return f"unknown name {name!r}; {wanted}"

@@ -35,7 +35,7 @@ class Targets(NamedTuple):
     share: tf.Tensor
 
 
-def make_prepare(config, seed=0, xla=False):
+def make_preprocess_fn(config, seed=0, xla=False):
     """Makes the function that turns a training batch into what the net and the loss take.
 
     Args:
@@ -55,10 +55,10 @@ def make_prepare(config, seed=0, xla=False):
         images = tf.cast(images, tf.float32)
         if "hsv" in stages:
             draws = per_sample_random.uniform(seed, samples, _HSV, 3)
-            images = color.change_hsv(images, color.hsv_factors(draws))
+            images = color.adjust_hsv(images, color.hsv_jitter(draws))
         if "lighting" in stages:
             draws = per_sample_random.normal(seed, samples, _LIGHTING, 3)
-            shift = color.lighting(draws, config.pca_values, config.pca_vectors)
+            shift = color.lighting_shift(draws, config.pca_values, config.pca_vectors)
             images += shift[:, None, None]
         images = normalize(images, config.mean, config.std)
         if "erasing" in stages:
@@ -70,9 +70,9 @@ def make_prepare(config, seed=0, xla=False):
         share = tf.ones_like(labels, tf.float32)
         if not is_mixing(config):
             return images, Targets(labels, labels, share)
-        weights, share = _weights(config, seed, samples // 2, images.shape[1])
-        return mixup_cutmix.mixed(images, weights), Targets(
-            labels, mixup_cutmix.partners(labels), share
+        weights, share = _draw_mixing_weights(config, seed, samples // 2, images.shape[1])
+        return mixup_cutmix.mix_pairs(images, weights), Targets(
+            labels, mixup_cutmix.swap_within_pairs(labels), share
         )
 
     return lambda batch: pixels(batch["image"], batch["label"], batch["sample"])
@@ -83,7 +83,7 @@ def is_mixing(config):
     return config.mixup > 0 or config.cutmix > 0
 
 
-def require_pairs(config, batch_size):
+def require_even_batch(config, batch_size):
     """Raises UsageError where images are mixed in pairs and a batch cuts a pair in two.
 
     Args:
@@ -118,7 +118,7 @@ def denormalize(images, mean, std):
     return tf.cast(tf.clip_by_value(tf.round(pixels), 0.0, 255.0), tf.uint8)
 
 
-def titles(targets, names):
+def format_captions(targets, names):
     """What to write below images: the class, or both with their shares, the larger first.
 
     Args:
@@ -137,7 +137,7 @@ def titles(targets, names):
     return shown
 
 
-def _weights(config, seed, pairs, size):
+def _draw_mixing_weights(config, seed, pairs, size):
     """How much of its partner each pixel of an image is, and what is left of its own label.
 
     Args:
@@ -156,10 +156,10 @@ def _weights(config, seed, pairs, size):
 
     def of_cutmix():
         share = per_sample_random.symmetric_beta(seed, pairs, _CUTMIX, config.cutmix)
-        corners, share = mixup_cutmix.boxes(
+        corners, share = mixup_cutmix.cutmix_boxes(
             share, per_sample_random.uniform(seed, pairs, _BOX, 2), size
         )
-        return tf.cast(mixup_cutmix.inside(corners, size), tf.float32)[..., None], share
+        return tf.cast(mixup_cutmix.boxes_to_masks(corners, size), tf.float32)[..., None], share
 
     if not config.cutmix:
         return of_mixup()

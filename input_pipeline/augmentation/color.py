@@ -3,12 +3,12 @@
 import tensorflow as tf
 
 # What the predecessor used: degrees of 360, and factors.
-HUE_DEGREES = 36.0
-LOWEST_FACTOR, HIGHEST_FACTOR = 0.6, 1.4
-LIGHTING_DEVIATION = 0.1
+MAX_HUE_DEGREES = 36.0
+MIN_FACTOR, MAX_FACTOR = 0.6, 1.4
+LIGHTING_STD = 0.1
 
 
-def hsv_factors(draws):
+def hsv_jitter(draws):
     """Random changes of hue, saturation and value.
 
     Args:
@@ -18,12 +18,12 @@ def hsv_factors(draws):
       float32 [B, 3]: degrees to add to the hue, in +-36; factors of saturation and of value, in
       0.6 to 1.4.
     """
-    low = tf.constant([-HUE_DEGREES, LOWEST_FACTOR, LOWEST_FACTOR])
-    high = tf.constant([HUE_DEGREES, HIGHEST_FACTOR, HIGHEST_FACTOR])
+    low = tf.constant([-MAX_HUE_DEGREES, MIN_FACTOR, MIN_FACTOR])
+    high = tf.constant([MAX_HUE_DEGREES, MAX_FACTOR, MAX_FACTOR])
     return low + (high - low) * draws
 
 
-def change_hsv(images, changes):
+def adjust_hsv(images, changes):
     """Turns the hue, multiplies saturation and value, and stops them at their largest.
 
     The hexagonal cone of Smith 1978, without a detour over the three numbers: a channel is
@@ -32,7 +32,7 @@ def change_hsv(images, changes):
 
     Args:
       images: float32 [B, S, S, 3], RGB, 0..255.
-      changes: float32 [B, 3], see `hsv_factors`; the hue by at most 120 degrees.
+      changes: float32 [B, 3], see `hsv_jitter`; the hue by at most 120 degrees.
 
     Returns:
       float32 [B, S, S, 3], 0..255.
@@ -59,7 +59,7 @@ def change_hsv(images, changes):
     return tf.stack(channels, axis=-1)
 
 
-def lighting(draws, eigenvalues, eigenvectors):
+def lighting_shift(draws, eigenvalues, eigenvectors):
     """What lighting adds to every pixel of an image (Krizhevsky et al. 2012, section 4.1).
 
     The principal components of the training pixels, times their eigenvalues, times normal numbers
@@ -73,6 +73,6 @@ def lighting(draws, eigenvalues, eigenvectors):
     Returns:
       float32 [B, 3], to be added to pixels in 0..255.
     """
-    scale = tf.constant(eigenvalues, tf.float32) / 255.0 * LIGHTING_DEVIATION
+    scale = tf.constant(eigenvalues, tf.float32) / 255.0 * LIGHTING_STD
     matrix = tf.reshape(tf.constant(eigenvectors, tf.float32), [3, 3])
     return tf.reduce_sum((draws * scale)[:, None, :] * matrix, axis=2)

@@ -11,8 +11,8 @@ _ATTEMPTS = 10
 _STRIP = 16
 # `classic` stretches the long side by 0.8 to 1.25, resizes the short side to 256 to 384 and cuts
 # out 224 pixels: its bounds for any size of crop.
-_LOWEST_STRETCH, _HIGHEST_STRETCH = 0.8, 1.25
-_SMALLEST_RESIZE, _LARGEST_RESIZE = 256 / 224, 384 / 224
+_MIN_STRETCH, _MAX_STRETCH = 0.8, 1.25
+_MIN_RESIZE, _MAX_RESIZE = 256 / 224, 384 / 224
 
 
 def resize(image, height, width, interpolation="bilinear"):
@@ -21,7 +21,7 @@ def resize(image, height, width, interpolation="bilinear"):
     return tf.cast(tf.clip_by_value(tf.round(resized), 0.0, 255.0), tf.uint8)
 
 
-def resample(image, size):
+def resize_area(image, size):
     """Resizes uint8 [H, W, 3] to uint8 [size, size, 3] for training, at a fifth of `resize`'s cost.
 
     Along an axis that shrinks, the mean over what each pixel covers, as OpenCV's INTER_AREA has it
@@ -34,7 +34,7 @@ def resample(image, size):
     return tf.cast(resized[0] + 0.5, tf.uint8)
 
 
-def short_side(size, crop_fraction=CROP_FRACTION):
+def eval_short_side(size, crop_fraction=CROP_FRACTION):
     """Length in pixels of an evaluated image's short side, for crops of this size."""
     return round(size / crop_fraction)
 
@@ -56,7 +56,7 @@ def resized_shape(shape, length):
     return tf.maximum(tf.cast(resized, tf.int32), length)
 
 
-def views(image, size, crops, crop_fraction=CROP_FRACTION, interpolation="bilinear"):
+def extract_views(image, size, crops, crop_fraction=CROP_FRACTION, interpolation="bilinear"):
     """The crops of an image that evaluation looks at (Krizhevsky et al. 2012, section 4.1).
 
     Args:
@@ -70,7 +70,9 @@ def views(image, size, crops, crop_fraction=CROP_FRACTION, interpolation="biline
       uint8 [crops, size, size, 3]: upper left, upper right, lower left, lower right, centre, and
       the same mirrored.
     """
-    height, width = tf.unstack(resized_shape(tf.shape(image)[:2], short_side(size, crop_fraction)))
+    height, width = tf.unstack(
+        resized_shape(tf.shape(image)[:2], eval_short_side(size, crop_fraction))
+    )
     bottom, right = height - size, width - size
     top, left = bottom // 2, right // 2  # of two middles, the upper left
     corners = [(0, 0), (0, right), (bottom, 0), (bottom, right)] if crops == 10 else []
@@ -81,7 +83,9 @@ def views(image, size, crops, crop_fraction=CROP_FRACTION, interpolation="biline
         return tf.stack([resized[y : y + size, x : x + size] for y, x in places])
 
     def cut_while_resizing():
-        return tf.stack([_part(image, height, width, y, x, size, interpolation) for y, x in places])
+        return tf.stack(
+            [_resize_and_crop(image, height, width, y, x, size, interpolation) for y, x in places]
+        )
 
     # The whole of an image of 1 x 5000 pixels would become a gigabyte.
     is_strip = tf.maximum(height, width) > _STRIP * tf.minimum(height, width)
@@ -91,7 +95,7 @@ def views(image, size, crops, crop_fraction=CROP_FRACTION, interpolation="biline
     return tf.reshape(views, [crops, size, size, 3])
 
 
-def _part(image, height, width, top, left, size, interpolation):
+def _resize_and_crop(image, height, width, top, left, size, interpolation):
     """The crop at (top, left) of an image resized to (height, width), and nothing but the crop."""
     kernel = {"bilinear": "triangle", "bicubic": "keyscubic"}[interpolation]
     scale = tf.cast(tf.stack([height, width]) / tf.shape(image)[:2], tf.float32)
@@ -157,10 +161,10 @@ def classic_window(shape, draws):
       int32 [4]: top, left, height, width.
     """
     sides = tf.cast(shape, tf.float32)  # [2], as are all below
-    stretch = _LOWEST_STRETCH + (_HIGHEST_STRETCH - _LOWEST_STRETCH) * draws[0]
+    stretch = _MIN_STRETCH + (_MAX_STRETCH - _MIN_STRETCH) * draws[0]
     # Of two equal sides the height is stretched.
     stretch = tf.where(sides > tf.reverse(sides, [0]) - [0.5, 0.0], stretch, 1.0)
-    zoom = _SMALLEST_RESIZE + (_LARGEST_RESIZE - _SMALLEST_RESIZE) * draws[1]
+    zoom = _MIN_RESIZE + (_MAX_RESIZE - _MIN_RESIZE) * draws[1]
     window = tf.round(tf.reduce_min(sides * stretch) / (stretch * zoom))
     window = tf.clip_by_value(window, 1.0, sides)
     start = tf.floor(draws[2:] * (sides - window + 1.0))

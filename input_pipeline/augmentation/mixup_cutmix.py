@@ -7,14 +7,14 @@ how samples are cut into batches and replicas.
 import tensorflow as tf
 
 
-def partners(values):
+def swap_within_pairs(values):
     """Swaps neighbours along the first axis, whose length is even: sample g becomes g XOR 1."""
     shape = tf.shape(values)
     pairs = tf.reshape(values, tf.concat([[shape[0] // 2, 2], shape[1:]], 0))  # [B / 2, 2, ...]
     return tf.ensure_shape(tf.reshape(tf.reverse(pairs, axis=[1]), shape), values.shape)
 
 
-def boxes(share, centres, size):
+def cutmix_boxes(share, centres, size):
     """The rectangle of each image that CutMix takes from the partner (Yun et al. 2019, eq. 2).
 
     Its sides are sqrt(1 - share) of the image's and its centre is uniform; what juts out is cut.
@@ -38,14 +38,14 @@ def boxes(share, centres, size):
     return corners, 1.0 - area / size**2
 
 
-def inside(corners, size):
-    """Where the pixels of rectangles are: bool [B, S, S] of float32 [B, 4] as `boxes` has them."""
+def boxes_to_masks(corners, size):
+    """Masks of rectangles: bool [B, S, S] from float32 [B, 4], see `cutmix_boxes`."""
     at = tf.range(float(size))[None]  # [1, S]
     top, bottom, left, right = tf.split(corners, 4, axis=1)  # each [B, 1]
     rows, columns = (at >= top) & (at < bottom), (at >= left) & (at < right)  # [B, S]
     return rows[:, :, None] & columns[:, None, :]
 
 
-def mixed(images, weights):
+def mix_pairs(images, weights):
     """images + weights * (partners - images), weights being float32 [B, S or 1, S or 1, 1]."""
-    return images + weights * (partners(images) - images)
+    return images + weights * (swap_within_pairs(images) - images)

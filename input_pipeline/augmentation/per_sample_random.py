@@ -10,9 +10,9 @@ import math
 
 import tensorflow as tf
 
-_GOLDEN = 0x9E3779B97F4A7C15
-_FIRST = 0xBF58476D1CE4E5B9
-_SECOND = 0x94D049BB133111EB
+_GOLDEN_GAMMA = 0x9E3779B97F4A7C15
+_FIRST_MULTIPLIER = 0xBF58476D1CE4E5B9
+_SECOND_MULTIPLIER = 0x94D049BB133111EB
 
 
 def uniform(seed, samples, purpose, count):
@@ -29,9 +29,9 @@ def uniform(seed, samples, purpose, count):
     """
     stream = _hash(_hash(tf.constant(seed, tf.int64)) + purpose)
     of_sample = _hash(_hash(samples) ^ stream)  # [B]
-    steps = tf.constant([_signed(_GOLDEN * (k + 1)) for k in range(count)], tf.int64)
+    steps = tf.constant([_to_signed(_GOLDEN_GAMMA * (k + 1)) for k in range(count)], tf.int64)
     bits = _hash(of_sample[:, None] + steps)  # [B, K]
-    return tf.cast(_shifted(bits, 40), tf.float32) * 2.0**-24
+    return tf.cast(_logical_right_shift(bits, 40), tf.float32) * 2.0**-24
 
 
 def normal(seed, samples, purpose, count):
@@ -58,17 +58,17 @@ def symmetric_beta(seed, samples, purpose, alpha):
 
 
 def _hash(bits):
-    bits = (bits ^ _shifted(bits, 30)) * _signed(_FIRST)
-    bits = (bits ^ _shifted(bits, 27)) * _signed(_SECOND)
-    return bits ^ _shifted(bits, 31)
+    bits = (bits ^ _logical_right_shift(bits, 30)) * _to_signed(_FIRST_MULTIPLIER)
+    bits = (bits ^ _logical_right_shift(bits, 27)) * _to_signed(_SECOND_MULTIPLIER)
+    return bits ^ _logical_right_shift(bits, 31)
 
 
-def _shifted(bits, count):
+def _logical_right_shift(bits, count):
     """Shift to the right that fills up with zeros; TensorFlow's own repeats the sign."""
     return tf.bitwise.right_shift(bits, tf.constant(count, tf.int64)) & (2 ** (64 - count) - 1)
 
 
-def _signed(word):
+def _to_signed(word):
     """The signed number of the same 64 bits."""
     word %= 2**64
     return word - 2**64 if word >= 2**63 else word

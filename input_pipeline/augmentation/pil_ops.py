@@ -9,24 +9,24 @@ import math
 import tensorflow as tf
 
 # What comes into view from outside of the image.
-FILL = 128.0
+FILL_VALUE = 128.0
 
 
 def brightness(image, factor):
     """`ImageEnhance.Brightness`: 0 is black, 1 the image."""
-    return _looked_up(image, _blended(0.0, _levels(), factor))
+    return _apply_table(image, _blend(0.0, _levels(), factor))
 
 
 def contrast(image, factor):
     """`ImageEnhance.Contrast`: 0 is the mean grey, 1 the image."""
-    mean = tf.floor(tf.reduce_mean(tf.cast(_grey(image), tf.float32)) + 0.5)
-    return _looked_up(image, _blended(mean, _levels(), factor))
+    mean = tf.floor(tf.reduce_mean(tf.cast(_to_grayscale(image), tf.float32)) + 0.5)
+    return _apply_table(image, _blend(mean, _levels(), factor))
 
 
-def colour(image, factor):
+def color(image, factor):
     """`ImageEnhance.Color`: 0 is the grey image, 1 the image."""
-    grey = tf.cast(_grey(image), tf.float32)[..., None]
-    return _blended(grey, tf.cast(image, tf.float32), factor)
+    grey = tf.cast(_to_grayscale(image), tf.float32)[..., None]
+    return _blend(grey, tf.cast(image, tf.float32), factor)
 
 
 def sharpness(image, factor):
@@ -38,7 +38,7 @@ def sharpness(image, factor):
     # The outermost pixels have no neighbours and stay.
     middle = tf.concat([pixels[1:-1, :1], middle, pixels[1:-1, -1:]], axis=1)
     smooth = tf.concat([pixels[:1], middle, pixels[-1:]], axis=0)
-    return _blended(smooth, pixels, factor)
+    return _blend(smooth, pixels, factor)
 
 
 def posterize(image, bits):
@@ -50,7 +50,7 @@ def posterize(image, bits):
 def solarize(image, threshold):
     """`ImageOps.solarize`: levels from the threshold on are inverted."""
     levels = _levels()
-    return _looked_up(
+    return _apply_table(
         image, tf.cast(tf.where(levels < threshold, levels, 255.0 - levels), tf.uint8)
     )
 
@@ -64,7 +64,7 @@ def autocontrast(image):
     levels = tf.cast(_levels(), tf.float64)[None]
     scale = tf.math.divide_no_nan(tf.constant(255.0, tf.float64), high - low)  # [3, 1]
     stretched = tf.clip_by_value(levels * scale - low * scale, 0.0, 255.0)
-    return _looked_up(image, tf.cast(tf.where(high > low, stretched, levels), tf.uint8))
+    return _apply_table(image, tf.cast(tf.where(high > low, stretched, levels), tf.uint8))
 
 
 def equalize(image):
@@ -78,27 +78,27 @@ def equalize(image):
     step = (tf.reduce_sum(counts, axis=1, keepdims=True) - last) // 255
     below = tf.cumsum(counts, axis=1, exclusive=True)
     table = tf.minimum((below + step // 2) // tf.maximum(step, 1), 255)
-    return _looked_up(image, tf.cast(tf.where(step > 0, table, tf.range(256)), tf.uint8))
+    return _apply_table(image, tf.cast(tf.where(step > 0, table, tf.range(256)), tf.uint8))
 
 
 def shear_x(image, shear):
     """Shifts each row by `shear` times its distance from the upper edge."""
-    return _warped(image, [1.0, shear, 0.0, 0.0, 1.0, 0.0])
+    return _warp(image, [1.0, shear, 0.0, 0.0, 1.0, 0.0])
 
 
 def shear_y(image, shear):
     """Shifts each column by `shear` times its distance from the left edge."""
-    return _warped(image, [1.0, 0.0, 0.0, shear, 1.0, 0.0])
+    return _warp(image, [1.0, 0.0, 0.0, shear, 1.0, 0.0])
 
 
 def translate_x(image, pixels):
     """Shifts the image to the left."""
-    return _warped(image, [1.0, 0.0, pixels, 0.0, 1.0, 0.0])
+    return _warp(image, [1.0, 0.0, pixels, 0.0, 1.0, 0.0])
 
 
 def translate_y(image, pixels):
     """Shifts the image upwards."""
-    return _warped(image, [1.0, 0.0, 0.0, 0.0, 1.0, pixels])
+    return _warp(image, [1.0, 0.0, 0.0, 0.0, 1.0, pixels])
 
 
 def rotate(image, degrees):
@@ -107,13 +107,13 @@ def rotate(image, degrees):
     angle = tf.cast(degrees, tf.float32) * (math.pi / 180.0)
     cosine, sine = tf.cos(angle), tf.sin(angle)
     x, y = width / 2.0, height / 2.0
-    return _warped(
+    return _warp(
         image,
         [cosine, -sine, x - cosine * x + sine * y, sine, cosine, y - sine * x - cosine * y],
     )
 
 
-def _warped(image, matrix):
+def _warp(image, matrix):
     """Output pixel (x, y) is the input at (a x + b y + c, d x + e y + f), bilinear.
 
     Coordinates are those of PIL's `Image.transform`: the centre of the first pixel is (1/2, 1/2),
@@ -126,7 +126,7 @@ def _warped(image, matrix):
         images=image[None],
         transforms=transform[None],
         output_shape=tf.shape(image)[:2],
-        fill_value=FILL,
+        fill_value=FILL_VALUE,
         interpolation="BILINEAR",
         fill_mode="CONSTANT",
     )[0]
@@ -136,14 +136,14 @@ def _levels():
     return tf.range(256, dtype=tf.float32)
 
 
-def _grey(image):
+def _to_grayscale(image):
     """PIL's conversion to mode L: int32 [H, W]."""
     red, green, blue = tf.unstack(tf.cast(image, tf.int32), axis=-1)
     weighted = 19595 * red + 38470 * green + 7471 * blue + 2**15
     return tf.bitwise.right_shift(weighted, 16)
 
 
-def _blended(degenerate, pixels, factor):
+def _blend(degenerate, pixels, factor):
     """`Image.blend`: a mixture, or beyond 1 an extrapolation; fractions are cut off."""
     result = degenerate + tf.cast(factor, tf.float32) * (pixels - degenerate)
     return tf.cast(tf.clip_by_value(result, 0.0, 255.0), tf.uint8)
@@ -154,7 +154,7 @@ def _channel_levels(image):
     return tf.cast(image, tf.int32) + tf.constant([0, 256, 512])
 
 
-def _looked_up(image, table):
+def _apply_table(image, table):
     """Takes every pixel through a table uint8 [256], or one for each channel [3, 256]."""
     if table.shape.rank == 1:
         return tf.gather(table, tf.cast(image, tf.int32))

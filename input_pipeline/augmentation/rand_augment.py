@@ -12,7 +12,7 @@ from input_pipeline.augmentation import pil_ops as operations
 
 
 @dataclasses.dataclass(frozen=True)
-class Ranges:
+class MagnitudeRanges:
     """How far each operation goes at strength 1; most go as far in both directions.
 
     Attributes:
@@ -31,10 +31,14 @@ class Ranges:
 
 
 # Cubuk et al. 2020, with shifts relative to the side (100 of 224 pixels).
-_RAND = Ranges(shear=0.3, translation=0.45, rotation=30.0, enhancement=0.9, lost_bits=4)
+_RANDAUGMENT_RANGES = MagnitudeRanges(
+    shear=0.3, translation=0.45, rotation=30.0, enhancement=0.9, lost_bits=4
+)
 # The wide space of Müller and Hutter 2021, with shifts of 32 of 224 pixels.
-_TRIVIAL = Ranges(shear=0.99, translation=1 / 7, rotation=135.0, enhancement=0.99, lost_bits=6)
-_TRIVIAL_STEPS = 30  # strengths are multiples of 1/30
+_TRIVIALAUGMENT_RANGES = MagnitudeRanges(
+    shear=0.99, translation=1 / 7, rotation=135.0, enhancement=0.99, lost_bits=6
+)
+_TRIVIALAUGMENT_STEPS = 30  # strengths are multiples of 1/30
 
 # Function of (image, signed strength in -1..1, Ranges). Both papers have these fourteen.
 OPERATIONS = {
@@ -50,7 +54,7 @@ OPERATIONS = {
     "rotate": lambda image, s, r: operations.rotate(image, s * r.rotation),
     "brightness": lambda image, s, r: operations.brightness(image, 1.0 + s * r.enhancement),
     "contrast": lambda image, s, r: operations.contrast(image, 1.0 + s * r.enhancement),
-    "colour": lambda image, s, r: operations.colour(image, 1.0 + s * r.enhancement),
+    "colour": lambda image, s, r: operations.color(image, 1.0 + s * r.enhancement),
     "sharpness": lambda image, s, r: operations.sharpness(image, 1.0 + s * r.enhancement),
     "posterize": lambda image, s, r: operations.posterize(
         image, 8 - tf.cast(tf.round(tf.abs(s) * r.lost_bits), tf.int32)
@@ -76,7 +80,7 @@ def rand_augment(image, seed, layers, magnitude):
     draws = tf.random.stateless_uniform([layers, 2], seed)
     for layer in range(layers):
         strength = tf.where(draws[layer, 1] < 0.5, -1.0, 1.0) * (magnitude / 10.0)
-        image = _one_of_all(image, draws[layer, 0], strength, _RAND)
+        image = _apply_drawn_operation(image, draws[layer, 0], strength, _RANDAUGMENT_RANGES)
     return image
 
 
@@ -91,12 +95,12 @@ def trivial_augment(image, seed):
       uint8 [S, S, 3].
     """
     draws = tf.random.stateless_uniform([3], seed)
-    strength = tf.floor(draws[2] * (_TRIVIAL_STEPS + 1)) / _TRIVIAL_STEPS
+    strength = tf.floor(draws[2] * (_TRIVIALAUGMENT_STEPS + 1)) / _TRIVIALAUGMENT_STEPS
     strength = tf.where(draws[1] < 0.5, -1.0, 1.0) * tf.minimum(strength, 1.0)
-    return _one_of_all(image, draws[0], strength, _TRIVIAL)
+    return _apply_drawn_operation(image, draws[0], strength, _TRIVIALAUGMENT_RANGES)
 
 
-def _one_of_all(image, draw, strength, ranges):
+def _apply_drawn_operation(image, draw, strength, ranges):
     """Runs the operation that a uniform draw chooses; the others cost nothing."""
     branches = [
         lambda function=function: tf.ensure_shape(function(image, strength, ranges), image.shape)

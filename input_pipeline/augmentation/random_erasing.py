@@ -9,8 +9,8 @@ from input_pipeline.augmentation import mixup_cutmix
 # The paper erases in one image of two; the recipes that use it since then, in one of four.
 PROBABILITY = 0.25
 # Shares of the image's area, and sides, as most recipes have them; the paper goes up to 0.4.
-SMALLEST, LARGEST = 0.02, 1 / 3
-LARGEST_ASPECT = 1 / 0.3
+MIN_AREA, MAX_AREA = 0.02, 1 / 3
+MAX_ASPECT = 1 / 0.3
 
 
 def boxes(draws, size):
@@ -28,8 +28,8 @@ def boxes(draws, size):
       float32 [B, 4]: top, bottom, left, right, whole pixels; empty where nothing is to be erased.
     """
     chosen, area, aspect, *place = tf.unstack(draws, axis=1)
-    area = (SMALLEST + (LARGEST - SMALLEST) * area) * size**2
-    aspect = tf.exp((2.0 * aspect - 1.0) * math.log(LARGEST_ASPECT))
+    area = (MIN_AREA + (MAX_AREA - MIN_AREA) * area) * size**2
+    aspect = tf.exp((2.0 * aspect - 1.0) * math.log(MAX_ASPECT))
     sides = tf.stack([tf.sqrt(area / aspect), tf.sqrt(area * aspect)], axis=1)  # [B, 2]
     sides = tf.clip_by_value(tf.round(sides), 1.0, float(size))
     sides = tf.where(chosen[:, None] < PROBABILITY, sides, 0.0)
@@ -41,5 +41,5 @@ def boxes(draws, size):
 
 def erase(images, corners):
     """Sets the rectangles float32 [B, 4] of normalised images [B, S, S, 3] to 0, the mean."""
-    hidden = mixup_cutmix.inside(corners, images.shape[1])
+    hidden = mixup_cutmix.boxes_to_masks(corners, images.shape[1])
     return tf.where(hidden[..., None], 0.0, images)

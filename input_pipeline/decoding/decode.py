@@ -7,14 +7,14 @@ Formats are told apart by their first bytes, never by the file name: ILSVRC 2012
 import tensorflow as tf
 
 from input_pipeline.decoding import image_header
-from input_pipeline.text import said_by
+from input_pipeline.text import tf_error_message
 
 # Columns at either side of a window that decide over the colour of its pixels.
-_NEIGHBOURS = 2
+_CHROMA_NEIGHBORS = 2
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp")
 
 
-def decode(data):
+def decode_image(data):
     """Decodes a JPEG, PNG, BMP, GIF (first frame) or WebP file (first frame).
 
     Args:
@@ -28,7 +28,7 @@ def decode(data):
       tf.errors.InvalidArgumentError: not an image, truncated, or refused by its header.
     """
     image = tf.cond(
-        image_header.is_jpeg(data), lambda: _decode_jpeg(data), lambda: _decode_rarer(data)
+        image_header.is_jpeg(data), lambda: _decode_jpeg(data), lambda: _decode_non_jpeg(data)
     )
     return tf.ensure_shape(image, [None, None, 3])
 
@@ -48,17 +48,17 @@ def decode_cropped(data, choose_window):
     """
 
     def jpeg():
-        shape = image_header.checked_jpeg_shape(data)
+        shape = image_header.read_jpeg_shape(data)
         top, left, height, width = tf.unstack(choose_window(shape))
         # The colour of the outermost columns is interpolated with their neighbours'.
-        before = tf.minimum(left, _NEIGHBOURS)
-        after = tf.minimum(shape[1] - left - width, _NEIGHBOURS)
+        before = tf.minimum(left, _CHROMA_NEIGHBORS)
+        after = tf.minimum(shape[1] - left - width, _CHROMA_NEIGHBORS)
         wider = tf.stack([top, left - before, height, before + width + after])
         image = tf.io.decode_and_crop_jpeg(data, wider, channels=3, dct_method="INTEGER_ACCURATE")
         return image[:, before : before + width]
 
     def other():
-        image = _decode_rarer(data)
+        image = _decode_non_jpeg(data)
         top, left, height, width = tf.unstack(choose_window(tf.shape(image)[:2]))
         return image[top : top + height, left : left + width]
 
@@ -66,15 +66,15 @@ def decode_cropped(data, choose_window):
     return tf.ensure_shape(cropped, [None, None, 3])
 
 
-def reason(error):
+def describe_error(error):
     """Why TensorFlow did not read or decode a file, in one line."""
     if "Unknown image file format" in error.message:
         return "not a JPEG, PNG, BMP, GIF or WebP file"
-    return said_by(error)
+    return tf_error_message(error)
 
 
 def _decode_jpeg(data):
-    with tf.control_dependencies([image_header.checked_jpeg_shape(data)]):
+    with tf.control_dependencies([image_header.read_jpeg_shape(data)]):
         data = tf.identity(data)
     # The default method is up to 3 of 255 off; this one is as fast and equal to PIL's.
     return tf.io.decode_jpeg(data, channels=3, dct_method="INTEGER_ACCURATE")
@@ -87,22 +87,22 @@ def _decode_jpeg(data):
     autograph=False,
     experimental_attributes={"_noinline": True},
 )
-def _decode_rarer(data):
+def _decode_non_jpeg(data):
     """Decodes a file that is no JPEG."""
-    data = image_header.checked(data)
+    data = image_header.check_header(data)
     image = tf.cond(
-        image_header.is_webp(data), lambda: _decode_webp(data), lambda: _decode_other(data)
+        image_header.is_webp(data), lambda: _decode_webp(data), lambda: _decode_png_bmp_gif(data)
     )
     return tf.ensure_shape(image, [None, None, 3])
 
 
 def _decode_webp(data):
     # An animation without alpha would be written beyond the end of the tensor.
-    return tf.io.decode_webp(image_header.animation_with_alpha(data))[0, :, :, :3]
+    return tf.io.decode_webp(image_header.set_animation_alpha_flag(data))[0, :, :, :3]
 
 
-def _decode_other(data):
-    data = image_header.checked_frames(data)
+def _decode_png_bmp_gif(data):
+    data = image_header.check_gif_frames(data)
     image = tf.io.decode_image(data, channels=3, expand_animations=False)
     # TensorFlow returns a GIF's first frame without the canvas around it.
     whole = image_header.require_whole_gif(data, tf.shape(image)[:2])

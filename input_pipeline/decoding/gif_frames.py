@@ -2,12 +2,12 @@
 
 import tensorflow as tf
 
-_FRAME, _EXTENSION = 0x2C, 0x21
+_IMAGE_SEPARATOR, _EXTENSION_INTRODUCER = 0x2C, 0x21
 # Further than a block's fixed part reaches.
 _PADDING = 16
 
 
-def walk(data):
+def scan_frames(data):
     """Goes from block to block.
 
     Args:
@@ -34,8 +34,8 @@ def walk(data):
     def one_block(at, inside, pixels, whole):
         """A block begins with its kind; inside of one, pieces begin with their lengths."""
         first = byte(at)
-        is_frame = ~inside & (first == _FRAME)
-        is_extension = ~inside & (first == _EXTENSION)
+        is_frame = ~inside & (first == _IMAGE_SEPARATOR)
+        is_extension = ~inside & (first == _EXTENSION_INTRODUCER)
         left, top, width, height = (number(at + n) for n in (1, 3, 5, 7))
         fills = (left == 0) & (top == 0) & (width == number(6)) & (height == number(8))
         whole = tf.where(is_frame & (pixels == 0), fills, whole)

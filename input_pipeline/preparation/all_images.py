@@ -9,7 +9,7 @@ from collections.abc import Callable
 from input_pipeline.preparation import raw_layouts
 from input_pipeline.sources import image_files, manifest, tfrecord
 from input_pipeline.system import atomic_files
-from input_pipeline.system.progress import Silent
+from input_pipeline.system.progress import NoProgress
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -28,7 +28,7 @@ class Image:
 
 
 @dataclasses.dataclass(frozen=True)
-class Images:
+class ImageSet:
     """All images of a set.
 
     Attributes:
@@ -44,7 +44,7 @@ class Images:
     faults: list
 
 
-def find(config, prepare_config, progress=Silent):
+def find(config, prepare_config, progress=NoProgress):
     """Finds every image; of shards the sha256 is looked at, which takes as long as reading them.
 
     Args:
@@ -64,36 +64,36 @@ def find(config, prepare_config, progress=Silent):
             split: [Image(item.name, item.label, item.read) for item in items]
             for split, items in raw.splits.items()
         }
-        return Images(raw.classes, splits, raw.unlabelled, [])
+        return ImageSet(raw.classes, splits, raw.unlabelled, [])
     facts = manifest.read(config.data_dir)
     manifest.require_dataset(config.data_dir, facts, config.dataset)
     if facts["storage"] != "tfrecord":
-        splits = {split: _of_lists(config.data_dir, facts, split) for split in facts["splits"]}
-        return Images(tuple(facts["classes"]), splits, [], [])
+        splits = {split: _find_in_lists(config.data_dir, facts, split) for split in facts["splits"]}
+        return ImageSet(tuple(facts["classes"]), splits, [], [])
     splits, faults = {}, []
     total = sum(of_split["images"] for of_split in facts["splits"].values())
     with contextlib.closing(progress(total)) as bar:
         for split in facts["splits"]:
-            splits[split] = _of_shards(config.data_dir, facts, split, faults, bar)
-    return Images(tuple(facts["classes"]), splits, [], faults)
+            splits[split] = _find_in_shards(config.data_dir, facts, split, faults, bar)
+    return ImageSet(tuple(facts["classes"]), splits, [], faults)
 
 
-def _of_lists(folder, facts, split):
+def _find_in_lists(folder, facts, split):
     files = image_files.open_split(folder, facts, split)
     rows = zip(files.paths, files.labels.tolist(), strict=True)
     paths = ((name, label, os.path.join(files.root, name)) for name, label in rows)
-    return [Image(name, label, functools.partial(_content, path)) for name, label, path in paths]
+    return [Image(name, label, functools.partial(_read_file, path)) for name, label, path in paths]
 
 
-def _content(path):
+def _read_file(path):
     with open(path, "rb") as file:
         return file.read()
 
 
-def _of_shards(folder, facts, split, faults, bar):
+def _find_in_shards(folder, facts, split, faults, bar):
     """Records of shards that are there; those of a missing one are one fault together."""
     of_split = facts["splits"][split]
-    wrong = manifest.shard_faults(folder, of_split)
+    wrong = manifest.find_damaged_shards(folder, of_split)
     for shard in of_split["shards"]:
         path = os.path.join(folder, shard["name"])
         if shard["name"] not in wrong and atomic_files.sha256(path) != shard["sha256"]:
@@ -104,10 +104,12 @@ def _of_shards(folder, facts, split, faults, bar):
     images, files = [], shards.file_names
     for name, first, last in zip(shards.names, shards.first, shards.first[1:], strict=False):
         if os.path.isfile(os.path.join(folder, name)):
-            images += [_of_record(shards, i, files[i]) for i in range(int(first), int(last))]
+            images += [
+                _image_from_record(shards, i, files[i]) for i in range(int(first), int(last))
+            ]
     return images
 
 
-def _of_record(shards, index, file):
+def _image_from_record(shards, index, file):
     read = functools.partial(shards.record, index)
-    return Image(f"{shards.place(index)} ({file})", int(shards.labels[index]), read)
+    return Image(f"{shards.locate(index)} ({file})", int(shards.labels[index]), read)

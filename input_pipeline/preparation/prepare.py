@@ -20,17 +20,17 @@ from input_pipeline.errors import DataError, UsageError
 from input_pipeline.preparation import raw_layouts, reencode, shard_writer
 from input_pipeline.sources import manifest, path_table
 from input_pipeline.system import atomic_files, folder_lock
-from input_pipeline.system.progress import Silent
+from input_pipeline.system.progress import NoProgress
 from input_pipeline.threads import available_cores
 
 # The plan and the facts of finished shards, until the manifest holds them all.
 _UNFINISHED = ".unfinished"
 _PLAN = "plan.json"
 _CHUNK = 256
-_LONGEST_STEM = 150  # bytes; file systems take names of 255
+_MAX_STEM_BYTES = 150  # bytes; file systems take names of 255
 
 
-def prepare(config, prepare_config, out, storage, progress=Silent):
+def prepare(config, prepare_config, out, storage, progress=NoProgress):
     """Prepares a data set.
 
     Args:
@@ -54,30 +54,30 @@ def prepare(config, prepare_config, out, storage, progress=Silent):
         raise UsageError("--short_side re-encodes: that needs --format=tfrecord")
     if manifest.exists(config.data_dir):
         raise UsageError(f"--data_dir={config.data_dir}: this set is prepared already")
-    _require_apart(config, out)
-    with folder_lock.held(out, f"--out={out}"):
+    _require_separate_folder(config, out)
+    with folder_lock.acquire(out, f"--out={out}"):
         raw = raw_layouts.find(config, prepare_config)
         for path in raw.unlabelled[:3]:
             logging.warning("%s has no label and is left out", path)
         if not all(raw.splits.values()):
             empty = [split for split, items in raw.splits.items() if not items]
             raise DataError(f"{config.data_dir}: no labelled image in the {empty[0]} split")
-        _require_one_line(raw)
+        _require_no_line_breaks(raw)
         if storage == "lists":
-            _require_files(raw)
+            _require_no_tar_files(raw)
         plan = _make_plan(config, prepare_config, storage, raw)
         write = _write_lists if storage == "lists" else _write_shards
         threads = config.reader_threads or available_cores()
-        with concurrent.futures.ThreadPoolExecutor(threads) as pool, _explained(out):
-            _require_same_plan(out, plan)
+        with concurrent.futures.ThreadPoolExecutor(threads) as pool, _explain_disk_errors(out):
+            _start_or_resume(out, plan)
             splits, conversions = write(pool, out, raw, prepare_config, progress)
-            manifest.write(out, _facts(config, plan, out, raw, splits, conversions))
+            manifest.write(out, _make_manifest(config, plan, out, raw, splits, conversions))
         shutil.rmtree(out / _UNFINISHED)
     return manifest.read(out)
 
 
 @contextlib.contextmanager
-def _explained(out):
+def _explain_disk_errors(out):
     """Turns what disks do into one line."""
     again = "the same command goes on from here"
     try:
@@ -87,7 +87,7 @@ def _explained(out):
             raise DataError(f"{error.filename}: {error.strerror}; mend it, {again}") from None
         raise UsageError(f"--out={out}: {error.strerror or error}; mend it, {again}") from None
     except tf.errors.OpError as error:  # of the writer of records
-        raise UsageError(f"--out={out}: {decode.reason(error)}; mend it, {again}") from None
+        raise UsageError(f"--out={out}: {decode.describe_error(error)}; mend it, {again}") from None
 
 
 def _write_shards(pool, out, raw, prepare_config, progress):
@@ -96,7 +96,9 @@ def _write_shards(pool, out, raw, prepare_config, progress):
     writer = shard_writer.ShardWriter(pool, out, out / _UNFINISHED, raw.classes, prepare_config)
     total = sum(map(len, raw.splits.values()))
     # The sha256 of a shard takes as long as reading it.
-    with contextlib.closing((progress if writer.has_begun() else Silent)(total)) as bar:
+    with contextlib.closing(
+        (progress if writer.has_finished_shards() else NoProgress)(total)
+    ) as bar:
         planned = {split: writer.plan(split, items, bar) for split, items in raw.splits.items()}
     kept = sum(len(shard) for shards in planned.values() for shard in shards if shard.facts)
     splits = {}
@@ -110,7 +112,7 @@ def _write_shards(pool, out, raw, prepare_config, progress):
 def _write_lists(pool, out, raw, prepare_config, progress):
     """As `_write_shards`, lists alone, and JPEGs beside them for what is not what it says."""
     with contextlib.closing(progress(sum(map(len, raw.splits.values())))) as bar:
-        conversions, lists = _convert_foreign(pool, out, raw, prepare_config, bar)
+        conversions, lists = _convert_mismatched(pool, out, raw, prepare_config, bar)
     splits = {
         split: {"images": len(items), "list": _write_list(out, split, items, lists)}
         for split, items in raw.splits.items()
@@ -118,7 +120,7 @@ def _write_lists(pool, out, raw, prepare_config, progress):
     return splits, conversions
 
 
-def _require_files(raw):
+def _require_no_tar_files(raw):
     """Raises UsageError for images in a tar file, which no line of a list can point into."""
     for items in raw.splits.values():
         for item in items:
@@ -128,7 +130,7 @@ def _require_files(raw):
                 )
 
 
-def _require_one_line(raw):
+def _require_no_line_breaks(raw):
     """Raises DataError for a name that no line of a list can hold."""
     for items in raw.splits.values():
         for item in items:
@@ -136,7 +138,7 @@ def _require_one_line(raw):
                 raise DataError(f"{item.path!r}: a line break in a file's name; rename it")
 
 
-def _facts(config, plan, out, raw, splits, conversions):
+def _make_manifest(config, plan, out, raw, splits, conversions):
     """What the manifest says."""
     kept = ("dataset", "storage", "split_sha256", "short_side", "quality")
     return {
@@ -163,7 +165,7 @@ def _make_plan(config, prepare_config, storage, raw):
     }
 
 
-def _require_apart(config, out):
+def _require_separate_folder(config, out):
     """Raises UsageError where the new folder would be taken for one of the classes."""
     if config.dataset == "lists":
         return
@@ -173,7 +175,7 @@ def _require_apart(config, out):
         raise UsageError(f"--out={out}: lies among the class folders; name a folder elsewhere")
 
 
-def _require_same_plan(out, plan):
+def _start_or_resume(out, plan):
     """Starts or continues a set in `out`; UsageError where it holds anything else."""
     path = out / _UNFINISHED / _PLAN
     if manifest.exists(out):
@@ -192,7 +194,7 @@ def _require_same_plan(out, plan):
     if any(other.name not in (folder_lock.NAME, _UNFINISHED) for other in out.iterdir()):
         raise UsageError(f"--out={out}: is not an empty folder; name another one")
     path.parent.mkdir(parents=True, exist_ok=True)
-    atomic_files.write_whole(path, json.dumps(plan).encode())
+    atomic_files.write_bytes(path, json.dumps(plan).encode())
 
 
 def _write_list(out, split, items, converted):
@@ -200,7 +202,7 @@ def _write_list(out, split, items, converted):
     names = [converted.get(item.name, item.name) for item in items]
     lines = path_table.from_names(names, [item.label for item in items]).lines
     name = f"{split}.txt"
-    atomic_files.write_whole(out / name, lines)
+    atomic_files.write_bytes(out / name, lines)
     return {"name": name, "sha256": hashlib.sha256(lines).hexdigest()}
 
 
@@ -208,11 +210,11 @@ def _converted_name(name):
     """Name of the JPEG that replaces a file: neither a path, as the names in a list may be, nor
     that of another file with the same stem."""
     digest = hashlib.sha256(os.fsencode(name)).hexdigest()[:16]
-    stem = os.fsencode(pathlib.PurePath(name).stem)[:_LONGEST_STEM].decode(errors="ignore")
+    stem = os.fsencode(pathlib.PurePath(name).stem)[:_MAX_STEM_BYTES].decode(errors="ignore")
     return f"{digest}-{stem}.jpg"
 
 
-def _convert_foreign(pool, out, raw, prepare_config, bar):
+def _convert_mismatched(pool, out, raw, prepare_config, bar):
     """For lists: writes an RGB JPEG beside them for each file that is not what its name says.
 
     Returns:
@@ -221,12 +223,12 @@ def _convert_foreign(pool, out, raw, prepare_config, bar):
 
     def convert(item):
         data = item.read()
-        reason = reencode.foreign(item.name, data)
+        reason = reencode.find_format_mismatch(item.name, data)
         if reason:
-            jpeg, _ = reencode.prepared(item.name, data, 0, prepare_config.quality)
+            jpeg, _ = reencode.prepare_image(item.name, data, 0, prepare_config.quality)
             path = out / "converted" / _converted_name(item.name)
             path.parent.mkdir(exist_ok=True)
-            atomic_files.write_whole(path, jpeg)
+            atomic_files.write_bytes(path, jpeg)
             return {"file": item.name, "was": reason, "now": str(path.resolve())}
         return None
 

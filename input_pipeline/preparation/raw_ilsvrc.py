@@ -10,7 +10,7 @@ from input_pipeline.preparation import raw_set, val_ground_truth
 from input_pipeline.sources import image_folders
 
 
-def ilsvrc2012(root, table, devkit):
+def find_ilsvrc2012(root, table, devkit):
     """ILSVRC 2012: class folders and class tar files, val in class folders or flat.
 
     Args:
@@ -21,24 +21,24 @@ def ilsvrc2012(root, table, devkit):
     Returns:
       RawSet.
     """
-    train = raw_set.first_folder(root, ("train", "ILSVRC2012_img_train"), "the training images")
+    train = raw_set.find_folder(root, ("train", "ILSVRC2012_img_train"), "the training images")
     tars = sorted(p.name[:-4] for p in train.glob("n*.tar"))
     # A class may be there as both, where unpacking was cut short: the tar file is the whole one.
-    folders = [name for name in image_folders.subfolders(train) if name not in tars]
-    raw_set.require_known(train, [*tars, *folders], table)
-    items = raw_set.of_classes(root, train.name, table, folders)
+    folders = [name for name in image_folders.list_subfolders(train) if name not in tars]
+    raw_set.require_known_classes(train, [*tars, *folders], table)
+    items = raw_set.list_class_items(root, train.name, table, folders)
     labels = {wnid: label for label, wnid in enumerate(table)}
-    items += [i for name in tars for i in _tar_items(train / f"{name}.tar", labels[name])]
+    items += [i for name in tars for i in _list_tar_items(train / f"{name}.tar", labels[name])]
     items.sort(key=lambda item: item.label)
-    splits, unlabelled = {"train": items}, raw_set.loose_images(train)
+    splits, unlabelled = {"train": items}, raw_set.list_loose_images(train)
     val = [p for p in (root / "val", root / "ILSVRC2012_img_val") if p.is_dir()]
-    if val and (folders := image_folders.subfolders(val[0])):
-        raw_set.require_known(val[0], folders, table)
-        splits["val"] = raw_set.of_classes(root, val[0].name, table, folders)
-        unlabelled += raw_set.loose_images(val[0])
+    if val and (folders := image_folders.list_subfolders(val[0])):
+        raw_set.require_known_classes(val[0], folders, table)
+        splits["val"] = raw_set.list_class_items(root, val[0].name, table, folders)
+        unlabelled += raw_set.list_loose_images(val[0])
     elif val:
         labels = val_ground_truth.read(pathlib.Path(devkit) if devkit else root, table)
-        names = image_folders.image_names(val[0])
+        names = image_folders.list_images(val[0])
         rows = [(labels[n], f"{val[0].name}/{n}") for n in names if n in labels]
         splits["val"] = [
             raw_set.Item(name, label, str(root / name)) for label, name in sorted(rows)
@@ -49,7 +49,7 @@ def ilsvrc2012(root, table, devkit):
     return raw_set.RawSet(table, splits, unlabelled)
 
 
-def mini_imagenet(root, table, folder):
+def find_mini_imagenet(root, table, folder):
     """The images that the CSVs of Ravi & Larochelle (2017) name, from ILSVRC's train folders.
 
     Their splits have classes of their own; for classification each class is split by name.
@@ -62,16 +62,14 @@ def mini_imagenet(root, table, folder):
     Returns:
       RawSet.
     """
-    train = raw_set.first_folder(
-        root, ("train", "ILSVRC2012_img_train", "."), "the training images"
-    )
+    train = raw_set.find_folder(root, ("train", "ILSVRC2012_img_train", "."), "the training images")
     wanted = {}
     for name in ("train.csv", "val.csv", "test.csv"):
         if not (folder / name).is_file():
             raise UsageError(f"--split_csv={folder}: there is no {name}")
-        for wnid, image in _rows(folder / name):
+        for wnid, image in _read_csv(folder / name):
             wanted.setdefault(wnid, []).append(image)
-    raw_set.require_known(folder, wanted, table)
+    raw_set.require_known_classes(folder, wanted, table)
     items = {"train": [], "val": [], "test": []}
     for label, wnid in enumerate(table):
         if wnid not in wanted:
@@ -79,7 +77,7 @@ def mini_imagenet(root, table, folder):
         if not (train / wnid).is_dir():
             raise UsageError(f"{train / wnid}: no such folder, wanted for --split_csv")
         # The last four digits of a name in the CSV are a place among the class's files.
-        files = sorted(image_folders.image_names(train / wnid), key=_number)
+        files = sorted(image_folders.list_images(train / wnid), key=_parse_file_number)
         for split, names in raw_set.split_by_name(wanted[wnid]).items():
             for name in names:
                 place = int(pathlib.PurePath(name).stem[-4:])
@@ -93,7 +91,7 @@ def mini_imagenet(root, table, folder):
     return raw_set.RawSet(table, items, [])
 
 
-def _rows(path):
+def _read_csv(path):
     """Class and image of every line of a CSV; DataError for one of another form."""
     with open(path, newline="", encoding="utf-8-sig") as file:
         for row in csv.DictReader(file):
@@ -103,14 +101,14 @@ def _rows(path):
             yield wnid, image
 
 
-def _number(name):
+def _parse_file_number(name):
     digits = pathlib.Path(name).stem.rpartition("_")[2]
     if not digits.isdigit():
         raise DataError(f"{name}: not an ILSVRC training file like n01440764_18.JPEG")
     return int(digits)
 
 
-def _tar_items(path, label):
+def _list_tar_items(path, label):
     try:
         with tarfile.open(path) as tar:
             files = [m for m in tar if m.isfile()]

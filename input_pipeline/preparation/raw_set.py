@@ -5,7 +5,7 @@ import hashlib
 import os
 
 from input_pipeline.errors import DataError, UsageError
-from input_pipeline.sources.image_folders import contents, image_names, is_image_name
+from input_pipeline.sources.image_folders import is_image_name, list_files_and_folders, list_images
 
 # Of twelve images of a class ten are for training, one for val and one for test: 500/50/50 of
 # mini-ImageNet's 600.
@@ -82,17 +82,17 @@ def split_by_name(names):
     }
 
 
-def of_classes(root, split, classes, found):
+def list_class_items(root, split, classes, found):
     """Items of ROOT/SPLIT/CLASS/*, in the order of class, then name."""
     labels = {name: label for label, name in enumerate(classes)}
     return [
         Item(f"{split}/{name}/{file}", labels[name], str(root / split / name / file))
         for name in sorted(found, key=labels.get)
-        for file in image_names(root / split / name)
+        for file in list_images(root / split / name)
     ]
 
 
-def first_folder(root, names, what):
+def find_folder(root, names, what):
     """The first of the folders below ROOT that is there; UsageError if none is."""
     for name in names:
         if (root / name).is_dir():
@@ -102,7 +102,7 @@ def first_folder(root, names, what):
     )
 
 
-def require_known(root, found, classes):
+def require_known_classes(root, found, classes):
     """Raises DataError for a name that is not one of the classes."""
     unknown = sorted(set(found) - set(classes))
     if unknown:
@@ -112,13 +112,15 @@ def require_known(root, found, classes):
         )
 
 
-def loose_images(folder):
+def list_loose_images(folder):
     """Images beside the class folders: nothing says what they show."""
-    return [str(folder / name) for name in image_names(folder)]
+    return [str(folder / name) for name in list_images(folder)]
 
 
-def nested_images(class_folders):
+def list_nested_images(class_folders):
     """Images in folders below the class folders, where no reader of class folders looks."""
-    nested = [folder / inner for folder in class_folders for inner in contents(folder)[1]]
+    nested = [
+        folder / inner for folder in class_folders for inner in list_files_and_folders(folder)[1]
+    ]
     files = (path for folder in nested for path in sorted(folder.rglob("*")) if path.is_file())
     return [str(path) for path in files if is_image_name(path.name)]

@@ -18,19 +18,19 @@ _EXTENSIONS = {".jpg": "JPEG", ".jpeg": "JPEG", ".png": "PNG", ".gif": "GIF", ".
 _FRAME_MARKERS = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}
 
 
-def format_of(data):
+def detect_format(data):
     """The format of a file by its first bytes: JPEG, PNG, GIF, BMP, WEBP, or "" of none of them."""
     if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
         return "WEBP"
     return next((name for magic, name in _MAGIC.items() if data.startswith(magic)), "")
 
 
-def format_of_name(name):
+def format_from_name(name):
     """The format that a file's extension promises, or ""."""
     return {**_EXTENSIONS, ".webp": "WEBP"}.get(os.path.splitext(name)[1].lower(), "")
 
 
-def jpeg_components(data):
+def count_jpeg_components(data):
     """Number of colour components in a JPEG's frame header, 0 where there is none: CMYK has 4."""
     at = 2
     while at + 9 < len(data):
@@ -48,17 +48,17 @@ def jpeg_components(data):
     return 0
 
 
-def foreign(name, data):
+def find_format_mismatch(name, data):
     """Why a file is not what its name says to every reader, or "": such files are converted."""
-    kind, promised = format_of(data), format_of_name(name)
+    kind, promised = detect_format(data), format_from_name(name)
     if kind and promised and kind != promised:
         return f"{kind} named {os.path.splitext(name)[1]}"
-    if kind == "JPEG" and jpeg_components(data) == 4:
+    if kind == "JPEG" and count_jpeg_components(data) == 4:
         return "CMYK JPEG"
     return ""
 
 
-def prepared(name, data, short_side, quality):
+def prepare_image(name, data, short_side, quality):
     """The bytes to store of an image.
 
     Args:
@@ -74,19 +74,19 @@ def prepared(name, data, short_side, quality):
     Raises:
       DataError: the image does not decode, where decoding it was called for.
     """
-    reason = foreign(name, data)
+    reason = find_format_mismatch(name, data)
     if not reason and not short_side:
         return data, ""
     try:
-        pixels = _decoder()(tf.constant(data)).numpy()
+        pixels = _decode_fn()(tf.constant(data)).numpy()
     except tf.errors.OpError as error:
-        raise DataError(f"{name} does not decode: {decode.reason(error)}") from None
+        raise DataError(f"{name} does not decode: {decode.describe_error(error)}") from None
     if not reason and min(pixels.shape[:2]) <= short_side:
         return data, ""
-    return encode(shrunk(pixels, short_side), quality), reason
+    return encode_jpeg(shrink(pixels, short_side), quality), reason
 
 
-def shrunk(pixels, short_side):
+def shrink(pixels, short_side):
     """Shrinks uint8 [H, W, 3] to a short side, by areas; never enlarges."""
     height, width = pixels.shape[:2]
     scale = short_side / min(height, width)
@@ -96,7 +96,7 @@ def shrunk(pixels, short_side):
     return cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)
 
 
-def encode(pixels, quality):
+def encode_jpeg(pixels, quality):
     """JPEG bytes of uint8 [H, W, 3], RGB."""
     _, jpeg = cv2.imencode(
         ".jpg", np.ascontiguousarray(pixels[..., ::-1]), (cv2.IMWRITE_JPEG_QUALITY, quality)
@@ -105,6 +105,6 @@ def encode(pixels, quality):
 
 
 @functools.cache
-def _decoder():
-    """`decode.decode` as one function: eagerly it is some twenty operations."""
-    return tf.function(decode.decode, input_signature=[tf.TensorSpec([], tf.string)])
+def _decode_fn():
+    """`decode.decode_image` as one function: eagerly it is some twenty operations."""
+    return tf.function(decode.decode_image, input_signature=[tf.TensorSpec([], tf.string)])

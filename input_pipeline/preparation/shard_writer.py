@@ -14,7 +14,7 @@ from input_pipeline.system import atomic_files
 
 # Images in flight: enough to keep the threads busy, few enough to hold in memory.
 _CHUNK = 64
-_SAMPLED = 64
+_SAMPLE_SIZE = 64
 _MEGABYTE = 10**6
 
 
@@ -59,7 +59,7 @@ class ShardWriter:
         self._prepare_config = prepare_config
         self.conversions = []
 
-    def has_begun(self):
+    def has_finished_shards(self):
         """Whether an earlier run has finished a shard."""
         return next(self._facts_dir.glob("*.tfrecord.json"), None) is not None
 
@@ -74,11 +74,11 @@ class ShardWriter:
         Returns:
           list of PlannedShards.
         """
-        bounds = self._bounds(items)
+        bounds = self._compute_bounds(items)
         planned = []
         for number, (first, last) in enumerate(itertools.pairwise(bounds)):
             name = f"{split}-{number:05d}-of-{len(bounds) - 1:05d}.tfrecord"
-            facts = self._finished(name, _stands_for(items, first, last))
+            facts = self._finished(name, _fingerprint_items(items, first, last))
             planned.append(PlannedShard(name, first, last, facts))
             bar.advance(last - first)
         return planned
@@ -105,20 +105,20 @@ class ShardWriter:
         index = self._write_index(f"{split}.index.npy", items, lengths)
         return {"images": len(items), "shards": shards, "index": index}
 
-    def _bounds(self, items):
+    def _compute_bounds(self, items):
         """Numbers of the first item of each shard, and of all: a function of the items alone."""
         wanted = self._prepare_config.shard_megabytes * _MEGABYTE
         sizes = [_size(item) for item in items]
-        ends = np.cumsum(np.array(sizes) * self._shrinking(items) + tfrecord.FRAME)
+        ends = np.cumsum(np.array(sizes) * self._estimate_size_ratio(items) + tfrecord.FRAME_BYTES)
         shards = max(1, round(ends[-1] / wanted))
         inner = np.searchsorted(ends, ends[-1] / shards * np.arange(1, shards)) + 1
         return [int(n) for n in np.unique([0, *inner, len(items)])]
 
-    def _shrinking(self, items):
+    def _estimate_size_ratio(self, items):
         """About how much smaller re-encoding makes the images: a ratio of bytes."""
         if not self._prepare_config.short_side:
             return 1.0
-        sample = items[:: max(1, len(items) // _SAMPLED)]
+        sample = items[:: max(1, len(items) // _SAMPLE_SIZE)]
         sizes = [(len(data), before) for data, _, before in self._pool.map(self._load, sample)]
         after, before = np.sum(sizes, axis=0)
         return float(after / before)
@@ -127,7 +127,7 @@ class ShardWriter:
         """(bytes to store, why they were converted, bytes before) of an item."""
         data = item.read()
         prepare_config = self._prepare_config
-        stored, reason = reencode.prepared(
+        stored, reason = reencode.prepare_image(
             item.name, data, prepare_config.short_side, prepare_config.quality
         )
         return stored, reason, len(data)
@@ -154,7 +154,7 @@ class ShardWriter:
 
     def _write(self, shard, items, bar):
         """Writes a PlannedShard of the split's items and, after it, its facts."""
-        stands_for = _stands_for(items, shard.first, shard.last)
+        stands_for = _fingerprint_items(items, shard.first, shard.last)
         conversions, items = [], items[shard.first : shard.last]
 
         def records():
@@ -166,12 +166,12 @@ class ShardWriter:
                     if reason:
                         conversions.append({"file": item.name, "was": reason})
                     class_name = self._classes[item.label]
-                    yield tfrecord.example(data, item.label, class_name, item.name)
+                    yield tfrecord.serialize_example(data, item.label, class_name, item.name)
                     bar.advance(1)
 
         facts = tfrecord.write_shard(self._out / shard.name, records())
         facts |= {"conversions": conversions, "stands_for": stands_for}
-        atomic_files.write_whole(self._facts_path(shard.name), json.dumps(facts).encode())
+        atomic_files.write_bytes(self._facts_path(shard.name), json.dumps(facts).encode())
         return facts
 
     def _write_index(self, name, items, lengths):
@@ -182,7 +182,7 @@ class ShardWriter:
         index["label"] = [item.label for item in items]
         path, data = self._out / name, io.BytesIO()
         np.save(data, index)
-        atomic_files.write_whole(path, data.getvalue())
+        atomic_files.write_bytes(path, data.getvalue())
         return {"name": name, "sha256": atomic_files.sha256(path)}
 
 
@@ -190,7 +190,7 @@ def _size(item):
     return item.size if item.size >= 0 else os.path.getsize(item.path)
 
 
-def _stands_for(items, first, last):
+def _fingerprint_items(items, first, last):
     """What tells the items of a shard from those of another.
 
     The number of the first one, and of each its size and when its file was last written.

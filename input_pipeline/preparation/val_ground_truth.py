@@ -8,12 +8,12 @@ import pathlib
 
 from input_pipeline.errors import DataError, UsageError
 
-_IMAGE = "ILSVRC2012_val_{:08d}.JPEG"
-_IDS = "ILSVRC2012_validation_ground_truth.txt"
-_SYNSETS = ("imagenet_2012_validation_synset_labels.txt", "validation_synset_labels.txt")
-_NAMED = "ilsvrc2012_val_ground_truth.txt"
-_CLASSES = "devkit_classes.txt"
-_LATER = "map_clsloc.txt"
+_IMAGE_NAME = "ILSVRC2012_val_{:08d}.JPEG"
+_CLASS_NUMBERS_FILE = "ILSVRC2012_validation_ground_truth.txt"
+_SYNSET_FILES = ("imagenet_2012_validation_synset_labels.txt", "validation_synset_labels.txt")
+_LABELS_FILE = "ilsvrc2012_val_ground_truth.txt"
+_DEVKIT_CLASSES_FILE = "devkit_classes.txt"
+_MAP_CLSLOC_FILE = "map_clsloc.txt"
 
 
 def read(folder, wnids):
@@ -36,7 +36,11 @@ def read(folder, wnids):
       UsageError: none of these files is there.
       DataError: one does not say what it should.
     """
-    for name, reader in {_NAMED: _named, **dict.fromkeys(_SYNSETS, _synsets), _IDS: _ids}.items():
+    for name, reader in {
+        _LABELS_FILE: _read_labels,
+        **dict.fromkeys(_SYNSET_FILES, _read_synsets),
+        _CLASS_NUMBERS_FILE: _read_class_numbers,
+    }.items():
         # The kit is lower down: ILSVRC2012_devkit_t12/data. Image folders are not searched.
         for path in (
             folder / name,
@@ -46,20 +50,21 @@ def read(folder, wnids):
             if path.is_file():
                 return reader(path, {wnid: label for label, wnid in enumerate(wnids)})
     raise UsageError(
-        f"{folder}: no {_IDS} for the flat val folder; name the folder of the development kit by"
+        f"{folder}: no {_CLASS_NUMBERS_FILE} for the flat val folder; name the folder of the"
+        " development kit by"
         " --devkit"
     )
 
 
-def _lines(path):
+def _read_lines(path):
     # What is not UTF-8 is not a line of the right form either, and is named as such.
     text = path.read_text(encoding="utf-8-sig", errors="replace")
     return text.removesuffix("\n").split("\n")
 
 
-def _named(path, labels):
+def _read_labels(path, labels):
     found = {}
-    for number, line in enumerate(_lines(path), 1):
+    for number, line in enumerate(_read_lines(path), 1):
         name, _, label = line.rstrip().rpartition(" ")
         if not name or not label.isdigit() or int(label) >= len(labels):
             raise DataError(f"{path}, line {number}: not `image label`: {line[:80]!r}")
@@ -67,41 +72,43 @@ def _named(path, labels):
     return found
 
 
-def _synsets(path, labels):
+def _read_synsets(path, labels):
     found = {}
-    for number, line in enumerate(_lines(path), 1):
+    for number, line in enumerate(_read_lines(path), 1):
         if line.strip() not in labels:
             raise DataError(f"{path}, line {number}: not a WordNet id of the set: {line[:80]!r}")
-        found[_IMAGE.format(number)] = labels[line.strip()]
+        found[_IMAGE_NAME.format(number)] = labels[line.strip()]
     return found
 
 
-def _ids(path, labels):
-    wnids = devkit_classes(path.parent)
+def _read_class_numbers(path, labels):
+    wnids = read_devkit_classes(path.parent)
     found = {}
-    for number, line in enumerate(_lines(path), 1):
+    for number, line in enumerate(_read_lines(path), 1):
         wnid = wnids.get(line.strip())
         if wnid not in labels:
             raise DataError(f"{path}, line {number}: not a number of a class: {line[:80]!r}")
-        found[_IMAGE.format(number)] = labels[wnid]
+        found[_IMAGE_NAME.format(number)] = labels[wnid]
     return found
 
 
-def devkit_classes(folder):
+def read_devkit_classes(folder):
     """The kit's numbers, as str, and the WordNet ids that they stand for.
 
     Raises:
       UsageError: none of the files that say so can be read.
     """
-    for name, number_at in ((_CLASSES, 0), (_LATER, 1)):
+    for name, number_at in ((_DEVKIT_CLASSES_FILE, 0), (_MAP_CLSLOC_FILE, 1)):
         if (folder / name).is_file():
-            rows = [line.split() for line in _lines(folder / name)]
+            rows = [line.split() for line in _read_lines(folder / name)]
             if any(len(row) < 2 or not row[number_at].isdigit() for row in rows):
                 raise DataError(f"{folder / name}: not lines of a number and a WordNet id")
             return {row[number_at]: row[1 - number_at] for row in rows}
     path = folder / "meta.mat"
     if not path.is_file():
-        raise UsageError(f"{folder}: neither meta.mat nor {_CLASSES} says what the numbers mean")
+        raise UsageError(
+            f"{folder}: neither meta.mat nor {_DEVKIT_CLASSES_FILE} says what the numbers mean"
+        )
     from scipy import io  # half a second, and seldom wanted
 
     try:

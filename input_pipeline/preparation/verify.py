@@ -14,16 +14,26 @@ import tensorflow as tf
 from input_pipeline.decoding import decode
 from input_pipeline.errors import DataError
 from input_pipeline.preparation import all_images, label_order, reencode
-from input_pipeline.system.progress import Silent
+from input_pipeline.system.progress import NoProgress
 from input_pipeline.threads import available_cores
 
 # Kinds of findings that make an image useless; the others are worth knowing.
-FATAL = ("missing", "empty", "foreign", "bomb", "truncated", "broken", "changed", "record", "shard")
+FATAL_KINDS = (
+    "missing",
+    "empty",
+    "foreign",
+    "bomb",
+    "truncated",
+    "broken",
+    "changed",
+    "record",
+    "shard",
+)
 _CHUNK = 256
-CHECKSUMS = "SHA256SUMS"
+CHECKSUMS_FILE = "SHA256SUMS"
 
 
-def verify(config, prepare_config, checksums="", progress=Silent):
+def verify(config, prepare_config, checksums="", progress=NoProgress):
     """Looks at every image of every split.
 
     Args:
@@ -43,8 +53,8 @@ def verify(config, prepare_config, checksums="", progress=Silent):
     found = all_images.find(config, prepare_config, progress)
     splits = found.splits
     rows = {split: [(i.name, i.label) for i in images] for split, images in splits.items()}
-    numbering = label_order.diagnose(rows, by_folder=config.dataset == "folder")
-    scan = _Scan(checksums_in(checksums))
+    numbering = label_order.detect(rows, by_folder=config.dataset == "folder")
+    scan = _Scan(read_checksums(checksums))
     total = sum(map(len, splits.values()))
     threads = config.reader_threads or available_cores()
     pool = concurrent.futures.ThreadPoolExecutor(threads)
@@ -52,19 +62,21 @@ def verify(config, prepare_config, checksums="", progress=Silent):
         for split, images in splits.items():
             for first in range(0, len(images), _CHUNK):
                 part = images[first : first + _CHUNK]
-                for image, seen in zip(part, pool.map(_look, part), strict=True):
+                for image, seen in zip(part, pool.map(_inspect_image, part), strict=True):
                     scan.add(split, image, *seen)
                 bar.advance(len(part))
     why = "no label says what it shows"
-    findings = [_finding("shard", split, name, fault) for split, name, fault in found.faults]
+    findings = [_make_finding("shard", split, name, fault) for split, name, fault in found.faults]
     findings += scan.findings
-    findings += [_finding("unlabelled", "", path, why) for path in found.unlabelled]
-    why = f"not there any more; if it is meant to be gone, take its line from {CHECKSUMS}"
-    findings += [_finding("gone", "", name, why) for name in scan.gone(config.data_dir)]
-    return _report(config, found, numbering, scan, findings), scan.sums | scan.known
+    findings += [_make_finding("unlabelled", "", path, why) for path in found.unlabelled]
+    why = f"not there any more; if it is meant to be gone, take its line from {CHECKSUMS_FILE}"
+    findings += [
+        _make_finding("gone", "", name, why) for name in scan.find_deleted(config.data_dir)
+    ]
+    return _make_report(config, found, numbering, scan, findings), scan.sums | scan.known
 
 
-def _report(config, found, numbering, scan, findings):
+def _make_report(config, found, numbering, scan, findings):
     counts = collections.Counter(finding["kind"] for finding in findings)
     return {
         "dataset": config.dataset,
@@ -74,16 +86,16 @@ def _report(config, found, numbering, scan, findings):
         "bytes": scan.bytes,
         "formats": dict(scan.formats.most_common()),
         "label_map": numbering,
-        "label_map_says": label_order.KINDS[numbering],
-        "numeric_folders_out_of_order": label_order.numeric_folders(found.classes),
+        "label_map_says": label_order.DESCRIPTIONS[numbering],
+        "numeric_folders_out_of_order": label_order.has_misordered_numeric_names(found.classes),
         "counts": dict(counts.most_common()),
-        "bad": sum(counts[kind] for kind in FATAL),
-        "duplicates_across_splits": scan.across_splits(),
+        "bad": sum(counts[kind] for kind in FATAL_KINDS),
+        "duplicates_across_splits": scan.count_cross_split_duplicates(),
         "findings": findings,
     }
 
 
-def checksums_in(path):
+def read_checksums(path):
     """dict from name to sha256 of a file of `sha256  name` lines; empty where there is none."""
     if not path or not os.path.isfile(path):
         return {}
@@ -93,11 +105,11 @@ def checksums_in(path):
         digest, _, name = line.removeprefix("\\").partition("  ")
         if len(digest) != 64 or not name:
             raise DataError(f"{path}: not lines of `sha256  name`; remove it to write it anew")
-        found[_unescaped(name) if line.startswith("\\") else name] = digest
+        found[_unescape(name) if line.startswith("\\") else name] = digest
     return found
 
 
-def checksum_lines(sums):
+def format_checksums(sums):
     """The bytes of a file of checksums, as `sha256sum` writes and checks them."""
     lines = []
     for name, digest in sums.items():
@@ -110,7 +122,7 @@ def checksum_lines(sums):
 _ESCAPES = {"\\": "\\\\", "\n": "\\n", "\r": "\\r"}
 
 
-def _unescaped(name):
+def _unescape(name):
     plain = {escaped: character for character, escaped in _ESCAPES.items()}
     return re.sub(r"\\[\\nr]", lambda found: plain[found[0]], name)
 
@@ -121,7 +133,7 @@ class _Scan:
     def __init__(self, known):
         self.known = known
         self._first = {}  # sha256 -> (split, name, label)
-        self._of_class = collections.Counter()
+        self._images_per_label = collections.Counter()
         self.findings = []
         self.formats = collections.Counter()
         self.sums = {}
@@ -130,68 +142,70 @@ class _Scan:
     def add(self, split, image, digest, size, kind, findings):
         self.bytes += size
         self.formats[kind or "none"] += 1
-        self._of_class[image.label] += 1
-        self.findings += [_finding(what, split, image.name, why) for what, why in findings]
+        self._images_per_label[image.label] += 1
+        self.findings += [_make_finding(what, split, image.name, why) for what, why in findings]
         if not size:
             return
         self.sums[image.name] = digest
         if self.known.get(image.name, digest) != digest:
             why = "its bytes are not those of the earlier checksum"
-            self.findings.append(_finding("changed", split, image.name, why))
+            self.findings.append(_make_finding("changed", split, image.name, why))
         if (first := self._first.get(digest)) is None:
             self._first[digest] = split, image.name, image.label
         else:
             other = (
                 "" if first[2] == image.label else f", under label {first[2]}, not {image.label}"
             )
-            found = _finding("duplicate", split, image.name, f"same bytes as {first[1]}{other}")
+            found = _make_finding(
+                "duplicate", split, image.name, f"same bytes as {first[1]}{other}"
+            )
             self.findings.append({**found, "of": first[1], "of_split": first[0]})
 
-    def gone(self, root):
+    def find_deleted(self, root):
         """Names with a checksum of an earlier run that no list or folder names now, and that are
         not there: what another list names is none of ours."""
         unseen = self.known.keys() - self.sums.keys()
         return sorted(name for name in unseen if not os.path.exists(os.path.join(root, name)))
 
-    def across_splits(self):
+    def count_cross_split_duplicates(self):
         """Number of images whose bytes are in another split too."""
         copies = [f for f in self.findings if f["kind"] == "duplicate"]
         return sum(f["of_split"] != f["split"] for f in copies)
 
     def of_classes(self, number):
         """Fewest and most images of a class, and how many have none."""
-        counts = [self._of_class[label] for label in range(number)] or [0]
+        counts = [self._images_per_label[label] for label in range(number)] or [0]
         return {"fewest": min(counts), "most": max(counts), "none": counts.count(0)}
 
 
-def _finding(kind, split, name, why):
+def _make_finding(kind, split, name, why):
     return {"kind": kind, "split": split, "file": name, "why": why}
 
 
-def _look(image):
+def _inspect_image(image):
     """Reads and decodes one image: (sha256, size, format, findings as (kind, why))."""
     try:
         data = image.read()
     except FileNotFoundError:
         return "", 0, "", [("missing", "there is no such file")]
     except tf.errors.OpError as error:
-        return "", 0, "", [("record", decode.reason(error))]
+        return "", 0, "", [("record", decode.describe_error(error))]
     except DataError as error:
         return "", 0, "", [("record", str(error))]
     except OSError as error:
         return "", 0, "", [("missing", error.strerror)]
-    digest, kind = hashlib.sha256(data).hexdigest(), reencode.format_of(data)
+    digest, kind = hashlib.sha256(data).hexdigest(), reencode.detect_format(data)
     findings = []
-    if reason := reencode.foreign(image.name, data):
+    if reason := reencode.find_format_mismatch(image.name, data):
         findings.append(("unlike its name", reason))
     try:
-        _decoded_shape()(tf.constant(data))
+        _decoded_shape_fn()(tf.constant(data))
     except tf.errors.OpError as error:
-        findings.append(_fault(data, kind, decode.reason(error)))
+        findings.append(_classify_decode_error(data, kind, decode.describe_error(error)))
     return digest, len(data), kind, findings
 
 
-def _fault(data, kind, reason):
+def _classify_decode_error(data, kind, reason):
     """Kind of finding for an image that does not decode, and why."""
     if not data:
         return "empty", "the file is empty"
@@ -205,7 +219,8 @@ def _fault(data, kind, reason):
 
 
 @functools.cache
-def _decoded_shape():
+def _decoded_shape_fn():
     return tf.function(
-        lambda data: tf.shape(decode.decode(data)), input_signature=[tf.TensorSpec([], tf.string)]
+        lambda data: tf.shape(decode.decode_image(data)),
+        input_signature=[tf.TensorSpec([], tf.string)],
     )

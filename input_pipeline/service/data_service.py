@@ -20,16 +20,16 @@ from input_pipeline.service import worker_watchdog
 
 _service = tf.data.experimental.service
 # What a worker replaces by its number and the number of workers.
-_HINT = tf.data.experimental.SHARD_HINT
+_SHARD_HINT = tf.data.experimental.SHARD_HINT
 # Batches that each worker loads at the same time.
 _AHEAD = 2
-_SECONDS_TO_ANSWER = 10
+_CONNECT_TIMEOUT_SECONDS = 10
 # So long a worker may take to report to the dispatcher: TensorFlow loads in some seconds.
-_SECONDS_TO_REPORT = 60.0
-_THREADS = 8
+_REGISTRATION_TIMEOUT_SECONDS = 60.0
+_DEFAULT_THREADS = 8
 
 
-def address(text, flag="--data_service"):
+def parse_address(text, flag="--data_service"):
     """Host and port of HOST:PORT.
 
     Raises:
@@ -54,11 +54,11 @@ def train_dataset(source, config, seed, first_sample, batch_size, deal=None):
         return one.get_single_element()
 
     # The worker's own number of cores is not known here.
-    alone = dataclasses.replace(config, reader_threads=config.reader_threads or _THREADS)
-    return batches(config.data_service, batch_at)
+    alone = dataclasses.replace(config, reader_threads=config.reader_threads or _DEFAULT_THREADS)
+    return load_batches(config.data_service, batch_at)
 
 
-def batches(dispatcher, batch_at):
+def load_batches(dispatcher, batch_at):
     """Endless batches, in order, loaded by the workers of a service.
 
     Args:
@@ -72,15 +72,15 @@ def batches(dispatcher, batch_at):
     Raises:
       UsageError: nobody answers, or a worker has not been started.
     """
-    last = time.monotonic() + _SECONDS_TO_REPORT
-    workers = number_of_workers(dispatcher, last)
+    last = time.monotonic() + _REGISTRATION_TIMEOUT_SECONDS
+    workers = count_workers(dispatcher, last)
     # The batches of one that reports later would never come.
-    _await_reports(dispatcher, workers, last)
+    _wait_for_workers(dispatcher, workers, last)
     logging.info("%d workers of the data service at %s load the images", workers, dispatcher)
 
     def of_worker(worker):
         # To every other worker this is an empty data set. One worker's batches keep their order.
-        numbers = tf.data.Dataset.counter().shard(_HINT, _HINT)
+        numbers = tf.data.Dataset.counter().shard(_SHARD_HINT, _SHARD_HINT)
         mine = numbers.take_while(lambda number: number % workers == worker)
         loaded = mine.map(
             lambda number: (number, batch_at(number)), num_parallel_calls=_AHEAD, deterministic=True
@@ -90,11 +90,16 @@ def batches(dispatcher, batch_at):
     turns = tf.data.Dataset.range(workers).repeat()
     sources = [of_worker(worker) for worker in range(workers)]
     arrived = tf.data.Dataset.choose_from_datasets(sources, turns, stop_on_empty_dataset=True)
-    watched = worker_watchdog.watched(arrived, dispatcher)
-    return watched.enumerate().map(_expected).prefetch(_AHEAD).with_options(threads.options())
+    watched = worker_watchdog.watch(arrived, dispatcher)
+    return (
+        watched.enumerate()
+        .map(_require_in_order)
+        .prefetch(_AHEAD)
+        .with_options(threads.make_dataset_options())
+    )
 
 
-def _expected(number, arrived):
+def _require_in_order(number, arrived):
     """The batch, once it is the one whose turn it is: a worker that was restarted begins anew."""
     found, batch = arrived
     facts = [worker_watchdog.RESTARTED, found, number]
@@ -102,7 +107,7 @@ def _expected(number, arrived):
         return tf.nest.map_structure(tf.identity, batch)
 
 
-def number_of_workers(dispatcher, last=0.0):
+def count_workers(dispatcher, last=0.0):
     """Asks a dispatcher how many workers share the work.
 
     Args:
@@ -113,10 +118,15 @@ def number_of_workers(dispatcher, last=0.0):
       UsageError: nobody answers, or no worker has reported.
     """
     # Two of the numbers that a worker gets are as far apart as there are workers.
-    numbers = tf.data.Dataset.counter().shard(_HINT, _HINT).batch(2).map(lambda n: n[1] - n[0])
+    numbers = (
+        tf.data.Dataset.counter()
+        .shard(_SHARD_HINT, _SHARD_HINT)
+        .batch(2)
+        .map(lambda n: n[1] - n[0])
+    )
     try:
-        socket.create_connection(address(dispatcher), _SECONDS_TO_ANSWER).close()
-        _await_reports(dispatcher, 1, last)
+        socket.create_connection(parse_address(dispatcher), _CONNECT_TIMEOUT_SECONDS).close()
+        _wait_for_workers(dispatcher, 1, last)
         return int(next(iter(numbers.take(1).apply(_distribute(dispatcher)))))
     except (OSError, tf.errors.OpError) as error:
         said = error.message if isinstance(error, tf.errors.OpError) else error
@@ -124,7 +134,7 @@ def number_of_workers(dispatcher, last=0.0):
         raise UsageError(f"--data_service={dispatcher}: nobody answers there ({why})") from None
 
 
-def _await_reports(dispatcher, wanted, last):
+def _wait_for_workers(dispatcher, wanted, last):
     """Waits until so many workers have reported to the dispatcher.
 
     Raises:
@@ -134,7 +144,7 @@ def _await_reports(dispatcher, wanted, last):
     while True:
         before, reported = reported, 0
         with contextlib.suppress(grpc.RpcError):  # busy, or gone
-            reported = len(worker_watchdog.addresses(dispatcher))
+            reported = len(worker_watchdog.list_workers(dispatcher))
         if reported >= wanted:
             return
         said, rest = f"{reported} of {wanted} workers have", "the others"
@@ -154,7 +164,7 @@ def _distribute(dispatcher):
     return _service.distribute(_service.ShardingPolicy.HINT, f"grpc://{dispatcher}")
 
 
-def start(role, dispatcher, workers):
+def start_server(role, dispatcher, workers):
     """Starts a process's part of the service.
 
     Args:
@@ -168,9 +178,9 @@ def start(role, dispatcher, workers):
     Raises:
       UsageError: an address of another form, or one that is in use.
     """
-    port = address(dispatcher)[1]
+    port = parse_address(dispatcher)[1]
     names = [name.strip() for name in workers.split(",") if name.strip()]
-    ports = [address(name, "--workers")[1] for name in names]
+    ports = [parse_address(name, "--workers")[1] for name in names]
     try:
         if role == "dispatcher":
             if not names:

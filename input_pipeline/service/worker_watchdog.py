@@ -11,12 +11,12 @@ from input_pipeline import threads
 from input_pipeline.errors import UserError
 
 # So long a worker may be silent; it is asked every few seconds, and answers at once.
-_SILENT_SECONDS = 20.0
-_SECONDS_BETWEEN = 2.0
-_SECONDS_TO_ANSWER = 5.0
+_TIMEOUT_SECONDS = 20.0
+_POLL_SECONDS = 2.0
+_CONNECT_TIMEOUT_SECONDS = 5.0
 _GET_WORKERS = "/tensorflow.data.DispatcherService/GetWorkers"
 # By these an error of the pipeline is known for one of the service.
-GONE = "of the data service does not answer"
+UNRESPONSIVE = "of the data service does not answer"
 RESTARTED = "a worker of the data service was restarted"
 
 
@@ -26,19 +26,19 @@ class ServiceLost(UserError):
     exit_code = 1
 
 
-def explained(error):
+def to_service_lost(error):
     """The ServiceLost that a tf.errors.OpError of the pipeline stands for, or None."""
     text = " ".join(error.message.split())
     mend = "start its processes, and name the run again to resume it"
-    if GONE in text:
-        worker = text.partition(f" {GONE}")[0].rpartition(" ")[2]
-        return ServiceLost(f"worker {worker} {GONE}; {mend}")
+    if UNRESPONSIVE in text:
+        worker = text.partition(f" {UNRESPONSIVE}")[0].rpartition(" ")[2]
+        return ServiceLost(f"worker {worker} {UNRESPONSIVE}; {mend}")
     if RESTARTED in text:
         return ServiceLost(f"{RESTARTED}, and its batches begin anew; name the run again")
     return None
 
 
-def addresses(dispatcher):
+def list_workers(dispatcher):
     """HOST:PORT of the workers that have reported to a dispatcher, sorted.
 
     TensorFlow has no function for it, but the dispatcher answers the question.
@@ -48,11 +48,13 @@ def addresses(dispatcher):
     """
     with grpc.insecure_channel(dispatcher) as channel:
         ask = channel.unary_unary(_GET_WORKERS, lambda request: request, lambda reply: reply)
-        reply = ask(b"", timeout=_SECONDS_TO_ANSWER)
-    return sorted({field.decode() for message in _strings(reply) for field in _strings(message)})
+        reply = ask(b"", timeout=_CONNECT_TIMEOUT_SECONDS)
+    return sorted(
+        {field.decode() for message in _parse_strings(reply) for field in _parse_strings(message)}
+    )
 
 
-def _strings(message):
+def _parse_strings(message):
     """The values of field 1 of a protocol buffer that has strings or messages there, no other."""
     found, at = [], 0
     while at < len(message):
@@ -69,7 +71,7 @@ def _strings(message):
     return found
 
 
-def watched(batches, dispatcher):
+def watch(batches, dispatcher):
     """The same data set, which fails once a worker is silent for too long.
 
     Args:
@@ -77,9 +79,9 @@ def watched(batches, dispatcher):
       dispatcher: HOST:PORT.
 
     Returns:
-      tf.data.Dataset; the error is one that `explained` knows.
+      tf.data.Dataset; the error is one that `to_service_lost` knows.
     """
-    ask = _Roll(dispatcher)
+    ask = _WorkerPoller(dispatcher)
 
     def beat(_):
         tf.numpy_function(ask, [], [])
@@ -91,7 +93,7 @@ def watched(batches, dispatcher):
     heart = tf.data.Dataset.counter().map(beat).filter(lambda *_: False)
     both = [tf.data.Dataset.from_tensors(one) for one in (batches, heart)]
     # Who asks sleeps in between, in a thread that the batches would have on a single core.
-    one_more = threads.options(threads.parallel_calls(0) + 1)
+    one_more = threads.make_dataset_options(threads.num_parallel_calls(0) + 1)
     return (
         both[0]
         .concatenate(both[1])
@@ -100,34 +102,34 @@ def watched(batches, dispatcher):
     )
 
 
-class _Roll:
+class _WorkerPoller:
     """Calls the roll of the workers, now and then."""
 
     def __init__(self, dispatcher):
         self._dispatcher = dispatcher
         self._last_answer = {}
-        self._look_up()
+        self._update_workers()
 
     def _look_up(self):
         with contextlib.suppress(grpc.RpcError):  # the workers do without a dispatcher
-            for name in addresses(self._dispatcher):
+            for name in list_workers(self._dispatcher):
                 self._last_answer.setdefault(name, time.monotonic())
 
     def __call__(self):
-        time.sleep(_SECONDS_BETWEEN)
-        self._look_up()
+        time.sleep(_POLL_SECONDS)
+        self._update_workers()
         now = time.monotonic()
         for name, last in self._last_answer.items():
-            if _answers(name):
+            if _is_reachable(name):
                 self._last_answer[name] = time.monotonic()
-            elif now - last > _SILENT_SECONDS:
-                raise RuntimeError(f"{name} {GONE}")
+            elif now - last > _TIMEOUT_SECONDS:
+                raise RuntimeError(f"{name} {UNRESPONSIVE}")
 
 
-def _answers(name):
+def _is_reachable(name):
     host, _, port = name.rpartition(":")
     try:
-        socket.create_connection((host, int(port)), _SECONDS_TO_ANSWER).close()
+        socket.create_connection((host, int(port)), _CONNECT_TIMEOUT_SECONDS).close()
     except OSError:
         return False
     return True

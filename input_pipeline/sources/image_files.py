@@ -14,13 +14,13 @@ from input_pipeline import datasets
 from input_pipeline.decoding import decode
 from input_pipeline.errors import DataError, UsageError
 from input_pipeline.sources import image_folders, manifest, path_table
-from input_pipeline.text import counted
+from input_pipeline.text import pluralize
 
 # Above it a label is a mistake: classes are counted by the largest one.
-_LARGEST_LABEL = 1_000_000
+_MAX_LABEL = 1_000_000
 # One image of a list may be missing, and is named when it is read; so many in a row are elsewhere.
-_TRIED = 20
-_MEND = "put class folders there, or name another --data_dir"
+_NUM_PROBED = 20
+_FIX_HINT = "put class folders there, or name another --data_dir"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,9 +38,9 @@ class ImageFiles:
 
     describe = path
 
-    def reader(self):
+    def make_reader(self):
         """Returns the function from an index tensor to (file content, label)."""
-        path = self.paths.lookup(self.root)
+        path = self.paths.make_lookup(self.root)
         labels = tf.constant(self.labels)  # captured by reference
 
         def read(index):
@@ -69,12 +69,12 @@ def from_folders(root, split, class_names=()):
     folder = pathlib.Path(root, split)
     _require_folder(pathlib.Path(root), "--data_dir")
     deal = "" if split == "train" else "; --mode=prepare deals class folders to train, val and test"
-    _require_folder(folder, f"the {split} split: {_MEND}{deal}")
+    _require_folder(folder, f"the {split} split: {_FIX_HINT}{deal}")
     if not class_names:
         train = pathlib.Path(root, "train")
-        _require_folder(train, f"the class names: {_MEND}")
-        class_names = tuple(image_folders.subfolders(train))
-    found = image_folders.subfolders(folder)
+        _require_folder(train, f"the class names: {_FIX_HINT}")
+        class_names = tuple(image_folders.list_subfolders(train))
+    found = image_folders.list_subfolders(folder)
     unknown = sorted(set(found) - set(class_names))
     if unknown:
         raise DataError(
@@ -86,7 +86,7 @@ def from_folders(root, split, class_names=()):
         if name not in found:
             continue
         # A link to nowhere is among them: a missing image is not for us to pass over.
-        entries, below = image_folders.contents(folder / name)
+        entries, below = image_folders.list_files_and_folders(folder / name)
         images = [e for e in entries if image_folders.is_image_name(e)]
         ignored += len(entries) - len(images)
         nested += [f"{name}/{inner}" for inner in below]
@@ -95,7 +95,7 @@ def from_folders(root, split, class_names=()):
     if ignored:
         logging.warning("%s: %d files without an image's extension are left out", folder, ignored)
     if nested:
-        what = f"{counted(len(nested), 'folder')} in class folders"
+        what = f"{pluralize(len(nested), 'folder')} in class folders"
         logging.warning("%s: %s left out, as %s", folder, what, nested[0])
     if not paths:
         raise DataError(f"{folder}: no image in any class folder ({', '.join(decode.EXTENSIONS)})")
@@ -118,7 +118,7 @@ def from_list(config, split, class_names=()):
     flags = {"train": "train_list", "val": "val_list", "test": "test_list"}
     paths, labels = parse_list(getattr(config, flags[split]), f"--{flags[split]}")
     if not class_names and config.class_names:
-        class_names = _class_names_of_file(config.class_names)
+        class_names = _read_class_names(config.class_names)
     if not class_names:
         train = labels
         if split != "train":
@@ -132,10 +132,10 @@ def from_list(config, split, class_names=()):
         )
     root = config.data_dir or "."
     _require_folder(pathlib.Path(root), "--data_dir")
-    firsts = [os.path.join(root, name) for name in paths[:_TRIED]]
-    if len(firsts) == _TRIED and not any(map(os.path.lexists, firsts)):
+    firsts = [os.path.join(root, name) for name in paths[:_NUM_PROBED]]
+    if len(firsts) == _NUM_PROBED and not any(map(os.path.lexists, firsts)):
         raise DataError(
-            f"{getattr(config, flags[split])}: none of its first {_TRIED} images is there, as"
+            f"{getattr(config, flags[split])}: none of its first {_NUM_PROBED} images is there, as"
             f" {firsts[0]}; name the folder that its paths are seen from by --data_dir"
         )
     return ImageFiles(root, paths, labels, class_names)
@@ -153,14 +153,14 @@ def open_split(folder, facts, split, class_names=()):
     Returns:
       ImageFiles.
     """
-    entry = manifest.split_facts(folder, facts, split)["list"]
-    path = manifest.checked_file(folder, entry)
+    entry = manifest.get_split_entry(folder, facts, split)["list"]
+    path = manifest.verify_file(folder, entry)
     # TensorFlow would take the `..` in it back along the path, not from where a link leads.
     root = os.path.realpath(os.path.join(folder, facts["root"]))
     _require_folder(pathlib.Path(root), f"the images of the lists in {folder}")
     paths, labels = parse_list(str(path), "the list")
     classes = tuple(facts["classes"])
-    labels = manifest.relabelled(labels, classes, class_names, folder)
+    labels = manifest.remap_labels(labels, classes, class_names, folder)
     return ImageFiles(root, paths, labels, tuple(class_names) or classes)
 
 
@@ -174,7 +174,7 @@ def parse_list(path, flag):
     if not data:
         raise DataError(f"{path}: the list is empty")
     parsed = path_table.parse(data)
-    if parsed is None or parsed[1].max() > _LARGEST_LABEL:
+    if parsed is None or parsed[1].max() > _MAX_LABEL:
         return _parse_lines(data, path)
     return parsed
 
@@ -187,14 +187,14 @@ def _parse_lines(data, path):
         name, _, label = line.rstrip().rpartition(" ")
         if not name.strip() or not label.isascii() or not label.isdigit():
             raise DataError(f"{path}, line {number}: not `path label`: {line[:80]!r}")
-        if int(label) > _LARGEST_LABEL:
+        if int(label) > _MAX_LABEL:
             raise DataError(f"{path}, line {number}: label {label} is out of range")
         paths.append(name)
         labels.append(int(label))
     return path_table.from_names(paths, labels), np.array(labels, np.int32)
 
 
-def _class_names_of_file(path):
+def _read_class_names(path):
     if not os.path.isfile(path):
         raise UsageError(f"--class_names={path}: there is no such file")
     try:

@@ -6,7 +6,7 @@ from input_pipeline.decoding import decode
 from input_pipeline.errors import DataError
 
 
-def subfolders(path):
+def list_subfolders(path):
     """Names of the folders in a folder, sorted; hidden ones left out.
 
     Raises:
@@ -21,7 +21,7 @@ def subfolders(path):
     return sorted(e.name for e in entries if _is_folder(e))
 
 
-def contents(path):
+def list_files_and_folders(path):
     """(names of all that is no folder, names of the folders), both sorted, hidden folders left out.
 
     A link to nowhere is a missing file.
@@ -35,9 +35,9 @@ def contents(path):
     return sorted(files), sorted(folders)
 
 
-def image_names(path):
+def list_images(path):
     """Names of the image files in a folder, sorted."""
-    files, _ = contents(path)
+    files, _ = list_files_and_folders(path)
     return [name for name in files if is_image_name(name)]
 
 

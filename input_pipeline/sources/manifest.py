@@ -11,10 +11,10 @@ import pathlib
 import numpy as np
 
 from input_pipeline.errors import DataError, UsageError
-from input_pipeline.system.atomic_files import sha256, write_whole
+from input_pipeline.system.atomic_files import sha256, write_bytes
 
-NAME = "manifest.json"
-_FORMAT = 1
+FILENAME = "manifest.json"
+_FORMAT_VERSION = 1
 
 # One row for each record, in the order of the shards: where it begins in its shard, its length
 # with the frame that TFRecord puts around it, and its label.
@@ -23,7 +23,7 @@ INDEX_ROW = np.dtype([("offset", "<i8"), ("length", "<i4"), ("label", "<i4")])
 
 def exists(folder):
     """Whether a folder is a prepared data set."""
-    return bool(folder) and os.path.isfile(os.path.join(folder, NAME))
+    return bool(folder) and os.path.isfile(os.path.join(folder, FILENAME))
 
 
 def read(folder):
@@ -36,25 +36,27 @@ def read(folder):
     Raises:
       DataError: it does not parse, or another version wrote it.
     """
-    path = pathlib.Path(folder, NAME)
+    path = pathlib.Path(folder, FILENAME)
     try:
         facts = json.loads(path.read_text(encoding="utf-8"))
         known = facts["format"]
         complete = {"dataset", "storage", "classes", "splits"} <= set(facts)
     except (OSError, ValueError, LookupError, TypeError) as error:
         raise DataError(f"{path} is not a manifest: {error}; prepare the set anew") from None
-    if known != _FORMAT or not complete:
-        raise DataError(f"{path} has format {known}, wanted {_FORMAT}; prepare the set anew")
+    if known != _FORMAT_VERSION or not complete:
+        raise DataError(
+            f"{path} has format {known}, wanted {_FORMAT_VERSION}; prepare the set anew"
+        )
     return facts
 
 
 def write(folder, facts):
     """Writes the manifest, the last file of a set, whole or not at all."""
-    text = json.dumps({"format": _FORMAT, **facts}, indent=1) + "\n"
-    write_whole(pathlib.Path(folder, NAME), text.encode())
+    text = json.dumps({"format": _FORMAT_VERSION, **facts}, indent=1) + "\n"
+    write_bytes(pathlib.Path(folder, FILENAME), text.encode())
 
 
-def split_facts(folder, facts, split):
+def get_split_entry(folder, facts, split):
     """What the manifest says of one split.
 
     Raises:
@@ -66,7 +68,7 @@ def split_facts(folder, facts, split):
     return facts["splits"][split]
 
 
-def checked_file(folder, entry):
+def verify_file(folder, entry):
     """The path of a small file of the set, once its bytes are those of the manifest.
 
     Args:
@@ -77,11 +79,11 @@ def checked_file(folder, entry):
     if not path.is_file():
         raise DataError(f"{path} is missing from the prepared set")
     if sha256(path) != entry["sha256"]:
-        raise DataError(f"{path}: sha256 is not that of {NAME}; prepare the set anew")
+        raise DataError(f"{path}: sha256 is not that of {FILENAME}; prepare the set anew")
     return path
 
 
-def shard_faults(folder, of_split):
+def find_damaged_shards(folder, of_split):
     """What is wrong with the shards of a split by their sizes.
 
     Args:
@@ -112,7 +114,7 @@ def require_dataset(folder, facts, dataset):
         )
 
 
-def relabelled(labels, classes, class_names, folder):
+def remap_labels(labels, classes, class_names, folder):
     """Labels by the classes of a trained run, where those are in another order.
 
     Args:

@@ -7,9 +7,9 @@ import numpy as np
 import tensorflow as tf
 
 _NEWLINE, _SPACE, _ZERO = b"\n"[0], b" "[0], b"0"[0]
-_MOST_DIGITS = 7
+_MAX_DIGITS = 7
 # What `str.splitlines` or `str.rstrip` would treat like a line's end; such lists are read slowly.
-_UNUSUAL = (b"\r", b"\t", b"\x0b", b"\x0c", b"\0")
+_UNUSUAL_BYTES = (b"\r", b"\t", b"\x0b", b"\x0c", b"\0")
 
 
 class PathTable(collections.abc.Sequence):
@@ -39,7 +39,7 @@ class PathTable(collections.abc.Sequence):
     def __eq__(self, other):
         return list(self) == list(other)
 
-    def lookup(self, root):
+    def make_lookup(self, root):
         """Returns the function from an int64 index tensor to the path below `root`.
 
         The table goes into tf.data by reference: constants of a graph would be copied into it.
@@ -81,7 +81,7 @@ def parse(data):
     """
     if not data.endswith(b"\n"):
         data += b"\n"
-    if any(byte in data for byte in _UNUSUAL):
+    if any(byte in data for byte in _UNUSUAL_BYTES):
         return None
     letters = np.frombuffer(data, np.uint8)
     newlines = np.flatnonzero(letters == _NEWLINE)
@@ -91,7 +91,7 @@ def parse(data):
     labels = np.zeros(len(newlines), np.int32)
     at = newlines - 1  # walks from the line's end over the digits
     inside = np.ones(len(newlines), bool)
-    for power in range(_MOST_DIGITS):
+    for power in range(_MAX_DIGITS):
         digit = letters[np.maximum(at, 0)].astype(np.int32) - _ZERO
         inside &= (digit >= 0) & (digit <= 9) & (at > starts)
         if not inside.any():

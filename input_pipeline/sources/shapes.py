@@ -22,31 +22,31 @@ from input_pipeline.errors import UsageError
 
 SPLIT_SIZES = {"train": 2000, "val": 500, "test": 500}
 SOURCE_SIZE = 96
-MANIFEST = "shapes.json"
+MANIFEST_FILENAME = "shapes.json"
 
 # To be raised with any change that alters a pixel: an old folder is then refused, not mixed in.
-_FORMAT = 2
+_FORMAT_VERSION = 2
 _SEED = 20150512
 _JPEG_QUALITY = 92
 _SUPERSAMPLING = 4
 _SUBPIXEL_BITS = 4
 _MARGIN = 3.0  # px between the object and the border: resize-and-crop then keeps all of it
-_LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601, the luma that JPEG uses
+_LUMA_WEIGHTS = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601, the luma that JPEG uses
 
 # Sorted, so that labels taken from the sorted folder names are the labels of `draw`.
 CLASSES: tuple[str, ...] = ("arrow", "circle", "crescent", "cross", "ring", "spiral", "square")
 CLASSES += ("star", "triangle", "zigzag")
 
 
-def _polar(angles: np.ndarray, radius: np.ndarray | float = 1.0) -> np.ndarray:
+def _polar_to_xy(angles: np.ndarray, radius: np.ndarray | float = 1.0) -> np.ndarray:
     return np.stack([radius * np.cos(angles), radius * np.sin(angles)], axis=-1)  # [P, 2]
 
 
-def _turn(points: int) -> np.ndarray:
+def _circle_angles(points: int) -> np.ndarray:
     return np.linspace(0.0, 2 * np.pi, points, endpoint=False)
 
 
-def _outline(name: str, rng: np.random.Generator) -> list[np.ndarray]:
+def _make_outline(name: str, rng: np.random.Generator) -> list[np.ndarray]:
     """Closed contours, each [P, 2], of one class at any size; where two overlap is a hole."""
     match name:
         case "arrow":
@@ -54,31 +54,34 @@ def _outline(name: str, rng: np.random.Generator) -> list[np.ndarray]:
             upper = np.array([[-1, shaft], [neck, shaft], [neck, head], [1, 0]])
             return [np.concatenate([upper, upper[-2::-1] * [1, -1]])]  # the tip is shared
         case "circle":
-            return [_polar(_turn(96))]
+            return [_polar_to_xy(_circle_angles(96))]
         case "crescent":  # an arc, open to the right, closed by half an ellipse from tip to tip
             opening, thickness = rng.uniform([0.8, 0.5], [1.15, 0.65])
             tip_x, tip_y = np.cos(opening), np.sin(opening)
-            outer = _polar(np.linspace(opening, 2 * np.pi - opening, 64))
-            inner = _polar(np.linspace(1.5 * np.pi, 0.5 * np.pi, 49))
+            outer = _polar_to_xy(np.linspace(opening, 2 * np.pi - opening, 64))
+            inner = _polar_to_xy(np.linspace(1.5 * np.pi, 0.5 * np.pi, 49))
             return [np.concatenate([outer, inner * [1 + tip_x - thickness, tip_y] + [tip_x, 0]])]
         case "cross":
             w = rng.uniform(0.2, 0.3)
             arm, quarter = np.array([[1, -w], [1, w], [w, w]]), np.array([[0, 1], [-1, 0]])
             return [np.concatenate([arm @ np.linalg.matrix_power(quarter, k) for k in range(4)])]
         case "ring":
-            return [_polar(_turn(96)), _polar(_turn(96), rng.uniform(0.5, 0.68))]
+            return [
+                _polar_to_xy(_circle_angles(96)),
+                _polar_to_xy(_circle_angles(96), rng.uniform(0.5, 0.68)),
+            ]
         case "spiral":
             turns = rng.uniform(1.9, 2.3)
             angles, middle = np.linspace(0.0, 2 * np.pi * turns, 160), np.linspace(0.06, 1.0, 160)
             half_width = rng.uniform(0.22, 0.27) / turns  # from 0.47 / turns on the arms touch
-            inner = _polar(angles, np.maximum(middle - half_width, 0.0))
-            return [np.concatenate([_polar(angles, middle + half_width), inner[::-1]])]
+            inner = _polar_to_xy(angles, np.maximum(middle - half_width, 0.0))
+            return [np.concatenate([_polar_to_xy(angles, middle + half_width), inner[::-1]])]
         case "square":
-            return [_polar(_turn(4))]
+            return [_polar_to_xy(_circle_angles(4))]
         case "star":
-            return [_polar(_turn(10), np.tile([1.0, rng.uniform(0.4, 0.48)], 5))]
+            return [_polar_to_xy(_circle_angles(10), np.tile([1.0, rng.uniform(0.4, 0.48)], 5))]
         case "triangle":
-            return [_polar(_turn(3) + rng.uniform(-0.15, 0.15, 3))]
+            return [_polar_to_xy(_circle_angles(3) + rng.uniform(-0.15, 0.15, 3))]
         case "zigzag":
             x, y = np.linspace(-1, 1, 5), rng.uniform(0.3, 0.42) * np.array([-1, 1, -1, 1, -1])
             h = rng.uniform(0.18, 0.24)
@@ -86,10 +89,12 @@ def _outline(name: str, rng: np.random.Generator) -> list[np.ndarray]:
     raise ValueError(f"no outline for {name!r}")
 
 
-def _mask(outline: list[np.ndarray], rng: np.random.Generator) -> np.ndarray:
+def _rasterize(outline: list[np.ndarray], rng: np.random.Generator) -> np.ndarray:
     """Coverage [S, S, 1] in 0..1 of the outline, stretched, mirrored, turned, scaled, placed."""
     # A stretch between two rotations is a stretch in any direction.
-    turn, lean = (_polar(np.array([-a, np.pi / 2 - a])) for a in rng.uniform(0.0, 2 * np.pi, 2))
+    turn, lean = (
+        _polar_to_xy(np.array([-a, np.pi / 2 - a])) for a in rng.uniform(0.0, 2 * np.pi, 2)
+    )
     stretch = np.diag([1.0, rng.uniform(0.9, 1.0) * rng.choice([-1.0, 1.0])])
     contours = [c @ turn @ stretch @ lean for c in outline]
     # The enclosing circle decides the size, so that any rotation of any class fits the image.
@@ -105,52 +110,54 @@ def _mask(outline: list[np.ndarray], rng: np.random.Generator) -> np.ndarray:
     return mask[..., np.newaxis].astype(np.float32) / 255  # [S, S, 1]
 
 
-def _colour(luma: float, rng: np.random.Generator) -> np.ndarray:
+def _random_color(luma: float, rng: np.random.Generator) -> np.ndarray:
     """A random tint [3] of exactly this luma: contrast is then set by luma alone."""
     tint = rng.standard_normal(3, np.float32)
-    tint -= tint @ _LUMA
+    tint -= tint @ _LUMA_WEIGHTS
     tint *= rng.uniform(10, 90) / np.linalg.norm(tint)
     room = np.where(tint > 0, 255 - luma, luma) / np.abs(tint)
     return (luma + tint * min(1.0, room.min())).astype(np.float32)
 
 
-def _ramp(rng: np.random.Generator) -> np.ndarray:
+def _random_ramp(rng: np.random.Generator) -> np.ndarray:
     """A plane [S, S] over the image in a random direction, about -0.5..0.5."""
     angle = rng.uniform(0.0, 2 * np.pi)
     axis = np.linspace(-0.5, 0.5, SOURCE_SIZE, dtype=np.float32)
     return np.float32(np.cos(angle)) * axis + np.float32(np.sin(angle)) * axis[:, np.newaxis]
 
 
-def _texture(rng: np.random.Generator) -> np.ndarray:
+def _random_texture(rng: np.random.Generator) -> np.ndarray:
     """Stripes, checks or cloudy blobs [S, S] in -1..1; soft, so that no edge reads as an object."""
     kind = rng.integers(3)
     if kind == 0:
         cells = rng.standard_normal((rng.integers(4, 10),) * 2, np.float32)
         return np.tanh(cv2.resize(cells, (SOURCE_SIZE,) * 2, interpolation=cv2.INTER_CUBIC))
     cycles, sharpness = 2 * np.pi * rng.uniform(3, 11), rng.uniform(1, 3)
-    wave = np.sin(np.float32(cycles) * _ramp(rng) + np.float32(rng.uniform(0, 6)))
+    wave = np.sin(np.float32(cycles) * _random_ramp(rng) + np.float32(rng.uniform(0, 6)))
     if kind == 1:
-        wave *= np.sin(np.float32(cycles) * _ramp(rng) + np.float32(rng.uniform(0, 6)))
+        wave *= np.sin(np.float32(cycles) * _random_ramp(rng) + np.float32(rng.uniform(0, 6)))
     return np.tanh(np.float32(sharpness) * wave)
 
 
-def _scatter(image: np.ndarray, rng: np.random.Generator) -> None:
+def _draw_distractors(image: np.ndarray, rng: np.random.Generator) -> None:
     """Draws distractors into `image` (uint8): far too thin or too small to be of any class."""
     unit = 1 << _SUBPIXEL_BITS
     for _ in range(rng.integers(1, 5)):
-        colour = _colour(rng.uniform(20, 235), rng).tolist()
+        colour = _random_color(rng.uniform(20, 235), rng).tolist()
         place, angle = rng.uniform(0, SOURCE_SIZE, 2), rng.uniform(0, 2 * np.pi)
         kind = rng.integers(3)
         if kind == 0:  # a stroke with a slight bend
             bend = angle + rng.uniform(-0.6, 0.6)
-            one, two = _polar(np.array([angle, bend]), rng.uniform(4, 11, 2))
+            one, two = _polar_to_xy(np.array([angle, bend]), rng.uniform(4, 11, 2))
             path = [((place + [0 * one, one, one + two]) * unit).astype(np.int32)]
             cv2.polylines(image, path, False, colour, 1, cv2.LINE_AA, _SUBPIXEL_BITS)
         elif kind == 1:  # a dot
             centre, radius = (place * unit).astype(int).tolist(), int(rng.uniform(0.8, 1.8) * unit)
             cv2.circle(image, centre, radius, colour, -1, cv2.LINE_AA, _SUBPIXEL_BITS)
         else:  # a crumb: a lopsided polygon of a few pixels
-            corners = (_polar(_turn(6) + angle, rng.uniform(1.2, 3.5, 6)) + place) * unit
+            corners = (
+                _polar_to_xy(_circle_angles(6) + angle, rng.uniform(1.2, 3.5, 6)) + place
+            ) * unit
             cv2.fillPoly(image, [corners.astype(np.int32)], colour, cv2.LINE_AA, _SUBPIXEL_BITS)
 
 
@@ -170,20 +177,23 @@ def draw(label: int, seed: tuple[int, ...] | int) -> np.ndarray:
     middle = rng.uniform(25 + gap / 2, 230 - gap / 2)
     polarity = rng.choice([-0.5, 0.5, 0.5, 0.5])
     behind, front = middle - polarity * gap, middle + polarity * gap
-    blend = (_ramp(rng) / 1.42 + 0.5)[..., np.newaxis]  # [S, S, 1], 0..1
-    first, second = (_colour(behind + shift, rng) for shift in rng.uniform(-12, 12, 2))
+    blend = (_random_ramp(rng) / 1.42 + 0.5)[..., np.newaxis]  # [S, S, 1], 0..1
+    first, second = (_random_color(behind + shift, rng) for shift in rng.uniform(-12, 12, 2))
     scene = first + blend * (second - first)  # [S, S, 3]
-    scene += np.float32(rng.uniform(4, 14)) * _texture(rng)[..., np.newaxis]
+    scene += np.float32(rng.uniform(4, 14)) * _random_texture(rng)[..., np.newaxis]
     scene = np.clip(scene, 0, 255).astype(np.uint8)
-    _scatter(scene, rng)
-    paint = _colour(front, rng) + np.float32(rng.uniform(0, 24)) * _ramp(rng)[..., np.newaxis]
-    scene = scene + _mask(_outline(CLASSES[label], rng), rng) * (paint - scene)
+    _draw_distractors(scene, rng)
+    paint = (
+        _random_color(front, rng)
+        + np.float32(rng.uniform(0, 24)) * _random_ramp(rng)[..., np.newaxis]
+    )
+    scene = scene + _rasterize(_make_outline(CLASSES[label], rng), rng) * (paint - scene)
     # Noise comes last and lies over everything, so that a smooth patch does not mark the object.
     scene += np.float32(rng.uniform(2, 8)) * rng.standard_normal(scene.shape, np.float32)
     return np.rint(np.clip(scene, 0, 255)).astype(np.uint8)
 
 
-def _files() -> list[tuple[str, int, tuple[int, ...]]]:
+def _list_images() -> list[tuple[str, int, tuple[int, ...]]]:
     """The path below the root, the label and the seed of every image of the set."""
     return [
         (f"{split}/{name}/{i:05d}.jpg", label, (_SEED, s, label, i))
@@ -195,32 +205,36 @@ def _files() -> list[tuple[str, int, tuple[int, ...]]]:
 
 def fingerprint(root: str) -> str:
     """SHA-256, in hex, over the paths and bytes of all images of the set in the folder `root`."""
-    images = (name.encode() + pathlib.Path(root, name).read_bytes() for name, _, _ in _files())
+    images = (
+        name.encode() + pathlib.Path(root, name).read_bytes() for name, _, _ in _list_images()
+    )
     return hashlib.sha256(b"".join(images)).hexdigest()
 
 
 def is_complete(root: str) -> bool:
     """Whether `root` holds the manifest of this format and every file, by name."""
     try:
-        manifest = json.loads(pathlib.Path(root, MANIFEST).read_text(encoding="utf-8"))
-        known = manifest["format"] == _FORMAT and manifest["files"] == SPLIT_SIZES
+        manifest = json.loads(pathlib.Path(root, MANIFEST_FILENAME).read_text(encoding="utf-8"))
+        known = manifest["format"] == _FORMAT_VERSION and manifest["files"] == SPLIT_SIZES
     except (OSError, ValueError, LookupError, TypeError):
         return False
-    return known and all(pathlib.Path(root, name).is_file() for name, _, _ in _files())
+    return known and all(pathlib.Path(root, name).is_file() for name, _, _ in _list_images())
 
 
-def _fill(root: str) -> None:
+def _write_dataset(root: str) -> None:
     """Draws all splits into the folder `root`, then the manifest."""
     # Threads would wait for the GIL, and a fork after TensorFlow has started its own can hang.
     quality = (cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY)
-    for name, label, seed in tqdm.tqdm(_files(), "drawing shapes", disable=None, unit="img"):
+    for name, label, seed in tqdm.tqdm(_list_images(), "drawing shapes", disable=None, unit="img"):
         _, jpeg = cv2.imencode(".jpg", draw(label, seed)[..., ::-1], quality)
         path = pathlib.Path(root, name)
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(jpeg)  # cv2.imwrite does not raise when the disk is full
-    manifest = {"format": _FORMAT, "files": SPLIT_SIZES, "classes": CLASSES}
+    manifest = {"format": _FORMAT_VERSION, "files": SPLIT_SIZES, "classes": CLASSES}
     manifest |= {"sha256": fingerprint(root), "opencv": cv2.__version__, "numpy": np.__version__}
-    pathlib.Path(root, MANIFEST).write_text(json.dumps(manifest, indent=2), encoding="utf-8")
+    pathlib.Path(root, MANIFEST_FILENAME).write_text(
+        json.dumps(manifest, indent=2), encoding="utf-8"
+    )
 
 
 def make(root: str) -> None:
@@ -235,12 +249,12 @@ def make(root: str) -> None:
         return
     if os.path.exists(root) and (not os.path.isdir(root) or os.listdir(root)):
         what = "holds something else than the built-in shapes; say by --dataset what it is"
-        if os.path.exists(os.path.join(root, MANIFEST)):
-            what = f"not a complete set of shapes in format {_FORMAT}; remove it"
+        if os.path.exists(os.path.join(root, MANIFEST_FILENAME)):
+            what = f"not a complete set of shapes in format {_FORMAT_VERSION}; remove it"
         raise UsageError(f"{root}: {what}, or name another folder by --data_dir")
     temporary = f"{root}.tmp-{os.getpid()}-{secrets.token_hex(4)}"
     try:
-        _fill(temporary)
+        _write_dataset(temporary)
         os.rename(temporary, root)
         logging.info("Made the data set `shapes` in %s", root)
     except OSError:

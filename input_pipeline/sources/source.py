@@ -8,7 +8,7 @@ from absl import logging
 from input_pipeline import datasets
 from input_pipeline.errors import UsageError
 from input_pipeline.sources import image_files, manifest, ram_cache, shapes, tfrecord
-from input_pipeline.text import counted
+from input_pipeline.text import pluralize
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,7 +47,7 @@ def open_split(config, split, class_names=()):
       UsageError: a missing folder or file, or flags that do not fit the data set.
       DataError: a list that does not parse, an empty split, a label out of range.
     """
-    images = _images(config, split, class_names)
+    images = _open_images(config, split, class_names)
     num_examples = len(images.labels)
     expected = datasets.get(config.dataset).split_sizes.get(split)
     if expected and expected != num_examples:
@@ -58,10 +58,10 @@ def open_split(config, split, class_names=()):
             num_examples,
             expected,
         )
-    read = images.reader()
+    read = images.make_reader()
     if config.cache == "ram":
         what = f"{config.dataset}/{split}"
-        read = ram_cache.in_memory(read, num_examples, what, config.reader_threads)
+        read = ram_cache.cache_in_memory(read, num_examples, what, config.reader_threads)
     return Source(
         num_examples=num_examples,
         class_names=images.class_names,
@@ -72,7 +72,7 @@ def open_split(config, split, class_names=()):
     )
 
 
-def _images(config, split, class_names):
+def _open_images(config, split, class_names):
     """The ImageFiles or Shards of a split."""
     if manifest.exists(config.data_dir):
         facts = manifest.read(config.data_dir)
@@ -81,13 +81,15 @@ def _images(config, split, class_names):
         return opened.open_split(config.data_dir, facts, split, class_names)
     if config.dataset == "lists":
         return image_files.from_list(config, split, class_names)
-    return image_files.from_folders(data_dir(config), split, _classes(config, class_names))
+    return image_files.from_folders(
+        ensure_data_dir(config), split, _known_class_names(config, class_names)
+    )
 
 
-def data_dir(config):
+def ensure_data_dir(config):
     """The folder of the images; makes the built-in set where it is not there yet."""
     if config.dataset == "shapes":
-        folder = images_folder(config)
+        folder = get_data_dir(config)
         shapes.make(folder)
         return folder
     if not config.data_dir:
@@ -95,14 +97,14 @@ def data_dir(config):
     return config.data_dir
 
 
-def images_folder(config):
+def get_data_dir(config):
     """The folder of the images, without making or asking for it; "" where none is named."""
     return config.data_dir or ("data/shapes" if config.dataset == "shapes" else "")
 
 
-def _classes(config, class_names):
+def _known_class_names(config, class_names):
     """Class folders in the order of their labels, or () to take the sorted ones of train."""
-    return class_names or tuple(wnid for wnid, _ in datasets.class_table(config.dataset))
+    return class_names or tuple(wnid for wnid, _ in datasets.load_class_table(config.dataset))
 
 
 def warn_of_missing_classes(train, val):
@@ -114,4 +116,4 @@ def warn_of_missing_classes(train, val):
     for missing, what in ((empty, "without an image in train"), (unseen, "of train not in val")):
         if missing:
             shown = ", ".join(missing[:5]) + (", ..." if len(missing) > 5 else "")
-            logging.warning("%s %s: %s", counted(len(missing), "class"), what, shown)
+            logging.warning("%s %s: %s", pluralize(len(missing), "class"), what, shown)

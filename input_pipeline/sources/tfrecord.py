@@ -22,13 +22,13 @@ from input_pipeline.sources import image_files, manifest
 from input_pipeline.system import atomic_files
 
 # Bytes that the format puts around a record: its length, and the checksums of length and bytes.
-FRAME = 16
+FRAME_BYTES = 16
 
 _ENCODED, _LABEL = "image/encoded", "image/class/label"
-_SYNSET, _NAME = "image/class/synset", "image/filename"
+_SYNSET, _FILENAME = "image/class/synset", "image/filename"
 
 
-def example(data, label, class_name, name):
+def serialize_example(data, label, class_name, name):
     """The bytes of one record.
 
     Args:
@@ -45,14 +45,14 @@ def example(data, label, class_name, name):
         _ENCODED: of_bytes(data),
         _LABEL: tf.train.Feature(int64_list=tf.train.Int64List(value=[label])),
         _SYNSET: of_bytes(os.fsencode(class_name)),
-        _NAME: of_bytes(os.fsencode(name)),
+        _FILENAME: of_bytes(os.fsencode(name)),
     }
     return tf.train.Example(features=tf.train.Features(feature=features)).SerializeToString(
         deterministic=True
     )
 
 
-def parse(record):
+def parse_example(record):
     """Encoded image and label of a record: a string and an int64 scalar tensor."""
     features = {
         _ENCODED: tf.io.FixedLenFeature([], tf.string),
@@ -78,14 +78,14 @@ def write_shard(path, records):
     with tf.io.TFRecordWriter(os.fsencode(temporary)) as writer:
         for record in records:
             writer.write(record)
-            lengths.append(len(record) + FRAME)
+            lengths.append(len(record) + FRAME_BYTES)
     with open(temporary, "rb") as file:
         os.fsync(file.fileno())
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     size = os.path.getsize(temporary)
     if size != sum(lengths):
         raise OSError(f"{temporary}: {size} bytes were written of {sum(lengths)}")
-    atomic_files.publish(temporary, path)
+    atomic_files.rename_and_sync(temporary, path)
     facts = {"name": path.name, "bytes": size, "sha256": digest, "records": len(lengths)}
     return {**facts, "lengths": lengths}
 
@@ -114,7 +114,7 @@ class Shards:
     file_list: dict
     hash: str
 
-    def reader(self):
+    def make_reader(self):
         """Returns the function from an index tensor to (encoded image, label).
 
         One record is read by its offset: TensorFlow's own TFRecord reader seeks to it, checks
@@ -131,8 +131,8 @@ class Shards:
         def read(index):
             index = tf.cast(index, tf.int64)
             shard = tf.searchsorted(first, index[tf.newaxis], side="right")  # [1]
-            record = _one_record(tf.gather(shards, shard), offsets[index], lengths[index])
-            return parse(record)[0], labels[index]
+            record = _read_record(tf.gather(shards, shard), offsets[index], lengths[index])
+            return parse_example(record)[0], labels[index]
 
         return read
 
@@ -147,7 +147,7 @@ class Shards:
         path = os.path.join(self.folder, self.names[shard])
         row = self.index[index]
         paths = tf.constant([os.fsencode(path)])
-        data, label = _record_function()(paths, row["offset"], row["length"])
+        data, label = _get_record_function()(paths, row["offset"], row["length"])
         if int(label) != row["label"]:
             raise DataError(f"label {int(label)}, in the index {row['label']}")
         return data.numpy()
@@ -155,11 +155,11 @@ class Shards:
     def describe(self, index):
         """Shard, record and original file of record `index`; without the last if unknown."""
         try:
-            return f"{self.place(index)} ({self.file_names[index]})"
+            return f"{self.locate(index)} ({self.file_names[index]})"
         except DataError:  # of the list, which nothing else hangs on
-            return self.place(index)
+            return self.locate(index)
 
-    def place(self, index):
+    def locate(self, index):
         """Shard and record, from 0, of record `index`."""
         shard = int(np.searchsorted(self.first, index, side="right")) - 1
         where = os.path.join(self.folder, self.names[shard])
@@ -173,11 +173,11 @@ class Shards:
     @functools.cached_property
     def file_names(self):
         """Names of the files that the records came from; DataError where the list is damaged."""
-        path = manifest.checked_file(self.folder, self.file_list)
+        path = manifest.verify_file(self.folder, self.file_list)
         return image_files.parse_list(path, "the list")[0]
 
 
-def _one_record(shard, offset, length):
+def _read_record(shard, offset, length):
     """The record at an offset.
 
     Args:
@@ -201,12 +201,12 @@ def _one_record(shard, offset, length):
 
 
 @functools.cache
-def _record_function():
+def _get_record_function():
     forms = (([1], tf.string), ([], tf.int64), ([], tf.int32))
 
     @tf.function(input_signature=[tf.TensorSpec(*form) for form in forms])
     def whole_record(shard, offset, length):
-        return parse(_one_record(shard, offset, length))
+        return parse_example(_read_record(shard, offset, length))
 
     return whole_record
 
@@ -228,11 +228,11 @@ def open_split(folder, facts, split, class_names=(), lenient=False):
       UsageError: no such split.
       DataError: shards or their index are missing, cut or changed.
     """
-    of_split = manifest.split_facts(folder, facts, split)
-    for name, fault in ({} if lenient else manifest.shard_faults(folder, of_split)).items():
+    of_split = manifest.get_split_entry(folder, facts, split)
+    for name, fault in ({} if lenient else manifest.find_damaged_shards(folder, of_split)).items():
         mend = "copy the shard again, or prepare the set anew"
         raise DataError(f"{os.path.join(folder, name)}: {fault}; {mend}")
-    path = manifest.checked_file(folder, of_split["index"])
+    path = manifest.verify_file(folder, of_split["index"])
     index = np.load(path, allow_pickle=False)
     records = [shard["records"] for shard in of_split["shards"]]
     if index.dtype != manifest.INDEX_ROW or len(index) != sum(records) or not len(index):
@@ -244,7 +244,7 @@ def open_split(folder, facts, split, class_names=(), lenient=False):
         names=tuple(shard["name"] for shard in of_split["shards"]),
         first=np.concatenate([[0], np.cumsum(records)]).astype(np.int64),
         index=index,
-        labels=manifest.relabelled(labels, classes, class_names, folder),
+        labels=manifest.remap_labels(labels, classes, class_names, folder),
         class_names=tuple(class_names) or classes,
         file_list=of_split["list"],
         hash=of_split["list"]["sha256"] + of_split["index"]["sha256"],

@@ -6,7 +6,7 @@ import os
 import pathlib
 
 
-def write_whole(path, data):
+def write_bytes(path, data):
     """Writes bytes to a file that is there under its name only when all are on the disk."""
     path = pathlib.Path(path)
     temporary = path.with_name(f".tmp-{os.getpid()}-{path.name}")
@@ -15,14 +15,14 @@ def write_whole(path, data):
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        publish(temporary, path)
+        rename_and_sync(temporary, path)
     except BaseException:
         with contextlib.suppress(OSError):  # the first error is the one to tell
             temporary.unlink(missing_ok=True)
         raise
 
 
-def publish(temporary, path):
+def rename_and_sync(temporary, path):
     """Gives a finished file, already on the disk, its name."""
     os.replace(temporary, path)
     folder = os.open(os.path.dirname(os.path.abspath(path)), os.O_RDONLY)

@@ -10,12 +10,12 @@ from input_pipeline.errors import UsageError
 
 NAME = ".lock"
 # `is_held` holds the lock as well, for less than this: who is refused asks again.
-_A_MOMENT = 0.2
-_SECONDS_BETWEEN = 0.02
+_RETRY_SECONDS = 0.2
+_POLL_SECONDS = 0.02
 
 
 @contextlib.contextmanager
-def held(folder, flag, busy=""):
+def acquire(folder, flag, busy=""):
     """Holds a folder, made if it is not there, against other processes that ask for it.
 
     The system frees it when a process dies, however it dies. At the end nothing is left of the
@@ -33,7 +33,7 @@ def held(folder, flag, busy=""):
     made = not folder.exists()
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        file = _open_current(folder / NAME)
+        file = _open_locked(folder / NAME)
     except BlockingIOError:
         raise UsageError(
             busy or f"{flag}: another process writes there; wait for it, or name another folder"
@@ -64,9 +64,9 @@ def is_held(folder):
     return False
 
 
-def _open_current(path):
+def _open_locked(path):
     """Opens and locks the file of that name: not one that its last holder has just removed."""
-    last = time.monotonic() + _A_MOMENT
+    last = time.monotonic() + _RETRY_SECONDS
     while True:
         file = open(path, "a")  # noqa: SIM115 - the caller closes it
         try:
@@ -79,7 +79,7 @@ def _open_current(path):
             if time.monotonic() > last:
                 file.close()
                 raise
-            time.sleep(_SECONDS_BETWEEN)
+            time.sleep(_POLL_SECONDS)
         except OSError:
             file.close()
             raise

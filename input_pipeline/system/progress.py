@@ -1,7 +1,7 @@
 """Progress that nobody watches: what the dataset tools count with unless they are given a bar."""
 
 
-class Silent:
+class NoProgress:
     """Counts nothing and shows nothing; whoever shows progress offers the same two methods.
 
     Args:

@@ -11,11 +11,11 @@ import tensorflow as tf
 from absl import logging
 
 from input_pipeline.errors import UsageError
-from input_pipeline.text import first_line
+from input_pipeline.text import summarize_error
 from loops.checkpointing import checkpoint, retention
 from loops.config import flag_parsers
 
-_MOST_FAILURES = 3
+_MAX_FAILURES = 3
 
 
 class Saver:
@@ -36,12 +36,12 @@ class Saver:
         self._keep = run_config.keep
         self._keep_every = None
         if run_config.keep_every != "0":
-            self._keep_every = flag_parsers.interval(
+            self._keep_every = flag_parsers.parse_interval(
                 run_config.keep_every, steps_per_epoch, "--keep_every"
             )
         self._variables = variables
         self._workers = workers
-        self._verified = retention.Verified()
+        self._verified = retention.VerificationCache()
         self._thread = concurrent.futures.ThreadPoolExecutor(1, "save")
         self._pending = None  # what the thread is at, where this process writes
         self._under_way = None  # its step
@@ -57,7 +57,7 @@ class Saver:
         """
         if self.finish() == step:
             return
-        copies = checkpoint.host_copy(self._variables)
+        copies = checkpoint.copy_to_host(self._variables)
         self._under_way = step
         if self._workers is None or self._workers.is_chief:
             self._pending = self._thread.submit(self._write, step, copies, metrics)
@@ -72,9 +72,9 @@ class Saver:
           UsageError: it was the third failure of the disk in a row.
         """
         if self._under_way is not None:
-            saved = self._pending is not None and self._outcome()
+            saved = self._pending is not None and self._wait_for_outcome()
             if self._workers is not None:  # all agree, or one would save what others have
-                saved = bool(self._workers.largest(saved)[0])
+                saved = bool(self._workers.all_reduce_max(saved)[0])
             if saved:
                 self._saved = self._under_way
             self._under_way = None
@@ -94,7 +94,7 @@ class Saver:
         if error is not None:
             logging.error("step %d could not be saved: %s", self._under_way, error)
 
-    def _outcome(self):
+    def _wait_for_outcome(self):
         """Whether the thread has saved, which it is waited for."""
         error = self._pending.result()
         self._pending = None
@@ -103,9 +103,9 @@ class Saver:
             return True
         self._failures += 1
         logging.error("step %d could not be saved (%d): %s", self._under_way, self._failures, error)
-        if self._failures == _MOST_FAILURES:
+        if self._failures == _MAX_FAILURES:
             raise UsageError(
-                f"--checkpoint_dir={self._run_dir.parent}: {_MOST_FAILURES} checkpoints in a"
+                f"--checkpoint_dir={self._run_dir.parent}: {_MAX_FAILURES} checkpoints in a"
                 f" row could not be written ({error})"
             )
         return False
@@ -116,7 +116,7 @@ class Saver:
         try:
             folder = checkpoint.save(self._run_dir, step, copies, metrics)
         except (OSError, tf.errors.OpError, IndexError) as error:
-            return first_line(error)
+            return summarize_error(error)
         self._verified.note(folder)
         logging.info("saved %s in %.1f s", folder, time.monotonic() - started)
         try:

@@ -16,7 +16,7 @@ import numpy as np
 import tensorflow as tf
 from absl import logging
 
-from input_pipeline.system.atomic_files import write_whole
+from input_pipeline.system.atomic_files import write_bytes
 
 _STEP_FOLDER = re.compile(r"step-(\d{8,})")
 _PREFIX = "ckpt"
@@ -64,12 +64,12 @@ def save(run_dir, step, variables, metrics=None):
         }
         (temporary / _MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n")
         for path in [*files, temporary / _MANIFEST, temporary]:
-            _sync(path)
+            _fsync(path)
         if final.exists():
             # A step that was found corrupt and has been trained again.
             remove(final)
         os.rename(temporary, final)
-        _sync(run_dir)
+        _fsync(run_dir)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
@@ -87,7 +87,7 @@ def restore(step_dir, variables):
     checkpoint.read(str(pathlib.Path(step_dir) / _PREFIX)).assert_consumed()
 
 
-def read_part(step_dir, variables):
+def restore_partial(step_dir, variables):
     """Reads some variables of a verified step folder; all that are asked for must be there.
 
     Raises:
@@ -114,36 +114,38 @@ def verify(step_dir):
                 raise CorruptCheckpointError(f"{path} differs from its manifest")
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise CorruptCheckpointError(f"{step_dir}: {error!r}") from error
-    if f"{_PREFIX}.index" not in files or manifest.get("step") != step_of(step_dir):
+    if f"{_PREFIX}.index" not in files or manifest.get("step") != parse_step(step_dir):
         raise CorruptCheckpointError(f"{step_dir / _MANIFEST} does not describe this folder")
     return manifest
 
 
-def step_of(step_dir):
+def parse_step(step_dir):
     """The step that a folder's name tells, or None where it is not a step folder."""
     match = _STEP_FOLDER.fullmatch(pathlib.Path(step_dir).name)
     return int(match[1]) if match else None
 
 
-def step_folders(run_dir):
+def list_step_folders(run_dir):
     """All step folders of a run, newest first, intact or not; none where there is no folder."""
     entries = pathlib.Path(run_dir).iterdir() if os.path.isdir(run_dir) else ()
-    return sorted((p for p in entries if p.is_dir() and step_of(p) is not None), key=step_of)[::-1]
+    return sorted((p for p in entries if p.is_dir() and parse_step(p) is not None), key=parse_step)[
+        ::-1
+    ]
 
 
-def newest_intact(run_dir):
+def find_newest_intact(run_dir):
     """The newest step folder that passes its checks, or None; names each that does not."""
-    return next((f for f in step_folders(run_dir) if is_intact(f)), None)
+    return next((f for f in list_step_folders(run_dir) if is_intact(f)), None)
 
 
-def best_intact(run_dir):
+def find_best_intact(run_dir):
     """The intact step folder with the highest top-1 at its save, or None."""
-    scored = [(m, f) for f in step_folders(run_dir) if (m := top1_of(f)) is not None]
+    scored = [(m, f) for f in list_step_folders(run_dir) if (m := read_top1(f)) is not None]
     best_first = sorted(scored, key=lambda pair: pair[0], reverse=True)
     return next((f for _, f in best_first if is_intact(f)), None)
 
 
-def clean(run_dir):
+def remove_unfinished(run_dir):
     """Removes what a killed process left half-written. Only for the holder of the run's lock."""
     for path in pathlib.Path(run_dir).iterdir():
         if not path.name.startswith((".tmp-", ".del-", ".eval-")):
@@ -164,7 +166,7 @@ def is_intact(folder):
     return True
 
 
-def top1_of(folder):
+def read_top1(folder):
     """Top-1 of the evaluation at a step folder's save, or None."""
     try:
         return json.loads((folder / _MANIFEST).read_text())["metrics"].get("top1")
@@ -180,7 +182,7 @@ def add_metrics(folder, metrics):
     """
     path = folder / _MANIFEST
     facts = json.loads(path.read_text())
-    write_whole(path, (json.dumps({**facts, "metrics": metrics}, indent=1) + "\n").encode())
+    write_bytes(path, (json.dumps({**facts, "metrics": metrics}, indent=1) + "\n").encode())
 
 
 def remove(folder):
@@ -190,7 +192,7 @@ def remove(folder):
     shutil.rmtree(doomed, ignore_errors=True)
 
 
-def host_copy(variables, path=""):
+def copy_to_host(variables, path=""):
     """Copies variables into the memory of the host, for a save while training goes on.
 
     Args:
@@ -206,7 +208,7 @@ def host_copy(variables, path=""):
     copies = {}
     for name, value in variables.items():
         if isinstance(value, dict):
-            copies[name] = host_copy(value, f"{path}{name}/")
+            copies[name] = copy_to_host(value, f"{path}{name}/")
             continue
         array = np.array(value.numpy())
         if value.dtype.is_floating and not np.isfinite(array).all():
@@ -237,7 +239,7 @@ def _sha256(path):
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _sync(path):
+def _fsync(path):
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -3,15 +3,15 @@
 from absl import logging
 
 from input_pipeline.errors import UsageError
-from input_pipeline.text import first_line
+from input_pipeline.text import summarize_error
 from loops.checkpointing import checkpoint, restore, run_folder
 from loops.config.config import replace
 
 # The classifier's layer in every net, see `nets.layers.kit.Kit.logits`.
-_HEAD = "logits/"
+_HEAD_PREFIX = "logits/"
 
 
-def inherit(config):
+def inherit_settings(config):
     """Takes over from the run behind `--init_from` what its weights are used to.
 
     That is the mean and the deviation that images are normalised with, and the constants of batch
@@ -51,7 +51,7 @@ def inherit(config):
     )
 
 
-def read_weights(model, init_from, class_names):
+def load_weights(model, init_from, class_names):
     """Reads the weights of another run into a fresh net.
 
     The head is left as it is where the classes are not the same, and the log says so. Where the
@@ -69,7 +69,7 @@ def read_weights(model, init_from, class_names):
     record = run_folder.read_record(run_dir)
     variables = restore.variables_by_path(model)
     if record.class_names != tuple(class_names):
-        variables = {p: v for p, v in variables.items() if not p.startswith(_HEAD)}
+        variables = {p: v for p, v in variables.items() if not p.startswith(_HEAD_PREFIX)}
         logging.info(
             "the head is replaced: %s has %d classes, this run has %d%s",
             init_from,
@@ -78,13 +78,13 @@ def read_weights(model, init_from, class_names):
             " others" if len(record.class_names) == len(class_names) else "",
         )
     try:
-        checkpoint.read_part(step_dir, {"model": variables})
+        checkpoint.restore_partial(step_dir, {"model": variables})
         if record.config.optimization.ema:
             averaged = {p: v for p, v in variables.items() if v.dtype.is_floating}
-            checkpoint.read_part(step_dir, {"ema": averaged})
+            checkpoint.restore_partial(step_dir, {"ema": averaged})
     except (AssertionError, ValueError) as error:
         raise UsageError(
-            f"--init_from={init_from}: does not fit this net: {first_line(error)}"
+            f"--init_from={init_from}: does not fit this net: {summarize_error(error)}"
         ) from None
     logging.info("weights of %s", step_dir)
 
@@ -95,5 +95,5 @@ def freeze_backbone(model):
     Call before the optimizer is built.
     """
     for layer in model.layers:
-        layer.trainable = f"{layer.name}/" == _HEAD
+        layer.trainable = f"{layer.name}/" == _HEAD_PREFIX
     logging.info("frozen but for %d tensors of the head", len(model.trainable_variables))

@@ -17,13 +17,13 @@ from input_pipeline.errors import UsageError
 from input_pipeline.system import atomic_files
 from loops.checkpointing import run_folder
 from loops.config.config import leaves
-from loops.runtime.environment import differences, facts
+from loops.runtime.environment import describe_machine, list_differences
 
-NAME = "loss_trace.jsonl"
-STEPS = 100
+FILE_NAME = "loss_trace.jsonl"
+NUM_STEPS = 100
 # Flags that change no figure of the training: what is written, when and where, and how images
 # come into memory.
-_WITHOUT_EFFECT = frozenset(
+_FLAGS_WITHOUT_EFFECT = frozenset(
     ("mode", "checkpoint_dir", "run_name", "keep", "keep_every", "json", "log_norms", "profile")
     + ("save_every", "eval_every", "log_every", "crops", "top_k", "eval_batch_size")
     + ("data_dir", "train_list", "val_list", "test_list", "class_names", "reader_threads")
@@ -32,26 +32,26 @@ _WITHOUT_EFFECT = frozenset(
 
 
 @dataclasses.dataclass(frozen=True)
-class Start:
+class TraceHeader:
     """A run as it was before its first step.
 
     Attributes:
       record: Record of the run.
-      environment: see `environment`.
+      environment: see `describe_environment`.
       placement: dict: `workers`, `replicas`, and the `dtype` that the net computes in.
-      weights: hash of the initial weights, see `weights_hash`.
+      weights: hash of the initial weights, see `hash_weights`.
       time: of the start, in seconds since 1970.
     """
 
     record: run_folder.Record
-    environment: dict
+    describe_environment: dict
     placement: dict
     weights: str
     time: float
 
 
 @dataclasses.dataclass(frozen=True)
-class Step:
+class StepRecord:
     """What the trace keeps of a step.
 
     Attributes:
@@ -65,13 +65,13 @@ class Step:
     replaced: int
 
 
-def environment():
+def describe_environment():
     """Commit of the code, versions of the packages and facts of the machine: dict by name."""
-    code = {"git_commit": run_folder.git_commit()}
-    return code | run_folder.versions() | facts()
+    code = {"git_commit": run_folder.get_git_commit()}
+    return code | run_folder.get_package_versions() | describe_machine()
 
 
-def weights_hash(model):
+def hash_weights(model):
     """sha256 over all variables of a net in their order."""
     digest = hashlib.sha256()
     for variable in model.variables:
@@ -79,9 +79,9 @@ def weights_hash(model):
     return digest.hexdigest()
 
 
-def of_sums(sums):
+def to_step_record(sums):
     """The Step of what `train_step` returned for one step."""
-    return Step(
+    return StepRecord(
         loss_sum=float(sums["loss"]),
         applied=bool(sums["applied"]),
         replaced=int(sums["replaced"]),
@@ -103,30 +103,30 @@ class TracedStep:
         self._train_step = train_step
         self._state = state
         self._path = None
-        if workers.is_chief and int(state.step) < STEPS:
-            self._begin(run_dir / NAME, record, workers.number)
+        if workers.is_chief and int(state.step) < NUM_STEPS:
+            self._start_trace(run_dir / FILE_NAME, record, workers.num_workers)
 
     def __call__(self, iterator, num_steps):
         """As `train_step`; sums over all steps that were asked for."""
         left, totals = int(num_steps), {}
         while left:
             done = int(self._state.step)
-            count = 1 if done < STEPS else left
+            count = 1 if done < NUM_STEPS else left
             sums = self._train_step(iterator, tf.constant(count, tf.int64))
-            if done < STEPS:
-                self._write(done + 1, of_sums(sums))
+            if done < NUM_STEPS:
+                self._write(done + 1, to_step_record(sums))
             last = {"gradient_norms": sums["gradient_norms"]} if "gradient_norms" in sums else {}
             totals = {k: v + totals[k] if totals else v for k, v in sums.items()} | last
             left -= count
-            if left and self._state.loss_scale.hopeless():
+            if left and self._state.loss_scale.should_stop():
                 break
         return totals
 
-    def _begin(self, path, record, workers):
+    def _start_trace(self, path, record, workers):
         """Starts a trace, or goes on with that of a resumed run where nothing has changed."""
-        start = Start(
+        start = TraceHeader(
             record=record,
-            environment=environment(),
+            environment=describe_environment(),
             placement={
                 "workers": workers,
                 "replicas": self._state.strategy.num_replicas_in_sync,
@@ -138,15 +138,15 @@ class TracedStep:
         done = int(self._state.step)
         try:
             if done:
-                self._go_on(path, start, done)
+                self._resume_trace(path, start, done)
             else:
-                start = dataclasses.replace(start, weights=weights_hash(self._state.model))
-                _replace(path, [_start_line(start)])
+                start = dataclasses.replace(start, weights=hash_weights(self._state.model))
+                _write_lines(path, [_format_header(start)])
                 self._path = path
         except OSError as error:
-            self._give_up(error)
+            self._stop_tracing(error)
 
-    def _go_on(self, path, now, done):
+    def _resume_trace(self, path, now, done):
         """Cuts a trace back to the step that the run is resumed at."""
         try:
             start, steps, ended = read(path)
@@ -155,23 +155,26 @@ class TracedStep:
             return
         if ended or len(steps) < done:
             return
-        lines = [_start_line(start), *(_step_line(n, s) for n, s in enumerate(steps[:done], 1))]
-        if changes := _changes(start, now):
+        lines = [
+            _format_header(start),
+            *(_format_step(n, s) for n, s in enumerate(steps[:done], 1)),
+        ]
+        if changes := _find_changes(start, now):
             lines.append(json.dumps({"ended": changes}))
         else:
             self._path = path
-        _replace(path, lines)
+        _write_lines(path, lines)
 
     def _write(self, step, values):
         if self._path is None:
             return
         try:
             with open(self._path, "a", encoding="utf-8") as file:
-                file.write(_step_line(step, values) + "\n")
+                file.write(_format_step(step, values) + "\n")
         except OSError as error:
-            self._give_up(error)
+            self._stop_tracing(error)
 
-    def _give_up(self, error):
+    def _stop_tracing(self, error):
         logging.error("the trace of the first losses ends here: %s", error)
         self._path = None
 
@@ -187,16 +190,16 @@ def read(path):
       UsageError: it is missing, or not a trace.
     """
     try:
-        first, *others = [json.loads(line) for line in _whole_lines(path)]
+        first, *others = [json.loads(line) for line in _read_complete_lines(path)]
         record = run_folder.from_json(first.pop("record"), path)
         ended = others.pop()["ended"] if others and "ended" in others[-1] else []
         steps = [
-            Step(float.fromhex(line["sum"]), bool(line["applied"]), int(line["replaced"]))
+            StepRecord(float.fromhex(line["sum"]), bool(line["applied"]), int(line["replaced"]))
             for line in others
         ]
         if [line["step"] for line in others] != list(range(1, len(others) + 1)):
             raise ValueError("steps are missing")
-        return Start(record=record, **first), steps, ended
+        return TraceHeader(record=record, **first), steps, ended
     except OSError:
         raise UsageError(
             f"{path}: missing; only a run that was trained here, by a version that keeps its first"
@@ -206,18 +209,18 @@ def read(path):
         raise UsageError(f"{path}: not the trace of a run ({error!r})") from None
 
 
-def _whole_lines(path):
+def _read_complete_lines(path):
     """Lines of the file without a last one that a killed process left half-written."""
     text = pathlib.Path(path).read_text(encoding="utf-8")
     return text[: text.rfind("\n") + 1].splitlines()
 
 
-def _start_line(start):
+def _format_header(start):
     values = {f.name: getattr(start, f.name) for f in dataclasses.fields(start)}
     return json.dumps({**values, "record": run_folder.to_json(start.record)})
 
 
-def _step_line(step, values):
+def _format_step(step, values):
     return json.dumps(
         {
             "step": step,
@@ -228,17 +231,17 @@ def _step_line(step, values):
     )
 
 
-def _changes(start, now):
+def _find_changes(start, now):
     """What would make the next steps other ones than those of an uninterrupted run."""
     old, new = dict(leaves(start.record.config)), dict(leaves(now.record.config))
-    names = sorted(name for name in new if name not in _WITHOUT_EFFECT)
+    names = sorted(name for name in new if name not in _FLAGS_WITHOUT_EFFECT)
     changes = [f"--{n}={new[n]}, was {old[n]}" for n in names if new[n] != old[n]]
     if start.record.dataset["train"] != now.record.dataset["train"]:
         changes.append("other training images")
-    placed = differences(start.placement, now.placement)
-    return changes + placed + differences(start.environment, now.environment)
+    placed = list_differences(start.placement, now.placement)
+    return changes + placed + list_differences(start.environment, now.environment)
 
 
-def _replace(path, lines):
+def _write_lines(path, lines):
     """Writes the file, whole or not at all."""
-    atomic_files.write_whole(path, "".join(f"{line}\n" for line in lines).encode())
+    atomic_files.write_bytes(path, "".join(f"{line}\n" for line in lines).encode())

@@ -16,13 +16,13 @@ import tensorflow as tf
 
 from input_pipeline.errors import UsageError
 from input_pipeline.system import atomic_files, folder_lock
-from input_pipeline.text import first_line, printable
+from input_pipeline.text import escape_non_utf8, summarize_error
 from loops.checkpointing import checkpoint
 from loops.config import config_json
 from loops.config.config import Config
 from loops.runtime import environment
 
-_LONGEST_NAME = 200  # bytes; file systems take 255
+_MAX_NAME_BYTES = 200  # bytes; file systems take 255
 _PACKAGES = ("tensorflow", "tensorflow-cpu", "keras", "numpy", "opencv-python-headless")
 
 
@@ -43,7 +43,7 @@ class Record:
     weights: dict = dataclasses.field(default_factory=dict)
 
 
-def path_of(config):
+def resolve_run_dir(config):
     """The run folder of a training command."""
     name = config.run.run_name
     if not name:
@@ -51,20 +51,20 @@ def path_of(config):
         name = f"{config.net.model}-{config.data.dataset}-{stamp}"
     if name in (".", "..") or "/" in name:
         raise UsageError(f"--run_name={name}: must be the name of a folder, not a path")
-    if len(os.fsencode(name)) > _LONGEST_NAME:
-        raise UsageError(f"--run_name={name[:20]}...: longer than {_LONGEST_NAME} bytes")
-    if checkpoint.step_of(name) is not None or name == "best":
+    if len(os.fsencode(name)) > _MAX_NAME_BYTES:
+        raise UsageError(f"--run_name={name[:20]}...: longer than {_MAX_NAME_BYTES} bytes")
+    if checkpoint.parse_step(name) is not None or name == "best":
         raise UsageError(f"--run_name={name}: this is how --ckpt names a step; choose another")
     root = pathlib.Path(config.run.checkpoint_dir)
     if root.exists() and not root.is_dir():
         raise UsageError(f"--checkpoint_dir={root}: not a folder")
     for flag, value in (("run_name", name), ("checkpoint_dir", str(root))):
-        if value != printable(value):
+        if value != escape_non_utf8(value):
             raise UsageError(f"--{flag}={value}: not UTF-8, and so no path for TensorFlow's files")
     return root / name
 
 
-def new(config, of):
+def resolve_new_run_dir(config, of):
     """The run folder that `--run_name` names, for a mode that makes one at one go.
 
     Args:
@@ -76,7 +76,7 @@ def new(config, of):
     """
     if not config.run.run_name:
         raise UsageError(f"--run_name is missing: name the run folder of {of}")
-    run_dir = path_of(config)
+    run_dir = resolve_run_dir(config)
     if run_dir.exists() and (not run_dir.is_dir() or any(run_dir.iterdir())):
         raise UsageError(
             f"--run_name={run_dir.name}: {run_dir} is there already; choose another name"
@@ -97,14 +97,14 @@ def write_record(run_dir, record):
     text = json.dumps(
         {
             **to_json(record),
-            "versions": versions(),
-            "git_commit": git_commit(),
-            "machine": environment.facts(),
+            "versions": get_package_versions(),
+            "git_commit": get_git_commit(),
+            "machine": environment.describe_machine(),
             "argv": sys.argv,
         },
         indent=1,
     )
-    atomic_files.write_whole(run_dir / "config.json", f"{text}\n".encode())
+    atomic_files.write_bytes(run_dir / "config.json", f"{text}\n".encode())
 
 
 def to_json(record):
@@ -132,7 +132,7 @@ def from_json(data, where):
     )
 
 
-def versions():
+def get_package_versions():
     """Versions of Python and of the packages that results depend on, by name."""
     found = {"python": platform.python_version()}
     for package in _PACKAGES:
@@ -157,8 +157,8 @@ def read_record(run_dir):
 
 
 def lock(run_dir):
-    """Holds the run folder, as `folder_lock.held`, against a second trainer."""
-    return folder_lock.held(
+    """Holds the run folder, as `folder_lock.acquire`, against a second trainer."""
+    return folder_lock.acquire(
         run_dir,
         f"--checkpoint_dir={run_dir.parent}",
         f"--run_name={run_dir.name}: another process trains in {run_dir};"
@@ -167,7 +167,7 @@ def lock(run_dir):
 
 
 @contextlib.contextmanager
-def made_anew(run_dir):
+def create_or_roll_back(run_dir):
     """Locks a run folder while a mode fills it at one go; a failure leaves nothing behind.
 
     Raises:
@@ -182,7 +182,7 @@ def made_anew(run_dir):
             shutil.rmtree(run_dir, ignore_errors=True)
             if not isinstance(error, (OSError, tf.errors.OpError)):
                 raise
-            reason = first_line(error)
+            reason = summarize_error(error)
             raise UsageError(
                 f"--run_name={run_dir.name}: {run_dir} cannot be written ({reason})"
             ) from error
@@ -205,13 +205,13 @@ def find_checkpoint(ckpt, flag="--ckpt"):
         raise UsageError(f"{flag} is missing: name a run folder, as in {flag}=checkpoints/RUN")
     path, where = pathlib.Path(ckpt), f"{flag}={ckpt}"
     if path.name == "best" and not path.exists() and path.parent.is_dir():
-        return path.parent, _found(
-            checkpoint.best_intact(path.parent), where, "evaluated and saved"
+        return path.parent, _require_found(
+            checkpoint.find_best_intact(path.parent), where, "evaluated and saved"
         )
     if not path.is_dir():
         raise UsageError(f"{where}: there is no such folder")
-    if checkpoint.step_of(path) is None:
-        return path, _found(checkpoint.newest_intact(path), where, "saved")
+    if checkpoint.parse_step(path) is None:
+        return path, _require_found(checkpoint.find_newest_intact(path), where, "saved")
     try:
         checkpoint.verify(path)
     except checkpoint.CorruptCheckpointError as error:
@@ -219,13 +219,13 @@ def find_checkpoint(ckpt, flag="--ckpt"):
     return path.absolute().parent, path
 
 
-def _found(step_dir, where, what):
+def _require_found(step_dir, where, what):
     if step_dir is None:
         raise UsageError(f"{where}: nothing in it is intact and was {what}; train it first")
     return step_dir
 
 
-def git_commit():
+def get_git_commit():
     """The commit of this code, with `+` where files differ from it; empty outside git."""
     here = pathlib.Path(__file__).parent
 

@@ -1,10 +1,10 @@
 """A run in a few words: what it is, of which data, with which software."""
 
-from input_pipeline.text import counted
+from input_pipeline.text import pluralize
 from loops.config.config import Config, leaves
 
 
-def markdown(record, versions, model, total_steps):
+def format_markdown(record, versions, model, total_steps):
     """Describes a run for a reader of its curves.
 
     Args:
@@ -20,8 +20,8 @@ def markdown(record, versions, model, total_steps):
     parameters = sum(v.value.shape.num_elements() for v in model.trainable_variables)
     lines = [
         f"{config.net.model}, {parameters / 1e6:.2f} million trainable parameters,"
-        f" {counted(len(record.class_names), 'class')}, {counted(total_steps, 'step')} of"
-        f" {counted(config.data.batch_size, 'image')}",
+        f" {pluralize(len(record.class_names), 'class')}, {pluralize(total_steps, 'step')} of"
+        f" {pluralize(config.data.batch_size, 'image')}",
         "",
         "| split | images | fingerprint |",
         "|---|---|---|",
@@ -34,7 +34,7 @@ def markdown(record, versions, model, total_steps):
     return "\n".join(lines)
 
 
-def hyperparameters(config):
+def get_hyperparameters(config):
     """What TensorBoard's table of runs shows: dict from flag to a number, a bool or a string."""
     values = {name: value for name, value in leaves(config) if value is not None}
     plain = (bool, int, float, str)

@@ -56,7 +56,7 @@ class Config:
 
 
 # Files that a command is told to write.
-OUTPUTS = ("json", "csv", "report", "save_logits")
+OUTPUT_FLAGS = ("json", "csv", "report", "save_logits")
 
 # What may differ when a run is resumed: its length, paths, devices, and what is written when.
 MAY_CHANGE_ON_RESUME = frozenset(
@@ -119,7 +119,7 @@ def merge(saved, given, values, may_change, mode):
                 f" flag out to {mode} it, or start a new run"
             )
     # A file that an earlier command was told to write is no wish of this one.
-    changed = dict.fromkeys(OUTPUTS, "")
+    changed = dict.fromkeys(OUTPUT_FLAGS, "")
     changed |= {name: new[name] for name in given if name in old}
     if given & {"epochs", "steps", "examples"}:
         changed = {"epochs": None, "steps": None, "examples": None, **changed}

@@ -9,10 +9,10 @@ from input_pipeline.sources import manifest, shapes, source
 from loops.config import validation
 from loops.config.config import leaves
 
-_OF_LISTS = frozenset(("train_list", "val_list", "test_list", "class_names"))
+_LIST_FLAGS = frozenset(("train_list", "val_list", "test_list", "class_names"))
 
 
-def with_dataset(data, given):
+def resolve_dataset(data, given):
     """The DataConfig with the data set that a prepared `--data_dir` says it is.
 
     Args:
@@ -30,7 +30,7 @@ def with_dataset(data, given):
     return dataclasses.replace(data, dataset=facts["dataset"])
 
 
-def require_named_set(data, given):
+def require_named_dataset(data, given):
     """Refuses what was typed for another set of images than the one that would be read.
 
     Args:
@@ -41,7 +41,7 @@ def require_named_set(data, given):
       UsageError: a flag of `lists` was typed for another set, or `--data_dir` without `--dataset`,
         and it does not hold the shapes, which would be drawn there.
     """
-    require_lists(data, given)
+    check_list_flags(data, given)
     if data.dataset != "shapes" or not data.data_dir or "dataset" in given:
         return
     if manifest.exists(data.data_dir):
@@ -56,9 +56,9 @@ def require_named_set(data, given):
     )
 
 
-def require_lists(data, given):
+def check_list_flags(data, given):
     """Raises UsageError where a flag that `lists` alone reads was typed for another set."""
-    for name in sorted(_OF_LISTS & given):
+    for name in sorted(_LIST_FLAGS & given):
         flag = f"--{name}={getattr(data, name)}"
         if data.dataset != "lists":
             raise UsageError(
@@ -71,7 +71,7 @@ def require_lists(data, given):
             )
 
 
-def require_images(config, given, mode):
+def resolve_data_config(config, given, mode):
     """The DataConfig of a tool that looks at images: where they are is settled.
 
     Args:
@@ -84,10 +84,10 @@ def require_images(config, given, mode):
     """
     validation.check_ranges(dict(leaves(config)))
     validation.check_outputs(dict(leaves(config)))
-    data = with_dataset(config.data, given)
-    require_named_set(data, given)
+    data = resolve_dataset(config.data, given)
+    require_named_dataset(data, given)
     if data.dataset == "shapes" and not manifest.exists(data.data_dir):
-        return dataclasses.replace(data, data_dir=source.data_dir(data))
+        return dataclasses.replace(data, data_dir=source.ensure_data_dir(data))
     if data.dataset != "lists":
         if not data.data_dir:
             raise UsageError(f"--data_dir is missing: name the folder of the images to {mode}")
@@ -96,13 +96,13 @@ def require_images(config, given, mode):
     return data
 
 
-def results_folder(config):
+def resolve_results_folder(config):
     """The folder for what a tool finds out about a set: `--out`, else with the images.
 
     Raises:
       UsageError: it is read-only, or lists alone do not say which it is.
     """
-    name = config.export.out or source.images_folder(config.data)
+    name = config.export.out or source.get_data_dir(config.data)
     if not name:
         raise UsageError("--data_dir is missing: name the folder of the images, or --out")
     folder = pathlib.Path(name)

@@ -24,7 +24,7 @@ class FlagField:
     choices: tuple
 
 
-def of(cls):
+def iter_fields(cls):
     """Yields the FlagFields of a config dataclass, in order."""
     hints = typing.get_type_hints(cls, include_extras=True)
     for field in dataclasses.fields(cls):

@@ -5,10 +5,10 @@ import math
 
 from input_pipeline.errors import UsageError
 
-_ENDLESS = 1e12  # steps or epochs
+_MAX_INTERVAL = 1e12  # steps or epochs
 
 
-def interval(text, steps_per_epoch, flag):
+def parse_interval(text, steps_per_epoch, flag):
     """Steps of an interval given as `500` or `2epochs`: at least one, of epochs often no whole
     number, see `Pace`.
 
@@ -20,12 +20,12 @@ def interval(text, steps_per_epoch, flag):
         value = float(number) if is_epochs else int(number)
     except ValueError:
         value = 0
-    if not 0 < value < _ENDLESS:
+    if not 0 < value < _MAX_INTERVAL:
         raise UsageError(f"{flag}={text}: give steps as in 500, or epochs as in 2epochs")
     return max(1, value * steps_per_epoch) if is_epochs else value
 
 
-def total_steps(length, num_examples, batch_size):
+def compute_total_steps(length, num_examples, batch_size):
     """Optimizer steps of a whole run; the one place that turns a duration into steps."""
     if length.steps:
         return length.steps
@@ -33,7 +33,7 @@ def total_steps(length, num_examples, batch_size):
     return max(1, -(-round(examples) // batch_size))
 
 
-def image_sizes(text, steps_per_epoch):
+def parse_image_size_schedule(text, steps_per_epoch):
     """The stages of `--image_size_schedule`.
 
     Returns:
@@ -59,7 +59,7 @@ def image_sizes(text, steps_per_epoch):
     return tuple((round(epoch * steps_per_epoch), size) for epoch, size in stages)
 
 
-def profile_window(text):
+def parse_profile_window(text):
     """First and last step of `--profile=START,STOP` as a tuple, or ()."""
     if not text:
         return ()
@@ -72,7 +72,7 @@ def profile_window(text):
     return first, last
 
 
-def top_ks(text):
+def parse_top_ks(text):
     """The ks of `--top_k` as a sorted tuple of ints."""
     try:
         ks = tuple(sorted({int(k) for k in text.split(",")}))
@@ -83,7 +83,7 @@ def top_ks(text):
     return ks
 
 
-def test_sizes(text):
+def parse_test_sizes(text):
     """The image sizes of `--test_size` as a tuple of ints, in the order given; () without any."""
     try:
         sizes = tuple(int(size) for size in text.split(",")) if text else ()

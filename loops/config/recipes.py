@@ -9,7 +9,7 @@ from absl import logging
 from loops.config.config import leaves, replace
 from nets import registry
 
-_LENGTHS = {"epochs", "steps", "examples"}
+_LENGTH_FLAGS = {"epochs", "steps", "examples"}
 
 RECIPES = {
     # The predecessor's, after Apm5/ImageNet: 0.05 to 0.0001 at batch 128.
@@ -120,10 +120,10 @@ RECIPES = {
 }
 
 # What is right for a recipe's optimizer and wrong for another one.
-_OF_OPTIMIZER = frozenset(
+_OPTIMIZER_FLAGS = frozenset(
     {"learning_rate", "final_learning_rate", "momentum", "nesterov", "decay_kind", "weight_decay"}
 )
-_OF_RESIDUAL_BLOCKS = frozenset({"zero_init_residual", "stochastic_depth", "recompute"})
+_RESIDUAL_BLOCK_FLAGS = frozenset({"zero_init_residual", "stochastic_depth", "recompute"})
 
 
 def apply(config, given):
@@ -141,13 +141,13 @@ def apply(config, given):
     """
     name = config.optimization.recipe
     values = dict(RECIPES.get(name, {}))
-    if given & _LENGTHS:
+    if given & _LENGTH_FLAGS:
         values.pop("epochs", None)
-    if not registry.has_blocks(config.net.model):
-        values = {field: v for field, v in values.items() if field not in _OF_RESIDUAL_BLOCKS}
+    if not registry.is_residual(config.net.model):
+        values = {field: v for field, v in values.items() if field not in _RESIDUAL_BLOCK_FLAGS}
     old = dict(leaves(config))
     if "optimizer" in given and old["optimizer"] != values.get("optimizer", old["optimizer"]):
-        left_out = sorted(values.keys() & _OF_OPTIMIZER - given)
+        left_out = sorted(values.keys() & _OPTIMIZER_FLAGS - given)
         values = {field: v for field, v in values.items() if field not in left_out}
         flags = ", ".join(f"--{field}" for field in left_out)
         logging.info("--recipe=%s: %s: not for --optimizer=%s", name, flags, old["optimizer"])

@@ -12,7 +12,7 @@ from input_pipeline.augmentation import augment_spec
 from input_pipeline.errors import UsageError
 from input_pipeline.sources import source
 from loops.config import flag_fields, flag_parsers
-from loops.config.config import OUTPUTS, leaves, replace
+from loops.config.config import OUTPUT_FLAGS, leaves, replace
 from loops.runtime import output_files
 from nets import registry
 
@@ -20,7 +20,9 @@ from nets import registry
 _LEARNING_RATES = {"lars": 0.6, "lamb": 1e-3, "adamw": 5e-4}
 
 # Data sets without statistics of their own.
-_WHOSE = dict.fromkeys(("folder", "lists"), "ImageNet, as --mode=stats has left none here")
+_STATISTICS_SOURCE = dict.fromkeys(
+    ("folder", "lists"), "ImageNet, as --mode=stats has left none here"
+)
 
 
 def resolve(config):
@@ -42,14 +44,14 @@ def resolve(config):
         config = replace(config, {"learning_rate": of_optimizer})
         from_dataset.remove("learning_rate")
     defaults = {n: getattr(spec, n) for n in from_dataset if values[n] is None}
-    if registry.is_sized(config.net.model):
+    if registry.has_fixed_input_size(config.net.model):
         defaults["input_size"] = values["image_size"] or defaults["image_size"]
     config = replace(config, defaults)
     check(config)
-    return with_statistics(config)
+    return fill_pixel_statistics(config)
 
 
-def with_statistics(config):
+def fill_pixel_statistics(config):
     """Fills in the mean and the deviation of the pixels, unless the run has recorded its own.
 
     Those that `--mode=stats` has left with the images come before those of the data set's table.
@@ -58,8 +60,8 @@ def with_statistics(config):
     recorded = (own.mean, own.std, own.pca_values, own.pca_vectors)
     if all(recorded):
         return config
-    spec, found = datasets.get(own.dataset), pixel_statistics.load(source.images_folder(own))
-    where = pixel_statistics.NAME if found else _WHOSE.get(own.dataset, own.dataset)
+    spec, found = datasets.get(own.dataset), pixel_statistics.load(source.get_data_dir(own))
+    where = pixel_statistics.FILENAME if found else _STATISTICS_SOURCE.get(own.dataset, own.dataset)
     if found:
         vectors = tuple(number for row in found.pca_eigenvectors for number in row)
         known = (found.mean, found.std, found.pca_eigenvalues, vectors)
@@ -94,15 +96,15 @@ def check(config):
             raise UsageError(f"--{name}={values[name]}: must be between 0 and 1")
     _check_net(config.net, config.data.image_size)
     augment_spec.parse(config.data.augment)
-    augment_spec.layers_and_magnitude(config.data.randaugment)
-    _check_schedule_of_sizes(config)
+    augment_spec.parse_randaugment(config.data.randaugment)
+    _check_image_size_schedule(config)
     for name in ("save_every", "eval_every", "log_every"):
-        flag_parsers.interval(values[name], 1, f"--{name}")
+        flag_parsers.parse_interval(values[name], 1, f"--{name}")
     if values["keep_every"] != "0":
-        flag_parsers.interval(values["keep_every"], 1, "--keep_every")
-    flag_parsers.profile_window(config.run.profile)
-    flag_parsers.top_ks(config.evaluation.top_k)
-    flag_parsers.test_sizes(config.evaluation.test_size)
+        flag_parsers.parse_interval(values["keep_every"], 1, "--keep_every")
+    flag_parsers.parse_profile_window(config.run.profile)
+    flag_parsers.parse_top_ks(config.evaluation.top_k)
+    flag_parsers.parse_test_sizes(config.evaluation.test_size)
     save_logits = config.evaluation.save_logits
     if save_logits and not save_logits.endswith(".npz"):
         raise UsageError(f"--save_logits={save_logits}: give FILE.npz")
@@ -111,7 +113,7 @@ def check(config):
 
 def check_outputs(values):
     """Raises UsageError for a file, by the name of its flag, that could not be written."""
-    for name in OUTPUTS:
+    for name in OUTPUT_FLAGS:
         if values[name]:
             _check_output(f"--{name}={values[name]}", pathlib.Path(values[name]))
 
@@ -132,23 +134,26 @@ def _check_output(flag, path):
         raise UsageError(f"{flag}: the folder {path.parent} cannot be written")
 
 
-def _check_schedule_of_sizes(config):
+def _check_image_size_schedule(config):
     """Checks that the net takes every size of `--image_size_schedule`."""
     flag = f"--image_size_schedule={config.data.image_size_schedule}"
-    sizes = [size for _, size in flag_parsers.image_sizes(config.data.image_size_schedule, 1.0)]
-    smallest = registry.smallest_image(config.net.model)
+    sizes = [
+        size
+        for _, size in flag_parsers.parse_image_size_schedule(config.data.image_size_schedule, 1.0)
+    ]
+    smallest = registry.min_image_size(config.net.model)
     if sizes and min(sizes) < smallest:
         raise UsageError(f"{flag}: {config.net.model} needs at least {smallest}")
-    if sizes and registry.is_sized(config.net.model):
+    if sizes and registry.has_fixed_input_size(config.net.model):
         raise UsageError(f"{flag}: {config.net.model} takes images of one size only")
 
 
 def _check_net(net, image_size):
     """Checks what depends on the architecture."""
-    smallest = registry.smallest_image(net.model)
+    smallest = registry.min_image_size(net.model)
     if image_size < smallest:
         raise UsageError(f"--image_size={image_size}: {net.model} needs at least {smallest}")
-    if registry.is_sized(net.model) and image_size != net.input_size:
+    if registry.has_fixed_input_size(net.model) and image_size != net.input_size:
         raise UsageError(
             f"--image_size={image_size}: the dense layers of this {net.model} are made for"
             f" {net.input_size} px and take no other size"
@@ -157,7 +162,7 @@ def _check_net(net, image_size):
         if not 0 <= rate < 1:
             raise UsageError(f"--{name}={rate}: must be at least 0 and below 1")
     for name in ("zero_init_residual", "stochastic_depth", "recompute"):
-        if getattr(net, name) and not registry.has_blocks(net.model):
+        if getattr(net, name) and not registry.is_residual(net.model):
             raise UsageError(f"--{name}: {net.model} has no residual blocks; leave it out")
 
 
@@ -185,7 +190,7 @@ def check_ranges(values):
 
 def _check_choices(config):
     """Flags are checked as they are parsed; this is for a config.json from elsewhere."""
-    for field in flag_fields.of(type(config)):
+    for field in flag_fields.iter_fields(type(config)):
         value = getattr(config, field.name)
         if field.choices and value not in field.choices:
             raise UsageError(f"--{field.name}={value}: unknown value; see --help")

@@ -9,30 +9,32 @@ from input_pipeline.errors import UsageError
 from input_pipeline.service import data_service
 from loops.distribution import slurm
 
-_TF_CONFIG = '{"cluster": {"worker": ["HOST:PORT", ...]}, "task": {"type": "worker", "index": 0}}'
+_TF_CONFIG_EXAMPLE = (
+    '{"cluster": {"worker": ["HOST:PORT", ...]}, "task": {"type": "worker", "index": 0}}'
+)
 
 
-def resolver():
+def make_resolver():
     """The workers that TF_CONFIG names, or else Slurm: a tf.distribute ClusterResolver.
 
     Raises:
       UsageError: neither names any, or TF_CONFIG not which of them this is, or a host's port.
     """
-    if hosts_of_tf_config():
-        _require_a_task()
+    if count_tf_config_hosts():
+        _require_task()
         found = tf.distribute.cluster_resolver.TFConfigClusterResolver()
         spec = found.cluster_spec()
         for host in (host for kind in spec.jobs for host in spec.job_tasks(kind)):
-            data_service.address(host, "TF_CONFIG, host")
+            data_service.parse_address(host, "TF_CONFIG, host")
         return found
     if int(os.environ.get("SLURM_NTASKS", "1")) > 1:
-        return slurm.resolver()
+        return slurm.make_resolver()
     raise UsageError(
         "--strategy=multi_worker: neither TF_CONFIG nor Slurm (SLURM_NTASKS) names the workers"
     )
 
 
-def hosts_of_tf_config():
+def count_tf_config_hosts():
     """How many hosts TF_CONFIG names.
 
     Raises:
@@ -42,10 +44,10 @@ def hosts_of_tf_config():
     try:
         return sum(len(hosts) for hosts in json.loads(text).get("cluster", {}).values())
     except (ValueError, AttributeError, TypeError):
-        raise UsageError(f"TF_CONFIG={text}: not of the form {_TF_CONFIG}") from None
+        raise UsageError(f"TF_CONFIG={text}: not of the form {_TF_CONFIG_EXAMPLE}") from None
 
 
-def _require_a_task():
+def _require_task():
     """Raises UsageError where TF_CONFIG does not say which of its workers this process is."""
     text = os.environ["TF_CONFIG"]
     known = json.loads(text)

@@ -18,21 +18,21 @@ from input_pipeline import threads
 _MAKER = "_create_device_dataset"
 
 
-def leave_untuned():
+def disable_device_autotuning():
     """Switches the tuner off for every iterator over devices that is made from now on."""
     make = getattr(multi_device_iterator_ops, _MAKER, None)
     if make is None or hasattr(make, "untuned"):
         return
 
     def untuned(*arguments, **options):
-        return make(*arguments, **options).with_options(threads.options())
+        return make(*arguments, **options).with_options(threads.make_dataset_options())
 
     untuned.untuned = True
     setattr(multi_device_iterator_ops, _MAKER, untuned)
 
 
 @contextlib.contextmanager
-def op_determinism_suspended():
+def suspend_op_determinism():
     """Iterators over data sets that are made in here run as they are written.
 
     Where operations are to be deterministic TensorFlow rewrites a data set when its iterator is

@@ -9,7 +9,7 @@ import tensorflow as tf
 _FIRST_PORT = 8888
 
 
-def resolver():
+def make_resolver():
     """The workers, one for each task of the job step: a tf.distribute ClusterResolver.
 
     Tasks are numbered node by node, as Slurm does by default. Call before TensorFlow looks at the
@@ -41,7 +41,7 @@ def _take_own_gpus(tasks):
     Where they are fewer than the tasks, or Slurm was asked for some for each task, it has dealt
     them itself.
     """
-    seen = _visible_gpus()
+    seen = _list_visible_gpus()
     if tasks == 1 or len(seen) < tasks or "SLURM_GPUS_PER_TASK" in os.environ:
         return
     share = len(seen) // tasks
@@ -49,7 +49,7 @@ def _take_own_gpus(tasks):
     os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(seen[first : first + share])
 
 
-def _visible_gpus():
+def _list_visible_gpus():
     """Numbers or names of the GPUs that this process may use."""
     given = os.environ.get("CUDA_VISIBLE_DEVICES")
     if given is not None:

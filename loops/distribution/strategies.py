@@ -8,7 +8,7 @@ import tensorflow as tf
 from absl import logging
 
 from input_pipeline.errors import UsageError
-from input_pipeline.text import counted
+from input_pipeline.text import pluralize
 from loops.distribution import cluster_resolver, iterator_workarounds, workers
 from loops.runtime import malloc
 
@@ -28,7 +28,7 @@ def make_strategy(config):
     if config.deterministic:
         tf.config.experimental.enable_op_determinism()
     if is_multi_worker(config):
-        return _multi_worker(config)
+        return _make_multi_worker_strategy(config)
     gpus = set_up_gpus()
     if config.cpu_devices > 1:
         _split_cpu(config.cpu_devices)
@@ -40,12 +40,12 @@ def make_strategy(config):
     else:
         names = names[:1]
         strategy = tf.distribute.OneDeviceStrategy(names[0])
-    replicas = counted(strategy.num_replicas_in_sync, "replica")
+    replicas = pluralize(strategy.num_replicas_in_sync, "replica")
     logging.info("%s on %s", replicas, ", ".join(names))
     return strategy
 
 
-def leave_gpus_alone():
+def hide_gpus():
     """Hides them from a mode that computes nothing there: a training may need all their memory."""
     with contextlib.suppress(RuntimeError):  # TensorFlow has begun with them in this process
         tf.config.set_visible_devices([], "GPU")
@@ -69,10 +69,10 @@ def is_multi_worker(config):
     """
     if config.strategy != "auto":
         return config.strategy == "multi_worker"
-    return cluster_resolver.hosts_of_tf_config() > 1
+    return cluster_resolver.count_tf_config_hosts() > 1
 
 
-def alone(config):
+def to_single_process(config):
     """The DistributionConfig of a mode that one process does by itself, whoever else there is.
 
     Raises:
@@ -86,13 +86,13 @@ def alone(config):
     return dataclasses.replace(config, strategy="one") if is_multi_worker(config) else config
 
 
-def require_a_name(config):
+def require_run_name(config):
     """Raises UsageError where several workers would each make up a name of the run."""
     if is_multi_worker(config.distribution) and not config.run.run_name:
         raise UsageError("--run_name is missing: several workers must know the run by one name")
 
 
-def _multi_worker(config):
+def _make_multi_worker_strategy(config):
     """Makes the strategy over all workers, before any other TensorFlow operation.
 
     Who they are is told by TF_CONFIG or by Slurm. Between them gradients travel neither encrypted
@@ -102,7 +102,7 @@ def _multi_worker(config):
         raise UsageError(
             f"--cpu_devices={config.cpu_devices}: not with several workers; start more of them"
         )
-    resolver = cluster_resolver.resolver()
+    resolver = cluster_resolver.make_resolver()
     # Left to choose, TensorFlow sends the gradients of GPUs round by gRPC.
     way = tf.distribute.experimental.CommunicationImplementation
     options = tf.distribute.experimental.CommunicationOptions(
@@ -116,7 +116,7 @@ def _multi_worker(config):
         ) from None
     # TensorFlow's service for workers has taken SIGTERM for itself: back to whoever had it.
     signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGTERM))
-    first, local, replicas = workers.slice_of(strategy)
+    first, local, replicas = workers.get_replica_slice(strategy)
     logging.info("replicas %d to %d of %d here", first, first + local - 1, replicas)
     return strategy
 
@@ -134,12 +134,12 @@ def _split_cpu(count):
         ) from None
 
 
-def per_replica_batch(batch_size, strategy):
-    """Images of one replica in one step; see `even_share`."""
-    return even_share(batch_size, strategy.num_replicas_in_sync)
+def per_replica_batch_size(batch_size, strategy):
+    """Images of one replica in one step; see `divide_batch`."""
+    return divide_batch(batch_size, strategy.num_replicas_in_sync)
 
 
-def even_share(batch_size, replicas):
+def divide_batch(batch_size, replicas):
     """Images of one of so many replicas.
 
     Raises:
@@ -153,11 +153,11 @@ def even_share(batch_size, replicas):
     return batch_size // replicas
 
 
-def require_even_parts(batch_size, strategy, parts):
+def require_equal_micro_batches(batch_size, strategy, parts):
     """Raises UsageError where a replica's images cannot be cut into equal micro-batches."""
-    of_replica = per_replica_batch(batch_size, strategy)
+    of_replica = per_replica_batch_size(batch_size, strategy)
     if of_replica % parts:
-        replicas = counted(strategy.num_replicas_in_sync, "replica")
+        replicas = pluralize(strategy.num_replicas_in_sync, "replica")
         raise UsageError(
             f"--accumulate={parts}: does not divide the {of_replica} images of"
             f" --batch_size={batch_size} on each of {replicas}"
@@ -177,7 +177,7 @@ def distribute(strategy, make_dataset):
     if strategy.num_replicas_in_sync == 1 and not tf.config.list_logical_devices("GPU"):
         # Nothing is to be dealt or copied.
         return make_dataset()
-    iterator_workarounds.leave_untuned()
+    iterator_workarounds.disable_device_autotuning()
     options = None
     if strategy.num_replicas_in_sync > 1:
         # With the one batch that is the default, replicas wait for each other's reader.
@@ -195,7 +195,7 @@ def moving_statistics(model):
     ]
 
 
-def make_average_batch_norm(strategy, model, averages):
+def make_batch_norm_averager(strategy, model, averages):
     """Makes the function that gives all replicas the mean of their moving statistics.
 
     Every replica moves its own ones towards its own batches, and a checkpoint would hold the

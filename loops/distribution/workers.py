@@ -10,7 +10,7 @@ import tensorflow as tf
 from input_pipeline.errors import UsageError
 
 # So long a network's file system may hide what another machine has just made.
-_SECONDS_HIDDEN = 60.0
+_FOLDER_TIMEOUT_SECONDS = 60.0
 
 
 class Workers:
@@ -25,14 +25,14 @@ class Workers:
     """
 
     def __init__(self, strategy):
-        number, self.number = _place(strategy)
+        number, self.num_workers = _get_index_and_count(strategy)
         self.is_chief = number == 0
-        self._largest = tf.function(
-            lambda values: strategy.run(_largest, args=(values,)), autograph=False
+        self._all_reduce_max = tf.function(
+            lambda values: strategy.run(_all_reduce_max, args=(values,)), autograph=False
         )
         self._strategy = strategy
 
-    def largest(self, *values):
+    def all_reduce_max(self, *values):
         """The largest of every worker's values; all workers must call this together.
 
         Args:
@@ -41,18 +41,18 @@ class Workers:
         Returns:
           list of floats, equal on all workers.
         """
-        if self.number == 1:
+        if self.num_workers == 1:
             return [float(value) for value in values]
-        result = self._largest(tf.constant(values, tf.float64))
+        result = self._all_reduce_max(tf.constant(values, tf.float64))
         return self._strategy.experimental_local_results(result)[0].numpy().tolist()
 
-    def agreed(self, value, what):
+    def require_equal(self, value, what):
         """Returns a value that must be the same on all workers.
 
         Raises:
           UsageError: it is not.
         """
-        high, low = self.largest(value, -value)
+        high, low = self.all_reduce_max(value, -value)
         if high != -low:
             raise UsageError(
                 f"--checkpoint_dir: workers differ in {what}, from {-low:g} to {high:g}; all of"
@@ -60,7 +60,7 @@ class Workers:
             )
         return value
 
-    def require_a_folder(self, path):
+    def wait_for_folder(self, path):
         """Waits until the chief has come this far, and until a folder of his is seen by all.
 
         Args:
@@ -69,24 +69,24 @@ class Workers:
         Raises:
           UsageError: on all workers, where one does not see it.
         """
-        self.largest(0)
-        deadline = time.monotonic() + _SECONDS_HIDDEN
+        self.all_reduce_max(0)
+        deadline = time.monotonic() + _FOLDER_TIMEOUT_SECONDS
         while not os.path.isdir(path) and time.monotonic() < deadline:
             time.sleep(1.0)
-        if self.largest(float(not os.path.isdir(path)))[0]:
+        if self.all_reduce_max(float(not os.path.isdir(path)))[0]:
             raise UsageError(
                 f"--checkpoint_dir: not every worker sees {path}, which worker 0 has made; all of"
                 " them need one folder that they share"
             )
 
 
-def _largest(values):
+def _all_reduce_max(values):
     """All workers' values side by side: collectives gather, but know no maximum."""
     context = tf.distribute.get_replica_context()
     return tf.reduce_max(context.all_gather(values[None], axis=0), axis=0)
 
 
-def _place(strategy):
+def _get_index_and_count(strategy):
     """(which worker this is, how many there are); the chief is number 0."""
     resolver = strategy.cluster_resolver
     tasks = resolver.cluster_spec().as_dict() if resolver is not None else {}
@@ -96,18 +96,18 @@ def _place(strategy):
     return places.index((resolver.task_type, resolver.task_id)), len(places)
 
 
-def slice_of(strategy):
+def get_replica_slice(strategy):
     """Which replicas the batches of this worker go to.
 
     Returns:
       (number of the first one, how many, how many all workers have).
     """
-    number, workers = _place(strategy)
+    number, workers = _get_index_and_count(strategy)
     local = strategy.num_replicas_in_sync // workers
     return number * local, local, strategy.num_replicas_in_sync
 
 
-def gathered(strategy, batch):
+def gather(strategy, batch):
     """The replicas' tensors of all workers, joined in the order in which images were dealt.
 
     Args:
@@ -118,14 +118,14 @@ def gathered(strategy, batch):
       dict of numpy arrays [replicas * B, ...], the same on every worker.
     """
     local = strategy.experimental_local_results
-    if _place(strategy)[1] == 1:
+    if _get_index_and_count(strategy)[1] == 1:
         return {k: np.concatenate([t.numpy() for t in local(v)]) for k, v in batch.items()}
-    joined = {k: local(v)[0].numpy() for k, v in _gather(strategy)(batch).items()}
+    joined = {k: local(v)[0].numpy() for k, v in _make_gather(strategy)(batch).items()}
     return {k: v.astype(local(batch[k])[0].dtype.as_numpy_dtype) for k, v in joined.items()}
 
 
 @functools.lru_cache(maxsize=1)
-def _gather(strategy):
+def _make_gather(strategy):
     """A function that is traced once for a batch; `strategy.gather` is traced at every call."""
 
     def on_replica(batch):

@@ -17,14 +17,14 @@ from loops.checkpointing import checkpoint, restore, run_folder
 from loops.config import flag_parsers, validation
 from loops.distribution import strategies
 from loops.evaluation import eval_results
-from loops.evaluation.trained_models import Member, evaluation_config
-from loops.evaluator import Evaluator, predictions
+from loops.evaluation.trained_models import TrainedModel, make_evaluation_config
+from loops.evaluator import Evaluator, predict_probabilities
 from loops.metrics import classification, imagenet_real
 from loops.monitoring import console
 from loops.runtime import output_files
 
-_SECONDS_BETWEEN_LOOKS = 2.0
-_SECONDS_BETWEEN_LINES = 60.0
+_POLL_SECONDS = 2.0
+_LOG_SECONDS = 60.0
 
 
 def run(config, given):
@@ -38,26 +38,26 @@ def run(config, given):
       list of the results of each checkpoint, in order; none is evaluated twice.
     """
     run_dir, record = _wait_for_record(config)
-    own = evaluation_config(record, config, given)
+    own = make_evaluation_config(record, config, given)
     validation.check(own)
-    strategy = strategies.make_strategy(strategies.alone(config.distribution))
+    strategy = strategies.make_strategy(strategies.to_single_process(config.distribution))
     split = source.open_split(own.data, own.evaluation.split, record.class_names)
-    judge = _Judge(strategy, split, own, record)
+    judge = _CheckpointEvaluator(strategy, split, own, record)
     every = []
-    for step_dir in _new_checkpoints(run_dir, config.evaluation.watch_patience):
-        results = judge(Member(run_dir, step_dir, record, own))
+    for step_dir in _watch_checkpoints(run_dir, config.evaluation.watch_patience):
+        results = judge(TrainedModel(run_dir, step_dir, record, own))
         if results is not None:
             every.append(results)
-            output_files.write_json_wanted(own.evaluation.json, {"curve": every})
+            output_files.write_json_output(own.evaluation.json, {"curve": every})
     if not every:
         raise UsageError(f"--ckpt={run_dir}: no checkpoint could be evaluated")
-    rows = [console.figures(f"step {results['step']}", results) for results in every]
-    console.lines([str(run_dir)])
-    console.table(console.COMPARISON, rows)
+    rows = [console.format_comparison_row(f"step {results['step']}", results) for results in every]
+    console.print_lines([str(run_dir)])
+    console.print_table(console.COMPARISON_HEADER, rows)
     return every
 
 
-class _Judge:
+class _CheckpointEvaluator:
     """Evaluates one checkpoint after the other with one net, which is traced once."""
 
     def __init__(self, strategy, split, config, record):
@@ -65,7 +65,7 @@ class _Judge:
         self._strategy = strategy
         self._split = split
         self._class_names = record.class_names
-        self._real = imagenet_real.of_split(config.evaluation, config.data.dataset, split)
+        self._real = imagenet_real.load_split_labels(config.evaluation, config.data.dataset, split)
         self._model = None
         self._evaluator = None
 
@@ -74,10 +74,10 @@ class _Judge:
         evaluation = self._config.evaluation
         if not self._restore(member):
             return None
-        predicted = predictions(self._evaluator, evaluation.crops)
-        ks = flag_parsers.top_ks(evaluation.top_k)
+        predicted = predict_probabilities(self._evaluator, evaluation.crops)
+        ks = flag_parsers.parse_top_ks(evaluation.top_k)
         names = [str(member.step_dir)]
-        results = eval_results.judged(
+        results = eval_results.score(
             [predicted],
             names,
             self._split.labels,
@@ -87,13 +87,15 @@ class _Judge:
             self._real,
         )
         # Where they are gone by now, the figures of the average stay.
-        if member.keeps_average and self._restore(member, averaged=False):
+        if member.has_ema and self._restore(member, averaged=False):
             results["top1_raw"] = classification.score(*self._evaluator(), [1])["top1"]
-        results = eval_results.described(results, self._config, self._split, member.step, names)
-        suffix = eval_results.view_suffix(self._config, member.record)
-        eval_results.write(member.run_dir, results, suffix=suffix)
+        results = eval_results.add_metadata(results, self._config, self._split, member.step, names)
+        suffix = eval_results.preprocessing_suffix(self._config, member.record)
+        eval_results.write_json(member.run_dir, results, suffix=suffix)
         suffix = suffix.replace("-", "_")
-        eval_results.record(member.run_dir, results, suffix, curve=eval_results.WATCH)
+        eval_results.log_to_tensorboard(
+            member.run_dir, results, suffix, curve=eval_results.WATCH_CURVE
+        )
         return results
 
     def _restore(self, member, averaged=True):
@@ -111,7 +113,7 @@ class _Judge:
                     evaluation.eval_batch_size,
                 )
             else:
-                restore.read(self._model, member.record, member.step_dir, averaged)
+                restore.load_weights(self._model, member.record, member.step_dir, averaged)
         except Exception:
             if member.step_dir.exists():
                 raise
@@ -125,11 +127,11 @@ class _Judge:
 def _wait_for_record(config):
     """The run folder of `--ckpt` and its record; training may not have made them yet."""
     ckpt = config.evaluation.ckpt
-    names_a_step = checkpoint.step_of(ckpt) is not None or pathlib.Path(ckpt).name == "best"
+    names_a_step = checkpoint.parse_step(ckpt) is not None or pathlib.Path(ckpt).name == "best"
     if not ckpt or "," in ckpt or names_a_step:
         raise UsageError(f"--ckpt={ckpt}: --watch needs the folder of one run")
     run_dir = pathlib.Path(ckpt)
-    patience = _Patience(config.evaluation.watch_patience)
+    patience = _PatienceTimer(config.evaluation.watch_patience)
     while not (run_dir / "config.json").exists():
         if run_dir.exists() and not run_dir.is_dir():
             raise UsageError(f"--ckpt={ckpt}: not a folder")
@@ -138,29 +140,30 @@ def _wait_for_record(config):
     return run_dir, run_folder.read_record(run_dir)
 
 
-def _new_checkpoints(run_dir, minutes):
+def _watch_checkpoints(run_dir, minutes):
     """Yields each intact step folder once, in order of steps, until the run is done."""
-    patience = _Patience(minutes)
+    patience = _PatienceTimer(minutes)
     last_done, damaged, looks_behind = -1, {}, 0
     record, read = run_dir / "config.json", None
     while True:
         # What "done" means is read before looking: a run that is made longer goes on.
         if not record.exists() or record.stat().st_mtime_ns != read:
-            last = _last_step(run_dir)
+            last = _read_last_step(run_dir)
             read = record.stat().st_mtime_ns
-        folders = checkpoint.step_folders(run_dir)
+        folders = checkpoint.list_step_folders(run_dir)
         # The newest one goes only for a moment, when training writes a damaged step again.
-        is_behind = bool(folders) and max(map(checkpoint.step_of, folders)) < last_done
+        is_behind = bool(folders) and max(map(checkpoint.parse_step, folders)) < last_done
         looks_behind = looks_behind + 1 if is_behind else 0
         if looks_behind > 1:
             raise UsageError(f"--ckpt={run_dir}: the run was begun anew; watch it again")
         newer = [
             folder
             for folder in folders
-            if checkpoint.step_of(folder) > last_done and damaged.get(folder) != _version(folder)
+            if checkpoint.parse_step(folder) > last_done
+            and damaged.get(folder) != _identify_folder(folder)
         ]
-        for folder in sorted(newer, key=checkpoint.step_of):
-            version = _version(folder)
+        for folder in sorted(newer, key=checkpoint.parse_step):
+            version = _identify_folder(folder)
             try:
                 checkpoint.verify(folder)
             except checkpoint.CorruptCheckpointError as error:
@@ -168,9 +171,9 @@ def _new_checkpoints(run_dir, minutes):
                     damaged[folder] = version  # training may write that step again
                     logging.warning("%s is passed over: %s", folder, error)
                 continue
-            last_done = checkpoint.step_of(folder)
+            last_done = checkpoint.parse_step(folder)
             yield folder
-            patience = _Patience(minutes)
+            patience = _PatienceTimer(minutes)
         if last_done >= last and not is_behind:
             logging.info("step %d was the last one", last_done)
             return
@@ -179,7 +182,7 @@ def _new_checkpoints(run_dir, minutes):
             return
 
 
-def _version(folder):
+def _identify_folder(folder):
     """Tells a folder from another that takes its name later; None where it is gone."""
     with contextlib.suppress(FileNotFoundError):
         status = folder.stat()
@@ -187,18 +190,18 @@ def _version(folder):
     return None
 
 
-def _last_step(run_dir):
+def _read_last_step(run_dir):
     """Steps of the whole run, as training would count them; what it began with, if unreadable."""
     with contextlib.suppress(UsageError, KeyError, TypeError):
         record = run_folder.read_record(run_dir)
         images = record.dataset["train"]["images"]
         length = record.config.length
-        return flag_parsers.total_steps(length, images, record.config.data.batch_size)
+        return flag_parsers.compute_total_steps(length, images, record.config.data.batch_size)
     raise UsageError(f"--ckpt={run_dir}: its config.json does not tell how long the run is")
 
 
 @dataclasses.dataclass
-class _Patience:
+class _PatienceTimer:
     """Waits a little at a time, says so once a minute, and ends after so many minutes; 0: never."""
 
     minutes: float
@@ -211,8 +214,8 @@ class _Patience:
         now = time.monotonic()
         if self.minutes and now - self._start > 60 * self.minutes:
             return False
-        if now - self._last_line > _SECONDS_BETWEEN_LINES:
+        if now - self._last_line > _LOG_SECONDS:
             self._last_line = now
             logging.info("waiting for %s", what)
-        time.sleep(_SECONDS_BETWEEN_LOOKS)
+        time.sleep(_POLL_SECONDS)
         return True

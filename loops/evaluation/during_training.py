@@ -12,7 +12,7 @@ from loops.metrics import classification, comparison
 from loops.monitoring import console
 
 
-class RunEvaluation:
+class TrainingEvaluator:
     """Evaluates the net of a run: its averaged weights where it keeps some, and its own beside.
 
     Args:
@@ -30,31 +30,31 @@ class RunEvaluation:
         self._run_dir = run_dir
         self._state = state
         self._val_split = val_split
-        self._sink = sink
+        self._metric_writer = sink
         self._stop = stop
         self._is_chief = is_chief
-        self._top_k = flag_parsers.top_ks(config.evaluation.top_k)
+        self._top_k = flag_parsers.parse_top_ks(config.evaluation.top_k)
         self._center_crop = self._evaluator(crops=1)
         self._last = None  # steps done at the last evaluation, what it found, and its figures
 
-    def first_batch(self):
+    def evaluate_first_batch(self):
         """Evaluates one batch: a broken evaluation is found now and not after an epoch."""
         self._center_crop(max_batches=1)
 
-    def center_crop(self, done):
+    def evaluate_center_crop(self, done):
         """Evaluates after `done` steps; returns the figures by name."""
-        predicted, raw = self._predicted(self._center_crop)
+        predicted, raw = self._predict(self._center_crop)
         results = {**classification.score(*predicted, sorted({1, *self._top_k})), **raw}
         self._last = done, (predicted, raw), results
         values = {
             "loss/cross_entropy": results["nll"],
-            "loss/total": results["nll"] + self._state.l2(),
+            "loss/total": results["nll"] + self._state.l2_penalty(),
         }
         for k in self._top_k:
             values[f"accuracy/top{k}"] = results[f"top{k}"]
         if "top1_raw" in results:
             values["accuracy_raw/top1"] = results["top1_raw"]
-        self._sink.measure("eval", done, values)
+        self._metric_writer.measure("eval", done, values)
         return results
 
     def metrics_at(self, done):
@@ -63,14 +63,14 @@ class RunEvaluation:
             return {}
         return {name: self._last[2][name] for name in ("top1", "nll")}
 
-    def is_missing(self, done):
+    def is_missing_metrics(self, done):
         """Whether the step has a checkpoint, and none of its figures."""
         folder = self._step_folder(done)
-        return folder.exists() and checkpoint.top1_of(folder) is None
+        return folder.exists() and checkpoint.read_top1(folder) is None
 
     def catch_up(self, done):
         """Evaluates as `center_crop` does, a step that has been saved before."""
-        results = self.center_crop(done)
+        results = self.evaluate_center_crop(done)
         if self._is_chief:
             folder = self._step_folder(done)
             try:
@@ -79,20 +79,22 @@ class RunEvaluation:
                 logging.error("%s: its figures could not be added: %s", folder, error)
         return results
 
-    def final(self, done):
+    def evaluate_final(self, done):
         """The last evaluation, with the crops that `--crops` names; returns its results."""
         crops = self._config.evaluation.crops
         if crops == 1 and self._last is not None and self._last[0] == done:
             predicted, raw = self._last[1]
         else:
-            predicted, raw = self._predicted(self._evaluator(crops))
-        results = {**comparison.judge(*predicted, self._top_k), **raw}
+            predicted, raw = self._predict(self._evaluator(crops))
+        results = {**comparison.evaluate_predictions(*predicted, self._top_k), **raw}
         folder = self._step_folder(done)
-        results = eval_results.described(results, self._config, self._val_split, done, folder)
+        results = eval_results.add_metadata(results, self._config, self._val_split, done, folder)
         if self._is_chief:
-            eval_results.write(self._run_dir, results, self._config.evaluation.json)
-            self._sink.measure("eval", done, eval_results.scalars(results))
-            console.summary(f"{self._run_dir}, step {done}", console.evaluation_rows(results))
+            eval_results.write_json(self._run_dir, results, self._config.evaluation.json)
+            self._metric_writer.measure("eval", done, eval_results.to_scalars(results))
+            console.print_summary(
+                f"{self._run_dir}, step {done}", console.format_evaluation(results)
+            )
         return results
 
     def _step_folder(self, done):
@@ -108,11 +110,11 @@ class RunEvaluation:
             self._config.evaluation.eval_batch_size,
         )
 
-    def _predicted(self, evaluator):
+    def _predict(self, evaluator):
         """((probabilities, labels), top1_raw by name: that of the weights beside an average)."""
         self._state.average_batch_norm()
         ema = self._state.ema
-        with ema.swapped_in() if ema else contextlib.nullcontext():
+        with ema.swap_weights() if ema else contextlib.nullcontext():
             predicted = evaluator(stop=self._stop)
         if not ema:
             return predicted, {}

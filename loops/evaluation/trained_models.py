@@ -13,7 +13,7 @@ from loops.optimization import mixed_precision
 
 
 @dataclasses.dataclass(frozen=True)
-class Member:
+class TrainedModel:
     """One checkpoint of one run.
 
     Attributes:
@@ -31,37 +31,37 @@ class Member:
     @property
     def step(self):
         """Number of training steps behind the weights."""
-        return checkpoint.step_of(self.step_dir)
+        return checkpoint.parse_step(self.step_dir)
 
     @property
-    def keeps_average(self):
+    def has_ema(self):
         """Whether there is a moving average of the weights beside the weights."""
         return bool(self.record.config.optimization.ema)
 
     def restore(self, strategy, averaged=True, dtype=None):
-        """Builds the net and reads its weights: keras.Model; see `restored_net.restore`.
+        """Builds the net and reads its weights: keras.Model; see `restore.restore_model`.
 
         Without a dtype it computes in that of the config.
         """
-        dtype = dtype or mixed_precision.compute_dtype(self.config.precision)
-        return restore.restore(strategy, self.record, self.step_dir, dtype, averaged)
+        dtype = dtype or mixed_precision.resolve_compute_dtype(self.config.precision)
+        return restore.restore_model(strategy, self.record, self.step_dir, dtype, averaged)
 
 
-def evaluation_config(record, config, given):
+def make_evaluation_config(record, config, given):
     """The run's own config, but for what belongs to this evaluation and this machine."""
     own = {n: getattr(config, n) for n in ("evaluation", "prediction", "export", "distribution")}
     saved = dataclasses.replace(record.config, **own)
     may_change = MAY_CHANGE_ON_EVAL
     if record.weights:  # of images that are not recorded: any set with their classes will do
-        config = dataclasses.replace(config, data=dataset_flags.with_dataset(config.data, given))
+        config = dataclasses.replace(config, data=dataset_flags.resolve_dataset(config.data, given))
         may_change = may_change | {"dataset"}
         given = given | ({"dataset"} if manifest.exists(config.data.data_dir) else set())
     merged = merge(saved, given, config, may_change, "evaluate")
     # How training got its images: an evaluation passes over them once, by itself.
     of_training = {"data_service": "", "cache": "none"}
     merged = replace(merged, {k: v for k, v in of_training.items() if k not in given})
-    dataset_flags.require_named_set(merged.data, given)
-    return validation.with_statistics(merged)
+    dataset_flags.require_named_dataset(merged.data, given)
+    return validation.fill_pixel_statistics(merged)
 
 
 def find(config, given):
@@ -82,16 +82,18 @@ def find(config, given):
     for name in [ckpt] if os.path.isdir(ckpt) else ckpt.split(","):
         run_dir, step_dir = run_folder.find_checkpoint(name)
         record = run_folder.read_record(run_dir)
-        own = evaluation_config(record, config, given)
+        own = make_evaluation_config(record, config, given)
         if members:
             _require_same_classes(members[0], record, name)
-            own = dataclasses.replace(own, data=_same_images(members[0].config.data, own.data))
+            own = dataclasses.replace(
+                own, data=_merge_data_configs(members[0].config.data, own.data)
+            )
         validation.check(own)
-        members.append(Member(run_dir, step_dir, record, own))
+        members.append(TrainedModel(run_dir, step_dir, record, own))
     return members
 
 
-def _same_images(first, own):
+def _merge_data_configs(first, own):
     """DataConfig of the first member's images, made into inputs as a member is used to."""
     kept = ("image_size", "image_size_schedule", "crop_fraction", "interpolation", "mean", "std")
     return dataclasses.replace(first, **{name: getattr(own, name) for name in kept})

@@ -7,7 +7,7 @@ import numpy as np
 from loops.metrics import confidence_intervals
 
 BINS = 15
-_COLDEST, _HOTTEST = 0.01, 100.0
+_MIN_TEMPERATURE, _MAX_TEMPERATURE = 0.01, 100.0
 
 
 def confidences(probs):
@@ -82,10 +82,10 @@ def expected_error_interval(probs, labels, bins=BINS, seed=0):
             at = np.searchsorted(places, edges)  # the image in whose copies the edge lies
             upto = values[at] - (places[at] - edges) * gap[at]
             errors.append(np.abs(np.diff(upto)).sum() / total)
-    return confidence_intervals.percentiles(errors)
+    return confidence_intervals.percentile_interval(errors)
 
 
-def sharpened(probs, temperature):
+def apply_temperature(probs, temperature):
     """Probabilities after a temperature: p^(1/T), normalised.
 
     The softmax of log(p) / T. It is applied to the mean over views and models, not before it, so
@@ -120,7 +120,7 @@ def fit_temperature(probs, labels):
         weights = _softmax(logs * inverse)
         return float(((weights * logs).sum(axis=1) - of_label).mean())
 
-    low, high = np.log(1.0 / _HOTTEST), np.log(1.0 / _COLDEST)
+    low, high = np.log(1.0 / _MAX_TEMPERATURE), np.log(1.0 / _MIN_TEMPERATURE)
     for _ in range(25):
         middle = (low + high) / 2
         low, high = (low, middle) if slope(np.exp(middle)) > 0 else (middle, high)

@@ -4,8 +4,8 @@ import numpy as np
 
 from loops.metrics import confidence_intervals
 
-# Where the upper left, ..., centre of `crops.views` stand: the centre crop of ten.
-CENTER_OF_TEN = 4
+# Where the upper left, ..., centre of `crops.extract_views` stand: the centre crop of ten.
+CENTER_CROP_INDEX = 4
 _IMAGES_AT_ONCE = 64  # float64 copies of this many images' logits are made at a time
 
 
@@ -21,10 +21,10 @@ def probabilities(logits):
     Returns:
       float64 [N, C].
     """
-    return ensemble([of_views(of_model) for of_model in logits])
+    return average_probabilities([mean_softmax(of_model) for of_model in logits])
 
 
-def of_views(logits):
+def mean_softmax(logits):
     """Mean over views of the softmax: float32 [N, V, C] to float64 [N, C]."""
     found = np.empty((logits.shape[0], logits.shape[2]))
     for start in range(0, len(logits), _IMAGES_AT_ONCE):
@@ -37,7 +37,7 @@ def of_views(logits):
     return np.nan_to_num(found, copy=False, nan=0.0)
 
 
-def ensemble(members):
+def average_probabilities(members):
     """Mean over models of their probabilities; an image about which one says nothing gets none.
 
     Args:
@@ -54,7 +54,7 @@ def ensemble(members):
     return mean
 
 
-def ranks(probs, labels):
+def label_ranks(probs, labels):
     """How many classes come before the label: int [N].
 
     Of equally likely classes the lower one comes first, so that a net without an opinion does
@@ -72,7 +72,7 @@ def nlls(probs, labels):
     return -np.log(np.maximum(probs[np.arange(len(labels)), labels], 1e-300))
 
 
-def briers(probs, labels):
+def brier_scores(probs, labels):
     """Brier score of each image, 0..2: float64 [N].
 
     The sum over classes of the squared difference between the probability and what came to
@@ -94,7 +94,7 @@ def score(probs, labels, top_k=(1, 5)):
       dict: top<k>, top<k>_error, top<k>_low, top<k>_high (fractions), nll (nats), num_examples.
     """
     results = {}
-    rank = ranks(probs, labels)
+    rank = label_ranks(probs, labels)
     total = len(labels)
     for k in top_k:
         right = int((rank < k).sum())

@@ -7,7 +7,7 @@ import numpy as np
 from loops.metrics import calibration, classification, confidence_intervals
 
 
-def judge(probs, labels, top_k=(1, 5), real=None):
+def evaluate_predictions(probs, labels, top_k=(1, 5), real=None):
     """All figures of one predictor, with 95 % bootstrap intervals.
 
     Args:
@@ -19,16 +19,17 @@ def judge(probs, labels, top_k=(1, 5), real=None):
     Returns:
       dict of numbers: top<k>, top<k>_error (fractions), nll (nats), brier (0..2), ece (0..1, see
       `calibration`), each but the error with _low and _high; top<k>_wilson_low and _high, which
-      also stand in where every image is right, or none; num_examples; and those of `calibrated`
+      also stand in where every image is right, or none; num_examples; and those of
+      `evaluate_temperature_scaling`
       and `real_accuracy`.
     """
-    rank = classification.ranks(probs, labels)
+    rank = classification.label_ranks(probs, labels)
     columns = {f"top{k}": rank < k for k in top_k}
     columns |= {
         "nll": classification.nlls(probs, labels),
-        "brier": classification.briers(probs, labels),
+        "brier": classification.brier_scores(probs, labels),
     }
-    bounds = confidence_intervals.bootstrap_means(np.stack(list(columns.values())))
+    bounds = confidence_intervals.bootstrap_mean_intervals(np.stack(list(columns.values())))
     results = {}
     for (name, values), (low, high) in zip(columns.items(), bounds, strict=True):
         results[name] = float(values.mean())
@@ -36,21 +37,21 @@ def judge(probs, labels, top_k=(1, 5), real=None):
             results[f"{name}_error"] = 1.0 - results[name]
             wilson = confidence_intervals.wilson(int(values.sum()), len(labels))
             results[f"{name}_wilson_low"], results[f"{name}_wilson_high"] = wilson
-            low, high = _never_of_no_width(low, high, wilson)
+            low, high = _replace_empty_interval(low, high, wilson)
         results[f"{name}_low"], results[f"{name}_high"] = low, high
     results["ece"] = calibration.expected_error(probs, labels)
     low, high = calibration.expected_error_interval(probs, labels)
     results |= {"ece_low": low, "ece_high": high, "num_examples": len(labels)}
-    results |= calibrated(probs, labels)
+    results |= evaluate_temperature_scaling(probs, labels)
     return results | (real_accuracy(probs, real) if real is not None else {})
 
 
-def _never_of_no_width(low, high, wilson):
+def _replace_empty_interval(low, high, wilson):
     """A bootstrap interval, or Wilson's where all are right or wrong, as then every resample is."""
     return wilson if low == high else (low, high)
 
 
-def calibrated(probs, labels):
+def evaluate_temperature_scaling(probs, labels):
     """A temperature fitted on the images at even positions, and what it does for the others.
 
     Returns:
@@ -61,7 +62,7 @@ def calibrated(probs, labels):
         return {}
     temperature = calibration.fit_temperature(probs[::2], labels[::2])
     before, labels = probs[1::2], labels[1::2]
-    after = calibration.sharpened(before, temperature)
+    after = calibration.apply_temperature(before, temperature)
     return {
         "temperature": temperature,
         "nll_odd": float(classification.nlls(before, labels).mean()),
@@ -89,9 +90,9 @@ def real_accuracy(probs, real):
     right = np.array([said and int(p) in accepted for p, said, accepted in pairs if accepted])
     if not len(right):
         return {"real_num_examples": 0}
-    ((low, high),) = confidence_intervals.bootstrap_means(right[None])
+    ((low, high),) = confidence_intervals.bootstrap_mean_intervals(right[None])
     wilson = confidence_intervals.wilson(int(right.sum()), len(right))
-    low, high = _never_of_no_width(low, high, wilson)
+    low, high = _replace_empty_interval(low, high, wilson)
     return {
         "real_top1": float(right.mean()),
         "real_top1_low": low,
@@ -100,14 +101,14 @@ def real_accuracy(probs, real):
     }
 
 
-def per_class(probs, labels, class_names):
+def per_class_accuracy(probs, labels, class_names):
     """Accuracy of each class, and what its images were taken for: the confusion matrix by rows.
 
     Returns:
       dict from class name to num_examples, top1 (None where there is no image), and predicted_as,
       the number of images by predicted class, the most frequent first.
     """
-    matrix = confusion(probs, labels, len(class_names))
+    matrix = confusion_matrix(probs, labels, len(class_names))
     found = {}
     for label, row in enumerate(matrix):
         total = int(row.sum())
@@ -120,14 +121,14 @@ def per_class(probs, labels, class_names):
     return found
 
 
-def confusion(probs, labels, num_classes):
+def confusion_matrix(probs, labels, num_classes):
     """Confusion matrix: int64 [C, C], images by true class (rows) and predicted one."""
     pairs = np.asarray(labels, np.int64) * num_classes + probs.argmax(axis=1)
     counts = np.bincount(pairs, minlength=num_classes * num_classes)
     return counts.reshape(num_classes, num_classes)
 
 
-def mistakes(probs, labels, most=32):
+def find_confident_mistakes(probs, labels, most=32):
     """The wrong predictions that the model is surest of, the surest first.
 
     Returns:
@@ -147,7 +148,7 @@ def mistakes(probs, labels, most=32):
     ]
 
 
-def compare(members, names, labels, class_names, top_k=(1, 5), real=None):
+def compare_models(members, names, labels, class_names, top_k=(1, 5), real=None):
     """Judges several models, their ensemble, and ten crops against the centre.
 
     Args:
@@ -157,29 +158,31 @@ def compare(members, names, labels, class_names, top_k=(1, 5), real=None):
       labels: int [N].
       class_names: C strings.
       top_k: the ks to report.
-      real: see `judge`.
+      real: see `evaluate_predictions`.
 
     Returns:
-      dict: the figures of `judge` for the ensemble at the most views, `per_class`, `mistakes`,
+      dict: the figures of `evaluate_predictions` for the ensemble at the most views,
+      `per_class_accuracy`, `find_confident_mistakes`,
       `reliability` (see `calibration`), and where there is something to compare: `center_crop`
       (figures), `members` (figures of each model and its name), and `paired`, a list of McNemar
       tests (see `intervals.mcnemar`) of `a` and `b`.
     """
     most = max(members[0])
     ensembles = {
-        views: classification.ensemble([m[views] for m in members]) for views in members[0]
+        views: classification.average_probabilities([m[views] for m in members])
+        for views in members[0]
     }
 
     def right(probs):
-        return classification.ranks(probs, labels) < 1
+        return classification.label_ranks(probs, labels) < 1
 
-    results = judge(ensembles[most], labels, top_k, real)
+    results = evaluate_predictions(ensembles[most], labels, top_k, real)
     results["reliability"] = calibration.reliability(ensembles[most], labels)
-    results["mistakes"] = mistakes(ensembles[most], labels)
-    results["per_class"] = per_class(ensembles[most], labels, class_names)
+    results["mistakes"] = find_confident_mistakes(ensembles[most], labels)
+    results["per_class"] = per_class_accuracy(ensembles[most], labels, class_names)
     paired = []
     if most > 1 and 1 in ensembles:
-        results["center_crop"] = judge(ensembles[1], labels, top_k, real)
+        results["center_crop"] = evaluate_predictions(ensembles[1], labels, top_k, real)
         pair = {"a": f"{most} crops", "b": "centre crop"}
         paired.append(
             pair | confidence_intervals.mcnemar(right(ensembles[most]), right(ensembles[1]))
@@ -187,9 +190,9 @@ def compare(members, names, labels, class_names, top_k=(1, 5), real=None):
     if len(members) > 1:
         judged = [{"model": n} for n in names]
         for found, member in zip(judged, members, strict=True):
-            found |= judge(member[most], labels, top_k, real)
+            found |= evaluate_predictions(member[most], labels, top_k, real)
             if "center_crop" in results:
-                found["center_crop"] = judge(member[1], labels, top_k, real)
+                found["center_crop"] = evaluate_predictions(member[1], labels, top_k, real)
         results["members"] = judged
         hits = [right(member[most]) for member in members]
         for a, b in itertools.combinations(range(len(members)), 2):

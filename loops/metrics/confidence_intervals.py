@@ -5,7 +5,7 @@ import math
 import numpy as np
 
 _Z = 1.959963984540054  # 97.5 % quantile of the normal distribution
-RESAMPLES = 1000
+NUM_RESAMPLES = 1000
 _RESAMPLES_AT_ONCE = 50
 
 
@@ -35,20 +35,20 @@ def bootstrap_counts(num_examples, seed=0):
       float64 [R, N], RESAMPLES rows in all, each of sum N.
     """
     rng = np.random.default_rng(seed)
-    for _ in range(0, RESAMPLES, _RESAMPLES_AT_ONCE):
+    for _ in range(0, NUM_RESAMPLES, _RESAMPLES_AT_ONCE):
         drawn = rng.integers(0, num_examples, (_RESAMPLES_AT_ONCE, num_examples))
         drawn += num_examples * np.arange(_RESAMPLES_AT_ONCE)[:, None]
         counts = np.bincount(drawn.ravel(), minlength=drawn.size)
         yield counts.reshape(drawn.shape).astype(np.float64)
 
 
-def percentiles(resampled):
+def percentile_interval(resampled):
     """The middle 95 % of a statistic's resampled values (Efron 1979): (low, high), floats."""
     low, high = np.quantile(resampled, (0.025, 0.975))
     return float(low), float(high)
 
 
-def bootstrap_means(values, seed=0):
+def bootstrap_mean_intervals(values, seed=0):
     """95 % bootstrap interval of the mean of each row.
 
     Args:
@@ -61,7 +61,7 @@ def bootstrap_means(values, seed=0):
     values = np.asarray(values, np.float64)
     total = values.shape[1]
     means = [values @ counts.T / total for counts in bootstrap_counts(total, seed)]
-    return [percentiles(row) for row in np.concatenate(means, axis=1)]
+    return [percentile_interval(row) for row in np.concatenate(means, axis=1)]
 
 
 def mcnemar(right_a, right_b):
@@ -91,7 +91,7 @@ def mcnemar(right_a, right_b):
         statistic = max(0, abs(only_a - only_b) - 1) ** 2 / differ
         p_value = math.erfc(math.sqrt(statistic / 2))  # one degree of freedom
     differences = right_a.astype(np.float64) - right_b
-    ((low, high),) = bootstrap_means(differences[None])
+    ((low, high),) = bootstrap_mean_intervals(differences[None])
     return {
         "only_a": only_a,
         "only_b": only_b,

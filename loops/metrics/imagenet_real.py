@@ -6,10 +6,10 @@ import re
 
 from input_pipeline.errors import UsageError
 
-_VAL_IMAGES = 50_000
-_CLASSES = 1000
-_NAME = re.compile(r"ILSVRC2012_val_(\d{8})\.\w+")
-_MOST_BYTES = 16_000_000  # the published file has 0.6 MB
+_NUM_VAL_IMAGES = 50_000
+_NUM_CLASSES = 1000
+_FILENAME_PATTERN = re.compile(r"ILSVRC2012_val_(\d{8})\.\w+")
+_MAX_BYTES = 16_000_000  # the published file has 0.6 MB
 
 
 def read(path):
@@ -22,22 +22,22 @@ def read(path):
     file = pathlib.Path(path)
     if not file.is_file():
         raise UsageError(f"{flag}: there is no such file")
-    if file.stat().st_size > _MOST_BYTES:
+    if file.stat().st_size > _MAX_BYTES:
         raise UsageError(f"{flag}: too large for a list of labels ({file.stat().st_size} bytes)")
     try:
         rows = json.loads(file.read_text(encoding="utf-8"))
         sets = [frozenset(row) for row in rows]
     except (OSError, ValueError, TypeError, RecursionError):
         raise UsageError(f"{flag}: not a JSON list of lists of labels") from None
-    if len(sets) != _VAL_IMAGES:
+    if len(sets) != _NUM_VAL_IMAGES:
         raise UsageError(f"{flag}: has {len(sets)} images; ILSVRC2012's val split has 50000")
     for number, labels in enumerate(sets, 1):
-        if any(type(label) is not int or not 0 <= label < _CLASSES for label in labels):
+        if any(type(label) is not int or not 0 <= label < _NUM_CLASSES for label in labels):
             raise UsageError(f"{flag}: image {number} has labels {sorted(labels, key=str)[:5]}")
     return sets
 
 
-def of_images(path, dataset, split, names):
+def load_image_labels(path, dataset, split, names):
     """The accepted labels of each image, by the number in its file name.
 
     Args:
@@ -59,8 +59,8 @@ def of_images(path, dataset, split, names):
     sets = read(path)
     found = []
     for name in names:
-        match = _NAME.search(name)
-        if not match or not 1 <= int(match[1]) <= _VAL_IMAGES:
+        match = _FILENAME_PATTERN.search(name)
+        if not match or not 1 <= int(match[1]) <= _NUM_VAL_IMAGES:
             raise UsageError(
                 f"--real_labels={path}: {name} is not named as in ILSVRC2012_val_00000001.JPEG,"
                 " so nobody knows which image it is"
@@ -69,7 +69,7 @@ def of_images(path, dataset, split, names):
     return found
 
 
-def of_split(evaluation, dataset, split):
+def load_split_labels(evaluation, dataset, split):
     """The accepted labels of each image of a split, or None where nobody asks for them.
 
     Args:
@@ -78,9 +78,9 @@ def of_split(evaluation, dataset, split):
       split: Source.
 
     Raises:
-      UsageError: see `of_images`.
+      UsageError: see `load_image_labels`.
     """
     if not evaluation.real_labels:
         return None
     names = [split.describe(index) for index in range(split.num_examples)]
-    return of_images(evaluation.real_labels, dataset, evaluation.split, names)
+    return load_image_labels(evaluation.real_labels, dataset, evaluation.split, names)

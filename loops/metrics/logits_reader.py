@@ -19,11 +19,11 @@ from input_pipeline.errors import UsageError
 from loops.metrics import classification, logits_writer
 
 _IMAGES_AT_ONCE = 256
-_FACTS = ("class_names", "dataset", "split", "fingerprint")
+_METADATA_KEYS = ("class_names", "dataset", "split", "fingerprint")
 
 
 @dataclasses.dataclass(frozen=True)
-class Member:
+class StoredModel:
     """One model's logits in a file.
 
     Attributes:
@@ -54,21 +54,21 @@ class LogitsFile:
         self._path = pathlib.Path(path)
         if not self._path.is_file():
             raise UsageError(f"--logits={path}: there is no such file")
-        with self._refusing():
-            self._read_small()
+        with self._convert_errors():
+            self._read_metadata()
 
-    def _read_small(self):
+    def _read_metadata(self):
         with zipfile.ZipFile(self._path) as archive:
-            meta = json.loads(self._array(archive, "meta", np.uint8, 1).tobytes().decode())
-            self.labels = self._array(archive, "labels", np.int32, 1)
-            names = self._array(archive, "names", np.bytes_, 1)
+            meta = json.loads(self._read_array(archive, "meta", np.uint8, 1).tobytes().decode())
+            self.labels = self._read_array(archive, "labels", np.int32, 1)
+            names = self._read_array(archive, "names", np.bytes_, 1)
             if meta["format"] != logits_writer.FORMAT:
                 raise ValueError(f"format {meta['format']!r} is not known here")
-            self.facts = {name: meta[name] for name in _FACTS}
+            self.facts = {name: meta[name] for name in _METADATA_KEYS}
             classes = self.facts["class_names"]
             if not all(isinstance(name, str) for name in classes) or not isinstance(classes, list):
                 raise ValueError("class_names is not a list of names")
-            if not all(isinstance(self.facts[name], str) for name in _FACTS[1:]):
+            if not all(isinstance(self.facts[name], str) for name in _METADATA_KEYS[1:]):
                 raise ValueError("dataset, split and fingerprint are not all text")
             total = len(self.labels)
             if not total or len(names) != total:
@@ -78,42 +78,42 @@ class LogitsFile:
             self.names = [os.fsdecode(name) for name in names.tolist()]
             if not isinstance(meta["models"], list) or not meta["models"]:
                 raise ValueError("no models")
-            self.members = [self._member(archive, m, i) for i, m in enumerate(meta["models"])]
+            self.members = [self._read_model(archive, m, i) for i, m in enumerate(meta["models"])]
 
-    def _member(self, archive, facts, number):
+    def _read_model(self, archive, facts, number):
         if not isinstance(facts, dict) or not isinstance(facts.get("model"), str):
             raise ValueError(f"model {number} has no name")
         if not all(type(facts.get(name)) is int for name in ("step", "image_size")):
             raise ValueError(f"model {number} has no step or no image_size")
-        with _opened(archive, f"logits_{number}", np.float32, 3) as (_, shape, _):
+        with _open_array(archive, f"logits_{number}", np.float32, 3) as (_, shape, _):
             total, views, classes = shape
         if total != len(self.labels) or classes != len(self.facts["class_names"]):
             raise ValueError(f"logits_{number} has shape {shape}, of other images or classes")
         if views not in (1, 10):
             raise ValueError(f"logits_{number} has {views} views, not 1 or 10")
-        return Member(facts, views, lambda crops: self._probabilities(number, crops))
+        return StoredModel(facts, views, lambda crops: self._read_probabilities(number, crops))
 
-    def _probabilities(self, number, crops):
-        with self._refusing(), zipfile.ZipFile(self._path) as archive:
-            with _opened(archive, f"logits_{number}", np.float32, 3) as (file, shape, dtype):
+    def _read_probabilities(self, number, crops):
+        with self._convert_errors(), zipfile.ZipFile(self._path) as archive:
+            with _open_array(archive, f"logits_{number}", np.float32, 3) as (file, shape, dtype):
                 found = np.empty((shape[0], shape[2]))
                 for start in range(0, shape[0], _IMAGES_AT_ONCE):
                     count = min(_IMAGES_AT_ONCE, shape[0] - start)
-                    logits = _read(file, (count, *shape[1:]), dtype)
+                    logits = _read_exactly(file, (count, *shape[1:]), dtype)
                     if not np.isfinite(logits).all():
                         raise ValueError(f"logits_{number} are not all finite")
-                    found[start : start + count] = of_crops(logits, crops)
+                    found[start : start + count] = mean_softmax_of_crops(logits, crops)
                 file.read(1)  # at the end, where the checksum is compared
         return found
 
-    def _array(self, archive, name, kind, rank):
-        with _opened(archive, name, kind, rank) as (file, shape, dtype):
-            array = _read(file, shape, dtype)
+    def _read_array(self, archive, name, kind, rank):
+        with _open_array(archive, name, kind, rank) as (file, shape, dtype):
+            array = _read_exactly(file, shape, dtype)
             file.read(1)
         return array
 
     @contextlib.contextmanager
-    def _refusing(self):
+    def _convert_errors(self):
         """Turns whatever a broken file raises into one line.
 
         Readers of zip and npy raise what they please (struct.error, TokenError, MemoryError), and
@@ -131,16 +131,16 @@ class LogitsFile:
         raise UsageError(f"--logits={self._path}: not a file of --save_logits: {reason}")
 
 
-def of_crops(logits, crops):
+def mean_softmax_of_crops(logits, crops):
     """Probabilities of all views, or of the centre crop alone: [N, V, C] to float64 [N, C]."""
     if crops != logits.shape[1]:
-        center = classification.CENTER_OF_TEN
+        center = classification.CENTER_CROP_INDEX
         logits = logits[:, center : center + 1]
-    return classification.of_views(logits)
+    return classification.mean_softmax(logits)
 
 
 @contextlib.contextmanager
-def _opened(archive, name, kind, rank):
+def _open_array(archive, name, kind, rank):
     """Opens an array of a zip file behind its header; yields (file, shape, dtype).
 
     The entry must be exactly as long as its header says, and stored as it is: so nothing can
@@ -163,7 +163,7 @@ def _opened(archive, name, kind, rank):
         yield file, shape, dtype
 
 
-def _read(file, shape, dtype):
+def _read_exactly(file, shape, dtype):
     length = math.prod(shape) * dtype.itemsize
     data = file.read(length)
     if len(data) != length:
@@ -186,7 +186,7 @@ def read_all(paths):
     files = [LogitsFile(path) for path in paths.split(",")]
     first = files[0]
     for path, file in zip(paths.split(","), files, strict=True):
-        for name in _FACTS:
+        for name in _METADATA_KEYS:
             if file.facts[name] != first.facts[name]:
                 was, found = (str(f.facts[name])[:60] for f in (first, file))
                 raise UsageError(f"--logits={path}: has {name} {found}; the first file has {was}")

@@ -36,7 +36,7 @@ class Writer:
         self._models = []
         self._archive = self._entry = None
 
-    def member(self, facts, views):
+    def begin_model(self, facts, views):
         """Begins the next model; returns the function that takes the logits of each batch.
 
         Args:
@@ -49,7 +49,7 @@ class Writer:
         Raises:
           UsageError: the disk is full or fails.
         """
-        with self._explaining():
+        with self._convert_errors():
             if self._archive is None:
                 self._archive = zipfile.ZipFile(self._temporary, "w", zipfile.ZIP_STORED)
             self._close_entry()
@@ -66,7 +66,7 @@ class Writer:
                     f"--save_logits={self._path}: {facts['model']} has logits that are not finite;"
                     " evaluate it without --mixed_precision"
                 )
-            with self._explaining():
+            with self._convert_errors():
                 self._entry.write(np.ascontiguousarray(logits, "<f4").tobytes())
 
         return add
@@ -91,7 +91,7 @@ class Writer:
             "names": np.array(names),
             "meta": np.frombuffer(json.dumps(meta).encode(), np.uint8),
         }
-        with self._explaining():
+        with self._convert_errors():
             self._close_entry()
             for name, array in arrays.items():
                 with self._archive.open(f"{name}.npy", "w") as file:
@@ -105,7 +105,7 @@ class Writer:
         self._entry = None
 
     @contextlib.contextmanager
-    def _explaining(self):
+    def _convert_errors(self):
         try:
             yield
         except OSError as error:

@@ -10,11 +10,11 @@ from absl import logging
 from tensorboard.plugins.hparams.summary_v2 import hparams_pb
 
 from input_pipeline.system import atomic_files
-from input_pipeline.text import first_line, printable
+from input_pipeline.text import escape_non_utf8, summarize_error
 from loops.monitoring import plots
 
 # Shown first in a log line, in this order and with these formats.
-_IN_THE_LOG = {
+_LOG_FORMATS = {
     "loss/cross_entropy": "loss {:.4f}",
     "loss/total": "with decay {:.4f}",
     "accuracy/top1": "top-1 {:.2%}",
@@ -31,15 +31,15 @@ _IN_THE_LOG = {
 
 
 @contextlib.contextmanager
-def _full_disk_survived(what):
+def _log_disk_errors(what):
     """A full disk costs a point of a curve, and not the training."""
     try:
         yield
     except (OSError, tf.errors.OpError) as error:
-        logging.error("not on the disk: %s: %s", what, first_line(error))
+        logging.error("not on the disk: %s: %s", what, summarize_error(error))
 
 
-class Measurements:
+class MetricWriter:
     """Writes measurements of a run folder; a context manager that closes its files.
 
     Args:
@@ -66,11 +66,11 @@ class Measurements:
           step: number of steps done.
           values: dict from tag to number.
         """
-        shown = [form.format(values[tag]) for tag, form in _IN_THE_LOG.items() if tag in values]
+        shown = [form.format(values[tag]) for tag, form in _LOG_FORMATS.items() if tag in values]
         if shown:  # figures of other sizes and splits are in the table that they are for
             logging.info("%s step %d: %s", split, step, ", ".join(shown))
         numbers = {t: v if math.isfinite(v) else None for t, v in values.items()}
-        with _full_disk_survived(f"measurements of step {step}"):
+        with _log_disk_errors(f"measurements of step {step}"):
             self._file.write(json.dumps({"split": split, "step": int(step), **numbers}) + "\n")
             with self._writer(split).as_default(step=step):
                 for tag, value in values.items():
@@ -84,11 +84,11 @@ class Measurements:
           images: uint8 numpy array [N, S, S, 3], RGB.
           titles: N strings, of one or several lines.
         """
-        self.image(split, step, tag, plots.grid(images, titles))
+        self.image(split, step, tag, plots.draw_image_grid(images, titles))
 
     def image(self, split, step, tag, image):
         """Records one image: uint8 [H, W, 3], RGB."""
-        with _full_disk_survived(tag):
+        with _log_disk_errors(tag):
             with self._writer(split).as_default(step=step):
                 tf.summary.image(tag, image[None])
             self._writer(split).flush()
@@ -100,11 +100,13 @@ class Measurements:
           markdown: str.
           hyperparameters: dict from name to a number, a bool or a string.
         """
-        shown = {n: printable(v) if isinstance(v, str) else v for n, v in hyperparameters.items()}
-        row = hparams_pb(shown, trial_id=printable(self._run_dir.name))
-        with _full_disk_survived("the description of the run"):
+        shown = {
+            n: escape_non_utf8(v) if isinstance(v, str) else v for n, v in hyperparameters.items()
+        }
+        row = hparams_pb(shown, trial_id=escape_non_utf8(self._run_dir.name))
+        with _log_disk_errors("the description of the run"):
             with self._writer("train").as_default(step=0):
-                tf.summary.text("run", printable(markdown))
+                tf.summary.text("run", escape_non_utf8(markdown))
                 tf.summary.experimental.write_raw_pb(row.SerializeToString())
             self._writer("train").flush()
 
@@ -113,7 +115,7 @@ class Measurements:
 
     def __exit__(self, *_):
         for file in (self._file, *self._writers.values()):
-            with _full_disk_survived("the last measurements"):
+            with _log_disk_errors("the last measurements"):
                 file.close()
 
     def _writer(self, split):
@@ -131,10 +133,10 @@ class Measurements:
                     kept.append(line)
             except (ValueError, KeyError, TypeError):
                 logging.warning("%s: dropped a broken line", self._path)
-        atomic_files.write_whole(self._path, "".join(kept).encode())
+        atomic_files.write_bytes(self._path, "".join(kept).encode())
 
 
-class NoMeasurements:
+class NullMetricWriter:
     """The sink of a worker that is not the chief."""
 
     def measure(self, split, step, values):

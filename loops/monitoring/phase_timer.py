@@ -4,7 +4,7 @@ import contextlib
 import time
 
 
-class Spending:
+class PhaseTimer:
     """Adds up seconds by what they went into, from when it is made."""
 
     def __init__(self):
@@ -12,7 +12,7 @@ class Spending:
         self._seconds = {}
 
     @contextlib.contextmanager
-    def on(self, what):
+    def phase(self, what):
         """While entered, time goes into something."""
         started = time.monotonic()
         try:

@@ -5,14 +5,14 @@ import itertools
 import cv2
 import numpy as np
 
-from input_pipeline.text import printable
+from input_pipeline.text import escape_non_utf8
 
-_BLACK, _GREY, _LIGHT, _WHITE = (0,) * 3, (150,) * 3, (225,) * 3, (255,) * 3
+_BLACK, _GRAY, _LIGHT, _WHITE = (0,) * 3, (150,) * 3, (225,) * 3, (255,) * 3
 _BLUE, _RED = (31, 90, 180), (200, 60, 50)
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
 
 
-def grid(images, titles, columns=8, cell=128, caption=18):
+def draw_image_grid(images, titles, columns=8, cell=128, caption=18):
     """Draws images in rows with a title below each.
 
     Args:
@@ -36,11 +36,11 @@ def grid(images, titles, columns=8, cell=128, caption=18):
         )
         for index, text in enumerate(title.split("\n")):
             at = (left + 3, top + cell + caption * (index + 1) - 5)
-            _write(drawn, text[: cell // 7], at)
+            _draw_text(drawn, text[: cell // 7], at)
     return drawn
 
 
-def reliability(points, side=360, margin=46):
+def draw_reliability_diagram(points, side=360, margin=46):
     """Accuracy over confidence: a well calibrated model lies on the diagonal.
 
     Args:
@@ -60,10 +60,10 @@ def reliability(points, side=360, margin=46):
         cv2.line(canvas, at(tick, 0), at(tick, 1), _LIGHT, 1)
         cv2.line(canvas, at(0, tick), at(1, tick), _LIGHT, 1)
         x, y = at(tick, 0)
-        _write(canvas, f"{tick:.1f}", (x - 10, y + 16))
+        _draw_text(canvas, f"{tick:.1f}", (x - 10, y + 16))
         x, y = at(0, tick)
-        _write(canvas, f"{tick:.1f}", (x - 28, y + 4))
-    cv2.line(canvas, at(0, 0), at(1, 1), _GREY, 1, cv2.LINE_AA)
+        _draw_text(canvas, f"{tick:.1f}", (x - 28, y + 4))
+    cv2.line(canvas, at(0, 0), at(1, 1), _GRAY, 1, cv2.LINE_AA)
     bins = list(zip(points["confidence"], points["accuracy"], strict=True))
     for confidence, accuracy in bins:  # the gap that the calibration error adds up
         cv2.line(canvas, at(confidence, confidence), at(confidence, accuracy), _RED, 2)
@@ -73,12 +73,12 @@ def reliability(points, side=360, margin=46):
         cv2.circle(canvas, at(confidence, accuracy), 4, _BLUE, -1, cv2.LINE_AA)
     cv2.rectangle(canvas, at(0, 1), at(1, 0), _BLACK, 1)
     below = (margin + side // 2 - 100, 2 * margin + side - 8)
-    _write(canvas, "confidence, bins of equal mass", below)
-    _write(canvas, "accuracy", (6, margin - 12))
+    _draw_text(canvas, "confidence, bins of equal mass", below)
+    _draw_text(canvas, "accuracy", (6, margin - 12))
     return canvas
 
 
-def confusion(matrix, names, longest=1000):
+def draw_confusion_matrix(matrix, names, longest=1000):
     """The confusion matrix: true classes downwards, predicted ones to the right.
 
     A cell is darker the larger its share of the row, mistakes red and the diagonal blue; up to 20
@@ -105,25 +105,25 @@ def confusion(matrix, names, longest=1000):
     canvas = np.full((margin + len(cells) + 4, margin + len(cells) + 4, 3), 255, np.uint8)
     canvas[margin : margin + len(cells), margin : margin + len(cells)] = cells
     corner = (margin + len(cells), margin + len(cells))
-    cv2.rectangle(canvas, (margin - 1, margin - 1), corner, _GREY, 1)
-    _write(canvas, "true, down; predicted, right", (4, 14))
+    cv2.rectangle(canvas, (margin - 1, margin - 1), corner, _GRAY, 1)
+    _draw_text(canvas, "true, down; predicted, right", (4, 14))
     if not named:
         return canvas
     columns = np.full((len(cells), margin - 4, 3), 255, np.uint8)  # turned upright below
     for number, name in enumerate(names):
         middle = number * cell + cell // 2 + 4
-        _write(canvas, name[:17], (4, margin + middle))
-        _write(columns, name[:14], (2, middle))
+        _draw_text(canvas, name[:17], (4, margin + middle))
+        _draw_text(columns, name[:14], (2, middle))
         for other in range(count):
             if matrix[number, other]:
                 shown = _WHITE if weight[number, other, 0] > 0.7 else _BLACK
                 at = (margin + other * cell + 4, margin + middle)
-                _write(canvas, str(matrix[number, other]), at, shown)
+                _draw_text(canvas, str(matrix[number, other]), at, shown)
     upright = cv2.rotate(columns, cv2.ROTATE_90_COUNTERCLOCKWISE)
     canvas[20 : margin - 4, margin : margin + len(cells)] = upright[-(margin - 24) :]
     return canvas
 
 
-def _write(canvas, text, at, colour=_BLACK):
+def _draw_text(canvas, text, at, colour=_BLACK):
     """Writes small text; (x, y) is its lower left corner."""
-    cv2.putText(canvas, printable(text), at, _FONT, 0.38, colour, 1, cv2.LINE_AA)
+    cv2.putText(canvas, escape_non_utf8(text), at, _FONT, 0.38, colour, 1, cv2.LINE_AA)

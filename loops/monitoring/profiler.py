@@ -16,14 +16,14 @@ class Profiler:
 
     def __init__(self, run_dir, window):
         self._folder = str(run_dir / "train")
-        self.stops = flag_parsers.profile_window(window)
+        self.step_range = flag_parsers.parse_profile_window(window)
         self._runs = False
 
-    def serve(self, done):
+    def start_or_stop(self, done):
         """Starts or ends the record; called after every call of the step, and before the first."""
-        if not self.stops:
+        if not self.step_range:
             return
-        first, last = self.stops
+        first, last = self.step_range
         if not self._runs and first <= done < last:
             tf.profiler.experimental.start(self._folder)
             self._runs = True

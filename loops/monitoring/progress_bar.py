@@ -52,11 +52,11 @@ class Progress:
                 self._done,
                 self._total,
                 rate,
-                clock(left),
+                format_duration(left),
                 f", {note}" if note else "",
             )
 
-    def pause(self, seconds):
+    def exclude_time(self, seconds):
         """Leaves a pause (an evaluation, a save) out of the rate of the plain lines."""
         self._paused += seconds
 
@@ -66,7 +66,7 @@ class Progress:
             self._bar.close()
 
 
-def clock(seconds):
+def format_duration(seconds):
     """A duration as h:mm:ss."""
     if seconds == float("inf"):
         return "?"

@@ -6,7 +6,7 @@ from loops.config import flag_parsers
 _SECONDS_PER_CALL = 2.0
 
 
-class Pace:
+class StepIntervals:
     """Keeps the intervals of a run.
 
     The nth time that something is due is at n whole intervals, rounded to a step: what comes every
@@ -21,7 +21,9 @@ class Pace:
 
     def __init__(self, run_config, steps_per_epoch, total_steps, stops=()):
         self._every = {
-            name: flag_parsers.interval(getattr(run_config, name), steps_per_epoch, f"--{name}")
+            name: flag_parsers.parse_interval(
+                getattr(run_config, name), steps_per_epoch, f"--{name}"
+            )
             for name in ("log_every", "eval_every", "save_every")
         }
         self._stops = sorted({*stops, total_steps})
@@ -30,18 +32,20 @@ class Pace:
 
     def is_due(self, name, done):
         """Whether something is due after `done` steps; everything is at the end."""
-        return done == self._total or (done > 0 and _next(self._every[name], done - 1) == done)
+        return done == self._total or (
+            done > 0 and _next_due_step(self._every[name], done - 1) == done
+        )
 
-    def steps_of_call(self, done):
+    def steps_until_due(self, done):
         """Steps until something is due, but not beyond about two seconds of work."""
         if self.seconds_per_step is None:
             return 1
         by_time = max(1, int(_SECONDS_PER_CALL / self.seconds_per_step))
-        until_due = min(_next(every, done) - done for every in self._every.values())
+        until_due = min(_next_due_step(every, done) - done for every in self._every.values())
         until_stop = min(stop - done for stop in self._stops if stop > done)
         return min(by_time, until_due, until_stop)
 
-    def begin_anew(self):
+    def reset_timing(self):
         """The next call traces, and how long a step takes from then on is not known."""
         self.seconds_per_step = None
 
@@ -56,7 +60,7 @@ class Pace:
         return counts
 
 
-def _next(every, done):
+def _next_due_step(every, done):
     """The first step after `done` at which that is due which comes every so many steps."""
     times = int(done / every)
     # The inner rounding is of the last bits: 3 x 2.5 epochs are 5 x 1.5.

@@ -3,7 +3,7 @@
 import numpy as np
 
 
-class Window:
+class TrainMetrics:
     """Sums of the step's results since the last log line.
 
     Args:

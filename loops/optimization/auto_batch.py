@@ -18,21 +18,21 @@ from absl import logging
 from input_pipeline.augmentation import batch_augment
 from input_pipeline.errors import UsageError
 from input_pipeline.system import available_memory
-from input_pipeline.text import counted
+from input_pipeline.text import pluralize
 from loops.config.config import replace
 from loops.distribution import strategies
 
 # The share of what is available that training may take; the rest is for data and evaluation.
-_SHARE = 0.8
+_MEMORY_FRACTION = 0.8
 # Images per replica in the trials that memory is extrapolated from.
 _TRIAL_SIZES = (2, 6)
 
 
-class DoesNotFit(Exception):
+class OutOfMemoryError(Exception):
     """A trial ran out of memory."""
 
 
-def choose(config):
+def choose_accumulate(config):
     """Replaces `--auto_batch` by the smallest `--accumulate` that fits, and says so.
 
     Args:
@@ -50,10 +50,10 @@ def choose(config):
         raise UsageError("--auto_batch: not with several workers; give --accumulate")
     multiple = 2 if batch_augment.is_mixing(config.data) else 1
     try:
-        parts, of_replica = _parts(config, multiple)
-    except DoesNotFit:
+        parts, of_replica = _find_micro_batches(config, multiple)
+    except OutOfMemoryError:
         raise UsageError(
-            f"--auto_batch: memory is too small for even {counted(multiple, 'image')}; take a"
+            f"--auto_batch: memory is too small for even {pluralize(multiple, 'image')}; take a"
             f" smaller --model, --image_size={config.data.image_size} or --mixed_precision"
         ) from None
     logging.info(
@@ -62,57 +62,59 @@ def choose(config):
     return replace(config, {"accumulate": parts})
 
 
-def _parts(config, multiple):
+def _find_micro_batches(config, multiple):
     """The smallest number of parts that fits, and the images of a replica.
 
     Raises:
       DoesNotFit: none does.
     """
     try:
-        first = _trial(config, _TRIAL_SIZES[0])
-    except DoesNotFit:
+        first = _run_trial(config, _TRIAL_SIZES[0])
+    except OutOfMemoryError:
         if multiple > 1:
             raise
-        of_replica = _of_replica(config, _trial(config, 1))
+        of_replica = _get_per_replica_batch_size(config, _run_trial(config, 1))
         return of_replica, of_replica
-    of_replica = _of_replica(config, first)
+    of_replica = _get_per_replica_batch_size(config, first)
     if first["gpu"]:
-        parts = smallest_that_runs(of_replica, lambda size: _trial(config, size), multiple)
+        parts = try_micro_batches(of_replica, lambda size: _run_trial(config, size), multiple)
     else:
-        parts = _parts_on_cpu(config, first["peak_bytes"], of_replica, multiple)
+        parts = _find_micro_batches_on_cpu(config, first["peak_bytes"], of_replica, multiple)
     if parts is None:
-        raise DoesNotFit
+        raise OutOfMemoryError
     return parts, of_replica
 
 
-def _of_replica(config, trial):
+def _get_per_replica_batch_size(config, trial):
     """Images of a replica; UsageError where they could not be trained on, however they are cut."""
-    of_replica = strategies.even_share(config.data.batch_size, trial["replicas"])
-    batch_augment.require_pairs(config.data, of_replica)
+    of_replica = strategies.divide_batch(config.data.batch_size, trial["replicas"])
+    batch_augment.require_even_batch(config.data, of_replica)
     return of_replica
 
 
-def _parts_on_cpu(config, peak_of_small, of_replica, multiple):
+def _find_micro_batches_on_cpu(config, peak_of_small, of_replica, multiple):
     """The smallest number of parts by the memory of two trials, or None."""
     available = available_memory.available_bytes()
     if available is None:
         raise UsageError("--auto_batch: this system does not tell its memory; give --accumulate")
     small, larger = _TRIAL_SIZES
     try:
-        peaks = [peak_of_small, _trial(config, larger)["peak_bytes"]]
-    except DoesNotFit:
-        every = numbers_of_parts(of_replica, multiple)
+        peaks = [peak_of_small, _run_trial(config, larger)["peak_bytes"]]
+    except OutOfMemoryError:
+        every = list_micro_batch_counts(of_replica, multiple)
         return next((n for n in every if of_replica // n <= small), None)
-    return smallest_that_fits(of_replica, _TRIAL_SIZES, peaks, _SHARE * available, multiple)
+    return estimate_micro_batches(
+        of_replica, _TRIAL_SIZES, peaks, _MEMORY_FRACTION * available, multiple
+    )
 
 
-def numbers_of_parts(images, multiple=1):
+def list_micro_batch_counts(images, multiple=1):
     """Into how many equal parts images can be cut, each a multiple of some number; ascending."""
     parts = (d for d in range(1, images + 1) if images % d == 0)
     return [d for d in parts if images // d % multiple == 0]
 
 
-def smallest_that_fits(images, sizes, peaks, limit, multiple=1):
+def estimate_micro_batches(images, sizes, peaks, limit, multiple=1):
     """Extrapolates peak memory, which grows with the images of a micro-batch along a line.
 
     Args:
@@ -130,22 +132,23 @@ def smallest_that_fits(images, sizes, peaks, limit, multiple=1):
     fit = math.inf if not per_image else (limit - fixed) / per_image
     logging.info("--auto_batch: %.2f GB and %.3f GB per image", fixed / 1e9, per_image / 1e9)
     return next(
-        (parts for parts in numbers_of_parts(images, multiple) if images // parts <= fit), None
+        (parts for parts in list_micro_batch_counts(images, multiple) if images // parts <= fit),
+        None,
     )
 
 
-def smallest_that_runs(images, trial, multiple=1):
+def try_micro_batches(images, trial, multiple=1):
     """Tries ever smaller micro-batches; `trial` raises DoesNotFit. Returns as above."""
-    for parts in numbers_of_parts(images, multiple):
+    for parts in list_micro_batch_counts(images, multiple):
         try:
             trial(images // parts)
-        except DoesNotFit:
+        except OutOfMemoryError:
             continue
         return parts
     return None
 
 
-def _trial(config, size):
+def _run_trial(config, size):
     """Does two steps of two micro-batches of `size` images per replica in a process of its own.
 
     Returns:
@@ -159,9 +162,9 @@ def _trial(config, size):
     done = subprocess.run(command, env=environment, input=text, capture_output=True, text=True)
     if done.returncode:
         if done.returncode == -signal.SIGKILL:  # so the system ends who takes too much
-            raise DoesNotFit
+            raise OutOfMemoryError
         if "ResourceExhausted" in done.stderr or "out of memory" in done.stderr.lower():
-            raise DoesNotFit
+            raise OutOfMemoryError
         lines = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
         reason = lines[-1].rpartition("Error: ")[2][:200]
         raise UsageError(f"--auto_batch: a trial with {size} images failed: {reason}")

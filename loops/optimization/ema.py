@@ -31,11 +31,11 @@ class Ema:
         """The averages by the paths of the variables that they are averages of."""
         return {s.path: a for s, a in zip(self._sources, self._averages, strict=True)}
 
-    def start_anew(self):
+    def reset(self):
         """Gives the averages the values of the variables, which were read from elsewhere."""
-        self._strategy.run(tf.function(self._start_on_replica, autograph=False))
+        self._strategy.run(tf.function(self._reset_on_replica, autograph=False))
 
-    def _start_on_replica(self):
+    def _reset_on_replica(self):
         for source, average in zip(self._sources, self._averages, strict=True):
             average.assign(tf.convert_to_tensor(source))
 
@@ -52,7 +52,7 @@ class Ema:
             average.assign(average + tf.cast(share, value.dtype) * (value - average))
 
     @contextlib.contextmanager
-    def swapped_in(self):
+    def swap_weights(self):
         """While entered, the model holds the averages, and the averages' place holds its own."""
         self._swap()
         try:

@@ -3,7 +3,7 @@
 import tensorflow as tf
 
 # Weights that start at zero could otherwise never move.
-_LEAST_NORM = 1e-3
+_MIN_WEIGHT_NORM = 1e-3
 
 
 def clip_by_global_norm(gradients, clip_norm):
@@ -19,7 +19,7 @@ def clip_by_global_norm(gradients, clip_norm):
     return tf.clip_by_global_norm(gradients, clip_norm)[0]
 
 
-def clip_by_weights(gradients, weights, clip_factor):
+def adaptive_grad_clip(gradients, weights, clip_factor):
     """Adaptive gradient clipping (Brock et al. 2021, section 4.1, equation 3).
 
     The norm of each unit's gradient is at most `clip_factor` times the norm of its weights, or
@@ -36,18 +36,18 @@ def clip_by_weights(gradients, weights, clip_factor):
     """
     clipped = []
     for gradient, weight in zip(gradients, weights, strict=True):
-        of_gradient, of_weight = _unit_norms(gradient), _unit_norms(weight)
-        most = clip_factor * tf.maximum(of_weight, _LEAST_NORM)
+        of_gradient, of_weight = _unitwise_norms(gradient), _unitwise_norms(weight)
+        most = clip_factor * tf.maximum(of_weight, _MIN_WEIGHT_NORM)
         factor = tf.where(of_gradient > most, most / tf.maximum(of_gradient, 1e-12), 1.0)
         clipped.append(gradient * factor)
     return clipped
 
 
-def _unit_norms(tensor):
+def _unitwise_norms(tensor):
     axes = list(range(len(tensor.shape) - 1)) if len(tensor.shape) > 1 else None
     return tf.sqrt(tf.reduce_sum(tf.square(tensor), axis=axes, keepdims=True))
 
 
-def norms(tensors):
+def compute_norms(tensors):
     """Euclidean norm of each tensor: float32 [number of tensors]."""
     return tf.stack([tf.sqrt(2.0 * tf.nn.l2_loss(t)) for t in tensors])

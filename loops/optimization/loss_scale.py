@@ -8,11 +8,11 @@ if any addend is not.
 import tensorflow as tf
 from absl import logging
 
-CEILING = 2.0**24
+MAX_SCALE = 2.0**24
 GROWTH_INTERVAL = 2000
 # Training stops here: what overflows at this scale, or this often in a row, is no rare event.
-LOWEST = 2.0**-5
-MOST_SKIPS_IN_A_ROW = 20
+MIN_SCALE = 2.0**-5
+MAX_CONSECUTIVE_SKIPS = 20
 # In place of a number of good steps, where there is no scaling: checkpoints tell the two apart.
 _UNSCALED = -1
 
@@ -46,12 +46,12 @@ class LossScale(tf.Module):
             good = tf.where(finite, self.good_steps + one, zero)
             grow = good >= GROWTH_INTERVAL
             factor = tf.where(finite, tf.where(grow, 2.0, 1.0), 0.5)
-            self.scale.assign(tf.minimum(self.scale * factor, CEILING))
+            self.scale.assign(tf.minimum(self.scale * factor, MAX_SCALE))
             self.good_steps.assign(tf.where(grow, zero, good))
         self.skipped_steps.assign_add(tf.where(finite, zero, one))
         self.skips_in_a_row.assign(tf.where(finite, zero, self.skips_in_a_row + one))
 
-    def settle(self):
+    def reset_if_precision_changed(self):
         """After a restore: starts anew where the checkpoint is of a run in another precision.
 
         A float16 run may be resumed on a device that computes in another format, and back.
@@ -65,8 +65,8 @@ class LossScale(tf.Module):
         self.good_steps.assign(0 if self.dynamic else _UNSCALED)
         self.skips_in_a_row.assign(0)
 
-    def hopeless(self):
+    def should_stop(self):
         """Whether training must stop: a bool scalar tensor."""
         if not self.dynamic:
             return self.skips_in_a_row > 0
-        return (self.skips_in_a_row >= MOST_SKIPS_IN_A_ROW) | (self.scale < LOWEST)
+        return (self.skips_in_a_row >= MAX_CONSECUTIVE_SKIPS) | (self.scale < MIN_SCALE)

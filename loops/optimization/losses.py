@@ -28,7 +28,7 @@ def cross_entropy(targets, logits, label_smoothing=0.0):
 
 
 # A class counts as in the picture from this share of it on, as in the authors' runs.
-_PRESENT = 0.2
+_PRESENCE_THRESHOLD = 0.2
 
 
 def binary_cross_entropy(targets, logits, label_smoothing=0.0):
@@ -47,7 +47,7 @@ def binary_cross_entropy(targets, logits, label_smoothing=0.0):
     classes = logits.shape[-1]
     shares = tf.one_hot(targets.label, classes) * targets.share[:, None]
     shares += tf.one_hot(targets.partner, classes) * (1.0 - targets.share[:, None])  # [B, C]
-    wanted = tf.cast(shares > _PRESENT, tf.float32)
+    wanted = tf.cast(shares > _PRESENCE_THRESHOLD, tf.float32)
     wanted = wanted * (1.0 - label_smoothing) + label_smoothing / classes
     return tf.reduce_mean(
         tf.nn.sigmoid_cross_entropy_with_logits(labels=wanted, logits=logits), axis=1
@@ -57,7 +57,7 @@ def binary_cross_entropy(targets, logits, label_smoothing=0.0):
 LOSSES = {"softmax": cross_entropy, "bce": binary_cross_entropy}
 
 
-def l2(kernels, weight_decay):
+def l2_penalty(kernels, weight_decay):
     """The penalty weight_decay / 2 * sum of squares: a float32 scalar. Its gradient is
     weight_decay * w, which the step adds to the reduced gradients."""
     squares = [tf.nn.l2_loss(tf.convert_to_tensor(kernel)) for kernel in kernels]

@@ -6,7 +6,7 @@ import tensorflow as tf
 from absl import logging
 
 
-def compute_dtype(config):
+def resolve_compute_dtype(config):
     """Resolves the precision flags on this machine.
 
     Args:

@@ -48,7 +48,7 @@ class LARS(SGD):
         if index in self._decayed:
             weight = tf.convert_to_tensor(variable)
             of_weight, of_gradient = tf.norm(weight), tf.norm(gradient)
-            ratio = self.trust * of_weight / (of_gradient + self._l2 * of_weight)
+            ratio = self.trust_coefficient * of_weight / (of_gradient + self._l2 * of_weight)
             both = (of_weight > 0.0) & (of_gradient > 0.0)
             learning_rate *= tf.where(both, ratio, 1.0)
             gradient += self._l2 * weight
@@ -87,11 +87,11 @@ class LAMB(keras.optimizers.Adam):
         variable.assign_sub(learning_rate * direction)
 
 
-def build(config, model):
+def build_optimizer(config, model):
     """Makes the optimizer of a config with all its variables.
 
     Built before anything is traced: variables made inside the first call would trace the step
-    twice. Apply it with `update`.
+    twice. Apply it with `apply_gradients`.
 
     Args:
       config: OptimizationConfig.
@@ -100,8 +100,8 @@ def build(config, model):
     Returns:
       keras.optimizers.Optimizer.
     """
-    l2, decoupled = decays(config)
-    kernels = {id(kernel) for kernel in kernels_of(model)}
+    l2, decoupled = get_weight_decay(config)
+    kernels = {id(kernel) for kernel in get_trainable_kernels(model)}
     variables = model.trainable_variables
     decayed = frozenset(i for i, v in enumerate(variables) if id(v) in kernels)
     makers = {
@@ -116,7 +116,7 @@ def build(config, model):
     return optimizer
 
 
-def decays(config):
+def get_weight_decay(config):
     """The weight decay of a config in its two forms.
 
     Args:
@@ -132,16 +132,18 @@ def decays(config):
     return (config.weight_decay, 0.0) if kind == "l2" else (0.0, config.weight_decay)
 
 
-def decays_of_the_step(config):
-    """`decays` without the part that the optimizer itself takes care of: LARS and LAMB need it
-    for the rate of a layer."""
-    l2, decoupled = decays(config)
+def get_step_weight_decay(config):
+    """The part of `get_weight_decay` that the training step applies.
+
+    LARS and LAMB apply theirs themselves: it enters the rate of a layer.
+    """
+    l2, decoupled = get_weight_decay(config)
     return 0.0 if config.optimizer == "lars" else l2, (
         0.0 if config.optimizer == "lamb" else decoupled
     )
 
 
-def update(strategy, optimizer, gradients, variables, learning_rate, shrink=None):
+def apply_gradients(strategy, optimizer, gradients, variables, learning_rate, shrink=None):
     """Applies gradients that are already summed over replicas, on every replica alike.
 
     Keras's own `apply` sums gradients itself, before anybody could look at the sum or clip it.
@@ -170,7 +172,7 @@ def update(strategy, optimizer, gradients, variables, learning_rate, shrink=None
         optimizer.iterations.assign_add(1)
 
 
-def decayed_kernels(model):
+def select_decayed_kernels(model):
     """The kernels of convolutions and dense layers: what weight decay pulls towards zero.
 
     By layer type, since in Keras 3 a batch norm's scale is just named `gamma` and filters by name
@@ -179,7 +181,7 @@ def decayed_kernels(model):
     Returns:
       list of keras.Variable.
     """
-    kernels = kernels_of(model)
+    kernels = get_trainable_kernels(model)
     logging.info(
         "%d of %d trainable tensors decay, %.2f of %.2f million parameters",
         len(kernels),
@@ -190,13 +192,13 @@ def decayed_kernels(model):
     return kernels
 
 
-def kernels_of(model):
+def get_trainable_kernels(model):
     """The kernels of convolutions and dense layers that are trained, from input to output."""
     kernels = [getattr(layer, "kernel", None) for layer in model.layers]
     return [kernel for kernel in kernels if kernel is not None and kernel.trainable]
 
 
-def output_layer(model):
+def get_output_variables(model):
     """The trainable variables of the layer that makes the logits: the last one with a kernel."""
     layers = [layer for layer in model.layers if getattr(layer, "kernel", None) is not None]
     return layers[-1].trainable_variables

@@ -2,12 +2,12 @@
 
 from absl import logging
 
-from input_pipeline.text import counted
+from input_pipeline.text import pluralize
 from loops.config import flag_parsers
 from loops.optimization import lr_schedules
 
 
-class Length:
+class TrainSchedule:
     """Steps of a run and of its parts, the learning rate, and the size of the images.
 
     Args:
@@ -22,9 +22,9 @@ class Length:
 
     def __init__(self, config, num_examples):
         batch_size = config.data.batch_size
-        self.total_steps = flag_parsers.total_steps(config.length, num_examples, batch_size)
+        self.total_steps = flag_parsers.compute_total_steps(config.length, num_examples, batch_size)
         self.steps_per_epoch = num_examples / batch_size
-        self.image_sizes = flag_parsers.image_sizes(
+        self.image_sizes = flag_parsers.parse_image_size_schedule(
             config.data.image_size_schedule, self.steps_per_epoch
         )
         warmup = round(config.optimization.warmup_epochs * self.steps_per_epoch)
@@ -32,7 +32,7 @@ class Length:
         self._warmup_steps = min(warmup, self.total_steps // 2)
         self._optimization = config.optimization
         self._peak, self._final = (
-            lr_schedules.scaled(rate, config.optimization, batch_size)
+            lr_schedules.scale_by_batch_size(rate, config.optimization, batch_size)
             for rate in (config.optimization.learning_rate, config.optimization.final_learning_rate)
         )
         self._batch_size = batch_size
@@ -41,10 +41,10 @@ class Length:
         """Says what the run's length amounts to."""
         logging.info(
             "%s of %s, %.1f steps an epoch, %s of warm-up to learning rate %g",
-            counted(self.total_steps, "step"),
-            counted(self._batch_size, "image"),
+            pluralize(self.total_steps, "step"),
+            pluralize(self._batch_size, "image"),
             self.steps_per_epoch,
-            counted(self._warmup_steps, "step"),
+            pluralize(self._warmup_steps, "step"),
             self._peak,
         )
 

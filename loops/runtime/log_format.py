@@ -17,7 +17,7 @@ class _Formatter(python_logging.Formatter):
         return f"{self.formatTime(record, '%H:%M:%S')} {level}{record.getMessage()}"
 
 
-def _is_ours(record):
+def _should_log(record):
     """TensorFlow logs through absl as well, about matters of its own."""
     within = record.pathname.removeprefix(_ROOT)
     is_own = within != record.pathname and "-packages/" not in within  # .venv lies in there, too
@@ -30,16 +30,16 @@ def set_up():
     logging.set_verbosity(logging.INFO)
     handler = logging.get_absl_handler()
     handler.setFormatter(_Formatter())
-    handler.addFilter(_is_ours)
+    handler.addFilter(_should_log)
 
 
 @contextlib.contextmanager
-def to_file(run_dir):
+def copy_to_file(run_dir):
     """Copies the log to RUN/log.txt while entered; a full disk costs lines of it."""
     handler = python_logging.FileHandler(run_dir / "log.txt")
     handler.handleError = lambda record: None
     handler.setFormatter(_Formatter())
-    handler.addFilter(_is_ours)
+    handler.addFilter(_should_log)
     logger = logging.get_absl_logger()
     logger.addHandler(handler)
     try:

@@ -48,7 +48,7 @@ def write_bytes(path, data):
         raise
 
 
-def write_wanted(flag, path, content, write=write_json):
+def write_flag_output(flag, path, content, write=write_json):
     """Writes the file that a flag names.
 
     Args:
@@ -67,7 +67,7 @@ def write_wanted(flag, path, content, write=write_json):
         raise UsageError(f"{flag}={path}: cannot be written ({error.strerror})") from None
 
 
-def write_json_wanted(path, content):
+def write_json_output(path, content):
     """Writes the file of `--json`, as typed; nothing where it is empty."""
     if path:
-        write_wanted("--json", path, content)
+        write_flag_output("--json", path, content)

@@ -8,10 +8,10 @@ import time
 from input_pipeline.errors import UserError
 
 # What follows sooner is the same wish: `timeout` and batch systems signal a process and its group.
-_SECONDS_BETWEEN = 0.5
+_SAME_SIGNAL_SECONDS = 0.5
 
 
-class Stopped(UserError):
+class StoppedBySignal(UserError):
     """A signal ended the program; the message says what has been saved, if there was anything."""
 
     def __init__(self, signum, what):
@@ -37,14 +37,18 @@ class StopSignals:
 
     def __init__(self):
         self.received = None
-        self.save_wanted = False
+        self.save_requested = False
 
     def __enter__(self):
-        self._previous = {number: signal.signal(number, self._handle) for number in self._SIGNALS}
-        self._previous[signal.SIGUSR1] = signal.signal(signal.SIGUSR1, self._wish)
+        self._previous = {
+            number: signal.signal(number, self._handle_stop) for number in self._SIGNALS
+        }
+        self._previous[signal.SIGUSR1] = signal.signal(signal.SIGUSR1, self._handle_save_request)
         heard, self._pipe = os.pipe()
         os.set_blocking(self._pipe, False)
-        self._counter = threading.Thread(target=self._count, args=(heard,), daemon=True)
+        self._counter = threading.Thread(
+            target=self._exit_at_second_signal, args=(heard,), daemon=True
+        )
         self._counter.start()
         self._previous_pipe = signal.set_wakeup_fd(self._pipe, warn_on_full_buffer=False)
         return self
@@ -56,10 +60,10 @@ class StopSignals:
         os.close(self._pipe)
         self._counter.join()
 
-    def _handle(self, number, _frame):
+    def _handle_stop(self, number, _frame):
         self.received = self.received or number
 
-    def _count(self, heard):
+    def _exit_at_second_signal(self, heard):
         """In the thread: ends the process at the second signal that asks for an end."""
         first = None
         with open(heard, "rb", buffering=0) as pipe:
@@ -68,11 +72,11 @@ class StopSignals:
                     continue
                 now = time.monotonic()
                 first = first or now
-                if now - first > _SECONDS_BETWEEN:
+                if now - first > _SAME_SIGNAL_SECONDS:
                     os._exit(128 + number[0])
 
-    def _wish(self, _number, _frame):
-        self.save_wanted = True
+    def _handle_save_request(self, _number, _frame):
+        self.save_requested = True
 
 
 class NoSignals:

@@ -7,7 +7,7 @@ import platform
 import sys
 
 
-def choose_kernels():
+def enable_onednn():
     """Asks for oneDNN's kernels on every x86 processor; to be called before TensorFlow is loaded.
 
     TensorFlow takes them by itself only where the processor has AVX512-VNNI or AVX-VNNI. Without
@@ -19,7 +19,7 @@ def choose_kernels():
 
 
 @contextlib.contextmanager
-def to_stay():
+def gc_paused_and_frozen():
     """What is imported inside is never garbage, and Python's collector is told so.
 
     It would look through hundreds of thousands of objects of TensorFlow and Keras while they are
@@ -44,7 +44,7 @@ def load_tensorflow():
     They come before any logging level is heard, so the file descriptor itself is turned away;
     errors are exceptions and still arrive. Setting TF_CPP_MIN_LOG_LEVEL shows all.
     """
-    choose_kernels()
+    enable_onednn()
     if "TF_CPP_MIN_LOG_LEVEL" in os.environ:
         return
     os.environ["TF_CPP_MIN_LOG_LEVEL"] = "2"

@@ -33,7 +33,7 @@ def measure(config, size):
     config = replace(config, {"accumulate": 2, "batch_size": 2 * size * replicas})
     classes = len(source.open_split(config.data, "train").class_names)
     state = TrainState(strategy, config, classes)
-    iterator = iter(strategies.distribute(strategy, lambda: _random(config, 2 * size)))
+    iterator = iter(strategies.distribute(strategy, lambda: _make_random_dataset(config, 2 * size)))
     step = train.make_step(config, state, lambda step: tf.constant(0.0))
     step(iterator, tf.constant(2, tf.int64))
     return {
@@ -43,7 +43,7 @@ def measure(config, size):
     }
 
 
-def _random(config, count):
+def _make_random_dataset(config, count):
     sizes = [config.data.image_size]
     sizes += [
         int(stage.split(":")[1]) for stage in config.data.image_size_schedule.split(",") if stage

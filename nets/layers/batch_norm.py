@@ -55,19 +55,19 @@ class BatchNorm(keras.layers.Layer):
     def call(self, inputs, training=False):
         """Maps [B, H, W, C] to the same shape and dtype; updates the statistics when training."""
         if not (training and self.trainable):
-            outputs, _, _ = self._fused(inputs, self.moving_mean, self.moving_variance)
+            outputs, _, _ = self._fused_batch_norm(inputs, self.moving_mean, self.moving_variance)
             return outputs
         if self.synchronized and tf.distribute.get_strategy().num_replicas_in_sync > 1:
             outputs, mean, variance = self._synchronized(inputs)
         else:
-            outputs, mean, variance = self._fused(inputs)
+            outputs, mean, variance = self._fused_batch_norm(inputs)
             # The kernel returns the unbiased variance; the biased one is what Keras keeps.
             count = tf.cast(tf.size(inputs) // inputs.shape[-1], tf.float32)
             variance *= (count - 1.0) / count
         self._update(mean, variance)
         return outputs
 
-    def _fused(self, inputs, mean=None, variance=None):
+    def _fused_batch_norm(self, inputs, mean=None, variance=None):
         """Runs the kernel: on the batch's own moments, or on given ones for inference."""
         inference = mean is not None
         return tf.compat.v1.nn.fused_batch_norm(

@@ -84,14 +84,15 @@ class MaxPool(keras.layers.Layer):
         super().__init__(**kwargs)
         self.padding = padding
 
-    def _sides(self, n):
+    def _compute_padding(self, n):
         """Rows or columns added before and after n of them, which may be a tensor."""
         return (0, 1 - n % 2) if self.padding == "over" else (self.padding, self.padding)
 
     def compute_output_shape(self, input_shape):
         batch, height, width, channels = input_shape
         out = [
-            None if n is None else (n + sum(self._sides(n)) - 3) // 2 + 1 for n in (height, width)
+            None if n is None else (n + sum(self._compute_padding(n)) - 3) // 2 + 1
+            for n in (height, width)
         ]
         return (batch, *out, channels)
 
@@ -99,7 +100,12 @@ class MaxPool(keras.layers.Layer):
         """Maps [B, H, W, C] to about [B, H / 2, W / 2, C]."""
         if self.padding != 0:
             shape = tf.shape(inputs)
-            sides = [(0, 0), self._sides(shape[1]), self._sides(shape[2]), (0, 0)]
-            mode = "SYMMETRIC" if self.mirrored else "CONSTANT"
+            sides = [
+                (0, 0),
+                self._compute_padding(shape[1]),
+                self._compute_padding(shape[2]),
+                (0, 0),
+            ]
+            mode = "SYMMETRIC" if self.symmetric_padding else "CONSTANT"
             inputs = tf.pad(inputs, sides, mode, constant_values=inputs.dtype.min)
         return tf.nn.max_pool2d(inputs, 3, 2, "VALID")

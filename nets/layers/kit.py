@@ -9,8 +9,8 @@ import tensorflow as tf
 
 from nets.layers.batch_norm import BatchNorm
 from nets.layers.convolution import Conv, MaxPool
-from nets.layers.random_layers import Dropout, StochasticDepth, sample_variable
-from nets.layers.recompute import RecomputingNet
+from nets.layers.random_layers import Dropout, StochasticDepth, make_sample_variable
+from nets.layers.recompute import RecomputingModel
 from nets.layers.response_norm import LocalResponseNorm
 
 
@@ -62,7 +62,7 @@ class Kit:
         self._recompute = recompute
         self._samples = None
         self._blocks = 0
-        self._cuts = []
+        self._block_boundaries = []
 
     def image(self, size=None):
         """The input: normalised images [B, H, W, 3]; of one size only where it is given."""
@@ -70,8 +70,8 @@ class Kit:
 
     def net(self, image, logits):
         """The finished net from its input and its output."""
-        if self._recompute and self._cuts:
-            return RecomputingNet(image, logits, self._cuts)
+        if self._recompute and self._block_boundaries:
+            return RecomputingModel(image, logits, self._block_boundaries)
         return keras.Model(image, logits)
 
     def conv(self, x, filters, size, name, stride=1, last_of_branch=False):
@@ -112,10 +112,10 @@ class Kit:
         """Maximum of 3 x 3 with stride 2; `padding` as of `MaxPool`."""
         return MaxPool(padding, name=name, dtype=self._dtype)(x)
 
-    def start_blocks(self, x, blocks):
+    def begin_residual_blocks(self, x, blocks):
         """Says that x is the input of the first of so many residual blocks; returns it."""
         self._blocks = blocks
-        self._cuts = [x]
+        self._block_boundaries = [x]
         return x
 
     def add(self, branch, shortcut, name):
@@ -124,14 +124,14 @@ class Kit:
         Of L blocks, stochastic depth drops the branch of the l-th with l / L of its rate (Huang
         et al. 2016, eq. 4).
         """
-        rate = self._stochastic_depth * len(self._cuts) / max(1, self._blocks)
+        rate = self._stochastic_depth * len(self._block_boundaries) / max(1, self._blocks)
         if rate:
             layer = StochasticDepth(
-                rate, self._sample_variable(), name=f"{name}_drop", dtype=self._dtype
+                rate, self._get_sample_variable(), name=f"{name}_drop", dtype=self._dtype
             )
             branch = layer(branch)
         x = keras.layers.Add(name=name, dtype=self._dtype)([branch, shortcut])
-        self._cuts.append(x)
+        self._block_boundaries.append(x)
         return x
 
     def dropout(self, x, name, default=0.0):
@@ -139,11 +139,11 @@ class Kit:
         rate = default if self._dropout is None else self._dropout
         if not rate:
             return x
-        return Dropout(rate, self._sample_variable(), name=name, dtype=self._dtype)(x)
+        return Dropout(rate, self._get_sample_variable(), name=name, dtype=self._dtype)(x)
 
-    def _sample_variable(self):
+    def _get_sample_variable(self):
         if self._samples is None:
-            self._samples = sample_variable()
+            self._samples = make_sample_variable()
         return self._samples
 
     def flatten(self, x, name):

@@ -11,7 +11,7 @@ import keras
 import tensorflow as tf
 
 
-def sample_variable():
+def make_sample_variable():
     """Makes a net's variable int64 [2]: the run's seed, the number of the batch's first sample.
 
     Every replica holds its own value. It is no Keras variable, so that it is neither counted nor
@@ -49,7 +49,7 @@ def uniform(samples, stream, batch, units):
     owns the values from its sample number times ceil(units / 4) on, wherever the batch begins.
 
     Args:
-      samples: int64 [2], see `sample_variable`.
+      samples: int64 [2], see `make_sample_variable`.
       stream: int below 2**32 that tells one layer's numbers from another's.
       batch: B, int or scalar tensor.
       units: numbers per example.
@@ -77,7 +77,7 @@ class RandomLayer(keras.layers.Layer):
 
     Args:
       rate: probability of dropping, in [0, 1).
-      samples: see `sample_variable`.
+      samples: see `make_sample_variable`.
     """
 
     def __init__(self, rate, samples, **kwargs):
@@ -88,7 +88,7 @@ class RandomLayer(keras.layers.Layer):
     def compute_output_shape(self, input_shape):
         return input_shape
 
-    def _kept(self, inputs, units):
+    def _draw_keep_mask(self, inputs, units):
         """What to multiply by: 0, or 1 / (1 - rate) to keep the mean; [B, units]."""
         stream = zlib.crc32(self.name.encode())
         drawn = uniform(tf.convert_to_tensor(self.samples), stream, tf.shape(inputs)[0], units)
@@ -100,7 +100,7 @@ class Dropout(RandomLayer):
 
     def call(self, inputs, training=False):
         """Maps [B, C] to [B, C]."""
-        return inputs * self._kept(inputs, inputs.shape[-1]) if training else inputs
+        return inputs * self._draw_keep_mask(inputs, inputs.shape[-1]) if training else inputs
 
 
 class StochasticDepth(RandomLayer):
@@ -114,4 +114,4 @@ class StochasticDepth(RandomLayer):
         """Maps [B, H, W, C] to [B, H, W, C]."""
         if not training:
             return inputs
-        return inputs * self._kept(inputs, 1)[:, :, None, None]  # [B, 1, 1, 1]
+        return inputs * self._draw_keep_mask(inputs, 1)[:, :, None, None]  # [B, 1, 1, 1]

@@ -11,7 +11,7 @@ import keras
 import tensorflow as tf
 
 
-class RecomputingNet(keras.Model):
+class RecomputingModel(keras.Model):
     """A functional net that, in training, stores the inputs of its blocks and nothing in them.
 
     Layers, variables and results are those of the same net without recomputation.
@@ -31,7 +31,7 @@ class RecomputingNet(keras.Model):
         def train(images):
             x = stem(images, training=True)
             for block in blocks:
-                x = _recomputed(block, x)
+                x = _call_with_recompute(block, x)
             return head(x, training=True)
 
         # In a closure: as attributes, the parts would be saved as models of their own.
@@ -43,7 +43,7 @@ class RecomputingNet(keras.Model):
         return super().call(inputs, training=training, mask=mask)
 
 
-def _recomputed(block, x):
+def _call_with_recompute(block, x):
     """The block's output; its activations are computed again when the gradient needs them."""
     trainable, others = block.trainable_variables, block.non_trainable_variables
     constants = [tf.convert_to_tensor(v.value) for v in others]

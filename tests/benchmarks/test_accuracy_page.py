@@ -31,10 +31,12 @@ def one_run(name="a", flags=FLAGS):
 def test_every_command_is_a_valid_one(tmp_path):
     rows = [row for table in TABLES for row in table.rows]
     assert len({row.name for row in rows}) == len(set(rows))
-    assert not any(isinstance(row, Mean) for row in script.rows([table.key for table in TABLES]))
+    assert not any(
+        isinstance(row, Mean) for row in script.select_rows([table.key for table in TABLES])
+    )
     for row in rows:
         if type(row) is Run:
-            words = execution.training_command(row, tmp_path)[len(row.program) :]
+            words = execution.make_training_command(row, tmp_path)[len(row.program) :]
             validation.resolve(parse([*words, "--data_dir="])[0])
         if isinstance(row, (BestTwo, Mean)):
             assert set(row.of) < {other.name for other in rows}
@@ -69,7 +71,7 @@ def test_trains_judges_and_skips(tiny_folder, tmp_path, monkeypatch, capfd):
 
     other = one_run(flags=(*FLAGS, "--learning_rate=0.5"))
     with pytest.raises(SystemExit, match="--learning_rate"):
-        execution.require_agreement(other, tmp_path / "folder")
+        execution.require_same_flags(other, tmp_path / "folder")
 
 
 @pytest.mark.faults
@@ -78,7 +80,7 @@ def test_a_training_out_of_time_saves_and_is_resumed(tiny_folder, tmp_path, monk
     row = one_run(flags=(*FLAGS[:4], "--epochs=2000", "--batch_size=8"))
     began = time.monotonic()
     with pytest.raises(execution.OutOfTime):
-        execution.execute(execution.training_command(row, tmp_path), 60.0)
+        execution.execute(execution.make_training_command(row, tmp_path), 60.0)
     assert time.monotonic() - began < 95
     assert not execution.is_trained(row, tmp_path)
     assert list((tmp_path / "a").glob("step-*"))
@@ -94,7 +96,7 @@ def test_time_is_that_of_the_median_speeds_of_the_epochs(tmp_path):
     ]
     lines.append({"split": "eval", "accuracy/top1": 1.0})
     (tmp_path / "metrics.jsonl").write_text("\n".join(map(json.dumps, lines)))
-    assert execution.training_seconds(tmp_path, 1000) == pytest.approx(75.0)
+    assert execution.compute_training_seconds(tmp_path, 1000) == pytest.approx(75.0)
 
 
 def test_results_are_those_of_the_checkpoints_that_are_there(tmp_path, monkeypatch):
@@ -149,7 +151,7 @@ def test_an_evaluation_of_half_a_run_does_not_make_it_whole(
 def test_a_command_that_fails_ends_the_script(tmp_path):
     row = Fit(name="f", label="f", flags=(f"--data_dir={tmp_path}",))
     with pytest.raises(SystemExit, match="exit code 2"):
-        execution.execute(execution.training_command(row, tmp_path), 60.0)
+        execution.execute(execution.make_training_command(row, tmp_path), 60.0)
 
 
 def scores(top1, top5, low, high):
@@ -158,7 +160,9 @@ def scores(top1, top5, low, high):
 
 def a_record(monkeypatch, tmp_path, name, command, top1=0.25, cpu="C"):
     """Written on the machine `cpu`, with the ten-crop accuracy 1 - top1."""
-    monkeypatch.setattr(harness, "machine", lambda: {"cpu": cpu, "cores": 2, "cpu_flags": []})
+    monkeypatch.setattr(
+        harness, "describe_machine", lambda: {"cpu": cpu, "cores": 2, "cpu_flags": []}
+    )
     evaluations = {"val-1": scores(0.31, 0.1, 0.6, 0.75), "test-10": scores(0.5, 0.125, 0.4, 0.625)}
     evaluations["val-10"] = scores(top1, 0.05, 0.7, 0.8) | {"top1": 1 - top1, "not kept": 1}
     return records.write(tmp_path, name, "Run", command, 90.04, evaluations)
@@ -167,7 +171,7 @@ def a_record(monkeypatch, tmp_path, name, command, top1=0.25, cpu="C"):
 def test_page(monkeypatch, tmp_path):
     table = Table(key="t", title="T", text="About.", rows=(one_run(), one_run("b")))
     monkeypatch.setattr(page, "TABLES", (table,))
-    made = page.markdown({"a": a_record(monkeypatch, tmp_path, "a", "python main.py")})
+    made = page.render({"a": a_record(monkeypatch, tmp_path, "a", "python main.py")})
     row = "| a | 1.5 min | 31.0 (25.0 to 40.0) | 25.0 (20.0 to 30.0) | 5.0 |"
     row += " 50.0 (37.5 to 60.0) | 12.5 | A |"
     lines = made.splitlines()
@@ -184,16 +188,16 @@ def test_a_mean_has_its_extremes(monkeypatch, tmp_path):
         page, "TABLES", (Table(key="t", title="", text="", rows=rows, columns=columns),)
     )
     done = {"a": a_record(monkeypatch, tmp_path, "a", "x", 0.3)}
-    assert "mean of 2" not in page.markdown(done)
+    assert "mean of 2" not in page.render(done)
     done["b"] = a_record(monkeypatch, tmp_path, "b", "y", 0.2)
-    made = page.markdown(done)
+    made = page.render(done)
     assert "| mean of 2 | 1.5 min | 25.0 (20.0 to 30.0) | 5.0 | A |" in made.splitlines()
     assert made.endswith("```sh\nx\ny\n```\n")
     # One of them was judged on the centre crop alone, not timed, and on another machine.
     done["b"] = a_record(monkeypatch, tmp_path, "b", "y", 0.2, cpu="D")
     del done["b"]["evaluations"]["val-10"]
     done["b"]["seconds"] = None
-    assert "| mean of 2 |  |  |  | A, B |" in page.markdown(done).splitlines()
+    assert "| mean of 2 |  |  |  | A, B |" in page.render(done).splitlines()
 
 
 def test_a_record_is_of_its_command(monkeypatch, tmp_path):
@@ -210,14 +214,14 @@ def test_the_two_best(monkeypatch, tmp_path):
     errors = {"a": 0.5, "b": 0.2, "c": 0.3}
     done = {n: a_record(monkeypatch, tmp_path, n, "x", error) for n, error in errors.items()}
     words = ["python", "main.py", "--mode=eval", "--ckpt=checkpoints/b,checkpoints/c"]
-    assert execution.command_of(row, done) == words
-    assert script.recorded(tmp_path, row, {"a": done["a"]}) is None
+    assert execution.make_command(row, done) == words
+    assert script.read_record(tmp_path, row, {"a": done["a"]}) is None
 
 
 def test_the_page_is_that_of_the_records():
     """RESULTS.md is made, not typed."""
     done = {}
-    for row in script.rows([table.key for table in TABLES]):
-        if record := script.recorded(records.HERE, row, done):
+    for row in script.select_rows([table.key for table in TABLES]):
+        if record := script.read_record(records.DEFAULT_FOLDER, row, done):
             done[row.name] = record
-    assert script.PAGE.read_text() == page.markdown(done)
+    assert script.PAGE.read_text() == page.render(done)

@@ -29,7 +29,7 @@ def folder(tmp_path_factory):
 
 @pytest.mark.parametrize("augment", ["standard", "layers"])
 def test_training_images(folder, augment):
-    batches, steps, classes = fit_baseline.training_images(folder / "train", 32, 5, augment, 0)
+    batches, steps, classes = fit_baseline.make_train_dataset(folder / "train", 32, 5, augment, 0)
     assert (steps, classes) == (2, ["a", "b", "c"])
     seen = list(batches)
     assert [x.shape for x, _ in seen] == [(5, 32, 32, 3)] * 2
@@ -57,7 +57,7 @@ def test_judged_on_every_image_and_every_view(folder, tmp_path):
     inputs = keras.Input((32, 32, 3))
     model = keras.Model(inputs, Brightness()(inputs))
     for crops in (1, 10):
-        scores = fit_baseline.judge(model, tmp_path, "val", 32, crops)
+        scores = fit_baseline.evaluate(model, tmp_path, "val", 32, crops)
         assert (scores["num_examples"], scores["top1"]) == (7, 6 / 7)
 
 

@@ -47,16 +47,16 @@ def test_sides_measure(args):
 def test_memory_is_looked_at_after_each_epoch(args, monkeypatch):
     """Epochs of five images, in batches of two: they end in the third and the fifth."""
     taken, looks = itertools.count(1), []
-    monkeypatch.setattr(input_format_workloads, "_batches", lambda _: (5 for _ in taken))
+    monkeypatch.setattr(input_format_workloads, "_load_batches", lambda _: (5 for _ in taken))
     monkeypatch.setattr(
         input_format_workloads, "_resident_mb", lambda: looks.append(next(taken)) or 1.0
     )
-    memory = input_format_workloads.memory(args)
+    memory = input_format_workloads.measure_memory(args)
     assert memory["memory_mb"] == [1.0, 1.0] and looks == [4, 7]
     assert memory["peak_memory_mb"] > 100
 
 
-@pytest.mark.parametrize("kind", input_formats._OPENED)
+@pytest.mark.parametrize("kind", input_formats._OPEN_KINDS)
 def test_opening_is_timed(args, kind):
     opened = input_format_workloads.SIDES[f"open_{kind}"](args)
     assert 0 < opened["seconds"] < 60
@@ -71,7 +71,7 @@ def test_the_table_says_the_ratio_of_medians():
         "peak_memory_mb": 120.0,
         "opening": {"list": opened},
     }
-    rows = {what: (figure, wanted) for what, figure, wanted in input_formats.summary(report)}
+    rows = {what: (figure, wanted) for what, figure, wanted in input_formats.summarize(report)}
     assert rows["ratio"] == (2.0, "at least 1.4")
     assert rows["memory after epoch 2, MB"] == (101.0, "flat")
     assert rows["most memory of it, list, MB"] == (99.0, "under 300")

@@ -22,7 +22,7 @@ def photographs(tmp_path_factory):
 
 @pytest.mark.parametrize("side", ["classic", "classic_opencv", "decode"])
 def test_side_counts_images(side, photographs):
-    result = input_workloads.run(side, photographs, threads=2, seconds=0.1)
+    result = input_workloads.measure(side, photographs, threads=2, seconds=0.1)
     assert 1 < result["images_per_second"] < 1e6
 
 
@@ -31,7 +31,7 @@ def test_opencv_ends_with_normalised_pixels(photographs):
     vectors = np.reshape(datasets.IMAGENET_PCA_VECTORS, (3, 3))
     no_lighting = np.zeros(3)
     images = [
-        input_workloads._classic_by_opencv(str(path), rng, no_lighting, vectors, datasets)
+        input_workloads._augment_with_opencv(str(path), rng, no_lighting, vectors, datasets)
         for path in sorted(photographs.iterdir())
     ]
     assert {image.shape for image in images} == {(224, 224, 3)}
@@ -42,6 +42,6 @@ def test_opencv_ends_with_normalised_pixels(photographs):
 def test_ratios_are_of_medians_and_leave_out_what_was_skipped():
     runs = {side: [] for side in input_workloads.SIDES}
     runs |= {"classic": [10.0, 30.0, 20.0], "classic_opencv": [4.0, 2.0], "standard": [9.0]}
-    compared = input_vs_peers.ratios(runs)
+    compared = input_vs_peers.compute_ratios(runs)
     assert [(r["ours"], r["other"]) for r in compared] == [("classic", "classic_opencv")]
     assert compared[0]["ratio"] == pytest.approx(20 / 3) and compared[0]["wanted"] == 5.0

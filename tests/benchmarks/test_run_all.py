@@ -31,7 +31,7 @@ def main(tmp_path, monkeypatch):
     """Returns the function that runs `make bench` with stubs: it returns (runs so far, page)."""
     stub = tmp_path / "stub.py"
     stub.write_text(STUB)
-    monkeypatch.setattr(run_all, "fingerprint", lambda: "code-1")
+    monkeypatch.setattr(run_all, "hash_code", lambda: "code-1")
 
     def run(every, *words):
         argv = ["run_all", f"--folder={tmp_path / 'kept'}", f"--out={tmp_path / 'R.md'}", *words]
@@ -46,18 +46,18 @@ def main(tmp_path, monkeypatch):
 
 
 def test_the_page_that_is_written_is_no_change_of_the_code(tmp_path):
-    assert run_all.commit(tmp_path) == ""
+    assert run_all.describe_commit(tmp_path) == ""
     (tmp_path / "code.py").write_text("1")
     (tmp_path / "PAGE.md").write_text("1")
     author = ("-c", "user.name=a", "-c", "user.email=a@b.c", "-c", "commit.gpgsign=false")
     for words in (("init", "-q"), ("add", "."), (*author, "commit", "-q", "-m", "first")):
         subprocess.run(["git", *words], cwd=tmp_path, check=True)
-    name = run_all.commit(tmp_path)
+    name = run_all.describe_commit(tmp_path)
     assert len(name) >= 4 and "+" not in name
     (tmp_path / "PAGE.md").write_text("2")
-    assert run_all.commit(tmp_path) == name
+    assert run_all.describe_commit(tmp_path) == name
     (tmp_path / "code.py").write_text("2")
-    assert run_all.commit(tmp_path) == f"{name}+"
+    assert run_all.describe_commit(tmp_path) == f"{name}+"
 
 
 def test_what_is_known_is_not_run_again(main, monkeypatch, tmp_path):
@@ -70,7 +70,7 @@ def test_what_is_known_is_not_run_again(main, monkeypatch, tmp_path):
     assert main(every, "--again=b")[0] == ["a", "b", "b"]
     (tmp_path / "kept" / "a.json").write_text("{")  # cut short
     assert main(every)[0] == ["a", "b", "b", "a"]
-    monkeypatch.setattr(run_all, "fingerprint", lambda: "code-2")
+    monkeypatch.setattr(run_all, "hash_code", lambda: "code-2")
     done, page = main(every)
     assert done[-2:] == ["a", "b"] and page.count("| speed |") == 2
     assert "- versions: keras 1" in page and str(tmp_path) not in page.split("## Commands")[0]
@@ -97,7 +97,7 @@ def test_what_fails_or_takes_too_long_is_said_and_run_again(main, tmp_path):
     identity = {"code": "code-1", "machine": {}}
     for name in ("fails", "sleeps", "lacks"):
         kept = json.loads((tmp_path / "kept" / f"{name}.json").read_text())
-        assert not run_all.is_known(kept, {**identity, "machine": kept["machine"]})
+        assert not run_all.is_up_to_date(kept, {**identity, "machine": kept["machine"]})
 
 
 def test_a_report_that_lacks_what_a_row_needs(main):
@@ -117,7 +117,7 @@ def test_a_skipped_peer_is_named_and_asked_for_again(main, tmp_path):
     _, page = main(every)
     assert "`x`: torch is skipped, no module" in page and "No comparison has been made yet" in page
     kept = json.loads((tmp_path / "kept" / "x.json").read_text())
-    assert not run_all.is_known(kept, kept)
+    assert not run_all.is_up_to_date(kept, kept)
 
 
 def test_a_goal_that_is_missed_shows(main):
@@ -127,9 +127,9 @@ def test_a_goal_that_is_missed_shows(main):
 
 def test_every_comparison_can_be_run():
     root = pathlib.Path(run_all.__file__).resolve().parents[1]
-    names = [comparison.name for comparison in comparisons.EVERY]
+    names = [comparison.name for comparison in comparisons.ALL]
     assert len(names) == len(set(names))
-    for comparison in comparisons.EVERY:
+    for comparison in comparisons.ALL:
         words = [w for w in comparison.words if w != TORCH_PYTHON]
         place = words[0] if words[0] != "-m" else words[1].replace(".", "/") + ".py"
         assert (root / place).is_file(), comparison.name
@@ -140,7 +140,7 @@ def test_every_benchmark_is_listed():
     """A module with a command line of its own is a benchmark; the other files serve them."""
     folder = pathlib.Path(run_all.__file__).parent
     with_main = {f.stem for f in folder.glob("*.py") if "__main__" in f.read_text()}
-    listed = {word for c in comparisons.EVERY for word in c.words}
+    listed = {word for c in comparisons.ALL for word in c.words}
     # Too long for a table that is made again and again, or no comparison.
     alone = {"run_all", "results", "fit_baseline", "gpu_check", "memory_table", "plain_batch_norm"}
     assert [m for m in with_main - alone if f"benchmarks.{m}" not in listed] == []
@@ -162,12 +162,12 @@ def test_the_code_is_told_apart(tmp_path):
     for text in ("x = 1", "x = 2", "x = 1"):
         file.write_text(text)
         (tmp_path / "nets" / "notes.md").write_text(text * 2)
-        seen.append(run_all.fingerprint(tmp_path))
+        seen.append(run_all.hash_code(tmp_path))
     assert seen[0] == seen[2] != seen[1]
 
 
 def test_the_page_shows_small_figures():
-    assert [comparison_page._figure(v) for v in (0.00001, 0.0, 3.14159, 25549352.0)] == [
+    assert [comparison_page._format_figure(v) for v in (0.00001, 0.0, 3.14159, 25549352.0)] == [
         *("1.0e-05", "0", "3.14", "25549352"),
     ]
-    assert harness.machine()["cores"] >= 1
+    assert harness.describe_machine()["cores"] >= 1

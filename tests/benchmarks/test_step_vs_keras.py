@@ -45,7 +45,7 @@ def test_same_number_of_trainable_parameters(depths, count):
     def parameters(model):
         return sum(int(np.prod(v.shape)) for v in model.trainable_variables)
 
-    ours, theirs = our_net(depths), keras_resnetv2.resnetv2(1000, depths)
+    ours, theirs = our_net(depths), keras_resnetv2.build_model(1000, depths)
     assert parameters(ours) == parameters(theirs)
     assert len(ours.variables) == len(theirs.variables)
     assert count in (None, parameters(ours))
@@ -55,7 +55,7 @@ def test_same_number_of_trainable_parameters(depths, count):
 @pytest.mark.parametrize("depths", [TINY, (2, 1, 2, 1)], ids=str)
 def test_same_logits(depths, training):
     """The stem's pooling sees negative numbers at the border: padding with zeros would show."""
-    ours, theirs = our_net(depths, 10), keras_resnetv2.resnetv2(10, depths)
+    ours, theirs = our_net(depths, 10), keras_resnetv2.build_model(10, depths)
     randomize(ours)
     assert copy_weights(ours, theirs) == len(theirs.variables)
     images = np.random.default_rng(1).normal(size=(2, 64, 64, 3)).astype(np.float32)
@@ -70,8 +70,8 @@ def test_same_step(monkeypatch):
     monkeypatch.setitem(registry._ARCHITECTURES, "tiny", tiny)
     # Decay as strong as the gradients: a kernel left out, or a gamma let in, would show.
     monkeypatch.setattr(step_workloads, "_WEIGHT_DECAY", 1.0)
-    ours, our_run = step_workloads.our_side(64, 4, "float32", model="tiny")
-    theirs, their_run = step_workloads.keras_side(64, 4, "float32", depths=TINY)
+    ours, our_run = step_workloads.build_ours(64, 4, "float32", model="tiny")
+    theirs, their_run = step_workloads.build_keras(64, 4, "float32", depths=TINY)
     # Away from the kink of ReLU, where a difference of rounding flips whole gradients.
     for variable in ours.trainable_variables:
         if variable.name == "beta":
@@ -92,7 +92,7 @@ def test_same_step(monkeypatch):
 def test_both_sides_start_from_equal_weights():
     """So the losses in a result tell whether the sides did the same."""
     seeded = []
-    for build in (our_net, keras_resnetv2.resnetv2):
+    for build in (our_net, keras_resnetv2.build_model):
         keras.utils.set_random_seed(0)
         net = build(num_classes=10, depths=TINY)
         seeded.append({layer.name: layer.get_weights() for layer in net.layers if layer.weights})
@@ -103,7 +103,7 @@ def test_both_sides_start_from_equal_weights():
 
 
 def test_mixed_precision_leaves_the_global_policy_and_float32_logits():
-    model = keras_resnetv2.resnetv2(10, TINY, "bfloat16")
+    model = keras_resnetv2.build_model(10, TINY, "bfloat16")
     assert keras.config.dtype_policy().name == "float32"
     assert model.get_layer("stage1_block1_conv1").compute_dtype == "bfloat16"
     assert {v.dtype for v in model.variables} == {"float32"}

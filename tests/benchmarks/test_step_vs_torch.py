@@ -15,7 +15,7 @@ from tests.loops.tiny_nets import two_convolutions
 def test_our_evaluation_counts_the_nets_multiply_adds(one_device, monkeypatch):
     monkeypatch.setattr(strategies, "make_strategy", lambda config: one_device)
     with two_convolutions():
-        run, multiply_adds = torch_workloads.our_side("eval", 32, 2, "float32")
+        run, multiply_adds = torch_workloads.build_ours("eval", 32, 2, "float32")
     run(2)
     assert multiply_adds == 16 * 16 * 8 * 27 + 8 * 8 * 16 * 72 + 16 * 1000
 
@@ -38,7 +38,7 @@ def main(monkeypatch, tmp_path):
     """Returns the function that runs the comparison with sides made up: it returns its JSON."""
 
     def run(sides, versions):
-        monkeypatch.setattr(step_vs_torch, "versions_of_peer", lambda python: versions)
+        monkeypatch.setattr(step_vs_torch, "find_peer_versions", lambda python: versions)
         monkeypatch.setattr(
             harness, "run_child", lambda module, words, python: next(sides[words[0][7:]])
         )
@@ -77,5 +77,5 @@ def test_without_torch_it_is_skipped_with_the_reason(main, capsys):
 
 
 def test_an_interpreter_that_is_not_there():
-    versions, reason = step_vs_torch.versions_of_peer("/nowhere/python")
+    versions, reason = step_vs_torch.find_peer_versions("/nowhere/python")
     assert versions == {} and "No such file" in reason

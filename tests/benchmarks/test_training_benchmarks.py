@@ -13,7 +13,7 @@ from benchmarks.workloads import bare_step, gpu_checks
 
 def test_batches_are_the_same_images_for_any_number_of_replicas():
     def images(batch_size, kept):
-        dataset = bare_step.batches(4, batch_size, 10, kept).take(kept)
+        dataset = bare_step.make_random_batches(4, batch_size, 10, kept).take(kept)
         batches = list(dataset.as_numpy_iterator())
         return [np.concatenate([b[name] for b in batches]) for name in ("image", "label", "sample")]
 
@@ -74,6 +74,6 @@ def test_the_checks_of_gpus_run_on_a_cpu(tmp_path):
     assert done.returncode == 0, done.stdout + done.stderr
     results = json.loads((tmp_path / "out.json").read_text())["results"]
     names = {(name, 1) for name in gpu_checks.CHECKS}
-    names |= {(name, 2) for name in gpu_checks.OF_REPLICAS}
+    names |= {(name, 2) for name in gpu_checks.MULTI_REPLICA_CHECKS}
     assert results.keys() == {f"{name},{count}" for name, count in names}
     assert all(found["ok"] for found in results.values())

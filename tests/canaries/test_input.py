@@ -196,7 +196,7 @@ for _ in range(2):
 
 
 def test_an_animated_webp_without_alpha_ends_the_process():
-    """It is decoded beyond its tensor. Hence `image_header.animation_with_alpha`."""
+    """It is decoded beyond its tensor. Hence `image_header.set_animation_alpha_flag`."""
     noise = np.random.default_rng(0).integers(0, 256, (3, 120, 160, 3), np.uint8)
     frames = [Image.fromarray(frame) for frame in noise[1:]]
     data = encoded("WEBP", noise[0], save_all=True, append_images=frames, lossless=True)

@@ -15,13 +15,13 @@ def _all_of_it(shape):
 
 @pytest.fixture(scope="module")
 def bad_in_tf_data():
-    return images.each_in_tf_data(images.bad_files(), decode.decode)
+    return images.each_in_tf_data(images.bad_files(), decode.decode_image)
 
 
 @pytest.mark.parametrize("name", images.bad_files())
 def test_bad_file_is_refused(name, bad_in_tf_data):
     with pytest.raises(tf.errors.InvalidArgumentError):
-        decode.decode(tf.constant(images.bad_files()[name]))
+        decode.decode_image(tf.constant(images.bad_files()[name]))
     assert isinstance(bad_in_tf_data[name], tf.errors.InvalidArgumentError)
 
 
@@ -36,9 +36,9 @@ def test_windows_of_bad_files_are_refused():
 @pytest.mark.parametrize("progressive", [False, True])
 def test_truncated_jpeg_is_never_filled_up(progressive):
     data = images.encoded(images.picture(), "JPEG", quality=90, progressive=progressive)
-    whole = decode.decode(tf.constant(data)).numpy()
+    whole = decode.decode_image(tf.constant(data)).numpy()
     cuts = {missing: data[:-missing] for missing in (1, 2, 3, 20, *range(100, len(data), 150))}
-    results = images.each_in_tf_data(cuts, decode.decode)
+    results = images.each_in_tf_data(cuts, decode.decode_image)
     assert all(isinstance(result, tf.errors.OpError) for result in results.values())
     # The bytes of a window may be there although the end of the file is not.
     top = images.each_in_tf_data(
@@ -52,14 +52,14 @@ def test_truncated_jpeg_is_never_filled_up(progressive):
 def test_a_jpeg_that_claims_too_much_is_refused_by_its_header(name):
     data = tf.constant(images.bad_files()[name])
     with pytest.raises(tf.errors.InvalidArgumentError, match="too many pixels"):
-        decode.decode(data)
+        decode.decode_image(data)
     with pytest.raises(tf.errors.InvalidArgumentError, match="too many pixels"):
         decode.decode_cropped(data, lambda shape: tf.constant([0, 0, 8, 8]))
 
 
 @pytest.mark.parametrize("decoder", ["decode", "decode_cropped"])
 def test_in_tf_data_too_the_header_comes_first(decoder, capfd):
-    decoders = {"decode": decode.decode}
+    decoders = {"decode": decode.decode_image}
     decoders["decode_cropped"] = lambda data: decode.decode_cropped(
         data, lambda shape: tf.stack([0, 0, 8, tf.minimum(8, shape[1])])
     )
@@ -94,10 +94,10 @@ REASONS = {
 def test_the_reason_is_the_decoders(name):
     """TensorFlow puts many lines before it in the error of a function."""
     file = tf.constant(images.bad_files()[name])
-    for decoder in (decode.decode, tf.function(decode.decode, autograph=False)):
+    for decoder in (decode.decode_image, tf.function(decode.decode_image, autograph=False)):
         with pytest.raises(tf.errors.OpError) as raised:
             decoder(file)
-        assert decode.reason(raised.value) == REASONS[name]
+        assert decode.describe_error(raised.value) == REASONS[name]
 
 
 @pytest.mark.parametrize("kind", ["png", "webp"])
@@ -109,10 +109,10 @@ def test_other_formats_have_the_limit_too(kind):
         small = images.encoded(Image.new("RGB", (8, 8)), "WEBP", lossless=True)
         data = images.with_webp_size(small, 5462, 16383)
     with pytest.raises(tf.errors.InvalidArgumentError):
-        decode.decode(tf.constant(data))
+        decode.decode_image(tf.constant(data))
 
 
 @pytest.mark.parametrize("data", [b"\xff", b"\xff\xd8", b"\xff\xd8\xff", b"\x89PNG"])
 def test_a_few_bytes_are_refused(data):
     with pytest.raises(tf.errors.OpError):
-        decode.decode(tf.constant(data))
+        decode.decode_image(tf.constant(data))

@@ -58,15 +58,15 @@ def test_every_spec_has_sensible_settings(name):
 def test_published_sizes(name, classes, sizes):
     spec = datasets.get(name)
     assert spec.split_sizes == sizes
-    assert len(datasets.class_table(name)) == classes
+    assert len(datasets.load_class_table(name)) == classes
 
 
 def test_class_tables_hold_wordnet_ids_and_names():
-    table = datasets.class_table("ilsvrc2012")
+    table = datasets.load_class_table("ilsvrc2012")
     assert table[0] == ("n01440764", "tench, Tinca tinca")
     assert table[207] == ("n02099601", "golden retriever")
     assert table[999][0] == "n15075141"
-    assert datasets.class_table("mini_imagenet")[2] == ("n01704323", "triceratops")
+    assert datasets.load_class_table("mini_imagenet")[2] == ("n01704323", "triceratops")
 
 
 def test_an_unknown_name():
@@ -115,4 +115,4 @@ def test_a_bad_line_of_a_table_is_named(tmp_path, text, message):
     ],
 )
 def test_readable(name, shown):
-    assert datasets.readable(name) == shown
+    assert datasets.display_name(name) == shown

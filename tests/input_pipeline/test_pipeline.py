@@ -208,7 +208,7 @@ def test_replacements_do_not_depend_on_the_start(break_images):
 
 
 def test_replaced_counts_the_bad_images_in_a_row(break_images):
-    row = pipeline.REPLACEMENTS - 1
+    row = pipeline.MAX_DECODE_ATTEMPTS - 1
     config = break_images({_index(position): b"" for position in range(1, 1 + row)})
     samples = _samples(_train(config), 3)
     expected = [0, *range(row, 0, -1), 0, 0, 0, 0]
@@ -218,7 +218,7 @@ def test_replaced_counts_the_bad_images_in_a_row(break_images):
 
 @pytest.mark.parametrize("broken", ["all", "one too many in a row"])
 def test_too_many_bad_images_are_an_error(break_images, broken):
-    last = TOTAL if broken == "all" else pipeline.REPLACEMENTS
+    last = TOTAL if broken == "all" else pipeline.MAX_DECODE_ATTEMPTS
     dataset = _train(break_images({_index(position): b"" for position in range(last)}))
     with pytest.raises(tf.errors.OpError):
         next(iter(dataset))
@@ -293,12 +293,12 @@ def test_batches_are_not_sharded_by_tensorflow(config):
 def test_first_unreadable_names_the_first(break_images):
     text = b"<html>not found</html>"
     split = source.open_split(break_images({4: text, 9: text}), "train")
-    index, reason = pipeline.first_unreadable(split, range(TOTAL))
+    index, reason = pipeline.find_first_unreadable(split, range(TOTAL))
     assert index == 4 and type(index) is int
     assert "not a JPEG, PNG, BMP, GIF or WebP file" in reason
-    assert pipeline.first_unreadable(split, np.array([7, 9, 4]))[0] == 9
-    assert pipeline.first_unreadable(split, range(5, 9)) is None
-    assert pipeline.first_unreadable(split, []) is None
+    assert pipeline.find_first_unreadable(split, np.array([7, 9, 4]))[0] == 9
+    assert pipeline.find_first_unreadable(split, range(5, 9)) is None
+    assert pipeline.find_first_unreadable(split, []) is None
 
 
 def _jpeg_that_claims_too_much():
@@ -320,7 +320,7 @@ BAD_CONTENTS = {
 @pytest.mark.parametrize("content", BAD_CONTENTS.values(), ids=BAD_CONTENTS)
 def test_the_reason_is_one_readable_line(break_images, content):
     split = source.open_split(break_images({3: content}), "train")
-    index, reason = pipeline.first_unreadable(split, [0, 1, 3])
+    index, reason = pipeline.find_first_unreadable(split, [0, 1, 3])
     assert index == 3
     assert reason and "\n" not in reason and "{{" not in reason and "[Op" not in reason
     assert "Graph execution" not in reason
@@ -329,7 +329,7 @@ def test_the_reason_is_one_readable_line(break_images, content):
 def test_the_first_samples_are_those_of_the_pipeline(break_images):
     config = break_images({2: b"no image", 3: b""})
     split = source.open_split(config, "train")
-    found = pipeline.first_samples(split, config, SEED, 12)
+    found = pipeline.load_first_samples(split, config, SEED, 12)
     expected = next(iter(_train(config, batch_size=12)))
     assert found.keys() == expected.keys()
     for name, value in expected.items():

@@ -164,15 +164,15 @@ def _service(workers):
 
 def test_two_workers_of_the_data_service_load_the_same_batches(configs, monkeypatch):
     """Also without their dispatcher; when one of them is lost, that is said."""
-    monkeypatch.setattr(worker_watchdog, "_SILENT_SECONDS", 0.5)
+    monkeypatch.setattr(worker_watchdog, "_TIMEOUT_SECONDS", 0.5)
     config = configs["tfrecord"]
     split = source.open_split(config, "train")
     with _service(2) as service:
         _await_ready(*[service.start("worker", name) for name in service.workers])
         dispatcher, _, second = service.processes
         served = dataclasses.replace(config, data_service=service.dispatcher)
-        assert data_service.number_of_workers(service.dispatcher) == 2
-        assert len(worker_watchdog.addresses(service.dispatcher)) == 2
+        assert data_service.count_workers(service.dispatcher) == 2
+        assert len(worker_watchdog.list_workers(service.dispatcher)) == 2
         remote = data_service.train_dataset(split, served, SEED, 15, BATCH).as_numpy_iterator()
         here = pipeline.train_dataset(split, config, SEED, 15, BATCH).as_numpy_iterator()
         assert [_digest(next(remote)) == _digest(next(here)) for _ in range(9)] == [True] * 9
@@ -183,17 +183,17 @@ def test_two_workers_of_the_data_service_load_the_same_batches(configs, monkeypa
         with pytest.raises(tf.errors.OpError) as error:
             for _ in range(1000):
                 assert _digest(next(remote)) == _digest(next(here))
-        assert "does not answer" in str(worker_watchdog.explained(error.value))
+        assert "does not answer" in str(worker_watchdog.to_service_lost(error.value))
 
 
 def test_a_worker_that_reports_late_is_waited_for(monkeypatch):
     """TensorFlow would never ask it for its batches."""
 
     def batches():
-        return data_service.batches(service.dispatcher, lambda number: {"number": number})
+        return data_service.load_batches(service.dispatcher, lambda number: {"number": number})
 
     with _service(2) as service:
-        monkeypatch.setattr(data_service, "_SECONDS_TO_REPORT", 0.5)
+        monkeypatch.setattr(data_service, "_REGISTRATION_TIMEOUT_SECONDS", 0.5)
         nobody = f"--data_service={service.dispatcher}: no worker has reported"
         with pytest.raises(UsageError, match=nobody):
             batches()
@@ -203,7 +203,7 @@ def test_a_worker_that_reports_late_is_waited_for(monkeypatch):
             UsageError, match="1 of 2 workers have reported there; start the others"
         ):
             batches()
-        monkeypatch.setattr(data_service, "_SECONDS_TO_REPORT", 60.0)
+        monkeypatch.setattr(data_service, "_REGISTRATION_TIMEOUT_SECONDS", 60.0)
         second = service.start("worker", late)  # which takes seconds to load TensorFlow
         found = batches().as_numpy_iterator()
         assert [next(found)["number"] for _ in range(5)] == [0, 1, 2, 3, 4]
@@ -213,7 +213,7 @@ def test_a_worker_that_reports_late_is_waited_for(monkeypatch):
 def test_batches_are_dealt_to_trainers_as_the_pipeline_deals_them(configs, monkeypatch):
     """The second of two trainers with a replica each gets every other batch."""
     asked = []
-    monkeypatch.setattr(data_service, "batches", lambda _, batch_at: batch_at)
+    monkeypatch.setattr(data_service, "load_batches", lambda _, batch_at: batch_at)
 
     def train_dataset(*arguments, batches):
         assert batches == 1
@@ -237,7 +237,7 @@ class _Nothing:
 def test_nobody_answers():
     port = _free_ports(1)[0]
     with pytest.raises(UsageError, match=f"--data_service=localhost:{port}: nobody answers"):
-        data_service.number_of_workers(f"localhost:{port}")
+        data_service.count_workers(f"localhost:{port}")
     for text in ("localhost", "localhost:0", ":5", "localhost:99999", "localhost:http"):
         with pytest.raises(UsageError, match="give HOST:PORT"):
-            data_service.address(text)
+            data_service.parse_address(text)

@@ -21,9 +21,9 @@ def config(tiny_folder):
 def test_nothing_tunes_itself(config, tiny_folder):
     split = source.open_split(config, "train")
     paths = sorted(str(path) for path in tiny_folder.rglob("*.jpg"))
-    sight = views.Sight(32, 0.875, "bilinear", 1, False)
+    sight = views.Preprocessing(32, 0.875, "bilinear", 1, False)
     datasets = [
-        views.of_files(paths, [sight], 4),
+        views.make_dataset(paths, [sight], 4),
         pipeline.train_dataset(split, config, 0, 0, 4),
         pipeline.eval_dataset(split, config, 10, 4, 1),
     ]
@@ -32,8 +32,8 @@ def test_nothing_tunes_itself(config, tiny_folder):
 
 
 def test_one_thread_for_each_core_unless_said():
-    assert threads.parallel_calls(3) == 3
-    assert threads.parallel_calls(0) == len(os.sched_getaffinity(0))
-    assert threads.options(3).threading.private_threadpool_size == 3
+    assert threads.num_parallel_calls(3) == 3
+    assert threads.num_parallel_calls(0) == len(os.sched_getaffinity(0))
+    assert threads.make_dataset_options(3).threading.private_threadpool_size == 3
     policy = tf.data.experimental.AutoShardPolicy.OFF
-    assert threads.options().experimental_distribute.auto_shard_policy == policy
+    assert threads.make_dataset_options().experimental_distribute.auto_shard_policy == policy

@@ -19,7 +19,7 @@ def tiny_net(monkeypatch):
     Also small enough that no ReLU's input lies within rounding error of zero: in a deep net one
     such element goes the other way on two replicas and moves weights by more than 1e-6.
     """
-    monkeypatch.setattr(registry, "build", tiny_nets.build)
+    monkeypatch.setattr(registry, "build_model", tiny_nets.build)
 
 
 @pytest.fixture(scope="session")
@@ -37,8 +37,8 @@ def make_run(one_device):
         run_folder.write_record(run, run_folder.Record(config, tuple(class_names), {}))
         rng = np.random.default_rng(seed)
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(registry, "build", tiny_nets.build)
-            model = restore.build(one_device, config.net, len(class_names), "float32")
+            patch.setattr(registry, "build_model", tiny_nets.build)
+            model = restore.build_model(one_device, config.net, len(class_names), "float32")
         for variable in model.trainable_variables:
             variable.assign(rng.normal(0, 0.5, variable.shape))
         checkpoint.save(run, 4, {"model": restore.variables_by_path(model)})

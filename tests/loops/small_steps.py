@@ -24,7 +24,7 @@ def settings(**changes):
     optimization |= {name: changes.pop(name) for name in known & set(changes)}
     values = {
         "global_batch_size": BATCH,
-        "prepare": batch_augment.make_prepare(DataConfig(mean=(127.5,) * 3, std=(64.0,) * 3)),
+        "prepare": batch_augment.make_preprocess_fn(DataConfig(mean=(127.5,) * 3, std=(64.0,) * 3)),
         "optimization": OptimizationConfig(**optimization),
         "learning_rate": lambda step: 0.05 / (1.0 + tf.cast(step, tf.float32)),
     }

@@ -8,9 +8,9 @@ from PIL import Image
 import flags
 from input_pipeline import datasets
 from input_pipeline.sources import source
-from loops import evaluate
 from loops.checkpointing import restore
 from loops.config import validation
+from loops.evaluator import Evaluator, Interrupted
 from loops.metrics import classification
 
 
@@ -19,7 +19,7 @@ def setup(strategy, folder):
     config = validation.resolve(flags.parse([*words, "--model=resnet_18"])[0])
     split = source.open_split(config.data, "val")
     tf.keras.utils.set_random_seed(1)
-    model = restore.build(strategy, config.net, 3, "float32")
+    model = restore.build_model(strategy, config.net, 3, "float32")
     head = model.get_layer("logits").kernel
     head.assign(60 * head)  # fresh weights tell no image from another
     return config, split, model
@@ -33,7 +33,7 @@ def test_prime_split_on_two_devices_equals_one(
     for strategy in (one_device, mirrored):
         config, split, model = setup(strategy, tiny_folder)
         assert split.num_examples == 11
-        found.append(evaluate.Evaluator(strategy, model, split, config.data, crops, batch_size)())
+        found.append(Evaluator(strategy, model, split, config.data, crops, batch_size)())
     (one, one_labels), (two, two_labels) = found
     assert one_labels.tolist() == split.labels.tolist() == two_labels.tolist()
     np.testing.assert_allclose(one, two, atol=1e-6)
@@ -41,7 +41,7 @@ def test_prime_split_on_two_devices_equals_one(
 
 def test_center_crop_equals_a_plain_loop_over_pil_images(tiny_folder, one_device):
     config, split, model = setup(one_device, tiny_folder)
-    probs, labels = evaluate.Evaluator(one_device, model, split, config.data, 1)()
+    probs, labels = Evaluator(one_device, model, split, config.data, 1)()
     spec = datasets.get("folder")
     assert probs.std(0).min() > 0.05
     right = 0
@@ -61,8 +61,8 @@ def test_center_crop_equals_a_plain_loop_over_pil_images(tiny_folder, one_device
 
 def test_stop_interrupts(tiny_folder, one_device):
     config, split, model = setup(one_device, tiny_folder)
-    evaluator = evaluate.Evaluator(one_device, model, split, config.data, 1, 2)
-    with pytest.raises(evaluate.Interrupted):
+    evaluator = Evaluator(one_device, model, split, config.data, 1, 2)
+    with pytest.raises(Interrupted):
         evaluator(stop=lambda: True)
     probs, _ = evaluator(max_batches=1)
     assert len(probs) == 2

@@ -10,7 +10,7 @@ import pytest
 import tensorflow as tf
 
 from input_pipeline.errors import UsageError
-from loops import evaluate, train
+from loops import evaluate, evaluator, train
 from loops.checkpointing import checkpoint, run_folder
 from loops.evaluation import continuous, eval_results
 from loops.metrics import calibration
@@ -128,14 +128,14 @@ def test_pictures_of_another_split_have_tags_of_their_own(monkeypatch):
     results = {"reliability": reliability, "mistakes": [], "step": 3}
     for name in ("val", "test"):
         of_split = results | {"crops": 10, "split": name}
-        eval_results.record_pictures(sink, "eval", of_split, probs, split, None)
+        eval_results.log_images(sink, "eval", of_split, probs, split, None)
     assert tags == [
         *("reliability_10_crops", "confusion_10_crops"),
         *("reliability_10_crops_test", "confusion_10_crops_test"),
     ]
     tags.clear()  # a confusion matrix that nobody could see is not drawn
-    monkeypatch.setattr(eval_results, "_MOST_CLASSES_DRAWN", 1)
-    eval_results.record_pictures(sink, "eval", of_split, probs, split, None)
+    monkeypatch.setattr(eval_results, "_MAX_CLASSES_DRAWN", 1)
+    eval_results.log_images(sink, "eval", of_split, probs, split, None)
     assert tags == ["reliability_10_crops_test"]
 
 
@@ -144,10 +144,10 @@ def prune_as_it_is_evaluated(monkeypatch, run_dir, module=evaluate):
     predict = module.predictions
 
     def pruned(*arguments):
-        shutil.rmtree(checkpoint.newest_intact(run_dir))
+        shutil.rmtree(checkpoint.find_newest_intact(run_dir))
         return predict(*arguments)
 
-    monkeypatch.setattr(module, "predictions", pruned)
+    monkeypatch.setattr(module, "predict_probabilities", pruned)
 
 
 def test_a_checkpoint_that_training_removes_meanwhile(runs, tmp_path, monkeypatch):
@@ -186,8 +186,8 @@ def test_a_worker_that_is_lost_meanwhile(runs, monkeypatch):
     def lost(*_):
         raise tf.errors.UnavailableError(None, None, "peer")
 
-    monkeypatch.setattr(evaluate.Evaluator, "__call__", lost)
-    monkeypatch.setattr(evaluate, "predictions", lost)
+    monkeypatch.setattr(evaluator.Evaluator, "__call__", lost)
+    monkeypatch.setattr(evaluate, "predict_probabilities", lost)
     with pytest.raises(WorkerLost, match=r"gone \(peer\); start all of them again$"):
         run(f"--ckpt={runs / 'a'}")
 
@@ -252,7 +252,7 @@ def test_watching_a_run_in_training(runs, tmp_path, monkeypatch):
 
     def verify_and_prune(folder):
         manifest = verify(folder)
-        if checkpoint.step_of(folder) == 6:
+        if checkpoint.parse_step(folder) == 6:
             shutil.rmtree(folder)
         return manifest
 

@@ -5,7 +5,6 @@ import tensorflow as tf
 
 from input_pipeline import pipeline
 from input_pipeline.errors import DataError, UsageError
-from loops import evaluate
 from loops import evaluator as evaluators
 from loops.checkpointing import restore
 from tests.loops.tiny_nets import two_convolutions
@@ -20,8 +19,8 @@ def evaluator(one_device, tiny_folder):
     config = resolve("--dataset=folder", f"--data_dir={tiny_folder}", "--image_size=32")
     split = source.open_split(config.data, "val")
     with two_convolutions():
-        net = restore.build(one_device, config.net, 3, "float32")
-    return evaluate.Evaluator(one_device, net, split, config.data, crops=1, batch_size=4)
+        net = restore.build_model(one_device, config.net, 3, "float32")
+    return evaluator.Evaluator(one_device, net, split, config.data, crops=1, batch_size=4)
 
 
 def failing(evaluator, monkeypatch, error, batches):
@@ -47,7 +46,7 @@ def test_memory_names_the_flag(evaluator, monkeypatch):
 def test_another_workers_end_is_told_at_once(evaluator, monkeypatch):
     """No image is looked at: the others must end within a minute, whatever the size of val."""
     failing(evaluator, monkeypatch, tf.errors.UnavailableError(None, None, "peer"), 1)
-    monkeypatch.setattr(pipeline, "first_unreadable", lambda *args: pytest.fail("looked"))
+    monkeypatch.setattr(pipeline, "find_first_unreadable", lambda *args: pytest.fail("looked"))
     with pytest.raises(tf.errors.UnavailableError):
         evaluator()
 
@@ -59,7 +58,7 @@ def test_only_images_of_the_batches_at_hand_are_looked_at(evaluator, monkeypatch
         asked.extend(indices)
         return 5, "cut short"
 
-    monkeypatch.setattr(pipeline, "first_unreadable", first_unreadable)
+    monkeypatch.setattr(pipeline, "find_first_unreadable", first_unreadable)
     failing(evaluator, monkeypatch, tf.errors.InvalidArgumentError(None, None, "?"), 1)
     with pytest.raises(DataError, match=r"\.jpg does not decode: cut short"):
         evaluator()
@@ -67,6 +66,6 @@ def test_only_images_of_the_batches_at_hand_are_looked_at(evaluator, monkeypatch
 
 
 def test_each_gpu_has_its_views_and_halves_of_a_cpu_share_theirs(monkeypatch):
-    assert [evaluators.views_per_batch(replicas) for replicas in (1, 2)] == [50, 50]
+    assert [evaluators.choose_views_per_batch(replicas) for replicas in (1, 2)] == [50, 50]
     monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: [kind])
-    assert [evaluators.views_per_batch(replicas) for replicas in (1, 8)] == [250, 2000]
+    assert [evaluators.choose_views_per_batch(replicas) for replicas in (1, 8)] == [250, 2000]

@@ -35,7 +35,7 @@ def train_here(folder, root, *words):
 
 
 def steps(run_dir):
-    return [checkpoint.step_of(folder) for folder in checkpoint.step_folders(run_dir)]
+    return [checkpoint.parse_step(folder) for folder in checkpoint.list_step_folders(run_dir)]
 
 
 def junk(run_dir):
@@ -55,11 +55,11 @@ def killed_and_resumed(folder, root, function, at):
     at += SYNCS_BEFORE if function == "fsync" else 0
     codes, logs = run(folder, root, *words, plans=[{"kill_at": [function, at]}], **ONE)
     assert codes == [-signal.SIGKILL], logs[0]
-    newest = checkpoint.newest_intact(root / "r") if (root / "r").exists() else None
+    newest = checkpoint.find_newest_intact(root / "r") if (root / "r").exists() else None
     train_here(folder, root, *words)
     assert steps(root / "r")[0] == 4
     assert junk(root / "r") == []
-    return checkpoint.step_of(newest) if newest else 0
+    return checkpoint.parse_step(newest) if newest else 0
 
 
 @pytest.mark.usefixtures("tiny_net")
@@ -192,7 +192,7 @@ def test_a_disk_on_which_a_run_cannot_begin(tiny_folder, tmp_path, monkeypatch):
 @pytest.fixture
 def poison(monkeypatch):
     """Returns the function that spoils all images from a sample on."""
-    make_prepare = batch_augment.make_prepare
+    make_prepare = batch_augment.make_preprocess_fn
 
     def spoil(first_sample, value):
         def make(*arguments):
@@ -205,7 +205,7 @@ def poison(monkeypatch):
 
             return spoiled
 
-        monkeypatch.setattr(batch_augment, "make_prepare", make)
+        monkeypatch.setattr(batch_augment, "make_preprocess_fn", make)
 
     return spoil
 
@@ -235,9 +235,9 @@ def test_training_stops_on_the_right_step(tiny_folder, tmp_path, poison, words, 
     assert message.startswith(f"step {stop}: ")
     first = (stop - 1) * 8
     assert f"samples {first} to {first + 7}, the first is " in message
-    newest = checkpoint.newest_intact(tmp_path / "r")
+    newest = checkpoint.find_newest_intact(tmp_path / "r")
     assert f"last good checkpoint: {newest}" in message
-    assert checkpoint.step_of(newest) == stop - 1
+    assert checkpoint.parse_step(newest) == stop - 1
     for step in steps(tmp_path / "r"):
         for name, tensor in tensors(tmp_path / "r", step).items():
             assert tensor.dtype.kind != "f" or np.isfinite(tensor).all(), name
@@ -308,6 +308,6 @@ def test_a_hundred_flipped_bits(tmp_path):
             flipped = bytearray(whole)
             flipped[place] ^= 1 << place % 8
             (folder / name).write_bytes(flipped)
-            assert checkpoint.newest_intact(tmp_path) is None
+            assert checkpoint.find_newest_intact(tmp_path) is None
         (folder / name).write_bytes(whole)
-    assert checkpoint.newest_intact(tmp_path) == folder
+    assert checkpoint.find_newest_intact(tmp_path) == folder

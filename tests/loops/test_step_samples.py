@@ -18,12 +18,12 @@ def dropping_net(monkeypatch):
     def build(config):
         kit = Kit(config.compute_dtype, dropout=0.4, stochastic_depth=0.5)
         image = kit.image()
-        x = kit.start_blocks(kit.conv(image, 8, 3, "conv0", stride=2), 1)
+        x = kit.begin_residual_blocks(kit.conv(image, 8, 3, "conv0", stride=2), 1)
         x = kit.add(kit.conv(kit.relu(x, "relu"), 8, 3, "conv1"), x, "block")
         x = kit.dropout(kit.global_average_pool(x, "pool"), "dropout")
         return keras.Model(image, kit.logits(x, config.num_classes))
 
-    monkeypatch.setattr(registry, "build", build)
+    monkeypatch.setattr(registry, "build_model", build)
 
 
 def trained(strategy, *words):

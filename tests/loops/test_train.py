@@ -14,10 +14,10 @@ from tensorflow.python.framework import config as framework_config
 import flags
 from input_pipeline.augmentation import batch_augment
 from input_pipeline.errors import DataError, UsageError
-from loops import evaluate, train
+from loops import evaluate, evaluator, train
 from loops.checkpointing import checkpoint, restore, run_folder
 from loops.monitoring import step_intervals
-from loops.runtime.stop_signals import Stopped
+from loops.runtime.stop_signals import StoppedBySignal
 from loops.train_failures import TrainingDiverged, WorkerLost
 
 pytestmark = pytest.mark.usefixtures("tiny_net")
@@ -43,7 +43,7 @@ def run(folder, tmp_path, *arguments):
 
 def tensors(run_dir):
     """All tensors of a run's newest checkpoint by name."""
-    reader = tf.train.load_checkpoint(str(checkpoint.newest_intact(run_dir) / "ckpt"))
+    reader = tf.train.load_checkpoint(str(checkpoint.find_newest_intact(run_dir) / "ckpt"))
     shapes = reader.get_variable_to_shape_map()
     return {n: reader.get_tensor(n) for n in shapes if n != "_CHECKPOINTABLE_OBJECT_GRAPH"}
 
@@ -133,7 +133,7 @@ def test_run_folder_holds_what_is_promised(tiny_folder, tmp_path):
     folder = tmp_path / "r"
     assert {"config.json", "metrics.jsonl", "log.txt", "train", "eval"} <= set(os.listdir(folder))
     # The newest one, and the best of those that an evaluation came with.
-    kept = {checkpoint.step_of(f) for f in checkpoint.step_folders(folder)}
+    kept = {checkpoint.parse_step(f) for f in checkpoint.list_step_folders(folder)}
     assert 5 in kept
     assert len(kept) <= 2
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
@@ -185,7 +185,7 @@ def test_micro_batches_are_equal_or_refused(tiny_folder, tmp_path, parts):
 
 def test_nothing_intact_is_never_a_silent_restart(tiny_folder, tmp_path):
     run(tiny_folder, tmp_path, "--run_name=r", "--steps=1")
-    index = checkpoint.newest_intact(tmp_path / "r") / "ckpt.index"
+    index = checkpoint.find_newest_intact(tmp_path / "r") / "ckpt.index"
     index.write_bytes(index.read_bytes()[:-1])
     with pytest.raises(DataError, match="no step folder is intact"):
         run(tiny_folder, tmp_path, "--run_name=r", "--steps=2")
@@ -194,7 +194,7 @@ def test_nothing_intact_is_never_a_silent_restart(tiny_folder, tmp_path):
 @pytest.mark.parametrize("steps", [4, 2])
 def test_signal_saves_and_stops(tiny_folder, tmp_path, monkeypatch, steps):
     """The handler is the real one: the process sends itself SIGTERM in the first evaluation."""
-    original = evaluate.Evaluator.__call__
+    original = evaluator.Evaluator.__call__
 
     def call(self, *arguments, **options):
         if not options.get("max_batches"):
@@ -202,21 +202,21 @@ def test_signal_saves_and_stops(tiny_folder, tmp_path, monkeypatch, steps):
         return original(self, *arguments, **options)
 
     with monkeypatch.context() as patch:
-        patch.setattr(evaluate.Evaluator, "__call__", call)
-        with pytest.raises(Stopped) as stopped:
+        patch.setattr(evaluator.Evaluator, "__call__", call)
+        with pytest.raises(StoppedBySignal) as stopped:
             run(tiny_folder, tmp_path, "--run_name=r", f"--steps={steps}", "--eval_every=2")
     assert stopped.value.exit_code == 143
-    newest = checkpoint.newest_intact(tmp_path / "r")
-    assert (checkpoint.step_of(newest), checkpoint.top1_of(newest)) == (2, None)
+    newest = checkpoint.find_newest_intact(tmp_path / "r")
+    assert (checkpoint.parse_step(newest), checkpoint.read_top1(newest)) == (2, None)
     # That evaluation is made up for: the curve has no gap, and the step may be the best.
     run(tiny_folder, tmp_path, "--run_name=r")
     lines = [json.loads(line) for line in (tmp_path / "r/metrics.jsonl").read_text().splitlines()]
     figures = [
         line["accuracy/top1"] for line in lines if (line["split"], line["step"]) == ("eval", 2)
     ]
-    assert figures[0] == checkpoint.top1_of(newest) and checkpoint.is_intact(newest)
+    assert figures[0] == checkpoint.read_top1(newest) and checkpoint.is_intact(newest)
     assert len(figures) == (1 if steps > 2 else 2)  # the last evaluation of all says it again
-    assert checkpoint.best_intact(tmp_path / "r") is not None
+    assert checkpoint.find_best_intact(tmp_path / "r") is not None
 
 
 def test_divergence_names_step_and_samples_and_keeps_the_checkpoint(tiny_folder, tmp_path):
@@ -267,7 +267,7 @@ def test_a_worker_that_is_lost_before_the_first_step(tiny_folder, tmp_path, monk
     def lost(*args, **kwargs):
         raise tf.errors.UnavailableError(None, None, "peer")
 
-    monkeypatch.setattr(evaluate.Evaluator, "__call__", lost)
+    monkeypatch.setattr(evaluator.Evaluator, "__call__", lost)
     with pytest.raises(WorkerLost, match=r"another worker is gone \(peer\).*no checkpoint"):
         run(tiny_folder, tmp_path, "--run_name=r", "--steps=1")
 
@@ -291,7 +291,7 @@ def test_a_failed_evaluation_costs_no_step(tiny_folder, tmp_path):
     words = ["--run_name=r", "--steps=3", "--eval_every=2", "--eval_batch_size=4"]
     with pytest.raises(DataError, match=bad.name):
         run(folder, tmp_path, *words)
-    assert [f.name for f in checkpoint.step_folders(tmp_path / "r")] == ["step-00000002"]
+    assert [f.name for f in checkpoint.list_step_folders(tmp_path / "r")] == ["step-00000002"]
     bad.write_bytes(good)
     run(folder, tmp_path, *words)
     rows = [json.loads(line) for line in (tmp_path / "r/metrics.jsonl").read_text().splitlines()]
@@ -307,9 +307,11 @@ def test_averages_are_what_is_evaluated_and_predicted(tiny_folder, tmp_path):
     assert again["nll"] == pytest.approx(results["nll"], rel=1e-6)
     assert again["top1_raw"] == results["top1_raw"]
     record = run_folder.read_record(tmp_path / "r")
-    newest = checkpoint.newest_intact(tmp_path / "r")
+    newest = checkpoint.find_newest_intact(tmp_path / "r")
     strategy = tf.distribute.get_strategy()
-    nets = [restore.restore(strategy, record, newest, "float32", averaged) for averaged in (1, 0)]
+    nets = [
+        restore.restore_model(strategy, record, newest, "float32", averaged) for averaged in (1, 0)
+    ]
     stored = tensors(tmp_path / "r")
     for group, net in zip(("ema", "model"), nets, strict=True):
         for variable in net.variables:
@@ -320,13 +322,13 @@ def test_averages_are_what_is_evaluated_and_predicted(tiny_folder, tmp_path):
 def test_sizes_change_where_the_schedule_says(tiny_folder, tmp_path, monkeypatch, caplog):
     """An epoch has 23 / 8 steps: 32 px for three of them, then 40."""
     seen = []
-    make_prepare = batch_augment.make_prepare
+    make_prepare = batch_augment.make_preprocess_fn
 
     def noting(*arguments):
         prepare = make_prepare(*arguments)
         return lambda batch: (seen.append(batch["image"].shape[1]), prepare(batch))[1]
 
-    monkeypatch.setattr(batch_augment, "make_prepare", noting)
+    monkeypatch.setattr(batch_augment, "make_preprocess_fn", noting)
     words = ["--run_name=r", "--steps=5", "--image_size_schedule=0:32,1:40", "--image_size=48"]
     run(tiny_folder, tmp_path, *words, "--profile=1,9", "--log_norms", "--log_every=1")
     assert "--profile=1,9: the run ends at step 5" in caplog.text
@@ -349,20 +351,20 @@ def test_wishes_for_a_checkpoint_are_fulfilled_and_training_goes_on(
 ):
     """The wish in step 2 is a save of its own; that in step 3 is the one that is due there."""
     monkeypatch.setattr(step_intervals, "_SECONDS_PER_CALL", 1e-9)  # one step a call
-    steps_of_call = step_intervals.Pace.steps_of_call
+    steps_of_call = step_intervals.StepIntervals.steps_until_due
 
     def kill(self, done):
         if done in (1, 2):
             os.kill(os.getpid(), signal.SIGUSR1)
         return steps_of_call(self, done)
 
-    monkeypatch.setattr(step_intervals.Pace, "steps_of_call", kill)
+    monkeypatch.setattr(step_intervals.StepIntervals, "steps_until_due", kill)
     run(tiny_folder, tmp_path, "--run_name=r", "--steps=5", "--save_every=3", "--eval_every=3")
-    folders = checkpoint.step_folders(tmp_path / "r")
-    assert [checkpoint.step_of(f) for f in folders] == [5, 3, 2]
+    folders = checkpoint.list_step_folders(tmp_path / "r")
+    assert [checkpoint.parse_step(f) for f in folders] == [5, 3, 2]
     with_figures = [bool(checkpoint.verify(folder)["metrics"]) for folder in folders]
     assert with_figures == [True, True, False]
     caplog.set_level(logging.INFO, "absl")
     run(tiny_folder, tmp_path, "--run_name=r", "--steps=4")  # fewer than are done
     assert "nothing to train: 5 of 4 steps are done" in caplog.messages
-    assert checkpoint.step_folders(tmp_path / "r") == folders
+    assert checkpoint.list_step_folders(tmp_path / "r") == folders

@@ -8,7 +8,7 @@ from input_pipeline import pipeline
 from input_pipeline.config import DataConfig
 from input_pipeline.errors import DataError
 from input_pipeline.sources import source
-from loops.train_input import TrainFeed
+from loops.train_input import TrainInput
 
 
 def test_a_bad_image_is_looked_for_once(tiny_folder, tmp_path, one_device, monkeypatch, caplog):
@@ -18,17 +18,17 @@ def test_a_bad_image_is_looked_for_once(tiny_folder, tmp_path, one_device, monke
     bad = sorted((folder / "train").glob("*/*"))[4]
     bad.write_bytes(bad.read_bytes()[:100])
     config = DataConfig(dataset="folder", data_dir=str(folder), image_size=32, batch_size=1)
-    feed = TrainFeed(one_device, source.open_split(config, "train"), config, seed=1)
+    feed = TrainInput(one_device, source.open_split(config, "train"), config, seed=1)
     looked = []
-    find = pipeline.first_unreadable
+    find = pipeline.find_first_unreadable
     monkeypatch.setattr(
-        pipeline, "first_unreadable", lambda *args: looked.append(args[1]) or find(*args)
+        pipeline, "find_first_unreadable", lambda *args: looked.append(args[1]) or find(*args)
     )
-    monkeypatch.setattr("loops.train_input.MOST_REPLACED", 0.05)
+    monkeypatch.setattr("loops.train_input.MAX_REPLACED_FRACTION", 0.05)
     epoch = 23  # images, and steps
     for number in range(3):
-        feed.account(number * epoch, (number + 1) * epoch, number + 1, 1)
+        feed.report_replaced_images(number * epoch, (number + 1) * epoch, number + 1, 1)
     assert caplog.text.count(f"{bad.name} is replaced: ") == 1
     assert len(looked) == 1 and len(looked[0]) == epoch
     with pytest.raises(DataError, match=rf"5 of 92 training images do not decode.*{bad.name}"):
-        feed.account(3 * epoch, 4 * epoch, 5, 1)
+        feed.report_replaced_images(3 * epoch, 4 * epoch, 5, 1)

@@ -23,5 +23,5 @@ def build(config):
 def two_convolutions():
     """Puts them in place of every registered net, in fixtures of any scope too."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(registry, "build", build)
+        patch.setattr(registry, "build_model", build)
         yield

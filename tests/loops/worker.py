@@ -28,12 +28,12 @@ def use_tiny_net():
         x = kit.batch_norm_relu(kit.conv(image, 8, 3, "conv1", stride=2), "conv1")
         x = kit.batch_norm_relu(kit.conv(x, 16, 3, "conv2", stride=2), "conv2")
         if config.stochastic_depth:
-            x = kit.start_blocks(x, 1)
+            x = kit.begin_residual_blocks(x, 1)
             x = kit.add(kit.conv(x, 16, 3, "conv3"), x, "sum")
         x = kit.dropout(kit.global_average_pool(x, "pool"), "dropout")
         return keras.Model(image, kit.logits(x, config.num_classes))
 
-    registry.build = build
+    registry.build_model = build
 
 
 def poison(samples, value):
@@ -42,7 +42,7 @@ def poison(samples, value):
 
     from input_pipeline.augmentation import batch_augment
 
-    make_prepare = batch_augment.make_prepare
+    make_prepare = batch_augment.make_preprocess_fn
 
     def make(*arguments):
         prepare = make_prepare(*arguments)
@@ -54,21 +54,21 @@ def poison(samples, value):
 
         return poisoned
 
-    batch_augment.make_prepare = make
+    batch_augment.make_preprocess_fn = make
 
 
 def at_step(step, action):
     """Sends this process a signal once it has logged a step."""
     from loops.monitoring import step_intervals
 
-    is_due = step_intervals.Pace.is_due
+    is_due = step_intervals.StepIntervals.is_due
 
     def is_due_and_act(self, name, done):
         if done >= step and name == "log_every" and action:
             os.kill(os.getpid(), getattr(signal, action))
         return is_due(self, name, done)
 
-    step_intervals.Pace.is_due = is_due_and_act
+    step_intervals.StepIntervals.is_due = is_due_and_act
 
 
 def kill_at(function, at):

@@ -23,15 +23,15 @@ ALL = [pytest.param(m, marks=[] if m in QUICK else pytest.mark.faults) for m in 
 STAGED = [
     pytest.param(m, marks=[] if m in (*QUICK, "resnet_50", "resnetv2_50") else pytest.mark.faults)
     for m in registry.names()
-    if registry.has_blocks(m)
+    if registry.is_residual(m)
 ]
 SIZE = 64
 
 
 def build(model, size=SIZE, **fields):
-    if registry.is_sized(model):
+    if registry.has_fixed_input_size(model):
         fields["input_size"] = size
-    return registry.build(registry.NetConfig(model=model, num_classes=42, **fields))
+    return registry.build_model(registry.NetConfig(model=model, num_classes=42, **fields))
 
 
 @pytest.fixture
@@ -86,7 +86,7 @@ def test_golden_logits_are_of_every_net():
 def test_strides_and_channels_of_every_stage(model, quick_weights):
     """Table 1 of He et al. 2015: 56, 28, 14 and 7 at 224 px, so strides 4 to 32."""
     net = build(model)
-    depths = registry.architecture(model).options["depths"]
+    depths = registry.get_architecture(model).options["depths"]
     last = [f"stage{stage}_block{blocks}_add" for stage, blocks in enumerate(depths, 1)]
     names = ["stem_conv", "stem_pool", *last]
     stages = keras.Model(net.input, [net.get_layer(name).output for name in names])
@@ -99,7 +99,7 @@ def test_strides_and_channels_of_every_stage(model, quick_weights):
     ]
 
 
-@pytest.mark.parametrize("model", [m for m in registry.names() if registry.is_sized(m)])
+@pytest.mark.parametrize("model", [m for m in registry.names() if registry.has_fixed_input_size(m)])
 def test_maps_of_alexnet_and_zfnet(model, quick_weights):
     """The papers' figures; AlexNet's 55 from 224 px needs the padding by 2."""
     net = build(model, 224)
@@ -163,7 +163,7 @@ def test_memorises_64_images(model):
     net = build(model, dropout=0.0)
     values = [v.value for v in net.trainable_variables]
     momentum = [tf.Variable(tf.zeros_like(v)) for v in values]
-    rate = 0.01 if registry.is_sized(model) else 0.05
+    rate = 0.01 if registry.has_fixed_input_size(model) else 0.05
 
     @tf.function
     def step(x, y):

@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 
 from nets import registry
-from nets.macs import multiply_adds
+from nets.macs import count_multiply_adds
 from tests.nets.test_registry import BLOCKS
 
 # In units of 10^9, as torchvision lists them with its weights.
@@ -29,9 +29,11 @@ def quick_net(monkeypatch):
 
 
 def counted(model, size):
-    input_size = size if registry.is_sized(model) else 0
-    net = registry.build(registry.NetConfig(model=model, num_classes=1000, input_size=input_size))
-    return multiply_adds(net, size)
+    input_size = size if registry.has_fixed_input_size(model) else 0
+    net = registry.build_model(
+        registry.NetConfig(model=model, num_classes=1000, input_size=input_size)
+    )
+    return count_multiply_adds(net, size)
 
 
 def residual(family, layer_count, size):
@@ -96,7 +98,9 @@ def test_counts_by_hand_are_those_of_torchvision(model):
 
 
 @pytest.mark.faults
-@pytest.mark.parametrize("model", [m for m in registry.names() if not registry.is_sized(m)])
+@pytest.mark.parametrize(
+    "model", [m for m in registry.names() if not registry.has_fixed_input_size(m)]
+)
 def test_every_residual_net(model):
     family, layers = model.split("_")
     assert counted(model, 224) == residual(family, int(layers), 224)

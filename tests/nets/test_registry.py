@@ -40,9 +40,9 @@ SMALL = ("resnet_18", "resnetv2_18", "resnetse_18")
 def build(model, **fields):
     """A net with 42 classes, shared by the tests: none of them changes a trainable weight."""
     keras.utils.set_random_seed(1)
-    if registry.is_sized(model):
+    if registry.has_fixed_input_size(model):
         fields = {"input_size": 64, **fields}
-    return registry.build(registry.NetConfig(model=model, num_classes=42, **fields))
+    return registry.build_model(registry.NetConfig(model=model, num_classes=42, **fields))
 
 
 def bottleneck_net(family):
@@ -124,8 +124,8 @@ def test_number_of_trainable_parameters(model, monkeypatch):
     # Random values for sixty million weights are what takes the time.
     monkeypatch.setattr(keras.initializers.VarianceScaling, "__call__", zeros)
     monkeypatch.setattr(keras.initializers.RandomNormal, "__call__", zeros)
-    size = 224 if registry.is_sized(model) else 0
-    net = registry.build(registry.NetConfig(model=model, num_classes=1000, input_size=size))
+    size = 224 if registry.has_fixed_input_size(model) else 0
+    net = registry.build_model(registry.NetConfig(model=model, num_classes=1000, input_size=size))
     counted = sum(int(np.prod(v.shape)) for v in net.trainable_variables)
     norms = sum(int(np.prod(v.shape)) for v in net.non_trainable_variables)
     assert counted == MODEL_SIZES[model]
@@ -175,7 +175,7 @@ def test_other_image_sizes(model, size):
 
 @pytest.mark.parametrize("model", registry.names())
 def test_smallest_image_is_known(model):
-    assert registry.smallest_image(model) == (64 if registry.is_sized(model) else 32)
+    assert registry.min_image_size(model) == (64 if registry.has_fixed_input_size(model) else 32)
 
 
 @pytest.mark.parametrize("family", ["resnet", "resnetv2", "resnetse"])

@@ -103,7 +103,7 @@ def _last_logged(training):
 
 def _damage(training, draw, facts):
     """Breaks the newest checkpoint in one of six ways, where there is another to fall back on."""
-    folders = checkpoint.step_folders(training.run_dir) if training.run_dir.exists() else []
+    folders = checkpoint.list_step_folders(training.run_dir) if training.run_dir.exists() else []
     # One that is broken already stays so until training gets to its step again.
     if len(folders) < 2 or not checkpoint.is_intact(folders[0]):
         return

@@ -83,12 +83,12 @@ class Training:
 
     def step(self):
         """The newest intact step, 0 where there is none."""
-        newest = checkpoint.newest_intact(self.run_dir) if self.run_dir.exists() else None
-        return checkpoint.step_of(newest) if newest else 0
+        newest = checkpoint.find_newest_intact(self.run_dir) if self.run_dir.exists() else None
+        return checkpoint.parse_step(newest) if newest else 0
 
     def tensors(self):
         """sha256 of each file of the newest step: equal where every variable is, bit for bit."""
-        newest = checkpoint.newest_intact(self.run_dir)
+        newest = checkpoint.find_newest_intact(self.run_dir)
         files = json.loads((newest / "manifest.json").read_text())["files"]
         return {name: facts["sha256"] for name, facts in files.items() if ".data-" in name}
 

@@ -13,14 +13,19 @@ from loops.monitoring import console
 from loops.runtime import output_files, peak_memory
 from loops.tools.benchmark import input_stages, net_benchmarks
 
-_SECONDS = 2.0
+_SECONDS_PER_RUN = 2.0
 # Of the flags that training or evaluation reads. Those that neither reads are refused as well.
-_NOT_FOR_BENCHMARKS = {
+_UNSUPPORTED_FLAGS = {
     *("ckpt", "init_from", "logits", "save_logits", "watch", "watch_patience", "test_size"),
     *("members", "real_labels", "split", "run_name", "epochs", "steps", "examples", "profile"),
     *("auto_batch", "image_size_schedule", "save_every", "eval_every"),
 }
-_OF_INPUT = {"mode", "json", "seed", *(field.name for field in flag_fields.of(DataConfig))}
+_INPUT_FLAGS = {
+    "mode",
+    "json",
+    "seed",
+    *(field.name for field in flag_fields.iter_fields(DataConfig)),
+}
 
 
 def run(config, given):
@@ -37,37 +42,37 @@ def run(config, given):
       UsageError: flags that no benchmark follows.
     """
     kind = config.measurement.benchmark
-    _require_read(kind, given)
+    _require_supported_flags(kind, given)
     results, config, title, rows = BENCHMARKS[kind](config, given)
     results = {"benchmark": kind, "peak_memory_bytes": peak_memory.peak_bytes(), **results}
-    results |= {"config": dataclasses.asdict(config), "versions": run_folder.versions()}
-    console.summary(title, rows)
-    output_files.write_json_wanted(config.evaluation.json, results)
+    results |= {"config": dataclasses.asdict(config), "versions": run_folder.get_package_versions()}
+    console.print_summary(title, rows)
+    output_files.write_json_output(config.evaluation.json, results)
     return results
 
 
-def _require_read(kind, given):
+def _require_supported_flags(kind, given):
     """Raises UsageError for a flag that a benchmark does not follow."""
     for name in sorted(given - {"benchmark"}):
-        is_read = {"train", "eval"} & {*mode_flags.readers(name)}
-        if name in _NOT_FOR_BENCHMARKS or not is_read:
+        is_read = {"train", "eval"} & {*mode_flags.get_modes(name)}
+        if name in _UNSUPPORTED_FLAGS or not is_read:
             raise UsageError(f"--{name} is not for --mode=benchmark; leave it out")
         if kind == "eval" and name == "batch_size":
             raise UsageError("--batch_size with --benchmark=eval: give --eval_batch_size")
-        if kind == "input" and name not in _OF_INPUT:
+        if kind == "input" and name not in _INPUT_FLAGS:
             raise UsageError(f"--{name} is not for --benchmark=input; leave it out")
 
 
-def _input(config, given):
+def _measure_input(config, given):
     """Times the stages of the input pipeline, until a normalised batch is ready."""
-    config = dataclasses.replace(config, data=dataset_flags.with_dataset(config.data, given))
-    dataset_flags.require_named_set(config.data, given)
+    config = dataclasses.replace(config, data=dataset_flags.resolve_dataset(config.data, given))
+    dataset_flags.require_named_dataset(config.data, given)
     config = validation.resolve(config)
     data = config.data
-    batch_augment.require_pairs(data, data.batch_size)
+    batch_augment.require_even_batch(data, data.batch_size)
     strategies.set_up_gpus()
     split = source.open_split(data, "train")
-    results = input_stages.measure(split, data, config.length.seed, _SECONDS)
+    results = input_stages.measure(split, data, config.length.seed, _SECONDS_PER_RUN)
     rows = [
         (
             row["stage"],
@@ -83,8 +88,8 @@ def _input(config, given):
 
 # Each takes (config, given); returns its figures, the config that it ran, a title and rows.
 BENCHMARKS = {
-    "step": net_benchmarks.step,
-    "input": _input,
-    "eval": net_benchmarks.evaluation,
-    "train": net_benchmarks.training,
+    "step": net_benchmarks.measure_step,
+    "input": _measure_input,
+    "eval": net_benchmarks.measure_evaluation,
+    "train": net_benchmarks.measure_training,
 }

@@ -16,23 +16,23 @@ from loops.distribution import strategies, workers
 from loops.optimization import mixed_precision
 from loops.tools.benchmark import matmul_peak
 from loops.train_state import TrainState
-from nets.macs import multiply_adds
+from nets.macs import count_multiply_adds
 
 # Operations of a forward pass in multiply-adds; gradients by inputs and by kernels take as many.
-OF_FORWARD, OF_TRAINING = 2, 6
+FORWARD_FLOPS_PER_MAC, TRAINING_FLOPS_PER_MAC = 2, 6
 _NEVER = "1000000000"  # steps between two evaluations or saves
 ENDLESS = 100_000
 
 
-def synthetic(config, given):
+def resolve_synthetic(config, given):
     """The config for made-up images: those of ILSVRC 2012 unless a data set is named."""
-    data = dataset_flags.with_dataset(config.data, given)
+    data = dataset_flags.resolve_dataset(config.data, given)
     if not given & {"dataset", "data_dir"}:
         data = dataclasses.replace(data, dataset="ilsvrc2012")
-    return resolved(dataclasses.replace(config, data=data), given)
+    return resolve(dataclasses.replace(config, data=data), given)
 
 
-def resolved(config, given):
+def resolve(config, given):
     """Takes what a recipe says, without its schedule of sizes, and never saves or evaluates."""
     config = recipes.apply(config, given)
     changes = {"image_size_schedule": "", "save_every": _NEVER, "eval_every": _NEVER}
@@ -43,18 +43,18 @@ def resolved(config, given):
 def make_strategy(config):
     """The strategy of a benchmark, which is one process; UsageError where there are more."""
     strategy = strategies.make_strategy(config.distribution)
-    if workers.Workers(strategy).number > 1:
+    if workers.Workers(strategy).num_workers > 1:
         raise UsageError(
             f"--strategy={config.distribution.strategy}: --mode=benchmark measures one process"
         )
     return strategy
 
 
-def num_classes_of(data):
+def count_classes(data):
     """How many classes a data set has; images are looked for only where nothing else tells."""
     if data.dataset == "shapes":
         return len(shapes.CLASSES)
-    table = datasets.class_table(data.dataset)
+    table = datasets.load_class_table(data.dataset)
     return len(table) or len(source.open_split(data, "train").class_names)
 
 
@@ -63,16 +63,16 @@ def make_state(strategy, config, given, num_classes):
     replicas, parts = strategy.num_replicas_in_sync, config.optimization.accumulate
     typed = "batch_size" in given
     if typed:
-        strategies.require_even_parts(config.data.batch_size, strategy, parts)
+        strategies.require_equal_micro_batches(config.data.batch_size, strategy, parts)
     state = TrainState(strategy, config, num_classes)
     if typed:
         return state, config
     pairs = 2 if batch_augment.is_mixing(config.data) else 1
-    dtype = mixed_precision.compute_dtype(config.precision)
+    dtype = mixed_precision.resolve_compute_dtype(config.precision)
     batch_size = choose_batch_size(
         config.data.batch_size,
-        OF_TRAINING * multiply_adds(state.model, config.data.image_size),
-        matmul_peak.matrix_rate(dtype, sides=(1024,))["operations_per_second"],
+        TRAINING_FLOPS_PER_MAC * count_multiply_adds(state.model, config.data.image_size),
+        matmul_peak.measure(dtype, sides=(1024,))["operations_per_second"],
         replicas * parts * pairs,
         replicas,
     )
@@ -80,18 +80,18 @@ def make_state(strategy, config, given, num_classes):
 
 
 # A benchmark's steps, warm-up included, should not take longer than this by default.
-_SECONDS = 75.0
+_MAX_SECONDS = 75.0
 
 
-_STEPS = 23
+_NUM_STEPS = 23
 
 
 # What a net reaches of the rate of plain matrix products, about.
-_SHARE = 0.75
+_MATMUL_EFFICIENCY = 0.75
 
 
 # Images of one replica: enough for all cores, few enough for memory.
-_MOST = {"CPU": 32, "GPU": 128}
+_MAX_IMAGES_PER_REPLICA = {"CPU": 32, "GPU": 128}
 
 
 def choose_batch_size(wanted, operations_per_image, operations_per_second, parts, replicas):
@@ -108,9 +108,12 @@ def choose_batch_size(wanted, operations_per_image, operations_per_second, parts
       int: the data set's own batch, halved until a replica has room for its share and until the
       steps of a benchmark take about a minute at most.
     """
-    rate = _SHARE * operations_per_second * matmul_peak.shares(replicas)
-    room = _MOST["GPU" if tf.config.list_logical_devices("GPU") else "CPU"] * replicas
-    most = min(room, _SECONDS / _STEPS * rate / operations_per_image)
+    rate = _MATMUL_EFFICIENCY * operations_per_second * matmul_peak.count_physical_devices(replicas)
+    room = (
+        _MAX_IMAGES_PER_REPLICA["GPU" if tf.config.list_logical_devices("GPU") else "CPU"]
+        * replicas
+    )
+    most = min(room, _MAX_SECONDS / _NUM_STEPS * rate / operations_per_image)
     batch_size = wanted
     while batch_size > max(most, parts):
         batch_size //= 2
@@ -119,7 +122,7 @@ def choose_batch_size(wanted, operations_per_image, operations_per_second, parts
     return batch_size
 
 
-def training_images(data, num_classes, per_replica):
+def make_random_images(data, num_classes, per_replica):
     """Endless batches of random images, in the form that the input pipeline gives them.
 
     Args:
@@ -141,7 +144,7 @@ def training_images(data, num_classes, per_replica):
     return tf.data.Dataset.from_tensors(batch).repeat()
 
 
-def views(data, crops, per_replica):
+def make_random_views(data, crops, per_replica):
     """Endless batches of the views of random images, uint8 [per_replica, V, S, S, 3]."""
     shape = (per_replica, crops, data.image_size, data.image_size, 3)
     batch = {"views": np.random.default_rng(0).integers(0, 256, shape, np.uint8)}

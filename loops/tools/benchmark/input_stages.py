@@ -23,7 +23,7 @@ ADVICE = {
 }
 
 
-def stages(source, config, seed):
+def make_stages(source, config, seed):
     """Functions that run each prefix.
 
     Args:
@@ -35,7 +35,7 @@ def stages(source, config, seed):
       dict from a stage to a function that returns an iterator of batches, endless.
     """
     batch = config.batch_size
-    prepare = tf.function(batch_augment.make_prepare(config, seed))
+    prepare = tf.function(batch_augment.make_preprocess_fn(config, seed))
 
     def sample(number):
         epoch, position = number // source.num_examples, number % source.num_examples
@@ -46,14 +46,14 @@ def stages(source, config, seed):
         numbers = tf.data.Dataset.range(2**62)
         loaded = numbers.map(
             lambda number: of_sample(*sample(number)),
-            num_parallel_calls=threads.parallel_calls(config.reader_threads),
+            num_parallel_calls=threads.num_parallel_calls(config.reader_threads),
             deterministic=True,
         )
-        ahead = loaded.batch(batch).prefetch(threads.PREFETCH)
-        return iter(ahead.with_options(threads.options(config.reader_threads)))
+        ahead = loaded.batch(batch).prefetch(threads.PREFETCH_BATCHES)
+        return iter(ahead.with_options(threads.make_dataset_options(config.reader_threads)))
 
     def decoded(data, of_seed):
-        return tf.shape(image_augment.decoded_window(data, of_seed, config))
+        return tf.shape(image_augment.decode_window(data, of_seed, config))
 
     def augmented(data, of_seed):
         return image_augment.augment(data, of_seed, config)[0, 0]
@@ -78,7 +78,7 @@ def measure(source, config, seed, seconds):
     """Times all prefixes.
 
     Args:
-      source, config, seed: see `stages`.
+      source, config, seed: see `make_stages`.
       seconds: for each of three runs of each prefix, at least a batch.
 
     Returns:
@@ -90,13 +90,13 @@ def measure(source, config, seed, seconds):
       DataError: an image does not decode.
     """
     rows, before = [], 0.0
-    for name, start in stages(source, config, seed).items():
+    for name, start in make_stages(source, config, seed).items():
         try:
             iterator = start()
-            _finish(next(iterator))  # traces, fills the buffers
-            rate = sorted(_rate(iterator, config.batch_size, seconds) for _ in range(3))[1]
+            _wait_until_ready(next(iterator))  # traces, fills the buffers
+            rate = sorted(_measure_rate(iterator, config.batch_size, seconds) for _ in range(3))[1]
         except tf.errors.OpError as error:
-            raise _explained(error, source, seed) from error
+            raise _locate_decode_error(error, source, seed) from error
         added = max(0.0, 1000 / rate - before)
         rows.append({"stage": name, "images_per_second": rate, "added_ms_per_image": added})
         before = max(before, 1000 / rate)
@@ -110,14 +110,14 @@ def measure(source, config, seed, seconds):
     }
 
 
-def _explained(error, source, seed):
+def _locate_decode_error(error, source, seed):
     """The DataError that names the first image in the order of training that does not decode, or
     the error itself."""
     order_of_training = (
         int(sample_order.image_index(seed, 0, position, source.num_examples))
         for position in range(source.num_examples)
     )
-    found = pipeline.first_unreadable(source, order_of_training)
+    found = pipeline.find_first_unreadable(source, order_of_training)
     if found is None:
         return error
     return DataError(
@@ -126,16 +126,16 @@ def _explained(error, source, seed):
     )
 
 
-def _rate(iterator, batch_size, seconds):
+def _measure_rate(iterator, batch_size, seconds):
     """Images per second over about so many seconds."""
     started, images = time.perf_counter(), 0
     while time.perf_counter() - started < seconds or not images:
-        _finish(next(iterator))
+        _wait_until_ready(next(iterator))
         images += batch_size
     return images / (time.perf_counter() - started)
 
 
-def _finish(batch):
+def _wait_until_ready(batch):
     """Waits until a batch is computed."""
     for value in tf.nest.flatten(batch):
         value.numpy()

@@ -10,13 +10,13 @@ from loops.runtime import environment
 
 # Sides of the square matrices; larger ones are left out once a product takes a while.
 _SIDES = (512, 1024, 2048, 4096, 8192)
-_LONG_ENOUGH = 0.25
+_MAX_MATMUL_SECONDS = 0.25
 _REPEATS = 3
 # Products that take less are timed several in a row.
-_SECONDS_OF_CALL = 0.05
+_MIN_CALL_SECONDS = 0.05
 
 
-def matrix_rate(dtype, sides=_SIDES):
+def measure(dtype, sides=_SIDES):
     """The best rate of square matrix products on the first device.
 
     Args:
@@ -28,16 +28,16 @@ def matrix_rate(dtype, sides=_SIDES):
     """
     best = {"operations_per_second": 0.0, "side": 0}
     for side in sides:
-        seconds = _seconds_of_product(side, dtype)
+        seconds = _time_matmul(side, dtype)
         rate = 2.0 * side**3 / seconds
         if rate > best["operations_per_second"]:
             best = {"operations_per_second": rate, "side": side}
-        if seconds > _LONG_ENOUGH:
+        if seconds > _MAX_MATMUL_SECONDS:
             break
     return best
 
 
-def _seconds_of_product(side, dtype):
+def _time_matmul(side, dtype):
     matrix = tf.cast(tf.random.stateless_uniform([side, side], (0, 1)) / side, dtype)
 
     @tf.function
@@ -53,16 +53,16 @@ def _seconds_of_product(side, dtype):
         return (time.perf_counter() - started) / count
 
     seconds(1)  # traces
-    count = max(1, int(_SECONDS_OF_CALL / seconds(1)))
+    count = max(1, int(_MIN_CALL_SECONDS / seconds(1)))
     return statistics.median(seconds(count) for _ in range(_REPEATS))
 
 
-def shares(replicas):
+def count_physical_devices(replicas):
     """How many devices of their own the replicas have: parts of a CPU share its cores."""
     return replicas if tf.config.list_logical_devices("GPU") else 1
 
 
-def devices():
+def describe_devices():
     """The devices that this process sees: list of what a person calls them."""
     if gpus := tf.config.list_physical_devices("GPU"):
         details = [tf.config.experimental.get_device_details(gpu) for gpu in gpus]
@@ -70,4 +70,4 @@ def devices():
     used = tf.config.threading.get_intra_op_parallelism_threads() or threads.available_cores()
     split = len(tf.config.list_logical_devices("CPU"))
     parts = f", split into {split} devices" if split > 1 else ""
-    return [f"CPU {environment.processor()[0]}, {used} cores{parts}"]
+    return [f"CPU {environment.detect_cpu()[0]}, {used} cores{parts}"]

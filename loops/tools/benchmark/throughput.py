@@ -7,14 +7,14 @@ import numpy as np
 import tensorflow as tf
 
 from input_pipeline.errors import UsageError
-from input_pipeline.text import counted, said_by
+from input_pipeline.text import pluralize, tf_error_message
 from loops.runtime import peak_memory
 from loops.tools.benchmark import matmul_peak
-from nets.macs import multiply_adds
+from nets.macs import count_multiply_adds
 
 # What is timed after the first call, which traces, and what warms up.
-CALLS = 20
-_SECONDS_OF_CALL = 0.1
+TIMED_CALLS = 20
+_TARGET_CALL_SECONDS = 0.1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Timings:
     steps: list
 
 
-def timed(call):
+def time_calls(call):
     """Times a function of a number of steps: once to trace, twice to warm up, then 20 calls.
 
     A call does as many steps as a tenth of a second holds, at least one: what Python does around
@@ -50,17 +50,17 @@ def timed(call):
         try:
             call(steps)
         except tf.errors.ResourceExhaustedError as error:
-            reason = said_by(error)[:100]
+            reason = tf_error_message(error)[:100]
             raise UsageError(f"out of memory; give a smaller --batch_size ({reason})") from None
         return time.perf_counter() - started
 
     first = seconds(1)
     seconds(1)
-    steps = max(1, round(_SECONDS_OF_CALL / seconds(1)))
-    return Timings(first, [seconds(steps) for _ in range(CALLS)], [steps] * CALLS)
+    steps = max(1, round(_TARGET_CALL_SECONDS / seconds(1)))
+    return Timings(first, [seconds(steps) for _ in range(TIMED_CALLS)], [steps] * TIMED_CALLS)
 
 
-def figures(timings, images, operations, net, config, dtype, replicas):
+def compute_results(timings, images, operations, net, config, dtype, replicas):
     """The figures of a net that has run.
 
     Args:
@@ -78,9 +78,9 @@ def figures(timings, images, operations, net, config, dtype, replicas):
     peak = peak_memory.peak_bytes()  # before the matrices, which are no part of it
     each = np.repeat(np.array(timings.seconds) / timings.steps, timings.steps)
     p50, p90 = np.percentile(1e3 * each, (50, 90)).tolist()
-    matrices = matmul_peak.matrix_rate(dtype)
-    most = matrices["operations_per_second"] * matmul_peak.shares(replicas)
-    arithmetic = multiply_adds(net, config.data.image_size)
+    matrices = matmul_peak.measure(dtype)
+    most = matrices["operations_per_second"] * matmul_peak.count_physical_devices(replicas)
+    arithmetic = count_multiply_adds(net, config.data.image_size)
     rate = 1e3 * operations * arithmetic * images / p50
     calls = zip(timings.seconds, timings.steps, strict=True)
     return {
@@ -103,12 +103,12 @@ def figures(timings, images, operations, net, config, dtype, replicas):
         "image_size": config.data.image_size,
         "batch_size": images,
         "replicas": replicas,
-        "devices": matmul_peak.devices(),
+        "devices": matmul_peak.describe_devices(),
     }
 
 
-def rows(results):
-    """Rows of the summary of `figures`."""
+def format_rows(results):
+    """Rows of the summary of `compute_results`."""
     form = {
         "net": "{model}, {parameters:,} trainable parameters, {multiply_adds:,} multiply-adds of an"
         " image of {image_size} px",
@@ -121,8 +121,8 @@ def rows(results):
         " {matmul_gflops_per_second:.0f} of matrix products here ({matmul_side} x {matmul_side})",
     }
     said = {
-        "on": counted(results["replicas"], "replica"),
-        "images": counted(results["batch_size"], "image"),
+        "on": pluralize(results["replicas"], "replica"),
+        "images": pluralize(results["batch_size"], "image"),
     }
     memory = ("peak memory", f"{results['peak_memory_bytes'] / 1e9:.2f} GB")
     return [*((name, text.format(**results, **said)) for name, text in form.items()), memory]

@@ -7,9 +7,9 @@ import time
 from input_pipeline.errors import UsageError
 from input_pipeline.service import data_service
 from loops.monitoring import console
-from loops.runtime.stop_signals import Stopped, StopSignals
+from loops.runtime.stop_signals import StoppedBySignal, StopSignals
 
-_SECONDS = 0.2
+_POLL_SECONDS = 0.2
 
 
 def run(config, given):
@@ -26,15 +26,15 @@ def run(config, given):
     if not dispatcher:
         raise UsageError("--data_service is missing: HOST:PORT of the dispatcher")
     with StopSignals() as signals:
-        _server = data_service.start(role, dispatcher, config.service.workers)
+        _server = data_service.start_server(role, dispatcher, config.service.workers)
         rows = [("dispatcher", dispatcher), ("workers", config.service.workers)]
-        console.summary(f"data service, {role}: ready", rows)
+        console.print_summary(f"data service, {role}: ready", rows)
         while not signals.received:
-            time.sleep(_SECONDS)
-    _leave(Stopped(signals.received, f"the {role} of the data service has ended"))
+            time.sleep(_POLL_SECONDS)
+    _exit_now(StoppedBySignal(signals.received, f"the {role} of the data service has ended"))
 
 
-def _leave(stopped):
+def _exit_now(stopped):
     """Ends the process with the line and exit code of a mode that was stopped.
 
     At once: a server's destructor waits for a dispatcher or a worker that is gone, minutes long,

@@ -4,7 +4,7 @@ import functools
 
 from input_pipeline.errors import UsageError
 from input_pipeline.preparation import prepare
-from input_pipeline.text import counted
+from input_pipeline.text import pluralize
 from loops.config import dataset_flags
 from loops.distribution import strategies
 from loops.monitoring import console, progress_bar
@@ -28,12 +28,12 @@ def run(config, given):
         storage = "tfrecord"
     if not out:
         raise UsageError("--out is missing: name the folder to write the prepared set into")
-    strategies.leave_gpus_alone()
-    data = dataset_flags.require_images(config, given, "prepare")
+    strategies.hide_gpus()
+    data = dataset_flags.resolve_data_config(config, given, "prepare")
     bar = functools.partial(progress_bar.Progress, "prepare")
     facts = prepare.prepare(data, config.prepare, out, storage, bar)
-    console.summary(f"{out}: {facts['dataset']} as {storage}", _rows(facts))
-    output_files.write_json_wanted(config.evaluation.json, facts)
+    console.print_summary(f"{out}: {facts['dataset']} as {storage}", _rows(facts))
+    output_files.write_json_output(config.evaluation.json, facts)
     return facts
 
 
@@ -42,13 +42,13 @@ def _rows(facts):
     for split, of_split in facts["splits"].items():
         shards = of_split.get("shards", [])
         size = sum(shard["bytes"] for shard in shards)
-        said = f", {counted(len(shards), 'shard')}, {size / 1e6:.1f} MB" if shards else ""
-        rows.append((split, counted(of_split["images"], "image") + said))
+        said = f", {pluralize(len(shards), 'shard')}, {size / 1e6:.1f} MB" if shards else ""
+        rows.append((split, pluralize(of_split["images"], "image") + said))
     rows.append(("classes", len(facts["classes"])))
     rows.append(("split hash", facts["split_sha256"]))
     if facts["short_side"]:
         rows.append(("re-encoded", f"short side {facts['short_side']}, quality {facts['quality']}"))
-    rows.append(("left out", counted(facts["unlabelled"], "image") + " without a label"))
+    rows.append(("left out", pluralize(facts["unlabelled"], "image") + " without a label"))
     shown = [f"{c['file']} ({c['was']})" for c in facts["conversions"]]
     more = f" and {len(shown) - 3} more, see the manifest" if len(shown) > 3 else ""
     rows.append(("converted", ", ".join(shown[:3]) + more if shown else "none"))

@@ -7,7 +7,7 @@ import os
 from input_pipeline import pixel_statistics
 from input_pipeline.errors import UsageError
 from input_pipeline.sources import source
-from input_pipeline.text import counted
+from input_pipeline.text import pluralize
 from loops.config import dataset_flags
 from loops.distribution import strategies
 from loops.monitoring import console, progress_bar
@@ -26,23 +26,27 @@ def run(config, given):
     Returns:
       dict as in the JSON file.
     """
-    strategies.leave_gpus_alone()
-    data = dataset_flags.require_images(config, given, "stats")
+    strategies.hide_gpus()
+    data = dataset_flags.resolve_data_config(config, given, "stats")
     split = config.evaluation.split if "split" in given else "train"
     if split != "train" and "out" in given:
         raise UsageError(
             f"--out={config.export.out} with --split={split}: only the statistics of train are kept"
             " for training; write these with --json"
         )
-    folder = dataset_flags.results_folder(config) if split == "train" else ""
+    folder = dataset_flags.resolve_results_folder(config) if split == "train" else ""
     bar = functools.partial(progress_bar.Progress, "stats")
     found = pixel_statistics.compute(source.open_split(data, split), data.reader_threads, bar)
     results = {**dataclasses.asdict(found), "dataset": data.dataset, "split": split}
     # Before anything is written: a disk that is full by now does not take the figures along.
-    console.summary(f"{data.data_dir}: pixels of {split}, RGB, 0 to 255", _rows(results, folder))
+    console.print_summary(
+        f"{data.data_dir}: pixels of {split}, RGB, 0 to 255", _rows(results, folder)
+    )
     if folder:
-        output_files.write_wanted("--out", os.path.join(folder, pixel_statistics.NAME), results)
-    output_files.write_json_wanted(config.evaluation.json, results)
+        output_files.write_flag_output(
+            "--out", os.path.join(folder, pixel_statistics.FILENAME), results
+        )
+    output_files.write_json_output(config.evaluation.json, results)
     return results
 
 
@@ -51,7 +55,7 @@ def _rows(results, folder):
         return "  ".join(f"{value:.4f}" for value in values)
 
     rows = [
-        ("images", f"{results['num_images']}, {counted(results['num_pixels'], 'pixel')}"),
+        ("images", f"{results['num_images']}, {pluralize(results['num_pixels'], 'pixel')}"),
         ("mean", shown(results["mean"])),
         ("std over all pixels", shown(results["std"])),
         ("mean of the images' std", shown(results["mean_of_image_std"])),
@@ -60,6 +64,6 @@ def _rows(results, folder):
     for k, vector in enumerate(zip(*results["pca_eigenvectors"], strict=True)):
         rows.append((f"PCA vector {k + 1}", shown(vector)))
     if results["unreadable"]:
-        rows.append(("left out", counted(results["unreadable"], "image") + " not decoded"))
-    rows.append(("file", os.path.join(folder, pixel_statistics.NAME) if folder else "none"))
+        rows.append(("left out", pluralize(results["unreadable"], "image") + " not decoded"))
+    rows.append(("file", os.path.join(folder, pixel_statistics.FILENAME) if folder else "none"))
     return rows

@@ -9,14 +9,14 @@ from input_pipeline.errors import DataError
 from input_pipeline.preparation import verify
 from input_pipeline.sources import manifest
 from input_pipeline.system import atomic_files
-from input_pipeline.text import counted
+from input_pipeline.text import pluralize
 from loops.config import dataset_flags
 from loops.distribution import strategies
 from loops.monitoring import console, progress_bar
 from loops.runtime import output_files
 
-_REPORT = "verify.json"
-_SHOWN = 12
+_REPORT_FILE = "verify.json"
+_MAX_SHOWN = 12
 
 
 def run(config, given):
@@ -32,23 +32,23 @@ def run(config, given):
     Raises:
       DataError: images that no run could use, after the report is written.
     """
-    strategies.leave_gpus_alone()
-    data = dataset_flags.require_images(config, given, "verify")
-    folder = dataset_flags.results_folder(config)
-    sums_path = os.path.join(folder, verify.CHECKSUMS)
+    strategies.hide_gpus()
+    data = dataset_flags.resolve_data_config(config, given, "verify")
+    folder = dataset_flags.resolve_results_folder(config)
+    sums_path = os.path.join(folder, verify.CHECKSUMS_FILE)
     bar = functools.partial(progress_bar.Progress, "verify")
     results, sums = verify.verify(data, config.prepare, sums_path, bar)
     # Before anything is written: a disk that is full by now does not take the answer along.
-    console.summary(f"{data.data_dir}: {data.dataset}", _rows(results, folder))
-    output_files.write_wanted("--out", os.path.join(folder, _REPORT), results)
-    output_files.write_json_wanted(config.evaluation.json, results)
+    console.print_summary(f"{data.data_dir}: {data.dataset}", _rows(results, folder))
+    output_files.write_flag_output("--out", os.path.join(folder, _REPORT_FILE), results)
+    output_files.write_json_output(config.evaluation.json, results)
     prepared = manifest.exists(data.data_dir)  # has checksums of its own
-    if not prepared and verify.checksums_in(sums_path) != sums:
-        lines = verify.checksum_lines(sums)
-        output_files.write_wanted("--out", sums_path, lines, atomic_files.write_whole)
+    if not prepared and verify.read_checksums(sums_path) != sums:
+        lines = verify.format_checksums(sums)
+        output_files.write_flag_output("--out", sums_path, lines, atomic_files.write_bytes)
         logging.info("checksums are in %s; a later run compares with them", sums_path)
     if results["bad"]:
-        first = next(f for f in results["findings"] if f["kind"] in verify.FATAL)
+        first = next(f for f in results["findings"] if f["kind"] in verify.FATAL_KINDS)
         raise DataError(
             f"{results['bad']} of {sum(results['images'].values())} images or shards are bad, the"
             f" first is {first['file']} ({first['kind']}: {first['why']})"
@@ -56,7 +56,7 @@ def run(config, given):
     return results
 
 
-def _verdict(results):
+def _format_verdict(results):
     if results["bad"]:
         return f"{results['bad']} bad"
     if across := results["duplicates_across_splits"]:
@@ -71,7 +71,7 @@ def _rows(results, folder):
         ("images", f"{images}, {results['bytes'] / 1e6:.1f} MB"),
         (
             "classes",
-            f"{results['classes']}, {of_class['fewest']} to {counted(of_class['most'], 'image')}",
+            f"{results['classes']}, {of_class['fewest']} to {pluralize(of_class['most'], 'image')}",
         ),
         ("formats", ", ".join(f"{n} {kind}" for kind, n in results["formats"].items())),
         ("labels", results["label_map_says"]),
@@ -81,10 +81,10 @@ def _rows(results, folder):
     for kind, count in results["counts"].items():
         across = results["duplicates_across_splits"] if kind == "duplicate" else 0
         rows.append((kind, f"{count}" + (f", {across} of them across splits" if across else "")))
-    for finding in results["findings"][:_SHOWN]:
+    for finding in results["findings"][:_MAX_SHOWN]:
         rows.append((f"- {finding['kind']}", f"{finding['file']}: {finding['why']}"))
-    if len(results["findings"]) > _SHOWN:
-        rows.append(("", f"and {len(results['findings']) - _SHOWN} more"))
-    rows.append(("verdict", _verdict(results)))
-    rows.append(("report", os.path.join(folder, _REPORT)))
+    if len(results["findings"]) > _MAX_SHOWN:
+        rows.append(("", f"and {len(results['findings']) - _MAX_SHOWN} more"))
+    rows.append(("verdict", _format_verdict(results)))
+    rows.append(("report", os.path.join(folder, _REPORT_FILE)))
     return rows

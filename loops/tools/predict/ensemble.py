@@ -8,16 +8,16 @@ import tensorflow as tf
 from absl import logging
 
 from input_pipeline.errors import UsageError
-from input_pipeline.text import counted, said_by
+from input_pipeline.text import pluralize, tf_error_message
 from loops.distribution import strategies
 from loops.evaluation import trained_models
-from loops.evaluator import logits_fn, views_per_batch
+from loops.evaluator import choose_views_per_batch, make_logits_fn
 from loops.monitoring import progress_bar
 from loops.tools.predict import explain, views
 
 
 @dataclasses.dataclass(frozen=True)
-class Predictor(trained_models.Member):
+class Predictor(trained_models.TrainedModel):
     """A member that predicts pictures; its weights are read when they are first wanted.
 
     Attributes:
@@ -27,16 +27,18 @@ class Predictor(trained_models.Member):
     strategy: object
 
     @property
-    def sight(self):
+    def preprocessing(self):
         """How this net sees a picture."""
         data = self.config.data
         crops, seams = self.config.evaluation.crops, self.config.prediction.seam_carving
-        return views.Sight(data.image_size, data.crop_fraction, data.interpolation, crops, seams)
+        return views.Preprocessing(
+            data.image_size, data.crop_fraction, data.interpolation, crops, seams
+        )
 
     @functools.cached_property
     def logits(self):
         """The net as a function from uint8 views [B, V, S, S, 3] to float32 logits [B, V, C]."""
-        return self._traced(self.restore(self.strategy))
+        return self._compile_logits_fn(self.restore(self.strategy))
 
     @functools.cached_property
     def float32_model(self):
@@ -46,17 +48,17 @@ class Predictor(trained_models.Member):
     @functools.cached_property
     def float32_logits(self):
         """As `logits`, by `float32_model`."""
-        return self._traced(self.float32_model)
+        return self._compile_logits_fn(self.float32_model)
 
     @functools.cached_property
     def grad_cam(self):
         """Where `float32_model` sees a class, see `explain.make_grad_cam`."""
         return explain.make_grad_cam(self.float32_model, self.config.data.image_size)
 
-    def _traced(self, model):
+    def _compile_logits_fn(self, model):
         data = self.config.data
         return tf.function(
-            logits_fn(model, data.mean, data.std), reduce_retracing=True, autograph=False
+            make_logits_fn(model, data.mean, data.std), reduce_retracing=True, autograph=False
         )
 
 
@@ -73,11 +75,11 @@ class Ensemble:
     class_names: tuple
 
     @property
-    def sights(self):
+    def preprocessings(self):
         """The different ways in which they see a picture: tuple of Sight."""
-        return tuple(dict.fromkeys(member.sight for member in self.members))
+        return tuple(dict.fromkeys(member.preprocessing for member in self.members))
 
-    def read_for_drawing(self):
+    def load_float32_models(self):
         """Reads the weights in float32 as well, while the checkpoints are there."""
         for member in self.members:
             _ = member.float32_model
@@ -92,14 +94,14 @@ class Ensemble:
           (path, float32 logits [M, V, C]) for each file, in order; None in place of the logits of
           a file that does not decode.
         """
-        config, sights = self.members[0].config, self.sights
-        most = config.evaluation.eval_batch_size or views_per_batch() // sights[0].num_views
+        config, sights = self.members[0].config, self.preprocessings
+        most = config.evaluation.eval_batch_size or choose_views_per_batch() // sights[0].num_views
         batch_size = min(most, len(paths))
-        dataset = views.of_files(paths, sights, batch_size, config.data.reader_threads)
+        dataset = views.make_dataset(paths, sights, batch_size, config.data.reader_threads)
         bar = progress_bar.Progress("predict", len(paths))
         try:
             for number, (batch, decoded) in enumerate(dataset):
-                looks = [batch[sights.index(member.sight)] for member in self.members]
+                looks = [batch[sights.index(member.preprocessing)] for member in self.members]
                 calls = [m.logits(look) for m, look in zip(self.members, looks, strict=True)]
                 logits = np.stack([call.numpy() for call in calls], axis=1)  # [B, M, V, C]
                 here = paths[number * batch_size : (number + 1) * batch_size]
@@ -109,7 +111,7 @@ class Ensemble:
         except tf.errors.ResourceExhaustedError as error:
             raise UsageError(
                 f"--eval_batch_size={batch_size}: out of memory; give a smaller one"
-                f" ({said_by(error)[:100]})"
+                f" ({tf_error_message(error)[:100]})"
             ) from None
         finally:
             bar.close()
@@ -129,9 +131,9 @@ def load(config, given):
       UsageError: see `members.find`.
     """
     found = trained_models.find(config, given)
-    strategy = strategies.make_strategy(strategies.alone(config.distribution))
+    strategy = strategies.make_strategy(strategies.to_single_process(config.distribution))
     class_names = found[0].record.class_names
-    logging.info("%s, %s", counted(len(found), "net"), counted(len(class_names), "class"))
+    logging.info("%s, %s", pluralize(len(found), "net"), pluralize(len(class_names), "class"))
     return Ensemble(
         tuple(Predictor(**vars(member), strategy=strategy) for member in found), class_names
     )

@@ -10,10 +10,10 @@ import tensorflow as tf
 from loops.metrics import classification
 
 # Views of one call of the net: small, since explanations are made one picture at a time.
-_BATCH = 20
+_BATCH_SIZE = 20
 
 
-def feature_map(model, size):
+def find_feature_map(model, size):
     """The last tensor of a net that still has a height and a width.
 
     It is found by the layers' connections: from the logits back to the first tensor [B, H, W, C]
@@ -60,7 +60,7 @@ def make_grad_cam(model, size):
       [B, h, w], at least 0: ReLU(sum_k a_k A_k), where A [h, w, K] is the last feature map and
       a_k the mean over it of the gradient of the class's logit by A_k (equations 1 and 2).
     """
-    features = feature_map(model, size)
+    features = find_feature_map(model, size)
     trunk, head = keras.Model(model.input, features), keras.Model(features, model.output)
 
     @tf.function(reduce_retracing=True, autograph=False)
@@ -105,7 +105,7 @@ def occlusion(logits, image, class_index, window, fill, positions=10):
     return (probability[-1] - probability[:-1]).reshape(positions, positions), starts
 
 
-def spread(drop, starts, window, size):
+def project_to_pixels(drop, starts, window, size):
     """Gives every pixel the mean drop of the patches that hide it.
 
     Args:
@@ -126,6 +126,6 @@ def spread(drop, starts, window, size):
 
 def _padded_batches(images):
     """Batches of one size, the last filled up with its own images, so that nets trace once."""
-    for start in range(0, len(images), _BATCH):
-        batch = images[start : start + _BATCH]
-        yield np.resize(batch, (_BATCH, *batch.shape[1:]))
+    for start in range(0, len(images), _BATCH_SIZE):
+        batch = images[start : start + _BATCH_SIZE]
+        yield np.resize(batch, (_BATCH_SIZE, *batch.shape[1:]))

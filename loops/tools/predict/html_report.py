@@ -7,10 +7,10 @@ do nothing.
 import base64
 import html
 
-from input_pipeline.text import counted
+from input_pipeline.text import pluralize
 from loops.tools.predict import image_paths, overlays
 
-_POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
+_CONTENT_SECURITY_POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 _STYLE = """
 :root { color-scheme: light dark; --paper: #f6f7f9; --card: #fff; --ink: #181b1f;
   --quiet: #626973; --line: #e3e6ea; --rail: #e9ecf0; --bar: #2563be; --bad: #b42318; }
@@ -55,11 +55,11 @@ figcaption span { display: block; color: var(--quiet); overflow-wrap: anywhere; 
 """
 
 
-def document(articles, results, omitted):
+def render_page(articles, results, omitted):
     """The whole page.
 
     Args:
-      articles: list of str, each from `article`.
+      articles: list of str, each from `render_article`.
       results: as in the JSON file of the prediction.
       omitted: number of predicted pictures that have no exhibit here.
 
@@ -67,100 +67,104 @@ def document(articles, results, omitted):
       str of HTML.
     """
     total = len(results["images"])
-    title = f"{counted(total, 'picture')} predicted"
+    title = f"{pluralize(total, 'picture')} predicted"
     nets = ", ".join(results["models"])
-    views = counted(results["crops"], "crop")
+    views = pluralize(results["crops"], "crop")
     views += " and seam carving" if results["seam_carving"] else ""
     parts = [
         f"<header><h1>{title}</h1>",
-        f"<p>By {_text(nets)}; the mean over {_text(views)}.</p>",
-        f"<p>{counted(omitted, 'more picture')} predicted but not shown.</p>" if omitted else "",
+        f"<p>By {_escape(nets)}; the mean over {_escape(views)}.</p>",
+        f"<p>{pluralize(omitted, 'more picture')} predicted but not shown.</p>" if omitted else "",
         "</header>",
         *articles,
-        _bad(results["bad"]),
+        _render_failures(results["bad"]),
     ]
     return (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">\n'
+        f'<meta http-equiv="Content-Security-Policy" content="{_CONTENT_SECURITY_POLICY}">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         f'<link rel="icon" href="data:,">\n<title>{title}</title>\n'
         f"<style>{_STYLE}</style>\n</head>\n<body>\n" + "\n".join(parts) + "\n</body>\n</html>\n"
     )
 
 
-def article(exhibit):
+def render_article(exhibit):
     """The part of the page about one picture.
 
     Args:
-      exhibit: `exhibit.Exhibit`.
+      exhibit: `explained_prediction.ExplainedPrediction`.
 
     Returns:
       str of HTML.
     """
     height, width = exhibit.size
-    name = _text(image_paths.shown(exhibit.path))
-    several = len(exhibit.looks) > 1
+    name = _escape(image_paths.replace_non_utf8(exhibit.path))
+    several = len(exhibit.model_explanations) > 1
     parts = [
         f"<article>\n<h2>{name}<small>{width} × {height} px</small></h2>",
-        f'<div class="front">{_picture(exhibit.picture)}{_bars(exhibit.top)}</div>',
+        f'<div class="front">{_render_picture(exhibit.picture)}{_render_bars(exhibit.top)}</div>',
     ]
-    for look in exhibit.looks:
+    for look in exhibit.model_explanations:
         title = "What one net saw" if several else "What the net saw"
-        parts.append(f"<h3>{title}<small>{_text(look.name)}</small></h3>")
-        parts.append(_bars(look.top[:3]) if several else "")
-        parts.append(_panels(look.views))
+        parts.append(f"<h3>{title}<small>{_escape(look.name)}</small></h3>")
+        parts.append(_render_bars(look.top[:3]) if several else "")
+        parts.append(_render_panels(look.views))
         parts.append("<h3>What the answer rests on<small>the centre view</small></h3>")
-        parts.append(_panels(look.heat_maps, "large"))
+        parts.append(_render_panels(look.heat_maps, "large"))
     parts.append("<h3>Seam carving<small>beside plain resizing to the same square</small></h3>")
-    parts.append(_panels(exhibit.carving, "large"))
+    parts.append(_render_panels(exhibit.carving, "large"))
     return "\n".join([*parts, "</article>"])
 
 
-def _picture(pixels):
+def _render_picture(pixels):
     """The picture as it is; a very small one is enlarged along its longer side."""
     height, width = pixels.shape[:2]
     kind = "" if max(height, width) >= 240 else "wide" if width >= height else "tall"
-    return _image(pixels, "the picture", kind)
+    return _render_image(pixels, "the picture", kind)
 
 
-def _bars(top):
+def _render_bars(top):
     rows = []
     for found in top:
-        code = "" if found["class"] == found["name"] else f" <small>{_text(found['class'])}</small>"
+        code = (
+            "" if found["class"] == found["name"] else f" <small>{_escape(found['class'])}</small>"
+        )
         rows.append(
-            f"<li><span>{_text(found['name'])}{code}</span>"
-            f"<b>{_text(overlays.percent(found['probability']))}</b>"
+            f"<li><span>{_escape(found['name'])}{code}</span>"
+            f"<b>{_escape(overlays.format_percent(found['probability']))}</b>"
             f'<i><i style="width: {100 * found["probability"]:.2f}%; height: 8px"></i></i></li>'
         )
     return f'<ol class="bars">{"".join(rows)}</ol>'
 
 
-def _panels(panels, kind=""):
+def _render_panels(panels, kind=""):
     figures = [
-        f"<figure>{_image(panel.pixels, panel.title)}<figcaption>{_text(panel.title)}"
-        f"<span>{_text(panel.note)}</span></figcaption></figure>"
+        f"<figure>{_render_image(panel.pixels, panel.title)}<figcaption>{_escape(panel.title)}"
+        f"<span>{_escape(panel.note)}</span></figcaption></figure>"
         for panel in panels
     ]
     tiny = " tiny" if panels and panels[0].pixels.shape[0] < 100 else ""
     return f'<div class="panels {kind}{tiny}">{"".join(figures)}</div>'
 
 
-def _bad(bad):
+def _render_failures(bad):
     if not bad:
         return ""
-    rows = [f"<li><b>{_text(file['path'])}</b>: {_text(file['reason'])}</li>" for file in bad]
+    rows = [f"<li><b>{_escape(file['path'])}</b>: {_escape(file['reason'])}</li>" for file in bad]
     return f'<article class="bad"><h2>Not decoded</h2><ol>{"".join(rows)}</ol></article>'
 
 
-def _image(pixels, text, kind=""):
+def _render_image(pixels, text, kind=""):
     """An <img> with the file inside; small images keep every pixel, photographs are JPEGs."""
     small = max(pixels.shape[:2]) < 100
-    form, data = ("png", overlays.png(pixels)) if small else ("jpeg", overlays.jpeg(pixels))
+    form, data = (
+        ("png", overlays.encode_png(pixels)) if small else ("jpeg", overlays.encode_jpeg(pixels))
+    )
     height, width = pixels.shape[:2]
     source = f"data:image/{form};base64,{base64.b64encode(data).decode('ascii')}"
     shape = f'class="{kind}" width="{width}" height="{height}"'
-    return f'<img src="{source}" {shape} alt="{_text(text)}">'
+    return f'<img src="{source}" {shape} alt="{_escape(text)}">'
 
 
-def _text(value):
+def _escape(value):
     return html.escape(str(value), quote=True)

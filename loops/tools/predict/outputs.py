@@ -10,14 +10,14 @@ from absl import logging
 
 from input_pipeline.decoding import decode
 from input_pipeline.errors import DataError, UsageError
-from input_pipeline.text import said_by
+from input_pipeline.text import tf_error_message
 from loops.monitoring import console, progress_bar
 from loops.runtime import output_files
 from loops.tools.predict import explained_prediction, figure, html_report, image_paths
 
 # Up to so many pictures, stdout has a block for each; beyond, a line.
-_MOST_BLOCKS = 20
-_LONGEST_NAME = 180  # bytes of a figure's name; file systems take 255
+_MAX_BLOCKS = 20
+_MAX_NAME_BYTES = 180  # bytes of a figure's name; file systems take 255
 
 
 def summarize(images):
@@ -26,17 +26,17 @@ def summarize(images):
     Args:
       images: as in the JSON file of a prediction.
     """
-    if len(images) <= _MOST_BLOCKS:
+    if len(images) <= _MAX_BLOCKS:
         for image in images:
             rows = [(p["name"], f"{p['probability']:.2%}") for p in image["predictions"]]
-            console.summary(image["path"], rows)
+            console.print_summary(image["path"], rows)
         return
     firsts = [(image["path"], image["predictions"][0]) for image in images]
     rows = [(path, f"{first['probability']:7.2%}  {first['name']}") for path, first in firsts]
-    console.summary(f"{len(images)} images, the most probable class of each:", rows)
+    console.print_summary(f"{len(images)} images, the most probable class of each:", rows)
 
 
-def csv_table(results, most):
+def to_csv(results, most):
     """A table with one line per file: its path, the best classes, and why it did not decode.
 
     Args:
@@ -67,13 +67,15 @@ def write(config, results, most):
       results: as in the JSON file of a prediction.
       most: classes of each image.
     """
-    output_files.write_json_wanted(config.evaluation.json, results)
+    output_files.write_json_output(config.evaluation.json, results)
     if config.prediction.csv:
-        table = csv_table(results, most)
-        output_files.write_wanted("--csv", config.prediction.csv, table, output_files.write_bytes)
+        table = to_csv(results, most)
+        output_files.write_flag_output(
+            "--csv", config.prediction.csv, table, output_files.write_bytes
+        )
 
 
-def draw_page(path, nets, chosen, most, results):
+def write_report(path, nets, chosen, most, results):
     """Writes the page of `--report`.
 
     Args:
@@ -83,14 +85,16 @@ def draw_page(path, nets, chosen, most, results):
       most: classes to show of each.
       results: as in the JSON file of the prediction.
     """
-    articles = [html_report.article(shown) for shown in _exhibits(nets, chosen, most, results)]
-    text = html_report.document(articles, results, len(results["images"]) - len(chosen))
+    articles = [
+        html_report.render_article(shown) for shown in _explain_images(nets, chosen, most, results)
+    ]
+    text = html_report.render_page(articles, results, len(results["images"]) - len(chosen))
     encoded = text.encode("utf-8", "replace")
-    output_files.write_wanted("--report", path, encoded, output_files.write_bytes)
-    console.summary("report", [("page", path)])
+    output_files.write_flag_output("--report", path, encoded, output_files.write_bytes)
+    console.print_summary("report", [("page", path)])
 
 
-def figure_folder(nets):
+def make_figure_folder(nets):
     """RUN/explain of the first run, made if it is not there.
 
     Raises:
@@ -106,22 +110,22 @@ def figure_folder(nets):
     return folder
 
 
-def draw_figures(folder, nets, chosen, most, results):
-    """Writes a figure of each picture; see `draw_page`. `figure` is added to the drawn images."""
-    exhibits = _exhibits(nets, chosen, most, results)
+def write_figures(folder, nets, chosen, most, results):
+    """Writes a figure of each image and adds its path as `figure`; see `write_report`."""
+    exhibits = _explain_images(nets, chosen, most, results)
     for number, (shown, image) in enumerate(zip(exhibits, results["images"], strict=False), 1):
         file = pathlib.Path(shown.path).absolute()
         # The number tells apart what folders of the same name hold.
-        name = os.fsencode(f"{number:02d}-{file.parent.name}-{file.name}")[:_LONGEST_NAME]
+        name = os.fsencode(f"{number:02d}-{file.parent.name}-{file.name}")[:_MAX_NAME_BYTES]
         path = folder / f"{name.decode(errors='ignore')}.png"
-        output_files.write_wanted(
+        output_files.write_flag_output(
             "--explain", path, figure.draw(shown).png(), output_files.write_bytes
         )
-        image["figure"] = image_paths.shown(path)
-    console.summary("figures", [("folder", str(folder))])
+        image["figure"] = image_paths.replace_non_utf8(path)
+    console.print_summary("figures", [("folder", str(folder))])
 
 
-def _exhibits(nets, chosen, most, results):
+def _explain_images(nets, chosen, most, results):
     """Yields the Exhibit of each chosen picture."""
     omitted = len(results["images"]) - len(chosen)
     if omitted:
@@ -129,15 +133,17 @@ def _exhibits(nets, chosen, most, results):
     bar = progress_bar.Progress("draw", len(chosen))
     try:
         for path, logits in chosen:
-            yield explained_prediction.make(nets, path, logits, most)
+            yield explained_prediction.explain_image(nets, path, logits, most)
             bar.advance(1)
     except tf.errors.ResourceExhaustedError as error:
         raise UsageError(
             "--report, --explain: out of memory while drawing; predict on a CPU:"
-            f" CUDA_VISIBLE_DEVICES=-1 ({said_by(error)[:100]})"
+            f" CUDA_VISIBLE_DEVICES=-1 ({tf_error_message(error)[:100]})"
         ) from None
     except tf.errors.OpError as error:
-        shown = image_paths.shown(path)
-        raise DataError(f"{shown} does not decode any more: {decode.reason(error)}") from None
+        shown = image_paths.replace_non_utf8(path)
+        raise DataError(
+            f"{shown} does not decode any more: {decode.describe_error(error)}"
+        ) from None
     finally:
         bar.close()

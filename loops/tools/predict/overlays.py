@@ -3,10 +3,10 @@
 import cv2
 import numpy as np
 
-_SEAM = (255, 60, 90)
+_SEAM_COLOR = (255, 60, 90)
 
 
-def heat(picture, values):
+def draw_heat_map(picture, values):
     """Lays a map of what matters over a picture, which turns grey and dark where nothing does.
 
     Args:
@@ -26,26 +26,26 @@ def heat(picture, values):
     return np.round((1 - strength) * grey + strength * colours).astype(np.uint8)
 
 
-def marked(picture, mask):
+def highlight_pixels(picture, mask):
     """A copy of uint8 [H, W, 3] with the pixels of a bool mask [H, W] in a loud colour."""
     copy = picture.copy()
-    copy[mask] = _SEAM
+    copy[mask] = _SEAM_COLOR
     return copy
 
 
-def png(pixels):
+def encode_png(pixels):
     """The PNG file, bytes, of uint8 RGB [H, W, 3]."""
-    return _encoded(".png", pixels, [])
+    return _encode(".png", pixels, [])
 
 
-def jpeg(pixels):
+def encode_jpeg(pixels):
     """The JPEG file, bytes, of uint8 RGB [H, W, 3]; good enough to look at closely."""
     # Without it, a thin red seam would be smeared over its neighbours.
     full_colour = [cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444]
-    return _encoded(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, 90, *full_colour])
+    return _encode(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, 90, *full_colour])
 
 
-def percent(probability):
+def format_percent(probability):
     """A probability as people read it: `83.2 %`; never a rounded 100 or 0 that is not one."""
     if 0 < probability < 0.0005:
         return "<0.1 %"
@@ -54,7 +54,7 @@ def percent(probability):
     return f"{100 * probability:.1f} %"
 
 
-def _encoded(kind, pixels, options):
+def _encode(kind, pixels, options):
     ok, data = cv2.imencode(kind, np.ascontiguousarray(pixels[..., ::-1]), options)
     if not ok:
         raise RuntimeError(f"OpenCV cannot write {pixels.shape} as {kind}")

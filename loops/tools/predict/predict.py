@@ -3,7 +3,7 @@
 from absl import logging
 
 from input_pipeline.errors import DataError, UsageError
-from input_pipeline.text import counted
+from input_pipeline.text import pluralize
 from loops.config import flag_parsers
 from loops.config.config import Config, replace
 from loops.metrics import classification
@@ -11,7 +11,7 @@ from loops.tools.predict import ensemble, explained_prediction, figure, image_pa
 from loops.tools.predict.explained_prediction import top_classes
 
 # Pictures that are drawn on a page or in figures: each takes seconds and some 300 kB.
-MOST_DRAWN = 50
+MAX_DRAWN_IMAGES = 50
 
 
 def run(config, given):
@@ -31,22 +31,27 @@ def run(config, given):
     """
     paths = image_paths.find(config.prediction.image)
     nets = ensemble.load(config, given)
-    most = min(flag_parsers.top_ks(config.evaluation.top_k)[-1], len(nets.class_names))
+    most = min(flag_parsers.parse_top_ks(config.evaluation.top_k)[-1], len(nets.class_names))
     figures = None
     if config.prediction.explain and not config.prediction.report:
-        figures = outputs.figure_folder(nets)
+        figures = outputs.make_figure_folder(nets)
     if figures is not None or config.prediction.report:
-        nets.read_for_drawing()
+        nets.load_float32_models()
     images, bad, chosen = [], [], []
     for path, logits in nets.predict(paths):
         if logits is None:
-            bad.append({"path": image_paths.shown(path), "reason": views.reason(path)})
+            bad.append(
+                {
+                    "path": image_paths.replace_non_utf8(path),
+                    "reason": views.describe_decode_error(path),
+                }
+            )
             logging.error("%s does not decode: %s", bad[-1]["path"], bad[-1]["reason"])
             continue
         probabilities = classification.probabilities(logits[:, None])[0]
         found = top_classes(probabilities, nets.class_names, most)
-        images.append({"path": image_paths.shown(path), "predictions": found})
-        if len(chosen) < MOST_DRAWN:
+        images.append({"path": image_paths.replace_non_utf8(path), "predictions": found})
+        if len(chosen) < MAX_DRAWN_IMAGES:
             chosen.append((path, logits))
     results = {
         "models": [str(member.step_dir) for member in nets.members],
@@ -60,14 +65,16 @@ def run(config, given):
     outputs.write(config, results, most)
     outputs.summarize(images)
     if config.prediction.report:
-        outputs.draw_page(config.prediction.report, nets, chosen, most, results)
+        outputs.write_report(config.prediction.report, nets, chosen, most, results)
     elif figures is not None:
-        outputs.draw_figures(figures, nets, chosen, most, results)
+        outputs.write_figures(figures, nets, chosen, most, results)
         outputs.write(config, results, most)
     if bad:
         listed = "; ".join(f"{file['path']} ({file['reason']})" for file in bad[:5])
         more = "; ..." if len(bad) > 5 else ""
-        raise DataError(f"{len(bad)} of {counted(len(paths), 'image')} not decoded: {listed}{more}")
+        raise DataError(
+            f"{len(bad)} of {pluralize(len(paths), 'image')} not decoded: {listed}{more}"
+        )
     return results
 
 
@@ -97,6 +104,6 @@ def show(ckpt, image, crops=10, seam_carving=True, top_k=5):
     nets = ensemble.load(config, frozenset(values))
     ((_, logits),) = nets.predict([path])
     if logits is None:
-        raise DataError(f"{path} does not decode: {views.reason(path)}")
+        raise DataError(f"{path} does not decode: {views.describe_decode_error(path)}")
     most = min(top_k, len(nets.class_names))
-    return figure.draw(explained_prediction.make(nets, path, logits, most))
+    return figure.draw(explained_prediction.explain_image(nets, path, logits, most))

@@ -12,10 +12,10 @@ import tensorflow as tf
 from input_pipeline.augmentation import crops
 
 # Beyond this aspect ratio a picture is squeezed first: two columns in three are no seams to spare.
-LARGEST_ASPECT = 3
+MAX_ASPECT_RATIO = 3
 
 
-def square(image, size, interpolation="bilinear"):
+def carve_to_square(image, size, interpolation="bilinear"):
     """Resizes the short side to `size`, then carves the long side down to it.
 
     Args:
@@ -26,19 +26,19 @@ def square(image, size, interpolation="bilinear"):
     Returns:
       uint8 tensor [size, size, 3].
     """
-    resized = shortened(image, size, interpolation)
+    resized = resize_short_side(image, size, interpolation)
     carved = tf.numpy_function(lambda pixels: carve(pixels, size), [resized], tf.uint8)
     return tf.ensure_shape(carved, [size, size, 3])
 
 
-def shortened(image, size, interpolation="bilinear"):
+def resize_short_side(image, size, interpolation="bilinear"):
     """What is carved: uint8 [H, W, 3] with its short side resized to `size`.
 
     The long side follows, but to no more than LARGEST_ASPECT * size.
     """
     sides = tf.cast(tf.shape(image)[:2], tf.float64)
     scaled = tf.round(sides * (tf.cast(size, tf.float64) / tf.reduce_min(sides)))
-    most = tf.cast(LARGEST_ASPECT * size, tf.float64)
+    most = tf.cast(MAX_ASPECT_RATIO * size, tf.float64)
     height, width = tf.unstack(tf.cast(tf.clip_by_value(scaled, size, most), tf.int32))
     return crops.resize(image, height, width, interpolation)
 
@@ -55,19 +55,19 @@ def carve(image, size):
     """
     if image.shape[0] > image.shape[1]:
         return carve(image.swapaxes(0, 1), size).swapaxes(0, 1)
-    return np.take_along_axis(image, kept_columns(image, size)[..., None], axis=1)
+    return np.take_along_axis(image, find_kept_columns(image, size)[..., None], axis=1)
 
 
-def removed(image, size):
+def find_removed_pixels(image, size):
     """Which pixels `carve` takes out: bool array [H, W]."""
     if image.shape[0] > image.shape[1]:
-        return removed(image.swapaxes(0, 1), size).T
+        return find_removed_pixels(image.swapaxes(0, 1), size).T
     mask = np.ones(image.shape[:2], bool)
-    np.put_along_axis(mask, kept_columns(image, size), False, axis=1)
+    np.put_along_axis(mask, find_kept_columns(image, size), False, axis=1)
     return mask
 
 
-def kept_columns(image, width):
+def find_kept_columns(image, width):
     """The columns that are left in each row when seams have been removed one after the other.
 
     Args:
@@ -80,7 +80,7 @@ def kept_columns(image, width):
     planes = np.ascontiguousarray(np.moveaxis(image, -1, 0), np.int16)  # [3, H, W]
     columns = np.broadcast_to(np.arange(image.shape[1]), image.shape[:2])
     while columns.shape[1] > width:
-        seam = cheapest_seam(energy(planes))
+        seam = find_cheapest_seam(energy(planes))
         keep = np.arange(columns.shape[1]) != seam[:, None]  # [H, W]
         shape = (columns.shape[0], columns.shape[1] - 1)
         columns = columns[keep].reshape(shape)
@@ -104,7 +104,7 @@ def energy(planes):
     return (across + down).sum(axis=0, dtype=np.int32)
 
 
-def cheapest_seam(energies):
+def find_cheapest_seam(energies):
     """The connected path from top to bottom over the least energy, by dynamic programming.
 
     Args:

@@ -15,12 +15,12 @@ from loops.tools.predict import seam_carving
 _CROP_NAMES = ("upper left", "upper right", "lower left", "lower right", "centre")
 
 
-class Sight(NamedTuple):
+class Preprocessing(NamedTuple):
     """How a net sees a picture; nets of one sight share their views.
 
     Attributes:
       size: side of a view in pixels.
-      crop_fraction, interpolation: see `crops.views`.
+      crop_fraction, interpolation: see `crops.extract_views`.
       num_crops: 1 or 10.
       seams: whether the picture carved to a square is one more view, the last.
     """
@@ -45,7 +45,7 @@ class Sight(NamedTuple):
         return [*listed, "seam carving"] if self.seams else listed
 
 
-def of_image(image, sight):
+def preprocess_image(image, sight):
     """The views of one picture.
 
     Args:
@@ -56,9 +56,9 @@ def of_image(image, sight):
       uint8 tensor [V, S, S, 3].
     """
     size, crop_fraction, interpolation, num_crops, seams = sight
-    views = crops.views(image, size, num_crops, crop_fraction, interpolation)
+    views = crops.extract_views(image, size, num_crops, crop_fraction, interpolation)
     if seams:
-        carved = seam_carving.square(image, size, interpolation)
+        carved = seam_carving.carve_to_square(image, size, interpolation)
         views = tf.concat([views, carved[None]], axis=0)
     return views
 
@@ -69,17 +69,17 @@ def decode_file(path):
     Raises:
       tf.errors.OpError: it cannot be read or does not decode.
     """
-    return decode.decode(tf.io.read_file(_to_read(path)))
+    return decode.decode_image(tf.io.read_file(_resolve_path(path)))
 
 
-def _to_read(path):
+def _resolve_path(path):
     """A path for TensorFlow, which takes `..` back along it, not from where a link leads."""
     has_parents = os.pardir in pathlib.PurePath(path).parts
     return os.fsencode(os.path.realpath(path) if has_parents else path)
 
 
-def reason(path):
-    """Why `of_files` marks a file, in one line.
+def describe_decode_error(path):
+    """Why `make_dataset` marks a file, in one line.
 
     Args:
       path: str.
@@ -90,11 +90,11 @@ def reason(path):
     try:
         decode_file(path)
     except tf.errors.OpError as error:
-        return decode.reason(error)
+        return decode.describe_error(error)
     return "it decodes now, but did not at first"
 
 
-def of_files(paths, sights, batch_size, reader_threads=0):
+def make_dataset(paths, sights, batch_size, reader_threads=0):
     """Batches of views of files, in order; a file that does not decode is marked, not left out.
 
     Args:
@@ -108,15 +108,15 @@ def of_files(paths, sights, batch_size, reader_threads=0):
       false for a file that does not decode and for padding).
     """
     # Captured by reference: constants of a graph would be copied into it.
-    names = tf.constant([_to_read(path) for path in paths])
+    names = tf.constant([_resolve_path(path) for path in paths])
 
     def attempt(index, number):
         """The file at the first attempt; where that fails, black at the second."""
         real = (number == 0) & (index < len(paths))
 
         def picture():
-            image = decode.decode(tf.io.read_file(names[index]))
-            return tuple(of_image(image, sight) for sight in sights)
+            image = decode.decode_image(tf.io.read_file(names[index]))
+            return tuple(preprocess_image(image, sight) for sight in sights)
 
         def black():
             return tuple(tf.zeros([s.num_views, s.size, s.size, 3], tf.uint8) for s in sights)
@@ -130,7 +130,7 @@ def of_files(paths, sights, batch_size, reader_threads=0):
 
     padded = -(-len(paths) // batch_size) * batch_size
     files = tf.data.Dataset.from_tensor_slices(np.arange(padded))
-    calls = threads.parallel_calls(reader_threads)
+    calls = threads.num_parallel_calls(reader_threads)
     files = files.map(load, num_parallel_calls=calls, deterministic=True)
-    files = files.batch(batch_size, drop_remainder=True).prefetch(threads.PREFETCH)
-    return files.with_options(threads.options())
+    files = files.batch(batch_size, drop_remainder=True).prefetch(threads.PREFETCH_BATCHES)
+    return files.with_options(threads.make_dataset_options())

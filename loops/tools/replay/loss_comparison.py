@@ -2,22 +2,22 @@
 
 import math
 
-from input_pipeline.text import counted
+from input_pipeline.text import pluralize
 
 # What passes for rounding in the first step that is not equal bit for bit, as a share of the loss:
 # sums in another order. Beyond it something else differs, an image for example.
-_FIRST = {"float32": 1e-5, "float16": 4e-3, "bfloat16": 4e-3}
+_FIRST_TOLERANCE = {"float32": 1e-5, "float16": 4e-3, "bfloat16": 4e-3}
 # Training makes more of it with every step. ResNetV2-18 in float32 on one thread, against two:
 # 9e-4 in the third step; in bfloat16 4e-2 in the fourteenth.
-_GROWTH = 10.0
-_MOST = 5e-2
+_TOLERANCE_GROWTH = 10.0
+_MAX_TOLERANCE = 5e-2
 
 
 def compare(recorded, steps, dtype):
     """Compares steps with those of a trace, up to the first that departs.
 
     Args:
-      recorded: list of `loss_trace.Step`, from the first step on.
+      recorded: list of `loss_trace.StepRecord`, from the first step on.
       steps: iterable of the same; no more of it is taken than needed.
       dtype: that the net computes in: "float32", "float16" or "bfloat16".
 
@@ -38,7 +38,7 @@ def compare(recorded, steps, dtype):
         facts["largest_difference"] = largest if math.isfinite(largest) else None
         if then == now and facts["bitwise_steps"] == number - 1:
             facts["bitwise_steps"] = number
-        elif difference > allowed(dtype, number - 1 - facts["bitwise_steps"]):
+        elif difference > rounding_tolerance(dtype, number - 1 - facts["bitwise_steps"]):
             losses = {"was": then.loss_sum, "here": now.loss_sum}
             return {**facts, "verdict": "departs", "departs_at": number, "loss_sum": losses}
         else:
@@ -46,9 +46,9 @@ def compare(recorded, steps, dtype):
     return facts
 
 
-def allowed(dtype, steps):
+def rounding_tolerance(dtype, steps):
     """Largest difference that may be rounding, so many steps after the first that has any."""
-    return min(_MOST, _FIRST[dtype] * _GROWTH ** min(steps, 9))
+    return min(_MAX_TOLERANCE, _FIRST_TOLERANCE[dtype] * _TOLERANCE_GROWTH ** min(steps, 9))
 
 
 def relative_difference(then, now):
@@ -62,13 +62,13 @@ def relative_difference(then, now):
     return difference if math.isfinite(difference) else math.inf
 
 
-def verdict(facts):
+def format_verdict(facts):
     """What `compare` found, in a line."""
     steps, same = facts["steps"], facts["bitwise_steps"]
     if facts["verdict"] == "bitwise":
-        return f"equal bit for bit over {counted(steps, 'step')}"
+        return f"equal bit for bit over {pluralize(steps, 'step')}"
     if facts["verdict"] == "rounding":
-        over = counted(steps, "step")
+        over = pluralize(steps, "step")
         return f"equal to rounding over {over}, bit for bit up to step {same}"
     then, now = facts["loss_sum"]["was"], facts["loss_sum"]["here"]
     text = f"departs at step {facts['departs_at']}: the loss sums to {now:.7g}, was {then:.7g}"

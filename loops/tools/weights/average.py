@@ -13,10 +13,10 @@ from input_pipeline import pipeline
 from input_pipeline.augmentation import batch_augment
 from input_pipeline.errors import UsageError
 from input_pipeline.sources import source
-from input_pipeline.text import counted, said_by
+from input_pipeline.text import pluralize, tf_error_message
 from loops.checkpointing import checkpoint, run_folder
 from loops.config import flag_parsers
-from loops.config.config import OUTPUTS, replace
+from loops.config.config import OUTPUT_FLAGS, replace
 from loops.distribution import strategies
 from loops.evaluation import trained_models
 from loops.monitoring import console, progress_bar
@@ -26,7 +26,7 @@ from nets import registry
 from nets.layers.batch_norm import BatchNorm
 
 # Of one forward pass, which is one device's.
-_MOST_IMAGES = 256
+_MAX_BATCH_SIZE = 256
 
 
 def run(config, given):
@@ -48,7 +48,7 @@ def run(config, given):
     if len(found) < 2:
         raise UsageError(f"--ckpt={config.evaluation.ckpt}: name two or more, with commas")
     for member in found[1:]:
-        if not registry.are_one_function(member.record.config.net, first.record.config.net):
+        if not registry.is_same_architecture(member.record.config.net, first.record.config.net):
             raise UsageError(
                 f"--ckpt={member.step_dir}: a {member.record.config.net.model} of other settings"
                 f" than {first.step_dir}; weights of different nets have no average"
@@ -59,17 +59,17 @@ def run(config, given):
                 f"--ckpt={member.step_dir}: its pixels have another mean or std than those of"
                 f" {first.step_dir} (--mode=stats in between?); weights for them have no average"
             )
-    run_dir = run_folder.new(config, "the averaged weights")
+    run_dir = run_folder.resolve_new_run_dir(config, "the averaged weights")
     # One device: moments come from single batches, and nothing here takes long.
     one = dataclasses.replace(config.distribution, strategy="one")
     strategy = strategies.make_strategy(one)
-    own = _config_of(first, config)
+    own = _make_run_config(first, config)
     split = source.open_split(own.data, "train", first.record.class_names)
     state = TrainState(strategy, own, len(split.class_names))
-    for variable, mean in zip(state.model.variables, means(found, strategy), strict=True):
+    for variable, mean in zip(state.model.variables, mean_weights(found, strategy), strict=True):
         variable.assign(mean)
-    training = replace(own, {"image_size": _training_size(first, split)})
-    batch_size = _batch_size(split, own)
+    training = replace(own, {"image_size": _final_image_size(first, split)})
+    batch_size = _choose_batch_size(split, own)
     images = min(config.export.bn_batches * own.data.batch_size, split.num_examples)
     batches = -(-images // batch_size)
     try:
@@ -77,17 +77,17 @@ def run(config, given):
     except tf.errors.ResourceExhaustedError as error:
         raise UsageError(
             f"--mode=average: out of memory in a forward pass of {batch_size} images; free some, or"
-            f" average on a CPU: CUDA_VISIBLE_DEVICES=-1 ({said_by(error)[:100]})"
+            f" average on a CPU: CUDA_VISIBLE_DEVICES=-1 ({tf_error_message(error)[:100]})"
         ) from None
     state.step.assign(max(member.step for member in found))
     of_training = -(-images // own.data.batch_size)
     facts = {"bn_batches": of_training, "bn_images": batches * batch_size}
-    facts = _write(run_dir, found, state, own, facts)
-    output_files.write_json_wanted(config.evaluation.json, facts)
+    facts = _write_run(run_dir, found, state, own, facts)
+    output_files.write_json_output(config.evaluation.json, facts)
     return facts
 
 
-def means(found, strategy):
+def mean_weights(found, strategy):
     """Mean of each variable over the members, summed in float64.
 
     Args:
@@ -111,25 +111,25 @@ def train_batches(split, config):
     Yields:
       float32 [B, S, S, 3], normalised.
     """
-    batch_size = _batch_size(split, config)
-    prepare = batch_augment.make_prepare(config.data, config.length.seed)
+    batch_size = _choose_batch_size(split, config)
+    prepare = batch_augment.make_preprocess_fn(config.data, config.length.seed)
     for batch in pipeline.train_dataset(split, config.data, config.length.seed, 0, batch_size):
         yield prepare(batch)[0]
 
 
-def _training_size(member, split):
+def _final_image_size(member, split):
     """Side of the images that a member was trained on at the end."""
     data = member.config.data
-    stages = flag_parsers.image_sizes(
+    stages = flag_parsers.parse_image_size_schedule(
         data.image_size_schedule, split.num_examples / data.batch_size
     )
     return [data.image_size, *(size for start, size in stages if start < member.step)][-1]
 
 
-def _batch_size(split, config):
+def _choose_batch_size(split, config):
     """Images of one forward pass: those of a micro-batch, and no more than one device takes."""
     micro_batch = config.data.batch_size // config.optimization.accumulate
-    batch_size = min(micro_batch, _MOST_IMAGES, split.num_examples)
+    batch_size = min(micro_batch, _MAX_BATCH_SIZE, split.num_examples)
     if batch_augment.is_mixing(config.data):  # which takes pairs
         batch_size = max(2, batch_size // 2 * 2)
     return batch_size
@@ -175,15 +175,15 @@ def recompute_batch_norm(model, batches, count):
         layer.momentum, layer.trainable = before
 
 
-def _config_of(first, config):
+def _make_run_config(first, config):
     """The first member's training config, under the new name; its weights are final."""
     named = {"run_name": config.run.run_name, "checkpoint_dir": config.run.checkpoint_dir}
     # `ema`: what is averaged are the weights that an evaluation takes, and there is one kind now.
     own = replace(first.config, {**named, "mode": "train", "ema": 0.0})
-    return replace(own, {"ckpt": "", "split": "val", **dict.fromkeys(OUTPUTS, "")})
+    return replace(own, {"ckpt": "", "split": "val", **dict.fromkeys(OUTPUT_FLAGS, "")})
 
 
-def _write(run_dir, found, state, config, of_batch_norm):
+def _write_run(run_dir, found, state, config, of_batch_norm):
     """Makes the run folder: record, checkpoint, and what it is an average of."""
     record = run_folder.Record(config, found[0].record.class_names, found[0].record.dataset)
     facts = {
@@ -192,13 +192,13 @@ def _write(run_dir, found, state, config, of_batch_norm):
         **of_batch_norm,
         "run": str(run_dir),
     }
-    with run_folder.made_anew(run_dir):
+    with run_folder.create_or_roll_back(run_dir):
         run_folder.write_record(run_dir, record)
         step_dir = checkpoint.save(run_dir, int(state.step), state.variables())
         output_files.write_json(run_dir / "average.json", facts)
     logging.info("averaged into %s", step_dir)
     rows = [(f"member {i}", name) for i, name in enumerate(facts["average_of"], 1)]
-    images = counted(facts["bn_images"], "training image")
+    images = pluralize(facts["bn_images"], "training image")
     rows += [("batch norm", f"recomputed on {images}")]
-    console.summary(str(step_dir), [*rows, ("evaluate it", f"--mode=eval --ckpt={run_dir}")])
+    console.print_summary(str(step_dir), [*rows, ("evaluate it", f"--mode=eval --ckpt={run_dir}")])
     return facts

@@ -16,21 +16,21 @@ from input_pipeline.augmentation import crops
 from input_pipeline.decoding import decode
 from input_pipeline.errors import DataError, UsageError
 from input_pipeline.sources import source
-from input_pipeline.text import counted
+from input_pipeline.text import pluralize
 from loops.distribution import strategies
 from loops.evaluation import trained_models
-from loops.evaluator import logits_fn
+from loops.evaluator import make_logits_fn
 from loops.monitoring import console
 from loops.runtime import output_files
 from loops.tools.weights import sidecar
 from loops.tools.weights.export_formats import FORMATS, Export
 
-_IMAGES = 32
-_MOST_DIFFERENCE = 1e-4  # of logits, relative to the largest where that is above 1
-_LEAST_EQUAL = 30 / 32  # top-1 of int8
+_NUM_IMAGES = 32
+_MAX_DIFFERENCE = 1e-4  # of logits, relative to the largest where that is above 1
+_MIN_EQUAL_FRACTION = 30 / 32  # top-1 of int8
 
 # What a read-only folder or a full disk raises, from Python, h5py and TensorFlow.
-_NO_PLACE = (OSError, tf.errors.ResourceExhaustedError, tf.errors.PermissionDeniedError)
+_WRITE_ERRORS = (OSError, tf.errors.ResourceExhaustedError, tf.errors.PermissionDeniedError)
 
 
 def run(config, given):
@@ -50,11 +50,11 @@ def run(config, given):
     # A GPU would round what its convolutions multiply, and a sound export would disagree.
     tf.config.experimental.enable_tensor_float_32_execution(False)
     form = config.export.format if "format" in given else "saved_model"
-    path = _target(form, config.export)
+    path = _resolve_output_path(form, config.export)
     found = trained_models.find(config, given)
     if len(found) > 1:
         raise UsageError(f"--ckpt={config.evaluation.ckpt}: name one; ensembles are not exported")
-    member = _in_float32(found[0])
+    member = _to_float32(found[0])
     one = dataclasses.replace(config.distribution, strategy="one")
     strategy = strategies.make_strategy(one)
     export = Export(
@@ -62,26 +62,26 @@ def run(config, given):
         record=member.record,
         data=member.config.data,
         int8=config.export.quantize == "int8",
-        calibration=lambda: _calibration(member, config.export.calibration_images),
+        calibration=lambda: _load_calibration_images(member, config.export.calibration_images),
     )
     folder = path.with_name(f".{path.name}-{os.getpid()}")
     try:
         folder.mkdir()
-        facts = _written(form, export, member, folder / path.name)
+        facts = _write_and_verify(form, export, member, folder / path.name)
         os.replace(folder / path.name, path)
-        beside = sidecar.path_beside(path)
+        beside = sidecar.path_for(path)
         os.replace(folder / beside.name, beside)
-    except _NO_PLACE as error:
-        raise UsageError(f"--out={path}: cannot be written ({_reason(error)})") from None
+    except _WRITE_ERRORS as error:
+        raise UsageError(f"--out={path}: cannot be written ({_describe_error(error)})") from None
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     facts = {"out": str(path), "model": str(member.step_dir), **facts}
-    output_files.write_json_wanted(config.evaluation.json, facts)
-    console.summary(str(path), _rows(facts))
+    output_files.write_json_output(config.evaluation.json, facts)
+    console.print_summary(str(path), _make_summary_rows(facts))
     return facts
 
 
-def _target(form, export):
+def _resolve_output_path(form, export):
     """The path of the export, which must not be there yet."""
     if form not in FORMATS:
         raise UsageError(f"--format={form}: --mode=export takes {', '.join(FORMATS)}")
@@ -98,13 +98,13 @@ def _target(form, export):
         raise UsageError(f"--out={path}: the name of a {form} file ends in {suffix}")
     if not path.parent.is_dir():
         raise UsageError(f"--out={path}: there is no folder {path.parent}")
-    for beside in (lambda p: p, sidecar.path_beside):  # "." has no name to add to
+    for beside in (lambda p: p, sidecar.path_for):  # "." has no name to add to
         if (taken := beside(path)).exists():
             raise UsageError(f"--out={path}: {taken} is there already; remove it or name another")
     return path
 
 
-def _reason(error):
+def _describe_error(error):
     """Why a file cannot be written, in the system's own words."""
     if isinstance(error, tf.errors.OpError):
         return error.message.split("; ")[-1].split(" [Op:")[0]
@@ -112,14 +112,14 @@ def _reason(error):
     return of_h5py[1] if of_h5py else error.strerror or str(error).splitlines()[0]
 
 
-def _in_float32(member):
+def _to_float32(member):
     precision = dataclasses.replace(member.config.precision, mixed_precision=False)
     return dataclasses.replace(
         member, config=dataclasses.replace(member.config, precision=precision)
     )
 
 
-def _written(form, export, member, path):
+def _write_and_verify(form, export, member, path):
     """Writes an export and its hashes, reads it again and compares: facts.
 
     Raises:
@@ -128,33 +128,33 @@ def _written(form, export, member, path):
     FORMATS[form].write(export, path)
     hashes = {
         "format": form,
-        "tensors": sidecar.of_tensors(export.tensors()),
-        "files": sidecar.of_files(path),
-        "trained_for": sidecar.preprocessing_facts(export.data, member.record.class_names),
+        "tensors": sidecar.hash_tensors(export.tensors()),
+        "files": sidecar.hash_files(path),
+        "trained_for": sidecar.describe_preprocessing(export.data, member.record.class_names),
     }
-    output_files.write_json(sidecar.path_beside(path), hashes)
-    images = _images(member)
-    net = logits_fn(export.model, export.data.mean, export.data.std)
+    output_files.write_json(sidecar.path_for(path), hashes)
+    images = _load_val_images(member)
+    net = make_logits_fn(export.model, export.data.mean, export.data.std)
     live = net(tf.constant(images[:, None])).numpy()[:, 0]  # [N, C]
     again = FORMATS[form].read(export, path)(images.astype(np.float32))
-    facts = {"format": form, "int8": export.int8, **compared(live, again)}
+    facts = {"format": form, "int8": export.int8, **compare_logits(live, again)}
     facts["num_bytes"] = sum(p.stat().st_size for p in [path, *path.rglob("*")] if p.is_file())
     facts["num_tensors"] = len(hashes["tensors"])
-    least = math.ceil(_LEAST_EQUAL * len(images))
+    least = math.ceil(_MIN_EQUAL_FRACTION * len(images))
     if export.int8 and facts["equal_top1"] < least:
         raise DataError(
             f"--quantize=int8: {facts['equal_top1']} of {len(images)} images keep their top-1"
             f" class, at least {least} must; nothing is exported; more --calibration_images help"
         )
-    if not export.int8 and not facts["difference"] <= _MOST_DIFFERENCE:
+    if not export.int8 and not facts["difference"] <= _MAX_DIFFERENCE:
         raise DataError(
             f"--format={form}: logits differ from the model's by {facts['difference']:.3g},"
-            f" more than {_MOST_DIFFERENCE}; nothing is exported"
+            f" more than {_MAX_DIFFERENCE}; nothing is exported"
         )
     return facts
 
 
-def compared(live, again):
+def compare_logits(live, again):
     """How far an export's logits are from the model's.
 
     Args:
@@ -172,24 +172,24 @@ def compared(live, again):
     }
 
 
-def _images(member):
+def _load_val_images(member):
     """Centre crops of images spread over the val split: uint8 [N, S, S, 3]."""
     data = member.config.data
     split = source.open_split(data, "val", member.record.class_names)
-    count = min(_IMAGES, split.num_examples)
+    count = min(_NUM_IMAGES, split.num_examples)
     found = []
     for index in np.linspace(0, split.num_examples - 1, count).round().astype(np.int64):
         size = (data.image_size, 1, data.crop_fraction, data.interpolation)
         try:
             encoded, _ = split.read(tf.constant(index))
-            found.append(crops.views(decode.decode(encoded), *size)[0].numpy())
+            found.append(crops.extract_views(decode.decode_image(encoded), *size)[0].numpy())
         except tf.errors.OpError as error:
             name = split.describe(int(index))
-            raise DataError(f"{name} does not decode: {decode.reason(error)}") from None
+            raise DataError(f"{name} does not decode: {decode.describe_error(error)}") from None
     return np.stack(found)
 
 
-def _calibration(member, count):
+def _load_calibration_images(member, count):
     """Augmented training images, one at a time: float32 [1, S, S, 3], 0..255."""
     config = member.config
     split = source.open_split(config.data, "train", member.record.class_names)
@@ -198,11 +198,13 @@ def _calibration(member, count):
         yield batch["image"].numpy().astype(np.float32)
 
 
-def _rows(facts):
+def _make_summary_rows(facts):
     rows = [("format", facts["format"] + (", int8" if facts["int8"] else ""))]
     rows.append(
-        ("size", f"{facts['num_bytes'] / 1e6:.1f} MB, {counted(facts['num_tensors'], 'tensor')}")
+        ("size", f"{facts['num_bytes'] / 1e6:.1f} MB, {pluralize(facts['num_tensors'], 'tensor')}")
     )
     rows.append(("difference", f"{facts['difference']:.2g} (largest, of logits)"))
-    rows.append(("same top-1", f"{facts['equal_top1']} of {counted(facts['num_images'], 'image')}"))
+    rows.append(
+        ("same top-1", f"{facts['equal_top1']} of {pluralize(facts['num_images'], 'image')}")
+    )
     return rows

@@ -17,7 +17,7 @@ from loops.tools.weights import sidecar
 from loops.tools.weights.serving_module import ExportedModel
 from nets.layers.kit import MaxPool
 
-_OPSET = 17
+_ONNX_OPSET = 17
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,7 +71,7 @@ def _write_saved_model(export, path):
 def _read_saved_model(export, path):
     loaded = tf.saved_model.load(str(path))
     names = list(export.tensors())
-    sidecar.check(path, {n: v.numpy() for n, v in zip(names, loaded.weights, strict=True)})
+    sidecar.verify(path, {n: v.numpy() for n, v in zip(names, loaded.weights, strict=True)})
     call = loaded.signatures["images"]
     return lambda images: call(images=tf.constant(images))["logits"].numpy()
 
@@ -85,10 +85,10 @@ def _read_weights(export, path):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         strategy = tf.distribute.get_strategy()
-        model = restore.build(strategy, net, len(export.record.class_names), "float32")
+        model = restore.build_model(strategy, net, len(export.record.class_names), "float32")
         model.load_weights(str(path))
     again = dataclasses.replace(export, model=model)
-    sidecar.check(path, again.tensors())
+    sidecar.verify(path, again.tensors())
     module = again.module()
     return lambda images: module.images(tf.constant(images))["logits"].numpy()
 
@@ -97,11 +97,11 @@ def _write_tflite(export, path):
     """Converts by way of a SavedModel that takes one image, which is what devices do."""
     for layer in export.model._flatten_layers():
         if isinstance(layer, MaxPool):
-            layer.mirrored = True
+            layer.symmetric_padding = True
     module = export.module()
     size = export.data.image_size
     one = tf.TensorSpec([1, size, size, 3], tf.float32, "images")
-    with tempfile.TemporaryDirectory() as folder, _quiet():
+    with tempfile.TemporaryDirectory() as folder, _silence_converters():
         signature = module.images.get_concrete_function(one)
         tf.saved_model.save(module, folder, signatures={"serving_default": signature})
         converter = tf.lite.TFLiteConverter.from_saved_model(folder)
@@ -113,7 +113,7 @@ def _write_tflite(export, path):
 
 
 def _read_tflite(_, path):
-    with _quiet():
+    with _silence_converters():
         interpreter = tf.lite.Interpreter(model_content=path.read_bytes())
         runner = interpreter.get_signature_runner("serving_default")
 
@@ -125,18 +125,18 @@ def _read_tflite(_, path):
 
 
 def _write_onnx(export, path):
-    tf2onnx = _needed("tf2onnx")
-    _needed("onnxruntime")
+    tf2onnx = _import_optional("tf2onnx")
+    _import_optional("onnxruntime")
     module = export.module()
-    with _quiet():
+    with _silence_converters():
         model, _ = tf2onnx.convert.from_function(
-            module.images, input_signature=module.images.input_signature, opset=_OPSET
+            module.images, input_signature=module.images.input_signature, opset=_ONNX_OPSET
         )
     path.write_bytes(model.SerializeToString())
 
 
 def _read_onnx(_, path):
-    onnxruntime = _needed("onnxruntime")
+    onnxruntime = _import_optional("onnxruntime")
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     (name,) = [one.name for one in session.get_inputs()]
     return lambda images: session.run(["logits"], {name: images})[0]
@@ -150,7 +150,7 @@ FORMATS = {
 }
 
 
-def _needed(name):
+def _import_optional(name):
     """Imports a package that only one format needs.
 
     Raises:
@@ -172,7 +172,7 @@ def _needed(name):
 
 
 @contextlib.contextmanager
-def _quiet():
+def _silence_converters():
     """Keeps what converters say about themselves out of the log, also from C++."""
     level = logging.get_verbosity()
     kept = os.dup(2)

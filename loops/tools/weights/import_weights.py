@@ -6,7 +6,7 @@ from absl import logging
 from input_pipeline import datasets
 from input_pipeline.errors import DataError, UsageError
 from input_pipeline.sources import source
-from input_pipeline.text import counted
+from input_pipeline.text import pluralize
 from loops.checkpointing import checkpoint, restore, run_folder
 from loops.config import dataset_flags, validation
 from loops.config.config import replace
@@ -17,7 +17,7 @@ from loops.tools.weights import sidecar, weight_file
 from nets import torch_names
 
 # A classifier beyond this is no classifier; without a limit, a file could ask for any amount.
-_MOST_CLASSES = 100_000
+_MAX_CLASSES = 100_000
 # What torchvision's first weights and timm's `a1` to `a3` recipes are evaluated with. timm cuts
 # 224 / 0.95 down to 235 px.
 _PREPROCESSING = {
@@ -25,8 +25,8 @@ _PREPROCESSING = {
     "timm": {"crop_fraction": 224 / 235, "interpolation": "bicubic"},
 }
 # timm trained its pre-activation nets on images from -1 to 1.
-_HALF = (127.5, 127.5, 127.5)
-_SHOWN = 3
+_HALF_RANGE = (127.5, 127.5, 127.5)
+_MAX_NAMES_SHOWN = 3
 
 
 def run(config, given):
@@ -43,33 +43,33 @@ def run(config, given):
       UsageError: the file is not sound or not of this net; nothing has been written then.
     """
     importing, model_name = config.importing, config.net.model
-    run_dir = run_folder.new(config, "the imported weights")
+    run_dir = run_folder.resolve_new_run_dir(config, "the imported weights")
     _require_supported(importing.source, model_name)
     form = "h5" if importing.source == "h5" else "safetensors"
-    with weight_file.opened(importing.weights, form) as file:
-        num_classes = _num_classes(file, importing.source, model_name)
-        config, class_names = described(config, given, num_classes)
-        strategy = strategies.make_strategy(strategies.alone(config.distribution))
-        model = restore.build(strategy, config.net, num_classes, "float32")
-        names = _names(importing.source, model_name, model)
+    with weight_file.open_file(importing.weights, form) as file:
+        num_classes = _read_num_classes(file, importing.source, model_name)
+        config, class_names = resolve_config(config, given, num_classes)
+        strategy = strategies.make_strategy(strategies.to_single_process(config.distribution))
+        model = restore.build_model(strategy, config.net, num_classes, "float32")
+        names = _map_tensor_names(importing.source, model_name, model)
         unused = set(file.shapes) - set(names.values())
         counters = {n for n in unused if _is_counter(file, n, set(names.values()))}
-        _require_all(file, names, unused - counters, model_name)
-        _assign(file, names, model, layout="keras" if form == "h5" else "torch")
+        _require_complete_match(file, names, unused - counters, model_name)
+        _assign_variables(file, names, model, layout="keras" if form == "h5" else "torch")
     weights = {
         "file": importing.weights,
         "sha256": file.sha256,
         "source": importing.source,
         "tensors": len(names),
         "ignored": len(counters),
-        "hashes": sidecar.check(importing.weights, {v.path: v.numpy() for v in model.variables}),
+        "hashes": sidecar.verify(importing.weights, {v.path: v.numpy() for v in model.variables}),
     }
-    with run_folder.made_anew(run_dir):
+    with run_folder.create_or_roll_back(run_dir):
         record = run_folder.Record(config, class_names, {}, weights)
         run_folder.write_record(run_dir, record)
         variables = {"model": restore.variables_by_path(model)}
         step_dir = checkpoint.save(run_dir, 0, variables)
-    return _reported(config, weights, class_names, step_dir)
+    return _report(config, weights, class_names, step_dir)
 
 
 def _require_supported(source_name, model_name):
@@ -81,11 +81,11 @@ def _require_supported(source_name, model_name):
         )
 
 
-def _num_classes(file, source_name, model_name):
+def _read_num_classes(file, source_name, model_name):
     """Length of the classifier's bias."""
-    name = "logits/1" if source_name == "h5" else torch_names.head(model_name)[1]
+    name = "logits/1" if source_name == "h5" else torch_names.get_head_names(model_name)[1]
     shape = file.shapes.get(name)
-    if shape is None or len(shape) != 1 or not 1 <= shape[0] <= _MOST_CLASSES:
+    if shape is None or len(shape) != 1 or not 1 <= shape[0] <= _MAX_CLASSES:
         found = "is not in it" if shape is None else f"has shape {shape}"
         raise UsageError(
             f"--weights={file.path}: not of a {model_name}: {name}, the bias of its head, {found}"
@@ -93,20 +93,20 @@ def _num_classes(file, source_name, model_name):
     return shape[0]
 
 
-def described(config, given, num_classes):
+def resolve_config(config, given, num_classes):
     """The config and the class names that belong to the weights, as a training would have them."""
     importing = config.importing
     if "dataset" not in given:
         name = "ilsvrc2012" if num_classes == 1000 and "class_names" not in given else "lists"
         config = replace(config, {"dataset": name})
-    dataset_flags.require_lists(config.data, given)
+    dataset_flags.check_list_flags(config.data, given)
     values, own_names = dict(_PREPROCESSING.get(importing.source, {})), ()
     if importing.source == "h5":
         values, own_names = sidecar.read_preprocessing(importing.weights, num_classes)
     if own_names and not given & {"dataset", "class_names"}:
         class_names = own_names
     else:
-        class_names = _class_names(config.data, num_classes)
+        class_names = _find_class_names(config.data, num_classes)
     if len(class_names) != num_classes:
         raise UsageError(
             f"--dataset={config.data.dataset} has {len(class_names)} classes, the head in"
@@ -114,16 +114,16 @@ def described(config, given, num_classes):
         )
     if importing.source != "h5":
         halved = importing.source == "timm" and config.net.model.startswith("resnetv2")
-        values["mean"] = _HALF if halved else datasets.IMAGENET_MEAN
-        values["std"] = _HALF if halved else datasets.IMAGENET_STD
+        values["mean"] = _HALF_RANGE if halved else datasets.IMAGENET_MEAN
+        values["std"] = _HALF_RANGE if halved else datasets.IMAGENET_STD
     values = {name: value for name, value in values.items() if name not in given}
     return validation.resolve(replace(config, values)), class_names
 
 
-def _class_names(data, num_classes):
+def _find_class_names(data, num_classes):
     """Names from the data set; plain numbers where it is a list without a table of classes."""
     if data.dataset != "lists":
-        table = datasets.class_table(data.dataset)
+        table = datasets.load_class_table(data.dataset)
         if table:
             return tuple(wnid for wnid, _ in table)
         return source.open_split(data, "train").class_names
@@ -137,10 +137,10 @@ def _class_names(data, num_classes):
         raise DataError(f"{data.class_names}, {error}") from None
 
 
-def _names(source_name, model_name, model):
+def _map_tensor_names(source_name, model_name, model):
     """Path of each of our variables -> name of its tensor in the file."""
     if source_name != "h5":
-        return torch_names.names(model_name)
+        return torch_names.map_tensor_names(model_name)
     return {
         variable.path: f"{layer.name}/{i}"
         for layer in model.layers
@@ -152,36 +152,36 @@ def _is_counter(file, name, used):
     """Whether a tensor only counts the batches of a batch norm that is imported."""
     norm, _, last = name.rpartition(".")
     is_beside = f"{norm}.running_mean" in used
-    return last == torch_names.COUNTER and is_beside and file.shapes[name] == ()
+    return last == torch_names.BATCH_COUNTER and is_beside and file.shapes[name] == ()
 
 
-def _require_all(file, names, unused, model_name):
+def _require_complete_match(file, names, unused, model_name):
     """Every tensor of the file must be used, every variable of ours be set."""
     missing = sorted(set(names.values()) - set(file.shapes))
     if unused or missing:
         raise UsageError(
             f"--weights={file.path}: not the weights of a {model_name}:"
-            f" {_counted(sorted(unused))} of the file would be left over, and"
-            f" {_counted(missing)} that the net needs are not in it"
+            f" {_format_names(sorted(unused))} of the file would be left over, and"
+            f" {_format_names(missing)} that the net needs are not in it"
         )
 
 
-def _counted(names):
+def _format_names(names):
     """`4 tensors (a, b, c, ...)`."""
-    shown = ", ".join(names[:_SHOWN]) + (", ..." if len(names) > _SHOWN else "")
-    return counted(len(names), "tensor") + (f" ({shown})" if names else "")
+    shown = ", ".join(names[:_MAX_NAMES_SHOWN]) + (", ..." if len(names) > _MAX_NAMES_SHOWN else "")
+    return pluralize(len(names), "tensor") + (f" ({shown})" if names else "")
 
 
-def _assign(file, names, model, layout):
+def _assign_variables(file, names, model, layout):
     """Checks all shapes, then reads; the net is changed only by sound tensors."""
     variables = {v.path: v for v in model.variables}
     shapes = {}
     for path, name in names.items():
         own = tuple(variables[path].shape)
-        shapes[path] = _shapes_in_torch(own) if layout == "torch" else [own]
+        shapes[path] = _torch_shapes(own) if layout == "torch" else [own]
         weight_file.require_shape(file, name, shapes[path])
     for path, name in names.items():
-        values = weight_file.read(file, name, shapes[path][0])
+        values = weight_file.read_tensor(file, name, shapes[path][0])
         if layout == "torch":
             values = _from_torch(values)
         if path.endswith("/moving_variance") and (values < 0).any():
@@ -190,7 +190,7 @@ def _assign(file, names, model, layout):
     logging.info("%d tensors of %s, sha256 %s", len(names), file.path, file.sha256)
 
 
-def _shapes_in_torch(shape):
+def _torch_shapes(shape):
     """PyTorch's shapes of a tensor of ours: a dense kernel may be a 1 x 1 convolution there."""
     if len(shape) == 4:
         height, width, inputs, outputs = shape
@@ -208,7 +208,7 @@ def _from_torch(values):
     return np.transpose(values)
 
 
-def _reported(config, weights, class_names, step_dir):
+def _report(config, weights, class_names, step_dir):
     results = {
         **weights,
         "model": config.net.model,
@@ -221,6 +221,6 @@ def _reported(config, weights, class_names, step_dir):
         },
     }
     shown = [(k, v) for k, v in results.items() if k != "preprocessing"]
-    console.summary(str(step_dir), [*shown, *results["preprocessing"].items()])
-    output_files.write_json_wanted(config.evaluation.json, results)
+    console.print_summary(str(step_dir), [*shown, *results["preprocessing"].items()])
+    output_files.write_json_output(config.evaluation.json, results)
     return results

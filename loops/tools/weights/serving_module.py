@@ -38,8 +38,10 @@ class ExportedModel(tf.Module):
             self._images, [tf.TensorSpec([None, size, size, 3], tf.float32, "images")]
         )
         files = tf.TensorSpec([None], tf.string, "encoded")
-        self.encoded = tf.function(lambda encoded: self._views(encoded, 1), [files])
-        self.encoded_ten_crop = tf.function(lambda encoded: self._views(encoded, 10), [files])
+        self.encoded = tf.function(lambda encoded: self._classify_encoded(encoded, 1), [files])
+        self.encoded_ten_crop = tf.function(
+            lambda encoded: self._classify_encoded(encoded, 10), [files]
+        )
         self.classes = tf.function(lambda: {"classes": self._names}, [])
 
     def signatures(self):
@@ -54,10 +56,10 @@ class ExportedModel(tf.Module):
         logits = self._net(images)
         return {"logits": logits, "probabilities": tf.nn.softmax(logits)}
 
-    def _views(self, encoded, count):
+    def _classify_encoded(self, encoded, count):
         size = self._data.image_size
         views = tf.map_fn(
-            lambda one: self._crops(one, count),
+            lambda one: self._decode_crops(one, count),
             encoded,
             fn_output_signature=tf.TensorSpec([count, size, size, 3], tf.uint8),
         )  # [N, V, S, S, 3]
@@ -68,7 +70,9 @@ class ExportedModel(tf.Module):
         mean = tf.reduce_mean(each, axis=1)
         return {"logits": tf.math.log(mean), "probabilities": mean}
 
-    def _crops(self, encoded, count):
+    def _decode_crops(self, encoded, count):
         data = self._data
-        image = decode.decode(encoded)
-        return crops.views(image, data.image_size, count, data.crop_fraction, data.interpolation)
+        image = decode.decode_image(encoded)
+        return crops.extract_views(
+            image, data.image_size, count, data.crop_fraction, data.interpolation
+        )

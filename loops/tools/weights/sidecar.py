@@ -11,13 +11,13 @@ from absl import logging
 from input_pipeline.errors import DataError, UsageError
 
 
-def path_beside(path):
+def path_for(path):
     """`PATH.sha256.json` of an exported file or folder."""
     path = pathlib.Path(path)
     return path.with_name(path.name + ".sha256.json")
 
 
-def of_tensors(tensors):
+def hash_tensors(tensors):
     """sha256 of each tensor's little-endian float32 bytes.
 
     Args:
@@ -32,7 +32,7 @@ def of_tensors(tensors):
     }
 
 
-def of_files(path):
+def hash_files(path):
     """sha256 of a file, or of each file of a folder by its path in there."""
     path = pathlib.Path(path)
     files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
@@ -44,7 +44,7 @@ def of_files(path):
     return found
 
 
-def check(path, tensors):
+def verify(path, tensors):
     """Compares what was read back with the hashes beside a file.
 
     Args:
@@ -58,7 +58,7 @@ def check(path, tensors):
       DataError: a tensor is not the one that was exported.
       UsageError: the file beside it holds no hashes.
     """
-    beside = path_beside(path)
+    beside = path_for(path)
     if not beside.exists():
         return "not verified"
     try:
@@ -66,7 +66,7 @@ def check(path, tensors):
         names = set(expected)
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         raise UsageError(f"{beside}: not a file of hashes; remove it to go on unverified") from None
-    found = of_tensors(tensors)
+    found = hash_tensors(tensors)
     if names != set(found):
         odd = sorted(map(str, names ^ set(found)))[0]
         raise DataError(f"{path}: {odd} is not both in it and in {beside.name}")
@@ -76,24 +76,35 @@ def check(path, tensors):
     return "verified"
 
 
-_KEY = "trained_for"
+_PREPROCESSING_KEY = "trained_for"
 
 
-_PREPROCESSING = ("image_size", "mean", "std", "crop_fraction", "interpolation")
+_PREPROCESSING_FIELDS = ("image_size", "mean", "std", "crop_fraction", "interpolation")
 
 
 # What a file that is missing, or holds anything at all, can lead to.
-_NO_USE = (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError)
+_READ_ERRORS = (
+    OSError,
+    ValueError,
+    KeyError,
+    TypeError,
+    AttributeError,
+    OverflowError,
+    RecursionError,
+)
 
 
-def preprocessing_facts(data, class_names):
+def describe_preprocessing(data, class_names):
     """What stands in the file beside an export.
 
     Args:
       data: DataConfig that the net was trained with.
       class_names: by label.
     """
-    return {**{n: getattr(data, n) for n in _PREPROCESSING}, "class_names": list(class_names)}
+    return {
+        **{n: getattr(data, n) for n in _PREPROCESSING_FIELDS},
+        "class_names": list(class_names),
+    }
 
 
 def read_preprocessing(path, num_classes):
@@ -108,7 +119,7 @@ def read_preprocessing(path, num_classes):
       empty, which the log says, where nothing of use stands beside the file.
     """
     try:
-        known = json.loads(path_beside(path).read_text(encoding="utf-8"))[_KEY]
+        known = json.loads(path_for(path).read_text(encoding="utf-8"))[_PREPROCESSING_KEY]
         names = tuple(known["class_names"])
         mean, std = (tuple(map(float, known[name])) for name in ("mean", "std"))
         values = {"mean": mean, "std": std, "image_size": int(known["image_size"])}
@@ -120,7 +131,7 @@ def read_preprocessing(path, num_classes):
             raise ValueError
         if not all(map(math.isfinite, (*mean, *std, values["crop_fraction"]))):
             raise ValueError
-    except _NO_USE:
+    except _READ_ERRORS:
         logging.warning(
             "%s: nothing beside it says what it was trained for; image size, mean, std and crops"
             " are defaults: give --image_size and the others where they differ",

@@ -18,12 +18,12 @@ import safetensors
 
 from input_pipeline.errors import UsageError
 
-_HDF5 = b"\x89HDF\r\n\x1a\n"
-_PICKLES = (b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
+_HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
+_PICKLE_MAGICS = (b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
 # What the two libraries raise on a broken file.
-_UNSOUND = (safetensors.SafetensorError, OSError, KeyError, RuntimeError, TypeError, ValueError)
+_READ_ERRORS = (safetensors.SafetensorError, OSError, KeyError, RuntimeError, TypeError, ValueError)
 # Groups within groups; ours have four levels.
-_DEEPEST = 8
+_MAX_DEPTH = 8
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,11 +42,11 @@ class WeightFile:
     sha256: str
     shapes: dict
     dtypes: dict
-    read: Callable
+    read_tensor: Callable
 
 
 @contextlib.contextmanager
-def opened(path, form):
+def open_file(path, form):
     """Opens a weight file.
 
     Args:
@@ -60,11 +60,11 @@ def opened(path, form):
       UsageError: no such file, or not a sound one of this form.
     """
     _check_magic(path, form)
-    readers = {"safetensors": _safetensors, "h5": _h5}
+    readers = {"safetensors": _open_safetensors, "h5": _open_h5}
     with contextlib.ExitStack() as stack:
         try:
             shapes, dtypes, read = readers[form](path, stack)
-        except _UNSOUND as error:
+        except _READ_ERRORS as error:
             reason = " ".join(str(error).split())[:120]
             raise UsageError(f"--weights={path}: not a sound {form} file: {reason}") from None
         with open(path, "rb") as file:
@@ -72,7 +72,7 @@ def opened(path, form):
         yield WeightFile(path, digest, shapes, dtypes, read)
 
 
-def read(file, name, shape):
+def read_tensor(file, name, shape):
     """Reads a tensor whose shape and dtype the file states as expected.
 
     Args:
@@ -88,7 +88,7 @@ def read(file, name, shape):
     """
     try:
         values = np.asarray(file.read(name), np.float32).reshape(shape)
-    except _UNSOUND as error:
+    except _READ_ERRORS as error:
         raise UsageError(f"--weights={file.path}: {name} cannot be read: {error}") from None
     if not np.isfinite(values).all():
         raise UsageError(f"--weights={file.path}: {name} holds numbers that are not finite")
@@ -121,18 +121,18 @@ def _check_magic(path, form):
             start = file.read(8)
     except OSError as error:
         raise UsageError(f"--weights={path}: {error.strerror}") from None
-    if start.startswith(_PICKLES):
+    if start.startswith(_PICKLE_MAGICS):
         raise UsageError(
             f"--weights={path}: a pickle or zip archive, which may run code when it is opened;"
             " save it with safetensors.torch.save_file, from torch.load(..., weights_only=True)"
         )
-    if start == _HDF5 and form != "h5":
+    if start == _HDF5_MAGIC and form != "h5":
         raise UsageError(f"--weights={path}: an HDF5 file, which --source=h5 reads")
-    if start != _HDF5 and form == "h5":
+    if start != _HDF5_MAGIC and form == "h5":
         raise UsageError(f"--weights={path}: not an HDF5 file, which --source=h5 expects")
 
 
-def _safetensors(path, stack):
+def _open_safetensors(path, stack):
     # The library compares its header with the size of the file before it hands out anything.
     file = stack.enter_context(safetensors.safe_open(path, framework="numpy"))
     slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
@@ -142,7 +142,7 @@ def _safetensors(path, stack):
     return shapes, dtypes, file.get_tensor
 
 
-def _h5(path, stack):
+def _open_h5(path, stack):
     """Keras's `.weights.h5`: each group `vars` names its layer and holds datasets 0, 1, ...
 
     Tensors are called `layer/0`, `layer/1` here.
@@ -150,7 +150,7 @@ def _h5(path, stack):
     file = stack.enter_context(h5py.File(path, "r"))
     size = pathlib.Path(path).stat().st_size
     found = {}
-    for group, datasets in _groups(file):
+    for group, datasets in _walk_groups(file):
         for key, dataset in datasets.items():
             layer = group.attrs.get("name")
             if not isinstance(layer, str):
@@ -164,9 +164,9 @@ def _h5(path, stack):
     return shapes, dtypes, lambda name: found[name][()]
 
 
-def _groups(group, depth=0):
+def _walk_groups(group, depth=0):
     """Yields every group and its datasets by name; refuses all links but plain ones."""
-    if depth > _DEEPEST:
+    if depth > _MAX_DEPTH:
         raise ValueError("groups within groups without an end")
     datasets = {}
     for key in group:
@@ -174,7 +174,7 @@ def _groups(group, depth=0):
             raise ValueError(f"{group.name}/{key} is a link")
         item = group[key]
         if isinstance(item, h5py.Group):
-            yield from _groups(item, depth + 1)
+            yield from _walk_groups(item, depth + 1)
         elif isinstance(item, h5py.Dataset):
             datasets[key] = item
         else:

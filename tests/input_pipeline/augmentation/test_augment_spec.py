@@ -3,22 +3,22 @@
 import pytest
 
 from input_pipeline.augmentation import augment_spec, rand_augment
-from input_pipeline.augmentation.augment_spec import Augmentation
+from input_pipeline.augmentation.augment_spec import AugmentSpec
 from input_pipeline.errors import UsageError
 
 
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("standard", Augmentation("standard", "", ())),
-        ("none", Augmentation("none", "", ())),
-        ("classic", Augmentation("classic", "", ("hsv", "lighting"))),
-        ("classic,hsv", Augmentation("classic", "", ("hsv", "lighting"))),
-        ("randaugment", Augmentation("standard", "randaugment", ())),
-        ("standard,trivialaugment", Augmentation("standard", "trivialaugment", ())),
-        ("erasing,randaugment", Augmentation("standard", "randaugment", ("erasing",))),
-        ("lighting", Augmentation("standard", "", ("lighting",))),
-        ("erasing,classic", Augmentation("classic", "", ("hsv", "lighting", "erasing"))),
+        ("standard", AugmentSpec("standard", "", ())),
+        ("none", AugmentSpec("none", "", ())),
+        ("classic", AugmentSpec("classic", "", ("hsv", "lighting"))),
+        ("classic,hsv", AugmentSpec("classic", "", ("hsv", "lighting"))),
+        ("randaugment", AugmentSpec("standard", "randaugment", ())),
+        ("standard,trivialaugment", AugmentSpec("standard", "trivialaugment", ())),
+        ("erasing,randaugment", AugmentSpec("standard", "randaugment", ("erasing",))),
+        ("lighting", AugmentSpec("standard", "", ("lighting",))),
+        ("erasing,classic", AugmentSpec("classic", "", ("hsv", "lighting", "erasing"))),
     ],
 )
 def test_recipes(text, expected):
@@ -52,7 +52,7 @@ def test_refusals(text, said):
     ("text", "expected"), [("2,9", (2, 9.0)), ("1,0", (1, 0.0)), ("8,4.5", (8, 4.5))]
 )
 def test_layers_and_magnitude(text, expected):
-    assert augment_spec.layers_and_magnitude(text) == expected
+    assert augment_spec.parse_randaugment(text) == expected
 
 
 @pytest.mark.parametrize(
@@ -60,7 +60,7 @@ def test_layers_and_magnitude(text, expected):
 )
 def test_layers_and_magnitude_refuse(text):
     with pytest.raises(UsageError, match="as in 2,9"):
-        augment_spec.layers_and_magnitude(text)
+        augment_spec.parse_randaugment(text)
 
 
 def test_the_fourteen_operations_of_the_papers_are_there():

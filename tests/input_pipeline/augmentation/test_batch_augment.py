@@ -38,7 +38,7 @@ def _batch(first, number):
 
 
 def _prepare(seed=SEED, **values):
-    return batch_augment.make_prepare(dataclasses.replace(CONFIG, **values), seed)
+    return batch_augment.make_preprocess_fn(dataclasses.replace(CONFIG, **values), seed)
 
 
 def _normalized(images):
@@ -58,10 +58,10 @@ def test_standard_only_normalises():
 def test_classic_is_hsv_then_lighting():
     batch = _batch(0, 4)
     images, _ = _prepare(augment="classic")(batch)
-    factors = color.hsv_factors(per_sample_random.uniform(SEED, batch["sample"], 0, 3))
-    expected = color.change_hsv(tf.cast(batch["image"], tf.float32), factors)
+    factors = color.hsv_jitter(per_sample_random.uniform(SEED, batch["sample"], 0, 3))
+    expected = color.adjust_hsv(tf.cast(batch["image"], tf.float32), factors)
     draws = per_sample_random.normal(SEED, batch["sample"], 1, 3)
-    shift = color.lighting(draws, SPEC.pca_values, SPEC.pca_vectors)
+    shift = color.lighting_shift(draws, SPEC.pca_values, SPEC.pca_vectors)
     expected = _normalized(expected + shift[:, None, None])
     np.testing.assert_allclose(images, expected, atol=1e-4)
     other, _ = _prepare(augment="classic", seed=SEED + 1)(batch)
@@ -161,10 +161,10 @@ def test_erasing_sets_rectangles_to_the_mean():
 @pytest.mark.parametrize(("flag", "values"), [("mixup", {"mixup": 0.2}), ("cutmix", EVERYTHING)])
 def test_pairs_want_even_batches(flag, values):
     config = dataclasses.replace(CONFIG, **values)
-    batch_augment.require_pairs(config, 4)
+    batch_augment.require_even_batch(config, 4)
     with pytest.raises(UsageError, match=f"--batch_size=8: --(mixup|{flag}).* 3 at a time"):
-        batch_augment.require_pairs(config, 3)
-    batch_augment.require_pairs(CONFIG, 3)
+        batch_augment.require_even_batch(config, 3)
+    batch_augment.require_even_batch(CONFIG, 3)
 
 
 def test_denormalize():
@@ -179,4 +179,4 @@ def test_denormalize():
 def test_titles():
     targets = Targets([0, 1, 2, 0, 0], [0, 2, 1, 1, 0], [1.0, 0.3, 0.999, 0.001, 0.4])
     expected = ["cat", "70% owl, 30% dog", "owl", "dog", "cat"]
-    assert batch_augment.titles(targets, ["cat", "dog", "owl"]) == expected
+    assert batch_augment.format_captions(targets, ["cat", "dog", "owl"]) == expected

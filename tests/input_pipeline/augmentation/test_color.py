@@ -23,7 +23,7 @@ CHANGES = np.array([[0.0, 1.0, 1.0], [36.0, 1.4, 0.6], [-36.0, 0.6, 1.4]], np.fl
 
 
 def _changed(images, changes):
-    return color.change_hsv(tf.constant(images, tf.float32), tf.constant(changes)).numpy()
+    return color.adjust_hsv(tf.constant(images, tf.float32), tf.constant(changes)).numpy()
 
 
 def test_no_change_changes_nothing():
@@ -62,7 +62,7 @@ def test_wide_turns(degrees):
 
 
 def test_factors_reach_from_end_to_end():
-    factors = color.hsv_factors(tf.constant([[0.0] * 3, [0.5] * 3, [1.0] * 3])).numpy()
+    factors = color.hsv_jitter(tf.constant([[0.0] * 3, [0.5] * 3, [1.0] * 3])).numpy()
     expected = [[-36, 0.6, 0.6], [0, 1, 1], [36, 1.4, 1.4]]
     np.testing.assert_allclose(factors, expected, rtol=1e-6, atol=1e-5)
 
@@ -75,7 +75,7 @@ def test_lighting_is_the_sum_of_the_paper():
         [[-0.5675, 0.7192, 0.4009], [-0.5808, -0.0045, -0.8140], [-0.5836, -0.6948, 0.4203]]
     )
     expected = 255.0 * (vectors @ (0.1 * draws * values).T).T
-    shift = color.lighting(draws, datasets.IMAGENET_PCA_VALUES, datasets.IMAGENET_PCA_VECTORS)
+    shift = color.lighting_shift(draws, datasets.IMAGENET_PCA_VALUES, datasets.IMAGENET_PCA_VECTORS)
     np.testing.assert_allclose(shift, expected, rtol=1e-5)
 
 

@@ -50,8 +50,8 @@ def test_ten_crops_are_the_boxes(height, width, size, corners):
     five = [image[top : top + size, left : left + size] for top, left in corners]
     expected = np.stack(five + [crop[:, ::-1] for crop in five])
     for views in (
-        crops.views(tf.constant(image), size, 10).numpy(),
-        _in_tf_data(lambda pixels: crops.views(pixels, size, 10), image),
+        crops.extract_views(tf.constant(image), size, 10).numpy(),
+        _in_tf_data(lambda pixels: crops.extract_views(pixels, size, 10), image),
     ):
         assert views.dtype == np.uint8
         np.testing.assert_array_equal(views, expected)
@@ -63,8 +63,8 @@ def test_the_only_view_is_the_centre(height, width, size, corners):
     top, left = corners[4]
     expected = image[np.newaxis, top : top + size, left : left + size]
     for views in (
-        crops.views(tf.constant(image), size, 1).numpy(),
-        _in_tf_data(lambda pixels: crops.views(pixels, size, 1), image),
+        crops.extract_views(tf.constant(image), size, 1).numpy(),
+        _in_tf_data(lambda pixels: crops.extract_views(pixels, size, 1), image),
     ):
         assert views.dtype == np.uint8
         np.testing.assert_array_equal(views, expected)
@@ -76,7 +76,7 @@ def test_views_of_any_image_are_boxes_of_the_resized_one(height, width):
     scale = 64 / min(height, width)
     resized = image.resize((round(width * scale), round(height * scale)), Image.Resampling.BILINEAR)
     pixels = np.asarray(resized).astype(int)
-    views = crops.views(tf.constant(np.asarray(image)), 56, 10).numpy()
+    views = crops.extract_views(tf.constant(np.asarray(image)), 56, 10).numpy()
     for view, expected in (
         (views[0], pixels[:56, :56]),
         (views[3], pixels[-56:, -56:]),
@@ -89,7 +89,7 @@ def test_views_of_any_image_are_boxes_of_the_resized_one(height, width):
     ("size", "side"), [(224, 256), (56, 64), (64, 73), (61, 70), (7, 8), (299, 342), (1, 1)]
 )
 def test_short_side(size, side):
-    assert crops.short_side(size) == side
+    assert crops.eval_short_side(size) == side
 
 
 @pytest.mark.parametrize(
@@ -120,9 +120,9 @@ def test_resized_shape(height, width, length, expected):
 def test_views_of_a_strip_are_those_of_the_whole(height, width, interpolation, monkeypatch):
     """Just above the ratio from which only the crops are computed; the whole still fits here."""
     image = np.random.default_rng(0).integers(0, 256, (height, width, 3)).astype(np.uint8)
-    views = crops.views(tf.constant(image), 14, 10, interpolation=interpolation).numpy()
+    views = crops.extract_views(tf.constant(image), 14, 10, interpolation=interpolation).numpy()
     monkeypatch.setattr(crops, "_STRIP", 10**6)
-    whole = crops.views(tf.constant(image), 14, 10, interpolation=interpolation).numpy()
+    whole = crops.extract_views(tf.constant(image), 14, 10, interpolation=interpolation).numpy()
     assert np.abs(views.astype(int) - whole).max() <= 1
     assert np.mean(views != whole) < 0.002
 

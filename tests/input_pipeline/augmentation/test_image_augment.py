@@ -63,17 +63,17 @@ def test_the_window_that_is_timed_is_the_one_that_is_augmented(name):
     config = _config(name, SIZE, MIN_AREA)
     for number in range(6):
         seed = tf.constant([7, number], tf.int64)
-        window = image_augment.decoded_window(tf.constant(FILES["jpeg"]), seed, config)
+        window = image_augment.decode_window(tf.constant(FILES["jpeg"]), seed, config)
         image = image_augment.augment(tf.constant(FILES["jpeg"]), seed, config)
         if name == "none":
             assert window.shape == (50, 65, 3)
         else:
-            plain = crops.resample(window, SIZE)
+            plain = crops.resize_area(window, SIZE)
             assert any(np.array_equal(image, p) for p in (plain, plain[:, ::-1]))
 
 
 def test_every_window_of_the_recipes_is_there():
-    assert tuple(image_augment.WINDOWS) == augment_spec.WINDOWS
+    assert tuple(image_augment.CROP_FUNCTIONS) == augment_spec.WINDOWS
 
 
 @pytest.mark.parametrize(
@@ -144,9 +144,9 @@ def test_none_is_the_centre_crop_of_the_evaluation():
     """With its own fraction and interpolation."""
     config = DataConfig(augment="none", image_size=SIZE, crop_fraction=1.0, interpolation="bicubic")
     found = image_augment.augment(tf.constant(FILES["jpeg"]), tf.constant([7, 0], tf.int64), config)
-    image = decode.decode(tf.constant(FILES["jpeg"]))
-    np.testing.assert_array_equal(found, crops.views(image, SIZE, 1, 1.0, "bicubic")[0])
-    assert np.any(found != crops.views(image, SIZE, 1)[0])
+    image = decode.decode_image(tf.constant(FILES["jpeg"]))
+    np.testing.assert_array_equal(found, crops.extract_views(image, SIZE, 1, 1.0, "bicubic")[0])
+    assert np.any(found != crops.extract_views(image, SIZE, 1)[0])
 
 
 def _folded(number, purpose):
@@ -162,7 +162,7 @@ def test_policies_come_on_top_of_standard(name):
             augment=name, image_size=SIZE, min_crop_area=MIN_AREA, randaugment="3,7"
         )
         data, seed = tf.constant(FILES["jpeg"]), tf.constant([7, number], tf.int64)
-        image = image_augment.standard(data, seed, config)
+        image = image_augment.crop_and_flip_standard(data, seed, config)
         policy = _folded(number, image_augment._POLICY)
         expected = (
             rand_augment.rand_augment(image, policy, 3, 7)
@@ -174,11 +174,11 @@ def test_policies_come_on_top_of_standard(name):
 
 def test_classic_is_its_window_and_half_the_time_its_mirror_image():
     mirrored = 0
-    whole = decode.decode(tf.constant(FILES["jpeg"])).numpy()
+    whole = decode.decode_image(tf.constant(FILES["jpeg"])).numpy()
     for number, image in enumerate(_many("classic", FILES["jpeg"], range(60))):
         draws = tf.random.stateless_uniform([5], _folded(number, image_augment._CLASSIC))
         top, left, height, width = crops.classic_window(whole.shape[:2], draws[:4]).numpy()
-        plain = crops.resample(whole[top : top + height, left : left + width], SIZE).numpy()
+        plain = crops.resize_area(whole[top : top + height, left : left + width], SIZE).numpy()
         turned = draws[4] < 0.5
         np.testing.assert_array_equal(image, plain[:, ::-1] if turned else plain)
         mirrored += bool(turned)

@@ -11,8 +11,8 @@ from input_pipeline.augmentation import mixup_cutmix, random_erasing
 def test_partners_are_g_xor_1():
     values = np.arange(8 * 3).reshape(8, 3)
     expected = values[np.arange(8) ^ 1]
-    np.testing.assert_array_equal(mixup_cutmix.partners(tf.constant(values)), expected)
-    np.testing.assert_array_equal(mixup_cutmix.partners(tf.range(6)), np.arange(6) ^ 1)
+    np.testing.assert_array_equal(mixup_cutmix.swap_within_pairs(tf.constant(values)), expected)
+    np.testing.assert_array_equal(mixup_cutmix.swap_within_pairs(tf.range(6)), np.arange(6) ^ 1)
 
 
 def test_mixed():
@@ -20,13 +20,13 @@ def test_mixed():
     weights = np.array([0.25, 0.25, 1.0, 1.0], np.float32).reshape(4, 1, 1, 1)
     expected = (1 - weights) * images + weights * images[[1, 0, 3, 2]]
     np.testing.assert_allclose(
-        mixup_cutmix.mixed(tf.constant(images), weights), expected, atol=1e-6
+        mixup_cutmix.mix_pairs(tf.constant(images), weights), expected, atol=1e-6
     )
 
 
 def _boxes(share, centres, size):
-    corners, left = mixup_cutmix.boxes(tf.constant(share), tf.constant(centres), size)
-    return corners.numpy(), left.numpy(), mixup_cutmix.inside(corners, size).numpy()
+    corners, left = mixup_cutmix.cutmix_boxes(tf.constant(share), tf.constant(centres), size)
+    return corners.numpy(), left.numpy(), mixup_cutmix.boxes_to_masks(corners, size).numpy()
 
 
 @pytest.mark.parametrize(

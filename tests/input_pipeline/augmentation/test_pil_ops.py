@@ -33,7 +33,7 @@ FACTORS = (0.01, 0.1, 0.55, 1.0, 1.45, 1.9, 1.99)
 SAME = {
     "brightness": (operations.brightness, lambda i, f: ImageEnhance.Brightness(i).enhance(f)),
     "contrast": (operations.contrast, lambda i, f: ImageEnhance.Contrast(i).enhance(f)),
-    "colour": (operations.colour, lambda i, f: ImageEnhance.Color(i).enhance(f)),
+    "colour": (operations.color, lambda i, f: ImageEnhance.Color(i).enhance(f)),
     "sharpness": (operations.sharpness, lambda i, f: ImageEnhance.Sharpness(i).enhance(f)),
     "posterize": (operations.posterize, ImageOps.posterize),
     "solarize": (operations.solarize, ImageOps.solarize),
@@ -106,7 +106,7 @@ def test_a_shift_by_whole_pixels():
     picture = _pictures()[0]
     shifted = operations.translate_x(tf.constant(picture), 4.0).numpy()
     np.testing.assert_array_equal(shifted[:, :-4], picture[:, 4:])
-    assert np.all(shifted[:, -4:] == operations.FILL)
+    assert np.all(shifted[:, -4:] == operations.FILL_VALUE)
 
 
 def test_trivial_augment_is_one_operation_of_the_wide_space():
@@ -123,7 +123,7 @@ def test_trivial_augment_is_one_operation_of_the_wide_space():
         name = list(counts)[int(choice * 14)]
         counts[name] += 1
         signed = np.floor(strength * 31) / 30 * (-1 if sign < 0.5 else 1)
-        wide = rand_augment.Ranges(
+        wide = rand_augment.MagnitudeRanges(
             shear=0.99, translation=1 / 7, rotation=135.0, enhancement=0.99, lost_bits=6
         )
         expected = rand_augment.OPERATIONS[name](picture, tf.constant(signed, tf.float32), wide)
@@ -139,7 +139,7 @@ def test_rand_augment_runs_its_layers_one_after_another():
     for choice, sign in tf.random.stateless_uniform([3, 2], seed).numpy():
         function = list(rand_augment.OPERATIONS.values())[int(choice * 14)]
         strength = tf.constant(-0.9 if sign < 0.5 else 0.9)
-        image = function(image, strength, rand_augment._RAND)
+        image = function(image, strength, rand_augment._RANDAUGMENT_RANGES)
     np.testing.assert_array_equal(result, image)
     assert np.any(result != picture)
 
@@ -148,5 +148,5 @@ def test_strength_0_changes_next_to_nothing():
     picture = tf.constant(_pictures()[0])
     for name, function in rand_augment.OPERATIONS.items():
         if name not in ("autocontrast", "equalize"):
-            result = function(picture, tf.constant(0.0), rand_augment._RAND)
+            result = function(picture, tf.constant(0.0), rand_augment._RANDAUGMENT_RANGES)
             np.testing.assert_array_equal(result, picture, err_msg=name)

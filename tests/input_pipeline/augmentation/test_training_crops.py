@@ -24,7 +24,7 @@ def test_shrinking_is_opencv_inter_area(height, width):
     noise = np.random.default_rng(0).integers(0, 256, (height, width, 3)).astype(np.uint8)
     for image in (noise, _photograph(height, width)):
         expected = cv2.resize(image, (56, 56), interpolation=cv2.INTER_AREA).astype(int)
-        resized = crops.resample(tf.constant(image), 56).numpy()
+        resized = crops.resize_area(tf.constant(image), 56).numpy()
         assert resized.shape == (56, 56, 3) and resized.dtype == np.uint8
         assert np.abs(resized - expected).max() <= 1
         # Every pixel of the source counts alike.
@@ -35,7 +35,7 @@ def test_shrinking_is_opencv_inter_area(height, width):
 def test_enlarging_is_pil_bilinear(height, width):
     image = Image.fromarray(_photograph(height, width))
     expected = np.asarray(image.resize((56, 56), Image.Resampling.BILINEAR)).astype(int)
-    resized = crops.resample(tf.constant(np.asarray(image)), 56).numpy()
+    resized = crops.resize_area(tf.constant(np.asarray(image)), 56).numpy()
     assert np.abs(resized - expected).max() <= 1
 
 
@@ -43,7 +43,7 @@ def test_shrinking_one_axis_and_enlarging_the_other():
     image = _photograph(152, 30)
     shrunk = cv2.resize(image, (30, 56), interpolation=cv2.INTER_AREA)
     expected = np.asarray(Image.fromarray(shrunk).resize((56, 56), Image.Resampling.BILINEAR))
-    resized = crops.resample(tf.constant(image), 56).numpy()
+    resized = crops.resize_area(tf.constant(image), 56).numpy()
     assert np.abs(resized - expected.astype(int)).max() <= 2  # the oracle rounds twice
 
 
@@ -51,8 +51,8 @@ def test_the_same_inside_tf_data_where_shapes_are_unknown():
     image = _photograph(70, 50)
     signature = tf.TensorSpec([None, None, 3], tf.uint8)
     dataset = tf.data.Dataset.from_generator(lambda: [image], output_signature=signature)
-    resized = next(dataset.map(lambda pixels: crops.resample(pixels, 56)).as_numpy_iterator())
-    np.testing.assert_array_equal(resized, crops.resample(tf.constant(image), 56))
+    resized = next(dataset.map(lambda pixels: crops.resize_area(pixels, 56)).as_numpy_iterator())
+    np.testing.assert_array_equal(resized, crops.resize_area(tf.constant(image), 56))
 
 
 def _our_windows(height, width, number):

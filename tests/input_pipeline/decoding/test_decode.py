@@ -25,7 +25,7 @@ def _all_of_it(shape):
 
 @pytest.fixture(scope="module")
 def good_in_tf_data():
-    return images.each_in_tf_data(images.good_files(), decode.decode)
+    return images.each_in_tf_data(images.good_files(), decode.decode_image)
 
 
 @pytest.mark.parametrize("name", images.good_files())
@@ -34,7 +34,7 @@ def test_pixels_equal_pil(name, good_in_tf_data):
     expected = _rgb(data)
     # CMYK is made RGB by the decoder here and by PIL there, with another rounding.
     bound = 1 if name == "jpeg cmyk" else 0
-    for pixels in (decode.decode(tf.constant(data)).numpy(), good_in_tf_data[name]):
+    for pixels in (decode.decode_image(tf.constant(data)).numpy(), good_in_tf_data[name]):
         assert pixels.dtype == np.uint8 and pixels.shape == expected.shape
         assert np.abs(pixels - expected).max() <= bound
 
@@ -69,7 +69,7 @@ def test_an_animation_is_bounded_by_all_its_frames():
     data = images.encoded(frames[0], "WEBP", **more)
     assert len(data) < 1_000_000
     with pytest.raises(tf.errors.InvalidArgumentError, match="too many pixels"):
-        decode.decode(tf.constant(data))
+        decode.decode_image(tf.constant(data))
 
 
 @pytest.mark.parametrize("frames", [1, 2])
@@ -78,14 +78,14 @@ def test_webp_with_alpha_or_frames(frames):
     image = Image.merge("RGBA", (red, green, blue, blue))
     more = {"save_all": True, "append_images": [image.rotate(180)]} if frames == 2 else {}
     data = images.encoded(image, "WEBP", lossless=True, exact=True, **more)
-    np.testing.assert_array_equal(decode.decode(tf.constant(data)), _rgb(data))
+    np.testing.assert_array_equal(decode.decode_image(tf.constant(data)), _rgb(data))
 
 
 def test_bmp_with_a_palette_is_refused():
     """TensorFlow would take the palette's indices for grey levels."""
     data = images.encoded(images.picture().quantize(32), "BMP")
     with pytest.raises(tf.errors.InvalidArgumentError, match="palette"):
-        decode.decode(tf.constant(data))
+        decode.decode_image(tf.constant(data))
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
@@ -95,21 +95,21 @@ def test_exif_orientation_is_ignored(orientation):
     plain = images.encoded(images.picture(), "JPEG", quality=90)
     data = images.encoded(images.picture(), "JPEG", quality=90, exif=exif)
     assert data != plain
-    np.testing.assert_array_equal(decode.decode(tf.constant(data)), _rgb(plain))
+    np.testing.assert_array_equal(decode.decode_image(tf.constant(data)), _rgb(plain))
 
 
 def test_the_name_of_a_file_does_not_matter(tmp_path):
     path = tmp_path / "n02105855_2933.JPEG"
     path.write_bytes(images.good_files()["png"])
     data = tf.io.read_file(str(path))
-    np.testing.assert_array_equal(decode.decode(data), np.asarray(images.picture()))
+    np.testing.assert_array_equal(decode.decode_image(data), np.asarray(images.picture()))
     window = decode.decode_cropped(data, lambda shape: tf.constant([3, 5, 20, 30]))
     np.testing.assert_array_equal(window, np.asarray(images.picture())[3:23, 5:35])
 
 
 @pytest.mark.parametrize("decoder", ["decode", "decode_cropped"])
 def test_shape_is_known_in_a_graph(decoder):
-    decoders = {"decode": decode.decode}
+    decoders = {"decode": decode.decode_image}
     decoders["decode_cropped"] = lambda data: decode.decode_cropped(data, _all_of_it)
     dataset = tf.data.Dataset.from_tensors(b"").map(decoders[decoder])
     assert dataset.element_spec == tf.TensorSpec([None, None, 3], tf.uint8)
@@ -125,7 +125,7 @@ def test_the_chooser_of_a_window_sees_height_and_width():
 
     for name, data in files.items():
         whole = decode.decode_cropped(tf.constant(data), choose)
-        np.testing.assert_array_equal(whole, decode.decode(tf.constant(data)), err_msg=name)
+        np.testing.assert_array_equal(whole, decode.decode_image(tf.constant(data)), err_msg=name)
     assert seen == [[HEIGHT, WIDTH]] * len(files)
 
 
@@ -143,7 +143,7 @@ def _windows(rng, number):
 @pytest.mark.parametrize("name", ["4:4:4", "4:2:2", "4:2:0", "progressive", "grey", "cmyk", "png"])
 def test_window_equals_the_same_window_of_the_whole(name):
     data = images.good_files()["png" if name == "png" else f"jpeg {name}"]
-    whole = decode.decode(tf.constant(data)).numpy()
+    whole = decode.decode_image(tf.constant(data)).numpy()
     windows = np.array(list(_windows(np.random.default_rng(2), 40)), np.int32)
     cut = tf.data.Dataset.from_tensor_slices(windows).map(
         lambda window: decode.decode_cropped(tf.constant(data), lambda shape: window)

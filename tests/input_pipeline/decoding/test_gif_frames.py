@@ -42,13 +42,15 @@ def gif(canvas, *frames, table=True, before=b""):
     ],
 )
 def test_frames(data, pixels, whole):
-    found = gif_frames.walk(tf.constant(data))
+    found = gif_frames.scan_frames(tf.constant(data))
     assert [int(found[0]), bool(found[1])] == [pixels, whole]
 
 
 def test_wherever_a_file_is_cut():
     data = gif((7, 5), (0, 0, 7, 5), (0, 0, 7, 5), before=COMMENT)
-    counts = [int(gif_frames.walk(tf.constant(data[:end]))[0]) for end in range(len(data) + 1)]
+    counts = [
+        int(gif_frames.scan_frames(tf.constant(data[:end]))[0]) for end in range(len(data) + 1)
+    ]
     assert counts[0] == 0 and counts[-1] == 70 and counts == sorted(counts)
 
 
@@ -62,14 +64,14 @@ def test_wherever_a_file_is_cut():
 )
 def test_what_is_not_decoded(data, why):
     with pytest.raises(tf.errors.InvalidArgumentError, match=why):
-        decode.decode(tf.constant(data))
+        decode.decode_image(tf.constant(data))
 
 
 def test_transparent_pixels_are_black():
     """PIL gives them the colour that the palette happens to have there."""
     picture = images.picture().quantize(4)
     data = images.encoded(picture, "GIF", transparency=0)
-    found = decode.decode(tf.constant(data)).numpy()
+    found = decode.decode_image(tf.constant(data)).numpy()
     clear = np.array(picture) == 0
     np.testing.assert_array_equal(found[~clear], np.array(picture.convert("RGB"))[~clear])
     assert clear.any() and not found[clear].any()

@@ -32,7 +32,7 @@ def results():
     """Pixels or error by decoder and name, out of tf.data."""
     files = {name: odd.data for name, odd in TABLE.items()}
     decoders = {
-        "decode": decode.decode,
+        "decode": decode.decode_image,
         "decode_cropped": lambda data: decode.decode_cropped(data, _all_of_it),
     }
     return {name: encoded_images.each_in_tf_data(files, d) for name, d in decoders.items()}
@@ -48,7 +48,7 @@ def test_verdict(name, decoder, results):
     odd, result = TABLE[name], results[decoder][name]
     if odd.refused:
         assert isinstance(result, tf.errors.InvalidArgumentError)
-        said = decode.reason(result)
+        said = decode.describe_error(result)
         # The two decoders word it differently where the bytes are no image.
         assert odd.refused in said or decoder == "decode_cropped"
         assert said and "\n" not in said
@@ -83,7 +83,7 @@ def test_odd_files_move_no_other_image(tmp_path):
     total = len(names)
     for sample in range(72):
         epoch, position = divmod(sample, total)
-        for offset in range(pipeline.REPLACEMENTS):
+        for offset in range(pipeline.MAX_DECODE_ATTEMPTS):
             at = (position + offset) % total
             label = int(sample_order.image_index(0, epoch, at, total))
             if not TABLE[names[label]].refused:
@@ -164,13 +164,13 @@ def test_odd_files_of_others():
     files = {name: (root / name).read_bytes() for name in names}
     assert len(files) == 270
     verdicts = {"equal": 0, "refused": 0, "refused by PIL too": 0}
-    for name, result in encoded_images.each_in_tf_data(files, decode.decode).items():
+    for name, result in encoded_images.each_in_tf_data(files, decode.decode_image).items():
         try:
             expected = odd_files.oracle(files[name])
         except Exception:  # PIL raises what it likes, SyntaxError included
             expected = None
         if isinstance(result, tf.errors.OpError):
-            said = decode.reason(result)
+            said = decode.describe_error(result)
             assert said and "\n" not in said, name
             assert expected is None or any(known in said for known in _KNOWN_REFUSALS), (name, said)
             verdicts["refused" if expected is not None else "refused by PIL too"] += 1

@@ -6,7 +6,7 @@ from input_pipeline import datasets
 from input_pipeline.errors import DataError
 from input_pipeline.preparation import label_order
 
-WNIDS = [wnid for wnid, _ in datasets.class_table("ilsvrc2012")]
+WNIDS = [wnid for wnid, _ in datasets.load_class_table("ilsvrc2012")]
 KIT_FOX, SETTER = "n02119789", "n02100735"  # 1 and 2 of the development kit
 
 
@@ -30,24 +30,24 @@ def _sorted(first, step=50):
     ],
 )
 def test_kinds(numbers, kind):
-    assert label_order.diagnose({"train": _rows(numbers), "val": _rows(numbers)}) == kind
-    assert kind in label_order.KINDS
+    assert label_order.detect({"train": _rows(numbers), "val": _rows(numbers)}) == kind
+    assert kind in label_order.DESCRIPTIONS
 
 
 def test_a_split_of_the_first_class_alone():
     """Its label is 0 by the set's own order and by that of ILSVRC's thousand."""
     train = {WNIDS[0]: 0, WNIDS[217]: 1, WNIDS[482]: 2}
     splits = {"train": _rows(train), "test": _rows({WNIDS[0]: 0})}
-    assert label_order.diagnose(splits) == "own sorted"
+    assert label_order.detect(splits) == "own sorted"
 
 
 def test_paths_without_wordnet_ids():
-    assert label_order.diagnose({"train": [("cat/1.jpg", 0), ("n123/2.jpg", 1)]}) == "unknown"
+    assert label_order.detect({"train": [("cat/1.jpg", 0), ("n123/2.jpg", 1)]}) == "unknown"
 
 
 def test_the_class_folder_counts_more_than_the_name():
     rows = [(f"{WNIDS[3]}/{WNIDS[8]}_1.JPEG", 3), (f"{WNIDS[8]}_2.JPEG", 8)]
-    assert label_order.diagnose({"train": rows}) == "sorted"
+    assert label_order.detect({"train": rows}) == "sorted"
 
 
 def test_a_class_of_ones_own_may_hold_several_wordnet_ids():
@@ -56,11 +56,11 @@ def test_a_class_of_ones_own_may_hold_several_wordnet_ids():
         for n, folder in enumerate(("cat", "dog"))
         for wnid in WNIDS[20 * n : 20 * n + 2]
     ]
-    assert label_order.diagnose({"train": rows}, by_folder=True) == "unknown"
+    assert label_order.detect({"train": rows}, by_folder=True) == "unknown"
     with pytest.raises(DataError, match="mixture"):
-        label_order.diagnose({"train": rows})
+        label_order.detect({"train": rows})
     folders = {"train": [(f"train/{WNIDS[n]}/{WNIDS[5]}.JPEG", n) for n in (0, 50)]}
-    assert label_order.diagnose(folders, by_folder=True) == "sorted"
+    assert label_order.detect(folders, by_folder=True) == "sorted"
 
 
 @pytest.mark.parametrize(
@@ -74,12 +74,12 @@ def test_a_class_of_ones_own_may_hold_several_wordnet_ids():
 )
 def test_mixtures_are_refused(splits):
     with pytest.raises(DataError, match="mixture"):
-        label_order.diagnose({split: _rows(numbers) for split, numbers in splits.items()})
+        label_order.detect({split: _rows(numbers) for split, numbers in splits.items()})
 
 
 def test_one_class_with_two_labels_is_a_mixture():
     with pytest.raises(DataError, match="n90000001 has label"):
-        label_order.diagnose({"train": [("n90000001/a.jpg", 0), ("n90000001/b.jpg", 1)]})
+        label_order.detect({"train": [("n90000001/a.jpg", 0), ("n90000001/b.jpg", 1)]})
 
 
 @pytest.mark.parametrize(
@@ -87,4 +87,4 @@ def test_one_class_with_two_labels_is_a_mixture():
     [(("0", "1", "10", "2"), True), (("0", "1", "2"), False), (("a", "b"), False), ((), False)],
 )
 def test_numeric_folders(names, out_of_order):
-    assert label_order.numeric_folders(names) == out_of_order
+    assert label_order.has_misordered_numeric_names(names) == out_of_order

@@ -91,7 +91,7 @@ def test_a_folder_in_which_nothing_has_begun(tmp_path, tiny_folder, monkeypatch)
         raise OSError(errno.ENOSPC, "No space left on device", str(path))
 
     with monkeypatch.context() as patch:
-        patch.setattr(atomic_files, "write_whole", full)
+        patch.setattr(atomic_files, "write_bytes", full)
         with pytest.raises(UsageError, match="No space left on device"):
             prepare.prepare(config, PrepareConfig(), tmp_path / "out", "tfrecord")
     prepare.prepare(config, PrepareConfig(), tmp_path / "out", "tfrecord")
@@ -144,10 +144,12 @@ def test_foreign_files_are_converted_and_listed(tmp_path, short_side):
     assert set(stored) == set(files)
     height = min(Image.open(io.BytesIO(files["small.JPEG"])).size)
     for name, data in stored.items():
-        before = decode.decode(tf.constant(files[name])).numpy()
+        before = decode.decode_image(tf.constant(files[name])).numpy()
         after = np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
         if name in was:
-            assert reencode.format_of(data) == "JPEG" and reencode.jpeg_components(data) == 3
+            assert (
+                reencode.detect_format(data) == "JPEG" and reencode.count_jpeg_components(data) == 3
+            )
         elif not short_side or min(before.shape[:2]) <= short_side:
             assert data == files[name]
         expected = min(short_side or 10**9, min(before.shape[:2]))
@@ -167,7 +169,7 @@ def test_lists_point_at_the_files_and_at_their_conversions(tmp_path):
     opened = source.open_split(dataclasses.replace(config, data_dir=str(tmp_path / "out")), "train")
     for i in range(opened.num_examples):
         data = opened.read(tf.constant(i, tf.int64))[0].numpy()
-        assert not reencode.foreign(opened.describe(i), data)
+        assert not reencode.find_format_mismatch(opened.describe(i), data)
     assert opened.num_examples == len(files)
 
 
@@ -182,7 +184,7 @@ def test_a_list_that_names_a_file_often_converts_it_once(tmp_path):
     assert [c["file"] for c in facts["conversions"]] == ["a.jpg"]
     opened = source.open_split(dataclasses.replace(config, data_dir=str(tmp_path / "out")), "val")
     assert opened.num_examples == 300
-    assert reencode.format_of(opened.read(tf.constant(299, tf.int64))[0].numpy()) == "JPEG"
+    assert reencode.detect_format(opened.read(tf.constant(299, tf.int64))[0].numpy()) == "JPEG"
 
 
 def test_what_is_converted_stays_apart_and_inside_of_out(tmp_path):
@@ -207,7 +209,9 @@ def test_what_is_converted_stays_apart_and_inside_of_out(tmp_path):
     opened = source.open_split(dataclasses.replace(config, data_dir=str(out)), "train")
     for n, kind in enumerate(("png", "jpeg cmyk", "jpeg 4:2:0")):
         data, label = opened.read(tf.constant(n, tf.int64))
-        difference = decode.decode(data).numpy() - decode.decode(tf.constant(good[kind])).numpy()
+        difference = (
+            decode.decode_image(data).numpy() - decode.decode_image(tf.constant(good[kind])).numpy()
+        )
         assert int(label) == n and np.abs(difference.astype(np.int8)).mean() < 10
 
 
@@ -276,7 +280,7 @@ def test_a_refused_command_leaves_nothing(tmp_path):
         prepare.prepare(config, PrepareConfig(), tmp_path / "file", "tfrecord")
 
 
-class _Bar(progress.Silent):
+class _Bar(progress.NoProgress):
     """Remembers what was counted."""
 
     def __init__(self, total, done=0):

@@ -16,7 +16,7 @@ from input_pipeline.preparation import prepare, raw_layouts, raw_set, val_ground
 from tests.input_pipeline import encoded_images
 from tests.input_pipeline.files import put
 
-WNIDS = tuple(wnid for wnid, _ in datasets.class_table("ilsvrc2012"))
+WNIDS = tuple(wnid for wnid, _ in datasets.load_class_table("ilsvrc2012"))
 PREPARE = PrepareConfig()
 
 
@@ -145,7 +145,7 @@ def test_the_kits_own_table(tmp_path):
         dtype=[("ILSVRC2012_ID", "O"), ("WNID", "O"), ("num_children", "O")],
     )
     savemat(tmp_path / "meta.mat", {"synsets": rows})
-    assert val_ground_truth.devkit_classes(tmp_path) == {"1": WNIDS[7], "2": WNIDS[9]}
+    assert val_ground_truth.read_devkit_classes(tmp_path) == {"1": WNIDS[7], "2": WNIDS[9]}
 
 
 @pytest.mark.parametrize("data", [b"", b"garbage" * 99, "half", "another"])
@@ -156,11 +156,11 @@ def test_a_table_that_is_none(tmp_path, data):
         data = path.read_bytes() if data == "another" else path.read_bytes()[:150]
     path.write_bytes(data)
     with pytest.raises(DataError, match=r"meta\.mat: not that of a development kit"):
-        val_ground_truth.devkit_classes(tmp_path)
+        val_ground_truth.read_devkit_classes(tmp_path)
 
 
 def test_mini_imagenet_from_its_csvs(tmp_path):
-    wnid = datasets.class_table("mini_imagenet")[4][0]
+    wnid = datasets.load_class_table("mini_imagenet")[4][0]
     # As strings 100 sorts before 18 and 9; by number it is the third.
     for number in (100, 18, 9):
         put(tmp_path / "train" / wnid / f"{wnid}_{number}.JPEG", str(number).encode())
@@ -175,7 +175,7 @@ def test_mini_imagenet_from_its_csvs(tmp_path):
 
 
 def test_csv_files_with_a_byte_order_mark_and_of_another_form(tmp_path):
-    wnid = datasets.class_table("mini_imagenet")[4][0]
+    wnid = datasets.load_class_table("mini_imagenet")[4][0]
     put(tmp_path / "train" / wnid / f"{wnid}_9.JPEG", b"9")
     for name in ("train", "val", "test"):
         put(tmp_path / "csv" / f"{name}.csv", b"\xef\xbb\xbffilename,label\n")
@@ -192,7 +192,7 @@ def test_csv_files_with_a_byte_order_mark_and_of_another_form(tmp_path):
 
 def test_splits_with_classes_of_their_own(tmp_path):
     """Those of few-shot learning; in a folder of one's own it is a mistake to be told of."""
-    table = [wnid for wnid, _ in datasets.class_table("mini_imagenet")]
+    table = [wnid for wnid, _ in datasets.load_class_table("mini_imagenet")]
     for split, names in (("train", table[:64]), ("val", table[64:80]), ("test", table[80:])):
         for name in names:
             for number in range(12):

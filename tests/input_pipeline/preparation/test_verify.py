@@ -36,7 +36,7 @@ def test_what_has_come_and_gone_since_the_checksums(tmp_path):
     sums_path = tmp_path / "SHA256SUMS"
     report, sums = verify.verify(config, PrepareConfig(), sums_path)
     assert sums.keys() == {"train/a/1.jpg", "train/b/2.jpg"} and not report["findings"]
-    sums_path.write_bytes(verify.checksum_lines(sums))
+    sums_path.write_bytes(verify.format_checksums(sums))
     (tmp_path / "train/b/2.jpg").rename(tmp_path / "train/b/3.jpg")
     report, sums = verify.verify(config, PrepareConfig(), sums_path)
     assert [(f["kind"], f["file"]) for f in report["findings"]] == [("gone", "train/b/2.jpg")]
@@ -50,8 +50,8 @@ def test_checksums_are_read_as_they_are_written(tmp_path):
         (tmp_path / name).write_bytes(name.encode(errors="surrogateescape"))
     sums = {n: hashlib.sha256((tmp_path / n).read_bytes()).hexdigest() for n in names}
     path = tmp_path / "SHA256SUMS"
-    path.write_bytes(verify.checksum_lines(sums))
-    assert verify.checksums_in(path) == sums
+    path.write_bytes(verify.format_checksums(sums))
+    assert verify.read_checksums(path) == sums
     if shutil.which("sha256sum"):
         done = subprocess.run(["sha256sum", "--check", path], cwd=tmp_path, capture_output=True)
         assert done.returncode == 0 and not done.stderr

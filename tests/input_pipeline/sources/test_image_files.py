@@ -36,7 +36,7 @@ def _lists(root, *, classes=None, **lists):
 
 def _contents(files):
     """(content, label) of every image, by the reader inside tf.data."""
-    dataset = tf.data.Dataset.range(len(files.labels)).map(files.reader())
+    dataset = tf.data.Dataset.range(len(files.labels)).map(files.make_reader())
     return [(data.decode(), int(label)) for data, label in dataset.as_numpy_iterator()]
 
 
@@ -290,7 +290,7 @@ def test_an_empty_list(tmp_path):
 def test_an_image_that_is_gone_is_named_when_it_is_read(tmp_path):
     files = image_files.from_list(_lists(tmp_path, train="gone.jpg 0\n"), "train")
     with pytest.raises(tf.errors.NotFoundError, match=r"gone\.jpg"):
-        files.reader()(tf.constant(0, tf.int64))
+        files.make_reader()(tf.constant(0, tf.int64))
 
 
 def test_fingerprint_sees_names_labels_and_classes_but_not_the_root(tmp_path):

@@ -62,7 +62,7 @@ def test_the_path_of_an_index_in_the_graph(tmp_path):
     names = ["b.jpg", "/absolute/c.jpg", "ü/d e.jpg"]
     (tmp_path / "root").mkdir()
     (tmp_path / "link").symlink_to(tmp_path / "root")
-    path = path_table.from_names(names, [0, 1, 12345]).lookup(f"{tmp_path}/link/")
+    path = path_table.from_names(names, [0, 1, 12345]).make_lookup(f"{tmp_path}/link/")
     dataset = tf.data.Dataset.range(3).map(path)
     found = [name.decode() for name in dataset.as_numpy_iterator()]
     root = os.path.realpath(tmp_path / "root")

@@ -51,7 +51,7 @@ def test_classes_are_sorted_as_folders_are():
 
 def test_sizes_and_balance(full_set):
     assert shapes.SPLIT_SIZES == {"train": 2000, "val": 500, "test": 500}
-    assert sorted(os.listdir(full_set)) == sorted([*shapes.SPLIT_SIZES, shapes.MANIFEST])
+    assert sorted(os.listdir(full_set)) == sorted([*shapes.SPLIT_SIZES, shapes.MANIFEST_FILENAME])
     for split, size in shapes.SPLIT_SIZES.items():
         assert sorted(os.listdir(full_set / split)) == list(shapes.CLASSES)
         for name in shapes.CLASSES:
@@ -69,7 +69,7 @@ def test_every_file_is_a_jpeg_of_the_stated_size_and_no_two_are_equal(full_set):
 
 
 def test_manifest_tells_what_is_there(full_set):
-    manifest = json.loads((full_set / shapes.MANIFEST).read_text())
+    manifest = json.loads((full_set / shapes.MANIFEST_FILENAME).read_text())
     assert manifest["files"] == shapes.SPLIT_SIZES
     assert tuple(manifest["classes"]) == shapes.CLASSES
     assert manifest["sha256"] == shapes.fingerprint(str(full_set))
@@ -124,7 +124,7 @@ def test_two_makes_write_the_same_bytes(tmp_path, small, full_set):
     assert all(
         data == (full_set / name).read_bytes()
         for name, data in one.items()
-        if name != shapes.MANIFEST
+        if name != shapes.MANIFEST_FILENAME
     )
 
 
@@ -217,15 +217,15 @@ def test_make_fills_an_empty_folder_also_through_a_link(tmp_path, small):
 def test_make_refuses_to_overwrite_what_is_not_a_complete_set(tmp_path, small, damage):
     root = tmp_path / "set"
     shapes.make(str(root))
-    manifest = json.loads((root / shapes.MANIFEST).read_text())
+    manifest = json.loads((root / shapes.MANIFEST_FILENAME).read_text())
     if damage == "foreign":
-        (root / shapes.MANIFEST).unlink()
+        (root / shapes.MANIFEST_FILENAME).unlink()
     elif damage == "missing":
         (root / "val" / shapes.CLASSES[3] / "00000.jpg").unlink()
     elif damage == "format":
-        (root / shapes.MANIFEST).write_text(json.dumps(manifest | {"format": 0}))
+        (root / shapes.MANIFEST_FILENAME).write_text(json.dumps(manifest | {"format": 0}))
     else:
-        (root / shapes.MANIFEST).write_text("[]")
+        (root / shapes.MANIFEST_FILENAME).write_text("[]")
     before = _state(tmp_path)
     assert not shapes.is_complete(str(root))
     mend = "say by --dataset what it is" if damage == "foreign" else "remove it"

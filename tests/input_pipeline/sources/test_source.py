@@ -63,7 +63,7 @@ def test_lists(tmp_path):
 
 @pytest.mark.parametrize("name", ["ilsvrc2012", "mini_imagenet"])
 def test_labels_are_those_of_the_class_table(tmp_path, name, caplog):
-    table = datasets.class_table(name)
+    table = datasets.load_class_table(name)
     wnids = [table[i][0] for i in (7, 3)]
     root = _fill(tmp_path, *(f"train/{wnid}/1.JPEG" for wnid in wnids))
     split = source.open_split(DataConfig(dataset=name, data_dir=root), "train")

@@ -127,7 +127,7 @@ def test_faults_are_reported_with_shard_and_record(copy, shards, fault):
     _break(copy.data_dir, name, fault)
     if fault.endswith("bit"):  # found when the record is read
         split = source.open_split(copy, "train")
-        index, reason = pipeline.first_unreadable(split, range(split.num_examples))
+        index, reason = pipeline.find_first_unreadable(split, range(split.num_examples))
         assert f"{name}, record 0 (" in split.describe(index) and reason
         replaced = sum(int((b["replaced"] > 0).sum()) for b in _batches(copy, count=4))
         assert replaced == 1  # the next image of the order stands in, none is lost
@@ -166,9 +166,9 @@ def test_another_datasets_flag_is_refused(copy):
     with pytest.raises(UsageError, match=r"--dataset=lists: .*prepared from folder"):
         source.open_split(dataclasses.replace(copy, dataset="lists"), "train")
     plain = dataclasses.replace(copy, dataset="shapes")
-    assert dataset_flags.with_dataset(plain, frozenset()).dataset == "folder"
+    assert dataset_flags.resolve_dataset(plain, frozenset()).dataset == "folder"
     with pytest.raises(UsageError, match="--dataset=shapes"):
-        dataset_flags.with_dataset(plain, frozenset({"dataset"}))
+        dataset_flags.resolve_dataset(plain, frozenset({"dataset"}))
 
 
 @pytest.mark.parametrize("file", ["manifest.json", "train.index.npy"])

@@ -20,15 +20,15 @@ from loops.config.training import RunConfig
 def main(run_dir):
     """Saves until the end of the process."""
     weights = tf.Variable(tf.zeros([1_000_000]))
-    left = [path.name for path in run_dir.iterdir() if checkpoint.step_of(path) is None]
-    checkpoint.clean(run_dir)
-    newest = checkpoint.newest_intact(run_dir)
+    left = [path.name for path in run_dir.iterdir() if checkpoint.parse_step(path) is None]
+    checkpoint.remove_unfinished(run_dir)
+    newest = checkpoint.find_newest_intact(run_dir)
     resumed = None
     if newest:
-        resumed = checkpoint.step_of(newest)
+        resumed = checkpoint.parse_step(newest)
         checkpoint.restore(newest, {"weights": weights})
         assert (weights.numpy() == resumed).all()
-    junk = [path.name for path in run_dir.iterdir() if checkpoint.step_of(path) is None]
+    junk = [path.name for path in run_dir.iterdir() if checkpoint.parse_step(path) is None]
     print("resumed", resumed or 0, len(left), len(junk), flush=True)
     with Saver(run_dir, RunConfig(keep=2), {"weights": weights}, 10.0, resumed) as saver:
         for step in itertools.count((resumed or 0) + 1):

@@ -10,7 +10,7 @@ import pytest
 import tensorflow as tf
 
 from input_pipeline.errors import UsageError
-from input_pipeline.text import first_line
+from input_pipeline.text import summarize_error
 from loops.checkpointing import checkpoint
 from loops.checkpointing.async_saver import Saver
 from loops.config.training import RunConfig
@@ -32,7 +32,7 @@ def saver(tmp_path, variable):
 
 
 def steps(run):
-    return sorted(checkpoint.step_of(folder) for folder in checkpoint.step_folders(run))
+    return sorted(checkpoint.parse_step(folder) for folder in checkpoint.list_step_folders(run))
 
 
 def failing(error):
@@ -69,7 +69,7 @@ def test_a_resumed_run_that_is_stopped_at_once_keeps_the_figures(saver, tmp_path
     saved(saver, 5, {"top1": 0.5})
     again = Saver(tmp_path, RunConfig(keep=2), {"model": {"a/b": variable}}, 10.0, saved=5)
     assert saved(again, 5, {}) == 5
-    assert checkpoint.best_intact(tmp_path) == tmp_path / "step-00000005"
+    assert checkpoint.find_best_intact(tmp_path) == tmp_path / "step-00000005"
 
 
 @pytest.mark.parametrize("error", FAILURES)
@@ -82,12 +82,12 @@ def test_two_failures_are_logged_and_the_third_ends_the_run(
     saved(saver, 3)
     logged = [r.getMessage() for r in caplog.records if r.levelno == logging.ERROR]
     for step, message in zip((2, 3), logged, strict=True):
-        assert f"step {step} " in message and first_line(error) in message
+        assert f"step {step} " in message and summarize_error(error) in message
     with pytest.raises(UsageError) as caught:
         saved(saver, 4)
     message = str(caught.value)
     assert f"--checkpoint_dir={tmp_path.parent}" in message
-    assert first_line(error) in message and "\n" not in message
+    assert summarize_error(error) in message and "\n" not in message
     assert caught.value.exit_code == 2
     assert steps(tmp_path) == [1]
 
@@ -150,7 +150,7 @@ class OtherWorker:
 
     is_chief = False
 
-    def largest(self, *values):
+    def all_reduce_max(self, *values):
         return [1.0 for _ in values]
 
 
@@ -206,7 +206,7 @@ def test_a_kept_step_is_hashed_once_and_again_when_it_changes(saver, tmp_path, m
     verify, seen = checkpoint.verify, []
 
     def noting(folder):
-        seen.append(checkpoint.step_of(folder))
+        seen.append(checkpoint.parse_step(folder))
         return verify(folder)
 
     monkeypatch.setattr(checkpoint, "verify", noting)

@@ -113,20 +113,22 @@ def test_restore_wants_every_variable_on_both_sides(saved):
 
 def test_read_part(saved):
     part = {"model": {"block/bn/gamma": make(0)["model"]["block/bn/gamma"]}}
-    checkpoint.read_part(saved / "step-00000007", part)
+    checkpoint.restore_partial(saved / "step-00000007", part)
     assert np.array_equal(part["model"]["block/bn/gamma"], make(7)["model"]["block/bn/gamma"])
     with pytest.raises(AssertionError):
-        checkpoint.read_part(saved / "step-00000007", {"model": {"missing": tf.Variable(1.0)}})
+        checkpoint.restore_partial(
+            saved / "step-00000007", {"model": {"missing": tf.Variable(1.0)}}
+        )
     with pytest.raises(ValueError, match="shape"):
         wrong = {"model": {"block/bn/gamma": tf.Variable(tf.zeros([8], tf.bfloat16))}}
-        checkpoint.read_part(saved / "step-00000007", wrong)
+        checkpoint.restore_partial(saved / "step-00000007", wrong)
 
 
 def test_a_step_beyond_eight_digits(tmp_path):
     folder = checkpoint.save(tmp_path, 123_456_789, make(1))
     assert folder.name == "step-123456789"
     checkpoint.save(tmp_path, 99_999_999, make(2))
-    assert checkpoint.newest_intact(tmp_path) == folder
+    assert checkpoint.find_newest_intact(tmp_path) == folder
 
 
 @pytest.mark.parametrize(
@@ -143,7 +145,7 @@ def test_a_step_beyond_eight_digits(tmp_path):
     ],
 )
 def test_step_of(name, step):
-    assert checkpoint.step_of(pathlib.Path("run", name)) == step
+    assert checkpoint.parse_step(pathlib.Path("run", name)) == step
 
 
 def damaged(folder, kind):
@@ -203,7 +205,7 @@ def assert_falls_back(run):
     with pytest.raises(checkpoint.CorruptCheckpointError):
         checkpoint.restore(bad, variables)
     assert same(variables, make(1))
-    newest = checkpoint.newest_intact(run)
+    newest = checkpoint.find_newest_intact(run)
     assert newest == run / "step-00000003"
     checkpoint.restore(newest, variables)
     assert same(variables, make(3))
@@ -231,7 +233,7 @@ def test_bit_flips_are_found(run, name):
             checkpoint.verify(path.parent)
     assert_falls_back(run)
     path.write_bytes(whole)
-    assert checkpoint.newest_intact(run) == path.parent
+    assert checkpoint.find_newest_intact(run) == path.parent
 
 
 def test_both_files_of_another_step(run):
@@ -243,22 +245,22 @@ def test_both_files_of_another_step(run):
 
 def test_a_renamed_step_folder_is_not_believed(run):
     os.rename(run / "step-00000003", run / "step-00000099")
-    assert checkpoint.newest_intact(run) == run / "step-00000007"
+    assert checkpoint.find_newest_intact(run) == run / "step-00000007"
 
 
 def test_every_step_damaged(run):
     for step in ("step-00000003", "step-00000007"):
         (run / step / DATA).unlink()
-    assert checkpoint.newest_intact(run) is None
-    assert len(checkpoint.step_folders(run)) == 2
+    assert checkpoint.find_newest_intact(run) is None
+    assert len(checkpoint.list_step_folders(run)) == 2
 
 
 def test_no_steps(tmp_path):
     (tmp_path / "train").mkdir()
     (tmp_path / "step-00000009").write_text("a file")
-    assert checkpoint.step_folders(tmp_path) == []
-    assert checkpoint.newest_intact(tmp_path) is None
-    assert checkpoint.best_intact(tmp_path) is None
+    assert checkpoint.list_step_folders(tmp_path) == []
+    assert checkpoint.find_newest_intact(tmp_path) is None
+    assert checkpoint.find_best_intact(tmp_path) is None
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
@@ -343,11 +345,11 @@ def test_a_kill_in_the_middle_leaves_only_junk_that_clean_takes(run, monkeypatch
             checkpoint.save(run, 9, make(9))
     junk = set(names(run)) - {"step-00000003", "step-00000007"}
     assert len(junk) == 1 and junk.pop().startswith(".tmp-00000009-")
-    assert checkpoint.newest_intact(run).name == "step-00000007"
-    checkpoint.clean(run)
+    assert checkpoint.find_newest_intact(run).name == "step-00000007"
+    checkpoint.remove_unfinished(run)
     assert names(run) == ["step-00000003", "step-00000007"]
     checkpoint.save(run, 9, make(9))
-    assert checkpoint.newest_intact(run).name == "step-00000009"
+    assert checkpoint.find_newest_intact(run).name == "step-00000009"
 
 
 def test_a_kill_while_an_old_step_is_removed(run, monkeypatch):
@@ -357,7 +359,7 @@ def test_a_kill_while_an_old_step_is_removed(run, monkeypatch):
         with pytest.raises(SystemExit):
             retention.prune(run, keep=1)
     assert [n for n in names(run) if n.startswith("step-")] == ["step-00000007"]
-    checkpoint.clean(run)
+    checkpoint.remove_unfinished(run)
     assert names(run) == ["step-00000007"]
 
 
@@ -376,7 +378,7 @@ def test_a_disk_that_takes_no_more_bytes(run):
     assert contents(run) == before
     assert names(run) == ["step-00000003", "step-00000007"]
     checkpoint.save(run, 9, variables)
-    assert checkpoint.newest_intact(run).name == "step-00000009"
+    assert checkpoint.find_newest_intact(run).name == "step-00000009"
 
 
 @pytest.mark.parametrize(
@@ -404,7 +406,7 @@ def test_a_corrupt_step_is_replaced_when_it_is_trained_again(run):
     damaged(run / "step-00000007", "data cut in half")
     checkpoint.save(run, 7, make(70))
     variables = make(0)
-    checkpoint.restore(checkpoint.newest_intact(run), variables)
+    checkpoint.restore(checkpoint.find_newest_intact(run), variables)
     assert same(variables, make(70))
     assert names(run) == ["step-00000003", "step-00000007"]
 
@@ -416,7 +418,7 @@ def test_clean_takes_what_a_killed_process_left(run):
     (run / ".tmp-123-config.json").write_text("half")
     (run / "train").mkdir()
     (run / "config.json").write_text("{}")
-    checkpoint.clean(run)
+    checkpoint.remove_unfinished(run)
     assert names(run) == ["config.json", "step-00000003", "step-00000007", "train"]
 
 
@@ -427,14 +429,14 @@ def save_many(run, **top1_of_step):
 
 
 def steps(run):
-    return [checkpoint.step_of(folder) for folder in checkpoint.step_folders(run)]
+    return [checkpoint.parse_step(folder) for folder in checkpoint.list_step_folders(run)]
 
 
 def test_prune_keeps_the_newest_and_the_best(tmp_path):
     save_many(tmp_path, s1=0.2, s2=0.6, s3=0.4, s4=None, s5=0.5, s6=0.1)
     retention.prune(tmp_path, keep=2)
     assert steps(tmp_path) == [6, 5, 2]
-    assert checkpoint.best_intact(tmp_path).name == "step-00000002"
+    assert checkpoint.find_best_intact(tmp_path).name == "step-00000002"
     retention.prune(tmp_path, keep=2)
     assert steps(tmp_path) == [6, 5, 2]
     retention.prune(tmp_path, keep=1)
@@ -452,21 +454,21 @@ def test_prune_without_any_figures(tmp_path):
     save_many(tmp_path, s1=None, s2=None, s3=None)
     retention.prune(tmp_path, keep=2)
     assert steps(tmp_path) == [3, 2]
-    assert checkpoint.best_intact(tmp_path) is None
+    assert checkpoint.find_best_intact(tmp_path) is None
 
 
 def test_the_best_that_is_damaged_gives_way_to_the_second(tmp_path):
     save_many(tmp_path, s1=0.6, s2=0.9, s3=0.1)
     damaged(tmp_path / "step-00000002", "data cut by a byte")
-    assert checkpoint.best_intact(tmp_path).name == "step-00000001"
+    assert checkpoint.find_best_intact(tmp_path).name == "step-00000001"
 
 
 def test_a_best_step_with_a_broken_manifest_does_not_stop_the_pruning(tmp_path):
     save_many(tmp_path, s1=0.9, s2=0.3, s3=0.2)
     (tmp_path / "step-00000001" / MANIFEST).write_text("{")
     retention.prune(tmp_path, keep=1)
-    assert checkpoint.newest_intact(tmp_path) == tmp_path / "step-00000003"
-    assert checkpoint.best_intact(tmp_path) == tmp_path / "step-00000002"
+    assert checkpoint.find_newest_intact(tmp_path) == tmp_path / "step-00000003"
+    assert checkpoint.find_best_intact(tmp_path) == tmp_path / "step-00000002"
 
 
 def test_prune_does_not_count_damaged_steps(tmp_path):
@@ -474,7 +476,7 @@ def test_prune_does_not_count_damaged_steps(tmp_path):
     save_many(tmp_path, s1=None, s2=None, s3=None)
     damaged(tmp_path / "step-00000003", "data cut by a byte")
     retention.prune(tmp_path, keep=1)
-    assert checkpoint.newest_intact(tmp_path) == tmp_path / "step-00000002"
+    assert checkpoint.find_newest_intact(tmp_path) == tmp_path / "step-00000002"
 
 
 def test_a_damaged_best_step_does_not_shield_itself(tmp_path):
@@ -482,4 +484,4 @@ def test_a_damaged_best_step_does_not_shield_itself(tmp_path):
     save_many(tmp_path, s1=0.6, s2=0.9, s3=0.1, s4=0.2)
     damaged(tmp_path / "step-00000002", "data cut by a byte")
     retention.prune(tmp_path, keep=1)
-    assert checkpoint.best_intact(tmp_path) == tmp_path / "step-00000001"
+    assert checkpoint.find_best_intact(tmp_path) == tmp_path / "step-00000001"

@@ -31,9 +31,9 @@ class Training:
             strategy=types.SimpleNamespace(num_replicas_in_sync=1),
             compute_dtype="float32",
             model=types.SimpleNamespace(variables=weights),
-            loss_scale=types.SimpleNamespace(hopeless=lambda: self.state.step == hopeless_at),
+            loss_scale=types.SimpleNamespace(should_stop=lambda: self.state.step == hopeless_at),
         )
-        workers = types.SimpleNamespace(number=1, is_chief=chief)
+        workers = types.SimpleNamespace(num_workers=1, is_chief=chief)
         self.step = loss_trace.TracedStep(
             self._step, self.state, run_dir, record_with(**values), workers
         )
@@ -53,7 +53,7 @@ class Training:
 
 
 def losses(run_dir):
-    _, steps, ended = loss_trace.read(run_dir / loss_trace.NAME)
+    _, steps, ended = loss_trace.read(run_dir / loss_trace.FILE_NAME)
     return [step.loss_sum for step in steps], ended
 
 
@@ -85,7 +85,7 @@ def test_a_worker_that_does_not_write(tmp_path):
 
 def test_resumed(tmp_path):
     Training(tmp_path).go(5)
-    path = tmp_path / loss_trace.NAME
+    path = tmp_path / loss_trace.FILE_NAME
     with open(path, "a") as file:
         file.write('{"step": 6, "su')  # of a killed process
     whole = path.read_text()
@@ -119,15 +119,15 @@ def test_resumed_where_there_is_none(tmp_path):
 def test_a_folder_that_cannot_be_written_costs_the_trace_alone(tmp_path):
     training = Training(tmp_path)
     training.go(1)
-    (tmp_path / loss_trace.NAME).unlink()
-    (tmp_path / loss_trace.NAME).mkdir()
+    (tmp_path / loss_trace.FILE_NAME).unlink()
+    (tmp_path / loss_trace.FILE_NAME).mkdir()
     assert float(training.go(2)["steps"]) == 2.0
 
 
 @pytest.mark.parametrize("damage", ["no_step", "text", "empty", "bad_number"])
 def test_other_files_are_refused(tmp_path, damage):
     Training(tmp_path).go(3)
-    path = tmp_path / loss_trace.NAME
+    path = tmp_path / loss_trace.FILE_NAME
     first, one, two, three = path.read_text().splitlines()
     bad = json.dumps({**json.loads(two), "sum": "loss"})
     texts = {

@@ -47,10 +47,10 @@ def damage(step_dir):
 
 
 def test_the_name_of_a_run():
-    named = run_folder.path_of(config_with(checkpoint_dir="out/runs", run_name="first"))
+    named = run_folder.resolve_run_dir(config_with(checkpoint_dir="out/runs", run_name="first"))
     assert named == pathlib.Path("out/runs/first")
     config = config_with(checkpoint_dir="out", model="resnet_18", dataset="folder")
-    unnamed = run_folder.path_of(config)
+    unnamed = run_folder.resolve_run_dir(config)
     assert unnamed.parent == pathlib.Path("out")
     assert unnamed.match("resnet_18-folder-[0-9]*-[0-9]*")
 
@@ -58,19 +58,19 @@ def test_the_name_of_a_run():
 @pytest.mark.parametrize("name", ["a/b", "/abs", "..", ".", "a/"])
 def test_a_name_that_is_a_path(name):
     with refused(f"--run_name={name}:"):
-        run_folder.path_of(config_with(run_name=name))
+        run_folder.resolve_run_dir(config_with(run_name=name))
 
 
 def test_a_name_that_reads_as_a_step():
     """Its folder could never be evaluated: --ckpt would take it for a step of another run."""
     with refused("--run_name=aaaaa", "longer than 200 bytes"):
-        run_folder.path_of(config_with(run_name="a" * 201))
+        run_folder.resolve_run_dir(config_with(run_name="a" * 201))
     with refused("--run_name=\udce9:", "not UTF-8"):  # a byte of Latin-1
-        run_folder.path_of(config_with(run_name="\udce9"))
+        run_folder.resolve_run_dir(config_with(run_name="\udce9"))
     with refused("--checkpoint_dir=d/\udce9:", "not UTF-8"):
-        run_folder.path_of(config_with(checkpoint_dir="d/\udce9", run_name="a"))
+        run_folder.resolve_run_dir(config_with(checkpoint_dir="d/\udce9", run_name="a"))
     with refused("--run_name=step-00000010"):
-        run_folder.path_of(config_with(run_name="step-00000010"))
+        run_folder.resolve_run_dir(config_with(run_name="step-00000010"))
 
 
 @pytest.fixture
@@ -187,7 +187,7 @@ def test_the_lock_against_another_process(tmp_path):
 
 def test_a_look_at_the_lock_does_not_stop_a_trainer(tmp_path, monkeypatch):
     """Another process that asks whether somebody trains holds the lock while it asks."""
-    monkeypatch.setattr(folder_lock, "_A_MOMENT", 10.0)
+    monkeypatch.setattr(folder_lock, "_RETRY_SECONDS", 10.0)
     (tmp_path / ".lock").touch()
     with open(tmp_path / ".lock") as looking:
         fcntl.flock(looking, fcntl.LOCK_SH)

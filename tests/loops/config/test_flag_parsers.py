@@ -22,7 +22,7 @@ from tests.command_line import refusal
     ],
 )
 def test_interval(text, steps_per_epoch, expected):
-    assert flag_parsers.interval(text, steps_per_epoch, "--save_every") == expected
+    assert flag_parsers.parse_interval(text, steps_per_epoch, "--save_every") == expected
 
 
 @pytest.mark.parametrize(
@@ -31,7 +31,7 @@ def test_interval(text, steps_per_epoch, expected):
     + ["1e308epochs"],
 )
 def test_interval_refuses(text):
-    message = refusal(flag_parsers.interval, text, 40.0, "--eval_every")
+    message = refusal(flag_parsers.parse_interval, text, 40.0, "--eval_every")
     assert message.startswith(f"--eval_every={text}: ")
 
 
@@ -52,4 +52,4 @@ def test_interval_refuses(text):
 )
 def test_total_steps(length, num_examples, batch_size, expected):
     config = LengthConfig(**length)
-    assert flag_parsers.total_steps(config, num_examples, batch_size) == expected
+    assert flag_parsers.compute_total_steps(config, num_examples, batch_size) == expected

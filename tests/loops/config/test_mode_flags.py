@@ -11,7 +11,7 @@ from loops.config.config import Config
 
 def flags_of(*branches):
     config = Config()
-    return {f.name for b in branches for f in flag_fields.of(type(getattr(config, b)))}
+    return {f.name for b in branches for f in flag_fields.iter_fields(type(getattr(config, b)))}
 
 
 @pytest.mark.parametrize(
@@ -60,7 +60,7 @@ def flags_of(*branches):
 )
 def test_is_refused_with_the_modes_that_read_it(mode, name, others):
     with pytest.raises(UsageError) as caught:
-        mode_flags.require_read(mode, frozenset({"mode", name}))
+        mode_flags.check_flags(mode, frozenset({"mode", name}))
     assert str(caught.value).startswith(f"--{name}: --mode={mode} does not read it")
     assert others in str(caught.value)
 
@@ -83,19 +83,19 @@ def test_is_refused_with_the_modes_that_read_it(mode, name, others):
     ],
 )
 def test_what_a_mode_reads_is_taken(mode, names):
-    mode_flags.require_read(mode, frozenset({"mode", *names.split()}))
+    mode_flags.check_flags(mode, frozenset({"mode", *names.split()}))
 
 
 def test_every_flag_of_a_command_has_its_readers():
     of_commands = flags_of("evaluation", "prediction", "importing", "fine_tuning", "export")
     of_commands |= flags_of("run", "service", "prepare") | {"epochs", "steps", "examples"}
-    assert of_commands <= set(mode_flags._READERS)
+    assert of_commands <= set(mode_flags._MODES_BY_FLAG)
 
 
 def test_readers_are_modes_and_names_are_flags():
     config = Config()
     branches = [f.name for f in dataclasses.fields(config)]
     known = flags_of(*(b for b in branches if dataclasses.is_dataclass(getattr(config, b))))
-    (mode,) = (field for field in flag_fields.of(Config) if field.name == "mode")
-    assert set(mode_flags._READERS) <= known
-    assert {m for modes in mode_flags._READERS.values() for m in modes} <= set(mode.choices)
+    (mode,) = (field for field in flag_fields.iter_fields(Config) if field.name == "mode")
+    assert set(mode_flags._MODES_BY_FLAG) <= known
+    assert {m for modes in mode_flags._MODES_BY_FLAG.values() for m in modes} <= set(mode.choices)

@@ -35,7 +35,7 @@ def test_evaluation_at_another_size():
 
     def evaluated(*words):
         typed, given = flags.parse(["main.py", "--mode=eval", "--ckpt=x", *words])
-        merged = trained_models.evaluation_config(record, typed, given)
+        merged = trained_models.make_evaluation_config(record, typed, given)
         validation.check(merged)
         return merged
 
@@ -54,7 +54,7 @@ def test_how_training_got_its_images_is_no_matter_of_an_evaluation():
         record = Record(resolve(*of_training), ("a", "b"), {})
         for word, cache in (("--crops=1", "none"), ("--cache=ram", "ram")):
             typed, given = flags.parse(["main.py", "--mode=eval", "--ckpt=x", word])
-            data = trained_models.evaluation_config(record, typed, given).data
+            data = trained_models.make_evaluation_config(record, typed, given).data
             assert (data.data_service, data.cache) == ("", cache)
 
 
@@ -68,4 +68,4 @@ def test_options_of_residual_blocks(word):
 def test_dropout_of_the_net_itself_and_none():
     assert resolve("--model=alexnet").net.dropout is None
     assert resolve("--model=alexnet", "--dropout=0").net.dropout == 0
-    assert "(default: the net's own)" in flags.usage()
+    assert "(default: the net's own)" in flags.format_help()

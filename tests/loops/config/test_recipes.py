@@ -63,9 +63,9 @@ def test_learning_rates_are_those_of_the_sources():
     assert {*sources, "short"} == recipes.RECIPES.keys()
     for name, (batch, rate) in sources.items():
         optimization = applied(f"--recipe={name}").optimization
-        assert lr_schedules.scaled(optimization.learning_rate, optimization, batch) == (
-            pytest.approx(rate)
-        )
+        assert lr_schedules.scale_by_batch_size(
+            optimization.learning_rate, optimization, batch
+        ) == (pytest.approx(rate))
 
 
 def test_what_only_residual_blocks_have_is_left_out():
@@ -80,9 +80,9 @@ def test_short_is_the_best_of_its_trials():
     (table,) = (table for table in tables.TABLES if table.key == "short")
     errors = {}
     for row in table.rows:
-        record = json.loads((records.HERE / f"{row.name}.json").read_text())
+        record = json.loads((records.DEFAULT_FOLDER / f"{row.name}.json").read_text())
         if row.name != "nette-clipped-alexnet":  # another net, longer
             errors[row] = record["evaluations"]["val-1"]["top1_error"]
     best = min(errors, key=errors.get)
-    chosen, by_recipe = applied(*best.flags), applied(*tables.TRIAL, "--recipe=short")
+    chosen, by_recipe = applied(*best.flags), applied(*tables.TRIAL_FLAGS, "--recipe=short")
     assert replace(chosen, {"recipe": "short"}) == by_recipe

@@ -11,7 +11,7 @@ from input_pipeline import threads
 from input_pipeline.config import DataConfig
 from input_pipeline.sources import source
 from loops.distribution import iterator_workarounds, strategies
-from loops.train_input import TrainFeed
+from loops.train_input import TrainInput
 
 
 @pytest.fixture(autouse=True)
@@ -38,7 +38,7 @@ def most_at_once(make_iterator):
     loaded = numbers.map(
         lambda n: tf.numpy_function(load, [n], tf.int64), num_parallel_calls=4, deterministic=True
     )
-    loaded = loaded.with_options(threads.options())
+    loaded = loaded.with_options(threads.make_dataset_options())
     assert [int(n) for n in make_iterator(loaded)] == list(range(12))
     return most[0]
 
@@ -48,7 +48,7 @@ def test_images_are_loaded_beside_one_another():
     assert most_at_once(iter) == 1
 
     def made_within(dataset):
-        with iterator_workarounds.op_determinism_suspended():
+        with iterator_workarounds.suspend_op_determinism():
             return iter(dataset)
 
     assert most_at_once(made_within) > 1
@@ -57,7 +57,7 @@ def test_images_are_loaded_beside_one_another():
 
 def test_operations_that_need_not_be_stay_so():
     framework_config.disable_op_determinism()
-    with iterator_workarounds.op_determinism_suspended():
+    with iterator_workarounds.suspend_op_determinism():
         pass
     assert not framework_config.is_op_determinism_enabled()
 
@@ -72,7 +72,7 @@ class Images:
 def test_the_feed_makes_its_iterators_so(one_device, tiny_folder, monkeypatch):
     """Else what watches a data service, which yields nothing, would be waited for for ever."""
     config = DataConfig(dataset="folder", data_dir=str(tiny_folder), image_size=16, batch_size=4)
-    feed = TrainFeed(one_device, source.open_split(config, "train"), config, seed=1)
+    feed = TrainInput(one_device, source.open_split(config, "train"), config, seed=1)
     monkeypatch.setattr(strategies, "distribute", lambda *_: Images())
-    assert next(feed.iterator(0)) is False
+    assert next(feed.make_iterator(0)) is False
     assert framework_config.is_op_determinism_enabled()

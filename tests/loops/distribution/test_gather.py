@@ -16,9 +16,9 @@ def test_types_and_order_are_kept(mirrored, monkeypatch, number):
         values = tf.range(first, first + 3)
         return {"number": values, "even": values % 2 == 0, "half": tf.cast(values, tf.float32) / 2}
 
-    monkeypatch.setattr(workers, "_place", lambda strategy: (0, number))
+    monkeypatch.setattr(workers, "_get_index_and_count", lambda strategy: (0, number))
     batch = mirrored.run(tf.function(on_replica))
-    found = workers.gathered(mirrored, batch)
+    found = workers.gather(mirrored, batch)
     numbers = np.arange(6)
     expected = {"number": numbers.astype(np.int32), "even": numbers % 2 == 0}
     expected |= {"half": (numbers / 2).astype(np.float32)}

@@ -22,7 +22,7 @@ def test_gpus_of_several_workers_meet_by_nccl(monkeypatch, gpus, way):
         raise Told(options.implementation.name)
 
     monkeypatch.setattr(tf.distribute, "MultiWorkerMirroredStrategy", strategy)
-    monkeypatch.setattr(cluster_resolver, "resolver", lambda: None)
+    monkeypatch.setattr(cluster_resolver, "make_resolver", lambda: None)
     monkeypatch.setattr(strategies, "set_up_gpus", lambda: gpus)
     with pytest.raises(Told, match=f"^{way}$"):
         strategies.make_strategy(DistributionConfig(strategy="multi_worker"))
@@ -35,7 +35,7 @@ def test_who_compiles_the_stages_on_batches(monkeypatch, gpus, xla, compiled):
     told = []
     monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: gpus)
     monkeypatch.setattr(tf, "function", lambda **words: told.append(words) or (lambda f: f))
-    batch_augment.make_prepare(DataConfig(mean=(1.0,) * 3, std=(2.0,) * 3), 0, xla)
+    batch_augment.make_preprocess_fn(DataConfig(mean=(1.0,) * 3, std=(2.0,) * 3), 0, xla)
     assert [words["jit_compile"] for words in told] == [compiled]
 
 

@@ -113,9 +113,9 @@ def test_a_poisoned_worker_and_a_dead_one(tiny_folder, tmp_path):
     trained = [line for line in lines if line["split"] == "train"]
     assert [line["optim/skipped_steps"] for line in trained[:3]] == [0, 1, 1]
     assert [line["optim/loss_scale"] for line in trained[:3]] == [8.0, 4.0, 4.0]
-    newest = checkpoint.newest_intact(tmp_path / "r")
-    assert checkpoint.step_of(newest) >= 3
-    values = tensors(tmp_path / "r", checkpoint.step_of(newest))
+    newest = checkpoint.find_newest_intact(tmp_path / "r")
+    assert checkpoint.parse_step(newest) >= 3
+    values = tensors(tmp_path / "r", checkpoint.parse_step(newest))
     assert all(np.isfinite(value).all() for value in values.values() if value.dtype.kind == "f")
 
 
@@ -159,11 +159,11 @@ def test_a_folder_that_is_seen_late_or_never(tmp_path, monkeypatch, one_device):
     monkeypatch.setattr(
         "loops.distribution.workers.time.sleep", lambda seconds: (tmp_path / "late").mkdir()
     )
-    team.require_a_folder(tmp_path / "late")
-    monkeypatch.setattr("loops.distribution.workers._SECONDS_HIDDEN", 0.0)
-    said = refusal(team.require_a_folder, tmp_path / "never")
+    team.wait_for_folder(tmp_path / "late")
+    monkeypatch.setattr("loops.distribution.workers._FOLDER_TIMEOUT_SECONDS", 0.0)
+    said = refusal(team.wait_for_folder, tmp_path / "never")
     assert said.startswith(f"--checkpoint_dir: not every worker sees {tmp_path / 'never'}")
-    assert checkpoint.step_folders(tmp_path / "never") == []
+    assert checkpoint.list_step_folders(tmp_path / "never") == []
 
 
 @pytest.mark.parametrize(
@@ -182,10 +182,10 @@ def test_a_tf_config_that_does_not_say_who_this_is(monkeypatch, task):
 def test_what_one_process_does_alone(monkeypatch):
     """Predicting in a shell that still has the TF_CONFIG of a training waits for nobody."""
     config = DistributionConfig(cpu_devices=2)
-    assert strategies.alone(config) == config
+    assert strategies.to_single_process(config) == config
     monkeypatch.setenv("TF_CONFIG", json.dumps({"cluster": {"worker": ["a:1", "b:1"]}}))
-    assert strategies.alone(config) == DistributionConfig(strategy="one", cpu_devices=2)
-    said = refusal(strategies.alone, DistributionConfig(strategy="multi_worker"))
+    assert strategies.to_single_process(config) == DistributionConfig(strategy="one", cpu_devices=2)
+    said = refusal(strategies.to_single_process, DistributionConfig(strategy="multi_worker"))
     assert said.startswith("--strategy=multi_worker: only training and plain evaluation")
 
 
@@ -223,7 +223,7 @@ def test_slurm_names_the_workers(monkeypatch, nodes, per_node, expected):
     in_slurm(monkeypatch, 2, PROCID="1", STEP_NODELIST=nodes, STEP_TASKS_PER_NODE=per_node)
     monkeypatch.setenv("PATH", "")
     monkeypatch.delenv("TF_CONFIG", raising=False)
-    resolver = cluster_resolver.resolver()
+    resolver = cluster_resolver.make_resolver()
     assert resolver.cluster_spec().as_dict()["worker"] == expected
     assert (resolver.task_type, resolver.task_id) == ("worker", 1)
     assert resolver.num_accelerators() == {"GPU": 0}  # of which here is none
@@ -254,5 +254,5 @@ def test_tasks_of_a_node_share_its_gpus(monkeypatch, tmp_path, seen, tasks, of_t
     tool.write_text("#!/bin/sh\nfor n in 0 1 2 3; do echo GPU $n: A100; echo '  MIG'; done\n")
     tool.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
-    slurm.resolver()
+    slurm.make_resolver()
     assert os.environ["CUDA_VISIBLE_DEVICES"] == left

@@ -71,7 +71,7 @@ def test_keys_of_the_results(logits, labels):
 def test_by_hand():
     probs = np.array([[0.7, 0.2, 0.1], [0.2, 0.3, 0.5], [0.1, 0.6, 0.3], [0.25, 0.25, 0.5]])
     labels = np.array([0, 0, 2, 2])
-    assert classification.ranks(probs, labels).tolist() == [0, 2, 1, 0]
+    assert classification.label_ranks(probs, labels).tolist() == [0, 2, 1, 0]
     results = classification.score(probs, labels, (1, 2, 3))
     assert [results[f"top{k}"] for k in (1, 2, 3)] == [0.5, 0.75, 1.0]
     expected = -(math.log(0.7) + math.log(0.2) + math.log(0.3) + math.log(0.5)) / 4
@@ -90,7 +90,7 @@ def test_by_hand():
 def test_of_equal_classes_the_lower_comes_first(row, expected):
     """A net without an opinion scores what one fixed guess scores, not 100 %."""
     probs = np.tile(row, (4, 1))
-    assert classification.ranks(probs, np.arange(4)).tolist() == expected
+    assert classification.label_ranks(probs, np.arange(4)).tolist() == expected
 
 
 def test_a_net_that_says_nothing_is_at_chance():
@@ -112,7 +112,7 @@ def test_logits_that_are_not_finite_are_wrong(logits, bad, view):
     np.testing.assert_array_equal(probs[5], np.zeros(C))
     assert np.isfinite(probs).all()
     for label in range(C):
-        assert classification.ranks(probs[5:6], np.array([label]))[0] >= C
+        assert classification.label_ranks(probs[5:6], np.array([label]))[0] >= C
     results = classification.score(probs[5:6], np.array([0]))
     assert (results["top1"], results["top5"]) == (0.0, 0.0)
     assert math.isfinite(results["nll"]) and results["nll"] > 100

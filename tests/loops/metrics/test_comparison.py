@@ -41,7 +41,9 @@ def test_brier_against_a_loop_and_scikit_learn(predicted):
     expected = 0.0
     for row, label in zip(probs, labels, strict=True):
         expected += sum((p - (c == label)) ** 2 for c, p in enumerate(row)) / N
-    assert comparison.judge(probs, labels)["brier"] == pytest.approx(expected, rel=1e-12)
+    assert comparison.evaluate_predictions(probs, labels)["brier"] == pytest.approx(
+        expected, rel=1e-12
+    )
     theirs = sum(sklearn_metrics.brier_score_loss(labels == c, probs[:, c]) for c in range(C))
     assert expected == pytest.approx(theirs, rel=1e-9)
 
@@ -85,7 +87,7 @@ def test_temperature_of_extreme_sets():
 
 def test_temperature_is_fitted_on_even_positions_and_scored_on_odd_ones(predicted):
     probs, labels = predicted
-    found = comparison.judge(probs, labels)
+    found = comparison.evaluate_predictions(probs, labels)
     assert found["temperature"] == calibration.fit_temperature(probs[::2], labels[::2])
     softened = special.softmax(np.log(probs[1::2]) / found["temperature"], axis=1)
     odd = labels[1::2]
@@ -96,7 +98,7 @@ def test_temperature_is_fitted_on_even_positions_and_scored_on_odd_ones(predicte
     assert found["nll_calibrated"] < found["nll_odd"]
     changed = labels.copy()
     changed[1::2] = 0  # what stands at odd positions has no say in the temperature
-    assert comparison.judge(probs, changed)["temperature"] == found["temperature"]
+    assert comparison.evaluate_predictions(probs, changed)["temperature"] == found["temperature"]
 
 
 def test_bootstrap_of_means_against_a_loop(predicted):
@@ -104,7 +106,7 @@ def test_bootstrap_of_means_against_a_loop(predicted):
     right = (probs.argmax(1) == labels).astype(float)
     rng = np.random.default_rng(11)
     means = [right[rng.integers(0, N, N)].mean() for _ in range(4000)]
-    ((low, high),) = confidence_intervals.bootstrap_means(right[None])
+    ((low, high),) = confidence_intervals.bootstrap_mean_intervals(right[None])
     assert low == pytest.approx(np.quantile(means, 0.025), abs=0.006)
     assert high == pytest.approx(np.quantile(means, 0.975), abs=0.006)
     wilson = confidence_intervals.wilson(int(right.sum()), N)
@@ -114,7 +116,7 @@ def test_bootstrap_of_means_against_a_loop(predicted):
 def test_bootstrap_counts_are_resamples():
     blocks = list(confidence_intervals.bootstrap_counts(13))
     counts = np.concatenate(blocks)
-    assert counts.shape == (confidence_intervals.RESAMPLES, 13)
+    assert counts.shape == (confidence_intervals.NUM_RESAMPLES, 13)
     assert (counts.sum(1) == 13).all() and (counts % 1 == 0).all()
     np.testing.assert_array_equal(
         counts, np.concatenate(list(confidence_intervals.bootstrap_counts(13)))
@@ -144,7 +146,7 @@ def test_each_resampled_ece_is_exact(predicted, monkeypatch):
         drawn = np.repeat(np.arange(N), row.astype(int))
         expected.append(ece_by_a_loop(probs[drawn], labels[drawn]))
     monkeypatch.setattr(confidence_intervals, "bootstrap_counts", lambda *_: [counts])
-    monkeypatch.setattr(confidence_intervals, "percentiles", list)
+    monkeypatch.setattr(confidence_intervals, "percentile_interval", list)
     found = calibration.expected_error_interval(probs, labels)
     np.testing.assert_allclose(found, expected, atol=1e-12)
 
@@ -153,15 +155,17 @@ def test_confusion_and_classes_against_scikit_learn(predicted):
     probs, labels = predicted
     names = [f"class{i}" for i in range(C)]
     expected = sklearn_metrics.confusion_matrix(labels, probs.argmax(1), labels=range(C))
-    np.testing.assert_array_equal(comparison.confusion(probs, labels, C), expected)
-    found = comparison.per_class(probs, labels, names)
+    np.testing.assert_array_equal(comparison.confusion_matrix(probs, labels, C), expected)
+    found = comparison.per_class_accuracy(probs, labels, names)
     for label, name in enumerate(names):
         row = {names[i]: n for i, n in enumerate(expected[label]) if n}
         assert found[name]["predicted_as"] == row
         assert found[name]["num_examples"] == (labels == label).sum()
         recall = sklearn_metrics.recall_score(labels, probs.argmax(1), labels=[label], average=None)
         assert found[name]["top1"] == pytest.approx(recall[0])
-    without = comparison.per_class(probs[labels != 2], labels[labels != 2], names)["class2"]
+    without = comparison.per_class_accuracy(probs[labels != 2], labels[labels != 2], names)[
+        "class2"
+    ]
     assert without == {"num_examples": 0, "top1": None, "predicted_as": {}}
 
 
@@ -205,7 +209,7 @@ def test_ensemble_beside_its_members():
     for _ in range(2):
         ten = special.softmax(rng.normal(0, 1, (40, 3)) + 2 * np.eye(3)[labels], axis=1)
         members.append({10: ten, 1: special.softmax(rng.normal(0, 1, (40, 3)), axis=1)})
-    found = comparison.compare(members, ["a", "b"], labels, ("x", "y", "z"), (1,))
+    found = comparison.compare_models(members, ["a", "b"], labels, ("x", "y", "z"), (1,))
     mean = (members[0][10] + members[1][10]) / 2
     assert found["top1"] == (mean.argmax(1) == labels).mean()
     assert [m["model"] for m in found["members"]] == ["a", "b"]
@@ -217,13 +221,13 @@ def test_ensemble_beside_its_members():
         ("a", "b"),
     ]
     assert found["paired"][2]["a"] == "ensemble"
-    alone = comparison.compare(members[:1], ["a"], labels, ("x", "y", "z"), (1,))
+    alone = comparison.compare_models(members[:1], ["a"], labels, ("x", "y", "z"), (1,))
     assert "members" not in alone and len(alone["paired"]) == 1
 
 
 def test_mistakes_are_the_surest_wrong_ones():
     probs = np.array([[0.9, 0.1], [0.2, 0.8], [0.6, 0.4], [0.0, 0.0]])
-    found = comparison.mistakes(probs, np.array([1, 0, 0, 1]))
+    found = comparison.find_confident_mistakes(probs, np.array([1, 0, 0, 1]))
     assert found == [
         {"position": 0, "label": 1, "predicted": 0, "probability": 0.9},
         {"position": 1, "label": 0, "predicted": 1, "probability": 0.8},
@@ -231,7 +235,7 @@ def test_mistakes_are_the_surest_wrong_ones():
 
 
 def test_one_image_can_be_judged():
-    found = comparison.judge(np.array([[0.7, 0.3]]), np.array([1]), (1,))
+    found = comparison.evaluate_predictions(np.array([[0.7, 0.3]]), np.array([1]), (1,))
     assert (found["top1"], found["ece"]) == (0.0, 0.7)
     assert "temperature" not in found
 
@@ -240,6 +244,6 @@ def test_one_image_can_be_judged():
 def test_an_image_is_judged_alike_in_any_company(portion):
     """What makes cached logits give exactly the direct run's figures, whatever its batches."""
     logits = np.random.default_rng(8).normal(0, 4, (130, 10, 11)).astype(np.float32)
-    whole = classification.of_views(logits)
-    parts = [classification.of_views(logits[i : i + portion]) for i in range(0, 130, portion)]
+    whole = classification.mean_softmax(logits)
+    parts = [classification.mean_softmax(logits[i : i + portion]) for i in range(0, 130, portion)]
     np.testing.assert_array_equal(np.concatenate(parts), whole)

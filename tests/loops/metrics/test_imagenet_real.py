@@ -20,7 +20,7 @@ def published(tmp_path):
 
 def test_images_are_found_by_the_number_in_their_name(published):
     names = [f"val/n01440764/ILSVRC2012_val_{n:08d}.JPEG" for n in (2, 50_000, 1, 5001)]
-    found = imagenet_real.of_images(published, "ilsvrc2012", "val", names)
+    found = imagenet_real.load_image_labels(published, "ilsvrc2012", "val", names)
     assert found == [{1, 3}, {999, 3}, set(), {0, 3}]
 
 
@@ -35,7 +35,7 @@ def test_images_are_found_by_the_number_in_their_name(published):
 )
 def test_other_images_are_refused(published, dataset, split, name, message):
     with pytest.raises(UsageError, match=message):
-        imagenet_real.of_images(published, dataset, split, [name])
+        imagenet_real.load_image_labels(published, dataset, split, [name])
 
 
 @pytest.mark.parametrize(

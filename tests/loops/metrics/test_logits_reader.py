@@ -36,7 +36,7 @@ def logits_of(seed):
 def write(path, seeds=(0,), views=V, split=None):
     with logits_writer.Writer(path, split or split_of(), {"dataset": "d", "split": "val"}) as file:
         for seed in seeds:
-            add = file.member({"model": f"m{seed}", "step": seed, "image_size": 32}, views)
+            add = file.begin_model({"model": f"m{seed}", "step": seed, "image_size": 32}, views)
             for start in range(0, N, 2):  # batches, the last one smaller
                 add(logits_of(seed)[start : start + 2, :views])
         file.finish()
@@ -57,9 +57,9 @@ def test_what_is_written_comes_back(tmp_path):
     for seed, member in enumerate(file.members):
         logits = logits_of(seed)
         assert (member.facts["model"], member.views) == (f"m{seed}", V)
-        np.testing.assert_array_equal(member.probabilities(V), classification.of_views(logits))
+        np.testing.assert_array_equal(member.probabilities(V), classification.mean_softmax(logits))
         np.testing.assert_array_equal(
-            member.probabilities(1), classification.of_views(logits[:, 4:5])
+            member.probabilities(1), classification.mean_softmax(logits[:, 4:5])
         )
     with np.load(path, allow_pickle=False) as plain:  # and for anybody else, a plain npz
         np.testing.assert_array_equal(plain["logits_1"], logits_of(1))
@@ -69,14 +69,14 @@ def test_what_is_written_comes_back(tmp_path):
 def test_a_pass_that_fails_leaves_nothing(tmp_path):
     with pytest.raises(RuntimeError):
         with logits_writer.Writer(tmp_path / "a.npz", split_of(), {}) as file:
-            file.member({"model": "m"}, V)
+            file.begin_model({"model": "m"}, V)
             raise RuntimeError
     assert list(tmp_path.iterdir()) == []
 
 
 def test_logits_that_are_not_finite_are_not_written(tmp_path):
     with logits_writer.Writer(tmp_path / "a.npz", split_of(), {}) as file:
-        add = file.member({"model": "m"}, V)
+        add = file.begin_model({"model": "m"}, V)
         with pytest.raises(DataError, match="not finite"):
             add(np.full((1, V, C), np.nan, np.float32))
 
@@ -85,7 +85,7 @@ def test_a_full_disk_gets_one_line(tmp_path):
     with logits_writer.Writer("/dev/full", split_of(), {}) as file:
         file._temporary = pathlib.Path("/dev/full")
         with pytest.raises(UsageError, match=r"--save_logits=/dev/full: could not be written"):
-            add = file.member({"model": "m"}, V)
+            add = file.begin_model({"model": "m"}, V)
             for _ in range(1000):
                 add(np.zeros((N, V, C), np.float32))
         file._temporary = tmp_path / "nothing"
@@ -248,7 +248,7 @@ def test_a_bomb_is_refused_before_it_takes_memory(tmp_path):
 def test_random_damage_is_found_or_does_not_matter(tmp_path):
     """400 files, each with one to three bytes changed or with its end cut off."""
     good = write(tmp_path / "good.npz").read_bytes()
-    expected = classification.of_views(logits_of(0))
+    expected = classification.mean_softmax(logits_of(0))
     rng = np.random.default_rng(4)
     refused = 0
     for _ in range(400):

@@ -27,7 +27,7 @@ RESULTS = {
 
 
 def test_summary(capsys):
-    console.summary("run, step 3", console.evaluation_rows(RESULTS))
+    console.print_summary("run, step 3", console.format_evaluation(RESULTS))
     captured = capsys.readouterr()
     assert captured.err == ""
     title, *rows = captured.out.splitlines()
@@ -63,8 +63,8 @@ FIGURES = {"nll": 0.5, "brier": 0.25, "ece": 0.0625, "top1": 0.75}
 def test_table_of_several_predictors(capsys):
     results = FIGURES | {"crops": 10, "center_crop": FIGURES | {"top1": 0.5}}
     results["members"] = [FIGURES | {"model": "a", "top5": 1.0}, FIGURES | {"model": "bb"}]
-    rows = console.comparison_rows(results)
-    console.table(console.COMPARISON, rows)
+    rows = console.format_comparison(results)
+    console.print_table(console.COMPARISON_HEADER, rows)
     header, *lines = capsys.readouterr().out.splitlines()
     assert [row[0] for row in rows] == ["a", "bb", "ensemble", "centre crop"]
     assert header.split() == ["top-1", "top-5", "NLL", "Brier", "ECE"]
@@ -76,12 +76,12 @@ def test_table_of_several_predictors(capsys):
 def test_lines_of_paired_tests():
     pair = {"a": "x", "b": "y", "difference": -0.012, "difference_low": -0.03, "p_value": 0.04321}
     pair |= {"difference_high": 0.005, "test": "exact", "only_a": 3, "only_b": 9}
-    (line,) = console.paired_lines({"paired": [pair]})
+    (line,) = console.format_paired_tests({"paired": [pair]})
     assert line.strip() == (
         "x against y: -1.20% top-1 (95 % interval -3.00% to +0.50%), p = 0.043"
         " (McNemar, exact: 3 against 9)"
     )
-    assert console.paired_lines({}) == []
+    assert console.format_paired_tests({}) == []
 
 
 def test_a_link_stays_one(tmp_path):
@@ -97,9 +97,10 @@ def test_stdout_is_written_between_what_is_said(tmp_path, to):
     """`--json=/dev/stdout | jq`, and `>> log.txt`: the log keeps what it had."""
     code = (
         "from loops.monitoring import console\n"
-        "console.lines(['before'])\n"
-        "console.write_wanted('--json', '/dev/stdout', {'a': 1})\n"
-        "console.lines(['after'])\n"
+        "from loops.runtime import output_files\n"
+        "console.print_lines(['before'])\n"
+        "output_files.write_flag_output('--json', '/dev/stdout', {'a': 1})\n"
+        "console.print_lines(['after'])\n"
     )
     log = tmp_path / "log.txt"
     log.write_text("the log\n")
@@ -115,7 +116,7 @@ def test_a_reader_that_has_gone_is_no_wrong_path(tmp_path):
         raise BrokenPipeError
 
     with pytest.raises(BrokenPipeError):
-        output_files.write_wanted("--json", tmp_path / "x", {}, write)
+        output_files.write_flag_output("--json", tmp_path / "x", {}, write)
 
 
 def test_what_is_no_file_is_written_and_not_replaced(tmp_path):

@@ -21,7 +21,7 @@ def lines(run):
 
 
 def test_measurements_arrive_in_all_three_places(tmp_path, read_events, caplog):
-    with caplog.at_level(logging.INFO, logger="absl"), metric_writer.Measurements(tmp_path) as sink:
+    with caplog.at_level(logging.INFO, logger="absl"), metric_writer.MetricWriter(tmp_path) as sink:
         sink.measure("train", 20, TRAIN)
         sink.measure("eval", 20, {"loss/total": 1.5, "accuracy/top1": 0.25})
         sink.measure("train", 40, {**TRAIN, "loss/total": 0.75})
@@ -42,7 +42,7 @@ def test_measurements_arrive_in_all_three_places(tmp_path, read_events, caplog):
 
 def test_measurements_can_be_read_before_the_end(tmp_path, read_events):
     """A killed run has lost nothing that it had measured."""
-    sink = metric_writer.Measurements(tmp_path)
+    sink = metric_writer.MetricWriter(tmp_path)
     sink.measure("train", 3, TRAIN)
     assert lines(tmp_path)[0]["step"] == 3
     assert read_events(tmp_path / "train")["loss/total"] == {3: 1.25}
@@ -52,7 +52,7 @@ def test_measurements_can_be_read_before_the_end(tmp_path, read_events):
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
 def test_what_is_not_finite_is_null_in_json(tmp_path, value):
     """NaN is no JSON: other programs' readers would stop at the line."""
-    with metric_writer.Measurements(tmp_path) as sink:
+    with metric_writer.MetricWriter(tmp_path) as sink:
         sink.measure("train", 1, {"loss/total": value, "accuracy/top1": 0.5})
     text = (tmp_path / "metrics.jsonl").read_text()
     assert "NaN" not in text and "Infinity" not in text
@@ -62,7 +62,7 @@ def test_what_is_not_finite_is_null_in_json(tmp_path, value):
 
 
 def test_numbers_of_numpy_and_python(tmp_path):
-    with metric_writer.Measurements(tmp_path) as sink:
+    with metric_writer.MetricWriter(tmp_path) as sink:
         sink.measure("train", np.int64(4), {"loss/total": np.float64(0.5), "optim/skipped": 3})
     assert lines(tmp_path) == [{"split": "train", "step": 4, "loss/total": 0.5, "optim/skipped": 3}]
 
@@ -79,7 +79,7 @@ def write_old(run):
 
 def test_resuming_drops_the_lines_of_lost_steps(tmp_path):
     old = write_old(tmp_path)
-    with metric_writer.Measurements(tmp_path, resumed_at=20) as sink:
+    with metric_writer.MetricWriter(tmp_path, resumed_at=20) as sink:
         sink.measure("train", 30, {"loss/total": 2.0})
     assert lines(tmp_path) == [*old[:4], {"split": "train", "step": 30, "loss/total": 2.0}]
     assert [p.name for p in tmp_path.iterdir() if p.is_file()] == ["metrics.jsonl"]
@@ -92,33 +92,33 @@ def test_resuming_drops_a_line_that_a_kill_left_broken(tmp_path, broken):
     old = write_old(tmp_path)
     with open(tmp_path / "metrics.jsonl", "a") as file:
         file.write(broken)
-    with metric_writer.Measurements(tmp_path, resumed_at=30) as sink:
+    with metric_writer.MetricWriter(tmp_path, resumed_at=30) as sink:
         sink.measure("train", 40, {"loss/total": 2.0})
     assert lines(tmp_path) == [*old, {"split": "train", "step": 40, "loss/total": 2.0}]
 
 
 def test_without_resuming_nothing_is_dropped(tmp_path):
     old = write_old(tmp_path)
-    with metric_writer.Measurements(tmp_path) as sink:
+    with metric_writer.MetricWriter(tmp_path) as sink:
         sink.measure("eval", 5, {"loss/total": 2.0})
     assert lines(tmp_path) == [*old, {"split": "eval", "step": 5, "loss/total": 2.0}]
 
 
 def test_a_fresh_run_has_nothing_to_drop(tmp_path):
-    with metric_writer.Measurements(tmp_path, resumed_at=0):
+    with metric_writer.MetricWriter(tmp_path, resumed_at=0):
         pass
     assert lines(tmp_path) == []
 
 
 def test_the_grid_that_tensorboard_gets(tmp_path, read_events):
     images = np.stack([quarters(64)] * 2)
-    with metric_writer.Measurements(tmp_path) as sink:
+    with metric_writer.MetricWriter(tmp_path) as sink:
         sink.image_grid("train", 0, "images/augmented", images, ["one", "two"])
     (tag, by_step), *others = read_events(tmp_path / "train").items()
     assert (tag, others) == ("images/augmented", [])
     (png,) = by_step[0]
     decoded = cv2.imdecode(np.frombuffer(png, np.uint8), cv2.IMREAD_COLOR)[..., ::-1]
-    np.testing.assert_array_equal(decoded, plots.grid(images, ["one", "two"]))
+    np.testing.assert_array_equal(decoded, plots.draw_image_grid(images, ["one", "two"]))
     assert_quarters(decoded[:128, :128])
 
 
@@ -126,7 +126,7 @@ def test_a_run_is_described_in_tensorboard(tmp_path):
     from tensorboard.backend.event_processing import event_accumulator
     from tensorboard.plugins.hparams import plugin_data_pb2
 
-    with metric_writer.Measurements(tmp_path / ".") as sink:
+    with metric_writer.MetricWriter(tmp_path / ".") as sink:
         sink.describe("**a net**", {"learning_rate": 0.5, "model": "resnet_18", "xla": False})
     reader = event_accumulator.EventAccumulator(str(tmp_path / "train"), {"tensors": 0})
     reader.Reload()
@@ -140,7 +140,7 @@ def test_a_run_is_described_in_tensorboard(tmp_path):
 
 @pytest.mark.skipif(not pathlib.Path("/dev/full").exists(), reason="a device of Linux")
 def test_a_full_disk_costs_measurements_and_nothing_else(tmp_path, caplog):
-    with metric_writer.Measurements(tmp_path) as sink, open("/dev/full", "w", buffering=1) as full:
+    with metric_writer.MetricWriter(tmp_path) as sink, open("/dev/full", "w", buffering=1) as full:
         sink.measure("train", 1, TRAIN)
         sink._file, file = full, sink._file
         sink.measure("train", 2, TRAIN)

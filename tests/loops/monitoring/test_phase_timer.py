@@ -4,15 +4,15 @@ import time
 
 import pytest
 
-from loops.monitoring.phase_timer import Spending
+from loops.monitoring.phase_timer import PhaseTimer
 
 
 def test_seconds_add_up_also_where_something_fails():
-    spending = Spending()
+    spending = PhaseTimer()
     for _ in range(2):
-        with spending.on("saving"):
+        with spending.phase("saving"):
             time.sleep(0.02)
-    with pytest.raises(OSError), spending.on("logging"):
+    with pytest.raises(OSError), spending.phase("logging"):
         raise OSError
     values = spending.values()
     assert values.keys() == {"time/total", "time/saving", "time/logging"}

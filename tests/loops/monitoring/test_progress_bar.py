@@ -63,7 +63,7 @@ def test_pauses_are_left_out_of_the_rate(now, log):
     now[0] += 50.0
     bar.advance(500)
     now[0] += 40.0
-    bar.pause(40.0)
+    bar.exclude_time(40.0)
     now[0] += 50.0
     bar.advance(500)
     assert log.messages == ["train: 1000 of 2000 images, 10.0 images/s, 0:01:40 left"]
@@ -101,4 +101,4 @@ def test_a_bar_on_a_terminal(now, log, monkeypatch):
     ],
 )
 def test_clock(seconds, shown):
-    assert progress_bar.clock(seconds) == shown
+    assert progress_bar.format_duration(seconds) == shown

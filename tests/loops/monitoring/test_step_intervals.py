@@ -3,13 +3,13 @@
 import pytest
 
 from loops.config.training import RunConfig
-from loops.monitoring.step_intervals import Pace
+from loops.monitoring.step_intervals import StepIntervals
 
 
 def make(total=100, stops=()):
     """Logs every 10 steps, evaluates every 2 epochs of 12.5, saves every 30."""
     config = RunConfig(log_every="10", eval_every="2epochs", save_every="30")
-    return Pace(config, 12.5, total, stops)
+    return StepIntervals(config, 12.5, total, stops)
 
 
 def test_what_is_due():
@@ -29,7 +29,7 @@ def test_what_comes_every_few_epochs_falls_on_what_comes_every_epoch(steps_per_e
     """So that every evaluation has a checkpoint, and `best` means something."""
     total = round(61 * steps_per_epoch)
     config = RunConfig(eval_every=f"{more}epochs", save_every="1epochs", log_every="1000000")
-    pace = Pace(config, steps_per_epoch, total)
+    pace = StepIntervals(config, steps_per_epoch, total)
     due = {
         name: [step for step in range(total) if pace.is_due(name, step)]
         for name in ("eval_every", "save_every")
@@ -40,7 +40,7 @@ def test_what_comes_every_few_epochs_falls_on_what_comes_every_epoch(steps_per_e
     pace.timed(1.0, 1)
     pace.timed(1e-9, 1)  # time is no limit
     while done < total:
-        done += pace.steps_of_call(done)
+        done += pace.steps_until_due(done)
         ends.append(done)
     assert ends == [*due["save_every"], total]
 
@@ -58,16 +58,16 @@ def test_what_comes_every_few_epochs_falls_on_what_comes_every_epoch(steps_per_e
 )
 def test_a_call_ends_where_something_is_due_or_after_two_seconds(done, seconds_per_step, steps):
     pace = make(total=97, stops=(39,))
-    assert pace.steps_of_call(done) == 1  # nothing is known yet
+    assert pace.steps_until_due(done) == 1  # nothing is known yet
     pace.timed(9.0, 1)
     pace.timed(8 * seconds_per_step, 8)
-    assert pace.steps_of_call(done) == steps
+    assert pace.steps_until_due(done) == steps
 
 
 def test_what_traces_is_no_measurement():
     pace = make()
     assert not pace.timed(20.0, 1)
     assert pace.timed(1.0, 2) and pace.seconds_per_step == 0.5
-    pace.begin_anew()
-    assert pace.steps_of_call(0) == 1
+    pace.reset_timing()
+    assert pace.steps_until_due(0) == 1
     assert not pace.timed(20.0, 1)

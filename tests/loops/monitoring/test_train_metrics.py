@@ -2,7 +2,7 @@
 
 import pytest
 
-from loops.monitoring.train_metrics import Window
+from loops.monitoring.train_metrics import TrainMetrics
 
 
 def sums(steps, loss, top1=0.0, top5=0.0, data_wait=0.0, applied=None):
@@ -20,7 +20,7 @@ def sums(steps, loss, top1=0.0, top5=0.0, data_wait=0.0, applied=None):
 
 
 def test_means_and_rates():
-    window = Window(batch_size=10)
+    window = TrainMetrics(batch_size=10)
     window.add(sums(1, loss=30.0, top1=2.0, top5=6.0, data_wait=5.0), seconds=20.0, timed=False)
     window.add(sums(2, loss=30.0, top1=7.0, top5=9.0, data_wait=0.5), seconds=4.0, timed=True)
     assert window.values(l2=0.25) == pytest.approx(
@@ -38,7 +38,7 @@ def test_means_and_rates():
 
 
 def test_skipped_steps_count_for_the_speed_only():
-    window = Window(batch_size=10)
+    window = TrainMetrics(batch_size=10)
     window.add(sums(4, loss=20.0, top1=5.0, applied=1), seconds=8.0, timed=True)
     values = window.values(l2=0.0)
     assert values["loss/cross_entropy"] == 2.0
@@ -47,14 +47,14 @@ def test_skipped_steps_count_for_the_speed_only():
 
 
 def test_what_is_not_known_is_left_out():
-    window = Window(batch_size=10)
+    window = TrainMetrics(batch_size=10)
     window.add(sums(1, loss=0.0, applied=0), seconds=3.0, timed=False)
     assert window.values(l2=0.0) == {}
     assert window.note() == ""
 
 
 def test_clear():
-    window = Window(batch_size=10)
+    window = TrainMetrics(batch_size=10)
     window.add(sums(1, loss=99.0, data_wait=1.0), seconds=1.0, timed=True)
     window.clear()
     window.add(sums(1, loss=10.0), seconds=2.0, timed=True)
@@ -65,6 +65,6 @@ def test_clear():
 
 
 def test_a_clock_that_is_set_back_is_no_negative_wait():
-    window = Window(batch_size=10)
+    window = TrainMetrics(batch_size=10)
     window.add(sums(1, loss=10.0, data_wait=-3600.0), seconds=2.0, timed=True)
     assert window.values(l2=0.0)["speed/data_wait"] == 0.0

@@ -32,11 +32,11 @@ GB = 10**9
 )
 def test_memory_is_extrapolated(images, limit, parts):
     peaks = [1 * GB + n * GB // 10 for n in (2, 6)]
-    assert auto_batch.smallest_that_fits(images, (2, 6), peaks, limit) == parts
+    assert auto_batch.estimate_micro_batches(images, (2, 6), peaks, limit) == parts
 
 
 def test_a_net_whose_images_weigh_nothing():
-    assert auto_batch.smallest_that_fits(64, (2, 6), [GB, GB - 5], 2 * GB) == 1
+    assert auto_batch.estimate_micro_batches(64, (2, 6), [GB, GB - 5], 2 * GB) == 1
 
 
 @pytest.mark.parametrize(("largest", "parts"), [(64, 1), (63, 2), (17, 4), (1, 64), (0, None)])
@@ -46,9 +46,9 @@ def test_what_runs_is_found_by_trying(largest, parts):
     def trial(size):
         tried.append(size)
         if size > largest:
-            raise auto_batch.DoesNotFit
+            raise auto_batch.OutOfMemoryError
 
-    assert auto_batch.smallest_that_runs(64, trial) == parts
+    assert auto_batch.try_micro_batches(64, trial) == parts
     assert tried == sorted(tried, reverse=True)
 
 
@@ -59,10 +59,10 @@ def test_the_choice_goes_into_the_config(monkeypatch, caplog):
     def trial(config, size):
         return {"peak_bytes": peaks[size], "replicas": 2, "gpu": False}
 
-    monkeypatch.setattr(auto_batch, "_trial", trial)
+    monkeypatch.setattr(auto_batch, "_run_trial", trial)
     monkeypatch.setattr(available_memory, "available_bytes", lambda: 1.13 * GB / 0.8)
     config = validation.resolve(flags.parse(["x", "--auto_batch", "--batch_size=48"])[0])
-    assert auto_batch.choose(config).optimization.accumulate == 2
+    assert auto_batch.choose_accumulate(config).optimization.accumulate == 2
     assert "--auto_batch: --accumulate=2, micro-batches of 12 images" in caplog.messages
 
 
@@ -78,48 +78,48 @@ def test_the_choice_goes_into_the_config(monkeypatch, caplog):
 def test_trials_that_do_not_fit_themselves(monkeypatch, most, words, parts):
     def trial(config, size):
         if size > most:
-            raise auto_batch.DoesNotFit
+            raise auto_batch.OutOfMemoryError
         return {"peak_bytes": GB, "replicas": 1, "gpu": False}
 
-    monkeypatch.setattr(auto_batch, "_trial", trial)
+    monkeypatch.setattr(auto_batch, "_run_trial", trial)
     config = validation.resolve(flags.parse(["x", "--auto_batch", "--batch_size=12", *words])[0])
     if parts:
-        assert auto_batch.choose(config).optimization.accumulate == parts
+        assert auto_batch.choose_accumulate(config).optimization.accumulate == parts
     else:
-        assert "memory is too small for even " in refusal(auto_batch.choose, config)
+        assert "memory is too small for even " in refusal(auto_batch.choose_accumulate, config)
 
 
 def test_a_trial_that_the_system_ends_did_not_fit(monkeypatch):
     ended = subprocess.CompletedProcess([], -9, "", "")
     monkeypatch.setattr(subprocess, "run", lambda *args, **kwargs: ended)
-    with pytest.raises(auto_batch.DoesNotFit):
-        auto_batch._trial(flags.parse(["x"])[0], 2)
+    with pytest.raises(auto_batch.OutOfMemoryError):
+        auto_batch._run_trial(flags.parse(["x"])[0], 2)
 
 
 def test_a_gpu_on_which_one_image_fits(monkeypatch):
     def trial(config, size):
         if size > 1:
-            raise auto_batch.DoesNotFit
+            raise auto_batch.OutOfMemoryError
         return {"peak_bytes": GB, "replicas": 2, "gpu": True}
 
-    monkeypatch.setattr(auto_batch, "_trial", trial)
+    monkeypatch.setattr(auto_batch, "_run_trial", trial)
     config = validation.resolve(flags.parse(["x", "--auto_batch", "--batch_size=12"])[0])
-    assert auto_batch.choose(config).optimization.accumulate == 6
+    assert auto_batch.choose_accumulate(config).optimization.accumulate == 6
 
 
 def test_pairs_stay_whole(monkeypatch):
     """12 images in 4 runs of 3 would fit, but mixing takes pairs."""
     peaks = {2: GB + 20_000_000, 6: GB + 60_000_000}
     monkeypatch.setattr(
-        auto_batch, "_trial", lambda _, n: {"peak_bytes": peaks[n], "replicas": 1, "gpu": False}
+        auto_batch, "_run_trial", lambda _, n: {"peak_bytes": peaks[n], "replicas": 1, "gpu": False}
     )
     monkeypatch.setattr(available_memory, "available_bytes", lambda: 1.035 * GB / 0.8)
     for words, parts in (([], 4), (["--mixup=0.2"], 6)):
         config = validation.resolve(
             flags.parse(["x", "--auto_batch", "--batch_size=12", *words])[0]
         )
-        assert auto_batch.choose(config).optimization.accumulate == parts
-    assert auto_batch.smallest_that_fits(7, (2, 6), [GB, GB], 2 * GB, multiple=2) is None
+        assert auto_batch.choose_accumulate(config).optimization.accumulate == parts
+    assert auto_batch.estimate_micro_batches(7, (2, 6), [GB, GB], 2 * GB, multiple=2) is None
 
 
 @pytest.mark.parametrize(
@@ -132,9 +132,9 @@ def test_pairs_stay_whole(monkeypatch):
 def test_a_batch_that_cannot_be_trained_on(monkeypatch, words, replicas, said):
     """Not memory is to blame."""
     facts = {"peak_bytes": GB, "replicas": replicas, "gpu": False}
-    monkeypatch.setattr(auto_batch, "_trial", lambda *_: facts)
+    monkeypatch.setattr(auto_batch, "_run_trial", lambda *_: facts)
     config = validation.resolve(flags.parse(["x", "--auto_batch", *words.split()])[0])
-    assert refusal(auto_batch.choose, config).startswith(said)
+    assert refusal(auto_batch.choose_accumulate, config).startswith(said)
 
 
 def test_a_number_that_was_given(tmp_path):
@@ -149,7 +149,7 @@ def test_several_workers_choose_for_themselves(monkeypatch, words):
     cluster = {"cluster": {"worker": ["localhost:1", "localhost:2"]}}
     monkeypatch.setenv("TF_CONFIG", json.dumps(cluster))
     config = validation.resolve(flags.parse(["x", "--auto_batch", *words])[0])
-    assert "--auto_batch: not with several workers" in refusal(auto_batch.choose, config)
+    assert "--auto_batch: not with several workers" in refusal(auto_batch.choose_accumulate, config)
 
 
 def test_a_trial_runs_where_the_command_does(tmp_path, monkeypatch):
@@ -163,7 +163,7 @@ def test_a_trial_runs_where_the_command_does(tmp_path, monkeypatch):
 
     monkeypatch.setattr(auto_batch.subprocess, "run", run)
     config = validation.resolve(flags.parse(["x", "--auto_batch"])[0])
-    said = refusal(auto_batch.choose, config)
+    said = refusal(auto_batch.choose_accumulate, config)
     assert said == "--auto_batch: a trial with 2 images failed: d: no such folder"
     assert seen["cwd"] == str(tmp_path)
     root = pathlib.Path(auto_batch.__file__).parents[2]
@@ -185,5 +185,5 @@ def test_a_real_trial(tiny_folder):
     words = ["x", "--auto_batch", "--dataset=folder", f"--data_dir={tiny_folder}"]
     words += ["--model=resnet_18", "--image_size=96", "--strategy=one"]
     config = validation.resolve(flags.parse(words)[0])
-    small, large = (auto_batch._trial(config, size)["peak_bytes"] for size in (2, 24))
+    small, large = (auto_batch._run_trial(config, size)["peak_bytes"] for size in (2, 24))
     assert 0.2 * GB < small < large < 4 * GB

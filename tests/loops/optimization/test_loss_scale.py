@@ -3,7 +3,7 @@
 import pytest
 import tensorflow as tf
 
-from loops.optimization.loss_scale import CEILING, GROWTH_INTERVAL, LossScale
+from loops.optimization.loss_scale import GROWTH_INTERVAL, MAX_SCALE, LossScale
 
 
 def test_halves_on_a_bad_step_and_counts():
@@ -17,8 +17,8 @@ def test_halves_on_a_bad_step_and_counts():
 
 
 def test_doubles_after_the_interval_up_to_the_ceiling():
-    scale = LossScale(dynamic=True, initial=CEILING / 2)
-    for expected in (CEILING, CEILING):
+    scale = LossScale(dynamic=True, initial=MAX_SCALE / 2)
+    for expected in (MAX_SCALE, MAX_SCALE):
         scale.good_steps.assign(GROWTH_INTERVAL - 1)
         scale.update(tf.constant(True))
         assert float(scale.scale) == expected
@@ -30,23 +30,23 @@ def test_float16_gives_up_after_twenty_in_a_row(bad, hopeless):
     scale = LossScale(dynamic=True, initial=2.0**24)
     for _ in range(bad):
         scale.update(tf.constant(False))
-    assert bool(scale.hopeless()) is hopeless
+    assert bool(scale.should_stop()) is hopeless
 
 
 def test_float16_gives_up_below_the_lowest_scale():
     scale = LossScale(dynamic=True, initial=2.0**-4)
     scale.update(tf.constant(False))
-    assert not bool(scale.hopeless())
+    assert not bool(scale.should_stop())
     scale.update(tf.constant(False))
-    assert bool(scale.hopeless())
+    assert bool(scale.should_stop())
 
 
 def test_float32_gives_up_at_once_and_never_scales():
     scale = LossScale(dynamic=False)
     scale.update(tf.constant(True))
-    assert not bool(scale.hopeless())
+    assert not bool(scale.should_stop())
     scale.update(tf.constant(False))
-    assert bool(scale.hopeless())
+    assert bool(scale.should_stop())
     assert float(scale.scale) == 1.0
 
 
@@ -55,7 +55,7 @@ def restored(dynamic, scale, good_steps, skips_in_a_row=0):
     found.scale.assign(scale)
     found.good_steps.assign(good_steps)
     found.skips_in_a_row.assign(skips_in_a_row)
-    found.settle()
+    found.reset_if_precision_changed()
     return [float(found.scale), int(found.good_steps), int(found.skips_in_a_row)]
 
 

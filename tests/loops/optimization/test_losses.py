@@ -49,7 +49,7 @@ def test_binary_cross_entropy_asks_about_every_class(smoothing):
 
 def test_l2_is_half_the_sum_of_squares():
     kernels = [tf.constant([[1.0, 2.0]]), tf.constant([3.0])]
-    assert float(losses.l2(kernels, 0.1)) == pytest.approx(0.1 * (1 + 4 + 9) / 2)
+    assert float(losses.l2_penalty(kernels, 0.1)) == pytest.approx(0.1 * (1 + 4 + 9) / 2)
 
 
 def test_label_ranks_count_the_classes_above():

@@ -56,4 +56,4 @@ def test_neighbouring_steps_differ_after_a_million():
 @pytest.mark.parametrize(("linear", "expected"), [(True, 0.4), (False, 0.1)])
 def test_rates_scale_with_the_batch(linear, expected):
     config = OptimizationConfig(linear_scaling=linear)
-    assert lr_schedules.scaled(0.1, config, 1024) == pytest.approx(expected)
+    assert lr_schedules.scale_by_batch_size(0.1, config, 1024) == pytest.approx(expected)

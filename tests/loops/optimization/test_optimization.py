@@ -8,7 +8,7 @@ import tensorflow as tf
 from loops.train_step import make_train_step
 from nets import registry, resnetv2
 from nets.layers.kit import Kit
-from nets.layers.recompute import RecomputingNet
+from nets.layers.recompute import RecomputingModel
 from tests.loops.small_steps import (
     BATCH,
     CLASSES,
@@ -35,7 +35,7 @@ def plain_net(tiny_net, monkeypatch):
         x = kit.global_average_pool(kit.conv(x, 16, 3, "conv2", stride=2), "pool")
         return keras.Model(image, kit.logits(x, config.num_classes))
 
-    monkeypatch.setattr(registry, "build", build)
+    monkeypatch.setattr(registry, "build_model", build)
 
 
 def assert_close(one, two, atol=1e-6):
@@ -127,7 +127,7 @@ def test_average_follows_weights_and_statistics(mirrored):
     assert any("moving_variance" in path for path in averages)
     for path, value in expected.items():
         np.testing.assert_allclose(averages[path], value, rtol=1e-5, atol=1e-6, err_msg=path)
-    with state.ema.swapped_in():
+    with state.ema.swap_weights():
         for path, value in values().items():
             np.testing.assert_array_equal(value, averages[path], path)
     for path, value in values().items():
@@ -206,11 +206,11 @@ def test_recomputation_changes_no_bit_of_a_step(mirrored, monkeypatch, half):
         kit = Kit(config.compute_dtype, recompute=config.recompute)
         return resnetv2.resnetv2(kit, config.num_classes, (1, 1), bottleneck=False)
 
-    monkeypatch.setattr(registry, "build", build)
+    monkeypatch.setattr(registry, "build_model", build)
     images = random_images(2)
     plain, results = run_steps(mirrored, images, *half, accumulate=2)
     spare, same = run_steps(mirrored, images, *half, "--recompute", accumulate=2)
-    assert type(spare.model) is RecomputingNet and type(plain.model) is not RecomputingNet
+    assert type(spare.model) is RecomputingModel and type(plain.model) is not RecomputingModel
     assert results["applied"] == 2 and results["loss"] == same["loss"]
     plain.average_batch_norm()
     spare.average_batch_norm()

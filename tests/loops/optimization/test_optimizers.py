@@ -26,8 +26,8 @@ def test_sgd_equals_keras(momentum, nesterov):
 
 
 def test_only_kernels_decay():
-    model = registry.build(registry.NetConfig(model="resnetse_18", num_classes=10))
-    decayed = optimizers.decayed_kernels(model)
+    model = registry.build_model(registry.NetConfig(model="resnetse_18", num_classes=10))
+    decayed = optimizers.select_decayed_kernels(model)
     # 20 convolutions (17 of 3 x 3 and 7 x 7, 3 shortcuts), 8 gates of two dense layers, the head.
     assert len(decayed) == 20 + 16 + 1
     assert all(len(kernel.shape) in (2, 4) for kernel in decayed)
@@ -82,10 +82,10 @@ def test_optimizers_do_what_their_papers_say(one_device, name):
     config = OptimizationConfig(optimizer=name, weight_decay=0.1)
     with one_device.scope():
         model = dense_model()
-        optimizer = optimizers.build(config, model)
+        optimizer = optimizers.build_optimizer(config, model)
     kernel, bias = model.trainable_variables
     bias.assign(rng.normal(size=3))
-    l2, decoupled = optimizers.decays_of_the_step(config)
+    l2, decoupled = optimizers.get_step_weight_decay(config)
     assert (l2, decoupled) == {"sgd": (0.1, 0.0), "adamw": (0.0, 0.1)}.get(name, (0.0, 0.0))
     papers = [Paper(kernel.numpy(), 0.1), Paper(bias.numpy(), 0.0)]
     atol = 4e-5 if name == "adamw" else 2e-6  # Keras computes 1 - 0.999 ** t in float32
@@ -95,7 +95,7 @@ def test_optimizers_do_what_their_papers_say(one_device, name):
     def update(gradients, rate):
         gradients = [gradients[0] + l2 * kernel.value, gradients[1]]
         shrink = (decoupled, frozenset({id(kernel)}))
-        optimizers.update(one_device, optimizer, gradients, [kernel, bias], rate, shrink)
+        optimizers.apply_gradients(one_device, optimizer, gradients, [kernel, bias], rate, shrink)
 
     for rate in (0.5, 0.3, 0.2, 0.1):
         gradients = [rng.normal(size=v.shape).astype(np.float32) for v in (kernel, bias)]
@@ -121,14 +121,16 @@ def test_every_decay_reaches_the_weights_once(one_device, name, kind):
     config = OptimizationConfig(optimizer=name, weight_decay=0.1, decay_kind=kind)
     with one_device.scope():
         model = dense_model()
-        optimizer = optimizers.build(config, model)
+        optimizer = optimizers.build_optimizer(config, model)
     kernel, bias = model.trainable_variables
     bias.assign([1.0, 2.0, 3.0])
     start = kernel.numpy()
-    l2, decoupled = optimizers.decays_of_the_step(config)
+    l2, decoupled = optimizers.get_step_weight_decay(config)
     gradients = [l2 * kernel.value, tf.zeros(3)]
     shrink = (decoupled, frozenset({id(kernel)}))
-    optimizers.update(one_device, optimizer, gradients, [kernel, bias], tf.constant(0.01), shrink)
+    optimizers.apply_gradients(
+        one_device, optimizer, gradients, [kernel, bias], tf.constant(0.01), shrink
+    )
     ratio = (kernel.numpy() / start).mean()
     assert np.linalg.norm(kernel.numpy()) < np.linalg.norm(start)
     np.testing.assert_array_equal(bias.numpy(), [1.0, 2.0, 3.0])
@@ -142,7 +144,7 @@ def test_every_decay_reaches_the_weights_once(one_device, name, kind):
 @pytest.mark.parametrize("name", ["sgd", "lars", "adamw", "lamb"])
 def test_every_optimizer_is_built_with_its_variables(name):
     model = dense_model()
-    optimizer = optimizers.build(OptimizationConfig(optimizer=name), model)
+    optimizer = optimizers.build_optimizer(OptimizationConfig(optimizer=name), model)
     slots = 2 if name in ("adamw", "lamb") else 1
     assert len(optimizer.variables) == slots * len(model.trainable_variables) + 2
     paths = [variable.path for variable in optimizer.variables]
@@ -150,11 +152,11 @@ def test_every_optimizer_is_built_with_its_variables(name):
 
 
 def test_the_output_layer_is_the_last_with_a_kernel():
-    model = registry.build(registry.NetConfig(model="resnet_18", num_classes=10))
-    assert [v.shape[-1] for v in optimizers.output_layer(model)] == [10, 10]
+    model = registry.build_model(registry.NetConfig(model="resnet_18", num_classes=10))
+    assert [v.shape[-1] for v in optimizers.get_output_variables(model)] == [10, 10]
 
 
 def test_frozen_kernels_do_not_decay():
     model = dense_model()
     model.trainable = False
-    assert optimizers.decayed_kernels(model) == []
+    assert optimizers.select_decayed_kernels(model) == []

@@ -2,12 +2,12 @@
 
 import pytest
 
-from loops.optimization.train_schedule import Length
+from loops.optimization.train_schedule import TrainSchedule
 from tests.command_line import resolve
 
 
 def length(*words, examples=1000):
-    return Length(resolve("--batch_size=64", "--nolinear_scaling", *words), examples)
+    return TrainSchedule(resolve("--batch_size=64", "--nolinear_scaling", *words), examples)
 
 
 @pytest.mark.parametrize(

@@ -28,18 +28,18 @@ flags\t\t: fpu
 def test_the_processor(tmp_path, text, expected):
     path = tmp_path / "cpuinfo"
     path.write_text(text)
-    assert environment.processor(path) == expected
+    assert environment.detect_cpu(path) == expected
 
 
 def test_without_cpuinfo(tmp_path):
-    model, features = environment.processor(tmp_path / "nowhere")
+    model, features = environment.detect_cpu(tmp_path / "nowhere")
     assert model and features == []
 
 
 def test_facts(monkeypatch):
     monkeypatch.setenv("TF_ENABLE_ONEDNN_OPTS", "0")
     monkeypatch.delenv("XLA_FLAGS", raising=False)
-    found = environment.facts()
+    found = environment.describe_machine()
     assert found["threads"] == len(os.sched_getaffinity(0))
     assert found["TF_ENABLE_ONEDNN_OPTS"] == "0" and "XLA_FLAGS" not in found
     assert set(found["cpu_features"].split()) <= set(
@@ -50,8 +50,8 @@ def test_facts(monkeypatch):
 def test_differences():
     was = {"cpu": "A", "threads": 2, "gpus": "", "keras": "3.15"}
     now = {"cpu": "A", "threads": 4, "gpus": "", "XLA_FLAGS": "--x"}
-    assert environment.differences(was, was) == []
-    assert environment.differences(was, now) == [
+    assert environment.list_differences(was, was) == []
+    assert environment.list_differences(was, now) == [
         "XLA_FLAGS was none, here --x",
         "keras was 3.15, here none",
         "threads was 2, here 4",

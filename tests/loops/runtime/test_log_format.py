@@ -27,7 +27,7 @@ def test_whose_records_are_shown(monkeypatch, root, path, level, shown):
     """Wherever the checkout lies: a folder called after TensorFlow hid the whole log."""
     monkeypatch.setattr(log_format, "_ROOT", root)
     record = logging.LogRecord("absl", level, os.path.join(root, path), 1, "text", (), None)
-    assert log_format._is_ours(record) == shown
+    assert log_format._should_log(record) == shown
 
 
 def test_the_root_is_that_of_the_modules():

@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from loops.runtime.stop_signals import Stopped, StopSignals
+from loops.runtime.stop_signals import StoppedBySignal, StopSignals
 
 ROOT = pathlib.Path(__file__).resolve().parents[3]
 BOTH = [signal.SIGINT, signal.SIGTERM]
@@ -63,7 +63,7 @@ def test_nothing_is_left_behind():
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_exit_codes(number, code):
-    error = Stopped(number, "step 7 is saved")
+    error = StoppedBySignal(number, "step 7 is saved")
     assert error.exit_code == code
     assert number.name in str(error) and "step 7 is saved" in str(error)
 
@@ -71,9 +71,9 @@ def test_exit_codes(number, code):
 def test_sigusr1_is_a_wish():
     before = signal.getsignal(signal.SIGUSR1)
     with StopSignals() as signals:
-        assert not signals.save_wanted
+        assert not signals.save_requested
         signal.raise_signal(signal.SIGUSR1)
         signal.raise_signal(signal.SIGUSR1)
-        assert signals.save_wanted
+        assert signals.save_requested
         assert signals.received is None
     assert signal.getsignal(signal.SIGUSR1) is before

@@ -15,14 +15,14 @@ def test_kernels_are_asked_for_on_x86(monkeypatch, machine, wanted):
     environ = {}
     monkeypatch.setattr(tensorflow_startup.platform, "machine", lambda: machine)
     monkeypatch.setattr(tensorflow_startup.os, "environ", environ)
-    tensorflow_startup.choose_kernels()
+    tensorflow_startup.enable_onednn()
     assert environ.get(_SETTING) == wanted
 
 
 def test_a_setting_of_the_shell_stays(monkeypatch):
     monkeypatch.setattr(tensorflow_startup.platform, "machine", lambda: "x86_64")
     monkeypatch.setenv(_SETTING, "0")
-    tensorflow_startup.choose_kernels()
+    tensorflow_startup.enable_onednn()
     assert tensorflow_startup.os.environ[_SETTING] == "0"
 
 

@@ -78,7 +78,7 @@ def test_mirrored_max_pool_is_the_same_function(dtype):
     found = []
     for mirrored in (False, True):
         layer = MaxPool(dtype=dtype)
-        layer.mirrored = mirrored
+        layer.symmetric_padding = mirrored
         with tf.GradientTape() as tape:
             tape.watch(x)
             outputs = layer(x)

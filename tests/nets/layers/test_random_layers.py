@@ -57,7 +57,7 @@ def test_uniform_and_without_correlation():
 
 def net_of(kit):
     image = kit.image()
-    x = kit.start_blocks(kit.conv(image, 8, 3, "conv"), 2)
+    x = kit.begin_residual_blocks(kit.conv(image, 8, 3, "conv"), 2)
     for i in (1, 2):
         x = kit.add(kit.conv(x, 8, 3, f"conv{i}"), x, f"block{i}")
     x = kit.dropout(kit.global_average_pool(x, "pool"), "dropout")
@@ -122,7 +122,7 @@ def test_the_variable_is_no_weight(net):
 
 
 def test_dropout_drops_its_share_and_keeps_the_mean():
-    samples = random_layers.sample_variable()
+    samples = random_layers.make_sample_variable()
     layer = random_layers.Dropout(0.25, samples, name="d")
     x = np.full((400, 50), 2.0, np.float32)
     y = layer(x, training=True).numpy()
@@ -134,7 +134,7 @@ def test_dropout_drops_its_share_and_keeps_the_mean():
 def test_stochastic_depth_drops_whole_branches_by_linear_rates(net):
     rates = {x.name: x.rate for x in net.layers if isinstance(x, random_layers.RandomLayer)}
     assert rates == {"block1_drop": 0.3, "block2_drop": 0.6, "dropout": 0.3}
-    layer = random_layers.StochasticDepth(0.4, random_layers.sample_variable(), name="d")
+    layer = random_layers.StochasticDepth(0.4, random_layers.make_sample_variable(), name="d")
     x = np.ones((2000, 2, 2, 3), np.float32)
     y = layer(x, training=True).numpy().reshape(2000, -1)
     assert np.all(y == y[:, :1])
@@ -144,7 +144,7 @@ def test_stochastic_depth_drops_whole_branches_by_linear_rates(net):
 
 @pytest.mark.parametrize("dtype", ["mixed_bfloat16", "mixed_float16"])
 def test_half_precision(dtype):
-    layer = random_layers.Dropout(0.5, random_layers.sample_variable(), name="d", dtype=dtype)
+    layer = random_layers.Dropout(0.5, random_layers.make_sample_variable(), name="d", dtype=dtype)
     y = layer(np.ones((4, 8), np.float32), training=True)
     assert y.dtype == dtype.removeprefix("mixed_")
     assert set(np.unique(tf.cast(y, tf.float32))) == {0.0, 2.0}

@@ -8,7 +8,7 @@ import tensorflow as tf
 from nets import registry, resnet, resnetv2
 from nets.layers import random_layers
 from nets.layers.kit import Conv, Kit
-from nets.layers.recompute import RecomputingNet
+from nets.layers.recompute import RecomputingModel
 
 
 def small_net(family, recompute, dtype="float32"):
@@ -51,7 +51,7 @@ def trained(net, steps=3):
 )
 def test_weights_and_statistics_bit_for_bit(family, dtype):
     plain, again = small_net(family, False, dtype), small_net(family, True, dtype)
-    assert isinstance(again, RecomputingNet) and not isinstance(plain, RecomputingNet)
+    assert isinstance(again, RecomputingModel) and not isinstance(plain, RecomputingModel)
     before = {v.path: v.numpy() for v in again.variables}
     expected, got = trained(plain), trained(again)
     assert list(expected) == list(got)
@@ -102,8 +102,8 @@ def test_inference_layers_and_saved_file_are_those_of_the_plain_net(tmp_path):
 
 
 def test_registry_builds_it():
-    net = registry.build(registry.NetConfig(model="resnet_18", num_classes=3, recompute=True))
-    assert isinstance(net, RecomputingNet)
+    net = registry.build_model(registry.NetConfig(model="resnet_18", num_classes=3, recompute=True))
+    assert isinstance(net, RecomputingModel)
     assert net.count_params() == 11_689_512 - 997 * 513 + 2 * 4800
 
 

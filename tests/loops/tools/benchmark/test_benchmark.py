@@ -34,8 +34,8 @@ _CONVOLUTIONS = 16 * 16 * 8 * 27 + 8 * 8 * 16 * 72
 def quick(tiny_net, monkeypatch):
     """A tiny net, small matrices, short calls."""
     monkeypatch.setattr(matmul_peak, "_SIDES", (64,))
-    monkeypatch.setattr(matmul_peak, "_SECONDS_OF_CALL", 1e-3)
-    monkeypatch.setattr(throughput, "_SECONDS_OF_CALL", 5e-3)
+    monkeypatch.setattr(matmul_peak, "_MIN_CALL_SECONDS", 1e-3)
+    monkeypatch.setattr(throughput, "_TARGET_CALL_SECONDS", 5e-3)
 
 
 def run(*words):
@@ -76,7 +76,7 @@ def test_the_training_step(quick, tmp_path, capsys):
 def test_the_training_step_of_two_replicas(quick, mirrored, monkeypatch, tmp_path):
     """Micro-batches, an average of the weights and mixed images; no batch size is typed."""
     monkeypatch.setattr(strategies, "make_strategy", lambda config: mirrored)
-    monkeypatch.setattr(benchmark_setup, "_MOST", {"CPU": 5})
+    monkeypatch.setattr(benchmark_setup, "_MAX_IMAGES_PER_REPLICA", {"CPU": 5})
     out = tmp_path / "out.json"
     words = ["--benchmark=step", "--dataset=shapes", "--accumulate=2", "--ema=0.9", "--mixup=0.2"]
     results = run(*words, f"--json={out}")
@@ -149,7 +149,7 @@ def test_calls_are_as_long_as_the_clock_needs(monkeypatch):
     now = itertools.count()
     monkeypatch.setattr(throughput.time, "perf_counter", lambda: next(now) * 0.025)
     calls = []
-    timings = throughput.timed(calls.append)
+    timings = throughput.time_calls(calls.append)
     assert calls == [1, 1, 1] + [4] * 20  # a step took 25 ms, a call should take 100
     assert timings.first_seconds == pytest.approx(0.025)
     assert timings.seconds == pytest.approx([0.025] * 20) and timings.steps == [4] * 20
@@ -160,7 +160,7 @@ def test_too_little_memory_is_one_line():
         raise tf.errors.ResourceExhaustedError(None, None, "OOM when allocating\nmore")
 
     with pytest.raises(UsageError, match=r"smaller --batch_size \(OOM when allocating\)$"):
-        throughput.timed(call)
+        throughput.time_calls(call)
 
 
 def test_the_loops_own_work_counts(monkeypatch):
@@ -171,33 +171,33 @@ def test_the_loops_own_work_counts(monkeypatch):
         now[0] += float(steps)
         return {"steps": steps, "applied": steps - (steps == 5), "data_wait": 0.25 * steps}
 
-    call = net_benchmarks._Counted(train_step, most=3)
+    call = net_benchmarks._TimedStep(train_step, most=3)
     for steps in (1, 1, 1, 2, 5, 4):
         call(None, steps)
         now[0] += 0.5  # what the loop does between calls
-    with pytest.raises(net_benchmarks._Enough):
+    with pytest.raises(net_benchmarks._AllCallsTimed):
         call(None, 1)
     timings = call.timings()
     assert (timings.first_seconds, timings.steps) == (1.5, [2, 5, 4])
     assert timings.seconds == [2.5, 5.5, 4.5]
-    assert call.share_waiting(timings) == pytest.approx(0.25 * 11 / 12.5)
+    assert call.compute_data_wait_share(timings) == pytest.approx(0.25 * 11 / 12.5)
     assert call.skipped == 1
 
 
 def test_steps_that_were_not_done():
-    call = net_benchmarks._Counted(lambda *_: {"steps": 2, "applied": 0, "data_wait": 0.0})
+    call = net_benchmarks._TimedStep(lambda *_: {"steps": 2, "applied": 0, "data_wait": 0.0})
     with pytest.raises(UsageError, match="not finite"):
         call(None, 3)
 
 
 def test_the_best_matrix_product_counts(monkeypatch):
     seconds = {8: 1e-6, 16: 1e-6, 32: 1.0, 64: 1e-9}
-    monkeypatch.setattr(matmul_peak, "_seconds_of_product", lambda side, dtype: seconds[side])
-    best = matmul_peak.matrix_rate("float32", tuple(seconds))
+    monkeypatch.setattr(matmul_peak, "_time_matmul", lambda side, dtype: seconds[side])
+    best = matmul_peak.measure("float32", tuple(seconds))
     assert best == {"operations_per_second": 2 * 16**3 / 1e-6, "side": 16}
 
 
 def test_classes_are_known_without_images():
     for dataset, classes in (("ilsvrc2012", 1000), ("mini_imagenet", 100), ("shapes", 10)):
         data = flags.parse(["main.py", f"--dataset={dataset}"])[0].data
-        assert benchmark_setup.num_classes_of(data) == classes
+        assert benchmark_setup.count_classes(data) == classes

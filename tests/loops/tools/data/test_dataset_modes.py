@@ -103,7 +103,7 @@ def test_verify_knows_bytes_that_changed(images):
 
 def test_verify_refuses_a_mixture_of_numberings(tmp_path):
     """Training labels from 0, evaluation labels of the same classes from 1, with background."""
-    wnids = [wnid for wnid, _ in datasets.class_table("ilsvrc2012")[:3]]
+    wnids = [wnid for wnid, _ in datasets.load_class_table("ilsvrc2012")[:3]]
     data = encoded_images.encoded(encoded_images.picture(), "JPEG", quality=90)
     for wnid in wnids:
         (tmp_path / wnid).mkdir()
@@ -120,7 +120,7 @@ def test_verify_refuses_a_mixture_of_numberings(tmp_path):
 
 
 def test_the_input_benchmark_names_the_slowest_stage(tiny_folder, monkeypatch, tmp_path):
-    monkeypatch.setattr(benchmark, "_SECONDS", 0.01)
+    monkeypatch.setattr(benchmark, "_SECONDS_PER_RUN", 0.01)
     out = tmp_path / "out.json"
     words = ["--dataset=folder", f"--data_dir={tiny_folder}", "--image_size=32", "--batch_size=4"]
     run("benchmark", benchmark, "--benchmark=input", *words, "--augment=classic", f"--json={out}")
@@ -169,7 +169,7 @@ def test_a_disk_that_is_full_at_the_end_leaves_the_answer(images, monkeypatch, c
     def full(path, data):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(atomic_files, "write_whole", full)
+    monkeypatch.setattr(atomic_files, "write_bytes", full)
     monkeypatch.setattr(pathlib.Path, "write_bytes", full)
     with pytest.raises(UsageError, match=r"^--out=.*\.json: .*No space left on device"):
         run(mode.__name__.rpartition(".")[2], mode, "--dataset=folder", f"--data_dir={images}")
@@ -228,7 +228,7 @@ def test_cached_images_are_those_of_the_files(tiny_folder):
     for cache in ("none", "ram"):
         words = ["--dataset=folder", f"--data_dir={tiny_folder}", f"--cache={cache}"]
         config, given = flags.parse(["main.py", *words])
-        data = dataset_flags.with_dataset(config.data, given)
+        data = dataset_flags.resolve_dataset(config.data, given)
         splits.append(source.open_split(data, "train"))
     files, memory = splits
     for index in range(files.num_examples):
@@ -289,8 +289,8 @@ def test_prepared_shapes_are_known_by_their_manifest(images, tmp_path):
     assert run("stats", stats, f"--data_dir={out}")["num_images"] == 23
     assert run("verify", verify, f"--data_dir={out}")["images"]["val"] == 11
     config, given = flags.parse(["main.py", f"--data_dir={out}"])
-    data = dataset_flags.with_dataset(config.data, given)
-    dataset_flags.require_named_set(data, given)
+    data = dataset_flags.resolve_dataset(config.data, given)
+    dataset_flags.require_named_dataset(data, given)
     assert source.open_split(data, "val").num_examples == 11
 
 

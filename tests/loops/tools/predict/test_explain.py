@@ -55,7 +55,7 @@ def test_grad_cam_of_a_flattened_head():
     expected = np.maximum(0, (maps * gradient.mean(axis=(0, 1))).sum(axis=-1))
     found = explain.make_grad_cam(model, 8)(batch, 1)
     np.testing.assert_allclose(found[0], expected, rtol=1e-4, atol=1e-7)
-    assert explain.feature_map(model, 8) is pooled
+    assert explain.find_feature_map(model, 8) is pooled
 
 
 def test_a_map_of_one_pixel_is_not_the_last_one():
@@ -65,10 +65,10 @@ def test_a_map_of_one_pixel_is_not_the_last_one():
     x = keras.layers.Conv2D(6, 8)(features)
     x = keras.layers.GlobalAveragePooling2D(keepdims=True)(keras.layers.Conv2D(3, 1)(x))
     model = keras.Model(image, keras.layers.Flatten()(x))
-    assert explain.feature_map(model, 8) is features
+    assert explain.find_feature_map(model, 8) is features
     with pytest.raises(ValueError, match="feature map"):
         inputs = keras.Input((5,))
-        explain.feature_map(keras.Model(inputs, keras.layers.Dense(2)(inputs)), 8)
+        explain.find_feature_map(keras.Model(inputs, keras.layers.Dense(2)(inputs)), 8)
 
 
 def settle(model, batch):
@@ -84,12 +84,12 @@ def settle(model, batch):
 
 
 def check_grad_cam(name):
-    size = max(64, registry.smallest_image(name))
+    size = max(64, registry.min_image_size(name))
     config = registry.NetConfig(model=name, num_classes=7, input_size=size)
-    model = registry.build(config)
+    model = registry.build_model(config)
     batch = images(1, size)
     settle(model, images(4, size))
-    features = explain.feature_map(model, size)
+    features = explain.find_feature_map(model, size)
     joined = keras.Model(model.input, [features, model.output])
     with tf.GradientTape() as tape:
         maps, logits = joined(batch, training=False)
@@ -146,4 +146,4 @@ def test_occlusion_against_a_plain_loop(window, positions):
                     total[y, x] += expected
                     count[y, x] += 1
     mean = np.where(count > 0, total / np.maximum(count, 1), 0)
-    np.testing.assert_allclose(explain.spread(drop, starts, window, 20), mean, atol=1e-6)
+    np.testing.assert_allclose(explain.project_to_pixels(drop, starts, window, 20), mean, atol=1e-6)

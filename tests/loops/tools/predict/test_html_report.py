@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from loops.tools.predict import figure, html_report
-from loops.tools.predict.explained_prediction import Exhibit, Look, Panel
+from loops.tools.predict.explained_prediction import ExplainedPrediction, ModelExplanation, Panel
 
 HOSTILE = "<script>document.title = 'run'</script>"
 QUOTED = "\" onerror=\"document.title='run'\" x='&lt;"
@@ -23,12 +23,15 @@ def exhibit():
     top = [{"class": HOSTILE, "name": HOSTILE, "probability": 0.9}]
     top += [{"class": "n1", "name": QUOTED, "probability": 1e-7}]
     panels = [Panel(pixels(*size), f"view {QUOTED}", HOSTILE) for size in SIZES[1:]]
-    return Exhibit(
+    return ExplainedPrediction(
         path=f"/photos/{HOSTILE}{QUOTED}.jpg",
         picture=pixels(*SIZES[0]),
         size=(854, 1280),
         top=top,
-        looks=[Look(HOSTILE, top, panels[:2], panels[2:4]), Look(QUOTED, top, panels[4:5], [])],
+        looks=[
+            ModelExplanation(HOSTILE, top, panels[:2], panels[2:4]),
+            ModelExplanation(QUOTED, top, panels[4:5], []),
+        ],
         carving=panels[5:],
     )
 
@@ -36,7 +39,7 @@ def exhibit():
 def document():
     results = {"models": [HOSTILE, "b"], "crops": 10, "seam_carving": True}
     results |= {"images": [{}], "bad": [{"path": QUOTED, "reason": HOSTILE}]}
-    return html_report.document([html_report.article(exhibit())], results, 3)
+    return html_report.render_page([html_report.render_article(exhibit())], results, 3)
 
 
 @pytest.fixture(scope="module")
@@ -140,5 +143,5 @@ def test_the_figure_takes_any_size_and_text():
 def test_small_pictures_are_enlarged_on_the_page():
     """By the classes that the style sheet widens."""
     for size, shape in (((100, 50), "wide"), ((50, 100), "tall"), ((300, 200), "")):
-        assert f'class="{shape}"' in html_report._picture(pixels(*size))
+        assert f'class="{shape}"' in html_report._render_picture(pixels(*size))
         assert not shape or f"img.{shape} " in document()

@@ -99,7 +99,7 @@ def test_paths_that_are_no_text():
     odd = os.fsdecode(b"caf\xe9.jpg")
     with pytest.raises(UnicodeEncodeError):
         odd.encode()
-    assert image_paths.shown(odd) == "caf\N{REPLACEMENT CHARACTER}.jpg"
+    assert image_paths.replace_non_utf8(odd) == "caf\N{REPLACEMENT CHARACTER}.jpg"
 
 
 def test_linked_folders_are_entered_and_rings_are_not(here, tmp_path):

@@ -92,8 +92,8 @@ def test_seam_carving_is_the_eleventh_view(runs, tiny_folder):
     eleven = run(f"--ckpt={runs / 'a'}", f"--image={path}", "--seam_carving")
     assert eleven["seam_carving"] is True
     image = views.decode_file(path)
-    sight = views.Sight(32, 0.875, "bilinear", 1, True)
-    _, carved = views.of_image(image, sight)
+    sight = views.Preprocessing(32, 0.875, "bilinear", 1, True)
+    _, carved = views.preprocess_image(image, sight)
     # The carved picture, as a file of the size at which a centre crop takes all of it.
     words = [f"--ckpt={runs / 'a'}", "--crops=1", "--crop_fraction=1"]
     file = tiny_folder.parent / "carved.png"
@@ -218,7 +218,7 @@ def test_what_hinders_the_drawing_is_one_line(runs, pictures, monkeypatch, error
     def fails(*_):
         raise error(None, None, "so it is")
 
-    monkeypatch.setattr(explained_prediction, "make", fails)
+    monkeypatch.setattr(explained_prediction, "explain_image", fails)
     with pytest.raises(kind, match=said):
         run(f"--ckpt={runs / 'a'}", f"--image={pictures / 'a.jpg'}", "--crops=1", "--explain")
 
@@ -254,7 +254,7 @@ def test_shown_in_a_notebook(runs, tiny_folder):
 
 
 def test_most_drawn(runs, tiny_folder, tmp_path, monkeypatch, caplog):
-    monkeypatch.setattr(predict, "MOST_DRAWN", 2)
+    monkeypatch.setattr(predict, "MAX_DRAWN_IMAGES", 2)
     out = tmp_path / "o.html"
     run(f"--ckpt={runs / 'a'}", f"--image={tiny_folder / 'val'}", f"--report={out}", "--crops=1")
     assert out.read_text().count("<article") == 2
@@ -271,14 +271,14 @@ def test_many_images_get_a_line_each(capsys):
 def test_top_classes_prefers_the_lower_of_equals():
     found = predict.top_classes(np.array([0.2, 0.4, 0.4]), ("a", "n01440764", "c"), 2)
     assert [p["class"] for p in found] == ["n01440764", "c"]
-    assert found[0]["name"] == datasets.readable("n01440764") == "tench"
+    assert found[0]["name"] == datasets.display_name("n01440764") == "tench"
 
 
 def test_nobody_reads_what_is_said_but_the_files_are_there(runs, pictures, tmp_path, monkeypatch):
     def closed(*_):
         raise BrokenPipeError
 
-    monkeypatch.setattr(outputs.console, "summary", closed)
+    monkeypatch.setattr(outputs.console, "print_summary", closed)
     (pictures / "b.jpg").unlink()
     (pictures / "d.jpg").unlink()
     files = [tmp_path / "p.csv", tmp_path / "p.json"]

@@ -63,7 +63,7 @@ def test_energy_at_its_largest():
 @pytest.mark.parametrize("levels", [2, 256])  # of two levels there are many equal seams
 def test_every_seam_is_the_cheapest_there_is(seed, levels):
     image = noise(5, 6, levels, seed)
-    kept = seam_carving.kept_columns(image, 2)
+    kept = seam_carving.find_kept_columns(image, 2)
     left, columns = image, np.tile(np.arange(6), (5, 1))
     for _ in range(4):
         seam = searched_seam(plain_energy(left))
@@ -82,7 +82,7 @@ def test_tall_images_lose_rows_as_wide_ones_lose_columns():
 def test_carved_is_what_is_not_removed(shape):
     image = noise(*shape)
     size = min(shape)
-    mask = seam_carving.removed(image, size)
+    mask = seam_carving.find_removed_pixels(image, size)
     assert mask.sum() == image.shape[0] * image.shape[1] - size * size
     carved = seam_carving.carve(image, size)
     lines = [image[y][~mask[y]] for y in range(shape[0])]
@@ -95,7 +95,7 @@ def test_carved_is_what_is_not_removed(shape):
 def test_what_is_busy_stays_and_what_is_flat_goes():
     image = np.full((32, 60, 3), 90, np.uint8)
     image[6:26, 38:58] = noise(20, 20)
-    mask = seam_carving.removed(image, 32)
+    mask = seam_carving.find_removed_pixels(image, 32)
     assert not mask[6:26, 38:58].any()
     assert mask.sum(axis=1).tolist() == [28] * 32
 
@@ -112,15 +112,15 @@ def test_what_is_busy_stays_and_what_is_flat_goes():
 )
 def test_the_short_side_is_resized(shape, resized):
     image = tf.constant(noise(*shape))
-    assert tuple(seam_carving.shortened(image, 224).shape[:2]) == resized
+    assert tuple(seam_carving.resize_short_side(image, 224).shape[:2]) == resized
 
 
 def test_in_a_dataset_as_eagerly():
     image = noise(40, 61)
     expected = seam_carving.carve(crops.resize(image, 32, 49, "bicubic").numpy(), 32)
-    eager = seam_carving.square(tf.constant(image), 32, "bicubic")
+    eager = seam_carving.carve_to_square(tf.constant(image), 32, "bicubic")
     dataset = tf.data.Dataset.from_tensors(image)
-    dataset = dataset.map(lambda pixels: seam_carving.square(pixels, 32, "bicubic"))
+    dataset = dataset.map(lambda pixels: seam_carving.carve_to_square(pixels, 32, "bicubic"))
     assert dataset.element_spec.shape == (32, 32, 3)
     np.testing.assert_array_equal(eager, expected)
     np.testing.assert_array_equal(next(iter(dataset)), expected)

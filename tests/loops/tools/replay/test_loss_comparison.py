@@ -5,14 +5,14 @@ import json
 
 import pytest
 
-from loops.checkpointing.loss_trace import Step
+from loops.checkpointing.loss_trace import StepRecord
 from loops.tools.replay import loss_comparison
 
-EIGHT = Step(8.0, True, 0)
+EIGHT = StepRecord(8.0, True, 0)
 
 
 def steps(*losses):
-    return [Step(loss, True, 0) for loss in losses]
+    return [StepRecord(loss, True, 0) for loss in losses]
 
 
 @pytest.mark.parametrize(
@@ -35,7 +35,7 @@ def test_differences_of_a_step(change, difference):
 def test_equal():
     facts = loss_comparison.compare(steps(3.0, 2.0), steps(3.0, 2.0, 1.0), "float32")
     assert (facts["verdict"], facts["steps"], facts["bitwise_steps"]) == ("bitwise", 2, 2)
-    assert loss_comparison.verdict(facts) == "equal bit for bit over 2 steps"
+    assert loss_comparison.format_verdict(facts) == "equal bit for bit over 2 steps"
 
 
 def test_rounding_may_grow_with_every_step():
@@ -43,7 +43,7 @@ def test_rounding_may_grow_with_every_step():
     facts = loss_comparison.compare(then, now, "float32")
     assert (facts["verdict"], facts["bitwise_steps"], facts["departs_at"]) == ("rounding", 1, None)
     assert facts["largest_difference"] == pytest.approx(9e-3)
-    told = loss_comparison.verdict(facts)
+    told = loss_comparison.format_verdict(facts)
     assert told == "equal to rounding over 5 steps, bit for bit up to step 1"
 
 
@@ -54,9 +54,9 @@ def test_what_is_rounding_in_half_precision_alone(dtype, verdict):
 
 
 def test_never_beyond_the_most():
-    assert loss_comparison.allowed("float32", 2) == pytest.approx(1e-3)
-    assert loss_comparison.allowed("float32", 10**6) == 5e-2
-    assert loss_comparison.allowed("float16", 99) == 5e-2
+    assert loss_comparison.rounding_tolerance("float32", 2) == pytest.approx(1e-3)
+    assert loss_comparison.rounding_tolerance("float32", 10**6) == 5e-2
+    assert loss_comparison.rounding_tolerance("float16", 99) == 5e-2
 
 
 def test_a_departure_ends_the_comparison():
@@ -64,7 +64,7 @@ def test_a_departure_ends_the_comparison():
     facts = loss_comparison.compare(steps(3.0, 2.0, 1.0, 1.0), now, "float32")
     assert (facts["verdict"], facts["departs_at"], facts["bitwise_steps"]) == ("departs", 3, 1)
     assert next(now).loss_sum == 7.0  # was not taken
-    told = loss_comparison.verdict(facts)
+    told = loss_comparison.format_verdict(facts)
     assert told.startswith("departs at step 3: the loss sums to 1.5, was 1; equal bit for bit up")
 
 

@@ -35,7 +35,7 @@ def run_replay(run, *words):
 
 
 def lines(run):
-    return (run / loss_trace.NAME).read_text().splitlines()
+    return (run / loss_trace.FILE_NAME).read_text().splitlines()
 
 
 def contents(folder):
@@ -67,11 +67,11 @@ def rewrite(run, at, change):
     values = json.loads(texts[at])
     change(values)
     texts[at] = json.dumps(values)
-    (run / loss_trace.NAME).write_text("\n".join(texts) + "\n")
+    (run / loss_trace.FILE_NAME).write_text("\n".join(texts) + "\n")
 
 
 def test_the_trace_holds_the_loss_of_every_step(trained):
-    _, steps, ended = loss_trace.read(trained / loss_trace.NAME)
+    _, steps, ended = loss_trace.read(trained / loss_trace.FILE_NAME)
     assert (len(steps), ended) == (6, [])
     told = [json.loads(line) for line in (trained / "metrics.jsonl").read_text().splitlines()]
     logged = {t["step"]: t["loss/cross_entropy"] for t in told if t["split"] == "train"}
@@ -138,12 +138,12 @@ def test_another_seed_is_seen_in_the_weights(copy):
 def test_a_changed_image_is_named(copy, tiny_folder, tmp_path):
     data = tmp_path / "data"
     shutil.copytree(tiny_folder, data)
-    start = loss_trace.read(copy / loss_trace.NAME)[0]
+    start = loss_trace.read(copy / loss_trace.FILE_NAME)[0]
     rewrite(copy, 0, lambda values: values.update(time=(data / "train").stat().st_ctime + 1))
-    own = replay._own_config(start, *flags.parse(["main.py", f"--data_dir={data}"]))
-    feed = replay._Replay(own, start)._feed
-    changed = feed.image_of(8 * 2 + 3)  # of the third step; the first epoch ends in it
-    assert changed not in [feed.image_of(sample) for sample in range(16)]
+    own = replay._make_replay_config(start, *flags.parse(["main.py", f"--data_dir={data}"]))
+    feed = replay._Replay(own, start)._train_input
+    changed = feed.describe_sample(8 * 2 + 3)  # of the third step; the first epoch ends in it
+    assert changed not in [feed.describe_sample(sample) for sample in range(16)]
     others = [path for path in (data / "train").rglob("*.jpg") if str(path) != changed]
     while True:  # past the time that the trace says
         shutil.copyfile(others[0], changed)
@@ -180,7 +180,7 @@ def test_two_replicas_from_other_weights(tiny_folder, trained, tmp_path, monkeyp
     ]
     words = [f"--init_from={trained}", "--run_name=two", "--steps=3", *half, "--accumulate=2"]
     train_run(tiny_folder, tmp_path, *words, *EVERY)
-    start = loss_trace.read(tmp_path / "two" / loss_trace.NAME)[0]
+    start = loss_trace.read(tmp_path / "two" / loss_trace.FILE_NAME)[0]
     assert start.placement == {"workers": 1, "replicas": 2, "dtype": "float16"}
     facts = run_replay(tmp_path / "two")
     assert (facts["verdict"], facts["steps"]) == ("bitwise", 3)
@@ -212,11 +212,11 @@ def test_what_cannot_be_replayed(copy, tmp_path):
     assert "--weight_decay=0.5 conflicts" in refused(copy, "--weight_decay=0.5")
     rewrite(copy, 0, lambda values: values["placement"].update(workers=2))
     assert "2 workers" in refused(copy)
-    (copy / loss_trace.NAME).write_text("{}\n")
+    (copy / loss_trace.FILE_NAME).write_text("{}\n")
     assert "not the trace of a run" in refused(copy)
-    (copy / loss_trace.NAME).unlink()
+    (copy / loss_trace.FILE_NAME).unlink()
     assert "missing; only a run that was trained" in refused(copy)
-    assert checkpoint.newest_intact(copy)
+    assert checkpoint.find_newest_intact(copy)
 
 
 def test_a_step_that_was_skipped_on_one_side(copy, capsys):

@@ -82,7 +82,7 @@ def test_a_large_batch_is_not_taken_at_once(tiny_folder, monkeypatch):
     """Eight GPUs or as many micro-batches had it; here is one device."""
     words = ("--dataset=folder", f"--data_dir={tiny_folder}", "--image_size=32")
     for more, size in (("--batch_size=16 --accumulate=4", 4), ("--batch_size=4096", 6)):
-        monkeypatch.setattr(average, "_MOST_IMAGES", 6)
+        monkeypatch.setattr(average, "_MAX_BATCH_SIZE", 6)
         config = resolve(*words, *more.split())
         batch = next(average.train_batches(source.open_split(config.data, "train"), config))
         assert batch.shape == (size, 32, 32, 3)
@@ -192,6 +192,9 @@ def test_a_folder_that_another_process_makes_is_left_alone(tmp_path, when):
     with run_folder.lock(run_dir) if when == "while" else contextlib.nullcontext():
         run_dir.mkdir(exist_ok=True)
         (run_dir / "config.json").write_text("{}")
-        with pytest.raises(UsageError, match="--run_name=mean"), run_folder.made_anew(run_dir):
+        with (
+            pytest.raises(UsageError, match="--run_name=mean"),
+            run_folder.create_or_roll_back(run_dir),
+        ):
             raise AssertionError("entered")
         assert (run_dir / "config.json").read_text() == "{}"

@@ -93,7 +93,7 @@ def test_other_forms(run_dir, tmp_path, capfd, form, suffix):
     assert f"{facts['difference']:.2g}" in capfd.readouterr().out
     assert sorted(p.name for p in tmp_path.iterdir()) == [out.name, f"{out.name}.sha256.json"]
     hashes = json.loads((tmp_path / f"{out.name}.sha256.json").read_text())
-    assert hashes["files"] == sidecar.of_files(out)
+    assert hashes["files"] == sidecar.hash_files(out)
     assert len(hashes["tensors"]) == facts["num_tensors"] == 12
 
 
@@ -120,7 +120,7 @@ def test_other_programs_read_what_the_evaluation_says(run_dir, tiny_folder, tmp_
             zip(names, session.run(names, {"images": images}), strict=True)
         )
     for file, logits in zip(sorted((tiny_folder / "val").glob("*/*.jpg")), expected, strict=True):
-        crop = crops.views(decode.decode(file.read_bytes()), 32, 1)
+        crop = crops.extract_views(decode.decode_image(file.read_bytes()), 32, 1)
         found = read(images=tf.cast(crop, tf.float32).numpy())
         np.testing.assert_allclose(found["logits"][0], logits, atol=1e-3)
         np.testing.assert_allclose(found["probabilities"][0], tf.nn.softmax(logits), atol=1e-4)
@@ -190,19 +190,19 @@ def test_a_full_disk_is_one_line(run_dir, tmp_path, monkeypatch, error):
 def test_hashes_find_a_flipped_bit(tmp_path):
     tensors = {"a/kernel": np.ones((2, 3), np.float32), "a/bias": np.zeros(3, np.float32)}
     path = tmp_path / "m.weights.h5"
-    assert sidecar.check(path, tensors) == "not verified"
-    beside = sidecar.path_beside(path)
-    beside.write_text(json.dumps({"tensors": sidecar.of_tensors(tensors)}))
-    assert sidecar.check(path, tensors) == "verified"
+    assert sidecar.verify(path, tensors) == "not verified"
+    beside = sidecar.path_for(path)
+    beside.write_text(json.dumps({"tensors": sidecar.hash_tensors(tensors)}))
+    assert sidecar.verify(path, tensors) == "verified"
     flipped = tensors["a/kernel"].copy()
     flipped.view(np.uint32)[1, 2] ^= 1
     with pytest.raises(DataError, match="a/kernel is not the tensor"):
-        sidecar.check(path, tensors | {"a/kernel": flipped})
+        sidecar.verify(path, tensors | {"a/kernel": flipped})
     with pytest.raises(DataError, match="b/kernel is not both"):
-        sidecar.check(path, tensors | {"b/kernel": flipped})
+        sidecar.verify(path, tensors | {"b/kernel": flipped})
     beside.write_text("[]")
     with pytest.raises(UsageError, match=r"sha256\.json: not a file of hashes"):
-        sidecar.check(path, tensors)
+        sidecar.verify(path, tensors)
 
 
 @pytest.mark.parametrize("missing", ["tf2onnx", "onnxruntime"])

@@ -76,7 +76,7 @@ def refusal(tmp_path, file, *words):
 def weights_of(run_dir, strategy):
     record = run_folder.read_record(run_dir)
     _, step_dir = run_folder.find_checkpoint(str(run_dir))
-    model = restore.restore(strategy, record, step_dir, "float32")
+    model = restore.restore_model(strategy, record, step_dir, "float32")
     return {v.path: v.numpy() for v in model.variables}, record
 
 
@@ -97,12 +97,12 @@ def test_names_and_shapes_of_timm(model, monkeypatch):
         "__call__",
         lambda _, shape, dtype=None, **__: tf.zeros(shape),
     )
-    names = torch_names.names(model)
+    names = torch_names.map_tensor_names(model)
     shapes = PUBLISHED[model]
     counters = {n for n in shapes if n.endswith("num_batches_tracked")}
     assert len(set(names.values())) == len(names)
     assert set(names.values()) == set(shapes) - counters
-    net = registry.build(registry.NetConfig(model=model, num_classes=1000))
+    net = registry.build_model(registry.NetConfig(model=model, num_classes=1000))
     assert set(names) == {v.path for v in net.variables}
     for variable in net.variables:
         theirs = [n for n in shapes[names[variable.path]]]
@@ -116,7 +116,7 @@ def test_names_and_shapes_of_timm(model, monkeypatch):
 def test_every_model_of_a_source_has_names():
     for models in torch_names.MODELS.values():
         for model in models:
-            assert len(torch_names.names(model)) > 50
+            assert len(torch_names.map_tensor_names(model)) > 50
 
 
 def test_values_land_where_they_belong(published, tmp_path, one_device):
@@ -216,9 +216,9 @@ def test_preprocessing_of_a_source(words, expected):
     from input_pipeline.augmentation import crops
 
     config, given = flags.parse(["main.py", "--mode=import", *words])
-    config, names = import_weights.described(config, given, 1000)
+    config, names = import_weights.resolve_config(config, given, 1000)
     data = config.data
-    short_side = crops.short_side(data.image_size, data.crop_fraction)
+    short_side = crops.eval_short_side(data.image_size, data.crop_fraction)
     assert (data.image_size, short_side, data.interpolation, data.mean) == expected
     assert data.dataset == "ilsvrc2012"
     # The order of the 1000 classes everywhere: sorted WordNet ids.
@@ -348,7 +348,7 @@ def test_the_shell_sees_exit_code_2_and_one_line(tmp_path, capsys):
 def own_file(tmp_path_factory):
     """A `.weights.h5` as the export writes it, with a recognisable number in every variable."""
     keras.utils.set_random_seed(5)
-    net = registry.build(registry.NetConfig(model="resnetse_18", num_classes=CLASSES))
+    net = registry.build_model(registry.NetConfig(model="resnetse_18", num_classes=CLASSES))
     rng = np.random.default_rng(1)
     for variable in net.variables:
         variable.assign(rng.uniform(0.1, 0.2, variable.shape))
@@ -373,8 +373,8 @@ def test_own_weights_bring_what_they_were_trained_for(own_file, tmp_path, quick_
     shutil.copy(own_file[0], path)
     names = [f"class {n}" for n in range(CLASSES)]
     data = DataConfig(image_size=96, mean=(1.0, 2.0, 3.0), std=(4.0, 5.0, 6.0), crop_fraction=0.9)
-    tensors = sidecar.of_tensors(own_file[1])
-    beside = {"tensors": tensors, "trained_for": sidecar.preprocessing_facts(data, names)}
+    tensors = sidecar.hash_tensors(own_file[1])
+    beside = {"tensors": tensors, "trained_for": sidecar.describe_preprocessing(data, names)}
     (tmp_path / "a.weights.h5.sha256.json").write_text(json.dumps(beside))
     words = ["--source=h5", "--model=resnetse_18"]
     results = run(tmp_path, path, *words, "--run_name=r", "--crop_fraction=0.8")
@@ -403,7 +403,7 @@ def test_own_weights_bring_what_they_were_trained_for(own_file, tmp_path, quick_
 def test_what_stands_beside_weights_and_makes_no_sense(tmp_path, caplog, change):
     names = [f"class {n}" for n in range(CLASSES)]
     data = DataConfig(image_size=96, mean=(1.0, 2.0, 3.0), std=(4.0, 5.0, 6.0))
-    facts = {**sidecar.preprocessing_facts(data, names), **change}
+    facts = {**sidecar.describe_preprocessing(data, names), **change}
     (tmp_path / "a.h5.sha256.json").write_text(json.dumps({"trained_for": facts}))
     assert sidecar.read_preprocessing(tmp_path / "a.h5", CLASSES) == ({}, ())
     assert "nothing beside it says what it was trained for" in caplog.text
@@ -478,7 +478,7 @@ def test_sizes_that_a_file_only_claims_are_not_allocated(own_file, tmp_path, fau
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     with (
         pytest.raises(UsageError, match=r"compressed|holds fewer"),
-        weight_file.opened(str(path), "h5"),
+        weight_file.open_file(str(path), "h5"),
     ):
         pass
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 50_000  # kB
@@ -495,7 +495,7 @@ def test_truncated_h5_and_another_net(own_file, tmp_path, quick_net):
 def test_epsilon_and_momentum_of_imported_norms():
     """timm's and torchvision's BatchNorm2d: eps 1e-5, momentum 0.1 of the new, as ours."""
     config = registry.NetConfig(model="resnet_18", num_classes=3, batch_norm_epsilon=1e-3)
-    net = registry.build(config)
+    net = registry.build_model(config)
     norms = [x for x in net.layers if isinstance(x, BatchNorm)]
     assert {(x.momentum, x.epsilon) for x in norms} == {(0.9, 1e-3)}
     assert registry.NetConfig().batch_norm_epsilon == 1e-5
