@@ -125,6 +125,11 @@ def parse_step(step_dir):
     return int(match[1]) if match else None
 
 
+def step_folder(run_dir: pathlib.Path, step: int) -> pathlib.Path:
+    """Returns the folder of a step, whether it exists or not."""
+    return run_dir / f"step-{step:08d}"
+
+
 def list_step_folders(run_dir):
     """All step folders of a run, newest first, intact or not; none where there is no folder."""
     entries = pathlib.Path(run_dir).iterdir() if os.path.isdir(run_dir) else ()

@@ -110,7 +110,7 @@ def write_record(run_dir, record):
 def to_json(record):
     """A Record as JSON can hold it; `from_json` is the way back."""
     return {
-        "config": dataclasses.asdict(record.config),
+        "config": config_json.to_json(record.config),
         "class_names": record.class_names,
         "dataset": record.dataset,
         "weights": record.weights,

@@ -1,7 +1,7 @@
 """A run in a few words: what it is, of which data, with which software."""
 
 from input_pipeline.text import pluralize
-from loops.config.config import Config, leaves
+from loops.config.config import Config
 
 
 def format_markdown(record, versions, model, total_steps):
@@ -27,15 +27,15 @@ def format_markdown(record, versions, model, total_steps):
         "|---|---|---|",
     ]
     lines += [f"| {n} | {d['images']} | {d['fingerprint']} |" for n, d in record.dataset.items()]
-    defaults = dict(leaves(Config()))
+    defaults = Config().leaves()
     lines += ["", "| flag | value |", "|---|---|"]
-    lines += [f"| {n} | {v} |" for n, v in leaves(config) if v not in (None, defaults[n])]
+    lines += [f"| {n} | {v} |" for n, v in config.leaves().items() if v not in (None, defaults[n])]
     lines += ["", ", ".join(f"{package} {version}" for package, version in versions.items())]
     return "\n".join(lines)
 
 
 def get_hyperparameters(config):
     """What TensorBoard's table of runs shows: dict from flag to a number, a bool or a string."""
-    values = {name: value for name, value in leaves(config) if value is not None}
+    values = {name: value for name, value in config.leaves().items() if value is not None}
     plain = (bool, int, float, str)
     return {n: v if isinstance(v, plain) else str(v) for n, v in values.items() if v != ""}

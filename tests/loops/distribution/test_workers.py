@@ -74,7 +74,7 @@ def tensors(run_dir, step):
 def run_here(folder, root, *words):
     """The same training by this process alone."""
     argv = ["main.py", *FLAGS, f"--data_dir={folder}", f"--checkpoint_dir={root}", *words]
-    return train.run(*flags.parse([*argv, "--strategy=one"]))
+    return train.run(flags.parse([*argv, "--strategy=one"]))
 
 
 @pytest.mark.usefixtures("tiny_net")
@@ -198,10 +198,10 @@ def test_workers_that_nobody_names(words, tmp_path, tiny_folder, monkeypatch):
         monkeypatch.setenv("TF_CONFIG", json.dumps({"cluster": {"worker": ["a:1", "b:1"]}}))
         argv.remove("--run_name=r")
         with pytest.raises(UsageError, match="--run_name is missing"):
-            train.run(*flags.parse(argv))
+            train.run(flags.parse(argv))
     else:
         with pytest.raises(UsageError, match="neither TF_CONFIG nor Slurm"):
-            train.run(*flags.parse(argv))
+            train.run(flags.parse(argv))
 
 
 def in_slurm(monkeypatch, tasks, **names):
