@@ -8,9 +8,8 @@ import sys
 import pytest
 
 import flags
-from loops.config import flag_parsers, modes, recipes
+from loops.config import flag_parsers, modes, recipes, registry
 from loops.config.config import Config, all_flags
-from loops.optimization import registry
 from tests.command_line import leaf, parse, refusal, resolve
 from tests.nets.model_sizes import MODEL_SIZES
 

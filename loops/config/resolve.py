@@ -12,7 +12,7 @@ from input_pipeline.errors import UsageError
 from input_pipeline.sources import source
 from loops.config import dataset_flags, recipes, validation
 from loops.config.config import Config, merge, select_flags
-from loops.optimization.registry import OPTIMIZERS
+from loops.config.registry import OPTIMIZERS
 from nets import registry
 
 # The source of the pixel statistics of data sets that have none themselves.

@@ -6,9 +6,8 @@ Each flag is one field: `Annotated[type, help, facts]`. See `flag_fields` for th
 import dataclasses
 from typing import Annotated, Literal
 
-from loops.config import recipes
+from loops.config import recipes, registry
 from loops.config.modes import MODEL_MODES
-from loops.optimization import registry
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

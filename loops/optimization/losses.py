@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import tensorflow as tf
 
-from loops.optimization import registry
+from loops.config import registry
 
 
 def cross_entropy(targets, logits, label_smoothing=0.0):
