@@ -215,7 +215,7 @@ def _require_separate_folder(config: DataConfig, out: pathlib.Path) -> None:
         root
     ]
     if out.resolve().parent in [parent.resolve() for parent in parents]:
-        raise UsageError(f"--out={out}: is next to the class folders; choose another folder")
+        raise UsageError(f"--out={out}: would be read as a class folder; choose another folder")
 
 
 def _start_or_resume(out: pathlib.Path, plan: dict[str, Any]) -> None:

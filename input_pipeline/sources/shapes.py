@@ -263,11 +263,9 @@ def make(root: str) -> None:
     if is_complete(root):
         return
     if os.path.exists(root) and (not os.path.isdir(root) or os.listdir(root)):
-        problem = (
-            "does not contain the built-in data set `shapes`; set --dataset to what it contains"
-        )
+        problem = "does not contain the built-in data set shapes; set --dataset to its type"
         if os.path.exists(os.path.join(root, MANIFEST_FILENAME)):
-            problem = f"is not a complete `shapes` data set in format {_FORMAT_VERSION}; remove it"
+            problem = f"is not a complete shapes data set in format {_FORMAT_VERSION}; remove it"
         raise UsageError(f"{root}: {problem}, or choose another --data_dir")
     temporary = f"{root}.tmp-{os.getpid()}-{secrets.token_hex(4)}"
     try:
