@@ -1,10 +1,11 @@
-"""The label-map doctor: which numbering of the classes do the labels of a set follow?
+"""Detects which numbering of the classes the labels of a data set follow.
 
-The same thousand classes go by at least three numberings, and a net that was trained by one is
-worth nothing on labels of another. Where the paths hold WordNet ids, the labels give it away.
+The ImageNet classes have at least three common numberings. A model that was trained with one is
+useless on labels of another. WordNet ids in the paths reveal the numbering.
 """
 
 import re
+from collections.abc import Collection, Iterable, Mapping
 
 import numpy as np
 
@@ -12,101 +13,114 @@ from input_pipeline import datasets
 from input_pipeline.errors import DataError
 
 _WNID = re.compile(r"(?<![0-9A-Za-z])n\d{8}(?!\d)")
-# The development kit of ILSVRC numbers from 1 in an order of its own, which begins so.
+# The first classes of the ILSVRC development kit, which has a separate order that starts at 1.
 _DEVKIT_NUMBERS = {"n02119789": 1, "n02100735": 2, "n02110185": 3}
 
 DESCRIPTIONS = {
     "sorted": "the sorted WordNet ids of ILSVRC 2012, from 0",
     "background": "the sorted WordNet ids from 1, with 0 for background: 1001 classes",
     "devkit": "the numbers of the ILSVRC development kit, from 1",
-    "own sorted": "the sorted WordNet ids of this set's own classes, from 0",
-    "own": "an order of its own, one number for each WordNet id",
-    "unknown": "unknown: there are no WordNet ids in the paths",
+    "own sorted": "the sorted WordNet ids of this data set's classes, from 0",
+    "own": "a custom order with one number per WordNet id",
+    "unknown": "unknown: the paths contain no WordNet ids",
 }
 
 
-def detect(splits, by_folder=False):
-    """Says which numbering the labels of a set follow.
+def detect(splits: Mapping[str, Iterable[tuple[str, int]]], by_folder: bool = False) -> str:
+    """Returns which numbering the labels of a data set follow.
 
     Args:
-      splits: dict from a split to its list of (path, label).
-      by_folder: whether an image's folder is its label, whatever its name says: a class of one's
-        own may have images of several WordNet ids.
+      splits: (path, label) of each image, by split.
+      by_folder: whether the folder of an image alone decides its class. A user-defined class may
+        contain files named after several WordNet ids.
 
     Returns:
-      str, a key of KINDS.
+      A key of DESCRIPTIONS.
 
     Raises:
-      DataError: a mixture: splits that follow different numberings, or a WordNet id with two
-        labels, or a label with two WordNet ids.
+      DataError: the labels are inconsistent. Splits follow different numberings, a WordNet id has
+        two labels, or a label has two WordNet ids.
     """
-    pairs = {split: _collect_wnid_labels(rows, by_folder) for split, rows in splits.items()}
-    pairs = {split: found for split, found in pairs.items() if found}
-    if not pairs:
+    pairs_of_split = {
+        split: _collect_wnid_labels(images, by_folder) for split, images in splits.items()
+    }
+    pairs_of_split = {split: pairs for split, pairs in pairs_of_split.items() if pairs}
+    if not pairs_of_split:
         return "unknown"
-    everything = sorted(set().union(*pairs.values()))
-    # Each split on its own first: this tells a mixture better than two labels of some class.
-    kinds = {split: _match_ilsvrc_numbering(found) for split, found in pairs.items()}
-    named = {split: kind for split, kind in kinds.items() if kind}
-    if len(set(named.values())) > 1:
-        said = "; ".join(f"{split} follows {DESCRIPTIONS[kind]}" for split, kind in named.items())
-        raise DataError(f"the labels are a mixture: {said}")
-    _require_one_to_one(everything)
-    if kind := _match_ilsvrc_numbering(everything):
+    all_pairs = sorted(set().union(*pairs_of_split.values()))
+    # Check each split separately first, because this gives the more helpful message.
+    kinds = {split: _match_ilsvrc_numbering(pairs) for split, pairs in pairs_of_split.items()}
+    matched = {split: kind for split, kind in kinds.items() if kind}
+    if len(set(matched.values())) > 1:
+        numberings = "; ".join(
+            f"{split} follows {DESCRIPTIONS[kind]}" for split, kind in matched.items()
+        )
+        raise DataError(f"inconsistent labels: {numberings}")
+    _require_one_to_one(all_pairs)
+    if kind := _match_ilsvrc_numbering(all_pairs):
         return kind
-    numbers = {wnid: number for number, wnid in enumerate(sorted({w for w, _ in everything}))}
-    if all(numbers[wnid] == label for wnid, label in everything):
-        return "own sorted"  # the first class has the number of ILSVRC's first one, it may be it
-    if named:
-        split, kind = next(iter(named.items()))
+    wnids = sorted({wnid for wnid, _ in all_pairs})
+    number_of_wnid = {wnid: number for number, wnid in enumerate(wnids)}
+    # Before the check below: a split with only ILSVRC's first class matches both numberings.
+    if all(number_of_wnid[wnid] == label for wnid, label in all_pairs):
+        return "own sorted"
+    if matched:
+        split, kind = next(iter(matched.items()))
         raise DataError(
-            f"the labels are a mixture: {split} follows {DESCRIPTIONS[kind]}, others do not"
+            f"inconsistent labels: {split} follows {DESCRIPTIONS[kind]}, but other splits do not"
         )
     return "own"
 
 
-def _collect_wnid_labels(rows, by_folder):
-    """The distinct (WordNet id, label) of paths that hold one; of several, the last folder's."""
-    found = set()
-    for path, label in rows:
+def _collect_wnid_labels(
+    images: Iterable[tuple[str, int]], by_folder: bool
+) -> set[tuple[str, int]]:
+    """Returns the distinct (WordNet id, label) of paths that contain an id.
+
+    The last folder with an id takes precedence over the file name.
+    """
+    pairs = set()
+    for path, label in images:
         folders, _, name = path.rpartition("/")
         wnids = _WNID.findall(folders)
         if not (wnids or by_folder):
             wnids = _WNID.findall(name.partition("_")[0]) or _WNID.findall(name)
         if wnids:
-            found.add((wnids[-1], int(label)))
-    return found
+            pairs.add((wnids[-1], int(label)))
+    return pairs
 
 
-def _match_ilsvrc_numbering(pairs):
-    """Which numbering of ILSVRC 2012's thousand classes all pairs follow, or None."""
-    numbers = {w: n for n, (w, _) in enumerate(datasets.load_class_table("ilsvrc2012"))}
-    if all(wnid in numbers for wnid, _ in pairs):
+def _match_ilsvrc_numbering(pairs: Collection[tuple[str, int]]) -> str | None:
+    """Returns the ILSVRC 2012 numbering that all (WordNet id, label) pairs follow, or None."""
+    table = datasets.load_class_table("ilsvrc2012")
+    number_of_wnid = {wnid: number for number, (wnid, _) in enumerate(table)}
+    if all(wnid in number_of_wnid for wnid, _ in pairs):
         for kind, first in (("sorted", 0), ("background", 1)):
-            if all(numbers[wnid] + first == label for wnid, label in pairs):
+            if all(number_of_wnid[wnid] + first == label for wnid, label in pairs):
                 return kind
         known = [(wnid, label) for wnid, label in pairs if wnid in _DEVKIT_NUMBERS]
-        in_range = all(1 <= label <= len(numbers) for _, label in pairs)
+        in_range = all(1 <= label <= len(number_of_wnid) for _, label in pairs)
         if known and in_range and all(_DEVKIT_NUMBERS[wnid] == label for wnid, label in known):
             return "devkit"
     return None
 
 
-def _require_one_to_one(pairs):
-    labels, wnids = {}, {}
+def _require_one_to_one(pairs: Iterable[tuple[str, int]]) -> None:
+    """Raises DataError if a WordNet id has two labels, or a label has two WordNet ids."""
+    label_of_wnid, wnid_of_label = {}, {}
     for wnid, label in pairs:
-        for table, key, value in ((labels, wnid, label), (wnids, label, wnid)):
+        for table, key, value in ((label_of_wnid, wnid, label), (wnid_of_label, label, wnid)):
             if table.setdefault(key, value) != value:
                 raise DataError(
-                    f"the labels are a mixture: {wnid} has label {label}, but {key} goes with"
-                    f" {table[key]} elsewhere"
+                    f"inconsistent labels: {wnid} has label {label}, but elsewhere {key} belongs to"
+                    f" {table[key]}"
                 )
 
 
-def has_misordered_numeric_names(class_names):
-    """Whether class folders called 0, 1, ... 10 are labelled by another number than their name.
+def has_misordered_numeric_names(class_names: Iterable[str]) -> bool:
+    """Returns whether class folders are named 0, 1, ..., 10 but their labels differ.
 
-    Labels are places in the sorted names, and "10" sorts before "2".
+    Labels follow the sorted names, and "10" sorts before "2".
     """
     names = list(class_names)
     if not names or not all(name.isdigit() for name in names):

@@ -1,7 +1,7 @@
-"""`--mode=prepare`: a raw data set becomes lists, or TFRecord shards, with a manifest.
+"""Prepares a data set (`--mode=prepare`): converts raw images to lists or TFRecord shards.
 
-A killed run is continued by the same command: finished shards are kept. A shard is written under
-another name and renamed when it is whole and on the disk; the manifest comes last.
+An interrupted run can be resumed with the same command, which keeps finished shards. Every shard
+is written atomically, and the manifest is written last.
 """
 
 import concurrent.futures
@@ -11,57 +11,68 @@ import json
 import os
 import pathlib
 import shutil
+from collections.abc import Iterator
+from typing import Any
 
 import tensorflow as tf
 from absl import logging
 
+from input_pipeline.config import DataConfig, PrepareConfig
 from input_pipeline.decoding import decode
 from input_pipeline.errors import DataError, UsageError
 from input_pipeline.preparation import raw_layouts, reencode, shard_writer
+from input_pipeline.preparation.raw_set import Item, RawSet
 from input_pipeline.sources import manifest, path_table
 from input_pipeline.system import atomic_files, folder_lock
-from input_pipeline.system.progress import NoProgress
+from input_pipeline.system.progress import NoProgress, ProgressBar, ProgressFactory
 from input_pipeline.threads import available_cores
 
-# The plan and the facts of finished shards, until the manifest holds them all.
+# Folder of the plan and the metadata of finished shards, until the manifest is written.
 _UNFINISHED = ".unfinished"
 _PLAN = "plan.json"
 _CHUNK = 256
-_MAX_STEM_BYTES = 150  # bytes; file systems take names of 255
+_MAX_STEM_BYTES = 150  # file systems allow names of 255 bytes
 
 
-def prepare(config, prepare_config, out, storage, progress=NoProgress):
+def prepare(
+    config: DataConfig,
+    prepare_config: PrepareConfig,
+    out: str | os.PathLike[str],
+    storage: str,
+    progress: ProgressFactory = NoProgress,
+) -> dict[str, Any]:
     """Prepares a data set.
 
     Args:
-      config: DataConfig of the raw set.
-      prepare_config: PrepareConfig.
-      out: folder to write into; made if it is not there.
+      config: names the raw data set and its files.
+      prepare_config: contains the settings of shards and re-encoding.
+      out: folder to write into; it is created if it does not exist.
       storage: "tfrecord" or "lists".
-      progress: function from the numbers of images and of those done before to what counts them,
-        as `Silent`.
+      progress: creates the progress bars.
 
     Returns:
-      dict: the manifest.
+      The manifest.
 
     Raises:
-      UsageError: flags that do not go together, a folder that holds something else or that
-        another process writes into.
-      DataError: an image that does not decode where it has to be, or no image.
+      UsageError: flags conflict, the folder contains other files, another process writes into it,
+        or writing failed.
+      DataError: an image that must be decoded does not decode, or a split has no image.
     """
     out = pathlib.Path(out)
     if storage == "lists" and prepare_config.short_side:
-        raise UsageError("--short_side re-encodes: that needs --format=tfrecord")
+        raise UsageError(
+            f"--short_side={prepare_config.short_side}: re-encoding needs --format=tfrecord"
+        )
     if manifest.exists(config.data_dir):
-        raise UsageError(f"--data_dir={config.data_dir}: this set is prepared already")
+        raise UsageError(f"--data_dir={config.data_dir}: is already a prepared data set")
     _require_separate_folder(config, out)
     with folder_lock.acquire(out, f"--out={out}"):
         raw = raw_layouts.find(config, prepare_config)
-        for path in raw.unlabelled[:3]:
-            logging.warning("%s has no label and is left out", path)
+        for path in raw.unlabeled[:3]:
+            logging.warning("skipping %s: it has no label", path)
         if not all(raw.splits.values()):
             empty = [split for split, items in raw.splits.items() if not items]
-            raise DataError(f"{config.data_dir}: no labelled image in the {empty[0]} split")
+            raise DataError(f"{config.data_dir}: no labeled image in the {empty[0]} split")
         _require_no_line_breaks(raw)
         if storage == "lists":
             _require_no_tar_files(raw)
@@ -77,51 +88,70 @@ def prepare(config, prepare_config, out, storage, progress=NoProgress):
 
 
 @contextlib.contextmanager
-def _explain_disk_errors(out):
-    """Turns what disks do into one line."""
-    again = "the same command goes on from here"
+def _explain_disk_errors(out: pathlib.Path) -> Iterator[None]:
+    """Converts errors of the disk to errors of one line."""
+    advice = "fix this, then run the same command again to resume"
     try:
         yield
     except OSError as error:
         if error.filename and out.resolve() not in pathlib.Path(error.filename).resolve().parents:
-            raise DataError(f"{error.filename}: {error.strerror}; mend it, {again}") from None
-        raise UsageError(f"--out={out}: {error.strerror or error}; mend it, {again}") from None
-    except tf.errors.OpError as error:  # of the writer of records
-        raise UsageError(f"--out={out}: {decode.describe_error(error)}; mend it, {again}") from None
+            raise DataError(f"{error.filename}: {error.strerror}; {advice}") from None
+        raise UsageError(f"--out={out}: {error.strerror or error}; {advice}") from None
+    except tf.errors.OpError as error:  # raised by the TFRecord writer
+        raise UsageError(f"--out={out}: {decode.describe_error(error)}; {advice}") from None
 
 
-def _write_shards(pool, out, raw, prepare_config, progress):
-    """Writes shards, their indices and lists; returns what the manifest says of splits, and the
-    conversions."""
+def _write_shards(
+    pool: concurrent.futures.Executor,
+    out: pathlib.Path,
+    raw: RawSet,
+    prepare_config: PrepareConfig,
+    progress: ProgressFactory,
+) -> tuple[dict[str, Any], list[dict[str, str]]]:
+    """Writes shards, indices and lists.
+
+    Returns:
+      (the manifest's entries of the splits, conversions).
+    """
     writer = shard_writer.ShardWriter(pool, out, out / _UNFINISHED, raw.classes, prepare_config)
-    total = sum(map(len, raw.splits.values()))
-    # The sha256 of a shard takes as long as reading it.
-    with contextlib.closing(
-        (progress if writer.has_finished_shards() else NoProgress)(total)
-    ) as bar:
+    num_images = sum(map(len, raw.splits.values()))
+    # Hashing finished shards takes as long as reading them, so it has a progress bar.
+    planning_progress = progress if writer.has_finished_shards() else NoProgress
+    with contextlib.closing(planning_progress(num_images)) as bar:
         planned = {split: writer.plan(split, items, bar) for split, items in raw.splits.items()}
-    kept = sum(len(shard) for shards in planned.values() for shard in shards if shard.facts)
+    num_kept = sum(len(shard) for shards in planned.values() for shard in shards if shard.metadata)
     splits = {}
-    with contextlib.closing(progress(total, kept)) as bar:
+    with contextlib.closing(progress(num_images, num_kept)) as bar:
         for split, items in raw.splits.items():
             splits[split] = writer.write_split(split, items, planned[split], bar)
             splits[split]["list"] = _write_list(out, split, items, {})
     return splits, writer.conversions
 
 
-def _write_lists(pool, out, raw, prepare_config, progress):
-    """As `_write_shards`, lists alone, and JPEGs beside them for what is not what it says."""
+def _write_lists(
+    pool: concurrent.futures.Executor,
+    out: pathlib.Path,
+    raw: RawSet,
+    prepare_config: PrepareConfig,
+    progress: ProgressFactory,
+) -> tuple[dict[str, Any], list[dict[str, str]]]:
+    """Writes only lists, and converted JPEGs for files whose name does not match their format.
+
+    Returns:
+      Like `_write_shards`.
+    """
     with contextlib.closing(progress(sum(map(len, raw.splits.values())))) as bar:
-        conversions, lists = _convert_mismatched(pool, out, raw, prepare_config, bar)
+        conversions = _convert_mismatched(pool, out, raw, prepare_config, bar)
+    replacements = {conversion["file"]: conversion["now"] for conversion in conversions}
     splits = {
-        split: {"images": len(items), "list": _write_list(out, split, items, lists)}
+        split: {"images": len(items), "list": _write_list(out, split, items, replacements)}
         for split, items in raw.splits.items()
     }
     return splits, conversions
 
 
-def _require_no_tar_files(raw):
-    """Raises UsageError for images in a tar file, which no line of a list can point into."""
+def _require_no_tar_files(raw: RawSet) -> None:
+    """Raises UsageError for an image in a tar file, because a list can only name files."""
     for items in raw.splits.values():
         for item in items:
             if item.size >= 0:
@@ -130,30 +160,41 @@ def _require_no_tar_files(raw):
                 )
 
 
-def _require_no_line_breaks(raw):
-    """Raises DataError for a name that no line of a list can hold."""
+def _require_no_line_breaks(raw: RawSet) -> None:
+    """Raises DataError for a name with a line break, which a list cannot contain."""
     for items in raw.splits.values():
         for item in items:
             if "\n" in item.name:
-                raise DataError(f"{item.path!r}: a line break in a file's name; rename it")
+                raise DataError(f"{item.path!r}: the name contains a line break; rename the file")
 
 
-def _make_manifest(config, plan, out, raw, splits, conversions):
-    """What the manifest says."""
+def _make_manifest(
+    config: DataConfig,
+    plan: dict[str, Any],
+    out: pathlib.Path,
+    raw: RawSet,
+    splits: dict[str, Any],
+    conversions: list[dict[str, str]],
+) -> dict[str, Any]:
     kept = ("dataset", "storage", "split_sha256", "short_side", "quality")
     return {
         **{key: plan[key] for key in kept},
-        # Between real paths: `..` of a link is not where the link lies.
+        # Relative to real paths, because `..` after a link leads to the parent of its target.
         "root": os.path.relpath(os.path.realpath(config.data_dir or "."), os.path.realpath(out)),
-        "unlabelled": len(raw.unlabelled),
+        "unlabelled": len(raw.unlabeled),
         "conversions": conversions,
         "splits": splits,
         "classes": list(raw.classes),
     }
 
 
-def _make_plan(config, prepare_config, storage, raw):
-    """What decides the bytes of every shard, so that a continued run can tell its own."""
+def _make_plan(
+    config: DataConfig, prepare_config: PrepareConfig, storage: str, raw: RawSet
+) -> dict[str, Any]:
+    """Returns everything that determines the bytes of the shards.
+
+    A resumed run compares it, to detect that it would write another data set.
+    """
     return {
         "dataset": config.dataset,
         "storage": storage,
@@ -165,60 +206,83 @@ def _make_plan(config, prepare_config, storage, raw):
     }
 
 
-def _require_separate_folder(config, out):
-    """Raises UsageError where the new folder would be taken for one of the classes."""
+def _require_separate_folder(config: DataConfig, out: pathlib.Path) -> None:
+    """Raises UsageError if the output folder would become a class folder of the raw data set."""
     if config.dataset == "lists":
         return
     root = pathlib.Path(config.data_dir)
-    homes = [root / name for name in raw_layouts.SPLIT_FOLDERS if (root / name).is_dir()] or [root]
-    if out.resolve().parent in [home.resolve() for home in homes]:
-        raise UsageError(f"--out={out}: lies among the class folders; name a folder elsewhere")
+    parents = [root / name for name in raw_layouts.SPLIT_FOLDERS if (root / name).is_dir()] or [
+        root
+    ]
+    if out.resolve().parent in [parent.resolve() for parent in parents]:
+        raise UsageError(f"--out={out}: would be read as a class folder; choose another folder")
 
 
-def _start_or_resume(out, plan):
-    """Starts or continues a set in `out`; UsageError where it holds anything else."""
+def _start_or_resume(out: pathlib.Path, plan: dict[str, Any]) -> None:
+    """Starts or resumes a data set; raises UsageError if the folder contains anything else."""
     path = out / _UNFINISHED / _PLAN
     if manifest.exists(out):
-        raise UsageError(f"--out={out}: holds a prepared set already; name another folder")
+        raise UsageError(
+            f"--out={out}: already contains a prepared data set; choose another folder"
+        )
     if path.is_file():
         if json.loads(path.read_text()) != plan:
             raise UsageError(
-                f"--out={out}: holds the beginning of another set (other images or other flags);"
-                " remove it, or name another folder"
+                f"--out={out}: contains an unfinished data set with other images or flags; remove"
+                " it, or choose another folder"
             )
-        logging.info("continuing in %s", out)
-        for left in [*out.glob(".tmp-*"), *path.parent.glob(".tmp-*")]:  # of a killed run
-            left.unlink()
+        logging.info("resuming in %s", out)
+        for temporary in [*out.glob(".tmp-*"), *path.parent.glob(".tmp-*")]:  # of a killed run
+            temporary.unlink()
         return
-    # Without a plan nothing has begun: a disk was full, or the process ended, just before it.
-    if any(other.name not in (folder_lock.NAME, _UNFINISHED) for other in out.iterdir()):
-        raise UsageError(f"--out={out}: is not an empty folder; name another one")
+    # Without a plan, an earlier run was interrupted before it wrote any file.
+    if any(entry.name not in (folder_lock.NAME, _UNFINISHED) for entry in out.iterdir()):
+        raise UsageError(f"--out={out}: is not an empty folder; choose another folder")
     path.parent.mkdir(parents=True, exist_ok=True)
     atomic_files.write_bytes(path, json.dumps(plan).encode())
 
 
-def _write_list(out, split, items, converted):
-    """Writes the `path label` list of a split; returns its name and sha256."""
-    names = [converted.get(item.name, item.name) for item in items]
+def _write_list(
+    out: pathlib.Path, split: str, items: list[Item], replacements: dict[str, str]
+) -> dict[str, str]:
+    """Writes the `path label` list of a split; returns its name and sha256.
+
+    Args:
+      out: folder of the prepared data set.
+      split: name of the split.
+      items: its images.
+      replacements: path of the converted file, by the name of the original.
+    """
+    names = [replacements.get(item.name, item.name) for item in items]
     lines = path_table.from_names(names, [item.label for item in items]).lines
     name = f"{split}.txt"
     atomic_files.write_bytes(out / name, lines)
     return {"name": name, "sha256": hashlib.sha256(lines).hexdigest()}
 
 
-def _converted_name(name):
-    """Name of the JPEG that replaces a file: neither a path, as the names in a list may be, nor
-    that of another file with the same stem."""
+def _converted_name(name: str) -> str:
+    """Returns the file name of the JPEG that replaces a file.
+
+    The name is not a path, although the original name may be one. The hash keeps it distinct from
+    other files with the same stem.
+    """
     digest = hashlib.sha256(os.fsencode(name)).hexdigest()[:16]
     stem = os.fsencode(pathlib.PurePath(name).stem)[:_MAX_STEM_BYTES].decode(errors="ignore")
     return f"{digest}-{stem}.jpg"
 
 
-def _convert_mismatched(pool, out, raw, prepare_config, bar):
-    """For lists: writes an RGB JPEG beside them for each file that is not what its name says.
+def _convert_mismatched(
+    pool: concurrent.futures.Executor,
+    out: pathlib.Path,
+    raw: RawSet,
+    prepare_config: PrepareConfig,
+    bar: ProgressBar,
+) -> list[dict[str, str]]:
+    """Writes an RGB JPEG for each file whose name does not match its format.
 
     Returns:
-      (conversions, dict from a file's name to the absolute path of its replacement).
+      dicts with `file` (name of the original), `was` (the reason) and `now` (absolute path of the
+      JPEG).
     """
 
     def convert(item):
@@ -232,13 +296,14 @@ def _convert_mismatched(pool, out, raw, prepare_config, bar):
             return {"file": item.name, "was": reason, "now": str(path.resolve())}
         return None
 
-    conversions, looked_at = [], set()
+    conversions, seen = [], set()
     for items in raw.splits.values():
         for first in range(0, len(items), _CHUNK):
-            part = items[first : first + _CHUNK]
+            chunk = items[first : first + _CHUNK]
             # A list may name a file more than once.
-            fresh = {item.name: item for item in part if item.name not in looked_at}
-            looked_at |= fresh.keys()
-            conversions += [found for found in pool.map(convert, fresh.values()) if found]
-            bar.advance(len(part))
-    return conversions, {c["file"]: c["now"] for c in conversions}
+            unseen = {item.name: item for item in chunk if item.name not in seen}
+            seen |= unseen.keys()
+            results = pool.map(convert, unseen.values())
+            conversions += [conversion for conversion in results if conversion]
+            bar.advance(len(chunk))
+    return conversions

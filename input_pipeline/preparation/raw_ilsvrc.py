@@ -1,119 +1,137 @@
-"""ILSVRC 2012 as it is downloaded, and mini-ImageNet, which is a part of it."""
+"""Finds the images of ILSVRC 2012 as downloaded, and of mini-ImageNet, which is a subset."""
 
 import csv
 import os
 import pathlib
 import tarfile
+from collections.abc import Iterator
 
 from input_pipeline.errors import DataError, UsageError
 from input_pipeline.preparation import raw_set, val_ground_truth
 from input_pipeline.sources import image_folders
 
 
-def find_ilsvrc2012(root, table, devkit):
-    """ILSVRC 2012: class folders and class tar files, val in class folders or flat.
+def find_ilsvrc2012(root: pathlib.Path, table: tuple[str, ...], devkit: str) -> raw_set.RawSet:
+    """Finds ILSVRC 2012: class folders and class tar files, with val in class folders or flat.
 
     Args:
-      root: pathlib.Path with train (or ILSVRC2012_img_train) and val (or ILSVRC2012_img_val).
+      root: contains train (or ILSVRC2012_img_train) and val (or ILSVRC2012_img_val).
       table: WordNet ids by label.
-      devkit: folder of the development kit, or "" to look for it in root.
+      devkit: folder of the development kit, or "" to search it in root.
 
-    Returns:
-      RawSet.
+    Raises:
+      UsageError: the training images or the ground truth of val do not exist.
+      DataError: a class is unknown, a tar file is incomplete, or there is no image.
     """
     train = raw_set.find_folder(root, ("train", "ILSVRC2012_img_train"), "the training images")
     tars = sorted(p.name[:-4] for p in train.glob("n*.tar"))
-    # A class may be there as both, where unpacking was cut short: the tar file is the whole one.
+    # A class can exist as both if unpacking was interrupted. Only the tar file is complete then.
     folders = [name for name in image_folders.list_subfolders(train) if name not in tars]
     raw_set.require_known_classes(train, [*tars, *folders], table)
     items = raw_set.list_class_items(root, train.name, table, folders)
     labels = {wnid: label for label, wnid in enumerate(table)}
     items += [i for name in tars for i in _list_tar_items(train / f"{name}.tar", labels[name])]
     items.sort(key=lambda item: item.label)
-    splits, unlabelled = {"train": items}, raw_set.list_loose_images(train)
-    val = [p for p in (root / "val", root / "ILSVRC2012_img_val") if p.is_dir()]
-    if val and (folders := image_folders.list_subfolders(val[0])):
-        raw_set.require_known_classes(val[0], folders, table)
-        splits["val"] = raw_set.list_class_items(root, val[0].name, table, folders)
-        unlabelled += raw_set.list_loose_images(val[0])
-    elif val:
-        labels = val_ground_truth.read(pathlib.Path(devkit) if devkit else root, table)
-        names = image_folders.list_images(val[0])
-        rows = [(labels[n], f"{val[0].name}/{n}") for n in names if n in labels]
-        splits["val"] = [
-            raw_set.Item(name, label, str(root / name)) for label, name in sorted(rows)
-        ]
-        unlabelled += [str(val[0] / n) for n in names if n not in labels]
+    splits, unlabeled = {"train": items}, raw_set.list_loose_images(train)
+    val_folders = [p for p in (root / "val", root / "ILSVRC2012_img_val") if p.is_dir()]
+    if val_folders:
+        val = val_folders[0]
+        if folders := image_folders.list_subfolders(val):
+            raw_set.require_known_classes(val, folders, table)
+            splits["val"] = raw_set.list_class_items(root, val.name, table, folders)
+            unlabeled += raw_set.list_loose_images(val)
+        else:
+            splits["val"], unlabeled_val = _list_flat_val_items(root, val, table, devkit)
+            unlabeled += unlabeled_val
     if not items:
-        raise DataError(f"{train}: no image in any class folder and no class tar file")
-    return raw_set.RawSet(table, splits, unlabelled)
+        raise DataError(f"{train}: contains no images in class folders and no class tar files")
+    return raw_set.RawSet(table, splits, unlabeled)
 
 
-def find_mini_imagenet(root, table, folder):
-    """The images that the CSVs of Ravi & Larochelle (2017) name, from ILSVRC's train folders.
+def _list_flat_val_items(
+    root: pathlib.Path, val: pathlib.Path, table: tuple[str, ...], devkit: str
+) -> tuple[list[raw_set.Item], list[str]]:
+    """Returns the items of a val folder without class folders, and its images without a label."""
+    labels = val_ground_truth.read(pathlib.Path(devkit) if devkit else root, table)
+    names = image_folders.list_images(val)
+    labeled = sorted((labels[name], f"{val.name}/{name}") for name in names if name in labels)
+    items = [raw_set.Item(name, label, str(root / name)) for label, name in labeled]
+    return items, [str(val / name) for name in names if name not in labels]
 
-    Their splits have classes of their own; for classification each class is split by name.
+
+def find_mini_imagenet(
+    root: pathlib.Path, table: tuple[str, ...], folder: pathlib.Path
+) -> raw_set.RawSet:
+    """Finds the images of Ravi & Larochelle's (2017) CSV files in the ILSVRC train folders.
+
+    The splits of the CSV files have disjoint classes. For classification, each class is split by
+    the names of its images instead.
 
     Args:
-      root: pathlib.Path with train, or of the class folders themselves.
+      root: contains train, or the class folders themselves.
       table: WordNet ids of the 100 classes by label.
-      folder: pathlib.Path of train.csv, val.csv and test.csv.
+      folder: contains train.csv, val.csv and test.csv.
 
-    Returns:
-      RawSet.
+    Raises:
+      UsageError: a CSV file or a folder does not exist.
+      DataError: a CSV file is malformed, or names an unknown class or image.
     """
     train = raw_set.find_folder(root, ("train", "ILSVRC2012_img_train", "."), "the training images")
-    wanted = {}
+    names_of_class = {}
     for name in ("train.csv", "val.csv", "test.csv"):
         if not (folder / name).is_file():
-            raise UsageError(f"--split_csv={folder}: there is no {name}")
+            raise UsageError(f"--split_csv={folder}: contains no {name}")
         for wnid, image in _read_csv(folder / name):
-            wanted.setdefault(wnid, []).append(image)
-    raw_set.require_known_classes(folder, wanted, table)
+            names_of_class.setdefault(wnid, []).append(image)
+    raw_set.require_known_classes(folder, names_of_class, table)
     items = {"train": [], "val": [], "test": []}
     for label, wnid in enumerate(table):
-        if wnid not in wanted:
+        if wnid not in names_of_class:
             continue
         if not (train / wnid).is_dir():
-            raise UsageError(f"{train / wnid}: no such folder, wanted for --split_csv")
-        # The last four digits of a name in the CSV are a place among the class's files.
+            raise UsageError(f"{train / wnid}: no such folder, but --split_csv names its images")
+        # The last four digits of a name in the CSV are its position in the sorted class folder.
         files = sorted(image_folders.list_images(train / wnid), key=_parse_file_number)
-        for split, names in raw_set.split_by_name(wanted[wnid]).items():
+        for split, names in raw_set.split_by_name(names_of_class[wnid]).items():
             for name in names:
-                place = int(pathlib.PurePath(name).stem[-4:])
-                if not 1 <= place <= len(files):
+                position = int(pathlib.PurePath(name).stem[-4:])
+                if not 1 <= position <= len(files):
                     raise DataError(
-                        f"{train / wnid}: {name} is image {place} of this class, and only"
-                        f" {len(files)} are here"
+                        f"{train / wnid}: {name} is image {position} of this class, but the folder"
+                        f" contains {len(files)} images"
                     )
-                path = train / wnid / files[place - 1]
+                path = train / wnid / files[position - 1]
                 items[split].append(raw_set.Item(os.path.relpath(path, root), label, str(path)))
     return raw_set.RawSet(table, items, [])
 
 
-def _read_csv(path):
-    """Class and image of every line of a CSV; DataError for one of another form."""
+def _read_csv(path: pathlib.Path) -> Iterator[tuple[str, str]]:
+    """Yields the class and image name of every row; raises DataError for a malformed row."""
     with open(path, newline="", encoding="utf-8-sig") as file:
         for row in csv.DictReader(file):
             wnid, image = row.get("label"), row.get("filename")
             if not wnid or not image or not pathlib.PurePath(image).stem[-4:].isdigit():
-                raise DataError(f"{path}: not lines of `filename,label` like n0153282900000005.jpg")
+                raise DataError(
+                    f"{path}: a row is not `filename,label` with a name like n0153282900000005.jpg"
+                )
             yield wnid, image
 
 
-def _parse_file_number(name):
+def _parse_file_number(name: str) -> int:
+    """Returns the number of an ILSVRC training file: 18 for n01440764_18.JPEG."""
     digits = pathlib.Path(name).stem.rpartition("_")[2]
     if not digits.isdigit():
-        raise DataError(f"{name}: not an ILSVRC training file like n01440764_18.JPEG")
+        raise DataError(f"{name}: is not named like an ILSVRC training file, n01440764_18.JPEG")
     return int(digits)
 
 
-def _list_tar_items(path, label):
+def _list_tar_items(path: pathlib.Path, label: int) -> list[raw_set.Item]:
+    """Returns the images in the tar file of one class, sorted by name."""
     try:
         with tarfile.open(path) as tar:
             files = [m for m in tar if m.isfile()]
     except (tarfile.TarError, EOFError) as error:
-        raise DataError(f"{path}: not a whole tar file ({error})") from None
+        raise DataError(f"{path}: is not a complete tar file ({error})") from None
     members = [m for m in files if image_folders.is_image_name(os.path.basename(m.name))]
     wnid = path.name[:-4]
     return [

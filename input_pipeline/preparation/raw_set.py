@@ -1,26 +1,28 @@
-"""What a raw data set is to `prepare` and `verify`: classes, and the images of each split."""
+"""Represents a raw data set: its classes and the images of each split."""
 
 import dataclasses
 import hashlib
 import os
+import pathlib
+from collections.abc import Iterable, Sequence
 
 from input_pipeline.errors import DataError, UsageError
 from input_pipeline.sources.image_folders import is_image_name, list_files_and_folders, list_images
 
-# Of twelve images of a class ten are for training, one for val and one for test: 500/50/50 of
-# mini-ImageNet's 600.
+# Of twelve images of a class, ten go to train, one to val and one to test. This gives 500/50/50
+# for the 600 images per class of mini-ImageNet.
 _TWELFTHS = 12
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Item:
-    """One image of a raw set.
+    """One image of a raw data set.
 
     Attributes:
-      name: what it is called in lists and records: a path below the root.
-      label: int.
-      path: the file that holds it.
-      offset, size: where it lies in a tar file; size -1 is the whole file.
+      name: its name in lists and records: a path below the root.
+      label: its label.
+      path: the file that contains it.
+      offset, size: its position in a tar file, in bytes; size -1 means the whole file.
     """
 
     name: str
@@ -29,8 +31,8 @@ class Item:
     offset: int = 0
     size: int = -1
 
-    def read(self):
-        """The bytes of the image."""
+    def read(self) -> bytes:
+        """Returns the bytes of the image."""
         with open(self.path, "rb") as file:
             file.seek(self.offset)
             return file.read(self.size)
@@ -41,18 +43,17 @@ class RawSet:
     """A raw data set.
 
     Attributes:
-      classes: their names by label.
-      splits: dict from "train", "val", "test" to a list of Items; splits that are not there are
-        left out.
-      unlabelled: paths of images that no label was found for.
+      classes: class names by label.
+      splits: images of "train", "val" and "test"; a split that does not exist has no entry.
+      unlabeled: paths of images without a label.
     """
 
-    classes: tuple
-    splits: dict
-    unlabelled: list
+    classes: tuple[str, ...]
+    splits: dict[str, list[Item]]
+    unlabeled: list[str]
 
-    def sha256(self):
-        """Hash over names and labels of all splits, hexadecimal: it names the split itself."""
+    def sha256(self) -> str:
+        """Returns the hash over names and labels of all splits, in hexadecimal."""
         digest = hashlib.sha256()
         for split, items in self.splits.items():
             digest.update(f"{split}\n".encode())
@@ -61,64 +62,80 @@ class RawSet:
         return digest.hexdigest()
 
 
-def split_by_name(names):
-    """Deals the images of one class to the splits: a pure function of their names.
+def split_by_name(names: Iterable[str]) -> dict[str, list[str]]:
+    """Splits the images of one class into train, val and test, 10:1:1, by the hash of their names.
 
-    Sorted by the sha256 of the name, the first ten twelfths are for training, then one each for
-    val and test, so that a name's split hardly depends on which others there are.
-
-    Args:
-      names: list of str.
+    The names are sorted by their sha256. Adding or removing other images therefore rarely changes
+    the split of an image.
 
     Returns:
-      dict from split to its names, sorted.
+      dict from a split to its sorted names.
     """
-    dealt = sorted(names, key=lambda name: hashlib.sha256(os.fsencode(name)).digest())
-    held_out = round(len(dealt) / _TWELFTHS)
-    train = len(dealt) - 2 * held_out
-    parts = {"train": dealt[:train], "val": dealt[train : train + held_out]}
+    ordered = sorted(names, key=lambda name: hashlib.sha256(os.fsencode(name)).digest())
+    num_held_out = round(len(ordered) / _TWELFTHS)
+    num_train = len(ordered) - 2 * num_held_out
     return {
-        split: sorted(part) for split, part in (parts | {"test": dealt[train + held_out :]}).items()
+        "train": sorted(ordered[:num_train]),
+        "val": sorted(ordered[num_train : num_train + num_held_out]),
+        "test": sorted(ordered[num_train + num_held_out :]),
     }
 
 
-def list_class_items(root, split, classes, found):
-    """Items of ROOT/SPLIT/CLASS/*, in the order of class, then name."""
+def list_class_items(
+    root: pathlib.Path, split: str, classes: Sequence[str], class_folders: Iterable[str]
+) -> list[Item]:
+    """Returns the items ROOT/SPLIT/CLASS/*, sorted by label and then by name.
+
+    Args:
+      root: folder of the data set.
+      split: name of the split's folder.
+      classes: class names by label.
+      class_folders: the existing class folders of the split.
+    """
     labels = {name: label for label, name in enumerate(classes)}
     return [
         Item(f"{split}/{name}/{file}", labels[name], str(root / split / name / file))
-        for name in sorted(found, key=labels.get)
+        for name in sorted(class_folders, key=labels.get)
         for file in list_images(root / split / name)
     ]
 
 
-def find_folder(root, names, what):
-    """The first of the folders below ROOT that is there; UsageError if none is."""
+def find_folder(root: pathlib.Path, names: Sequence[str], content: str) -> pathlib.Path:
+    """Returns the first existing folder of these names below ROOT.
+
+    Args:
+      root: folder of the data set.
+      names: possible names; "." is the root.
+      content: what the folder contains, for the error message.
+
+    Raises:
+      UsageError: no such folder exists.
+    """
     for name in names:
         if (root / name).is_dir():
             return root / name if name != "." else root
     raise UsageError(
-        f"{root}: no folder {' or '.join(names)}, wanted for {what}; name another --data_dir"
+        f"{root}: no folder {' or '.join(names)} with {content}; choose another --data_dir"
     )
 
 
-def require_known_classes(root, found, classes):
-    """Raises DataError for a name that is not one of the classes."""
-    unknown = sorted(set(found) - set(classes))
+def require_known_classes(root: pathlib.Path, names: Iterable[str], classes: Sequence[str]) -> None:
+    """Raises DataError if a name is not one of the classes."""
+    unknown = sorted(set(names) - set(classes))
     if unknown:
         raise DataError(
             f"{root}: {unknown[0]} is not one of the {len(classes)} known classes"
-            f" ({len(unknown)} such)"
+            f" ({len(unknown)} unknown in total)"
         )
 
 
-def list_loose_images(folder):
-    """Images beside the class folders: nothing says what they show."""
+def list_loose_images(folder: pathlib.Path) -> list[str]:
+    """Returns the images next to the class folders, which have no label."""
     return [str(folder / name) for name in list_images(folder)]
 
 
-def list_nested_images(class_folders):
-    """Images in folders below the class folders, where no reader of class folders looks."""
+def list_nested_images(class_folders: Iterable[pathlib.Path]) -> list[str]:
+    """Returns the images in subfolders of the class folders, which no reader finds."""
     nested = [
         folder / inner for folder in class_folders for inner in list_files_and_folders(folder)[1]
     ]

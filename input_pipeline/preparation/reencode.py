@@ -1,6 +1,7 @@
-"""What `prepare` makes of one image: its own bytes, or a smaller JPEG, or an ordinary one.
+"""Decides which bytes `prepare` stores for an image: the original, a smaller JPEG, or an RGB JPEG.
 
-Pixels come from the decoder that training uses, so that they are PIL's and a cut file is refused.
+Pixels come from the decoder that training uses. They therefore equal PIL's, and truncated files
+are refused.
 """
 
 import functools
@@ -18,61 +19,67 @@ _EXTENSIONS = {".jpg": "JPEG", ".jpeg": "JPEG", ".png": "PNG", ".gif": "GIF", ".
 _FRAME_MARKERS = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}
 
 
-def detect_format(data):
-    """The format of a file by its first bytes: JPEG, PNG, GIF, BMP, WEBP, or "" of none of them."""
+def detect_format(data: bytes) -> str:
+    """Returns the format by the first bytes: JPEG, PNG, GIF, BMP, WEBP, or "" if unknown."""
     if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
         return "WEBP"
     return next((name for magic, name in _MAGIC.items() if data.startswith(magic)), "")
 
 
-def format_from_name(name):
-    """The format that a file's extension promises, or ""."""
+def format_from_name(name: str) -> str:
+    """Returns the format by the extension of a file name, or "" if unknown."""
     return {**_EXTENSIONS, ".webp": "WEBP"}.get(os.path.splitext(name)[1].lower(), "")
 
 
-def count_jpeg_components(data):
-    """Number of colour components in a JPEG's frame header, 0 where there is none: CMYK has 4."""
-    at = 2
-    while at + 9 < len(data):
-        if data[at] != 0xFF:
+def count_jpeg_components(data: bytes) -> int:
+    """Returns the number of color components in a JPEG's frame header, or 0 without a header.
+
+    CMYK has 4.
+    """
+    position = 2
+    while position + 9 < len(data):
+        if data[position] != 0xFF:
             return 0
-        marker = data[at + 1]
+        marker = data[position + 1]
         if marker in _FRAME_MARKERS:
-            return data[at + 9]
+            return data[position + 9]
         if marker == 0xFF:  # padding
-            at += 1
-        elif marker == 0x01 or 0xD0 <= marker <= 0xD8:  # without a length
-            at += 2
+            position += 1
+        elif marker == 0x01 or 0xD0 <= marker <= 0xD8:  # a marker without a length
+            position += 2
         else:
-            at += 2 + int.from_bytes(data[at + 2 : at + 4], "big")
+            position += 2 + int.from_bytes(data[position + 2 : position + 4], "big")
     return 0
 
 
-def find_format_mismatch(name, data):
-    """Why a file is not what its name says to every reader, or "": such files are converted."""
-    kind, promised = detect_format(data), format_from_name(name)
-    if kind and promised and kind != promised:
-        return f"{kind} named {os.path.splitext(name)[1]}"
-    if kind == "JPEG" and count_jpeg_components(data) == 4:
+def find_format_mismatch(name: str, data: bytes) -> str:
+    """Returns why some readers misread a file, or "". Such files are converted to RGB JPEG.
+
+    A file is affected if its extension names another format, or if it is a CMYK JPEG.
+    """
+    actual, named = detect_format(data), format_from_name(name)
+    if actual and named and actual != named:
+        return f"{actual} named {os.path.splitext(name)[1]}"
+    if actual == "JPEG" and count_jpeg_components(data) == 4:
         return "CMYK JPEG"
     return ""
 
 
-def prepare_image(name, data, short_side, quality):
-    """The bytes to store of an image.
+def prepare_image(name: str, data: bytes, short_side: int, quality: int) -> tuple[bytes, str]:
+    """Returns the bytes to store for an image.
 
     Args:
-      name: of the file.
+      name: name of the file.
       data: its bytes.
-      short_side: in pixels; longer ones are shrunk to it, never enlarged. 0 keeps all.
-      quality: of JPEG, 1 to 100.
+      short_side: in pixels. Larger images are shrunk to it, smaller ones are not enlarged. 0 keeps
+        the size.
+      quality: JPEG quality, 1 to 100.
 
     Returns:
-      (bytes, reason): reason says why a file was converted that is not what its name says, else
-      it is "". Such a file becomes an RGB JPEG whatever its size.
+      (bytes, reason). The reason is that of `find_format_mismatch`.
 
     Raises:
-      DataError: the image does not decode, where decoding it was called for.
+      DataError: the image has to be decoded and does not decode.
     """
     reason = find_format_mismatch(name, data)
     if not reason and not short_side:
@@ -86,8 +93,8 @@ def prepare_image(name, data, short_side, quality):
     return encode_jpeg(shrink(pixels, short_side), quality), reason
 
 
-def shrink(pixels, short_side):
-    """Shrinks uint8 [H, W, 3] to a short side, by areas; never enlarges."""
+def shrink(pixels: np.ndarray, short_side: int) -> np.ndarray:
+    """Shrinks uint8 [H, W, 3] to a short side with area interpolation. It never enlarges."""
     height, width = pixels.shape[:2]
     scale = short_side / min(height, width)
     if not short_side or scale >= 1:
@@ -96,8 +103,8 @@ def shrink(pixels, short_side):
     return cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)
 
 
-def encode_jpeg(pixels, quality):
-    """JPEG bytes of uint8 [H, W, 3], RGB."""
+def encode_jpeg(pixels: np.ndarray, quality: int) -> bytes:
+    """Encodes uint8 [H, W, 3], RGB, as a JPEG file."""
     _, jpeg = cv2.imencode(
         ".jpg", np.ascontiguousarray(pixels[..., ::-1]), (cv2.IMWRITE_JPEG_QUALITY, quality)
     )
@@ -105,6 +112,6 @@ def encode_jpeg(pixels, quality):
 
 
 @functools.cache
-def _decode_fn():
-    """`decode.decode_image` as one function: eagerly it is some twenty operations."""
+def _decode_fn() -> tf.types.experimental.PolymorphicFunction:
+    """Returns `decode.decode_image` as one graph function. Eagerly it runs some twenty ops."""
     return tf.function(decode.decode_image, input_signature=[tf.TensorSpec([], tf.string)])

@@ -1,18 +1,25 @@
-"""Writes the shards of a split, keeping those that an earlier run has finished."""
+"""Writes the TFRecord shards of a split, and keeps shards that an earlier run finished."""
 
+import concurrent.futures
 import dataclasses
 import io
 import itertools
 import json
 import os
+import pathlib
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from input_pipeline.config import PrepareConfig
 from input_pipeline.preparation import reencode
+from input_pipeline.preparation.raw_set import Item
 from input_pipeline.sources import manifest, tfrecord
 from input_pipeline.system import atomic_files
+from input_pipeline.system.progress import ProgressBar
 
-# Images in flight: enough to keep the threads busy, few enough to hold in memory.
+# Images loaded in parallel: enough to keep the threads busy, few enough to hold in memory.
 _CHUNK = 64
 _SAMPLE_SIZE = 64
 _MEGABYTE = 10**6
@@ -20,181 +27,219 @@ _MEGABYTE = 10**6
 
 @dataclasses.dataclass(frozen=True)
 class PlannedShard:
-    """A shard that is to be there in the end.
+    """A shard to write or to keep.
 
     Attributes:
-      name: of its file.
-      first, last: numbers of its items in the split, the last excluded.
-      facts: dict of a shard that an earlier run has finished, or None.
+      name: file name.
+      first, last: range of its items in the split, without the last.
+      metadata: metadata of the shard if an earlier run finished it, else None.
     """
 
     name: str
     first: int
     last: int
-    facts: dict | None
+    metadata: dict[str, Any] | None
 
-    def __len__(self):
+    def __len__(self) -> int:
         return self.last - self.first
+
+
+class _StoredImage(NamedTuple):
+    """The bytes to store for an item.
+
+    Attributes:
+      data: encoded image.
+      reason: why it was converted, or "", see `reencode.prepare_image`.
+      original_size: bytes of the original file.
+    """
+
+    data: bytes
+    reason: str
+    original_size: int
 
 
 class ShardWriter:
     """Writes TFRecord shards into a folder.
 
     Args:
-      pool: concurrent.futures executor that reads and re-encodes.
-      out: pathlib.Path of the set.
-      facts_dir: pathlib.Path of the facts of finished shards.
-      classes: names of the classes by label.
-      prepare_config: PrepareConfig.
+      pool: reads and re-encodes images.
+      out: folder of the prepared data set.
+      metadata_dir: folder for the metadata of finished shards.
+      classes: class names by label.
+      prepare_config: contains the settings of shards and re-encoding.
 
     Attributes:
-      conversions: dicts `file`, `was` of the files that were not what their names say.
+      conversions: dicts with `file` and `was` of the converted files.
     """
 
-    def __init__(self, pool, out, facts_dir, classes, prepare_config):
+    def __init__(
+        self,
+        pool: concurrent.futures.Executor,
+        out: pathlib.Path,
+        metadata_dir: pathlib.Path,
+        classes: Sequence[str],
+        prepare_config: PrepareConfig,
+    ) -> None:
         self._pool = pool
         self._out = out
-        self._facts_dir = facts_dir
+        self._metadata_dir = metadata_dir
         self._classes = classes
         self._prepare_config = prepare_config
-        self.conversions = []
+        self.conversions: list[dict[str, str]] = []
 
-    def has_finished_shards(self):
-        """Whether an earlier run has finished a shard."""
-        return next(self._facts_dir.glob("*.tfrecord.json"), None) is not None
+    def has_finished_shards(self) -> bool:
+        """Returns whether an earlier run finished a shard."""
+        return next(self._metadata_dir.glob("*.tfrecord.json"), None) is not None
 
-    def plan(self, split, items, bar):
-        """Cuts a split into shards and looks which of them are there, whole.
+    def plan(self, split: str, items: Sequence[Item], bar: ProgressBar) -> list[PlannedShard]:
+        """Divides a split into shards, and finds the shards that are already finished.
 
         Args:
-          split: its name.
-          items: list of Items.
-          bar: what counts the images that are planned for, see `Silent`.
-
-        Returns:
-          list of PlannedShards.
+          split: name of the split.
+          items: its images.
+          bar: counts the images of planned shards.
         """
         bounds = self._compute_bounds(items)
         planned = []
         for number, (first, last) in enumerate(itertools.pairwise(bounds)):
             name = f"{split}-{number:05d}-of-{len(bounds) - 1:05d}.tfrecord"
-            facts = self._finished(name, _fingerprint_items(items, first, last))
-            planned.append(PlannedShard(name, first, last, facts))
+            metadata = self._read_finished(name, _fingerprint_items(items, first, last))
+            planned.append(PlannedShard(name, first, last, metadata))
             bar.advance(last - first)
         return planned
 
-    def write_split(self, split, items, planned, bar):
-        """Writes the shards of a split that are not there yet, and the index of all.
+    def write_split(
+        self,
+        split: str,
+        items: Sequence[Item],
+        planned: Sequence[PlannedShard],
+        bar: ProgressBar,
+    ) -> dict[str, Any]:
+        """Writes the unfinished shards of a split, and the index of all shards.
 
         Args:
-          split: its name.
-          items: list of Items.
-          planned: its PlannedShards.
-          bar: what counts the images that are written, see `Silent`.
+          split: name of the split.
+          items: its images.
+          planned: its shards.
+          bar: counts the written images.
 
         Returns:
-          dict: what the manifest says of the split.
+          The manifest's entry of the split.
         """
         shards, lengths = [], []
         for shard in planned:
-            facts = shard.facts or self._write(shard, items, bar)
-            self.conversions += facts["conversions"]
-            lengths.append(np.array(facts["lengths"], np.int64))
-            of_work = ("conversions", "lengths", "stands_for")
-            shards.append({k: facts[k] for k in facts if k not in of_work})
+            metadata = shard.metadata or self._write(shard, items, bar)
+            self.conversions += metadata["conversions"]
+            lengths.append(np.array(metadata["lengths"], np.int64))
+            temporary_keys = ("conversions", "lengths", "stands_for")
+            shards.append({k: metadata[k] for k in metadata if k not in temporary_keys})
         index = self._write_index(f"{split}.index.npy", items, lengths)
         return {"images": len(items), "shards": shards, "index": index}
 
-    def _compute_bounds(self, items):
-        """Numbers of the first item of each shard, and of all: a function of the items alone."""
-        wanted = self._prepare_config.shard_megabytes * _MEGABYTE
+    def _compute_bounds(self, items: Sequence[Item]) -> list[int]:
+        """Returns the first item of each shard, then the number of items.
+
+        The result depends only on the items and the settings, so a resumed run plans the same
+        shards.
+        """
+        target_size = self._prepare_config.shard_megabytes * _MEGABYTE
         sizes = [_size(item) for item in items]
         ends = np.cumsum(np.array(sizes) * self._estimate_size_ratio(items) + tfrecord.FRAME_BYTES)
-        shards = max(1, round(ends[-1] / wanted))
-        inner = np.searchsorted(ends, ends[-1] / shards * np.arange(1, shards)) + 1
+        num_shards = max(1, round(ends[-1] / target_size))
+        inner = np.searchsorted(ends, ends[-1] / num_shards * np.arange(1, num_shards)) + 1
         return [int(n) for n in np.unique([0, *inner, len(items)])]
 
-    def _estimate_size_ratio(self, items):
-        """About how much smaller re-encoding makes the images: a ratio of bytes."""
+    def _estimate_size_ratio(self, items: Sequence[Item]) -> float:
+        """Estimates the ratio of stored to original bytes from a sample."""
         if not self._prepare_config.short_side:
             return 1.0
         sample = items[:: max(1, len(items) // _SAMPLE_SIZE)]
-        sizes = [(len(data), before) for data, _, before in self._pool.map(self._load, sample)]
-        after, before = np.sum(sizes, axis=0)
-        return float(after / before)
+        sizes = [
+            (len(image.data), image.original_size) for image in self._pool.map(self._load, sample)
+        ]
+        stored, original = np.sum(sizes, axis=0)
+        return float(stored / original)
 
-    def _load(self, item):
-        """(bytes to store, why they were converted, bytes before) of an item."""
+    def _load(self, item: Item) -> _StoredImage:
         data = item.read()
         prepare_config = self._prepare_config
         stored, reason = reencode.prepare_image(
             item.name, data, prepare_config.short_side, prepare_config.quality
         )
-        return stored, reason, len(data)
+        return _StoredImage(stored, reason, len(data))
 
-    def _facts_path(self, name):
-        return self._facts_dir / f"{name}.json"
+    def _metadata_path(self, name: str) -> pathlib.Path:
+        return self._metadata_dir / f"{name}.json"
 
-    def _finished(self, name, stands_for):
-        """Facts of a shard that an earlier run has finished, or None.
+    def _read_finished(self, name: str, fingerprint: list[Any]) -> dict[str, Any] | None:
+        """Returns the metadata of a shard that an earlier run finished, or None.
 
-        One that stood for other items, since a file has been replaced and moved the bounds, is
-        written again.
+        A shard with another fingerprint is written again: a replaced file may have moved the
+        bounds of the shards.
         """
-        path, shard = self._facts_path(name), self._out / name
+        path, shard = self._metadata_path(name), self._out / name
         if not (path.is_file() and shard.is_file()):
             return None
-        facts = json.loads(path.read_text())
-        if facts.get("stands_for") != stands_for:
+        metadata = json.loads(path.read_text())
+        if metadata.get("stands_for") != fingerprint:
             return None
-        same = (
-            shard.stat().st_size == facts["bytes"] and atomic_files.sha256(shard) == facts["sha256"]
+        is_intact = (
+            shard.stat().st_size == metadata["bytes"]
+            and atomic_files.sha256(shard) == metadata["sha256"]
         )
-        return facts if same else None
+        return metadata if is_intact else None
 
-    def _write(self, shard, items, bar):
-        """Writes a PlannedShard of the split's items and, after it, its facts."""
-        stands_for = _fingerprint_items(items, shard.first, shard.last)
+    def _write(
+        self, shard: PlannedShard, items: Sequence[Item], bar: ProgressBar
+    ) -> dict[str, Any]:
+        """Writes one of the split's shards and then its metadata, which it returns."""
+        fingerprint = _fingerprint_items(items, shard.first, shard.last)
         conversions, items = [], items[shard.first : shard.last]
 
-        def records():
+        def records() -> Iterator[bytes]:
             for first in range(0, len(items), _CHUNK):
-                part = items[first : first + _CHUNK]
-                for item, (data, reason, _) in zip(
-                    part, self._pool.map(self._load, part), strict=True
-                ):
-                    if reason:
-                        conversions.append({"file": item.name, "was": reason})
+                chunk = items[first : first + _CHUNK]
+                for item, image in zip(chunk, self._pool.map(self._load, chunk), strict=True):
+                    if image.reason:
+                        conversions.append({"file": item.name, "was": image.reason})
                     class_name = self._classes[item.label]
-                    yield tfrecord.serialize_example(data, item.label, class_name, item.name)
+                    yield tfrecord.serialize_example(image.data, item.label, class_name, item.name)
                     bar.advance(1)
 
-        facts = tfrecord.write_shard(self._out / shard.name, records())
-        facts |= {"conversions": conversions, "stands_for": stands_for}
-        atomic_files.write_bytes(self._facts_path(shard.name), json.dumps(facts).encode())
-        return facts
+        metadata = tfrecord.write_shard(self._out / shard.name, records())
+        metadata |= {"conversions": conversions, "stands_for": fingerprint}
+        atomic_files.write_bytes(self._metadata_path(shard.name), json.dumps(metadata).encode())
+        return metadata
 
-    def _write_index(self, name, items, lengths):
-        """Writes where each record lies; returns the file's name and sha256."""
+    def _write_index(
+        self, name: str, items: Sequence[Item], lengths: Sequence[np.ndarray]
+    ) -> dict[str, str]:
+        """Writes the index of a split's records; returns the file's name and sha256.
+
+        Args:
+          name: file name.
+          items: images of the split.
+          lengths: bytes of each record, per shard.
+        """
         index = np.empty(len(items), manifest.INDEX_ROW)
         index["length"] = np.concatenate(lengths)
         index["offset"] = np.concatenate([np.cumsum(n) - n for n in lengths])
         index["label"] = [item.label for item in items]
-        path, data = self._out / name, io.BytesIO()
-        np.save(data, index)
-        atomic_files.write_bytes(path, data.getvalue())
+        path, buffer = self._out / name, io.BytesIO()
+        np.save(buffer, index)
+        atomic_files.write_bytes(path, buffer.getvalue())
         return {"name": name, "sha256": atomic_files.sha256(path)}
 
 
-def _size(item):
+def _size(item: Item) -> int:
     return item.size if item.size >= 0 else os.path.getsize(item.path)
 
 
-def _fingerprint_items(items, first, last):
-    """What tells the items of a shard from those of another.
+def _fingerprint_items(items: Sequence[Item], first: int, last: int) -> list[Any]:
+    """Returns a value that changes if a shard's items change, in the types of JSON.
 
-    The number of the first one, and of each its size and when its file was last written.
+    It contains the number of the first item, and each item's size and modification time.
     """
     items = items[first:last]
-    written = {path: os.stat(path).st_mtime_ns for path in {item.path for item in items}}
-    return [first, *([_size(item), written[item.path]] for item in items)]
+    mtime_of_path = {path: os.stat(path).st_mtime_ns for path in {item.path for item in items}}
+    return [first, *([_size(item), mtime_of_path[item.path]] for item in items)]

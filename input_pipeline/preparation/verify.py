@@ -1,4 +1,4 @@
-"""`--mode=verify`: reads and decodes every image of a set once, and says what is wrong with it."""
+"""Verifies a data set (`--mode=verify`): reads and decodes every image and reports the problems."""
 
 import collections
 import concurrent.futures
@@ -8,16 +8,19 @@ import hashlib
 import os
 import pathlib
 import re
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import tensorflow as tf
 
+from input_pipeline.config import DataConfig, PrepareConfig
 from input_pipeline.decoding import decode
 from input_pipeline.errors import DataError
 from input_pipeline.preparation import all_images, label_order, reencode
-from input_pipeline.system.progress import NoProgress
+from input_pipeline.system.progress import NoProgress, ProgressFactory
 from input_pipeline.threads import available_cores
 
-# Kinds of findings that make an image useless; the others are worth knowing.
+# Findings of these kinds make an image unusable. Findings of other kinds are informative.
 FATAL_KINDS = (
     "missing",
     "empty",
@@ -31,63 +34,101 @@ FATAL_KINDS = (
 )
 _CHUNK = 256
 CHECKSUMS_FILE = "SHA256SUMS"
+# Escapes of `sha256sum`. It also puts a backslash in front of a line with an escaped name.
+_ESCAPES = {"\\": "\\\\", "\n": "\\n", "\r": "\\r"}
 
 
-def verify(config, prepare_config, checksums="", progress=NoProgress):
-    """Looks at every image of every split.
+class _Inspection(NamedTuple):
+    """What is known about one image after reading and decoding it.
+
+    Attributes:
+      sha256: hash of its bytes, or "" if it cannot be read.
+      size: in bytes.
+      format: as `reencode.detect_format` returns it.
+      problems: (kind, why) of each finding.
+    """
+
+    sha256: str
+    size: int
+    format: str
+    problems: list[tuple[str, str]]
+
+
+class _ImageKey(NamedTuple):
+    """Identifies an image."""
+
+    split: str
+    name: str
+    label: int
+
+
+def verify(
+    config: DataConfig,
+    prepare_config: PrepareConfig,
+    checksums: str | os.PathLike[str] = "",
+    progress: ProgressFactory = NoProgress,
+) -> tuple[dict[str, Any], dict[str, str]]:
+    """Reads and decodes every image of every split.
 
     Args:
-      config: DataConfig: a raw set, or `--data_dir` of a prepared one.
-      prepare_config: PrepareConfig: devkit and split_csv.
-      checksums: path of a file of `sha256  name` lines of an earlier run to compare with, or "".
-      progress: function from the number of images to what counts them, as `Silent`.
+      config: names a raw or a prepared data set.
+      prepare_config: contains devkit and split_csv.
+      checksums: path of a file of `sha256  name` lines from an earlier run to compare with, or "".
+      progress: creates the progress bars.
 
     Returns:
-      (report, sums): a dict for JSON, and the checksums by name: those of the file of an earlier
-      run, and of images that it does not know.
+      (report, checksums): a dict for JSON, and the sha256 by name. The checksums are those of the
+      file, and those of images that are not in the file.
 
     Raises:
-      UsageError: there is no such set.
-      DataError: labels of several numberings.
+      UsageError: there is no such data set.
+      DataError: the labels are inconsistent, or a file of the data set is malformed.
     """
-    found = all_images.find(config, prepare_config, progress)
-    splits = found.splits
-    rows = {split: [(i.name, i.label) for i in images] for split, images in splits.items()}
-    numbering = label_order.detect(rows, by_folder=config.dataset == "folder")
+    image_set = all_images.find(config, prepare_config, progress)
+    splits = image_set.splits
+    labels = {split: [(i.name, i.label) for i in images] for split, images in splits.items()}
+    numbering = label_order.detect(labels, by_folder=config.dataset == "folder")
     scan = _Scan(read_checksums(checksums))
-    total = sum(map(len, splits.values()))
+    num_images = sum(map(len, splits.values()))
     threads = config.reader_threads or available_cores()
     pool = concurrent.futures.ThreadPoolExecutor(threads)
-    with pool, contextlib.closing(progress(total)) as bar:
+    with pool, contextlib.closing(progress(num_images)) as bar:
         for split, images in splits.items():
             for first in range(0, len(images), _CHUNK):
-                part = images[first : first + _CHUNK]
-                for image, seen in zip(part, pool.map(_inspect_image, part), strict=True):
-                    scan.add(split, image, *seen)
-                bar.advance(len(part))
-    why = "no label says what it shows"
-    findings = [_make_finding("shard", split, name, fault) for split, name, fault in found.faults]
+                chunk = images[first : first + _CHUNK]
+                for image, inspection in zip(chunk, pool.map(_inspect_image, chunk), strict=True):
+                    scan.add(split, image, inspection)
+                bar.advance(len(chunk))
+    findings = [_make_finding("shard", *fault) for fault in image_set.faults]
     findings += scan.findings
-    findings += [_make_finding("unlabelled", "", path, why) for path in found.unlabelled]
-    why = f"not there any more; if it is meant to be gone, take its line from {CHECKSUMS_FILE}"
+    why = "the image has no label"
+    findings += [_make_finding("unlabelled", "", path, why) for path in image_set.unlabeled]
+    why = f"the file no longer exists; if you removed it, delete its line from {CHECKSUMS_FILE}"
     findings += [
         _make_finding("gone", "", name, why) for name in scan.find_deleted(config.data_dir)
     ]
-    return _make_report(config, found, numbering, scan, findings), scan.sums | scan.known
+    report = _make_report(config, image_set, numbering, scan, findings)
+    return report, scan.checksums | scan.known_checksums
 
 
-def _make_report(config, found, numbering, scan, findings):
+def _make_report(
+    config: DataConfig,
+    image_set: all_images.ImageSet,
+    numbering: str,
+    scan: "_Scan",
+    findings: list[dict[str, str]],
+) -> dict[str, Any]:
     counts = collections.Counter(finding["kind"] for finding in findings)
     return {
         "dataset": config.dataset,
-        "images": {split: len(images) for split, images in found.splits.items()},
-        "classes": len(found.classes),
-        "images_of_class": scan.of_classes(len(found.classes)),
-        "bytes": scan.bytes,
+        "images": {split: len(images) for split, images in image_set.splits.items()},
+        "classes": len(image_set.classes),
+        "images_of_class": scan.summarize_class_sizes(len(image_set.classes)),
+        "bytes": scan.num_bytes,
         "formats": dict(scan.formats.most_common()),
         "label_map": numbering,
         "label_map_says": label_order.DESCRIPTIONS[numbering],
-        "numeric_folders_out_of_order": label_order.has_misordered_numeric_names(found.classes),
+        "numeric_folders_out_of_order": label_order.has_misordered_numeric_names(image_set.classes),
         "counts": dict(counts.most_common()),
         "bad": sum(counts[kind] for kind in FATAL_KINDS),
         "duplicates_across_splits": scan.count_cross_split_duplicates(),
@@ -95,131 +136,152 @@ def _make_report(config, found, numbering, scan, findings):
     }
 
 
-def read_checksums(path):
-    """dict from name to sha256 of a file of `sha256  name` lines; empty where there is none."""
+def read_checksums(path: str | os.PathLike[str]) -> dict[str, str]:
+    """Reads a file of `sha256  name` lines.
+
+    Returns:
+      dict from name to sha256; empty if there is no file.
+
+    Raises:
+      DataError: a line is malformed.
+    """
     if not path or not os.path.isfile(path):
         return {}
     text = pathlib.Path(path).read_text(encoding="utf-8", errors="surrogateescape")
-    found = {}
+    checksums = {}
     for line in filter(None, text.split("\n")):
         digest, _, name = line.removeprefix("\\").partition("  ")
         if len(digest) != 64 or not name:
-            raise DataError(f"{path}: not lines of `sha256  name`; remove it to write it anew")
-        found[_unescape(name) if line.startswith("\\") else name] = digest
-    return found
+            raise DataError(
+                f"{path}: contains a line that is not `sha256  name`; remove the file to write it"
+                " again"
+            )
+        checksums[_unescape(name) if line.startswith("\\") else name] = digest
+    return checksums
 
 
-def format_checksums(sums):
-    """The bytes of a file of checksums, as `sha256sum` writes and checks them."""
+def format_checksums(checksums: Mapping[str, str]) -> bytes:
+    """Returns the content of a checksum file that `sha256sum --check` accepts."""
     lines = []
-    for name, digest in sums.items():
+    for name, digest in checksums.items():
         escaped = "".join(_ESCAPES.get(character, character) for character in name)
         lines.append(("\\" if escaped != name else "") + f"{digest}  {escaped}\n")
     return "".join(lines).encode(errors="surrogateescape")
 
 
-# With a backslash before the line, as `sha256sum` has it.
-_ESCAPES = {"\\": "\\\\", "\n": "\\n", "\r": "\\r"}
-
-
-def _unescape(name):
+def _unescape(name: str) -> str:
     plain = {escaped: character for character, escaped in _ESCAPES.items()}
-    return re.sub(r"\\[\\nr]", lambda found: plain[found[0]], name)
+    return re.sub(r"\\[\\nr]", lambda match: plain[match[0]], name)
 
 
 class _Scan:
-    """What has been seen so far; duplicates show only over all images."""
+    """Collects the inspections of all images, to find duplicates and changed files.
 
-    def __init__(self, known):
-        self.known = known
-        self._first = {}  # sha256 -> (split, name, label)
-        self._images_per_label = collections.Counter()
-        self.findings = []
-        self.formats = collections.Counter()
-        self.sums = {}
-        self.bytes = 0
+    Args:
+      known_checksums: sha256 by name, from an earlier run.
 
-    def add(self, split, image, digest, size, kind, findings):
-        self.bytes += size
-        self.formats[kind or "none"] += 1
+    Attributes:
+      known_checksums: see Args.
+      checksums: sha256 by name, from this run.
+      findings: findings about images, for the report.
+      formats: number of images of each format.
+      num_bytes: size of all images.
+    """
+
+    def __init__(self, known_checksums: dict[str, str]) -> None:
+        self.known_checksums = known_checksums
+        self.checksums: dict[str, str] = {}
+        self.findings: list[dict[str, str]] = []
+        self.formats: collections.Counter[str] = collections.Counter()
+        self.num_bytes = 0
+        self._first_with_hash: dict[str, _ImageKey] = {}
+        self._images_per_label: collections.Counter[int] = collections.Counter()
+
+    def add(self, split: str, image: all_images.Image, inspection: _Inspection) -> None:
+        """Adds one image."""
+        self.num_bytes += inspection.size
+        self.formats[inspection.format or "none"] += 1
         self._images_per_label[image.label] += 1
-        self.findings += [_make_finding(what, split, image.name, why) for what, why in findings]
-        if not size:
+        self.findings += [
+            _make_finding(kind, split, image.name, why) for kind, why in inspection.problems
+        ]
+        if not inspection.size:
             return
-        self.sums[image.name] = digest
-        if self.known.get(image.name, digest) != digest:
-            why = "its bytes are not those of the earlier checksum"
+        digest = inspection.sha256
+        self.checksums[image.name] = digest
+        if self.known_checksums.get(image.name, digest) != digest:
+            why = f"its bytes differ from the checksum in {CHECKSUMS_FILE}"
             self.findings.append(_make_finding("changed", split, image.name, why))
-        if (first := self._first.get(digest)) is None:
-            self._first[digest] = split, image.name, image.label
+        if (first := self._first_with_hash.get(digest)) is None:
+            self._first_with_hash[digest] = _ImageKey(split, image.name, image.label)
         else:
-            other = (
-                "" if first[2] == image.label else f", under label {first[2]}, not {image.label}"
-            )
-            found = _make_finding(
-                "duplicate", split, image.name, f"same bytes as {first[1]}{other}"
-            )
-            self.findings.append({**found, "of": first[1], "of_split": first[0]})
+            why = f"same bytes as {first.name}"
+            if first.label != image.label:
+                why += f", which has label {first.label}, not {image.label}"
+            finding = _make_finding("duplicate", split, image.name, why)
+            self.findings.append({**finding, "of": first.name, "of_split": first.split})
 
-    def find_deleted(self, root):
-        """Names with a checksum of an earlier run that no list or folder names now, and that are
-        not there: what another list names is none of ours."""
-        unseen = self.known.keys() - self.sums.keys()
+    def find_deleted(self, root: str | os.PathLike[str]) -> list[str]:
+        """Returns names of an earlier run that are not in the data set and no longer exist.
+
+        A file that exists is not reported: another list may contain it.
+        """
+        unseen = self.known_checksums.keys() - self.checksums.keys()
         return sorted(name for name in unseen if not os.path.exists(os.path.join(root, name)))
 
-    def count_cross_split_duplicates(self):
-        """Number of images whose bytes are in another split too."""
-        copies = [f for f in self.findings if f["kind"] == "duplicate"]
-        return sum(f["of_split"] != f["split"] for f in copies)
+    def count_cross_split_duplicates(self) -> int:
+        """Returns the number of images whose bytes are in another split too."""
+        duplicates = [f for f in self.findings if f["kind"] == "duplicate"]
+        return sum(f["of_split"] != f["split"] for f in duplicates)
 
-    def of_classes(self, number):
-        """Fewest and most images of a class, and how many have none."""
-        counts = [self._images_per_label[label] for label in range(number)] or [0]
+    def summarize_class_sizes(self, num_classes: int) -> dict[str, int]:
+        """Returns the fewest and most images of a class, and the number of empty classes."""
+        counts = [self._images_per_label[label] for label in range(num_classes)] or [0]
         return {"fewest": min(counts), "most": max(counts), "none": counts.count(0)}
 
 
-def _make_finding(kind, split, name, why):
+def _make_finding(kind: str, split: str, name: str, why: str) -> dict[str, str]:
     return {"kind": kind, "split": split, "file": name, "why": why}
 
 
-def _inspect_image(image):
-    """Reads and decodes one image: (sha256, size, format, findings as (kind, why))."""
+def _inspect_image(image: all_images.Image) -> _Inspection:
+    """Reads and decodes one image."""
     try:
         data = image.read()
     except FileNotFoundError:
-        return "", 0, "", [("missing", "there is no such file")]
+        return _Inspection("", 0, "", [("missing", "no such file")])
     except tf.errors.OpError as error:
-        return "", 0, "", [("record", decode.describe_error(error))]
+        return _Inspection("", 0, "", [("record", decode.describe_error(error))])
     except DataError as error:
-        return "", 0, "", [("record", str(error))]
+        return _Inspection("", 0, "", [("record", str(error))])
     except OSError as error:
-        return "", 0, "", [("missing", error.strerror)]
-    digest, kind = hashlib.sha256(data).hexdigest(), reencode.detect_format(data)
-    findings = []
+        return _Inspection("", 0, "", [("missing", error.strerror)])
+    image_format = reencode.detect_format(data)
+    problems = []
     if reason := reencode.find_format_mismatch(image.name, data):
-        findings.append(("unlike its name", reason))
+        problems.append(("unlike its name", reason))
     try:
         _decoded_shape_fn()(tf.constant(data))
     except tf.errors.OpError as error:
-        findings.append(_classify_decode_error(data, kind, decode.describe_error(error)))
-    return digest, len(data), kind, findings
+        problems.append(_classify_decode_error(data, image_format, decode.describe_error(error)))
+    return _Inspection(hashlib.sha256(data).hexdigest(), len(data), image_format, problems)
 
 
-def _classify_decode_error(data, kind, reason):
-    """Kind of finding for an image that does not decode, and why."""
+def _classify_decode_error(data: bytes, image_format: str, reason: str) -> tuple[str, str]:
+    """Returns (kind, why) of the finding for an image that does not decode."""
     if not data:
         return "empty", "the file is empty"
-    if not kind:
+    if not image_format:
         return "foreign", "not a JPEG, PNG, GIF, BMP or WebP file"
     if "too many pixels" in reason:
         return "bomb", reason
-    if kind == "JPEG" and not data.rstrip(b"\0").endswith(b"\xff\xd9"):
+    if image_format == "JPEG" and not data.rstrip(b"\0").endswith(b"\xff\xd9"):
         return "truncated", reason
     return "broken", reason
 
 
 @functools.cache
-def _decoded_shape_fn():
+def _decoded_shape_fn() -> tf.types.experimental.PolymorphicFunction:
     return tf.function(
         lambda data: tf.shape(decode.decode_image(data)),
         input_signature=[tf.TensorSpec([], tf.string)],

@@ -1,96 +1,114 @@
-"""tf.data service: other machines load the images, and the batches are the same.
+"""Loads images on other machines with tf.data service, in the same batches as without it.
 
-Worker w of W loads the batches w, w + W, w + 2 W, ..., and the trainer takes from each worker in
-turn, so the order is that of the arithmetic whatever the workers' speed. (The service's own ways
-of sharing do not keep it: its coordinated reads leave out a worker that is late.)
+Worker w of W loads the batches w, w + W, w + 2 W, ... The trainer takes one batch from each worker
+in turn, so the order of the batches does not depend on the speed of the workers. The coordinated
+reads of tf.data service do not keep the order: they skip a worker that is late.
 """
 
 import contextlib
 import dataclasses
 import socket
 import time
+from collections.abc import Callable
+from typing import Any
 
 import grpc
 import tensorflow as tf
 from absl import logging
 
 from input_pipeline import pipeline, threads
+from input_pipeline.config import DataConfig
 from input_pipeline.errors import UsageError
 from input_pipeline.service import worker_watchdog
+from input_pipeline.sources.source import Source
 
 _service = tf.data.experimental.service
-# What a worker replaces by its number and the number of workers.
+# A worker replaces it with its number and with the number of workers.
 _SHARD_HINT = tf.data.experimental.SHARD_HINT
-# Batches that each worker loads at the same time.
+# Batches that each worker loads in parallel and prefetches.
 _AHEAD = 2
 _CONNECT_TIMEOUT_SECONDS = 10
-# So long a worker may take to report to the dispatcher: TensorFlow loads in some seconds.
+# How long a worker may take to register at the dispatcher. TensorFlow needs seconds to load.
 _REGISTRATION_TIMEOUT_SECONDS = 60.0
 _DEFAULT_THREADS = 8
 
 
-def parse_address(text, flag="--data_service"):
-    """Host and port of HOST:PORT.
+def parse_address(text: str, flag: str = "--data_service") -> tuple[str, int]:
+    """Parses HOST:PORT.
+
+    Args:
+      text: the address.
+      flag: the flag that names it, for error messages.
 
     Raises:
-      UsageError: it is of another form.
+      UsageError: the text is not HOST:PORT.
     """
     host, _, port = text.rpartition(":")
     if not host or not port.isdigit() or not 0 < int(port) < 65536:
-        raise UsageError(f"{flag}={text}: give HOST:PORT, as in 10.0.0.5:5050")
+        raise UsageError(f"{flag}={text}: give HOST:PORT, for example 10.0.0.5:5050")
     return host, int(port)
 
 
-def train_dataset(source, config, seed, first_sample, batch_size, deal=None):
-    """As `pipeline.train_dataset`, loaded by the workers of `config.data_service`."""
+def train_dataset(
+    source: Source,
+    config: DataConfig,
+    seed: int,
+    first_sample: int,
+    batch_size: int,
+    deal=None,
+) -> tf.data.Dataset:
+    """Returns the data set of `pipeline.train_dataset`, loaded by the data service's workers."""
 
     def batch_at(number):
         if deal is not None:  # batches go to all replicas in turn, these are some of them
             first_replica, local, replicas = deal
             number = number // local * replicas + first_replica + number % local
         first = first_sample + number * batch_size
-        # Else the images of some batches more would be loaded, and thrown away.
-        one = pipeline.train_dataset(source, alone, seed, first, batch_size, batches=1)
-        return one.get_single_element()
+        # Without a limit, the worker would load further batches and discard them.
+        batch = pipeline.train_dataset(source, worker_config, seed, first, batch_size, batches=1)
+        return batch.get_single_element()
 
-    # The worker's own number of cores is not known here.
-    alone = dataclasses.replace(config, reader_threads=config.reader_threads or _DEFAULT_THREADS)
+    # The trainer does not know how many cores a worker has.
+    worker_config = dataclasses.replace(
+        config, reader_threads=config.reader_threads or _DEFAULT_THREADS
+    )
     return load_batches(config.data_service, batch_at)
 
 
-def load_batches(dispatcher, batch_at):
-    """Endless batches, in order, loaded by the workers of a service.
+def load_batches(
+    dispatcher: str, batch_at: Callable[[tf.Tensor], dict[str, tf.Tensor]]
+) -> tf.data.Dataset:
+    """Returns an infinite data set of batches, in order, that the workers load.
 
     Args:
-      dispatcher: HOST:PORT.
-      batch_at: function from an int64 scalar tensor, the number of a batch, to the batch: a dict
-        of tensors. The workers run it, and read the images at the paths that they have here.
-
-    Returns:
-      tf.data.Dataset of such batches.
+      dispatcher: HOST:PORT of the dispatcher.
+      batch_at: function from the number of a batch, an int64 scalar tensor, to the batch. The
+        workers run it, so they need the images at the same paths as the trainer.
 
     Raises:
-      UsageError: nobody answers, or a worker has not been started.
+      UsageError: the dispatcher does not answer, or a worker has not registered.
     """
-    last = time.monotonic() + _REGISTRATION_TIMEOUT_SECONDS
-    workers = count_workers(dispatcher, last)
-    # The batches of one that reports later would never come.
-    _wait_for_workers(dispatcher, workers, last)
-    logging.info("%d workers of the data service at %s load the images", workers, dispatcher)
+    deadline = time.monotonic() + _REGISTRATION_TIMEOUT_SECONDS
+    num_workers = count_workers(dispatcher, deadline)
+    # TensorFlow would never request batches from a worker that registers later.
+    _wait_for_workers(dispatcher, num_workers, deadline)
+    logging.info("data service at %s: %d workers load the images", dispatcher, num_workers)
 
-    def of_worker(worker):
-        # To every other worker this is an empty data set. One worker's batches keep their order.
+    def load_on_worker(worker):
+        # Every other worker gets an empty data set. The batches of this worker stay in order.
         numbers = tf.data.Dataset.counter().shard(_SHARD_HINT, _SHARD_HINT)
-        mine = numbers.take_while(lambda number: number % workers == worker)
-        loaded = mine.map(
+        numbers = numbers.take_while(lambda number: number % num_workers == worker)
+        batches = numbers.map(
             lambda number: (number, batch_at(number)), num_parallel_calls=_AHEAD, deterministic=True
         )
-        return loaded.prefetch(_AHEAD).apply(_distribute(dispatcher))
+        return batches.prefetch(_AHEAD).apply(_distribute(dispatcher))
 
-    turns = tf.data.Dataset.range(workers).repeat()
-    sources = [of_worker(worker) for worker in range(workers)]
-    arrived = tf.data.Dataset.choose_from_datasets(sources, turns, stop_on_empty_dataset=True)
-    watched = worker_watchdog.watch(arrived, dispatcher)
+    turns = tf.data.Dataset.range(num_workers).repeat()
+    per_worker = [load_on_worker(worker) for worker in range(num_workers)]
+    numbered_batches = tf.data.Dataset.choose_from_datasets(
+        per_worker, turns, stop_on_empty_dataset=True
+    )
+    watched = worker_watchdog.watch(numbered_batches, dispatcher)
     return (
         watched.enumerate()
         .map(_require_in_order)
@@ -99,26 +117,29 @@ def load_batches(dispatcher, batch_at):
     )
 
 
-def _require_in_order(number, arrived):
-    """The batch, once it is the one whose turn it is: a worker that was restarted begins anew."""
-    found, batch = arrived
-    facts = [worker_watchdog.RESTARTED, found, number]
-    with tf.control_dependencies([tf.debugging.Assert(found == number, facts)]):
+def _require_in_order(expected_number: tf.Tensor, numbered_batch: tuple[tf.Tensor, Any]) -> Any:
+    """Returns the batch if its number is the expected one.
+
+    A restarted worker starts over with its first batch, which fails here.
+    """
+    number, batch = numbered_batch
+    message = [worker_watchdog.RESTARTED, number, expected_number]
+    with tf.control_dependencies([tf.debugging.Assert(number == expected_number, message)]):
         return tf.nest.map_structure(tf.identity, batch)
 
 
-def count_workers(dispatcher, last=0.0):
+def count_workers(dispatcher: str, deadline: float = 0.0) -> int:
     """Asks a dispatcher how many workers share the work.
 
     Args:
-      dispatcher: HOST:PORT.
-      last: until this time of the monotonic clock the first worker is waited for.
+      dispatcher: HOST:PORT of the dispatcher.
+      deadline: time of the monotonic clock until which to wait for the first worker.
 
     Raises:
-      UsageError: nobody answers, or no worker has reported.
+      UsageError: the dispatcher does not answer, or no worker has registered.
     """
-    # Two of the numbers that a worker gets are as far apart as there are workers.
-    numbers = (
+    # A worker gets every W-th number, so two of its consecutive numbers differ by W.
+    differences = (
         tf.data.Dataset.counter()
         .shard(_SHARD_HINT, _SHARD_HINT)
         .batch(2)
@@ -126,71 +147,74 @@ def count_workers(dispatcher, last=0.0):
     )
     try:
         socket.create_connection(parse_address(dispatcher), _CONNECT_TIMEOUT_SECONDS).close()
-        _wait_for_workers(dispatcher, 1, last)
-        return int(next(iter(numbers.take(1).apply(_distribute(dispatcher)))))
+        _wait_for_workers(dispatcher, 1, deadline)
+        return int(next(iter(differences.take(1).apply(_distribute(dispatcher)))))
     except (OSError, tf.errors.OpError) as error:
-        said = error.message if isinstance(error, tf.errors.OpError) else error
-        why = " ".join(str(said).split())[:200]
-        raise UsageError(f"--data_service={dispatcher}: nobody answers there ({why})") from None
+        message = error.message if isinstance(error, tf.errors.OpError) else error
+        reason = " ".join(str(message).split())[:200]
+        raise UsageError(f"--data_service={dispatcher}: no dispatcher answers ({reason})") from None
 
 
-def _wait_for_workers(dispatcher, wanted, last):
-    """Waits until so many workers have reported to the dispatcher.
+def _wait_for_workers(dispatcher: str, num_workers: int, deadline: float) -> None:
+    """Waits until this many workers have registered at the dispatcher.
 
     Raises:
-      UsageError: they have not come by the time `last` of the monotonic clock.
+      UsageError: the deadline, a time of the monotonic clock, has passed.
     """
-    reported = None
+    registered = None
     while True:
-        before, reported = reported, 0
-        with contextlib.suppress(grpc.RpcError):  # busy, or gone
-            reported = len(worker_watchdog.list_workers(dispatcher))
-        if reported >= wanted:
+        previous, registered = registered, 0
+        with contextlib.suppress(grpc.RpcError):  # the dispatcher is busy or down
+            registered = len(worker_watchdog.list_workers(dispatcher))
+        if registered >= num_workers:
             return
-        said, rest = f"{reported} of {wanted} workers have", "the others"
-        if not reported:
-            said, rest = "no worker has", "them"
-        if time.monotonic() > last:
+        state, missing = f"{registered} of {num_workers} workers have", "the others"
+        if not registered:
+            state, missing = "no worker has", "the workers"
+        if time.monotonic() > deadline:
             raise UsageError(
-                f"--data_service={dispatcher}: {said} reported there; start {rest}, each with its"
-                " own address in --workers"
+                f"--data_service={dispatcher}: {state} registered; start {missing}, each with its"
+                " address in --workers"
             )
-        if reported != before:
-            logging.info("data service at %s: %s reported yet", dispatcher, said)
+        if registered != previous:
+            logging.info("data service at %s: %s registered so far", dispatcher, state)
         time.sleep(0.5)
 
 
-def _distribute(dispatcher):
+def _distribute(dispatcher: str) -> Callable[[tf.data.Dataset], tf.data.Dataset]:
     return _service.distribute(_service.ShardingPolicy.HINT, f"grpc://{dispatcher}")
 
 
-def start_server(role, dispatcher, workers):
-    """Starts a process's part of the service.
+def start_server(
+    role: str, dispatcher: str, workers: str
+) -> _service.DispatchServer | _service.WorkerServer:
+    """Starts a dispatcher or a worker in this process.
 
     Args:
       role: "dispatcher" or "worker".
       dispatcher: HOST:PORT of the dispatcher.
-      workers: HOST:PORT of every worker, or the worker's own; separated by commas.
+      workers: for a dispatcher, HOST:PORT of every worker, separated by commas; for a worker, its
+        own HOST:PORT.
 
     Returns:
-      the server, which works until it goes out of scope.
+      The server, which runs until it is garbage-collected.
 
     Raises:
-      UsageError: an address of another form, or one that is in use.
+      UsageError: an address is malformed or in use.
     """
     port = parse_address(dispatcher)[1]
-    names = [name.strip() for name in workers.split(",") if name.strip()]
-    ports = [parse_address(name, "--workers")[1] for name in names]
+    addresses = [address.strip() for address in workers.split(",") if address.strip()]
+    ports = [parse_address(address, "--workers")[1] for address in addresses]
     try:
         if role == "dispatcher":
-            if not names:
-                raise UsageError("--workers is missing: HOST:PORT of every worker")
-            config = _service.DispatcherConfig(port=port, worker_addresses=names)
+            if not addresses:
+                raise UsageError("--workers is missing: give HOST:PORT of every worker")
+            config = _service.DispatcherConfig(port=port, worker_addresses=addresses)
             return _service.DispatchServer(config)
-        if len(names) != 1:
-            raise UsageError(f"--workers={workers}: a worker takes its own HOST:PORT")
+        if len(addresses) != 1:
+            raise UsageError(f"--workers={workers}: give the HOST:PORT of this worker alone")
         config = _service.WorkerConfig(
-            dispatcher_address=dispatcher, port=ports[0], worker_address=names[0]
+            dispatcher_address=dispatcher, port=ports[0], worker_address=addresses[0]
         )
         return _service.WorkerServer(config)
     except (tf.errors.OpError, RuntimeError) as error:

@@ -1,4 +1,4 @@
-"""Notices that a worker of the data service is gone; TensorFlow would wait for it for an hour."""
+"""Detects that a worker of the data service is gone. TensorFlow would wait for it for an hour."""
 
 import contextlib
 import socket
@@ -10,124 +10,146 @@ import tensorflow as tf
 from input_pipeline import threads
 from input_pipeline.errors import UserError
 
-# So long a worker may be silent; it is asked every few seconds, and answers at once.
+# How long a worker may be unreachable. It is polled every few seconds.
 _TIMEOUT_SECONDS = 20.0
 _POLL_SECONDS = 2.0
 _CONNECT_TIMEOUT_SECONDS = 5.0
 _GET_WORKERS = "/tensorflow.data.DispatcherService/GetWorkers"
-# By these an error of the pipeline is known for one of the service.
+# These texts mark an error of the input pipeline as an error of the data service.
 UNRESPONSIVE = "of the data service does not answer"
 RESTARTED = "a worker of the data service was restarted"
 
 
 class ServiceLost(UserError):
-    """The batches that a worker of the data service has taken with it will not come."""
+    """A worker of the data service was lost, and its batches with it."""
 
     exit_code = 1
 
 
-def to_service_lost(error):
-    """The ServiceLost that a tf.errors.OpError of the pipeline stands for, or None."""
+def to_service_lost(error: tf.errors.OpError) -> ServiceLost | None:
+    """Returns the ServiceLost for an input pipeline error, or None if it has another cause."""
     text = " ".join(error.message.split())
-    mend = "start its processes, and name the run again to resume it"
     if UNRESPONSIVE in text:
         worker = text.partition(f" {UNRESPONSIVE}")[0].rpartition(" ")[2]
-        return ServiceLost(f"worker {worker} {UNRESPONSIVE}; {mend}")
+        return ServiceLost(
+            f"worker {worker} {UNRESPONSIVE}; start the data service again, then train with the"
+            " same --run_name to resume"
+        )
     if RESTARTED in text:
-        return ServiceLost(f"{RESTARTED}, and its batches begin anew; name the run again")
+        return ServiceLost(
+            f"{RESTARTED} and would repeat its batches; train with the same --run_name to resume"
+        )
     return None
 
 
-def list_workers(dispatcher):
-    """HOST:PORT of the workers that have reported to a dispatcher, sorted.
-
-    TensorFlow has no function for it, but the dispatcher answers the question.
+def list_workers(dispatcher: str) -> list[str]:
+    """Returns the sorted HOST:PORT of the workers that have registered at a dispatcher.
 
     Raises:
-      grpc.RpcError: nobody answers.
+      grpc.RpcError: the dispatcher does not answer.
+      ValueError: the answer has an unknown format.
     """
     with grpc.insecure_channel(dispatcher) as channel:
-        ask = channel.unary_unary(_GET_WORKERS, lambda request: request, lambda reply: reply)
-        reply = ask(b"", timeout=_CONNECT_TIMEOUT_SECONDS)
+        get_workers = channel.unary_unary(
+            _GET_WORKERS, lambda request: request, lambda response: response
+        )
+        response = get_workers(b"", timeout=_CONNECT_TIMEOUT_SECONDS)
+    # The response is a repeated message in field 1. Its only field, 1 too, is the address.
     return sorted(
-        {field.decode() for message in _parse_strings(reply) for field in _parse_strings(message)}
+        {
+            address.decode()
+            for worker in _parse_field_1(response)
+            for address in _parse_field_1(worker)
+        }
     )
 
 
-def _parse_strings(message):
-    """The values of field 1 of a protocol buffer that has strings or messages there, no other."""
-    found, at = [], 0
-    while at < len(message):
-        if message[at] != 0x0A:  # field 1, with a length
-            raise ValueError("the dispatcher's list of workers has another form")
-        length, shift, at = 0, 0, at + 1
-        while True:
-            byte = message[at]
-            length, shift, at = length | (byte & 0x7F) << shift, shift + 7, at + 1
+def _parse_field_1(message: bytes) -> list[bytes]:
+    """Parses a protocol buffer whose only field is number 1, repeated strings or messages.
+
+    TensorFlow has no public API that lists the workers, and its generated stub is private. This
+    parser covers the few bytes that are needed and does not break when the private module moves.
+
+    Raises:
+      ValueError: the message contains another field.
+    """
+    values, position = [], 0
+    while position < len(message):
+        if message[position] != 0x0A:  # field 1, length-delimited
+            raise ValueError("the dispatcher's list of workers has an unknown format")
+        length, shift, position = 0, 0, position + 1
+        while True:  # the length is a varint: 7 bits per byte, lowest first
+            byte = message[position]
+            length, shift, position = length | (byte & 0x7F) << shift, shift + 7, position + 1
             if byte < 0x80:
                 break
-        found.append(message[at : at + length])
-        at += length
-    return found
+        values.append(message[position : position + length])
+        position += length
+    return values
 
 
-def watch(batches, dispatcher):
-    """The same data set, which fails once a worker is silent for too long.
+def watch(batches: tf.data.Dataset, dispatcher: str) -> tf.data.Dataset:
+    """Returns the same data set, which fails when a worker is unreachable for too long.
 
     Args:
-      batches: tf.data.Dataset without end, of what the workers load.
-      dispatcher: HOST:PORT.
+      batches: infinite data set that the workers load.
+      dispatcher: HOST:PORT of the dispatcher.
 
     Returns:
-      tf.data.Dataset; the error is one that `to_service_lost` knows.
+      A data set. `to_service_lost` recognizes its error.
     """
-    ask = _WorkerPoller(dispatcher)
+    poll = _WorkerPoller(dispatcher)
 
-    def beat(_):
-        tf.numpy_function(ask, [], [])
+    def poll_workers(_):
+        tf.numpy_function(poll, [], [])
         return tf.nest.map_structure(
             lambda spec: tf.zeros(spec.shape, spec.dtype), batches.element_spec
         )
 
-    # It yields nothing and, in the end, an error. Whichever of the two has something comes first.
-    heart = tf.data.Dataset.counter().map(beat).filter(lambda *_: False)
-    both = [tf.data.Dataset.from_tensors(one) for one in (batches, heart)]
-    # Who asks sleeps in between, in a thread that the batches would have on a single core.
-    one_more = threads.make_dataset_options(threads.num_parallel_calls(0) + 1)
+    # It yields no element, only an error if a worker is lost. The interleave below passes on
+    # elements and errors of either data set as soon as they arrive.
+    errors = tf.data.Dataset.counter().map(poll_workers).filter(lambda *_: False)
+    both = [tf.data.Dataset.from_tensors(dataset) for dataset in (batches, errors)]
+    # The poller sleeps in a thread of the pool, so the pool needs one more thread than the batches.
+    options = threads.make_dataset_options(threads.num_parallel_calls(0) + 1)
     return (
         both[0]
         .concatenate(both[1])
-        .interleave(lambda one: one, cycle_length=2, num_parallel_calls=2, deterministic=False)
-        .with_options(one_more)
+        .interleave(
+            lambda dataset: dataset, cycle_length=2, num_parallel_calls=2, deterministic=False
+        )
+        .with_options(options)
     )
 
 
 class _WorkerPoller:
-    """Calls the roll of the workers, now and then."""
+    """Polls the workers: each call waits, then connects to every worker once."""
 
-    def __init__(self, dispatcher):
+    def __init__(self, dispatcher: str) -> None:
         self._dispatcher = dispatcher
-        self._last_answer = {}
+        self._last_answer: dict[str, float] = {}  # times of the monotonic clock, by address
         self._update_workers()
 
-    def _look_up(self):
-        with contextlib.suppress(grpc.RpcError):  # the workers do without a dispatcher
-            for name in list_workers(self._dispatcher):
-                self._last_answer.setdefault(name, time.monotonic())
-
-    def __call__(self):
+    def __call__(self) -> None:
+        """Raises RuntimeError if a worker has been unreachable for too long."""
         time.sleep(_POLL_SECONDS)
         self._update_workers()
         now = time.monotonic()
-        for name, last in self._last_answer.items():
-            if _is_reachable(name):
-                self._last_answer[name] = time.monotonic()
-            elif now - last > _TIMEOUT_SECONDS:
-                raise RuntimeError(f"{name} {UNRESPONSIVE}")
+        for address, last_answer in self._last_answer.items():
+            if _is_reachable(address):
+                self._last_answer[address] = time.monotonic()
+            elif now - last_answer > _TIMEOUT_SECONDS:
+                raise RuntimeError(f"{address} {UNRESPONSIVE}")
+
+    def _update_workers(self) -> None:
+        """Adds workers that have registered since the last call."""
+        with contextlib.suppress(grpc.RpcError):  # the workers continue without a dispatcher
+            for address in list_workers(self._dispatcher):
+                self._last_answer.setdefault(address, time.monotonic())
 
 
-def _is_reachable(name):
-    host, _, port = name.rpartition(":")
+def _is_reachable(address: str) -> bool:
+    host, _, port = address.rpartition(":")
     try:
         socket.create_connection((host, int(port)), _CONNECT_TIMEOUT_SECONDS).close()
     except OSError:

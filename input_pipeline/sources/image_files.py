@@ -1,44 +1,54 @@
-"""Images that are files: class folders, and lists of `path label` lines."""
+"""Reads images that are separate files: class folders, or lists of `path label` lines."""
 
 import codecs
 import dataclasses
 import hashlib
 import os
 import pathlib
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
 from absl import logging
 
 from input_pipeline import datasets
+from input_pipeline.config import DataConfig
 from input_pipeline.decoding import decode
 from input_pipeline.errors import DataError, UsageError
 from input_pipeline.sources import image_folders, manifest, path_table
 from input_pipeline.text import pluralize
 
-# Above it a label is a mistake: classes are counted by the largest one.
+# The largest label sets the number of classes. A label above this limit is a mistake.
 _MAX_LABEL = 1_000_000
-# One image of a list may be missing, and is named when it is read; so many in a row are elsewhere.
+# A single missing image is reported when it is read. If this many leading images of a list are
+# missing, --data_dir is wrong.
 _NUM_PROBED = 20
-_FIX_HINT = "put class folders there, or name another --data_dir"
 
 
 @dataclasses.dataclass(frozen=True)
 class ImageFiles:
-    """Paths under one root and their labels."""
+    """The image files of one split.
+
+    Attributes:
+      root: folder that the paths are relative to.
+      paths: path of each image.
+      labels: int32 [N].
+      class_names: name of each class, by label.
+    """
 
     root: str
     paths: path_table.PathTable
-    labels: np.ndarray  # int32 [N]
-    class_names: tuple
+    labels: np.ndarray
+    class_names: tuple[str, ...]
 
-    def path(self, index):
-        """The path of image `index`."""
+    def path(self, index: int) -> str:
+        """Returns the full path of an image."""
         return os.path.join(self.root, self.paths[index])
 
     describe = path
 
-    def make_reader(self):
+    def make_reader(self) -> Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]]:
         """Returns the function from an index tensor to (file content, label)."""
         path = self.paths.make_lookup(self.root)
         labels = tf.constant(self.labels)  # captured by reference
@@ -48,128 +58,154 @@ class ImageFiles:
 
         return read
 
-    def fingerprint(self):
-        """sha256 over names and labels, hexadecimal. Contents are not read."""
+    def fingerprint(self) -> str:
+        """Returns the SHA-256 over names and labels, in hexadecimal. No file is read."""
         digest = hashlib.sha256("\n".join(self.class_names).encode(errors="surrogateescape"))
         digest.update(self.paths.lines)
         return digest.hexdigest()
 
 
-def from_folders(root, split, class_names=()):
-    """Lists the images of ROOT/SPLIT/CLASS/*, in the order of class, then name.
+def from_folders(
+    root: str | os.PathLike[str], split: str, class_names: Sequence[str] = ()
+) -> ImageFiles:
+    """Lists the images ROOT/SPLIT/CLASS/*, sorted by class and then by name.
 
     Args:
       root: folder of the data set.
       split: "train", "val" or "test".
-      class_names: folder of each label; if empty, the sorted folders of ROOT/train.
+      class_names: class folder of each label; if empty, the sorted folders in ROOT/train.
 
-    Returns:
-      ImageFiles.
+    Raises:
+      UsageError: a folder does not exist.
+      DataError: a class folder is unknown or a broken link, or the split has no image.
     """
     folder = pathlib.Path(root, split)
-    _require_folder(pathlib.Path(root), "--data_dir")
-    deal = "" if split == "train" else "; --mode=prepare deals class folders to train, val and test"
-    _require_folder(folder, f"the {split} split: {_FIX_HINT}{deal}")
+    _require_folder(pathlib.Path(root), "check --data_dir")
+    add_folders = "put class folders there, or choose another --data_dir"
+    prepare = "" if split == "train" else "; --mode=prepare can split class folders into all splits"
+    _require_folder(folder, f"the {split} split is missing: {add_folders}{prepare}")
     if not class_names:
         train = pathlib.Path(root, "train")
-        _require_folder(train, f"the class names: {_FIX_HINT}")
+        _require_folder(train, f"its folders define the classes: {add_folders}")
         class_names = tuple(image_folders.list_subfolders(train))
-    found = image_folders.list_subfolders(folder)
-    unknown = sorted(set(found) - set(class_names))
+    class_folders = image_folders.list_subfolders(folder)
+    unknown = sorted(set(class_folders) - set(class_names))
     if unknown:
         raise DataError(
-            f"{folder / unknown[0]}: not one of the {len(class_names)} known classes"
-            f" ({len(unknown)} such folders); remove it, or add it to train and train anew"
+            f"{folder / unknown[0]}: is not one of the {len(class_names)} known classes"
+            f" ({len(unknown)} such folders); remove the folder, or add the class to train and"
+            " train again"
         )
-    paths, labels, ignored, nested = [], [], 0, []
+    paths, labels, num_skipped, nested = [], [], 0, []
     for label, name in enumerate(class_names):
-        if name not in found:
+        if name not in class_folders:
             continue
-        # A link to nowhere is among them: a missing image is not for us to pass over.
-        entries, below = image_folders.list_files_and_folders(folder / name)
-        images = [e for e in entries if image_folders.is_image_name(e)]
-        ignored += len(entries) - len(images)
-        nested += [f"{name}/{inner}" for inner in below]
+        # This includes broken links: a missing image must be reported, not skipped.
+        files, subfolders = image_folders.list_files_and_folders(folder / name)
+        images = [file for file in files if image_folders.is_image_name(file)]
+        num_skipped += len(files) - len(images)
+        nested += [f"{name}/{subfolder}" for subfolder in subfolders]
         paths += [f"{split}/{name}/{image}" for image in images]
         labels += [label] * len(images)
-    if ignored:
-        logging.warning("%s: %d files without an image's extension are left out", folder, ignored)
+    if num_skipped:
+        logging.warning("%s: skipping %d files without an image extension", folder, num_skipped)
     if nested:
-        what = f"{pluralize(len(nested), 'folder')} in class folders"
-        logging.warning("%s: %s left out, as %s", folder, what, nested[0])
+        what = f"{pluralize(len(nested), 'folder')} inside class folders"
+        logging.warning("%s: skipping %s, for example %s", folder, what, nested[0])
     if not paths:
         raise DataError(f"{folder}: no image in any class folder ({', '.join(decode.EXTENSIONS)})")
     table = path_table.from_names(paths, labels)
     return ImageFiles(str(root), table, np.array(labels, np.int32), tuple(class_names))
 
 
-def from_list(config, split, class_names=()):
-    """Reads the `path label` list of a split; the label follows the last space.
+def from_list(config: DataConfig, split: str, class_names: Sequence[str] = ()) -> ImageFiles:
+    """Reads the list of a split: `path label` lines, where the label follows the last space.
 
     Args:
-      config: DataConfig with the lists.
+      config: contains the paths of the lists.
       split: "train", "val" or "test".
-      class_names: the classes of a trained run; else of `--class_names`, else "0", "1", ... up to
-        the largest training label.
+      class_names: class names of a trained run. If empty, they are read from `--class_names`.
+        Without that flag they are "0", "1", ... up to the largest training label.
 
-    Returns:
-      ImageFiles.
+    Raises:
+      UsageError: a flag is missing, or a file or folder does not exist.
+      DataError: a file does not parse, a label is out of range, or the images do not exist.
     """
     flags = {"train": "train_list", "val": "val_list", "test": "test_list"}
     paths, labels = parse_list(getattr(config, flags[split]), f"--{flags[split]}")
     if not class_names and config.class_names:
         class_names = _read_class_names(config.class_names)
     if not class_names:
-        train = labels
+        train_labels = labels
         if split != "train":
-            _, train = parse_list(config.train_list, "--train_list")
-        class_names = tuple(str(i) for i in range(max(train) + 1))
-    beyond = np.flatnonzero(labels >= len(class_names))
-    if beyond.size:
+            _, train_labels = parse_list(config.train_list, "--train_list")
+        class_names = tuple(str(i) for i in range(max(train_labels) + 1))
+    too_large = np.flatnonzero(labels >= len(class_names))
+    if too_large.size:
         raise DataError(
-            f"{getattr(config, flags[split])}, line {beyond[0] + 1}: label {labels[beyond[0]]} is"
-            f" out of range, there are {len(class_names)} classes (0 to {len(class_names) - 1})"
+            f"{getattr(config, flags[split])}, line {too_large[0] + 1}: label"
+            f" {labels[too_large[0]]} is out of range for {len(class_names)} classes"
+            f" (0 to {len(class_names) - 1})"
         )
     root = config.data_dir or "."
-    _require_folder(pathlib.Path(root), "--data_dir")
-    firsts = [os.path.join(root, name) for name in paths[:_NUM_PROBED]]
-    if len(firsts) == _NUM_PROBED and not any(map(os.path.lexists, firsts)):
+    _require_folder(pathlib.Path(root), "check --data_dir")
+    probed = [os.path.join(root, name) for name in paths[:_NUM_PROBED]]
+    if len(probed) == _NUM_PROBED and not any(map(os.path.lexists, probed)):
         raise DataError(
-            f"{getattr(config, flags[split])}: none of its first {_NUM_PROBED} images is there, as"
-            f" {firsts[0]}; name the folder that its paths are seen from by --data_dir"
+            f"{getattr(config, flags[split])}: the first {_NUM_PROBED} images do not exist, for"
+            f" example {probed[0]}; set --data_dir to the folder that the paths are relative to"
         )
     return ImageFiles(root, paths, labels, class_names)
 
 
-def open_split(folder, facts, split, class_names=()):
-    """Opens a split of a set that `--mode=prepare` made as lists.
+def open_split(
+    folder: str | os.PathLike[str],
+    metadata: dict[str, Any],
+    split: str,
+    class_names: Sequence[str] = (),
+) -> ImageFiles:
+    """Opens a split of a data set that `--mode=prepare` wrote as lists.
 
     Args:
-      folder: of the lists and the manifest.
-      facts: the manifest.
+      folder: contains the lists and the manifest.
+      metadata: content of the manifest.
       split: "train", "val" or "test".
-      class_names: the classes of a trained run, whose labels then hold; else the set's own.
+      class_names: class names of a trained run, which then define the labels; if empty, those
+        of the data set.
 
-    Returns:
-      ImageFiles.
+    Raises:
+      UsageError: there is no such split, or the folder of the images does not exist.
+      DataError: the list is missing, changed or malformed, or the run does not know a class.
     """
-    entry = manifest.get_split_entry(folder, facts, split)["list"]
+    entry = manifest.get_split_entry(folder, metadata, split)["list"]
     path = manifest.verify_file(folder, entry)
-    # TensorFlow would take the `..` in it back along the path, not from where a link leads.
-    root = os.path.realpath(os.path.join(folder, facts["root"]))
-    _require_folder(pathlib.Path(root), f"the images of the lists in {folder}")
+    # Resolve links first, because TensorFlow simplifies `link/..` without following the link.
+    root = os.path.realpath(os.path.join(folder, metadata["root"]))
+    _require_folder(pathlib.Path(root), f"it must contain the images of the lists in {folder}")
     paths, labels = parse_list(str(path), "the list")
-    classes = tuple(facts["classes"])
+    classes = tuple(metadata["classes"])
     labels = manifest.remap_labels(labels, classes, class_names, folder)
     return ImageFiles(root, paths, labels, tuple(class_names) or classes)
 
 
-def parse_list(path, flag):
-    """Returns the PathTable and the labels, int32 [N], of a list file that a flag names."""
+def parse_list(path: str | os.PathLike[str], flag: str) -> tuple[path_table.PathTable, np.ndarray]:
+    """Parses a file of `path label` lines.
+
+    Args:
+      path: the list file.
+      flag: the flag that names it, for error messages.
+
+    Returns:
+      (paths, labels), with labels as int32 [N].
+
+    Raises:
+      UsageError: the path is empty, or the file does not exist.
+      DataError: the list is empty, or a line is malformed.
+    """
     if not path:
         raise UsageError(f"--dataset=lists needs {flag}, a file of `path label` lines")
     if not os.path.isfile(path):
-        raise UsageError(f"{flag}={path}: there is no such file")
+        raise UsageError(f"{flag}={path}: no such file")
     data = pathlib.Path(path).read_bytes().removeprefix(codecs.BOM_UTF8)
     if not data:
         raise DataError(f"{path}: the list is empty")
@@ -179,24 +215,26 @@ def parse_list(path, flag):
     return parsed
 
 
-def _parse_lines(data, path):
-    """As `path_table.parse`, line by line, so that a bad one can be named."""
+def _parse_lines(
+    data: bytes, path: str | os.PathLike[str]
+) -> tuple[path_table.PathTable, np.ndarray]:
+    """Parses like `path_table.parse`, but line by line, to name a malformed line."""
     paths, labels = [], []
     text = data.decode(errors="surrogateescape")
     for number, line in enumerate(text.removesuffix("\n").split("\n"), 1):
         name, _, label = line.rstrip().rpartition(" ")
         if not name.strip() or not label.isascii() or not label.isdigit():
-            raise DataError(f"{path}, line {number}: not `path label`: {line[:80]!r}")
+            raise DataError(f"{path}, line {number}: is not `path label`: {line[:80]!r}")
         if int(label) > _MAX_LABEL:
-            raise DataError(f"{path}, line {number}: label {label} is out of range")
+            raise DataError(f"{path}, line {number}: label {label} is larger than {_MAX_LABEL}")
         paths.append(name)
         labels.append(int(label))
     return path_table.from_names(paths, labels), np.array(labels, np.int32)
 
 
-def _read_class_names(path):
+def _read_class_names(path: str) -> tuple[str, ...]:
     if not os.path.isfile(path):
-        raise UsageError(f"--class_names={path}: there is no such file")
+        raise UsageError(f"--class_names={path}: no such file")
     try:
         table = datasets.read_class_table(path)
     except ValueError as error:
@@ -206,6 +244,6 @@ def _read_class_names(path):
     return tuple(wnid for wnid, _ in table)
 
 
-def _require_folder(path, what):
+def _require_folder(path: pathlib.Path, advice: str) -> None:
     if not path.is_dir():
-        raise UsageError(f"{path}: no such folder, wanted for {what}")
+        raise UsageError(f"{path}: no such folder; {advice}")

@@ -1,4 +1,4 @@
-"""What is in a folder of images."""
+"""Lists the contents of image folders."""
 
 import os
 
@@ -6,25 +6,25 @@ from input_pipeline.decoding import decode
 from input_pipeline.errors import DataError
 
 
-def list_subfolders(path):
-    """Names of the folders in a folder, sorted; hidden ones left out.
+def list_subfolders(path: str | os.PathLike[str]) -> list[str]:
+    """Returns the sorted names of the folders in a folder, without hidden ones.
 
     Raises:
-      DataError: a link leads nowhere. It may have been a folder, and a class that is left out
-        gives other classes its label.
+      DataError: a symbolic link is broken. It may have pointed to a class folder, and a missing
+        class would shift the labels of the other classes.
     """
     entries = [e for e in os.scandir(path) if not e.name.startswith(".")]
     for entry in entries:
-        lost = entry.is_symlink() and not os.path.exists(entry.path)
-        if lost and not is_image_name(entry.name):
-            raise DataError(f"{entry.path}: a link that leads nowhere; mend or remove it")
+        is_broken = entry.is_symlink() and not os.path.exists(entry.path)
+        if is_broken and not is_image_name(entry.name):
+            raise DataError(f"{entry.path}: is a broken symbolic link; fix or remove it")
     return sorted(e.name for e in entries if _is_folder(e))
 
 
-def list_files_and_folders(path):
-    """(names of all that is no folder, names of the folders), both sorted, hidden folders left out.
+def list_files_and_folders(path: str | os.PathLike[str]) -> tuple[list[str], list[str]]:
+    """Returns the sorted names of a folder's files and of its folders, without hidden folders.
 
-    A link to nowhere is a missing file.
+    A broken symbolic link counts as a file: reading it fails, so the missing image is reported.
     """
     files, folders = [], []
     for entry in os.scandir(path):
@@ -35,19 +35,22 @@ def list_files_and_folders(path):
     return sorted(files), sorted(folders)
 
 
-def list_images(path):
-    """Names of the image files in a folder, sorted."""
+def list_images(path: str | os.PathLike[str]) -> list[str]:
+    """Returns the sorted names of the image files in a folder."""
     files, _ = list_files_and_folders(path)
     return [name for name in files if is_image_name(name)]
 
 
-def is_image_name(name):
-    """Whether a file's name says that it is an image. macOS leaves `._name` files beside some."""
+def is_image_name(name: str) -> bool:
+    """Returns whether a file has the extension of an image.
+
+    macOS writes `._NAME` files that contain metadata. They do not count as images.
+    """
     return name.lower().endswith(decode.EXTENSIONS) and not name.startswith("._")
 
 
-def _is_folder(entry):
+def _is_folder(entry: "os.DirEntry[str]") -> bool:
     try:
         return entry.is_dir()
-    except OSError:  # a link that leads to itself is as missing as one that leads nowhere
+    except OSError:  # a symbolic link to itself counts as broken
         return False

@@ -1,142 +1,161 @@
-"""The record of a prepared data set: `manifest.json`, by which `--data_dir` is recognised.
+"""Reads and writes `manifest.json`, which marks a folder as a prepared data set.
 
-It names every shard with its size, records and sha256, so that a shard which was cut or went
-missing is found when the set is opened and not as a short epoch.
+The manifest lists every shard with its size, number of records and SHA-256. A truncated or missing
+shard is therefore detected when the data set is opened, not as a short epoch.
 """
 
 import json
 import os
 import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
 from input_pipeline.errors import DataError, UsageError
-from input_pipeline.system.atomic_files import sha256, write_bytes
+from input_pipeline.system import atomic_files
 
 FILENAME = "manifest.json"
 _FORMAT_VERSION = 1
 
-# One row for each record, in the order of the shards: where it begins in its shard, its length
-# with the frame that TFRecord puts around it, and its label.
+# The index has one row per record, in the order of the shards: its offset in the shard, its length
+# including the TFRecord frame, and its label.
 INDEX_ROW = np.dtype([("offset", "<i8"), ("length", "<i4"), ("label", "<i4")])
 
 
-def exists(folder):
-    """Whether a folder is a prepared data set."""
+def exists(folder: str | os.PathLike[str]) -> bool:
+    """Returns whether a folder is a prepared data set."""
     return bool(folder) and os.path.isfile(os.path.join(folder, FILENAME))
 
 
-def read(folder):
+def read(folder: str | os.PathLike[str]) -> dict[str, Any]:
     """Reads the manifest of a prepared data set.
 
     Returns:
-      dict: format, dataset, storage ("tfrecord" or "lists"), classes, splits, and what `prepare`
-      says of how it was made.
+      dict with the keys format, dataset, storage ("tfrecord" or "lists"), classes and splits,
+      and with the settings of `--mode=prepare`.
 
     Raises:
-      DataError: it does not parse, or another version wrote it.
+      DataError: the file does not parse, or has another format version.
     """
     path = pathlib.Path(folder, FILENAME)
     try:
-        facts = json.loads(path.read_text(encoding="utf-8"))
-        known = facts["format"]
-        complete = {"dataset", "storage", "classes", "splits"} <= set(facts)
+        metadata = json.loads(path.read_text(encoding="utf-8"))
+        version = metadata["format"]
+        is_complete = {"dataset", "storage", "classes", "splits"} <= set(metadata)
     except (OSError, ValueError, LookupError, TypeError) as error:
-        raise DataError(f"{path} is not a manifest: {error}; prepare the set anew") from None
-    if known != _FORMAT_VERSION or not complete:
         raise DataError(
-            f"{path} has format {known}, wanted {_FORMAT_VERSION}; prepare the set anew"
+            f"{path}: is not a manifest ({error}); prepare the data set again"
+        ) from None
+    if version != _FORMAT_VERSION or not is_complete:
+        raise DataError(
+            f"{path}: has format {version}, expected {_FORMAT_VERSION}; prepare the data set again"
         )
-    return facts
+    return metadata
 
 
-def write(folder, facts):
-    """Writes the manifest, the last file of a set, whole or not at all."""
-    text = json.dumps({"format": _FORMAT_VERSION, **facts}, indent=1) + "\n"
-    write_bytes(pathlib.Path(folder, FILENAME), text.encode())
+def write(folder: str | os.PathLike[str], metadata: Mapping[str, Any]) -> None:
+    """Writes the manifest atomically. It must be the last file of a data set to be written."""
+    text = json.dumps({"format": _FORMAT_VERSION, **metadata}, indent=1) + "\n"
+    atomic_files.write_bytes(pathlib.Path(folder, FILENAME), text.encode())
 
 
-def get_split_entry(folder, facts, split):
-    """What the manifest says of one split.
+def get_split_entry(
+    folder: str | os.PathLike[str], metadata: Mapping[str, Any], split: str
+) -> dict[str, Any]:
+    """Returns the manifest's entry of one split.
 
     Raises:
-      UsageError: the set has no such split.
+      UsageError: the data set has no such split.
     """
-    if split not in facts["splits"]:
-        have = ", ".join(facts["splits"])
-        raise UsageError(f"{folder}: the prepared set has no {split} split, it has {have}")
-    return facts["splits"][split]
+    if split not in metadata["splits"]:
+        splits = ", ".join(metadata["splits"])
+        raise UsageError(f"{folder}: the prepared data set has no {split} split; it has {splits}")
+    return metadata["splits"][split]
 
 
-def verify_file(folder, entry):
-    """The path of a small file of the set, once its bytes are those of the manifest.
+def verify_file(folder: str | os.PathLike[str], entry: Mapping[str, Any]) -> pathlib.Path:
+    """Returns the path of a file of the data set if its hash matches the manifest.
 
     Args:
-      folder: of the set.
-      entry: dict with its name and sha256.
+      folder: folder of the data set.
+      entry: the file's `name` and `sha256`.
+
+    Raises:
+      DataError: the file is missing or changed.
     """
     path = pathlib.Path(folder, entry["name"])
     if not path.is_file():
-        raise DataError(f"{path} is missing from the prepared set")
-    if sha256(path) != entry["sha256"]:
-        raise DataError(f"{path}: sha256 is not that of {FILENAME}; prepare the set anew")
+        raise DataError(f"{path}: is missing; prepare the data set again")
+    if atomic_files.sha256(path) != entry["sha256"]:
+        raise DataError(f"{path}: sha256 differs from {FILENAME}; prepare the data set again")
     return path
 
 
-def find_damaged_shards(folder, of_split):
-    """What is wrong with the shards of a split by their sizes.
+def find_damaged_shards(
+    folder: str | os.PathLike[str], split_entry: Mapping[str, Any]
+) -> dict[str, str]:
+    """Finds shards that are missing or have the wrong size.
 
     Args:
-      folder: of the set.
-      of_split: what the manifest says of the split.
+      folder: folder of the data set.
+      split_entry: the manifest's entry of the split.
 
     Returns:
-      dict from a shard's name to a sentence; whole shards are left out.
+      dict from the name of a damaged shard to a description of the damage.
     """
     faults = {}
-    for shard in of_split["shards"]:
+    for shard in split_entry["shards"]:
         path = pathlib.Path(folder, shard["name"])
         if not path.is_file():
-            faults[shard["name"]] = f"the shard is missing, with its {shard['records']} records"
+            faults[shard["name"]] = f"the shard with {shard['records']} records is missing"
         elif (size := path.stat().st_size) != shard["bytes"]:
             faults[shard["name"]] = (
-                f"{size} bytes, not the {shard['bytes']} of its {shard['records']} records"
+                f"the shard has {size} bytes, expected {shard['bytes']} for its"
+                f" {shard['records']} records"
             )
     return faults
 
 
-def require_dataset(folder, facts, dataset):
-    """Raises UsageError where `--dataset` says another data set than the manifest."""
-    if facts["dataset"] != dataset:
+def require_dataset(
+    folder: str | os.PathLike[str], metadata: Mapping[str, Any], dataset: str
+) -> None:
+    """Raises UsageError if `--dataset` differs from the data set in the manifest."""
+    if metadata["dataset"] != dataset:
         raise UsageError(
-            f"--dataset={dataset}: {folder} is prepared from {facts['dataset']}; leave the flag"
-            " out, or name another --data_dir"
+            f"--dataset={dataset}: {folder} was prepared from {metadata['dataset']}; omit the flag,"
+            " or choose another --data_dir"
         )
 
 
-def remap_labels(labels, classes, class_names, folder):
-    """Labels by the classes of a trained run, where those are in another order.
+def remap_labels(
+    labels: np.ndarray,
+    classes: Sequence[str],
+    class_names: Sequence[str],
+    folder: str | os.PathLike[str],
+) -> np.ndarray:
+    """Maps labels of a prepared data set to the labels of a trained run.
 
     Args:
       labels: int32 [N], by `classes`.
-      classes: of the prepared set.
-      class_names: of the run, or () for the set's own.
-      folder: for the message.
+      classes: class names of the data set, by label.
+      class_names: class names of the run, by label; if empty, the labels stay as they are.
+      folder: folder of the data set, for error messages.
 
     Returns:
-      int32 [N].
+      int32 [N], by `class_names`.
 
     Raises:
-      DataError: a class that the run does not know.
+      DataError: the run does not know a class.
     """
     if not class_names or tuple(class_names) == tuple(classes):
         return labels
-    numbers = {name: number for number, name in enumerate(class_names)}
+    label_of_name = {name: label for label, name in enumerate(class_names)}
     present = [classes[label] for label in np.unique(labels)]
-    unknown = [name for name in present if name not in numbers]
+    unknown = [name for name in present if name not in label_of_name]
     if unknown:
         raise DataError(
             f"{folder}: class {unknown[0]} is not one of the {len(class_names)} known classes"
             f" ({len(unknown)} such classes)"
         )
-    return np.array([numbers.get(name, -1) for name in classes], np.int32)[labels]
+    return np.array([label_of_name.get(name, -1) for name in classes], np.int32)[labels]

@@ -1,9 +1,8 @@
-"""The built-in data set `shapes`: ten classes of drawn objects, made on the spot, no download.
+"""Draws the built-in data set `shapes`: ten classes of simple objects, without a download.
 
-It exists so that every mode can be tried, and learning can be tested, within minutes on a CPU.
-Position, size, rotation and colour are random, and one object in four is darker than what is
-behind it: a linear classifier on the pixels stays below 40 %, and only a net that finds shapes
-can score more.
+It lets you try every mode, and test learning, within minutes on a CPU. Position, size, rotation
+and color are random, and one object in four is darker than its background. A linear classifier on
+the pixels therefore stays below 40 %. Only a model that recognizes shapes can score higher.
 """
 
 import hashlib
@@ -24,38 +23,40 @@ SPLIT_SIZES = {"train": 2000, "val": 500, "test": 500}
 SOURCE_SIZE = 96
 MANIFEST_FILENAME = "shapes.json"
 
-# To be raised with any change that alters a pixel: an old folder is then refused, not mixed in.
+# Raise this with any change that alters a pixel, so that folders of the old version are refused.
 _FORMAT_VERSION = 2
 _SEED = 20150512
 _JPEG_QUALITY = 92
 _SUPERSAMPLING = 4
 _SUBPIXEL_BITS = 4
-_MARGIN = 3.0  # px between the object and the border: resize-and-crop then keeps all of it
-_LUMA_WEIGHTS = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601, the luma that JPEG uses
+_MARGIN = 3.0  # px between the object and the border, so that resize-and-crop keeps the object
+_LUMA_WEIGHTS = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601, the luma of JPEG
 
-# Sorted, so that labels taken from the sorted folder names are the labels of `draw`.
+# Sorted, so that labels from sorted folder names are the labels of `draw`.
 CLASSES: tuple[str, ...] = ("arrow", "circle", "crescent", "cross", "ring", "spiral", "square")
 CLASSES += ("star", "triangle", "zigzag")
 
 
 def _polar_to_xy(angles: np.ndarray, radius: np.ndarray | float = 1.0) -> np.ndarray:
-    return np.stack([radius * np.cos(angles), radius * np.sin(angles)], axis=-1)  # [P, 2]
+    """Returns points [P, 2] at angles [P] in radians."""
+    return np.stack([radius * np.cos(angles), radius * np.sin(angles)], axis=-1)
 
 
 def _circle_angles(points: int) -> np.ndarray:
+    """Returns evenly spaced angles [P] in radians."""
     return np.linspace(0.0, 2 * np.pi, points, endpoint=False)
 
 
 def _make_outline(name: str, rng: np.random.Generator) -> list[np.ndarray]:
-    """Closed contours, each [P, 2], of one class at any size; where two overlap is a hole."""
+    """Returns closed contours, each [P, 2], of one class. Where two overlap is a hole."""
     match name:
         case "arrow":
             shaft, head, neck = rng.uniform([0.16, 0.55, 0.0], [0.22, 0.65, 0.2])
             upper = np.array([[-1, shaft], [neck, shaft], [neck, head], [1, 0]])
-            return [np.concatenate([upper, upper[-2::-1] * [1, -1]])]  # the tip is shared
+            return [np.concatenate([upper, upper[-2::-1] * [1, -1]])]  # both halves share the tip
         case "circle":
             return [_polar_to_xy(_circle_angles(96))]
-        case "crescent":  # an arc, open to the right, closed by half an ellipse from tip to tip
+        case "crescent":  # an arc, open to the right, closed by half an ellipse
             opening, thickness = rng.uniform([0.8, 0.5], [1.15, 0.65])
             tip_x, tip_y = np.cos(opening), np.sin(opening)
             outer = _polar_to_xy(np.linspace(opening, 2 * np.pi - opening, 64))
@@ -73,7 +74,7 @@ def _make_outline(name: str, rng: np.random.Generator) -> list[np.ndarray]:
         case "spiral":
             turns = rng.uniform(1.9, 2.3)
             angles, middle = np.linspace(0.0, 2 * np.pi * turns, 160), np.linspace(0.06, 1.0, 160)
-            half_width = rng.uniform(0.22, 0.27) / turns  # from 0.47 / turns on the arms touch
+            half_width = rng.uniform(0.22, 0.27) / turns  # the arms touch at 0.47 / turns
             inner = _polar_to_xy(angles, np.maximum(middle - half_width, 0.0))
             return [np.concatenate([_polar_to_xy(angles, middle + half_width), inner[::-1]])]
         case "square":
@@ -90,44 +91,47 @@ def _make_outline(name: str, rng: np.random.Generator) -> list[np.ndarray]:
 
 
 def _rasterize(outline: list[np.ndarray], rng: np.random.Generator) -> np.ndarray:
-    """Coverage [S, S, 1] in 0..1 of the outline, stretched, mirrored, turned, scaled, placed."""
-    # A stretch between two rotations is a stretch in any direction.
-    turn, lean = (
+    """Returns the coverage [S, S, 1] in 0..1 of the outline after a random affine transform."""
+    # A stretch between two rotations stretches in an arbitrary direction.
+    first_rotation, second_rotation = (
         _polar_to_xy(np.array([-a, np.pi / 2 - a])) for a in rng.uniform(0.0, 2 * np.pi, 2)
     )
     stretch = np.diag([1.0, rng.uniform(0.9, 1.0) * rng.choice([-1.0, 1.0])])
-    contours = [c @ turn @ stretch @ lean for c in outline]
-    # The enclosing circle decides the size, so that any rotation of any class fits the image.
-    centre, unit = cv2.minEnclosingCircle(np.concatenate(contours).astype(np.float32))
+    contours = [c @ first_rotation @ stretch @ second_rotation for c in outline]
+    # The enclosing circle sets the size, so that any rotation of any class fits the image.
+    center, unit = cv2.minEnclosingCircle(np.concatenate(contours).astype(np.float32))
     radius = 0.5 * SOURCE_SIZE * rng.uniform(0.55, 0.80)
     place = rng.uniform(radius + _MARGIN, SOURCE_SIZE - radius - _MARGIN, 2)
     fine = _SUPERSAMPLING << _SUBPIXEL_BITS
     scale = radius / unit
-    fixed = [np.rint(((c - centre) * scale + place) * fine).astype(np.int32) for c in contours]
+    points = [np.rint(((c - center) * scale + place) * fine).astype(np.int32) for c in contours]
     canvas = np.zeros((SOURCE_SIZE * _SUPERSAMPLING,) * 2, np.uint8)
-    cv2.fillPoly(canvas, fixed, 255, shift=_SUBPIXEL_BITS)
+    cv2.fillPoly(canvas, points, 255, shift=_SUBPIXEL_BITS)
     mask = cv2.resize(canvas, (SOURCE_SIZE,) * 2, interpolation=cv2.INTER_AREA)
-    return mask[..., np.newaxis].astype(np.float32) / 255  # [S, S, 1]
+    return mask[..., np.newaxis].astype(np.float32) / 255
 
 
 def _random_color(luma: float, rng: np.random.Generator) -> np.ndarray:
-    """A random tint [3] of exactly this luma: contrast is then set by luma alone."""
+    """Returns a random RGB color [3] of exactly this luma, so that luma alone sets contrast."""
     tint = rng.standard_normal(3, np.float32)
     tint -= tint @ _LUMA_WEIGHTS
     tint *= rng.uniform(10, 90) / np.linalg.norm(tint)
-    room = np.where(tint > 0, 255 - luma, luma) / np.abs(tint)
-    return (luma + tint * min(1.0, room.min())).astype(np.float32)
+    max_scale = np.where(tint > 0, 255 - luma, luma) / np.abs(tint)
+    return (luma + tint * min(1.0, max_scale.min())).astype(np.float32)
 
 
 def _random_ramp(rng: np.random.Generator) -> np.ndarray:
-    """A plane [S, S] over the image in a random direction, about -0.5..0.5."""
+    """Returns a linear gradient [S, S] in a random direction, about -0.5..0.5."""
     angle = rng.uniform(0.0, 2 * np.pi)
     axis = np.linspace(-0.5, 0.5, SOURCE_SIZE, dtype=np.float32)
     return np.float32(np.cos(angle)) * axis + np.float32(np.sin(angle)) * axis[:, np.newaxis]
 
 
 def _random_texture(rng: np.random.Generator) -> np.ndarray:
-    """Stripes, checks or cloudy blobs [S, S] in -1..1; soft, so that no edge reads as an object."""
+    """Returns stripes, checks or cloudy blobs [S, S] in -1..1.
+
+    They are soft, so that no edge looks like an object.
+    """
     kind = rng.integers(3)
     if kind == 0:
         cells = rng.standard_normal((rng.integers(4, 10),) * 2, np.float32)
@@ -140,61 +144,67 @@ def _random_texture(rng: np.random.Generator) -> np.ndarray:
 
 
 def _draw_distractors(image: np.ndarray, rng: np.random.Generator) -> None:
-    """Draws distractors into `image` (uint8): far too thin or too small to be of any class."""
+    """Draws distractors into `image` (uint8), too thin or too small to be an object."""
     unit = 1 << _SUBPIXEL_BITS
     for _ in range(rng.integers(1, 5)):
-        colour = _random_color(rng.uniform(20, 235), rng).tolist()
+        color = _random_color(rng.uniform(20, 235), rng).tolist()
         place, angle = rng.uniform(0, SOURCE_SIZE, 2), rng.uniform(0, 2 * np.pi)
         kind = rng.integers(3)
         if kind == 0:  # a stroke with a slight bend
             bend = angle + rng.uniform(-0.6, 0.6)
             one, two = _polar_to_xy(np.array([angle, bend]), rng.uniform(4, 11, 2))
             path = [((place + [0 * one, one, one + two]) * unit).astype(np.int32)]
-            cv2.polylines(image, path, False, colour, 1, cv2.LINE_AA, _SUBPIXEL_BITS)
+            cv2.polylines(image, path, False, color, 1, cv2.LINE_AA, _SUBPIXEL_BITS)
         elif kind == 1:  # a dot
-            centre, radius = (place * unit).astype(int).tolist(), int(rng.uniform(0.8, 1.8) * unit)
-            cv2.circle(image, centre, radius, colour, -1, cv2.LINE_AA, _SUBPIXEL_BITS)
+            center, radius = (place * unit).astype(int).tolist(), int(rng.uniform(0.8, 1.8) * unit)
+            cv2.circle(image, center, radius, color, -1, cv2.LINE_AA, _SUBPIXEL_BITS)
         else:  # a crumb: a lopsided polygon of a few pixels
             corners = (
                 _polar_to_xy(_circle_angles(6) + angle, rng.uniform(1.2, 3.5, 6)) + place
             ) * unit
-            cv2.fillPoly(image, [corners.astype(np.int32)], colour, cv2.LINE_AA, _SUBPIXEL_BITS)
+            cv2.fillPoly(image, [corners.astype(np.int32)], color, cv2.LINE_AA, _SUBPIXEL_BITS)
 
 
 def draw(label: int, seed: tuple[int, ...] | int) -> np.ndarray:
-    """Draws one image, uint8 [96, 96, 3] in RGB: a pure function of its arguments.
+    """Draws one image. The result depends only on the arguments.
 
     Args:
-        label: index into `CLASSES`; IndexError outside 0..9.
-        seed: one or more integers >= 0. Images of one seed and several labels share a background.
+      label: index into `CLASSES`.
+      seed: one or more integers >= 0. Images with the same seed have the same background.
+
+    Returns:
+      uint8 [96, 96, 3], RGB.
+
+    Raises:
+      IndexError: the label is not in 0..9.
     """
     if not 0 <= label < len(CLASSES):
         raise IndexError(f"label {label} is not in 0..{len(CLASSES) - 1}")
     rng = np.random.Generator(np.random.PCG64(seed))
-    # Both lumas are spread evenly about mid-grey. If the object were always the lighter part, the
-    # bright pixels would give the class away (a linear classifier got 49 %).
+    # Both lumas are spread evenly around mid-gray. If the object were always the lighter part, the
+    # bright pixels alone would reveal the class (a linear classifier reached 49 %).
     gap = rng.uniform(110, 160)
     middle = rng.uniform(25 + gap / 2, 230 - gap / 2)
     polarity = rng.choice([-0.5, 0.5, 0.5, 0.5])
-    behind, front = middle - polarity * gap, middle + polarity * gap
+    background, foreground = middle - polarity * gap, middle + polarity * gap
     blend = (_random_ramp(rng) / 1.42 + 0.5)[..., np.newaxis]  # [S, S, 1], 0..1
-    first, second = (_random_color(behind + shift, rng) for shift in rng.uniform(-12, 12, 2))
+    first, second = (_random_color(background + shift, rng) for shift in rng.uniform(-12, 12, 2))
     scene = first + blend * (second - first)  # [S, S, 3]
     scene += np.float32(rng.uniform(4, 14)) * _random_texture(rng)[..., np.newaxis]
     scene = np.clip(scene, 0, 255).astype(np.uint8)
     _draw_distractors(scene, rng)
     paint = (
-        _random_color(front, rng)
+        _random_color(foreground, rng)
         + np.float32(rng.uniform(0, 24)) * _random_ramp(rng)[..., np.newaxis]
     )
     scene = scene + _rasterize(_make_outline(CLASSES[label], rng), rng) * (paint - scene)
-    # Noise comes last and lies over everything, so that a smooth patch does not mark the object.
+    # Noise comes last and covers everything, so that a smooth patch does not reveal the object.
     scene += np.float32(rng.uniform(2, 8)) * rng.standard_normal(scene.shape, np.float32)
     return np.rint(np.clip(scene, 0, 255)).astype(np.uint8)
 
 
 def _list_images() -> list[tuple[str, int, tuple[int, ...]]]:
-    """The path below the root, the label and the seed of every image of the set."""
+    """Returns (path below the root, label, seed) of every image."""
     return [
         (f"{split}/{name}/{i:05d}.jpg", label, (_SEED, s, label, i))
         for s, (split, size) in enumerate(SPLIT_SIZES.items())
@@ -204,7 +214,7 @@ def _list_images() -> list[tuple[str, int, tuple[int, ...]]]:
 
 
 def fingerprint(root: str) -> str:
-    """SHA-256, in hex, over the paths and bytes of all images of the set in the folder `root`."""
+    """Returns the SHA-256 over the paths and bytes of all images in `root`, in hexadecimal."""
     images = (
         name.encode() + pathlib.Path(root, name).read_bytes() for name, _, _ in _list_images()
     )
@@ -212,18 +222,19 @@ def fingerprint(root: str) -> str:
 
 
 def is_complete(root: str) -> bool:
-    """Whether `root` holds the manifest of this format and every file, by name."""
+    """Returns whether `root` has a manifest of this format and a file of every image's name."""
     try:
         manifest = json.loads(pathlib.Path(root, MANIFEST_FILENAME).read_text(encoding="utf-8"))
-        known = manifest["format"] == _FORMAT_VERSION and manifest["files"] == SPLIT_SIZES
+        is_current = manifest["format"] == _FORMAT_VERSION and manifest["files"] == SPLIT_SIZES
     except (OSError, ValueError, LookupError, TypeError):
         return False
-    return known and all(pathlib.Path(root, name).is_file() for name, _, _ in _list_images())
+    return is_current and all(pathlib.Path(root, name).is_file() for name, _, _ in _list_images())
 
 
 def _write_dataset(root: str) -> None:
-    """Draws all splits into the folder `root`, then the manifest."""
-    # Threads would wait for the GIL, and a fork after TensorFlow has started its own can hang.
+    """Writes all splits and then the manifest into the folder `root`."""
+    # A single thread: threads would wait for the GIL, and a fork can hang once TensorFlow has
+    # started its threads.
     quality = (cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY)
     for name, label, seed in tqdm.tqdm(_list_images(), "drawing shapes", disable=None, unit="img"):
         _, jpeg = cv2.imencode(".jpg", draw(label, seed)[..., ::-1], quality)
@@ -238,27 +249,31 @@ def _write_dataset(root: str) -> None:
 
 
 def make(root: str) -> None:
-    """Writes 3,000 JPEG files, `root`/SPLIT/CLASS/00000.jpg, unless `root` is complete already.
+    """Writes 3,000 JPEG files, `root`/SPLIT/CLASS/00000.jpg, unless `root` is already complete.
 
-    All or nothing: the set is made in a sibling folder and renamed, so an interrupted run leaves
-    no `root`, and of several processes the first to finish wins. The same versions of OpenCV and
-    NumPy write the same bytes every time. An empty `root` is filled; UsageError if it holds more.
+    The data set is written to a sibling folder, which is then renamed. An interrupted run therefore
+    leaves no `root`. If several processes write the same `root`, the first to finish wins. The same
+    versions of OpenCV and NumPy always write the same bytes. `root` may be an empty folder.
+
+    Raises:
+      UsageError: `root` contains something other than a complete data set of this format.
+      OSError: writing failed.
     """
     root = os.path.realpath(root)  # a link to an empty folder cannot be renamed over
     if is_complete(root):
         return
     if os.path.exists(root) and (not os.path.isdir(root) or os.listdir(root)):
-        what = "holds something else than the built-in shapes; say by --dataset what it is"
+        problem = "does not contain the built-in data set shapes; set --dataset to its type"
         if os.path.exists(os.path.join(root, MANIFEST_FILENAME)):
-            what = f"not a complete set of shapes in format {_FORMAT_VERSION}; remove it"
-        raise UsageError(f"{root}: {what}, or name another folder by --data_dir")
+            problem = f"is not a complete shapes data set in format {_FORMAT_VERSION}; remove it"
+        raise UsageError(f"{root}: {problem}, or choose another --data_dir")
     temporary = f"{root}.tmp-{os.getpid()}-{secrets.token_hex(4)}"
     try:
         _write_dataset(temporary)
         os.rename(temporary, root)
-        logging.info("Made the data set `shapes` in %s", root)
+        logging.info("created the data set `shapes` in %s", root)
     except OSError:
-        if not is_complete(root):  # else another process was faster, and its bytes are ours
+        if not is_complete(root):  # otherwise another process has written the same bytes
             raise
     finally:
         shutil.rmtree(temporary, ignore_errors=True)

@@ -1,11 +1,14 @@
-"""Opens a split of a data set: what every source of images can do, and which one a config means."""
+"""Opens a split of any data set as a `Source`, which gives random access to its images."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
+import numpy as np
+import tensorflow as tf
 from absl import logging
 
 from input_pipeline import datasets
+from input_pipeline.config import DataConfig
 from input_pipeline.errors import UsageError
 from input_pipeline.sources import image_files, manifest, ram_cache, shapes, tfrecord
 from input_pipeline.text import pluralize
@@ -18,50 +21,48 @@ class Source:
     Attributes:
       num_examples: N.
       class_names: name of each class, by label.
-      labels: int32 numpy array [N].
-      read: function from an int64 scalar tensor 0 <= i < N to (encoded file, int32 label).
-      describe: function from an int to what a person calls that image: its path.
-      fingerprint: hash over names and labels, to tell one version of the data from another.
+      labels: int32 [N].
+      read: function from an int64 scalar tensor 0 <= i < N to (encoded image, int32 label).
+      describe: function from the index of an image to a readable name, its path.
+      fingerprint: hash over names and labels, which identifies a version of the data.
     """
 
     num_examples: int
-    class_names: tuple
-    labels: object
-    read: Callable
-    describe: Callable
+    class_names: tuple[str, ...]
+    labels: np.ndarray
+    read: Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]]
+    describe: Callable[[int], str]
     fingerprint: str
 
 
-def open_split(config, split, class_names=()):
+def open_split(config: DataConfig, split: str, class_names: Sequence[str] = ()) -> Source:
     """Opens a split.
 
     Args:
-      config: DataConfig.
+      config: names the data set and its files.
       split: "train", "val" or "test".
-      class_names: the classes of a trained run, whose labels then hold; else the data's own.
-
-    Returns:
-      Source.
+      class_names: class names of a trained run, which then define the labels; if empty, those
+        of the data set.
 
     Raises:
-      UsageError: a missing folder or file, or flags that do not fit the data set.
-      DataError: a list that does not parse, an empty split, a label out of range.
+      UsageError: a folder or file is missing, or a flag does not fit the data set.
+      DataError: a list does not parse, a split is empty, or a label is out of range.
     """
     images = _open_images(config, split, class_names)
     num_examples = len(images.labels)
-    expected = datasets.get(config.dataset).split_sizes.get(split)
-    if expected and expected != num_examples:
+    full_size = datasets.get(config.dataset).split_sizes.get(split)
+    if full_size and full_size != num_examples:
         logging.warning(
-            "%s/%s has %d images here; the full set has %d.",
+            "%s/%s has %d images; the full data set has %d",
             config.dataset,
             split,
             num_examples,
-            expected,
+            full_size,
         )
     read = images.make_reader()
     if config.cache == "ram":
-        what = f"{config.dataset}/{split}"
-        read = ram_cache.cache_in_memory(read, num_examples, what, config.reader_threads)
+        split_name = f"{config.dataset}/{split}"
+        read = ram_cache.cache_in_memory(read, num_examples, split_name, config.reader_threads)
     return Source(
         num_examples=num_examples,
         class_names=images.class_names,
@@ -72,13 +73,14 @@ def open_split(config, split, class_names=()):
     )
 
 
-def _open_images(config, split, class_names):
-    """The ImageFiles or Shards of a split."""
+def _open_images(
+    config: DataConfig, split: str, class_names: Sequence[str]
+) -> image_files.ImageFiles | tfrecord.Shards:
     if manifest.exists(config.data_dir):
-        facts = manifest.read(config.data_dir)
-        manifest.require_dataset(config.data_dir, facts, config.dataset)
-        opened = tfrecord if facts["storage"] == "tfrecord" else image_files
-        return opened.open_split(config.data_dir, facts, split, class_names)
+        metadata = manifest.read(config.data_dir)
+        manifest.require_dataset(config.data_dir, metadata, config.dataset)
+        storage = tfrecord if metadata["storage"] == "tfrecord" else image_files
+        return storage.open_split(config.data_dir, metadata, split, class_names)
     if config.dataset == "lists":
         return image_files.from_list(config, split, class_names)
     return image_files.from_folders(
@@ -86,8 +88,12 @@ def _open_images(config, split, class_names):
     )
 
 
-def ensure_data_dir(config):
-    """The folder of the images; makes the built-in set where it is not there yet."""
+def ensure_data_dir(config: DataConfig) -> str:
+    """Returns the folder of the images; draws the built-in data set there if it is missing.
+
+    Raises:
+      UsageError: `--data_dir` is missing, or contains something other than the built-in data set.
+    """
     if config.dataset == "shapes":
         folder = get_data_dir(config)
         shapes.make(folder)
@@ -97,23 +103,23 @@ def ensure_data_dir(config):
     return config.data_dir
 
 
-def get_data_dir(config):
-    """The folder of the images, without making or asking for it; "" where none is named."""
+def get_data_dir(config: DataConfig) -> str:
+    """Returns the folder of the images, which may not exist yet; "" if no flag names one."""
     return config.data_dir or ("data/shapes" if config.dataset == "shapes" else "")
 
 
-def _known_class_names(config, class_names):
-    """Class folders in the order of their labels, or () to take the sorted ones of train."""
+def _known_class_names(config: DataConfig, class_names: Sequence[str]) -> Sequence[str]:
+    """Returns the class folders by label; empty if the folders in train define the classes."""
     return class_names or tuple(wnid for wnid, _ in datasets.load_class_table(config.dataset))
 
 
-def warn_of_missing_classes(train, val):
-    """Warns of classes that no image shows, and of those that are trained and never evaluated."""
-    trained, evaluated = (set(split.labels.tolist()) for split in (train, val))
+def warn_of_missing_classes(train: Source, val: Source) -> None:
+    """Warns about classes without training images, and about trained classes missing from val."""
+    train_labels, val_labels = (set(split.labels.tolist()) for split in (train, val))
     names = dict(enumerate(train.class_names))
-    empty = [name for label, name in names.items() if label not in trained]
-    unseen = [name for label, name in names.items() if label in trained - evaluated]
-    for missing, what in ((empty, "without an image in train"), (unseen, "of train not in val")):
+    empty = [name for label, name in names.items() if label not in train_labels]
+    not_in_val = [name for label, name in names.items() if label in train_labels - val_labels]
+    for missing, problem in ((empty, "without images in train"), (not_in_val, "missing from val")):
         if missing:
-            shown = ", ".join(missing[:5]) + (", ..." if len(missing) > 5 else "")
-            logging.warning("%s %s: %s", pluralize(len(missing), "class"), what, shown)
+            examples = ", ".join(missing[:5]) + (", ..." if len(missing) > 5 else "")
+            logging.warning("%s %s: %s", pluralize(len(missing), "class"), problem, examples)

@@ -1,11 +1,13 @@
-"""Images in TFRecord shards: the schema, writing a shard, and reading any record by its number.
+"""Writes TFRecord shards, and reads any of their records by its index.
 
-A record is a `tf.train.Example` as most ImageNet tools write it: `image/encoded`,
-`image/class/label` (from 0, as everywhere here), `image/class/synset`, `image/filename`. Any
-TFRecord reader takes the shards; what makes them random access is the index beside them.
+A record is a `tf.train.Example` with the usual ImageNet features: `image/encoded`,
+`image/class/label` (from 0), `image/class/synset` and `image/filename`. Any TFRecord reader can
+read the shards. A separate index file allows random access.
 
-What is checked: when a split is opened, the sizes of shards and the sha256 of the index; when a
-record is read, its own checksums, by TensorFlow; by `--mode=verify`, the sha256 of whole shards.
+Integrity checks:
+  When a split is opened: the sizes of the shards and the sha256 of the index.
+  When a record is read: the record's checksums, by TensorFlow.
+  With `--mode=verify`: the sha256 of whole shards.
 """
 
 import dataclasses
@@ -13,47 +15,49 @@ import functools
 import hashlib
 import os
 import pathlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
 from input_pipeline.errors import DataError
-from input_pipeline.sources import image_files, manifest
+from input_pipeline.sources import image_files, manifest, path_table
 from input_pipeline.system import atomic_files
 
-# Bytes that the format puts around a record: its length, and the checksums of length and bytes.
+# Bytes that TFRecord adds to each record: its length, and checksums of the length and the data.
 FRAME_BYTES = 16
 
 _ENCODED, _LABEL = "image/encoded", "image/class/label"
 _SYNSET, _FILENAME = "image/class/synset", "image/filename"
 
 
-def serialize_example(data, label, class_name, name):
-    """The bytes of one record.
+def serialize_example(data: bytes, label: int, class_name: str, name: str) -> bytes:
+    """Serializes one record.
 
     Args:
-      data: bytes of an encoded image.
-      label: int.
-      class_name: name of the class.
-      name: of the file that the image came from.
+      data: encoded image.
+      label: label of the image.
+      class_name: name of its class.
+      name: name of the file that the image came from.
     """
 
-    def of_bytes(value):
+    def bytes_feature(value):
         return tf.train.Feature(bytes_list=tf.train.BytesList(value=[value]))
 
     features = {
-        _ENCODED: of_bytes(data),
+        _ENCODED: bytes_feature(data),
         _LABEL: tf.train.Feature(int64_list=tf.train.Int64List(value=[label])),
-        _SYNSET: of_bytes(os.fsencode(class_name)),
-        _FILENAME: of_bytes(os.fsencode(name)),
+        _SYNSET: bytes_feature(os.fsencode(class_name)),
+        _FILENAME: bytes_feature(os.fsencode(name)),
     }
     return tf.train.Example(features=tf.train.Features(feature=features)).SerializeToString(
         deterministic=True
     )
 
 
-def parse_example(record):
-    """Encoded image and label of a record: a string and an int64 scalar tensor."""
+def parse_example(record: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """Parses a record into (encoded image, label): a string and an int64 scalar."""
     features = {
         _ENCODED: tf.io.FixedLenFeature([], tf.string),
         _LABEL: tf.io.FixedLenFeature([], tf.int64),
@@ -62,32 +66,36 @@ def parse_example(record):
     return parsed[_ENCODED], parsed[_LABEL]
 
 
-def write_shard(path, records):
-    """Writes a shard; it is there under its name only when all of it is on the disk.
-
-    Args:
-      path: of the shard.
-      records: iterable of bytes.
+def write_shard(path: str | os.PathLike[str], records: Iterable[bytes]) -> dict[str, Any]:
+    """Writes a shard atomically.
 
     Returns:
-      dict: name, bytes, sha256, records, and lengths, those of the records with their frames.
+      dict with name, bytes, sha256, records (their number) and lengths (bytes of each record,
+      including its frame).
+
+    Raises:
+      OSError, tf.errors.OpError: the disk is full or failed.
     """
     path = pathlib.Path(path)
-    temporary = path.with_name(f".tmp-{os.getpid()}-{path.name}")
+    temporary = atomic_files.temporary_path(path)
     lengths = []
     with tf.io.TFRecordWriter(os.fsencode(temporary)) as writer:
         for record in records:
             writer.write(record)
             lengths.append(len(record) + FRAME_BYTES)
-    with open(temporary, "rb") as file:
-        os.fsync(file.fileno())
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    atomic_files.sync(temporary)
+    digest = atomic_files.sha256(temporary)
     size = os.path.getsize(temporary)
     if size != sum(lengths):
-        raise OSError(f"{temporary}: {size} bytes were written of {sum(lengths)}")
+        raise OSError(f"{temporary}: wrote {size} of {sum(lengths)} bytes")
     atomic_files.rename_and_sync(temporary, path)
-    facts = {"name": path.name, "bytes": size, "sha256": digest, "records": len(lengths)}
-    return {**facts, "lengths": lengths}
+    return {
+        "name": path.name,
+        "bytes": size,
+        "sha256": digest,
+        "records": len(lengths),
+        "lengths": lengths,
+    }
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,32 +103,32 @@ class Shards:
     """The records of one split.
 
     Attributes:
-      folder: of the set.
-      names: of the shards.
-      first: int64 [shards + 1], number of the first record of each, then of all.
-      index: array [N] of `manifest.INDEX_ROW`.
+      folder: folder of the data set.
+      names: file name of each shard.
+      first: int64 [shards + 1], index of the first record of each shard, then the total number.
+      index: [N] of `manifest.INDEX_ROW`.
       labels: int32 [N], by `class_names`.
-      class_names: name of each class.
-      file_list: name and sha256 of the list of the files that the records came from.
-      hash: sha256 of the list and the index, hexadecimal.
+      class_names: name of each class, by label.
+      file_list: name and sha256 of the list of the original files.
+      hash: sha256 of the list and sha256 of the index, in hexadecimal, concatenated.
     """
 
     folder: str
-    names: tuple
+    names: tuple[str, ...]
     first: np.ndarray
     index: np.ndarray
     labels: np.ndarray
-    class_names: tuple
-    file_list: dict
+    class_names: tuple[str, ...]
+    file_list: dict[str, str]
     hash: str
 
-    def make_reader(self):
+    def make_reader(self) -> Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]]:
         """Returns the function from an index tensor to (encoded image, label).
 
-        One record is read by its offset: TensorFlow's own TFRecord reader seeks to it, checks
-        both checksums and stops, without any Python.
+        TensorFlow's TFRecord reader seeks to the offset of the record, checks both checksums and
+        stops. No Python runs.
         """
-        # Captured by reference: constants of a graph would be copied into it.
+        # Tensors are captured by reference, because constants of a graph are copied.
         shards = tf.constant(
             [os.path.join(os.fsencode(self.folder), n.encode()) for n in self.names]
         )
@@ -136,116 +144,132 @@ class Shards:
 
         return read
 
-    def record(self, index):
-        """Encoded image of record `index`, once its own label is found to be the index's.
+    def record(self, index: int) -> bytes:
+        """Returns the encoded image of a record, and checks its label against the index.
 
         Raises:
-          tf.errors.OpError: it cannot be read or is damaged.
-          DataError: the index is not that of this shard.
+          tf.errors.OpError: the record cannot be read or is damaged.
+          DataError: the index file does not belong to this shard.
         """
-        shard = int(np.searchsorted(self.first, index, side="right")) - 1
-        path = os.path.join(self.folder, self.names[shard])
+        path = self._shard_path(index)
         row = self.index[index]
-        paths = tf.constant([os.fsencode(path)])
-        data, label = _get_record_function()(paths, row["offset"], row["length"])
+        data, label = _get_record_function()(
+            tf.constant([os.fsencode(path)]), row["offset"], row["length"]
+        )
         if int(label) != row["label"]:
-            raise DataError(f"label {int(label)}, in the index {row['label']}")
+            raise DataError(f"the record has label {int(label)}, the index has {row['label']}")
         return data.numpy()
 
-    def describe(self, index):
-        """Shard, record and original file of record `index`; without the last if unknown."""
+    def describe(self, index: int) -> str:
+        """Returns the shard and number of a record, and its original file if known."""
         try:
             return f"{self.locate(index)} ({self.file_names[index]})"
-        except DataError:  # of the list, which nothing else hangs on
+        except DataError:  # the list is damaged, but nothing else needs it
             return self.locate(index)
 
-    def locate(self, index):
-        """Shard and record, from 0, of record `index`."""
-        shard = int(np.searchsorted(self.first, index, side="right")) - 1
-        where = os.path.join(self.folder, self.names[shard])
-        return f"{where}, record {index - self.first[shard]}"
+    def locate(self, index: int) -> str:
+        """Returns the shard of a record and its number in the shard, from 0."""
+        return f"{self._shard_path(index)}, record {index - self.first[self._shard(index)]}"
 
-    def fingerprint(self):
-        """sha256 over names of classes and files, labels and lengths of records, hexadecimal."""
-        words = "\n".join(self.class_names) + self.hash
-        return hashlib.sha256(words.encode(errors="surrogateescape")).hexdigest()
+    def fingerprint(self) -> str:
+        """Returns the SHA-256 over class names, file names, labels and lengths, in hexadecimal."""
+        text = "\n".join(self.class_names) + self.hash
+        return hashlib.sha256(text.encode(errors="surrogateescape")).hexdigest()
 
     @functools.cached_property
-    def file_names(self):
-        """Names of the files that the records came from; DataError where the list is damaged."""
+    def file_names(self) -> path_table.PathTable:
+        """Names of the original files; raises DataError if the list is damaged."""
         path = manifest.verify_file(self.folder, self.file_list)
         return image_files.parse_list(path, "the list")[0]
 
+    def _shard(self, index: int) -> int:
+        """Returns the number of the shard that contains a record."""
+        return int(np.searchsorted(self.first, index, side="right")) - 1
 
-def _read_record(shard, offset, length):
-    """The record at an offset.
+    def _shard_path(self, index: int) -> str:
+        return os.path.join(self.folder, self.names[self._shard(index)])
+
+
+def _read_record(shard: tf.Tensor, offset: tf.Tensor, length: tf.Tensor) -> tf.Tensor:
+    """Reads one record at an offset.
 
     Args:
-      shard: string [1], a file.
+      shard: string [1], path of the shard.
       offset: int64 scalar.
-      length: int32 scalar, with the frame: so much is fetched at once.
+      length: int32 scalar, bytes to fetch at once: the record including its frame.
 
     Returns:
-      scalar string tensor.
+      string scalar.
     """
-    # The Python class does not offer the offsets, the operation does.
+    # The raw op, because tf.data.TFRecordDataset has no argument for offsets.
     records = tf.raw_ops.TFRecordDatasetV2(
         filenames=shard,
         compression_type="",
         buffer_size=tf.cast(length, tf.int64),
         byte_offsets=offset[tf.newaxis],
     )
-    form = {"output_types": [tf.string], "output_shapes": [[]]}
-    one = tf.raw_ops.TakeDataset(input_dataset=records, count=tf.constant(1, tf.int64), **form)
-    return tf.raw_ops.DatasetToSingleElement(dataset=one, **form)[0]
+    spec = {"output_types": [tf.string], "output_shapes": [[]]}
+    first = tf.raw_ops.TakeDataset(input_dataset=records, count=tf.constant(1, tf.int64), **spec)
+    return tf.raw_ops.DatasetToSingleElement(dataset=first, **spec)[0]
 
 
 @functools.cache
-def _get_record_function():
-    forms = (([1], tf.string), ([], tf.int64), ([], tf.int32))
+def _get_record_function() -> Callable[
+    [tf.Tensor, tf.Tensor, tf.Tensor], tuple[tf.Tensor, tf.Tensor]
+]:
+    specs = (([1], tf.string), ([], tf.int64), ([], tf.int32))
 
-    @tf.function(input_signature=[tf.TensorSpec(*form) for form in forms])
-    def whole_record(shard, offset, length):
+    @tf.function(input_signature=[tf.TensorSpec(*spec) for spec in specs])
+    def read_example(shard, offset, length):
         return parse_example(_read_record(shard, offset, length))
 
-    return whole_record
+    return read_example
 
 
-def open_split(folder, facts, split, class_names=(), lenient=False):
-    """Opens a split of a prepared set.
+def open_split(
+    folder: str | os.PathLike[str],
+    metadata: Mapping[str, Any],
+    split: str,
+    class_names: Sequence[str] = (),
+    lenient: bool = False,
+) -> Shards:
+    """Opens a split of a data set that `--mode=prepare` wrote as TFRecord shards.
 
     Args:
-      folder: of the set.
-      facts: its manifest.
+      folder: folder of the data set.
+      metadata: content of its manifest.
       split: "train", "val" or "test".
-      class_names: the classes of a trained run, whose labels then hold; else the set's own.
-      lenient: opens a split with missing or cut shards too: their records fail when read.
-
-    Returns:
-      Shards.
+      class_names: class names of a trained run, which then define the labels; if empty, those
+        of the data set.
+      lenient: also opens a split with missing or truncated shards; reading their records fails.
 
     Raises:
-      UsageError: no such split.
-      DataError: shards or their index are missing, cut or changed.
+      UsageError: there is no such split.
+      DataError: a shard or the index is missing, truncated or changed.
     """
-    of_split = manifest.get_split_entry(folder, facts, split)
-    for name, fault in ({} if lenient else manifest.find_damaged_shards(folder, of_split)).items():
-        mend = "copy the shard again, or prepare the set anew"
-        raise DataError(f"{os.path.join(folder, name)}: {fault}; {mend}")
-    path = manifest.verify_file(folder, of_split["index"])
+    entry = manifest.get_split_entry(folder, metadata, split)
+    faults = {} if lenient else manifest.find_damaged_shards(folder, entry)
+    for name, fault in faults.items():
+        raise DataError(
+            f"{os.path.join(folder, name)}: {fault}; copy the shard again, or prepare the data set"
+            " again"
+        )
+    path = manifest.verify_file(folder, entry["index"])
     index = np.load(path, allow_pickle=False)
-    records = [shard["records"] for shard in of_split["shards"]]
-    if index.dtype != manifest.INDEX_ROW or len(index) != sum(records) or not len(index):
-        raise DataError(f"{path}: not an index of {sum(records)} records; prepare the set anew")
+    num_records = [shard["records"] for shard in entry["shards"]]
+    if index.dtype != manifest.INDEX_ROW or len(index) != sum(num_records) or not len(index):
+        raise DataError(
+            f"{path}: is not an index of {sum(num_records)} records; prepare the data set again"
+        )
     labels = np.ascontiguousarray(index["label"])
-    classes = tuple(facts["classes"])
+    classes = tuple(metadata["classes"])
     return Shards(
         folder=str(folder),
-        names=tuple(shard["name"] for shard in of_split["shards"]),
-        first=np.concatenate([[0], np.cumsum(records)]).astype(np.int64),
+        names=tuple(shard["name"] for shard in entry["shards"]),
+        first=np.concatenate([[0], np.cumsum(num_records)]).astype(np.int64),
         index=index,
         labels=manifest.remap_labels(labels, classes, class_names, folder),
         class_names=tuple(class_names) or classes,
-        file_list=of_split["list"],
-        hash=of_split["list"]["sha256"] + of_split["index"]["sha256"],
+        file_list=entry["list"],
+        hash=entry["list"]["sha256"] + entry["index"]["sha256"],
     )

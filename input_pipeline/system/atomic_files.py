@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all, and their hashes."""
+"""Writes files atomically, and hashes files."""
 
 import contextlib
 import hashlib
@@ -6,10 +6,14 @@ import os
 import pathlib
 
 
-def write_bytes(path, data):
-    """Writes bytes to a file that is there under its name only when all are on the disk."""
+def write_bytes(path: str | os.PathLike[str], data: bytes) -> None:
+    """Writes a file atomically: a file with this name always has its full content on disk.
+
+    Raises:
+      OSError: writing failed. The temporary file is removed and an old file is kept.
+    """
     path = pathlib.Path(path)
-    temporary = path.with_name(f".tmp-{os.getpid()}-{path.name}")
+    temporary = temporary_path(path)
     try:
         with open(temporary, "wb") as file:
             file.write(data)
@@ -17,13 +21,24 @@ def write_bytes(path, data):
             os.fsync(file.fileno())
         rename_and_sync(temporary, path)
     except BaseException:
-        with contextlib.suppress(OSError):  # the first error is the one to tell
+        with contextlib.suppress(OSError):  # report the original error
             temporary.unlink(missing_ok=True)
         raise
 
 
-def rename_and_sync(temporary, path):
-    """Gives a finished file, already on the disk, its name."""
+def temporary_path(path: pathlib.Path) -> pathlib.Path:
+    """Returns where a file is written before it is renamed to `path`: `.tmp-PID-NAME`."""
+    return path.with_name(f".tmp-{os.getpid()}-{path.name}")
+
+
+def sync(path: str | os.PathLike[str]) -> None:
+    """Waits until the content of a file is on disk."""
+    with open(path, "rb") as file:
+        os.fsync(file.fileno())
+
+
+def rename_and_sync(temporary: str | os.PathLike[str], path: str | os.PathLike[str]) -> None:
+    """Renames a file whose content is on disk, and waits until its folder is on disk too."""
     os.replace(temporary, path)
     folder = os.open(os.path.dirname(os.path.abspath(path)), os.O_RDONLY)
     try:
@@ -32,7 +47,7 @@ def rename_and_sync(temporary, path):
         os.close(folder)
 
 
-def sha256(path):
-    """sha256 of a file, hexadecimal."""
+def sha256(path: str | os.PathLike[str]) -> str:
+    """Returns the SHA-256 of a file, in hexadecimal."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,45 +1,54 @@
-"""How much memory a process can still get: of the machine, and of the control groups it is in."""
+"""Measures the memory that this process can still allocate, within its control groups."""
 
 import os
 import pathlib
-
-# Of a group: its limit, what is used of it, and how much of that are files read once. The first
-# line is of control groups' version 2, the second of version 1.
-_CGROUP_V2 = ("memory.max", "memory.current", "inactive_file")
-_CGROUP_V1 = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
+from collections.abc import Iterator
+from typing import NamedTuple
 
 
-def available_bytes(root="/"):
-    """Bytes of memory that this process could get without swapping or being ended for it.
+class _CgroupFiles(NamedTuple):
+    """Names of a memory control group's files, and of one key in its `memory.stat`."""
+
+    limit: str
+    usage: str
+    inactive_file: str  # key of the page cache that the kernel can reclaim first
+
+
+_CGROUP_V2 = _CgroupFiles("memory.max", "memory.current", "inactive_file")
+_CGROUP_V1 = _CgroupFiles("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
+
+
+def available_bytes(root: str | os.PathLike[str] = "/") -> int | None:
+    """Returns how many bytes this process can allocate without swapping or being killed.
 
     A batch system or a container limits a group of processes to less than the machine has.
 
     Args:
-      root: folder that holds `proc` and `sys`.
+      root: folder that contains `proc` and `sys`.
 
     Returns:
-      int, or None where the system does not say.
+      Bytes, or None if the operating system does not report them.
     """
     root = pathlib.Path(root)
     try:
         words = (root / "proc/meminfo").read_text().split()
-        free = [int(words[words.index("MemAvailable:") + 1]) * 1024]
+        candidates = [int(words[words.index("MemAvailable:") + 1]) * 1024]
     except OSError:
         if "SC_AVPHYS_PAGES" not in os.sysconf_names:
             return None
-        free = [os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")]
-    for group, names in _iter_cgroups(root):
+        candidates = [os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")]
+    for folder, files in _iter_cgroups(root):
         try:
-            free.append(_free_bytes(group, *names))
-        except (OSError, ValueError):  # no such group seen from here, or "max"
+            candidates.append(_free_bytes(folder, files))
+        except (OSError, ValueError):  # the group is not visible, or its limit is "max"
             continue
-    return max(0, min(free))
+    return max(0, min(candidates))
 
 
-def _iter_cgroups(root):
-    """Yields (folder, names of its files) of each group that this process is in, inner ones first.
+def _iter_cgroups(root: pathlib.Path) -> Iterator[tuple[pathlib.Path, _CgroupFiles]]:
+    """Yields the folder and file names of each group of this process, innermost first.
 
-    In a container the path may be the one outside of it; the mount itself is then its group.
+    A container may see its path on the host. The mount point itself is then its group.
     """
     try:
         lines = (root / "proc/self/cgroup").read_text().splitlines()
@@ -50,13 +59,17 @@ def _iter_cgroups(root):
         if controllers and "memory" not in controllers.split(","):
             continue
         mount = root / "sys/fs/cgroup" / ("memory" if controllers else "")
-        steps = [step for step in path.split("/") if step not in ("", "..")]
-        for depth in range(len(steps), -1, -1):
-            yield mount.joinpath(*steps[:depth]), _CGROUP_V1 if controllers else _CGROUP_V2
+        parts = [part for part in path.split("/") if part not in ("", "..")]
+        for depth in range(len(parts), -1, -1):
+            yield mount.joinpath(*parts[:depth]), _CGROUP_V1 if controllers else _CGROUP_V2
 
 
-def _free_bytes(group, limit, used, files):
-    """What a group has left; files read stay in memory only until it is wanted for other things."""
-    limit, used = (int((group / name).read_text()) for name in (limit, used))
-    stat = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
-    return limit - used + int(stat.get(files, 0))
+def _free_bytes(folder: pathlib.Path, files: _CgroupFiles) -> int:
+    """Returns what a group may still allocate.
+
+    Inactive page cache counts as free, because the kernel reclaims it when memory is needed.
+    """
+    limit = int((folder / files.limit).read_text())
+    usage = int((folder / files.usage).read_text())
+    stat = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
+    return limit - usage + int(stat.get(files.inactive_file, 0))

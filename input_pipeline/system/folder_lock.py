@@ -1,72 +1,85 @@
-"""A folder that one process at a time writes into."""
+"""Locks a folder so that only one process at a time writes into it."""
 
 import contextlib
 import fcntl
 import os
 import pathlib
 import time
+from collections.abc import Iterator
+from typing import TextIO
 
 from input_pipeline.errors import UsageError
 
 NAME = ".lock"
-# `is_held` holds the lock as well, for less than this: who is refused asks again.
+# `is_held` takes the lock for a shorter time than this. A refused process therefore retries.
 _RETRY_SECONDS = 0.2
 _POLL_SECONDS = 0.02
 
 
 @contextlib.contextmanager
-def acquire(folder, flag, busy=""):
-    """Holds a folder, made if it is not there, against other processes that ask for it.
+def acquire(folder: str | os.PathLike[str], flag: str, busy: str = "") -> Iterator[None]:
+    """Locks a folder against other processes, and creates it if it does not exist.
 
-    The system frees it when a process dies, however it dies. At the end nothing is left of the
-    lock, nor of a folder that was made for it and stayed empty.
+    The operating system releases the lock when the process ends, even if it is killed. On exit
+    the lock file is removed, and so is a folder that was created here and is still empty.
 
     Args:
-      folder: pathlib.Path.
-      flag: "--NAME=VALUE" that named it, for the messages.
-      busy: what to say where another process holds it.
+      folder: folder to lock.
+      flag: "--NAME=VALUE" that names the folder, for error messages.
+      busy: error message if another process holds the lock; by default one that starts with
+        `flag`.
 
     Raises:
-      UsageError: another process holds it, or nothing can be written there.
+      UsageError: another process holds the lock, or the folder is not writable.
     """
     folder = pathlib.Path(folder)
-    made = not folder.exists()
+    created = not folder.exists()
     try:
         folder.mkdir(parents=True, exist_ok=True)
         file = _open_locked(folder / NAME)
     except BlockingIOError:
         raise UsageError(
-            busy or f"{flag}: another process writes there; wait for it, or name another folder"
+            busy
+            or f"{flag}: another process is writing to this folder; wait for it, or choose another"
+            " folder"
         ) from None
     except OSError as error:
         raise UsageError(
-            f"{flag}: nothing can be written there ({error.strerror}); name another folder"
+            f"{flag}: cannot write to this folder ({error.strerror}); choose another folder"
         ) from None
     with file:
         try:
             yield
         finally:
             (folder / NAME).unlink(missing_ok=True)
-            if made:
-                with contextlib.suppress(OSError):  # it holds something now
+            if created:
+                with contextlib.suppress(OSError):  # the folder is not empty
                     folder.rmdir()
 
 
-def is_held(folder):
-    """Whether another process holds a folder now."""
+def is_held(folder: str | os.PathLike[str]) -> bool:
+    """Returns whether another process holds the lock of a folder."""
     try:
         with open(pathlib.Path(folder, NAME)) as file:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         return True
-    except OSError:  # no lock, or none that can be read
+    except OSError:  # no lock file, or an unreadable one
         return False
     return False
 
 
-def _open_locked(path):
-    """Opens and locks the file of that name: not one that its last holder has just removed."""
-    last = time.monotonic() + _RETRY_SECONDS
+def _open_locked(path: pathlib.Path) -> TextIO:
+    """Opens and locks the lock file.
+
+    Retries if the previous holder has just removed the opened file: a lock on a removed file
+    protects nothing.
+
+    Raises:
+      BlockingIOError: another process holds the lock.
+      OSError: the file cannot be opened or locked.
+    """
+    deadline = time.monotonic() + _RETRY_SECONDS
     while True:
         file = open(path, "a")  # noqa: SIM115 - the caller closes it
         try:
@@ -76,7 +89,7 @@ def _open_locked(path):
         except FileNotFoundError:
             pass
         except BlockingIOError:
-            if time.monotonic() > last:
+            if time.monotonic() > deadline:
                 file.close()
                 raise
             time.sleep(_POLL_SECONDS)

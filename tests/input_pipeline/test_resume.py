@@ -194,13 +194,13 @@ def test_a_worker_that_reports_late_is_waited_for(monkeypatch):
 
     with _service(2) as service:
         monkeypatch.setattr(data_service, "_REGISTRATION_TIMEOUT_SECONDS", 0.5)
-        nobody = f"--data_service={service.dispatcher}: no worker has reported"
+        nobody = f"--data_service={service.dispatcher}: no worker has registered"
         with pytest.raises(UsageError, match=nobody):
             batches()
         first, late = service.workers
         _await_ready(service.start("worker", first))
         with pytest.raises(
-            UsageError, match="1 of 2 workers have reported there; start the others"
+            UsageError, match="1 of 2 workers have registered; start the others"
         ):
             batches()
         monkeypatch.setattr(data_service, "_REGISTRATION_TIMEOUT_SECONDS", 60.0)
@@ -236,7 +236,7 @@ class _Nothing:
 
 def test_nobody_answers():
     port = _free_ports(1)[0]
-    with pytest.raises(UsageError, match=f"--data_service=localhost:{port}: nobody answers"):
+    with pytest.raises(UsageError, match=f"--data_service=localhost:{port}: no dispatcher answers"):
         data_service.count_workers(f"localhost:{port}")
     for text in ("localhost", "localhost:0", ":5", "localhost:99999", "localhost:http"):
         with pytest.raises(UsageError, match="give HOST:PORT"):

@@ -175,7 +175,7 @@ def test_a_disk_that_is_full_for_a_while(tiny_folder, tmp_path, monkeypatch):
 
 @pytest.mark.usefixtures("tiny_net")
 def test_a_folder_that_takes_no_files(tiny_folder):
-    with pytest.raises(UsageError, match="--checkpoint_dir=/proc: nothing can be written there"):
+    with pytest.raises(UsageError, match="--checkpoint_dir=/proc: cannot write to this folder"):
         train_here(tiny_folder, "/proc", "--steps=1")
 
 

@@ -1,4 +1,4 @@
-"""How raw data sets lie on disk, and what is made of it."""
+"""Finding the images and labels of raw data sets in every folder layout."""
 
 import hashlib
 import io
@@ -24,18 +24,18 @@ def _names(raw, split):
     return [(item.name, item.label) for item in raw.splits[split]]
 
 
-def test_split_by_name_is_500_50_50_and_a_function_of_the_names():
+def test_split_by_name_gives_500_50_50_and_depends_only_on_names():
     names = [f"n0153282900000{i:03d}.jpg" for i in range(600)]
-    split = raw_set.split_by_name(names)
-    assert {k: len(v) for k, v in split.items()} == {"train": 500, "val": 50, "test": 50}
-    assert sorted(name for part in split.values() for name in part) == names
-    assert raw_set.split_by_name(names[::-1]) == split
+    splits = raw_set.split_by_name(names)
+    assert {k: len(v) for k, v in splits.items()} == {"train": 500, "val": 50, "test": 50}
+    assert sorted(name for part in splits.values() for name in part) == names
+    assert raw_set.split_by_name(names[::-1]) == splits
     order = sorted(names, key=lambda n: hashlib.sha256(n.encode()).hexdigest())
-    assert split["val"] == sorted(order[500:550])
+    assert splits["val"] == sorted(order[500:550])
 
 
 def _put_tar(folder, wnid, numbers):
-    """A class's tar file, whose images are their names."""
+    """Writes the tar file of a class. Each image contains its name."""
     folder.mkdir(exist_ok=True)
     with tarfile.open(folder / f"{wnid}.tar", "w") as tar:
         for number in numbers:
@@ -45,8 +45,8 @@ def _put_tar(folder, wnid, numbers):
             tar.addfile(member, io.BytesIO(data))
 
 
-def test_class_folders_beside_class_tar_files(tmp_path):
-    """As a disk that was full while they were unpacked leaves them."""
+def test_class_tar_file_takes_precedence_over_class_folder(tmp_path):
+    """Interrupted unpacking leaves both, and only the tar file is complete."""
     _put_tar(tmp_path / "train", WNIDS[4], (10, 2))
     _put_tar(tmp_path / "train", WNIDS[6], (5,))
     put(tmp_path / "train" / WNIDS[3] / f"{WNIDS[3]}_1.JPEG", b"unpacked")
@@ -54,11 +54,11 @@ def test_class_folders_beside_class_tar_files(tmp_path):
     put(tmp_path / "train" / WNIDS[5] / f"{WNIDS[5]}_1.JPEG", b"unpacked")
     raw = raw_layouts.find(DataConfig(dataset="ilsvrc2012", data_dir=str(tmp_path)), PREPARE)
     expected = [(3, "unpacked"), (4, f"{WNIDS[4]} 10"), (4, f"{WNIDS[4]} 2"), (5, "unpacked")]
-    found = [(item.label, item.read().decode()) for item in raw.splits["train"]]
-    assert found == [*expected, (6, f"{WNIDS[6]} 5")]
+    contents = [(item.label, item.read().decode()) for item in raw.splits["train"]]
+    assert contents == [*expected, (6, f"{WNIDS[6]} 5")]
 
 
-def test_class_tar_files_and_a_flat_val_folder(tmp_path):
+def test_class_tar_files_and_flat_val_folder(tmp_path):
     for wnid in WNIDS[3:5]:
         _put_tar(tmp_path / "train", wnid, (10, 2))
     for number in (1, 2, 3):
@@ -78,28 +78,28 @@ def test_class_tar_files_and_a_flat_val_folder(tmp_path):
         ("val/ILSVRC2012_val_00000002.JPEG", 7),
         ("val/ILSVRC2012_val_00000001.JPEG", 9),
     ]
-    assert [pathlib.Path(p).name for p in raw.unlabelled] == ["ILSVRC2012_val_00000003.JPEG"]
+    assert [pathlib.Path(p).name for p in raw.unlabeled] == ["ILSVRC2012_val_00000003.JPEG"]
 
 
-@pytest.mark.parametrize("data", [b"", b"no tar file", "cut"])
-def test_a_class_tar_file_that_is_not_whole(tmp_path, data):
+@pytest.mark.parametrize("data", [b"", b"no tar file", "truncated"])
+def test_incomplete_class_tar_file_is_refused(tmp_path, data):
     path = tmp_path / "train" / f"{WNIDS[3]}.tar"
-    if data == "cut":
-        whole = io.BytesIO()
-        with tarfile.open(fileobj=whole, mode="w") as tar:
+    if data == "truncated":
+        buffer = io.BytesIO()
+        with tarfile.open(fileobj=buffer, mode="w") as tar:
             member = tarfile.TarInfo("a.JPEG")
             member.size = 3000
             tar.addfile(member, io.BytesIO(bytes(3000)))
             tar.addfile(tarfile.TarInfo("b.JPEG"))
-        data = whole.getvalue()[:2000]
+        data = buffer.getvalue()[:2000]
     put(path, data)
     config = DataConfig(dataset="ilsvrc2012", data_dir=str(tmp_path))
-    with pytest.raises(DataError, match=rf"{WNIDS[3]}\.tar: not a whole tar file"):
+    with pytest.raises(DataError, match=rf"{WNIDS[3]}\.tar: is not a complete tar file"):
         raw_layouts.find(config, PrepareConfig())
 
 
-def test_lists_of_a_tar_file_leave_nothing_behind(tmp_path):
-    """The advice that the error gives works with the same --out."""
+def test_refused_lists_of_tar_file_leave_out_folder_empty(tmp_path):
+    """You can follow the advice of the error with the same --out."""
     image = encoded_images.encoded(encoded_images.picture(), "JPEG")
     data = tmp_path / "data"
     put(data / "val" / WNIDS[3] / "a.JPEG", image)
@@ -117,21 +117,21 @@ def test_lists_of_a_tar_file_leave_nothing_behind(tmp_path):
 
 
 @pytest.mark.parametrize("end", [b"\n", b""])
-def test_the_last_line_of_ground_truth(tmp_path, end):
+def test_ground_truth_may_end_without_newline(tmp_path, end):
     put(tmp_path / "ILSVRC2012_validation_ground_truth.txt", b"2\n1" + end)
     put(tmp_path / "devkit_classes.txt", f"1 {WNIDS[7]}\n2 {WNIDS[9]}".encode() + end)
-    found = val_ground_truth.read(tmp_path, WNIDS)
-    assert found == {"ILSVRC2012_val_00000001.JPEG": 9, "ILSVRC2012_val_00000002.JPEG": 7}
+    labels = val_ground_truth.read(tmp_path, WNIDS)
+    assert labels == {"ILSVRC2012_val_00000001.JPEG": 9, "ILSVRC2012_val_00000002.JPEG": 7}
 
 
-def test_ground_truth_that_is_not_utf8(tmp_path):
+def test_ground_truth_with_invalid_utf8_is_refused(tmp_path):
     put(tmp_path / "ILSVRC2012_validation_ground_truth.txt", b"2\n\xe9\n")
     put(tmp_path / "devkit_classes.txt", f"1 {WNIDS[7]}\n2 {WNIDS[9]}\n".encode())
-    with pytest.raises(DataError, match="line 2: not a number of a class"):
+    with pytest.raises(DataError, match="line 2: is not a class number"):
         val_ground_truth.read(tmp_path, WNIDS)
 
 
-def test_a_flat_val_folder_without_ground_truth(tmp_path):
+def test_flat_val_folder_without_ground_truth_is_refused(tmp_path):
     put(tmp_path / "train" / WNIDS[0] / "a.JPEG")
     put(tmp_path / "val" / "ILSVRC2012_val_00000001.JPEG")
     config = DataConfig(dataset="ilsvrc2012", data_dir=str(tmp_path))
@@ -139,7 +139,7 @@ def test_a_flat_val_folder_without_ground_truth(tmp_path):
         raw_layouts.find(config, PrepareConfig())
 
 
-def test_the_kits_own_table(tmp_path):
+def test_devkit_classes_are_read_from_meta_mat(tmp_path):
     rows = np.array(
         [(1, WNIDS[7], 0), (2, WNIDS[9], 0), (1001, "n00001740", 5)],
         dtype=[("ILSVRC2012_ID", "O"), ("WNID", "O"), ("num_children", "O")],
@@ -148,20 +148,20 @@ def test_the_kits_own_table(tmp_path):
     assert val_ground_truth.read_devkit_classes(tmp_path) == {"1": WNIDS[7], "2": WNIDS[9]}
 
 
-@pytest.mark.parametrize("data", [b"", b"garbage" * 99, "half", "another"])
-def test_a_table_that_is_none(tmp_path, data):
+@pytest.mark.parametrize("data", [b"", b"garbage" * 99, "truncated", "no synsets"])
+def test_malformed_meta_mat_is_refused(tmp_path, data):
     path = tmp_path / "meta.mat"
     if isinstance(data, str):
         savemat(path, {"synset": np.zeros(999)}, do_compression=True)
-        data = path.read_bytes() if data == "another" else path.read_bytes()[:150]
+        data = path.read_bytes() if data == "no synsets" else path.read_bytes()[:150]
     path.write_bytes(data)
-    with pytest.raises(DataError, match=r"meta\.mat: not that of a development kit"):
+    with pytest.raises(DataError, match=r"is not the meta\.mat of a development kit"):
         val_ground_truth.read_devkit_classes(tmp_path)
 
 
-def test_mini_imagenet_from_its_csvs(tmp_path):
+def test_mini_imagenet_from_csv_files(tmp_path):
     wnid = datasets.load_class_table("mini_imagenet")[4][0]
-    # As strings 100 sorts before 18 and 9; by number it is the third.
+    # As a string 100 sorts before 18 and 9, as a number it is the third.
     for number in (100, 18, 9):
         put(tmp_path / "train" / wnid / f"{wnid}_{number}.JPEG", str(number).encode())
     for name in ("train", "val", "test"):
@@ -169,12 +169,12 @@ def test_mini_imagenet_from_its_csvs(tmp_path):
         put(tmp_path / "csv" / f"{name}.csv", f"filename,label\n{lines}".encode())
     config = DataConfig(dataset="mini_imagenet", data_dir=str(tmp_path))
     raw = raw_layouts.find(config, PrepareConfig(split_csv=str(tmp_path / "csv")))
-    read = {item.read() for items in raw.splits.values() for item in items}
-    assert read == {b"100", b"9"}
+    contents = {item.read() for items in raw.splits.values() for item in items}
+    assert contents == {b"100", b"9"}
     assert {item.label for items in raw.splits.values() for item in items} == {4}
 
 
-def test_csv_files_with_a_byte_order_mark_and_of_another_form(tmp_path):
+def test_csv_byte_order_mark_is_accepted_and_malformed_csv_is_refused(tmp_path):
     wnid = datasets.load_class_table("mini_imagenet")[4][0]
     put(tmp_path / "train" / wnid / f"{wnid}_9.JPEG", b"9")
     for name in ("train", "val", "test"):
@@ -186,12 +186,12 @@ def test_csv_files_with_a_byte_order_mark_and_of_another_form(tmp_path):
     assert len(raw_layouts.find(config, settings).splits["train"]) == 1
     for bad in (b"image,class\n" + row, b"filename,label\n" + f"x.jpg,{wnid}\n".encode()):
         put(tmp_path / "csv" / "test.csv", bad)
-        with pytest.raises(DataError, match=r"test\.csv: not lines of `filename,label`"):
+        with pytest.raises(DataError, match=r"test\.csv: a row is not `filename,label`"):
             raw_layouts.find(config, settings)
 
 
-def test_splits_with_classes_of_their_own(tmp_path):
-    """Those of few-shot learning; in a folder of one's own it is a mistake to be told of."""
+def test_few_shot_splits_with_disjoint_classes_are_pooled(tmp_path):
+    """Only for mini_imagenet. In other data sets, disjoint classes are an error."""
     table = [wnid for wnid, _ in datasets.load_class_table("mini_imagenet")]
     for split, names in (("train", table[:64]), ("val", table[64:80]), ("test", table[80:])):
         for name in names:
@@ -200,28 +200,28 @@ def test_splits_with_classes_of_their_own(tmp_path):
     raw = raw_layouts.find(DataConfig(dataset="mini_imagenet", data_dir=str(tmp_path)), PREPARE)
     assert raw.classes == tuple(table)
     assert {label for _, label in _names(raw, "train")} == set(range(100))
-    every = [name for split in raw.splits for name, _ in _names(raw, split)]
-    assert len(every) == len(set(every)) == 1200
+    names = [name for split in raw.splits for name, _ in _names(raw, split)]
+    assert len(names) == len(set(names)) == 1200
     with pytest.raises(DataError, match=table[64]):
         raw_layouts.find(DataConfig(dataset="folder", data_dir=str(tmp_path)), PREPARE)
 
 
-def test_class_folders_alone_are_split(tmp_path):
+def test_class_folders_without_splits_are_split_10_1_1(tmp_path):
     for name in ("cat", "dog"):
         for number in range(24):
             put(tmp_path / name / f"{number}.jpg")
     raw = raw_layouts.find(DataConfig(dataset="folder", data_dir=str(tmp_path)), PREPARE)
     assert raw.classes == ("cat", "dog")
-    of_class = {s: [label for _, label in _names(raw, s)].count(1) for s in raw.splits}
-    assert of_class == {"train": 20, "val": 2, "test": 2}
+    num_dogs = {s: [label for _, label in _names(raw, s)].count(1) for s in raw.splits}
+    assert num_dogs == {"train": 20, "val": 2, "test": 2}
 
 
 @pytest.mark.parametrize("split", ["", "train/"])
-def test_images_below_class_folders_are_named(tmp_path, split):
+def test_images_in_subfolders_of_class_folders_are_unlabeled(tmp_path, split):
     put(tmp_path / f"{split}cat/1.jpg")
     nested = [f"{split}cat/more/2.jpg", f"{split}cat/more/deep/3.png", f"{split}4.jpg"]
     for name in (*nested, f"{split}cat/more/notes.txt"):
         put(tmp_path / name)
     raw = raw_layouts.find(DataConfig(dataset="folder", data_dir=str(tmp_path)), PREPARE)
     assert _names(raw, "train") == [(f"{split}cat/1.jpg", 0)]
-    assert sorted(raw.unlabelled) == sorted(str(tmp_path / name) for name in nested)
+    assert sorted(raw.unlabeled) == sorted(str(tmp_path / name) for name in nested)

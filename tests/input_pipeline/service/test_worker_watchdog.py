@@ -1,8 +1,10 @@
-"""A worker of the data service that is gone ends the training that waits for it."""
+"""A lost worker of the data service ends the training that waits for it."""
 
+import contextlib
 import socket
 import threading
 import time
+from concurrent import futures
 
 import grpc
 import pytest
@@ -12,81 +14,106 @@ from input_pipeline import threads
 from input_pipeline.service import worker_watchdog
 
 
+@contextlib.contextmanager
+def _dispatcher(response):
+    """Yields HOST:PORT of a server that answers GetWorkers with these bytes."""
+    handler = grpc.method_handlers_generic_handler(
+        "tensorflow.data.DispatcherService",
+        {"GetWorkers": grpc.unary_unary_rpc_method_handler(lambda request, context: response)},
+    )
+    server = grpc.server(futures.ThreadPoolExecutor(1), handlers=[handler])
+    port = server.add_insecure_port("localhost:0")
+    server.start()
+    try:
+        yield f"localhost:{port}"
+    finally:
+        server.stop(None).wait()
+
+
+def _field_1(value):
+    """Encodes bytes as field 1 of a protocol buffer, with a length below 2**14."""
+    size = len(value)
+    length = [size] if size < 128 else [size & 0x7F | 0x80, size >> 7]
+    return b"\x0a" + bytes(length) + value
+
+
+def _workers_response(*addresses):
+    return b"".join(_field_1(_field_1(address.encode())) for address in addresses)
+
+
 @pytest.fixture
 def worker(monkeypatch):
-    """A socket that answers where a dispatcher says that a worker is; half a second of silence is
-    too much for it."""
+    """Yields (socket of a worker, its address, address of its dispatcher).
+
+    The worker counts as lost when it is unreachable for half a second.
+    """
     monkeypatch.setattr(worker_watchdog, "_POLL_SECONDS", 0.1)
     monkeypatch.setattr(worker_watchdog, "_TIMEOUT_SECONDS", 0.5)
     with socket.create_server(("localhost", 0)) as server:
-        name = f"localhost:{server.getsockname()[1]}"
-        monkeypatch.setattr(worker_watchdog, "list_workers", lambda _: [name])
-        yield server, name
+        address = f"localhost:{server.getsockname()[1]}"
+        with _dispatcher(_workers_response(address)) as dispatcher:
+            yield server, address, dispatcher
 
 
-def test_a_silent_worker_ends_what_waits_for_it(worker):
-    server, name = worker
+def test_lost_worker_ends_the_data_set(worker):
+    server, address, dispatcher = worker
     never = threading.Event()
 
-    def late(number):
+    def block_after_7(number):
         if number > 7:
             never.wait()
         return number
 
     def load(number):
-        return {"n": tf.ensure_shape(tf.numpy_function(late, [number], tf.int64), [])}
+        return {"n": tf.ensure_shape(tf.numpy_function(block_after_7, [number], tf.int64), [])}
 
-    batches = worker_watchdog.watch(tf.data.Dataset.counter().map(load), "nobody:1")
+    batches = worker_watchdog.watch(tf.data.Dataset.counter().map(load), dispatcher)
     assert batches.element_spec == {"n": tf.TensorSpec([], tf.int64)}
-    arrived = batches.as_numpy_iterator()
-    assert [next(arrived)["n"] for _ in range(8)] == list(range(8))
-    threading.Timer(1.0, server.close).start()  # until then it is waited for
-    started = time.monotonic()
+    iterator = batches.as_numpy_iterator()
+    assert [next(iterator)["n"] for _ in range(8)] == list(range(8))
+    threading.Timer(1.0, server.close).start()  # until then the data set waits
+    start = time.monotonic()
     with pytest.raises(tf.errors.OpError) as error:
-        next(arrived)
-    assert time.monotonic() - started > 1.0
+        next(iterator)
+    assert time.monotonic() - start > 1.0
     never.set()
-    told = worker_watchdog.to_service_lost(error.value)
-    assert told.exit_code == 1
-    assert str(told).startswith(f"worker {name} of the data service does not answer; ")
+    lost = worker_watchdog.to_service_lost(error.value)
+    assert lost.exit_code == 1
+    assert str(lost).startswith(f"worker {address} of the data service does not answer; ")
 
 
-def test_batches_are_not_held_up(worker):
-    """Nor is their order, nor the end of the program."""
-    batches = worker_watchdog.watch(tf.data.Dataset.range(10**9), "nobody:1")
-    arrived = iter(batches)
+def test_watching_does_not_delay_or_reorder_batches(worker):
+    _, _, dispatcher = worker
+    batches = worker_watchdog.watch(tf.data.Dataset.range(10**9), dispatcher)
+    iterator = iter(batches)
     for number in range(3000):
-        assert int(next(arrived)) == number
-    del arrived
-    # On one core as well, where who asks sleeps in the pipeline's only thread, unless it has two.
+        assert int(next(iterator)) == number
+    del iterator  # which does not wait either
+    # The poller sleeps in a thread of the pool. On a single core the batches need a second one.
     assert batches.options().threading.private_threadpool_size > threads.num_parallel_calls(0)
 
 
-def test_errors_of_other_kinds_are_not_explained():
+def test_only_errors_of_the_data_service_are_converted():
     assert worker_watchdog.to_service_lost(tf.errors.OpError(None, None, "disk full", 2)) is None
     text = f"assertion failed: [{worker_watchdog.RESTARTED}] [0] [14]"
-    assert "begin anew" in str(
-        worker_watchdog.to_service_lost(tf.errors.OpError(None, None, text, 3))
-    )
+    lost = worker_watchdog.to_service_lost(tf.errors.OpError(None, None, text, 3))
+    assert "would repeat its batches" in str(lost)
 
 
-def test_the_list_of_workers():
-    def message(*names):
-        return b"".join(
-            b"\x0a" + bytes([len(n) + 2]) + b"\x0a" + bytes([len(n)]) + n for n in names
-        )
+def test_list_workers_parses_the_response_of_the_dispatcher():
+    long = "x" * 300 + ":1"  # its length takes two bytes
+    with _dispatcher(_workers_response("b.example.org:65000", "a:1", long)) as dispatcher:
+        assert worker_watchdog.list_workers(dispatcher) == ["a:1", "b.example.org:65000", long]
+    with _dispatcher(b"") as dispatcher:
+        assert worker_watchdog.list_workers(dispatcher) == []
+    with (
+        _dispatcher(b"\x12\x00") as dispatcher,
+        pytest.raises(ValueError, match="unknown format"),
+    ):
+        worker_watchdog.list_workers(dispatcher)
 
-    reply = message(b"a:1", b"b.example.org:65000")
-    found = [
-        name
-        for part in worker_watchdog._parse_strings(reply)
-        for name in worker_watchdog._parse_strings(part)
-    ]
-    assert found == [b"a:1", b"b.example.org:65000"]
-    long = b"\x0a\xac\x02" + b"x" * 300  # a length of two bytes
-    assert worker_watchdog._parse_strings(long) == [b"x" * 300]
-    with pytest.raises(ValueError, match="another form"):
-        worker_watchdog._parse_strings(b"\x12\x00")
+
+def test_list_workers_without_a_dispatcher():
     with socket.socket() as closed:
         closed.bind(("localhost", 0))
         port = closed.getsockname()[1]

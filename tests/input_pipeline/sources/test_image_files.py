@@ -1,4 +1,4 @@
-"""Folders and lists of images: what is read, in which order, and which words refuse the rest."""
+"""Class folders and lists: which images are read, in which order, and which errors are raised."""
 
 import dataclasses
 import os
@@ -13,7 +13,7 @@ from input_pipeline.sources import image_files
 
 
 def _fill(root, *names):
-    """Makes files that hold their own name: nothing here decodes them."""
+    """Writes files that contain their own name. These tests do not decode images."""
     for name in names:
         path = root / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -22,7 +22,7 @@ def _fill(root, *names):
 
 
 def _lists(root, *, classes=None, **lists):
-    """The config of data in `root` with these lists, given as text or bytes."""
+    """Writes lists, given as text or bytes by split, and returns the config that names them."""
     values = {"dataset": "lists", "data_dir": str(root)}
     for split, text in lists.items():
         path = root / f"{split}.txt"
@@ -35,12 +35,12 @@ def _lists(root, *, classes=None, **lists):
 
 
 def _contents(files):
-    """(content, label) of every image, by the reader inside tf.data."""
+    """Returns (content, label) of every image, read inside tf.data."""
     dataset = tf.data.Dataset.range(len(files.labels)).map(files.make_reader())
     return [(data.decode(), int(label)) for data, label in dataset.as_numpy_iterator()]
 
 
-def test_folders_are_read_in_the_order_of_class_then_name(tmp_path):
+def test_folders_are_sorted_by_class_then_name(tmp_path):
     root = _fill(
         tmp_path,
         *("train/b/2.jpg", "train/b/10.jpg", "train/a/z.png", "train/C/1.jpeg"),
@@ -53,21 +53,21 @@ def test_folders_are_read_in_the_order_of_class_then_name(tmp_path):
     assert train.labels.dtype == np.int32 and train.labels.tolist() == [0, 1, 2, 2]
     assert _contents(train) == list(zip(expected, [0, 1, 2, 2], strict=True))
     assert train.path(3) == os.path.join(root, "train/b/2.jpg")
-    # A class that val lacks does not shift the labels of the others.
+    # A class without val images does not shift the labels of the other classes.
     assert _contents(image_files.from_folders(root, "val")) == [
         ("val/a/1.jpg", 1),
         ("val/b/1.jpg", 2),
     ]
 
 
-def test_given_class_names_decide_the_labels(tmp_path):
+def test_given_class_names_define_the_labels(tmp_path):
     root = _fill(tmp_path, "val/a/1.jpg", "val/b/1.jpg")  # no train folder is needed
     files = image_files.from_folders(root, "val", ("b", "x", "a"))
     assert files.class_names == ("b", "x", "a")
     assert _contents(files) == [("val/b/1.jpg", 0), ("val/a/1.jpg", 2)]
 
 
-def test_every_extension_and_nothing_else_is_an_image(tmp_path, caplog):
+def test_only_files_with_image_extensions_are_read(tmp_path, caplog):
     images = ["a.BMP", "b.Gif", "c.JPEG", "d.jpeg", "e.jpg", "f.PNG", "g.webp", "h i.jpg"]
     others = ["list.txt", "jpg", "k.jpg.part", "m.tiff"]
     _fill(tmp_path, *(f"train/cat/{name}" for name in images + others))
@@ -76,21 +76,21 @@ def test_every_extension_and_nothing_else_is_an_image(tmp_path, caplog):
     assert files.class_names == ("cat",)
     assert files.paths == [f"train/cat/{name}" for name in images]
     assert any(
-        "4 files without an image's extension" in r.getMessage() and r.levelname == "WARNING"
+        "skipping 4 files without an image extension" in r.getMessage() and r.levelname == "WARNING"
         for r in caplog.records
     )
-    assert "train: 1 folder in class folders left out, as cat/deeper" in caplog.text
+    assert "train: skipping 1 folder inside class folders, for example cat/deeper" in caplog.text
 
 
-def test_a_class_of_val_that_is_not_in_train(tmp_path):
+def test_val_class_missing_from_train_is_refused(tmp_path):
     root = _fill(tmp_path, "train/a/1.jpg", "val/a/1.jpg", "val/new/1.jpg", "val/newer/1.jpg")
     with pytest.raises(DataError, match=r"val/new: .*1 known classes \(2 such folders\)"):
         image_files.from_folders(root, "val")
 
 
 @pytest.mark.parametrize("split", ["train", "val"])
-def test_a_class_folder_that_is_a_link_to_nowhere(tmp_path, split):
-    """As on a disk that is not mounted: without the class the others would be all there is."""
+def test_broken_symlink_to_class_folder_is_refused(tmp_path, split):
+    """For example on an unmounted disk: training must not silently drop the class."""
     root = _fill(tmp_path, *("train/a/1.jpg", "train/c/1.jpg", "val/a/1.jpg", "val/c/1.jpg"))
     _fill(tmp_path, *("disk/train/b/1.jpg", "disk/val/b/1.jpg"))
     for name in ("train", "val"):
@@ -98,38 +98,38 @@ def test_a_class_folder_that_is_a_link_to_nowhere(tmp_path, split):
     (tmp_path / split / ".hidden").symlink_to("nowhere")
     assert image_files.from_folders(root, split).labels.tolist() == [0, 1, 2]
     (tmp_path / "disk" / split / "b").rename(tmp_path / "gone")
-    with pytest.raises(DataError, match=rf"/{split}/b: a link that leads nowhere"):
+    with pytest.raises(DataError, match=rf"/{split}/b: is a broken symbolic link"):
         image_files.from_folders(root, split)
 
 
 @pytest.mark.parametrize(
-    ("made", "split", "named"),
+    ("existing", "split", "missing"),
     [
         ((), "train", "nowhere"),
         (("val/a/1.jpg",), "train", "nowhere/train"),
         (("train/a/1.jpg",), "val", "nowhere/val"),
         (("train/a/1.jpg",), "test", "nowhere/test"),
-        (("val/a/1.jpg",), "val", "nowhere/train"),  # whose folders are the classes
+        (("val/a/1.jpg",), "val", "nowhere/train"),  # its folders define the classes
     ],
 )
-def test_a_missing_folder_is_named(tmp_path, made, split, named):
+def test_error_names_missing_folder(tmp_path, existing, split, missing):
     root = tmp_path / "nowhere"
-    _fill(root, *made)
-    with pytest.raises(UsageError, match="--data_dir") as caught:
+    _fill(root, *existing)
+    with pytest.raises(UsageError, match="--data_dir") as error:
         image_files.from_folders(str(root), split)
-    assert str(caught.value).startswith(f"{tmp_path / named}: ")
-    assert "\n" not in str(caught.value)
+    assert str(error.value).startswith(f"{tmp_path / missing}: ")
+    assert "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize("made", [(), ("1.jpg",), ("a/notes.txt",), ("a/deeper/1.jpg",)])
-def test_folders_without_an_image(tmp_path, made):
+@pytest.mark.parametrize("files", [(), ("1.jpg",), ("a/notes.txt",), ("a/deeper/1.jpg",)])
+def test_split_without_images_is_refused(tmp_path, files):
     (tmp_path / "train").mkdir()
-    _fill(tmp_path / "train", *made)
+    _fill(tmp_path / "train", *files)
     with pytest.raises(DataError, match=r"train: no image in any class folder \(\.jpg"):
         image_files.from_folders(str(tmp_path), "train")
 
 
-def test_list_is_read_in_its_own_order(tmp_path):
+def test_list_keeps_its_order(tmp_path):
     _fill(tmp_path, "b.jpg", "a.jpg", "deep/c.png")
     config = _lists(tmp_path, train="b.jpg 1\ndeep/c.png 0\r\na.jpg 3\nb.jpg 1")
     files = image_files.from_list(config, "train")
@@ -148,7 +148,7 @@ def test_label_follows_the_last_space(tmp_path):
     assert _contents(files) == [(name, i) for i, name in enumerate(names)]
 
 
-def test_paths_are_below_the_current_folder_without_data_dir(tmp_path, monkeypatch):
+def test_paths_are_relative_to_current_folder_without_data_dir(tmp_path, monkeypatch):
     config = dataclasses.replace(_lists(tmp_path, train="a.jpg 0\n"), data_dir="")
     monkeypatch.chdir(tmp_path)
     _fill(tmp_path, "a.jpg")
@@ -156,7 +156,7 @@ def test_paths_are_below_the_current_folder_without_data_dir(tmp_path, monkeypat
 
 
 @pytest.mark.parametrize("data_dir", ["", "elsewhere"])
-def test_absolute_paths(tmp_path, monkeypatch, data_dir):
+def test_list_with_absolute_paths(tmp_path, monkeypatch, data_dir):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "elsewhere").mkdir()
     _fill(tmp_path, "a.jpg")
@@ -167,7 +167,7 @@ def test_absolute_paths(tmp_path, monkeypatch, data_dir):
 
 
 @pytest.mark.parametrize("layout", ["list", "file", "class"])
-def test_names_that_are_not_utf8(tmp_path, layout):
+def test_names_with_invalid_utf8(tmp_path, layout):
     name = os.fsdecode(b"caf\xe9")
     if layout == "list":
         (tmp_path / name).write_bytes(b"it")
@@ -182,7 +182,7 @@ def test_names_that_are_not_utf8(tmp_path, layout):
     assert len(files.fingerprint()) == 64
 
 
-def test_classes_are_counted_by_the_train_list(tmp_path):
+def test_largest_train_label_sets_number_of_classes(tmp_path):
     config = _lists(tmp_path, train="a.jpg 4\n", val="b.jpg 1\nc.jpg 0\n", test="d.jpg 4\n")
     for split, labels in (("train", [4]), ("val", [1, 0]), ("test", [4])):
         files = image_files.from_list(config, split)
@@ -190,7 +190,7 @@ def test_classes_are_counted_by_the_train_list(tmp_path):
         assert files.labels.tolist() == labels
 
 
-def test_class_names_come_from_a_file_or_from_the_run(tmp_path):
+def test_class_names_come_from_file_or_trained_run(tmp_path):
     table = "0 n1 red fox\n1 n2 blue\n2 n3\n"
     config = _lists(tmp_path, train="a.jpg 1\n", val="a.jpg 2\n", classes=table)
     assert image_files.from_list(config, "train").class_names == ("n1", "n2", "n3")
@@ -206,39 +206,39 @@ def test_class_names_come_from_a_file_or_from_the_run(tmp_path):
         ("a.jpg\t0\n", 1),
         ("a.jpg 0\nb.jpg 1\nc.jpg -1\n", 3),
         ("a.jpg 0\nb.jpg 1.5\n", 2),
-        ("a.jpg 0\nb.jpg ٣\n", 2),  # a digit, but not one of ours
+        ("a.jpg 0\nb.jpg ٣\n", 2),  # an Arabic digit
         ("a.jpg 0\nb.jpg dog\n", 2),
         ("a.jpg 0\n\nb.jpg 1\n", 2),
         ("a.jpg 0\n 7\n", 2),
         ("a.jpg 0\n7\n", 2),
     ],
 )
-def test_a_bad_line_is_named(tmp_path, text, line):
+def test_error_names_malformed_line(tmp_path, text, line):
     config = _lists(tmp_path, train=text)
-    with pytest.raises(DataError, match="not `path label`") as caught:
+    with pytest.raises(DataError, match="is not `path label`") as error:
         image_files.from_list(config, "train")
-    assert str(caught.value).startswith(f"{config.train_list}, line {line}: ")
+    assert str(error.value).startswith(f"{config.train_list}, line {line}: ")
 
 
-def test_a_long_bad_line_is_shortened(tmp_path):
+def test_long_malformed_line_is_shortened(tmp_path):
     config = _lists(tmp_path, train="x" * 10_000)
-    with pytest.raises(DataError) as caught:
+    with pytest.raises(DataError) as error:
         image_files.from_list(config, "train")
-    assert len(str(caught.value)) < 300 + len(str(tmp_path))
+    assert len(str(error.value)) < 300 + len(str(tmp_path))
 
 
 @pytest.mark.parametrize("split", ["train", "val", "test"])
-def test_a_label_out_of_range_is_named(tmp_path, split):
+def test_error_names_label_out_of_range(tmp_path, split):
     texts = {"train": "a.jpg 0\nb.jpg 1\n", "val": "a.jpg 0\n", "test": "a.jpg 0\n"}
     texts[split] += "c.jpg 0\nd.jpg 2\ne.jpg 3\n"
     line = texts[split].splitlines().index("d.jpg 2") + 1
     config = _lists(tmp_path, classes="0 x\n1 y\n", **texts)
-    message = rf"{split}\.txt, line {line}: label 2 is out of range, .*2 classes \(0 to 1\)"
+    message = rf"{split}\.txt, line {line}: label 2 is out of range for 2 classes \(0 to 1\)"
     with pytest.raises(DataError, match=message):
         image_files.from_list(config, split)
 
 
-def test_a_label_that_train_lacks_is_out_of_range(tmp_path):
+def test_val_label_above_largest_train_label_is_out_of_range(tmp_path):
     config = _lists(tmp_path, train="a.jpg 0\nb.jpg 2\n", val="a.jpg 2\nb.jpg 3\n")
     with pytest.raises(DataError, match=r"val\.txt, line 2: label 3 .*3 classes \(0 to 2\)"):
         image_files.from_list(config, "val")
@@ -246,23 +246,23 @@ def test_a_label_that_train_lacks_is_out_of_range(tmp_path):
 
 @pytest.mark.parametrize("split", ["train", "val", "test"])
 @pytest.mark.parametrize("path", ["", "absent.txt", "."])
-def test_a_missing_list_is_named(tmp_path, split, path):
+def test_error_names_missing_list(tmp_path, split, path):
     flag = f"{split}_list"
     path = str(tmp_path / path) if path else ""
     config = dataclasses.replace(_lists(tmp_path, train="a.jpg 0\n"), **{flag: path})
-    with pytest.raises(UsageError, match=f"--{flag}") as caught:
+    with pytest.raises(UsageError, match=f"--{flag}") as error:
         image_files.from_list(config, split)
-    assert path in str(caught.value)
+    assert path in str(error.value)
 
 
-def test_other_missing_files_are_named(tmp_path):
+def test_error_names_other_missing_files(tmp_path):
     config = _lists(tmp_path, train="a.jpg 0\n", val="a.jpg 0\n")
     absent = str(tmp_path / "absent")
     with pytest.raises(UsageError, match=f"--class_names={absent}"):
         image_files.from_list(dataclasses.replace(config, class_names=absent), "train")
     with pytest.raises(UsageError, match=f"{absent}: .*--data_dir"):
         image_files.from_list(dataclasses.replace(config, data_dir=absent), "train")
-    with pytest.raises(UsageError, match="--train_list"):  # which decides the classes
+    with pytest.raises(UsageError, match="--train_list"):  # it defines the classes
         image_files.from_list(dataclasses.replace(config, train_list=""), "val")
 
 
@@ -274,26 +274,26 @@ def test_other_missing_files_are_named(tmp_path):
         ("", "empty"),
     ],
 )
-def test_a_bad_class_table_is_named(tmp_path, table, message):
+def test_error_names_malformed_class_table(tmp_path, table, message):
     config = _lists(tmp_path, train="a.jpg 0\n", classes=table)
-    with pytest.raises(DataError, match=message) as caught:
+    with pytest.raises(DataError, match=message) as error:
         image_files.from_list(config, "train")
-    assert str(caught.value).startswith(config.class_names)
+    assert str(error.value).startswith(config.class_names)
 
 
-def test_an_empty_list(tmp_path):
+def test_empty_list_is_refused(tmp_path):
     config = _lists(tmp_path, train="")
     with pytest.raises(DataError, match=r"train\.txt: the list is empty"):
         image_files.from_list(config, "train")
 
 
-def test_an_image_that_is_gone_is_named_when_it_is_read(tmp_path):
+def test_reading_a_missing_image_names_it(tmp_path):
     files = image_files.from_list(_lists(tmp_path, train="gone.jpg 0\n"), "train")
     with pytest.raises(tf.errors.NotFoundError, match=r"gone\.jpg"):
         files.make_reader()(tf.constant(0, tf.int64))
 
 
-def test_fingerprint_sees_names_labels_and_classes_but_not_the_root(tmp_path):
+def test_fingerprint_depends_on_names_labels_and_classes_but_not_on_root(tmp_path):
     names = ["train/a/1.jpg", "train/a/2.jpg", "train/b/1.jpg"]
 
     def fingerprint(folder, names, class_names=()):
@@ -321,15 +321,16 @@ def test_fingerprint_of_a_list(tmp_path):
         (tmp_path / folder).mkdir()
         return image_files.from_list(_lists(tmp_path / folder, train=text), "train").fingerprint()
 
-    found = [fingerprint(str(i), text) for i, text in enumerate(texts)]
-    assert len(set(found)) == 5
-    assert fingerprint("another", texts[0]) == found[0]
+    fingerprints = [fingerprint(str(i), text) for i, text in enumerate(texts)]
+    assert len(set(fingerprints)) == 5
+    assert fingerprint("another", texts[0]) == fingerprints[0]
 
 
-def test_a_list_whose_paths_are_seen_from_elsewhere(tmp_path):
-    rows = "".join(f"{n}.jpg 0\n" for n in range(25))
-    config = _lists(tmp_path, train=rows)
-    with pytest.raises(DataError, match=r"none of its first 20 images is there.*--data_dir"):
+def test_list_with_wrong_data_dir_is_refused(tmp_path):
+    """One existing image among the first 20 is enough to accept it."""
+    lines = "".join(f"{n}.jpg 0\n" for n in range(25))
+    config = _lists(tmp_path, train=lines)
+    with pytest.raises(DataError, match=r"the first 20 images do not exist.*--data_dir"):
         image_files.from_list(config, "train")
     (tmp_path / "19.jpg").write_bytes(b"")
     assert len(image_files.from_list(config, "train").labels) == 25

@@ -1,4 +1,4 @@
-"""The built-in data set: what is on disk, that it is the same every time, and never half made."""
+"""The built-in data set shapes: its files, reproducible pixels, and atomic creation."""
 
 import collections
 import json
@@ -27,7 +27,7 @@ def full_set(tmp_path_factory):
 
 @pytest.fixture
 def small(monkeypatch):
-    """Makes every set of the test 40 images instead of 3,000."""
+    """Reduces the data set to 40 images instead of 3,000."""
     monkeypatch.setattr(shapes, "SPLIT_SIZES", SMALL)
 
 
@@ -40,16 +40,16 @@ def _state(root: pathlib.Path) -> dict[str, tuple[int, int]]:
 
 
 def _must_not_draw(label, seed):
-    raise AssertionError("drew an image of a set that was complete")
+    raise AssertionError("drew an image of a complete data set")
 
 
-def test_classes_are_sorted_as_folders_are():
+def test_classes_are_sorted_like_folders():
     assert list(shapes.CLASSES) == sorted(shapes.CLASSES)
     assert len(set(shapes.CLASSES)) == 10
     assert all(name.isalpha() and name.islower() for name in shapes.CLASSES)
 
 
-def test_sizes_and_balance(full_set):
+def test_split_sizes_and_class_balance(full_set):
     assert shapes.SPLIT_SIZES == {"train": 2000, "val": 500, "test": 500}
     assert sorted(os.listdir(full_set)) == sorted([*shapes.SPLIT_SIZES, shapes.MANIFEST_FILENAME])
     for split, size in shapes.SPLIT_SIZES.items():
@@ -59,7 +59,7 @@ def test_sizes_and_balance(full_set):
             assert sorted(os.listdir(full_set / split / name)) == expected
 
 
-def test_every_file_is_a_jpeg_of_the_stated_size_and_no_two_are_equal(full_set):
+def test_files_are_distinct_jpegs_of_source_size(full_set):
     images = {n: data for n, data in _files(full_set).items() if n.endswith(".jpg")}
     assert len(set(images.values())) == 3000
     for name, data in images.items():
@@ -68,7 +68,7 @@ def test_every_file_is_a_jpeg_of_the_stated_size_and_no_two_are_equal(full_set):
         assert image.shape == (shapes.SOURCE_SIZE, shapes.SOURCE_SIZE, 3), name
 
 
-def test_manifest_tells_what_is_there(full_set):
+def test_manifest_matches_the_files(full_set):
     manifest = json.loads((full_set / shapes.MANIFEST_FILENAME).read_text())
     assert manifest["files"] == shapes.SPLIT_SIZES
     assert tuple(manifest["classes"]) == shapes.CLASSES
@@ -76,7 +76,7 @@ def test_manifest_tells_what_is_there(full_set):
 
 
 @pytest.mark.parametrize("label", range(10))
-def test_draw_is_pure(label):
+def test_draw_depends_only_on_its_arguments(label):
     before = np.random.get_state()[1].copy()
     first = shapes.draw(label, (3, label))
     shapes.draw(9 - label, 5)
@@ -88,10 +88,10 @@ def test_draw_is_pure(label):
 
 def test_draw_is_the_same_in_threads():
     seeds = list(range(40))
-    alone = [shapes.draw(seed % 10, seed) for seed in seeds]
+    sequential = [shapes.draw(seed % 10, seed) for seed in seeds]
     with futures.ThreadPoolExecutor(4) as pool:
-        together = list(pool.map(lambda seed: shapes.draw(seed % 10, seed), seeds))
-    np.testing.assert_array_equal(alone, together)
+        parallel = list(pool.map(lambda seed: shapes.draw(seed % 10, seed), seeds))
+    np.testing.assert_array_equal(sequential, parallel)
 
 
 @pytest.mark.parametrize("label", [-1, 10])
@@ -102,25 +102,25 @@ def test_draw_refuses_an_unknown_label(label):
 
 @pytest.mark.parametrize("label", range(10))
 def test_object_stands_out_from_its_background(label):
-    # Seen from the corners, which the margin keeps free of objects.
+    # The background is measured in the corners. The margin keeps them free of objects.
     signs = collections.Counter()
     for seed in range(40):
-        one = cv2.cvtColor(shapes.draw(label, seed), cv2.COLOR_RGB2GRAY).astype(float)
-        behind = np.median([one[:3, :3], one[:3, -3:], one[-3:, :3], one[-3:, -3:]])
-        far = np.abs(cv2.blur(one, (3, 3)) - behind) > 45
-        assert 0.03 < far.mean() < 0.6, (seed, far.mean())
-        signs[np.median(one[far]) > behind] += 1
-    # One in four is darker. The seeds decide, so that every class has the same 11 of 40.
+        gray = cv2.cvtColor(shapes.draw(label, seed), cv2.COLOR_RGB2GRAY).astype(float)
+        background = np.median([gray[:3, :3], gray[:3, -3:], gray[-3:, :3], gray[-3:, -3:]])
+        foreground = np.abs(cv2.blur(gray, (3, 3)) - background) > 45
+        assert 0.03 < foreground.mean() < 0.6, (seed, foreground.mean())
+        signs[np.median(gray[foreground]) > background] += 1
+    # One object in four is darker. The seed alone decides, so every class has the same 11 of 40.
     assert 4 <= signs[False] <= 18
 
 
-def test_two_makes_write_the_same_bytes(tmp_path, small, full_set):
+def test_make_is_reproducible(tmp_path, small, full_set):
     shapes.make(str(tmp_path / "one"))
     shapes.make(str(tmp_path / "two"))
     one, two = _files(tmp_path / "one"), _files(tmp_path / "two")
     assert len(one) == sum(SMALL.values()) + 1
     assert one == two
-    # An image depends on its own name only, not on how many are drawn before it.
+    # An image depends only on its name, not on the images drawn before it.
     assert all(
         data == (full_set / name).read_bytes()
         for name, data in one.items()
@@ -128,15 +128,15 @@ def test_two_makes_write_the_same_bytes(tmp_path, small, full_set):
     )
 
 
-def test_a_file_holds_the_image_that_its_folder_names(full_set):
+def test_folder_name_is_the_class_of_its_images(full_set):
     for label, name in enumerate(shapes.CLASSES):
         data = cv2.imread(str(full_set / "val" / name / "00007.jpg"))[..., ::-1]
-        drawn = shapes.draw(label, (shapes._SEED, 1, label, 7))
-        # Chroma is stored at half the size, so single pixels differ; colours on the whole do not.
+        drawn = shapes.draw(label, (20150512, 1, label, 7))  # the data set's seed; val is split 1
+        # JPEG stores chroma at half size, so single pixels differ but mean colors do not.
         assert np.abs(data.mean((0, 1)) - drawn.mean((0, 1))).max() < 3
 
 
-def test_fingerprint_sees_a_changed_byte(tmp_path, small):
+def test_fingerprint_detects_a_changed_byte(tmp_path, small):
     shapes.make(str(tmp_path / "set"))
     before = shapes.fingerprint(str(tmp_path / "set"))
     image = tmp_path / "set" / "test" / shapes.CLASSES[-1] / "00000.jpg"
@@ -144,7 +144,7 @@ def test_fingerprint_sees_a_changed_byte(tmp_path, small):
     assert shapes.fingerprint(str(tmp_path / "set")) != before
 
 
-def test_second_make_touches_nothing(full_set, monkeypatch):
+def test_second_make_changes_nothing(full_set, monkeypatch):
     before = _state(full_set.parent)
     monkeypatch.setattr(shapes, "draw", _must_not_draw)
     shapes.make(str(full_set))
@@ -156,7 +156,7 @@ def test_interrupted_make_leaves_nothing(tmp_path, small, monkeypatch, error):
     root, draw, drawn = tmp_path / "set", shapes.draw, []
 
     def failing_draw(label, seed):
-        assert not root.exists()  # not before the last image is written
+        assert not root.exists()  # before the last image is written
         drawn.append(seed)
         if len(drawn) == 30:
             raise error
@@ -171,7 +171,7 @@ def test_interrupted_make_leaves_nothing(tmp_path, small, monkeypatch, error):
     assert shapes.is_complete(str(root)) and os.listdir(tmp_path) == ["set"]
 
 
-def test_killed_make_leaves_no_set(tmp_path):
+def test_killed_make_leaves_no_complete_data_set(tmp_path):
     program = (
         "import os, sys\nfrom input_pipeline.sources import shapes\n"
         "calls = []; draw = shapes.draw\n"
@@ -181,16 +181,16 @@ def test_killed_make_leaves_no_set(tmp_path):
         "shapes.draw = dying_draw; shapes.make(sys.argv[1])\n"
     )
     repository = pathlib.Path(shapes.__file__).parents[2]
-    done = subprocess.run(
+    child = subprocess.run(
         [sys.executable, "-c", program, str(tmp_path / "set")], cwd=repository, check=False
     )
-    assert done.returncode == 7
-    (left,) = os.listdir(tmp_path)
-    assert left.startswith("set.tmp-")
-    assert not shapes.is_complete(str(tmp_path / left))
+    assert child.returncode == 7
+    (temporary,) = os.listdir(tmp_path)
+    assert temporary.startswith("set.tmp-")
+    assert not shapes.is_complete(str(tmp_path / temporary))
 
 
-def test_the_first_to_finish_wins(tmp_path, small, monkeypatch):
+def test_first_process_to_finish_wins(tmp_path, small, monkeypatch):
     root, other, draw = tmp_path / "set", tmp_path / "other", shapes.draw
     shapes.make(str(other))
     before = _files(other), other.stat().st_ino
@@ -206,21 +206,21 @@ def test_the_first_to_finish_wins(tmp_path, small, monkeypatch):
     assert os.listdir(tmp_path) == ["set"]
 
 
-def test_make_fills_an_empty_folder_also_through_a_link(tmp_path, small):
+def test_make_fills_an_empty_folder_through_a_symlink(tmp_path, small):
     (tmp_path / "real").mkdir()
     (tmp_path / "link").symlink_to(tmp_path / "real")
     shapes.make(str(tmp_path / "link") + os.sep)
     assert (tmp_path / "link").is_symlink() and shapes.is_complete(str(tmp_path / "real"))
 
 
-@pytest.mark.parametrize("damage", ["foreign", "missing", "format", "manifest"])
-def test_make_refuses_to_overwrite_what_is_not_a_complete_set(tmp_path, small, damage):
+@pytest.mark.parametrize("damage", ["no manifest", "missing file", "format", "malformed manifest"])
+def test_make_refuses_other_or_incomplete_folder(tmp_path, small, damage):
     root = tmp_path / "set"
     shapes.make(str(root))
     manifest = json.loads((root / shapes.MANIFEST_FILENAME).read_text())
-    if damage == "foreign":
+    if damage == "no manifest":
         (root / shapes.MANIFEST_FILENAME).unlink()
-    elif damage == "missing":
+    elif damage == "missing file":
         (root / "val" / shapes.CLASSES[3] / "00000.jpg").unlink()
     elif damage == "format":
         (root / shapes.MANIFEST_FILENAME).write_text(json.dumps(manifest | {"format": 0}))
@@ -228,14 +228,14 @@ def test_make_refuses_to_overwrite_what_is_not_a_complete_set(tmp_path, small, d
         (root / shapes.MANIFEST_FILENAME).write_text("[]")
     before = _state(tmp_path)
     assert not shapes.is_complete(str(root))
-    mend = "say by --dataset what it is" if damage == "foreign" else "remove it"
-    with pytest.raises(UsageError, match=f"{mend}, or name another folder by") as error:
+    advice = "set --dataset to its type" if damage == "no manifest" else "remove it"
+    with pytest.raises(UsageError, match=f"{advice}, or choose another --data_dir") as error:
         shapes.make(str(root))
     assert str(error.value).startswith(f"{root}: ") and "\n" not in str(error.value)
     assert _state(tmp_path) == before
 
 
-def test_make_refuses_a_file(tmp_path):
+def test_make_refuses_a_file_as_root(tmp_path):
     (tmp_path / "file").write_text("mine")
     with pytest.raises(UsageError, match=f"{tmp_path}/file: "):
         shapes.make(str(tmp_path / "file"))
@@ -247,11 +247,11 @@ def test_no_progress_bar_without_a_terminal(tmp_path, small, capfd):
     assert "drawing" not in "".join(capfd.readouterr())
 
 
-@pytest.mark.parametrize("colours", ["grey", "rgb"])
-def test_a_linear_classifier_fails(full_set, colours):
-    # If pixels alone gave the class away, a run on this set would prove nothing about the net.
-    # 32 x 32 keeps it quick; 64 x 64 and 96 x 96 score the same.
-    mode = cv2.IMREAD_GRAYSCALE if colours == "grey" else cv2.IMREAD_COLOR
+@pytest.mark.parametrize("colors", ["gray", "rgb"])
+def test_linear_classifier_scores_low(full_set, colors):
+    # If pixels alone revealed the class, training on this set would prove nothing about the model.
+    # 32 x 32 is fast. 64 x 64 and 96 x 96 score the same.
+    mode = cv2.IMREAD_GRAYSCALE if colors == "gray" else cv2.IMREAD_COLOR
     pixels, labels = {}, {}
     for split in ("train", "val"):
         paths = sorted((full_set / split).rglob("*.jpg"))
@@ -263,11 +263,11 @@ def test_a_linear_classifier_fails(full_set, colours):
         labels[split] = [shapes.CLASSES.index(path.parent.name) for path in paths]
     mean, deviation = pixels["train"].mean(0), pixels["train"].std(0)
     train, val = ((pixels[split] - mean) / deviation for split in ("train", "val"))
-    # Ridge regression on one-hot classes, solved for the 2,000 images and not for the pixels.
+    # Ridge regression on one-hot classes, in its dual form: 2,000 images are fewer than the pixels.
     one_hot = np.eye(10, dtype=np.float32)[labels["train"]]
     gram = train @ train.T
     for strength in (1e4, 1e5):
         scores = val @ (train.T @ np.linalg.solve(gram + strength * np.eye(len(gram)), one_hot))
         top1 = np.mean(scores.argmax(1) == labels["val"])
-        # It scores 25 to 29 %, and 41 to 44 % if the object is always the lighter part.
-        assert top1 < 0.35, f"top-1 {top1:.3f} on {colours} pixels with strength {strength}"
+        # It scores 25 to 29 %. If the object were always lighter, it would score 41 to 44 %.
+        assert top1 < 0.35, f"top-1 {top1:.3f} on {colors} pixels with strength {strength}"

@@ -1,4 +1,4 @@
-"""Opening a split: which files a config means, their labels, and warnings about what is missing."""
+"""Opening a split: its files and labels, the cache, and warnings about missing classes."""
 
 import numpy as np
 import pytest
@@ -28,7 +28,7 @@ def _warnings(caplog):
     return [r.getMessage() for r in caplog.records if r.levelname == "WARNING"]
 
 
-def test_folder(tmp_path, caplog):
+def test_open_folder(tmp_path, caplog):
     names = ["train/a/1.jpg", "train/a/2.jpg", "train/b/1.jpg", "val/b/1.jpg", "test/a/1.jpg"]
     config = DataConfig(dataset="folder", data_dir=_fill(tmp_path, *names))
     train = source.open_split(config, "train")
@@ -40,10 +40,10 @@ def test_folder(tmp_path, caplog):
     assert data.numpy() == names[2].encode() and label.dtype == tf.int32 and label == 1
     assert _contents(source.open_split(config, "val")) == [(names[3], 1)]
     assert _contents(source.open_split(config, "test")) == [(names[4], 0)]
-    assert not _warnings(caplog)  # the sizes of one's own data are not known beforehand
+    assert not _warnings(caplog)  # the expected sizes of user data are unknown
 
 
-def test_lists(tmp_path):
+def test_open_lists(tmp_path):
     _fill(tmp_path, "x.jpg", "y.jpg")
     for split, text in (("train", "x.jpg 1\ny.jpg 0\n"), ("val", "y.jpg 1\n")):
         (tmp_path / f"{split}.txt").write_text(text)
@@ -62,7 +62,7 @@ def test_lists(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["ilsvrc2012", "mini_imagenet"])
-def test_labels_are_those_of_the_class_table(tmp_path, name, caplog):
+def test_labels_follow_the_class_table(tmp_path, name, caplog):
     table = datasets.load_class_table(name)
     wnids = [table[i][0] for i in (7, 3)]
     root = _fill(tmp_path, *(f"train/{wnid}/1.JPEG" for wnid in wnids))
@@ -70,17 +70,17 @@ def test_labels_are_those_of_the_class_table(tmp_path, name, caplog):
     assert split.class_names == tuple(wnid for wnid, _ in table)
     assert _contents(split) == [(f"train/{wnids[1]}/1.JPEG", 3), (f"train/{wnids[0]}/1.JPEG", 7)]
     full = {"ilsvrc2012": 1_281_167, "mini_imagenet": 50_000}[name]
-    expected = f"{name}/train has 2 images here; the full set has {full}."
+    expected = f"{name}/train has 2 images; the full data set has {full}"
     assert _warnings(caplog) == [expected]
 
 
-def test_a_folder_that_is_not_in_the_class_table(tmp_path):
+def test_class_folder_missing_from_class_table_is_refused(tmp_path):
     root = _fill(tmp_path, "train/n00000001/1.JPEG")
     with pytest.raises(DataError, match=r"n00000001: .*1000 known classes"):
         source.open_split(DataConfig(dataset="ilsvrc2012", data_dir=root), "train")
 
 
-def test_classes_of_a_run_hold_before_those_of_the_data(tmp_path):
+def test_class_names_of_run_take_precedence(tmp_path):
     root = _fill(tmp_path, "train/a/1.jpg", "val/b/1.jpg")
     config = DataConfig(dataset="folder", data_dir=root)
     with pytest.raises(DataError, match="val/b"):
@@ -89,34 +89,34 @@ def test_classes_of_a_run_hold_before_those_of_the_data(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["folder", "ilsvrc2012", "mini_imagenet"])
-def test_data_dir_is_asked_for(name):
+def test_data_dir_is_required(name):
     with pytest.raises(UsageError, match=f"--dataset={name} needs --data_dir"):
         source.open_split(DataConfig(dataset=name), "train")
 
 
-def test_a_missing_data_dir_is_named(tmp_path):
+def test_error_names_missing_data_dir(tmp_path):
     absent = str(tmp_path / "absent")
     with pytest.raises(UsageError, match=f"{absent}: .*--data_dir"):
         source.open_split(DataConfig(dataset="folder", data_dir=absent), "train")
 
 
-def test_shapes_are_made_where_they_are_wanted(tmp_path, monkeypatch, caplog):
+def test_shapes_are_drawn_in_data_dir(tmp_path, monkeypatch, caplog):
     monkeypatch.setattr(shapes, "SPLIT_SIZES", {"train": 20, "val": 10, "test": 10})
     monkeypatch.chdir(tmp_path)
-    elsewhere = DataConfig(dataset="shapes", data_dir=str(tmp_path / "elsewhere"))
-    here = source.open_split(DataConfig(), "train")
-    assert here.describe(0) == "data/shapes/train/arrow/00000.jpg"
-    assert here.class_names == shapes.CLASSES
-    assert here.labels.tolist() == [label for label in range(10) for _ in range(2)]
-    there = source.open_split(elsewhere, "train")
-    assert here.fingerprint == there.fingerprint
-    data, label = there.read(tf.constant(5, tf.int64))
+    config = DataConfig(dataset="shapes", data_dir=str(tmp_path / "elsewhere"))
+    in_default = source.open_split(DataConfig(), "train")
+    assert in_default.describe(0) == "data/shapes/train/arrow/00000.jpg"
+    assert in_default.class_names == shapes.CLASSES
+    assert in_default.labels.tolist() == [label for label in range(10) for _ in range(2)]
+    in_data_dir = source.open_split(config, "train")
+    assert in_default.fingerprint == in_data_dir.fingerprint
+    data, label = in_data_dir.read(tf.constant(5, tf.int64))
     path = tmp_path / "elsewhere" / "train" / shapes.CLASSES[2] / "00001.jpg"
     assert data.numpy() == path.read_bytes() and label == 2
-    assert "shapes/train has 20 images here; the full set has 2000." in _warnings(caplog)
+    assert "shapes/train has 20 images; the full data set has 2000" in _warnings(caplog)
 
 
-def test_the_full_set_brings_no_warning(tmp_path, monkeypatch, caplog):
+def test_full_data_set_causes_no_warning(tmp_path, monkeypatch, caplog):
     spec = datasets.DatasetSpec(split_sizes={"train": 2, "val": 1})
     monkeypatch.setattr(datasets, "get", {"folder": spec}.__getitem__)
     root = _fill(tmp_path, "train/a/1.jpg", "train/a/2.jpg", "val/a/1.jpg", "val/a/2.jpg")
@@ -124,19 +124,19 @@ def test_the_full_set_brings_no_warning(tmp_path, monkeypatch, caplog):
     source.open_split(config, "train", ("a",))
     assert _warnings(caplog) == []
     source.open_split(config, "val", ("a",))
-    assert _warnings(caplog) == ["folder/val has 2 images here; the full set has 1."]
+    assert _warnings(caplog) == ["folder/val has 2 images; the full data set has 1"]
 
 
 @pytest.mark.parametrize(
     ("in_val", "expected"),
     [
         ("abcdefg", []),
-        ("abdefg", ["1 class of train not in val: c"]),
-        ("ab", ["5 classes of train not in val: c, d, e, f, g"]),
-        ("a", ["6 classes of train not in val: b, c, d, e, f, ..."]),
+        ("abdefg", ["1 class missing from val: c"]),
+        ("ab", ["5 classes missing from val: c, d, e, f, g"]),
+        ("a", ["6 classes missing from val: b, c, d, e, f, ..."]),
     ],
 )
-def test_classes_that_are_never_evaluated(tmp_path, caplog, in_val, expected):
+def test_warning_about_classes_missing_from_val(tmp_path, caplog, in_val, expected):
     names = [f"train/{name}/1.jpg" for name in "abcdefg"] + [f"val/{name}/1.jpg" for name in in_val]
     config = DataConfig(dataset="folder", data_dir=_fill(tmp_path, *names))
     train, val = (source.open_split(config, split) for split in ("train", "val"))
@@ -144,19 +144,19 @@ def test_classes_that_are_never_evaluated(tmp_path, caplog, in_val, expected):
     assert _warnings(caplog) == expected
 
 
-def test_a_class_without_images(tmp_path, caplog):
+def test_warning_about_classes_without_images(tmp_path, caplog):
     root = _fill(tmp_path, "train/a/1.jpg", "train/b/._1.jpg", "train/c/1.jpg", "val/a/1.jpg")
     config = DataConfig(dataset="folder", data_dir=root)
     train, val = (source.open_split(config, split) for split in ("train", "val"))
     assert (train.class_names, train.labels.tolist()) == (("a", "b", "c"), [0, 2])
     source.warn_of_missing_classes(train, val)
     assert _warnings(caplog)[-2:] == [
-        "1 class without an image in train: b",
-        "1 class of train not in val: c",
+        "1 class without images in train: b",
+        "1 class missing from val: c",
     ]
 
 
-def test_fingerprint_tells_versions_of_the_data_apart(tmp_path):
+def test_fingerprint_depends_on_names_and_labels(tmp_path):
     def fingerprint(folder, *names):
         root = _fill(tmp_path / folder, *names)
         return source.open_split(DataConfig(dataset="folder", data_dir=root), "train").fingerprint
@@ -167,8 +167,8 @@ def test_fingerprint_tells_versions_of_the_data_apart(tmp_path):
     assert fingerprint("label", "train/a/1.jpg", "train/b/1.jpg", "train/aa/1.jpg") != first
 
 
-def test_a_set_that_does_not_fit_into_memory(tmp_path, monkeypatch):
-    """Four files of eleven bytes, where 60 bytes are free, of which 70 % may be used."""
+def test_ram_cache_refuses_data_set_larger_than_memory(tmp_path, monkeypatch):
+    """The data set has four files of 13 bytes. 70 % of the free memory may be used."""
     names = ["train/a/1.jpg", "train/a/2.jpg", "train/b/1.jpg", "train/b/2.jpg"]
     config = DataConfig(dataset="folder", data_dir=_fill(tmp_path, *names), cache="ram")
     for free, fits in ((80, True), (60, False), (None, True)):
@@ -176,11 +176,11 @@ def test_a_set_that_does_not_fit_into_memory(tmp_path, monkeypatch):
         if fits:
             assert len(_contents(source.open_split(config, "train"))) == 4
         else:
-            with pytest.raises(UsageError, match=r"--cache=ram: folder/train takes about"):
+            with pytest.raises(UsageError, match=r"--cache=ram: folder/train needs about"):
                 source.open_split(config, "train")
 
 
-def test_a_file_that_cannot_be_read_is_kept_as_an_empty_one(tmp_path):
+def test_ram_cache_stores_unreadable_file_as_empty(tmp_path):
     config = DataConfig(dataset="folder", data_dir=_fill(tmp_path, "train/a/1.jpg"), cache="ram")
     (tmp_path / "train/a/2.jpg").symlink_to("nowhere")
     split = source.open_split(config, "train")

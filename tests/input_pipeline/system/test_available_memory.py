@@ -1,4 +1,4 @@
-"""Memory that is left: of the machine, or less in a container or a job of a batch system."""
+"""Available memory of the machine, and of a container or a batch job with less."""
 
 import pathlib
 
@@ -13,7 +13,7 @@ V2 = "memory.max", "memory.current", "inactive_file"
 
 @pytest.fixture
 def machine(tmp_path):
-    """A machine with 8 GB to give, whose processes are in no group."""
+    """Returns the root of a machine with 8 GB available and no control groups."""
     (tmp_path / "proc/self").mkdir(parents=True)
     (tmp_path / "proc/meminfo").write_text(
         f"MemTotal: {16 * GB // 1024} kB\nMemAvailable:  {8 * GB // 1024} kB\n"
@@ -21,8 +21,8 @@ def machine(tmp_path):
     return tmp_path
 
 
-def in_group(machine, line, folder, names, limit, used, files):
-    """Puts the process into a group, with so many bytes of each."""
+def put_in_group(machine, line, folder, names, limit, used, files):
+    """Puts the process into a control group with this limit, usage and page cache in bytes."""
     (machine / "proc/self/cgroup").write_text(f"5:cpuset:/elsewhere\n{line}\n")
     group = machine / "sys/fs/cgroup" / folder
     group.mkdir(parents=True, exist_ok=True)
@@ -31,50 +31,50 @@ def in_group(machine, line, folder, names, limit, used, files):
     (group / "memory.stat").write_text(f"anon 17\n{names[2]} {files}\n")
 
 
-def left(machine):
+def available(machine):
     return pytest.approx(available_memory.available_bytes(machine), abs=2048)
 
 
-def test_without_groups_it_is_the_machines(machine):
-    assert left(machine) == 8 * GB
+def test_without_cgroups_the_machine_decides(machine):
+    assert available(machine) == 8 * GB
 
 
 @pytest.mark.parametrize(
     ("line", "folder", "names"),
     [
         ("0::/job/step", "job/step", V2),
-        ("0::/job/step", "job", V2),  # the limit of the group around it
-        ("0::/", "", V2),  # a container with groups of its own
+        ("0::/job/step", "job", V2),  # the limit of the outer group
+        ("0::/", "", V2),  # a container with a separate cgroup namespace
         ("0::/../outer", "", V2),
         ("4:memory:/job/step", "memory/job/step", V1),
         ("4:memory:/outside/of/the/container", "memory", V1),
         ("3:cpu,memory:/job", "memory/job", V1),
     ],
 )
-def test_a_group_has_less(machine, line, folder, names):
-    """4 GB, 3 of them used, of these 1 by files that were read: 2 are left."""
-    in_group(machine, line, folder, names, 4 * GB, 3 * GB, GB)
-    assert left(machine) == 2 * GB
+def test_cgroup_limits_the_memory(machine, line, folder, names):
+    """Of 4 GB, 3 are used, but 1 of them is inactive page cache: 2 are available."""
+    put_in_group(machine, line, folder, names, 4 * GB, 3 * GB, GB)
+    assert available(machine) == 2 * GB
 
 
 @pytest.mark.parametrize("limit", ["max", 2**63 - 4096])
-def test_a_group_without_a_limit(machine, limit):
-    in_group(machine, "0::/job", "job", V2, limit, 3 * GB, GB)
-    assert left(machine) == 8 * GB
+def test_cgroup_without_a_limit(machine, limit):
+    put_in_group(machine, "0::/job", "job", V2, limit, 3 * GB, GB)
+    assert available(machine) == 8 * GB
 
 
-def test_the_tightest_group_counts(machine):
-    in_group(machine, "0::/job/step", "job/step", V2, 9 * GB, 6 * GB, 0)
-    in_group(machine, "0::/job/step", "job", V2, 7 * GB, 6 * GB, 0)
-    assert left(machine) == GB
+def test_smallest_cgroup_decides(machine):
+    put_in_group(machine, "0::/job/step", "job/step", V2, 9 * GB, 6 * GB, 0)
+    put_in_group(machine, "0::/job/step", "job", V2, 7 * GB, 6 * GB, 0)
+    assert available(machine) == GB
 
 
-def test_a_group_beyond_its_limit_has_nothing(machine):
-    in_group(machine, "0::/job", "job", V2, GB, 2 * GB, 0)
+def test_cgroup_above_its_limit_has_nothing(machine):
+    put_in_group(machine, "0::/job", "job", V2, GB, 2 * GB, 0)
     assert available_memory.available_bytes(machine) == 0
 
 
-def test_this_machine():
+def test_available_memory_of_this_machine():
     if not pathlib.Path("/proc/meminfo").exists():
         pytest.skip("no /proc")
     assert 0 < available_memory.available_bytes() < 2**50

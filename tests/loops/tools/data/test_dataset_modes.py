@@ -115,7 +115,7 @@ def test_verify_refuses_a_mixture_of_numberings(tmp_path):
     names = "".join(f"{k} n{k:08} {k}\n" for k in range(4))
     (tmp_path / "names.txt").write_text(names)
     words = ["--dataset=lists", f"--data_dir={tmp_path}", *lists]
-    with pytest.raises(DataError, match=r"mixture: train follows .* from 0; val follows .* 1001"):
+    with pytest.raises(DataError, match=r"labels: train follows .* from 0; val follows .* 1001"):
         run("verify", verify, *words, f"--class_names={tmp_path / 'names.txt'}")
 
 
@@ -247,7 +247,7 @@ def test_shapes_are_not_drawn_where_something_else_was_meant(images, tmp_path, m
     with pytest.raises(UsageError, match=r"neither a prepared set .*, as in --dataset=folder"):
         run(mode, modules[mode], f"--data_dir={images}", *words)
     with pytest.raises(
-        UsageError, match="something else than the built-in shapes; say by --dataset"
+        UsageError, match="does not contain the built-in data set shapes; set --dataset"
     ):
         run(mode, modules[mode], f"--data_dir={images}", "--dataset=shapes", *words)
     assert not (tmp_path / "nowhere").exists()
