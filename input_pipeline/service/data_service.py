@@ -16,6 +16,7 @@ from absl import logging
 
 from input_pipeline import pipeline, threads
 from input_pipeline.errors import UsageError
+from input_pipeline.sample_order import ReplicaSlice
 from input_pipeline.service import worker_watchdog
 
 _service = tf.data.experimental.service
@@ -41,13 +42,16 @@ def parse_address(text, flag="--data_service"):
     return host, int(port)
 
 
-def train_dataset(source, config, seed, first_sample, batch_size, deal=None):
+def train_dataset(
+    source, config, seed, first_sample, batch_size, replica_slice: ReplicaSlice | None = None
+):
     """As `pipeline.train_dataset`, loaded by the workers of `config.data_service`."""
 
     def batch_at(number):
-        if deal is not None:  # batches go to all replicas in turn, these are some of them
-            first_replica, local, replicas = deal
-            number = number // local * replicas + first_replica + number % local
+        if replica_slice is not None:  # from the number of a local batch to the global one
+            first_replica, local_replicas, total_replicas = replica_slice
+            step, replica = number // local_replicas, first_replica + number % local_replicas
+            number = step * total_replicas + replica
         first = first_sample + number * batch_size
         # Else the images of some batches more would be loaded, and thrown away.
         one = pipeline.train_dataset(source, alone, seed, first, batch_size, batches=1)
