@@ -14,8 +14,8 @@ from loops.tools.predict import views
 
 @pytest.fixture(scope="module")
 def config(tiny_folder):
-    argv = ["train", "--dataset=folder", f"--data_dir={tiny_folder}", "--image_size=32"]
-    return validation.resolve(flags.parse(argv)[0]).data
+    words = ["train", "--dataset=folder", f"--data_dir={tiny_folder}", "--image_size=32"]
+    return validation.resolve(flags.parse(words)[0]).data
 
 
 def test_no_dataset_is_autotuned(config, tiny_folder):
