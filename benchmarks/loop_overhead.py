@@ -104,7 +104,7 @@ def _measure_loop(args):
         used.setdefault(step, time.process_time())
         measure(self, split, step, values)
 
-    def kept(source, config, seed, first_sample, batch_size, deal=None):
+    def kept(source, config, seed, first_sample, batch_size, replica_slice=None):
         return bare_step.make_random_batches(args.size, batch_size, _NUM_CLASSES)
 
     pipeline.train_dataset = kept

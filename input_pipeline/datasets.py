@@ -1,19 +1,23 @@
-"""The data sets known by name: sizes, statistics, and the settings that suit them.
+"""Registry of the known data sets: sizes, pixel statistics and default hyperparameters.
 
-One entry makes a data set: its flag value, its defaults and its tests follow.
+An entry in `_DATASETS` is all that a new data set needs: its flag value, defaults and tests follow.
 """
 
 import dataclasses
+import functools
+import os
 import pathlib
+from collections.abc import Mapping
 
 _LABELS = pathlib.Path(__file__).parent / "labels"
 
-# Mean and standard deviation of ImageNet's training pixels (RGB, 0..255), as torchvision and
-# timm use them.
+# Mean and standard deviation of ImageNet's training pixels (RGB, 0..255), as in torchvision and
+# timm.
 IMAGENET_MEAN = (123.675, 116.28, 103.53)
 IMAGENET_STD = (58.395, 57.12, 57.375)
-# Their covariance, as fb.resnet.torch and its followers use it: eigenvalues 0.2175, 0.0188 and
-# 0.0045 of pixels in 0..1, and the matrix whose columns are the eigenvectors, row by row.
+# Principal components of the covariance of these pixels, as in fb.resnet.torch. The published
+# eigenvalues 0.2175, 0.0188 and 0.0045 are for pixels in 0..1. The columns of the matrix are the
+# eigenvectors. It is stored row by row.
 IMAGENET_PCA_VALUES = (0.2175 * 255**2, 0.0188 * 255**2, 0.0045 * 255**2)
 IMAGENET_PCA_VECTORS = (
     *(-0.5675, 0.7192, 0.4009),
@@ -24,27 +28,27 @@ IMAGENET_PCA_VECTORS = (
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DatasetSpec:
-    """A data set and the defaults that come with it.
+    """A data set and its default settings.
 
     Attributes:
-      split_sizes: images per split where they are fixed, else empty.
-      class_table: file in `labels/` of `index wnid names` lines, or empty.
-      mean, std: of the training pixels, RGB, 0..255.
-      pca_values, pca_vectors: their principal components, see `DataConfig`.
-      image_size: side of the net's input in pixels.
-      batch_size: images of one optimizer step.
+      split_sizes: number of images by split; empty if not fixed.
+      class_table: file of `index wnid names` lines in `labels/`, or "".
+      mean, std: per channel of the training pixels, RGB, 0..255.
+      pca_values, pca_vectors: principal components of the training pixels, see `DataConfig`.
+      image_size: side of the model's input in pixels.
+      batch_size: images per optimizer step.
       epochs: length of training.
-      min_crop_area: smallest share of the area that a random resized crop takes.
-      learning_rate: of sgd, per 256 images.
+      min_crop_area: smallest area of a random resized crop, as a fraction of the image's area.
+      learning_rate: for SGD and a batch of 256 images.
       warmup_epochs: epochs of linear warm-up.
     """
 
-    split_sizes: dict = dataclasses.field(default_factory=dict)
+    split_sizes: Mapping[str, int] = dataclasses.field(default_factory=dict)
     class_table: str = ""
-    mean: tuple = IMAGENET_MEAN
-    std: tuple = IMAGENET_STD
-    pca_values: tuple = IMAGENET_PCA_VALUES
-    pca_vectors: tuple = IMAGENET_PCA_VECTORS
+    mean: tuple[float, float, float] = IMAGENET_MEAN
+    std: tuple[float, float, float] = IMAGENET_STD
+    pca_values: tuple[float, float, float] = IMAGENET_PCA_VALUES
+    pca_vectors: tuple[float, ...] = IMAGENET_PCA_VECTORS
     image_size: int = 224
     batch_size: int = 64
     epochs: float = 30.0
@@ -72,7 +76,7 @@ _DATASETS = {
         epochs=50.0,
         warmup_epochs=5.0,
     ),
-    # 500/50/50 images of each of the 100 classes. The statistics are of the 84 px copies.
+    # 500/50/50 images of each of the 100 classes. Pixel statistics of the 84-pixel copies.
     "mini_imagenet": DatasetSpec(
         split_sizes={"train": 50_000, "val": 5_000, "test": 5_000},
         class_table="mini_imagenet.txt",
@@ -82,52 +86,56 @@ _DATASETS = {
         epochs=90.0,
         warmup_epochs=5.0,
     ),
-    # Small sets of one's own: many short epochs' worth of steps rather than large batches.
+    # User data sets are often small. Small batches give more steps per epoch.
     "folder": _SMALL,
     "lists": _SMALL,
 }
 
 
-def names():
-    """Values of `--dataset`."""
+def names() -> tuple[str, ...]:
+    """Returns the values of `--dataset`."""
     return tuple(_DATASETS)
 
 
-def get(name):
+def get(name: str) -> DatasetSpec:
     """Returns the DatasetSpec of a name."""
     return _DATASETS[name]
 
 
-def read_class_table(path):
-    """Reads `index wnid names` lines into a tuple of (wnid, names), ordered by index.
+def read_class_table(path: str | os.PathLike) -> tuple[tuple[str, str], ...]:
+    """Reads a file of `index wnid names` lines.
+
+    Returns:
+      tuple of (wnid, names), in the order of the indices. `names` is the wnid if a line has none.
 
     Raises:
-      ValueError: a line that does not parse or an index out of order, with its number.
+      ValueError: a line does not parse, or an index is out of order. The message has the line
+        number.
     """
-    rows = []
+    table = []
     for number, line in enumerate(pathlib.Path(path).read_text("utf-8-sig").splitlines(), 1):
         parts = line.split(maxsplit=2)
         if len(parts) < 2 or not parts[0].isdigit():
             raise ValueError(f"line {number} is not `index wnid names`: {line[:80]!r}")
-        if int(parts[0]) != len(rows):
-            raise ValueError(f"line {number} has index {parts[0]}, expected {len(rows)}")
-        rows.append((parts[1], parts[2] if len(parts) == 3 else parts[1]))
-    return tuple(rows)
+        if int(parts[0]) != len(table):
+            raise ValueError(f"line {number} has index {parts[0]}, expected {len(table)}")
+        table.append((parts[1], parts[2] if len(parts) == 3 else parts[1]))
+    return tuple(table)
 
 
-def load_class_table(name):
-    """Returns the (wnid, names) rows of a data set's own table, or () where it has none."""
+def load_class_table(name: str) -> tuple[tuple[str, str], ...]:
+    """Returns the (wnid, names) pairs of a data set by label, or () if it has no class table."""
     spec = get(name)
     return read_class_table(_LABELS / spec.class_table) if spec.class_table else ()
 
 
-def display_name(class_name):
-    """The first English name of a WordNet id that ImageNet uses; any other name as it is."""
+def display_name(class_name: str) -> str:
+    """Returns the first English name of an ImageNet WordNet id; other names are unchanged."""
     return _english_names().get(class_name, class_name)
 
 
-def _english_names(cache={}):  # noqa: B006 - read once, kept
-    if not cache:
-        table = read_class_table(_LABELS / "ilsvrc2012.txt")
-        cache.update({wnid: names.split(",")[0] for wnid, names in table})
-    return cache
+@functools.cache
+def _english_names() -> Mapping[str, str]:
+    """Returns the first English name by WordNet id."""
+    table = read_class_table(_LABELS / "ilsvrc2012.txt")
+    return {wnid: names.split(",")[0] for wnid, names in table}

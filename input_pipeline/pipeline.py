@@ -1,66 +1,83 @@
-"""The order of the stages, once: from sample numbers to batches of uint8 images.
+"""The input pipeline: from sample numbers to batches of uint8 images.
 
-Sample numbers come first and decide everything (see `order.py`); reading, decoding and
-augmenting one sample is one function that runs in parallel and keeps the order; normalising
-waits for the accelerator, so that the host ships bytes and not floats.
+The stream starts as sample numbers, which determine everything else (see `sample_order.py`). One
+function reads, decodes and augments a sample. It runs in parallel and keeps the order. The
+accelerator normalizes the images, so the host transfers bytes and not floats.
 """
 
 import math
+from collections.abc import Callable, Iterable
+from typing import Any
 
 import tensorflow as tf
 
 from input_pipeline import sample_order, threads
+from input_pipeline.arithmetic import ceil_div
 from input_pipeline.augmentation import crops, image_augment
+from input_pipeline.config import DataConfig
 from input_pipeline.decoding import decode
+from input_pipeline.sample_order import ReplicaSlice
+from input_pipeline.sources.source import Source
 
-# An image that does not decode gives its place to the next position of the permutation. This
-# many in a row mean that the data, not an image, is broken.
+# An unreadable image is replaced by the image at the next position of the permutation. If this
+# many images in a row are unreadable, the data set is broken and not a single image.
 MAX_DECODE_ATTEMPTS = 8
-# So many samples are loaded at a time, where the batch is a multiple of it: catching the error of
-# a bad image costs as much as a fifth of an augmentation, so it is done for several at once.
+# Samples that are loaded together, if the batch size is a multiple of it. Catching the error of a
+# bad image costs a fifth of an augmentation, so it is done once per chunk.
 CHUNK_SIZE = 8
-# AutoGraph would convert every function that a stage calls, for seconds; none has a Python `if` or
-# loop over tensors.
+# AutoGraph would spend seconds on converting every function that a stage calls. No such function
+# has a Python `if` or loop over tensors.
 _do_not_convert = tf.autograph.experimental.do_not_convert
 
 
-def train_dataset(source, config, seed, first_sample, batch_size, deal=None, batches=None):
-    """Batches of augmented images, in the order that (seed, first_sample) decides.
+def train_dataset(
+    source: Source,
+    config: DataConfig,
+    seed: int,
+    first_sample: int | tf.Tensor,
+    batch_size: int,
+    replica_slice: ReplicaSlice | None = None,
+    batches: int | None = None,
+) -> tf.data.Dataset:
+    """Returns batches of augmented images, in the order that (seed, first_sample) determines.
 
     Args:
-      source: Source of the train split.
+      source: the train split.
       config: DataConfig with its sizes resolved.
       seed: the run's seed.
       first_sample: global number of the first sample.
-      batch_size: images per batch (of one replica: batches are dealt to replicas in turn).
-      deal: see `sample_order.sample_numbers`; None for the batches of all replicas.
-      batches: how many there are; None for no end of them.
+      batch_size: images per batch of one replica.
+      replica_slice: the replicas whose batches are loaded; None for all replicas.
+      batches: number of batches; None for an infinite dataset.
 
     Returns:
-      tf.data.Dataset of dicts: image uint8 [B, S, S, 3], label int32 [B], sample int64 [B], and
-      replaced int64 [B], the number of unreadable images that this one stands in for.
+      Dataset of dicts:
+        image: uint8 [B, S, S, 3].
+        label: int32 [B].
+        sample: int64 [B], global sample numbers.
+        replaced: int64 [B], number of unreadable images that the image stands in for.
     """
     chunk = math.gcd(batch_size, CHUNK_SIZE)
-    # One function for both ways to it below, traced once.
+    # Traced once, for both uses below.
     signature = [tf.TensorSpec([], tf.int64)] * 2
     attempt = tf.function(_make_sample_loader(source, config, seed), signature, autograph=False)
 
-    # Errors are ignored only in here, inside the attempts at given samples: dropped from the
-    # stream itself, a bad image would shift every batch after it.
-    def mended(sample):
+    # Errors are ignored only within the attempts at one sample. If a bad image were dropped from
+    # the whole stream, all later batches would shift.
+    def load_with_replacement(sample: tf.Tensor) -> dict[str, tf.Tensor]:
         attempts = tf.data.Dataset.range(MAX_DECODE_ATTEMPTS).map(lambda k: attempt(sample, k))
         return attempts.ignore_errors().take(1).get_single_element()
 
     @_do_not_convert
-    def load(numbers):
+    def load(numbers: tf.Tensor) -> dict[str, tf.Tensor]:
         samples = tf.data.Dataset.from_tensor_slices(numbers)
         first_choice = samples.map(lambda sample: attempt(sample, tf.constant(0, tf.int64)))
         whole = first_choice.ignore_errors().batch(chunk, drop_remainder=True)
-        # Only when an image is missing from the chunk, each sample is attempted on its own.
-        one_by_one = samples.map(mended).batch(chunk, drop_remainder=True)
+        # Runs only if an image of the chunk is unreadable.
+        one_by_one = samples.map(load_with_replacement).batch(chunk, drop_remainder=True)
         return whole.concatenate(one_by_one).take(1).get_single_element()
 
-    samples = sample_order.sample_numbers(first_sample, batch_size, deal)
+    samples = sample_order.sample_numbers(first_sample, batch_size, replica_slice)
     if batches is not None:
         samples = samples.take(batches * batch_size)
     chunks = samples.batch(chunk, drop_remainder=True).map(load, **_parallel_map_options(config))
@@ -69,24 +86,26 @@ def train_dataset(source, config, seed, first_sample, batch_size, deal=None, bat
     )
 
 
-def load_first_samples(source, config, seed, count):
-    """The first samples of training, of one process and at once.
+def load_first_samples(
+    source: Source, config: DataConfig, seed: int, count: int
+) -> dict[str, tf.Tensor]:
+    """Loads the first `count` samples of training eagerly, in one process.
 
-    Without a pipeline, which takes seconds to be built: these are loaded in a tenth of one.
+    Building a tf.data pipeline takes seconds. This takes a tenth of a second.
 
     Args:
       source, config, seed: see `train_dataset`.
-      count: how many.
+      count: number of samples.
 
     Returns:
-      dict as of `train_dataset`.
+      One batch of `train_dataset`.
 
     Raises:
-      tf.errors.OpError: too many images in a row do not decode.
+      tf.errors.OpError: MAX_DECODE_ATTEMPTS images in a row do not decode.
     """
     attempt = _make_sample_loader(source, config, seed)
 
-    def load(sample):
+    def load(sample: int) -> dict[str, tf.Tensor]:
         for offset in range(MAX_DECODE_ATTEMPTS):
             try:
                 return attempt(tf.constant(sample, tf.int64), tf.constant(offset, tf.int64))
@@ -98,42 +117,54 @@ def load_first_samples(source, config, seed, count):
         return tf.nest.map_structure(lambda *one: tf.stack(one), *map(load, range(count)))
 
 
-def _make_sample_loader(source, config, seed):
-    """Returns the function that loads a sample, or an image after it in its place.
+def _make_sample_loader(
+    source: Source, config: DataConfig, seed: int
+) -> Callable[[tf.Tensor, tf.Tensor], dict[str, tf.Tensor]]:
+    """Makes the function that loads one sample, or another image in its place.
 
-    Of the global sample number and of how far behind the image is, int64 scalars; it gives the dict
-    of one sample.
+    Returns:
+      Function from two int64 scalars to the dict of one sample: the global sample number, and the
+      offset of the image from the sample's position in the permutation.
     """
     num_examples = source.num_examples
 
-    def attempt(sample, offset):
+    def attempt(sample: tf.Tensor, offset: tf.Tensor) -> dict[str, tf.Tensor]:
         epoch, position = sample // num_examples, sample % num_examples
-        at = (position + offset) % num_examples
-        data, label = source.read(sample_order.image_index(seed, epoch, at, num_examples))
+        position = (position + offset) % num_examples
+        data, label = source.read(sample_order.image_index(seed, epoch, position, num_examples))
         image = image_augment.augment(data, sample_order.sample_seed(seed, sample), config)
         return {"image": image, "label": label, "sample": sample, "replaced": offset}
 
     return attempt
 
 
-def eval_dataset(source, config, crops_per_image, batch_size, multiple, deal=None):
-    """Every image once, in order, padded with zeros to whole batches.
+def eval_dataset(
+    source: Source,
+    config: DataConfig,
+    crops_per_image: int,
+    batch_size: int,
+    multiple: int,
+    replica_slice: ReplicaSlice | None = None,
+) -> tf.data.Dataset:
+    """Returns each image once, in order. Zeros pad the last batches.
 
     Args:
-      source: Source of a split.
+      source: the split.
       config: DataConfig with its sizes resolved.
       crops_per_image: V, 1 or 10.
-      batch_size: images per batch.
-      multiple: the number of batches is a multiple of this: the replicas that share them.
-      deal: see `sample_order.sample_numbers`; None for the batches of all replicas.
+      batch_size: images per batch of one replica.
+      multiple: the number of batches is a multiple of this, the number of all replicas.
+      replica_slice: the replicas whose batches are loaded; None for all replicas.
 
     Returns:
-      tf.data.Dataset of dicts: views uint8 [B, V, S, S, 3], label int32 [B], and mask bool [B],
-      false where an image is padding.
+      Dataset of dicts:
+        views: uint8 [B, V, S, S, 3].
+        label: int32 [B].
+        mask: bool [B], false for padding.
     """
     size = config.image_size
 
-    def image(sample):
+    def load_image(sample: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         data, label = source.read(sample)
         views = crops.extract_views(
             decode.decode_image(data),
@@ -144,29 +175,35 @@ def eval_dataset(source, config, crops_per_image, batch_size, multiple, deal=Non
         )
         return views, label
 
-    def padding():
+    def make_padding() -> tuple[tf.Tensor, tf.Tensor]:
         return tf.zeros([crops_per_image, size, size, 3], tf.uint8), tf.constant(0, tf.int32)
 
     @_do_not_convert
-    def load(sample):
-        real = sample < source.num_examples
-        views, label = tf.cond(real, lambda: image(sample), padding)
+    def load(sample: tf.Tensor) -> dict[str, tf.Tensor]:
+        is_image = sample < source.num_examples
+        views, label = tf.cond(is_image, lambda: load_image(sample), make_padding)
         views = tf.ensure_shape(views, [crops_per_image, size, size, 3])
-        return {"views": views, "label": label, "mask": real}
+        return {"views": views, "label": label, "mask": is_image}
 
     step = batch_size * multiple
-    padded = -(-source.num_examples // step) * step
-    local = padded if deal is None else padded // deal[2] * deal[1]
+    padded = ceil_div(source.num_examples, step) * step
+    local = padded
+    if replica_slice is not None:
+        local = padded // replica_slice.total_replicas * replica_slice.local_replicas
     samples = (
-        sample_order.sample_numbers(0, batch_size, deal)
+        sample_order.sample_numbers(0, batch_size, replica_slice)
         .take(local)
         .map(load, **_parallel_map_options(config))
     )
     return _prefetch(samples.batch(batch_size, drop_remainder=True), config)
 
 
-def find_first_unreadable(source, indices):
-    """Decodes images one by one and returns (index, reason) of the first that fails, or None."""
+def find_first_unreadable(source: Source, indices: Iterable[int]) -> tuple[int, str] | None:
+    """Decodes images one by one until one fails.
+
+    Returns:
+      (index, reason) of the first image that does not decode, or None.
+    """
     for index in indices:
         try:
             decode.decode_image(source.read(tf.constant(index, tf.int64))[0])
@@ -175,13 +212,13 @@ def find_first_unreadable(source, indices):
     return None
 
 
-def _parallel_map_options(config):
+def _parallel_map_options(config: DataConfig) -> dict[str, Any]:
     calls = threads.num_parallel_calls(config.reader_threads)
     return {"num_parallel_calls": calls, "deterministic": True}
 
 
 @_do_not_convert
-def _join_chunks(batch):
+def _join_chunks(batch: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
     """Joins the chunks of a batch: [B / C, C, ...] becomes [B, ...]."""
     return {
         name: tf.reshape(value, [value.shape[0] * value.shape[1], *value.shape[2:]])
@@ -189,6 +226,6 @@ def _join_chunks(batch):
     }
 
 
-def _prefetch(batches, config):
+def _prefetch(batches: tf.data.Dataset, config: DataConfig) -> tf.data.Dataset:
     options = threads.make_dataset_options(config.reader_threads)
     return batches.prefetch(threads.PREFETCH_BATCHES).with_options(options)

@@ -1,41 +1,43 @@
-"""Numbers, odd names, and what TensorFlow says of an error, in words that people read."""
+"""Formats counts, undecodable names and TensorFlow errors for people."""
 
 import re
+import typing
+
+if typing.TYPE_CHECKING:
+    import tensorflow as tf
 
 
-def pluralize(number, noun):
-    """A number and its noun in the form that goes with it.
+def pluralize(number: int, noun: str) -> str:
+    """Returns a number and its noun, such as "1 class" or "2 classes".
 
     Args:
-      number: int.
-      noun: str, the form for one.
-
-    Returns:
-      str, as "1 class", "2 classes".
+      number: the count.
+      noun: in the singular.
     """
     if number == 1:
         return f"1 {noun}"
     return f"{number} {noun}{'es' if noun.endswith('s') else 's'}"
 
 
-def escape_non_utf8(text):
-    """A text with escapes for what is no character, as in names of files that are not UTF-8.
+def escape_non_utf8(text: str) -> str:
+    """Escapes lone surrogates, with which Python represents non-UTF-8 bytes of file names.
 
-    Python keeps such bytes as lone surrogates, which OpenCV dies of and a protobuf refuses.
+    OpenCV crashes on them, and protocol buffers reject them.
     """
     return text.encode(errors="backslashreplace").decode()
 
 
-def tf_error_message(error):
-    """What a tf.errors.OpError says, in one line and without the names of its operations."""
+def tf_error_message(error: "tf.errors.OpError") -> str:
+    """Returns the message of a TensorFlow error in one line, without the names of operations."""
     message = error.message.split("\n\t [[")[0].split(" [Op:")[0].split("}} ")[-1]
-    if message.startswith("Graph execution error:"):  # of a function: first, where it was traced
+    # An error inside a function begins with the place where it was traced.
+    if message.startswith("Graph execution error:"):
         message = message.rstrip().rpartition("\n")[2]
     message = message.replace("assertion failed:", "").strip().partition("\n")[0]
     words = " ".join(message.split())
     return words[1:-1] if words.startswith("[") else words
 
 
-def summarize_error(error):
-    """The beginning of an error's text, without TensorFlow's preface and dump of the tensors."""
+def summarize_error(error: BaseException) -> str:
+    """Returns up to 200 characters of an error's first line, without TensorFlow's prefix."""
     return re.sub(r"^\{\{.*?\}\} ", "", str(error).strip()).split("\n")[0][:200]

@@ -1,38 +1,38 @@
-"""How many threads load images; nothing of it is left to tf.data's tuner.
+"""Thread counts of the input pipeline, with tf.data's autotuner disabled.
 
-The tuner sleeps between two looks, each time for longer, up to a minute, and an iterator that is
-let go waits until it wakes: at the end of an evaluation both cores stood still for as long as half
-of it had taken.
+The autotuner sleeps for up to a minute between adjustments, and destroying an iterator blocks
+until it wakes up. At the end of an evaluation, this added half of the evaluation's duration, with
+both cores idle.
 """
 
 import os
 
 import tensorflow as tf
 
-# Batches that wait for the net, so that a slow image does not stop it.
+# Batches that are loaded ahead, so that a slow image does not stall the model.
 PREFETCH_BATCHES = 4
 
 
-def num_parallel_calls(wanted):
-    """Samples that are loaded at once: as wanted, or one for each core where that is 0."""
-    return wanted or available_cores()
+def num_parallel_calls(reader_threads: int) -> int:
+    """Returns the number of samples to load in parallel: `reader_threads`, or the cores if 0."""
+    return reader_threads or available_cores()
 
 
-def make_dataset_options(wanted=0):
-    """tf.data.Options of every data set that is iterated over.
+def make_dataset_options(reader_threads: int = 0) -> tf.data.Options:
+    """Returns the options of every dataset that the program iterates over.
 
     Args:
-      wanted: `--reader_threads`; where it is not 0, the pipeline gets so many threads of its own.
+      reader_threads: size of the pipeline's private thread pool; 0 uses the shared pool.
     """
-    chosen = tf.data.Options()
-    chosen.autotune.enabled = False
-    # Slices per replica and worker are computed here, never guessed by tf.data.
-    chosen.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF
-    if wanted:
-        chosen.threading.private_threadpool_size = wanted
-    return chosen
+    options = tf.data.Options()
+    options.autotune.enabled = False
+    # This package computes the slice of each worker, so TensorFlow must not shard again.
+    options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF
+    if reader_threads:
+        options.threading.private_threadpool_size = reader_threads
+    return options
 
 
-def available_cores():
-    """Those of its affinity, which may be fewer than the machine has."""
+def available_cores() -> int:
+    """Returns the number of cores that this process may use, which respects its CPU affinity."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()

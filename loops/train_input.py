@@ -35,7 +35,7 @@ class TrainInput:
         self._data = data
         self._seed = seed
         self._sizes = dict(sizes)
-        self._slice = workers.get_replica_slice(strategy)
+        self._replica_slice = workers.get_replica_slice(strategy)
         self._per_replica = strategies.per_replica_batch_size(data.batch_size, strategy)
         batch_augment.require_even_batch(data, self._per_replica // accumulate)
         self._reported_images = set()
@@ -48,7 +48,7 @@ class TrainInput:
         def dataset():
             load = data_service if data.data_service else pipeline
             batches = load.train_dataset(
-                self._split, data, self._seed, first, self._per_replica, self._slice
+                self._split, data, self._seed, first, self._per_replica, self._replica_slice
             )
             # Of batches that may end, workers would first ask each other, at every step, whether
             # all have one; and of which size they are would be left open.

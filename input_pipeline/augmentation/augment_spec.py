@@ -1,6 +1,6 @@
-"""What `--augment` may say: names, what each stands for, and which go together.
+"""Parses `--augment` and `--randaugment`.
 
-No TensorFlow here: the command line is parsed without it.
+Imports no TensorFlow, so that the command line is parsed quickly.
 """
 
 import dataclasses
@@ -8,43 +8,40 @@ import difflib
 
 from input_pipeline.errors import UsageError
 
-# Which part of the image is taken, and at what size.
+# Crop policies: which window of the image is cropped and resized.
 WINDOWS = ("standard", "none", "classic")
-# Operations of the host on one image.
+# Random operations on one image, run on the host.
 POLICIES = ("randaugment", "trivialaugment")
-# Done to whole batches, on the accelerator.
+# Stages that run on whole batches, on the accelerator.
 BATCH_STAGES = ("hsv", "lighting", "erasing")
 NAMES = WINDOWS + POLICIES + BATCH_STAGES
-# `classic` is a window and these; its mirroring comes with the window.
+# Batch stages that `classic` includes. Its crop function does the mirroring.
 _CLASSIC_STAGES = ("hsv", "lighting")
 
 
 @dataclasses.dataclass(frozen=True)
 class AugmentSpec:
-    """The parts of an augmentation.
+    """The parsed value of `--augment`.
 
     Attributes:
       window: one of WINDOWS.
       policy: one of POLICIES, or "".
-      stages: some of BATCH_STAGES, in that order.
+      stages: a subset of BATCH_STAGES, in that order.
     """
 
     window: str
     policy: str
-    stages: tuple
+    stages: tuple[str, ...]
 
 
-def parse(text):
-    """Reads the value of `--augment`.
+def parse(text: str) -> AugmentSpec:
+    """Parses the value of `--augment`.
 
     Args:
-      text: names separated by commas. Without a window among them it is `standard`.
-
-    Returns:
-      Augmentation.
+      text: comma-separated names. The window is `standard` if none is named.
 
     Raises:
-      UsageError: an unknown name, one given twice, or names that exclude each other.
+      UsageError: a name is unknown or repeated, or names exclude each other.
     """
     names = text.split(",")
     for name in names:
@@ -52,26 +49,29 @@ def parse(text):
             raise UsageError(f"--augment={text}: {_unknown_name_hint(name)}")
         if names.count(name) > 1:
             raise UsageError(f"--augment={text}: {name} is given twice")
-    for kind in (WINDOWS, POLICIES):
-        chosen = [name for name in names if name in kind]
+    for group in (WINDOWS, POLICIES):
+        chosen = [name for name in names if name in group]
         if len(chosen) > 1:
             raise UsageError(f"--augment={text}: {' and '.join(chosen)} exclude each other")
     window = next((name for name in names if name in WINDOWS), "standard")
     policy = next((name for name in names if name in POLICIES), "")
     if window == "none" and len(names) > 1:
-        raise UsageError(f"--augment={text}: none stands alone")
+        raise UsageError(f"--augment={text}: none cannot be combined with other names")
     if policy and window != "standard":
-        raise UsageError(f"--augment={text}: {policy} comes on top of standard, leave {window} out")
+        raise UsageError(f"--augment={text}: {policy} needs the standard crop; remove {window}")
     implied = _CLASSIC_STAGES if window == "classic" else ()
     stages = tuple(stage for stage in BATCH_STAGES if stage in (*names, *implied))
     return AugmentSpec(window, policy, stages)
 
 
-def parse_randaugment(text):
-    """Reads the value of `--randaugment`, as `2,9`: an int from 1 to 8 and a float from 0 to 10.
+def parse_randaugment(text: str) -> tuple[int, float]:
+    """Parses the value of `--randaugment`, such as `2,9`.
+
+    Returns:
+      (number of operations, 1 to 8; magnitude, 0 to 10).
 
     Raises:
-      UsageError: another form, or out of range.
+      UsageError: the text has another format, or a number is out of range.
     """
     try:
         layers, magnitude = text.split(",")
@@ -86,7 +86,7 @@ def parse_randaugment(text):
     return layers, magnitude
 
 
-def _unknown_name_hint(name):
-    near = difflib.get_close_matches(name, NAMES, 3, 0.5)
-    wanted = f"did you mean {' or '.join(near)}?" if near else f"one of {', '.join(NAMES)}"
-    return f"unknown name {name!r}; {wanted}"
+def _unknown_name_hint(name: str) -> str:
+    similar = difflib.get_close_matches(name, NAMES, 3, 0.5)
+    hint = f"did you mean {' or '.join(similar)}?" if similar else f"use one of {', '.join(NAMES)}"
+    return f"unknown name {name!r}; {hint}"

@@ -1,11 +1,13 @@
-"""What is done to a whole batch, on the accelerator: bytes become normalised, mixed floats.
+"""Batch augmentation on the accelerator: uint8 batches become normalized, mixed float batches.
 
-Every random number is a function of the run's seed and the global sample number, so that the
-result does not depend on how samples are cut into batches, micro-batches and replicas.
+All random numbers depend only on the run's seed and the global sample number. The result does not
+depend on how samples are divided into batches, micro-batches and replicas.
 """
 
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+import numpy as np
 import tensorflow as tf
 
 from input_pipeline.augmentation import (
@@ -15,43 +17,48 @@ from input_pipeline.augmentation import (
     per_sample_random,
     random_erasing,
 )
+from input_pipeline.config import DataConfig
 from input_pipeline.errors import UsageError
 
-# Every random decision draws numbers of its own.
+# Purposes of random numbers. Numbers of different purposes are independent.
 _HSV, _LIGHTING, _ERASING, _MIXUP, _CUTMIX, _BOX, _CHOICE = range(7)
 
 
 class Targets(NamedTuple):
-    """What the net should say about each image: a share of one class, the rest of another.
+    """Training targets: each image has a label, or a mixture of two labels.
 
     Attributes:
       label: int32 [B].
-      partner: int32 [B], the class of the image that was mixed in.
-      share: float32 [B], 0..1, of `label`; 1 where nothing was mixed in.
+      partner: int32 [B], label of the image that was mixed in.
+      share: float32 [B], 0..1, weight of `label`; 1 if nothing was mixed in.
     """
 
-    label: tf.Tensor
-    partner: tf.Tensor
-    share: tf.Tensor
+    label: tf.Tensor | np.ndarray
+    partner: tf.Tensor | np.ndarray
+    share: tf.Tensor | np.ndarray
 
 
-def make_preprocess_fn(config, seed=0, xla=False):
-    """Makes the function that turns a training batch into what the net and the loss take.
+def make_preprocess_fn(
+    config: DataConfig, seed: int = 0, xla: bool = False
+) -> Callable[[dict[str, tf.Tensor]], tuple[tf.Tensor, Targets]]:
+    """Makes the function that turns a training batch into inputs of the model and the loss.
 
     Args:
-      config: DataConfig with its mean, std and principal components.
+      config: DataConfig with its pixel statistics.
       seed: the run's seed.
-      xla: whether a GPU's stages are compiled; a CPU's always are.
+      xla: whether to compile with XLA on a GPU. On a CPU it is always compiled.
 
     Returns:
-      function from the dict of `pipeline.train_dataset` to (float32 images [B, S, S, 3], Targets).
+      Function from a batch of `pipeline.train_dataset` to (float32 images [B, S, S, 3], Targets).
     """
     stages = augment_spec.parse(config.augment).stages
 
-    # Forty passes over a batch in a CPU's memory become one. A GPU has the bandwidth to do without
-    # a compiler that not every machine has.
+    # On a CPU, XLA fuses forty passes over the batch into one. A GPU has enough bandwidth without
+    # XLA, which needs a compiler that some machines lack.
     @tf.function(jit_compile=xla or not tf.config.list_physical_devices("GPU"), autograph=False)
-    def pixels(images, labels, samples):
+    def preprocess(
+        images: tf.Tensor, labels: tf.Tensor, samples: tf.Tensor
+    ) -> tuple[tf.Tensor, Targets]:
         images = tf.cast(images, tf.float32)
         if "hsv" in stages:
             draws = per_sample_random.uniform(seed, samples, _HSV, 3)
@@ -64,42 +71,38 @@ def make_preprocess_fn(config, seed=0, xla=False):
         if "erasing" in stages:
             draws = per_sample_random.uniform(seed, samples, _ERASING, 5)
             images = random_erasing.erase(images, random_erasing.boxes(draws, images.shape[1]))
-        return _mixed(images, labels, samples)
+        return _mix(config, seed, images, labels, samples)
 
-    def _mixed(images, labels, samples):
-        share = tf.ones_like(labels, tf.float32)
-        if not is_mixing(config):
-            return images, Targets(labels, labels, share)
-        weights, share = _draw_mixing_weights(config, seed, samples // 2, images.shape[1])
-        return mixup_cutmix.mix_pairs(images, weights), Targets(
-            labels, mixup_cutmix.swap_within_pairs(labels), share
-        )
-
-    return lambda batch: pixels(batch["image"], batch["label"], batch["sample"])
+    return lambda batch: preprocess(batch["image"], batch["label"], batch["sample"])
 
 
-def is_mixing(config):
-    """Whether a DataConfig asks for mixup or CutMix."""
+def is_mixing(config: DataConfig) -> bool:
+    """Returns whether mixup or CutMix is enabled."""
     return config.mixup > 0 or config.cutmix > 0
 
 
-def require_even_batch(config, batch_size):
-    """Raises UsageError where images are mixed in pairs and a batch cuts a pair in two.
+def require_even_batch(config: DataConfig, batch_size: int) -> None:
+    """Checks that a batch consists of whole pairs if images are mixed in pairs.
 
     Args:
       config: DataConfig.
-      batch_size: images that one replica takes at a time.
+      batch_size: images that one replica processes at a time.
+
+    Raises:
+      UsageError: images are mixed and `batch_size` is odd.
     """
     if is_mixing(config) and batch_size % 2:
         flag = "mixup" if config.mixup > 0 else "cutmix"
         raise UsageError(
-            f"--batch_size={config.batch_size}: --{flag} mixes pairs of images, and a replica would"
-            f" take {batch_size} at a time; choose a batch size that makes this even"
+            f"--batch_size={config.batch_size}: --{flag} mixes pairs of images, but a replica"
+            f" would process {batch_size} at a time; choose a batch size that makes this even"
         )
 
 
-def normalize(images, mean, std):
-    """Subtracts the mean and divides by the standard deviation of the training pixels.
+def normalize(
+    images: tf.Tensor | np.ndarray, mean: Sequence[float], std: Sequence[float]
+) -> tf.Tensor:
+    """Subtracts the mean of the training pixels and divides by their standard deviation.
 
     Args:
       images: uint8 or float32 [..., 3], RGB, 0..255.
@@ -112,49 +115,66 @@ def normalize(images, mean, std):
     return (tf.cast(images, tf.float32) - tf.constant(mean, tf.float32)) * scale
 
 
-def denormalize(images, mean, std):
-    """Undoes `normalize`, for eyes: float32 [..., 3] to uint8, stopped at 0 and 255."""
+def denormalize(
+    images: tf.Tensor | np.ndarray, mean: Sequence[float], std: Sequence[float]
+) -> tf.Tensor:
+    """Inverts `normalize` for display: float32 [..., 3] becomes uint8, clipped to 0..255."""
     pixels = images * tf.constant(std, tf.float32) + tf.constant(mean, tf.float32)
     return tf.cast(tf.clip_by_value(tf.round(pixels), 0.0, 255.0), tf.uint8)
 
 
-def format_captions(targets, names):
-    """What to write below images: the class, or both with their shares, the larger first.
+def format_captions(targets: Targets, names: Sequence[str]) -> list[str]:
+    """Formats a caption per image: its class, or both classes and their shares, larger first.
 
     Args:
-      targets: Targets of numpy arrays.
-      names: the classes' names, by label.
+      targets: B targets as NumPy arrays.
+      names: class names by label.
 
     Returns:
-      list of B strings.
+      B strings.
     """
-    shown = []
+    captions = []
     for label, partner, share in zip(*targets, strict=True):
         percent = round(100 * float(share)) if label != partner else 100
         shares = sorted([(percent, names[label]), (100 - percent, names[partner])], reverse=True)
         mixture = ", ".join(f"{percent}% {name}" for percent, name in shares)
-        shown.append(shares[0][1] if shares[0][0] == 100 else mixture)
-    return shown
+        captions.append(shares[0][1] if shares[0][0] == 100 else mixture)
+    return captions
 
 
-def _draw_mixing_weights(config, seed, pairs, size):
-    """How much of its partner each pixel of an image is, and what is left of its own label.
+def _mix(
+    config: DataConfig, seed: int, images: tf.Tensor, labels: tf.Tensor, samples: tf.Tensor
+) -> tuple[tf.Tensor, Targets]:
+    """Mixes pairs of images with mixup or CutMix, if either is enabled."""
+    share = tf.ones_like(labels, tf.float32)
+    if not is_mixing(config):
+        return images, Targets(labels, labels, share)
+    weights, share = _draw_mixing_weights(config, seed, samples // 2, images.shape[1])
+    return mixup_cutmix.mix_pairs(images, weights), Targets(
+        labels, mixup_cutmix.swap_within_pairs(labels), share
+    )
+
+
+def _draw_mixing_weights(
+    config: DataConfig, seed: int, pairs: tf.Tensor, size: int
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Draws the weight of the partner in each pixel, and the share that the own label keeps.
 
     Args:
       config: DataConfig.
       seed: the run's seed.
-      pairs: int64 [B], number of the pair of each image: both of a pair draw the same.
+      pairs: int64 [B], number of each image's pair. Both images of a pair draw the same numbers.
       size: S, side of the images.
 
     Returns:
-      (float32 [B, 1 or S, 1 or S, 1], float32 [B]).
+      (weights, float32 [B, 1 or S, 1 or S, 1]; shares, float32 [B]).
     """
 
-    def of_mixup():
+    def draw_mixup() -> tuple[tf.Tensor, tf.Tensor]:
         share = per_sample_random.symmetric_beta(seed, pairs, _MIXUP, config.mixup)
         return (1.0 - share)[:, None, None, None], share
 
-    def of_cutmix():
+    def draw_cutmix() -> tuple[tf.Tensor, tf.Tensor]:
         share = per_sample_random.symmetric_beta(seed, pairs, _CUTMIX, config.cutmix)
         corners, share = mixup_cutmix.cutmix_boxes(
             share, per_sample_random.uniform(seed, pairs, _BOX, 2), size
@@ -162,10 +182,10 @@ def _draw_mixing_weights(config, seed, pairs, size):
         return tf.cast(mixup_cutmix.boxes_to_masks(corners, size), tf.float32)[..., None], share
 
     if not config.cutmix:
-        return of_mixup()
+        return draw_mixup()
     if not config.mixup:
-        return of_cutmix()
-    (mixup_weights, mixup_share), (box_weights, box_share) = of_mixup(), of_cutmix()
+        return draw_cutmix()
+    (mixup_weights, mixup_share), (box_weights, box_share) = draw_mixup(), draw_cutmix()
     choice = per_sample_random.uniform(seed, pairs, _CHOICE, 1)[:, 0] < 0.5
     weights = tf.where(choice[:, None, None, None], mixup_weights, box_weights)
     return weights, tf.where(choice, mixup_share, box_share)

@@ -1,38 +1,41 @@
-"""Colour of a batch: hue, saturation and value, and the lighting of Krizhevsky et al."""
+"""Color augmentation of a batch: HSV jitter, and AlexNet's PCA lighting noise."""
 
+from collections.abc import Sequence
+
+import numpy as np
 import tensorflow as tf
 
-# What the predecessor used: degrees of 360, and factors.
+# Bounds of the jitter, as in this project's predecessor: degrees out of 360, and factors.
 MAX_HUE_DEGREES = 36.0
 MIN_FACTOR, MAX_FACTOR = 0.6, 1.4
 LIGHTING_STD = 0.1
 
 
-def hsv_jitter(draws):
-    """Random changes of hue, saturation and value.
+def hsv_jitter(draws: tf.Tensor) -> tf.Tensor:
+    """Scales uniform draws to random changes of hue, saturation and value.
 
     Args:
       draws: float32 [B, 3], uniform in [0, 1).
 
     Returns:
-      float32 [B, 3]: degrees to add to the hue, in +-36; factors of saturation and of value, in
-      0.6 to 1.4.
+      float32 [B, 3]: degrees to add to the hue, from -36 to 36, and the factors of saturation and
+      value, from 0.6 to 1.4.
     """
     low = tf.constant([-MAX_HUE_DEGREES, MIN_FACTOR, MIN_FACTOR])
     high = tf.constant([MAX_HUE_DEGREES, MAX_FACTOR, MAX_FACTOR])
     return low + (high - low) * draws
 
 
-def adjust_hsv(images, changes):
-    """Turns the hue, multiplies saturation and value, and stops them at their largest.
+def adjust_hsv(images: tf.Tensor, changes: tf.Tensor) -> tf.Tensor:
+    """Rotates the hue, and multiplies saturation and value, clipped at their maximum.
 
-    The hexagonal cone of Smith 1978, without a detour over the three numbers: a channel is
-    value * (1 - saturation * w), where w, from 0 to 1, follows from how far the hue is from the
-    channel's own: nothing up to 60 degrees, then rising to 1 at 120.
+    Computes the hexcone model (Smith 1978) without converting to HSV and back. A channel equals
+    value * (1 - saturation * w). The weight w depends on the angle between the hue and the
+    channel's primary color: 0 up to 60 degrees, then linear up to 1 at 120 degrees.
 
     Args:
       images: float32 [B, S, S, 3], RGB, 0..255.
-      changes: float32 [B, 3], see `hsv_jitter`; the hue by at most 120 degrees.
+      changes: float32 [B, 3], see `hsv_jitter`. The hue changes by at most 120 degrees.
 
     Returns:
       float32 [B, S, S, 3], 0..255.
@@ -41,37 +44,41 @@ def adjust_hsv(images, changes):
     red, green, blue = tf.unstack(images, axis=-1)  # each [B, S, S]
     most = tf.maximum(tf.maximum(red, green), blue)
     chroma = most - tf.minimum(tf.minimum(red, green), blue)
-    # Grey has no hue, and without chroma none is needed. Whole levels or not, 1e-6 is none.
+    # Gray has no chroma, so any hue will do. A chroma of 1e-6 is no color, even if the levels are
+    # not integers.
     unit = 1.0 / tf.maximum(chroma, 1e-6)
     hue = tf.where(
         most == red,
         (green - blue) * unit,
         tf.where(most == green, 2.0 + (blue - red) * unit, 4.0 + (red - green) * unit),
     )
-    hue += degrees / 60.0  # in sixths of the circle, -3 to 7
+    hue += degrees / 60.0  # in units of 60 degrees, -3 to 7
     new_most = tf.minimum(most * value, 255.0)
     new_chroma = tf.minimum(new_most * saturation * chroma / tf.maximum(most, 1e-6), new_most)
     channels = []
-    for own_hue in (0.0, 2.0, 4.0):
-        distance = tf.abs(hue - own_hue)
-        distance = tf.minimum(distance, 6.0 - distance)  # below 0 beyond the whole circle
+    for primary_hue in (0.0, 2.0, 4.0):
+        distance = tf.abs(hue - primary_hue)
+        distance = tf.minimum(distance, 6.0 - distance)  # negative for more than a full circle
         channels.append(new_most - new_chroma * tf.clip_by_value(tf.abs(distance) - 1.0, 0.0, 1.0))
     return tf.stack(channels, axis=-1)
 
 
-def lighting_shift(draws, eigenvalues, eigenvectors):
-    """What lighting adds to every pixel of an image (Krizhevsky et al. 2012, section 4.1).
+def lighting_shift(
+    draws: tf.Tensor | np.ndarray, eigenvalues: Sequence[float], eigenvectors: Sequence[float]
+) -> tf.Tensor:
+    """Returns the shift of all pixels of an image (Krizhevsky et al. 2012, section 4.1).
 
-    The principal components of the training pixels, times their eigenvalues, times normal numbers
-    of deviation 0.1. The eigenvalues are those of pixels in 0..1, as in the paper's figures.
+    It is the sum of the principal components of the training pixels, each times its eigenvalue and
+    a normal number with standard deviation 0.1. As in the paper's published values, the
+    eigenvalues are for pixels in 0..1.
 
     Args:
       draws: float32 [B, 3], standard normal.
       eigenvalues: three floats, of the covariance of pixels in 0..255.
-      eigenvectors: nine floats, the rows of the matrix whose columns are the components.
+      eigenvectors: nine floats, row by row the matrix whose columns are the components.
 
     Returns:
-      float32 [B, 3], to be added to pixels in 0..255.
+      float32 [B, 3], to add to pixels in 0..255.
     """
     scale = tf.constant(eigenvalues, tf.float32) / 255.0 * LIGHTING_STD
     matrix = tf.reshape(tf.constant(eigenvectors, tf.float32), [3, 3])

@@ -1,106 +1,143 @@
-"""Where crops lie, and resizing: centre crop, ten-crop, random windows of training."""
+"""Resizing and crop geometry: center crop, ten-crop, and the random crops of training."""
 
 import math
 
 import tensorflow as tf
 
-# Crop of an evaluated image over its short side: 224 of 256, as in most papers.
+# Crop size of an evaluated image as a fraction of its short side: 224 of 256, as in most papers.
 CROP_FRACTION = 0.875
+# Draws per random resized crop.
 _ATTEMPTS = 10
-# Ratio of the sides from which evaluation never holds the whole resized image.
-_STRIP = 16
-# `classic` stretches the long side by 0.8 to 1.25, resizes the short side to 256 to 384 and cuts
-# out 224 pixels: its bounds for any size of crop.
+# Above this aspect ratio, evaluation computes only the crops and not the whole resized image.
+_MAX_ASPECT_RATIO = 16
+# `classic` stretches the long side by 0.8 to 1.25, resizes the short side to 256 to 384 pixels and
+# crops 224 pixels. These are its bounds relative to the crop size.
 _MIN_STRETCH, _MAX_STRETCH = 0.8, 1.25
 _MIN_RESIZE, _MAX_RESIZE = 256 / 224, 384 / 224
 
 
-def resize(image, height, width, interpolation="bilinear"):
-    """Resizes uint8 [H, W, 3] to uint8 [height, width, 3], antialiased when shrinking."""
+def resize(
+    image: tf.Tensor,
+    height: int | tf.Tensor,
+    width: int | tf.Tensor,
+    interpolation: str = "bilinear",
+) -> tf.Tensor:
+    """Resizes uint8 [H, W, 3] to uint8 [height, width, 3], antialiased if it shrinks."""
     resized = tf.image.resize(image, tf.stack([height, width]), interpolation, antialias=True)
     return tf.cast(tf.clip_by_value(tf.round(resized), 0.0, 255.0), tf.uint8)
 
 
-def resize_area(image, size):
-    """Resizes uint8 [H, W, 3] to uint8 [size, size, 3] for training, at a fifth of `resize`'s cost.
+def resize_area(image: tf.Tensor, size: int) -> tf.Tensor:
+    """Resizes uint8 [H, W, 3] to uint8 [size, size, 3] for training, 5 times faster than `resize`.
 
-    Along an axis that shrinks, the mean over what each pixel covers, as OpenCV's INTER_AREA has it
-    (antialiased: nothing is left out); along one that grows, bilinear.
+    Along an axis that shrinks, a pixel is the mean of the area that it covers, as in OpenCV's
+    INTER_AREA, which also antialiases. Along an axis that grows, interpolation is bilinear.
     """
     shape = tf.minimum(tf.shape(image)[:2], size)
     shrunk = tf.raw_ops.ResizeArea(images=image[None], size=shape)
-    # Where nothing grows this only copies.
+    # Only copies if no axis grows.
     resized = tf.raw_ops.ResizeBilinear(images=shrunk, size=[size, size], half_pixel_centers=True)
     return tf.cast(resized[0] + 0.5, tf.uint8)
 
 
-def eval_short_side(size, crop_fraction=CROP_FRACTION):
-    """Length in pixels of an evaluated image's short side, for crops of this size."""
+def eval_short_side(size: int, crop_fraction: float = CROP_FRACTION) -> int:
+    """Returns the short side in pixels to which evaluation resizes an image before cropping."""
     return round(size / crop_fraction)
 
 
-def resized_shape(shape, length):
-    """Height and width of an image whose short side becomes `length`, keeping the aspect ratio.
+def resized_shape(shape: tf.Tensor, length: int) -> tf.Tensor:
+    """Returns the size of an image whose short side becomes `length`, at the same aspect ratio.
 
     Args:
-      shape: int32 [2].
+      shape: int32 [2], height and width.
       length: pixels.
 
     Returns:
-      int32 [2].
+      int32 [2], height and width.
     """
     sides = tf.cast(shape, tf.float64)
     scale = tf.cast(length, tf.float64) / tf.reduce_min(sides)
-    longest = float(tf.int32.max // 2)  # of a strip a million times as long as wide
+    longest = float(tf.int32.max // 2)  # reached by strips a million times as long as wide
     resized = tf.minimum(tf.round(sides * scale), longest)
     return tf.maximum(tf.cast(resized, tf.int32), length)
 
 
-def extract_views(image, size, crops, crop_fraction=CROP_FRACTION, interpolation="bilinear"):
-    """The crops of an image that evaluation looks at (Krizhevsky et al. 2012, section 4.1).
+def center_crop(
+    image: tf.Tensor, *, image_size: int, crop_fraction: float, interpolation: str
+) -> tf.Tensor:
+    """Returns the center crop that evaluation uses.
+
+    Args:
+      image: uint8 [H, W, 3].
+      image_size: S, side of the crop in pixels.
+      crop_fraction, interpolation: see `extract_views`.
+
+    Returns:
+      uint8 [S, S, 3].
+    """
+    return extract_views(image, image_size, 1, crop_fraction, interpolation)[0]
+
+
+def extract_views(
+    image: tf.Tensor,
+    size: int,
+    crops: int,
+    crop_fraction: float = CROP_FRACTION,
+    interpolation: str = "bilinear",
+) -> tf.Tensor:
+    """Returns the crops that evaluation uses (Krizhevsky et al. 2012, section 4.1).
 
     Args:
       image: uint8 [H, W, 3].
       size: side of a crop in pixels.
-      crops: 1 for the centre; 10 for the four corners and the centre and their mirror images.
+      crops: 1 for the center crop; 10 for four corners, the center and their mirror images.
       crop_fraction: the image is resized so that its short side is size / crop_fraction.
       interpolation: "bilinear" or "bicubic".
 
     Returns:
-      uint8 [crops, size, size, 3]: upper left, upper right, lower left, lower right, centre, and
-      the same mirrored.
+      uint8 [crops, size, size, 3]. Ten crops are upper left, upper right, lower left, lower right
+      and center, then the same mirrored.
     """
     height, width = tf.unstack(
         resized_shape(tf.shape(image)[:2], eval_short_side(size, crop_fraction))
     )
     bottom, right = height - size, width - size
-    top, left = bottom // 2, right // 2  # of two middles, the upper left
+    top, left = bottom // 2, right // 2  # rounded to the upper left
     corners = [(0, 0), (0, right), (bottom, 0), (bottom, right)] if crops == 10 else []
-    places = [*corners, (top, left)]
+    positions = [*corners, (top, left)]
 
-    def cut_after_resizing():
+    def crop_after_resizing() -> tf.Tensor:
         resized = resize(image, height, width, interpolation)
-        return tf.stack([resized[y : y + size, x : x + size] for y, x in places])
+        return tf.stack([resized[y : y + size, x : x + size] for y, x in positions])
 
-    def cut_while_resizing():
-        return tf.stack(
-            [_resize_and_crop(image, height, width, y, x, size, interpolation) for y, x in places]
-        )
+    def crop_while_resizing() -> tf.Tensor:
+        views = [
+            _resize_and_crop(image, height, width, y, x, size, interpolation) for y, x in positions
+        ]
+        return tf.stack(views)
 
-    # The whole of an image of 1 x 5000 pixels would become a gigabyte.
-    is_strip = tf.maximum(height, width) > _STRIP * tf.minimum(height, width)
-    views = tf.cond(is_strip, cut_while_resizing, cut_after_resizing)
+    # Resizing the whole of a 1 x 5000 image would take a gigabyte.
+    is_strip = tf.maximum(height, width) > _MAX_ASPECT_RATIO * tf.minimum(height, width)
+    views = tf.cond(is_strip, crop_while_resizing, crop_after_resizing)
     if crops == 10:
         views = tf.concat([views, tf.reverse(views, axis=[2])], axis=0)
     return tf.reshape(views, [crops, size, size, 3])
 
 
-def _resize_and_crop(image, height, width, top, left, size, interpolation):
-    """The crop at (top, left) of an image resized to (height, width), and nothing but the crop."""
+def _resize_and_crop(
+    image: tf.Tensor,
+    height: tf.Tensor,
+    width: tf.Tensor,
+    top: int | tf.Tensor,
+    left: int | tf.Tensor,
+    size: int,
+    interpolation: str,
+) -> tf.Tensor:
+    """Computes only the crop at (top, left) of an image resized to (height, width)."""
     kernel = {"bilinear": "triangle", "bicubic": "keyscubic"}[interpolation]
     scale = tf.cast(tf.stack([height, width]) / tf.shape(image)[:2], tf.float32)
     translation = -tf.cast(tf.stack([top, left]), tf.float32)
-    part = tf.raw_ops.ScaleAndTranslate(
+    crop = tf.raw_ops.ScaleAndTranslate(
         images=image[None],
         size=[size, size],
         scale=scale,
@@ -108,19 +145,22 @@ def _resize_and_crop(image, height, width, top, left, size, interpolation):
         kernel_type=kernel,
         antialias=True,
     )
-    return tf.cast(tf.clip_by_value(tf.round(part[0]), 0.0, 255.0), tf.uint8)
+    return tf.cast(tf.clip_by_value(tf.round(crop[0]), 0.0, 255.0), tf.uint8)
 
 
-def random_window(shape, seed, min_area, max_aspect=4 / 3):
-    """A window for a random resized crop (Szegedy et al. 2015, section 6).
+def random_window(
+    shape: tf.Tensor, seed: tf.Tensor, min_area: float, max_aspect: float = 4 / 3
+) -> tf.Tensor:
+    """Draws the window of a random resized crop (Szegedy et al. 2015, section 6).
 
-    Area uniform in [min_area, 1] of the image's, aspect ratio log-uniform in [1 / max_aspect,
-    max_aspect], position uniform; the first of ten draws that fits, else the whole image.
+    The area is uniform in [min_area, 1] times the image's area. The aspect ratio is log-uniform in
+    [1 / max_aspect, max_aspect]. The position is uniform. Returns the first of ten draws that fits
+    into the image, or the whole image if no draw fits.
 
     Args:
       shape: int32 [2], height and width of the image.
-      seed: int64 [2] for stateless draws.
-      min_area: smallest share of the area.
+      seed: int64 [2], for stateless random operations.
+      min_area: smallest area as a fraction of the image's area.
       max_aspect: largest ratio of width to height.
 
     Returns:
@@ -133,41 +173,41 @@ def random_window(shape, seed, min_area, max_aspect=4 / 3):
     heights = tf.round(tf.sqrt(area / aspect))
     widths = tf.round(tf.sqrt(area * aspect))
     fits = (heights <= height) & (widths <= width) & (heights >= 1.0) & (widths >= 1.0)
-    # The whole image goes last, so that the first that fits always exists.
+    # Append the whole image, so that one candidate always fits.
     heights = tf.concat([heights, [height]], 0)
     widths = tf.concat([widths, [width]], 0)
     first = tf.argmax(tf.concat([fits, [True]], 0))
     crop_height, crop_width = heights[first], widths[first]
-    at = tf.concat([draws[2:], tf.zeros([2, 1])], 1)[:, first]
-    top = tf.floor(at[0] * (height - crop_height + 1.0))
-    left = tf.floor(at[1] * (width - crop_width + 1.0))
-    # A draw just under 1 may round up to the position after the last.
+    position = tf.concat([draws[2:], tf.zeros([2, 1])], 1)[:, first]
+    top = tf.floor(position[0] * (height - crop_height + 1.0))
+    left = tf.floor(position[1] * (width - crop_width + 1.0))
+    # A draw just below 1 may round up to one past the last position.
     top, left = tf.minimum(top, height - crop_height), tf.minimum(left, width - crop_width)
     return tf.cast(tf.stack([top, left, crop_height, crop_width]), tf.int32)
 
 
-def classic_window(shape, draws):
-    """The window that the predecessor's three random steps amount to.
+def classic_window(shape: tf.Tensor, draws: tf.Tensor) -> tf.Tensor:
+    """Returns the window that is equivalent to the three random steps of the project's predecessor.
 
-    It stretched the long side by 0.8 to 1.25, resized the image so that its short side was 256 to
-    384, and cut out 224 x 224 pixels. These are the pixels of the source that are left, for any
-    size of the result: resizing them does all three at once.
+    The predecessor stretched the long side by 0.8 to 1.25, resized the short side to 256 to 384
+    pixels, and cropped 224 x 224 pixels. The window contains the source pixels of that crop, for
+    any output size. Resizing the window does all three steps at once.
 
     Args:
       shape: int32 [2], height and width of the image.
-      draws: float32 [4], uniform in [0, 1): stretch, size of the short side, top, left.
+      draws: float32 [4], uniform in [0, 1), for stretch, short side, top and left.
 
     Returns:
       int32 [4]: top, left, height, width.
     """
-    sides = tf.cast(shape, tf.float32)  # [2], as are all below
+    sides = tf.cast(shape, tf.float32)  # [2], as are all tensors below
     stretch = _MIN_STRETCH + (_MAX_STRETCH - _MIN_STRETCH) * draws[0]
-    # Of two equal sides the height is stretched.
+    # Of two equal sides, the height is stretched.
     stretch = tf.where(sides > tf.reverse(sides, [0]) - [0.5, 0.0], stretch, 1.0)
     zoom = _MIN_RESIZE + (_MAX_RESIZE - _MIN_RESIZE) * draws[1]
     window = tf.round(tf.reduce_min(sides * stretch) / (stretch * zoom))
     window = tf.clip_by_value(window, 1.0, sides)
     start = tf.floor(draws[2:] * (sides - window + 1.0))
-    # A draw just under 1 may round up to the position after the last.
+    # A draw just below 1 may round up to one past the last position.
     start = tf.minimum(start, sides - window)
     return tf.cast(tf.concat([start, window], 0), tf.int32)

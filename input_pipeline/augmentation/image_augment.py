@@ -1,57 +1,66 @@
-"""Augmentations of one image: pure functions of (encoded file, seed), traced inside tf.data."""
+"""Augmentation of one image: pure functions of (encoded file, seed), traced inside tf.data."""
+
+from collections.abc import Callable
 
 import tensorflow as tf
 
 from input_pipeline.augmentation import augment_spec, crops, rand_augment
+from input_pipeline.config import DataConfig
 from input_pipeline.decoding import decode
 
-# Every random decision of a sample draws from a seed of its own.
+# Purposes of random numbers. Each purpose has a separate seed.
 _WINDOW, _MIRROR, _POLICY, _CLASSIC = range(4)
 
 
-def crop_and_flip_standard(data, seed, config):
-    """Random resized crop and random mirror image, as most ImageNet recipes have."""
+def crop_and_flip_standard(data: tf.Tensor, seed: tf.Tensor, config: DataConfig) -> tf.Tensor:
+    """Random resized crop and random horizontal flip, as in most ImageNet recipes."""
     draw = tf.random.stateless_uniform([], _derive_seed(seed, _MIRROR))
     window = _decode_standard_window(data, seed, config.min_crop_area)
     return _maybe_flip(crops.resize_area(window, config.image_size), draw)
 
 
-def _decode_standard_window(data, seed, min_crop_area):
+def _decode_standard_window(data: tf.Tensor, seed: tf.Tensor, min_crop_area: float) -> tf.Tensor:
     window_seed = _derive_seed(seed, _WINDOW)
     return decode.decode_cropped(
         data, lambda shape: crops.random_window(shape, window_seed, min_crop_area)
     )
 
 
-def crop_and_flip_classic(data, seed, config):
-    """The predecessor's stretch, scale, crop and mirror image, as one window and one resizing."""
+def crop_and_flip_classic(data: tf.Tensor, seed: tf.Tensor, config: DataConfig) -> tf.Tensor:
+    """The predecessor's stretch, scale, crop and flip, as one crop and one resize."""
     image, draw = _decode_classic_window(data, seed)
     return _maybe_flip(crops.resize_area(image, config.image_size), draw)
 
 
-def _decode_classic_window(data, seed):
-    """The window, and the draw that mirrors it: one call of the generator gives them all."""
+def _decode_classic_window(data: tf.Tensor, seed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """Returns the window and the draw for the flip, both from one random operation."""
     draws = tf.random.stateless_uniform([5], _derive_seed(seed, _CLASSIC))
     image = decode.decode_cropped(data, lambda shape: crops.classic_window(shape, draws[:4]))
     return image, draws[4]
 
 
-def crop_center(data, seed, config):
-    """The centre crop that evaluation uses."""
+def crop_center(data: tf.Tensor, seed: tf.Tensor, config: DataConfig) -> tf.Tensor:
+    """The center crop that evaluation uses."""
     del seed
-    how = (config.image_size, 1, config.crop_fraction, config.interpolation)
-    return crops.extract_views(decode.decode_image(data), *how)[0]
+    return crops.center_crop(
+        decode.decode_image(data),
+        image_size=config.image_size,
+        crop_fraction=config.crop_fraction,
+        interpolation=config.interpolation,
+    )
 
 
-CROP_FUNCTIONS = {
+# Function of (encoded image, int64 [2] seed, config), by crop policy. Each one returns uint8
+# [image_size, image_size, 3].
+CROP_FUNCTIONS: dict[str, Callable[[tf.Tensor, tf.Tensor, DataConfig], tf.Tensor]] = {
     "standard": crop_and_flip_standard,
     "none": crop_center,
     "classic": crop_and_flip_classic,
 }
 
 
-def decode_window(data, seed, config):
-    """The pixels that `augment` decodes before it resizes them, for measurements.
+def decode_window(data: tf.Tensor, seed: tf.Tensor, config: DataConfig) -> tf.Tensor:
+    """Returns the pixels that `augment` decodes before it resizes them; used by benchmarks.
 
     Args:
       data, seed, config: see `augment`.
@@ -67,8 +76,8 @@ def decode_window(data, seed, config):
     return _decode_standard_window(data, seed, config.min_crop_area)
 
 
-def augment(data, seed, config):
-    """What `--augment` does to one image; the rest is done to batches, see `batch_augment`.
+def augment(data: tf.Tensor, seed: tf.Tensor, config: DataConfig) -> tf.Tensor:
+    """Applies the part of `--augment` that works on one image; `batch_augment` does the rest.
 
     Args:
       data: scalar string tensor, an encoded image.
@@ -78,23 +87,25 @@ def augment(data, seed, config):
     Returns:
       uint8 [image_size, image_size, 3].
     """
-    parts = augment_spec.parse(config.augment)
+    spec = augment_spec.parse(config.augment)
     size = config.image_size
-    image = CROP_FUNCTIONS[parts.window](data, seed, config)
+    image = CROP_FUNCTIONS[spec.window](data, seed, config)
     image = tf.ensure_shape(image, [size, size, 3])
-    if parts.policy == "randaugment":
+    if spec.policy == "randaugment":
         layers, magnitude = augment_spec.parse_randaugment(config.randaugment)
         image = rand_augment.rand_augment(image, _derive_seed(seed, _POLICY), layers, magnitude)
-    elif parts.policy == "trivialaugment":
+    elif spec.policy == "trivialaugment":
         image = rand_augment.trivial_augment(image, _derive_seed(seed, _POLICY))
     return image
 
 
-def _derive_seed(seed, purpose):
+def _derive_seed(seed: tf.Tensor, purpose: int) -> tf.Tensor:
     return tf.random.experimental.stateless_fold_in(seed, purpose)
 
 
-def _maybe_flip(image, draw):
-    """The mirror image where the draw is below 1/2. The bare operation takes the decision as a
-    tensor, without a branch."""
+def _maybe_flip(image: tf.Tensor, draw: tf.Tensor) -> tf.Tensor:
+    """Flips the image horizontally if the draw is below 1/2.
+
+    The raw operation takes the decision as a tensor, so that no branch is needed.
+    """
     return tf.raw_ops.Reverse(tensor=image, dims=tf.stack([False, draw < 0.5, False]))

@@ -1,10 +1,11 @@
 """RandAugment and TrivialAugment: random operations on one image.
 
-Keras's layers of this name draw from a state and take batches; here a sample's operations follow
-from its seed alone, and run on uint8 inside tf.data.
+Keras's layers of these names draw from a random state and process batches. In this module, the
+operations of a sample depend only on its seed, and they process uint8 images inside tf.data.
 """
 
 import dataclasses
+from collections.abc import Callable
 
 import tensorflow as tf
 
@@ -13,14 +14,14 @@ from input_pipeline.augmentation import pil_ops as operations
 
 @dataclasses.dataclass(frozen=True)
 class MagnitudeRanges:
-    """How far each operation goes at strength 1; most go as far in both directions.
+    """Effect of each operation at strength 1. Most operations also work in the other direction.
 
     Attributes:
       shear: shift per pixel of distance.
-      translation: share of the image's side.
+      translation: as a fraction of the image's side.
       rotation: degrees.
       enhancement: difference of the factor from 1.
-      lost_bits: of 8, by posterising.
+      lost_bits: number of the 8 bits that posterize removes.
     """
 
     shear: float
@@ -40,8 +41,8 @@ _TRIVIALAUGMENT_RANGES = MagnitudeRanges(
 )
 _TRIVIALAUGMENT_STEPS = 30  # strengths are multiples of 1/30
 
-# Function of (image, signed strength in -1..1, Ranges). Both papers have these fourteen.
-OPERATIONS = {
+# Function of (image, signed strength in -1..1, ranges), by name. Both papers use these fourteen.
+OPERATIONS: dict[str, Callable[[tf.Tensor, tf.Tensor, MagnitudeRanges], tf.Tensor]] = {
     "identity": lambda image, s, r: image,
     "shear_x": lambda image, s, r: operations.shear_x(image, s * r.shear),
     "shear_y": lambda image, s, r: operations.shear_y(image, s * r.shear),
@@ -54,7 +55,7 @@ OPERATIONS = {
     "rotate": lambda image, s, r: operations.rotate(image, s * r.rotation),
     "brightness": lambda image, s, r: operations.brightness(image, 1.0 + s * r.enhancement),
     "contrast": lambda image, s, r: operations.contrast(image, 1.0 + s * r.enhancement),
-    "colour": lambda image, s, r: operations.color(image, 1.0 + s * r.enhancement),
+    "color": lambda image, s, r: operations.color(image, 1.0 + s * r.enhancement),
     "sharpness": lambda image, s, r: operations.sharpness(image, 1.0 + s * r.enhancement),
     "posterize": lambda image, s, r: operations.posterize(
         image, 8 - tf.cast(tf.round(tf.abs(s) * r.lost_bits), tf.int32)
@@ -65,8 +66,8 @@ OPERATIONS = {
 }
 
 
-def rand_augment(image, seed, layers, magnitude):
-    """RandAugment (Cubuk et al. 2020): random operations of one strength, one after another.
+def rand_augment(image: tf.Tensor, seed: tf.Tensor, layers: int, magnitude: float) -> tf.Tensor:
+    """Applies RandAugment (Cubuk et al. 2020): random operations of the same strength in sequence.
 
     Args:
       image: uint8 [S, S, 3].
@@ -84,8 +85,8 @@ def rand_augment(image, seed, layers, magnitude):
     return image
 
 
-def trivial_augment(image, seed):
-    """TrivialAugment (Müller and Hutter 2021): one operation of random strength.
+def trivial_augment(image: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+    """Applies TrivialAugment (Müller and Hutter 2021): one operation of random strength.
 
     Args:
       image: uint8 [S, S, 3].
@@ -100,11 +101,13 @@ def trivial_augment(image, seed):
     return _apply_drawn_operation(image, draws[0], strength, _TRIVIALAUGMENT_RANGES)
 
 
-def _apply_drawn_operation(image, draw, strength, ranges):
-    """Runs the operation that a uniform draw chooses; the others cost nothing."""
+def _apply_drawn_operation(
+    image: tf.Tensor, draw: tf.Tensor, strength: tf.Tensor, ranges: MagnitudeRanges
+) -> tf.Tensor:
+    """Runs only the operation that a uniform draw selects."""
     branches = [
         lambda function=function: tf.ensure_shape(function(image, strength, ranges), image.shape)
         for function in OPERATIONS.values()
     ]
-    # A draw just under 1 may round up; the last branch is also that of an index beyond it.
+    # A draw just below 1 may round up. `switch_case` then runs the last branch.
     return tf.switch_case(tf.cast(draw * len(branches), tf.int32), branches)

@@ -19,6 +19,7 @@ from absl import logging
 from input_pipeline import pipeline, threads
 from input_pipeline.config import DataConfig
 from input_pipeline.errors import UsageError
+from input_pipeline.sample_order import ReplicaSlice
 from input_pipeline.service import worker_watchdog
 from input_pipeline.sources.source import Source
 
@@ -55,14 +56,15 @@ def train_dataset(
     seed: int,
     first_sample: int,
     batch_size: int,
-    deal=None,
+    replica_slice: ReplicaSlice | None = None,
 ) -> tf.data.Dataset:
     """Returns the data set of `pipeline.train_dataset`, loaded by the data service's workers."""
 
     def batch_at(number):
-        if deal is not None:  # batches go to all replicas in turn, these are some of them
-            first_replica, local, replicas = deal
-            number = number // local * replicas + first_replica + number % local
+        if replica_slice is not None:  # from the number of a local batch to the global one
+            first_replica, local_replicas, total_replicas = replica_slice
+            step, replica = number // local_replicas, first_replica + number % local_replicas
+            number = step * total_replicas + replica
         first = first_sample + number * batch_size
         # Without a limit, the worker would load further batches and discard them.
         batch = pipeline.train_dataset(source, worker_config, seed, first, batch_size, batches=1)

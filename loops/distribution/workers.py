@@ -8,6 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from input_pipeline.errors import UsageError
+from input_pipeline.sample_order import ReplicaSlice
 
 # So long a network's file system may hide what another machine has just made.
 _FOLDER_TIMEOUT_SECONDS = 60.0
@@ -96,15 +97,11 @@ def _get_index_and_count(strategy):
     return places.index((resolver.task_type, resolver.task_id)), len(places)
 
 
-def get_replica_slice(strategy):
-    """Which replicas the batches of this worker go to.
-
-    Returns:
-      (number of the first one, how many, how many all workers have).
-    """
+def get_replica_slice(strategy: "tf.distribute.Strategy") -> ReplicaSlice:
+    """Returns the replicas that this worker feeds."""
     number, workers = _get_index_and_count(strategy)
     local = strategy.num_replicas_in_sync // workers
-    return number * local, local, strategy.num_replicas_in_sync
+    return ReplicaSlice(number * local, local, strategy.num_replicas_in_sync)
 
 
 def gather(strategy, batch):

@@ -1,4 +1,4 @@
-"""Bad image files: refused as such, before they cost memory, and never filled up with grey."""
+"""Corrupt image files are rejected, before they use memory, and are never padded with gray."""
 
 import numpy as np
 import pytest
@@ -9,7 +9,7 @@ from input_pipeline.decoding import decode
 from tests.input_pipeline import encoded_images as images
 
 
-def _all_of_it(shape):
+def _whole_image(shape):
     return tf.concat([[0, 0], shape], 0)
 
 
@@ -19,28 +19,28 @@ def bad_in_tf_data():
 
 
 @pytest.mark.parametrize("name", images.bad_files())
-def test_bad_file_is_refused(name, bad_in_tf_data):
+def test_corrupt_file_is_rejected(name, bad_in_tf_data):
     with pytest.raises(tf.errors.InvalidArgumentError):
         decode.decode_image(tf.constant(images.bad_files()[name]))
     assert isinstance(bad_in_tf_data[name], tf.errors.InvalidArgumentError)
 
 
-def test_windows_of_bad_files_are_refused():
+def test_window_of_a_corrupt_file_is_rejected():
     results = images.each_in_tf_data(
-        images.bad_files(), lambda data: decode.decode_cropped(data, _all_of_it)
+        images.bad_files(), lambda data: decode.decode_cropped(data, _whole_image)
     )
     accepted = [n for n, r in results.items() if not isinstance(r, tf.errors.OpError)]
     assert accepted == []
 
 
 @pytest.mark.parametrize("progressive", [False, True])
-def test_truncated_jpeg_is_never_filled_up(progressive):
+def test_truncated_jpeg_is_never_padded(progressive):
     data = images.encoded(images.picture(), "JPEG", quality=90, progressive=progressive)
     whole = decode.decode_image(tf.constant(data)).numpy()
     cuts = {missing: data[:-missing] for missing in (1, 2, 3, 20, *range(100, len(data), 150))}
     results = images.each_in_tf_data(cuts, decode.decode_image)
     assert all(isinstance(result, tf.errors.OpError) for result in results.values())
-    # The bytes of a window may be there although the end of the file is not.
+    # A truncated file may still contain all bytes of a window.
     top = images.each_in_tf_data(
         cuts, lambda data: decode.decode_cropped(data, lambda shape: tf.constant([0, 0, 16, 93]))
     )
@@ -49,7 +49,7 @@ def test_truncated_jpeg_is_never_filled_up(progressive):
 
 
 @pytest.mark.parametrize("name", ["jpeg in 13000 x 13000", "jpeg in 65500 x 65500"])
-def test_a_jpeg_that_claims_too_much_is_refused_by_its_header(name):
+def test_jpeg_with_too_many_pixels_is_rejected(name):
     data = tf.constant(images.bad_files()[name])
     with pytest.raises(tf.errors.InvalidArgumentError, match="too many pixels"):
         decode.decode_image(data)
@@ -58,12 +58,12 @@ def test_a_jpeg_that_claims_too_much_is_refused_by_its_header(name):
 
 
 @pytest.mark.parametrize("decoder", ["decode", "decode_cropped"])
-def test_in_tf_data_too_the_header_comes_first(decoder, capfd):
+def test_header_is_checked_before_decoding_in_tf_data(decoder, capfd):
     decoders = {"decode": decode.decode_image}
     decoders["decode_cropped"] = lambda data: decode.decode_cropped(
         data, lambda shape: tf.stack([0, 0, 8, tf.minimum(8, shape[1])])
     )
-    # At this size TensorFlow's decoder logs a complaint of its own, once it is started.
+    # At this size, TensorFlow's decoder would log an error.
     files = dict.fromkeys(range(20), images.bad_files()["jpeg in 65500 x 65500"])
     results = images.each_in_tf_data(files, decoders[decoder])
     assert all(isinstance(result, tf.errors.InvalidArgumentError) for result in results.values())
@@ -71,8 +71,8 @@ def test_in_tf_data_too_the_header_comes_first(decoder, capfd):
 
 
 @pytest.mark.parametrize(("height", "refused"), [(7499, False), (7500, True)])
-def test_the_limit_of_pixels(height, refused):
-    # 89,478,068 pixels, or one row more. The window lies outside: nothing is ever decoded.
+def test_pixel_limit(height, refused):
+    # 89,478,068 pixels, or one row more. The window is outside, so nothing is decoded.
     data = tf.constant(images.with_jpeg_size(images.good_files()["jpeg 4:2:0"], height, 11932))
     with pytest.raises(tf.errors.InvalidArgumentError) as caught:
         decode.decode_cropped(data, lambda shape: tf.constant([-1, -1, 8, 8]))
@@ -91,8 +91,8 @@ REASONS = {
 
 
 @pytest.mark.parametrize("name", REASONS)
-def test_the_reason_is_the_decoders(name):
-    """TensorFlow puts many lines before it in the error of a function."""
+def test_describe_error_returns_the_reason(name):
+    """Also for an error in a tf.function, where many lines precede the reason."""
     file = tf.constant(images.bad_files()[name])
     for decoder in (decode.decode_image, tf.function(decode.decode_image, autograph=False)):
         with pytest.raises(tf.errors.OpError) as raised:
@@ -101,7 +101,7 @@ def test_the_reason_is_the_decoders(name):
 
 
 @pytest.mark.parametrize("kind", ["png", "webp"])
-def test_other_formats_have_the_limit_too(kind):
+def test_pixel_limit_of_other_formats(kind):
     # Just above the limit: 12 kB and 34 bytes become 268 MB.
     if kind == "png":
         data = images.png(9460, 9460, 1, 0, bytes((1 + 1183) * 9460))
@@ -113,6 +113,6 @@ def test_other_formats_have_the_limit_too(kind):
 
 
 @pytest.mark.parametrize("data", [b"\xff", b"\xff\xd8", b"\xff\xd8\xff", b"\x89PNG"])
-def test_a_few_bytes_are_refused(data):
+def test_a_few_bytes_are_rejected(data):
     with pytest.raises(tf.errors.OpError):
         decode.decode_image(tf.constant(data))

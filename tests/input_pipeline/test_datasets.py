@@ -1,4 +1,4 @@
-"""The registry of data sets and its class tables."""
+"""The registry of data sets and the parser of class tables."""
 
 import pathlib
 import re
@@ -10,7 +10,7 @@ from input_pipeline import datasets
 from input_pipeline.config import DataConfig
 
 
-def test_the_flag_offers_what_is_registered():
+def test_dataset_flag_has_the_registered_names():
     ours = ("shapes", "ilsvrc2012", "mini_imagenet", "folder", "lists")
     assert datasets.names()[: len(ours)] == ours
     hints = typing.get_type_hints(DataConfig, include_extras=True)
@@ -18,7 +18,7 @@ def test_the_flag_offers_what_is_registered():
     assert DataConfig().dataset in datasets.names()
 
 
-def test_the_docs_have_what_comes_with_a_data_set():
+def test_docs_list_the_defaults_of_each_data_set():
     page = (pathlib.Path(__file__).parents[2] / "docs/training.md").read_text()
     (section,) = re.findall(r"^## What comes with a data set\n(.*?)^## ", page, re.M | re.S)
     head, _, *rows = (
@@ -29,8 +29,8 @@ def test_the_docs_have_what_comes_with_a_data_set():
     assert head[0] == "--dataset" and [row[0] for row in rows] == list(datasets.names())
     for name, *cells in rows:
         spec = datasets.get(name)
-        of_spec = [getattr(spec, flag.removeprefix("--")) for flag in head[1:]]
-        assert [float(cell) for cell in cells] == of_spec, name
+        defaults = [getattr(spec, flag.removeprefix("--")) for flag in head[1:]]
+        assert [float(cell) for cell in cells] == defaults, name
 
 
 @pytest.mark.parametrize("name", datasets.names())
@@ -61,7 +61,7 @@ def test_published_sizes(name, classes, sizes):
     assert len(datasets.load_class_table(name)) == classes
 
 
-def test_class_tables_hold_wordnet_ids_and_names():
+def test_class_tables_contain_wordnet_ids_and_names():
     table = datasets.load_class_table("ilsvrc2012")
     assert table[0] == ("n01440764", "tench, Tinca tinca")
     assert table[207] == ("n02099601", "golden retriever")
@@ -69,12 +69,12 @@ def test_class_tables_hold_wordnet_ids_and_names():
     assert datasets.load_class_table("mini_imagenet")[2] == ("n01704323", "triceratops")
 
 
-def test_an_unknown_name():
+def test_unknown_name_is_a_key_error():
     with pytest.raises(KeyError):
         datasets.get("imagenet")
 
 
-def test_a_table_may_have_spaces_or_tabs_and_lack_names(tmp_path):
+def test_class_table_allows_spaces_tabs_and_missing_names(tmp_path):
     path = tmp_path / "classes.txt"
     path.write_text("\ufeff0\tn1\tred fox, Vulpes\n1 n2 two  words\n2   n3\n", encoding="utf-8")
     expected = (("n1", "red fox, Vulpes"), ("n2", "two  words"), ("n3", "n3"))
@@ -95,7 +95,7 @@ def test_a_table_may_have_spaces_or_tabs_and_lack_names(tmp_path):
         ("0 a\n" + "x" * 10_000, "line 2 is not"),
     ],
 )
-def test_a_bad_line_of_a_table_is_named(tmp_path, text, message):
+def test_class_table_error_names_the_line(tmp_path, text, message):
     path = tmp_path / "classes.txt"
     path.write_text(text)
     with pytest.raises(ValueError) as caught:
@@ -114,5 +114,5 @@ def test_a_bad_line_of_a_table_is_named(tmp_path, text, message):
         ("", ""),
     ],
 )
-def test_readable(name, shown):
+def test_display_name(name, shown):
     assert datasets.display_name(name) == shown

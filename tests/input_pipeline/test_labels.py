@@ -1,4 +1,4 @@
-"""The class tables: complete, in the usual order, and consistent with each other."""
+"""The class tables are complete, in the standard order, and consistent with each other."""
 
 import re
 from pathlib import Path
@@ -10,7 +10,7 @@ NUM_CLASSES = {"ilsvrc2012": 1000, "mini_imagenet": 100}
 
 
 def read_table(name: str) -> list[tuple[int, str, str]]:
-    """Reads a table as it is, so that a malformed line fails here and not in a reader."""
+    """Parses a table strictly, without the tolerance of `datasets.read_class_table`."""
     text = (LABELS / f"{name}.txt").read_text(encoding="utf-8")
     assert text.endswith("\n")
     rows = [line.split("\t") for line in text[:-1].split("\n")]

@@ -1,4 +1,4 @@
-"""The pipeline: samples in the order of `order.py` from any start, bad images, full evaluation."""
+"""Input pipeline: order of samples from any start, unreadable images, complete evaluation."""
 
 import dataclasses
 import io
@@ -14,7 +14,7 @@ from input_pipeline.config import DataConfig
 from input_pipeline.sources import source
 
 TOTAL, SEED, BATCH, SIZE = 13, 5, 4, 14  # a prime, and a batch that does not divide it
-# 16 is 8/7 of the size, so that the centre crop is cut from the image as it is.
+# 16 is 8/7 of the size, so evaluation crops without resizing.
 HEIGHT, WIDTH = 16, 20
 
 
@@ -29,8 +29,11 @@ def _encoded(index, kind="PNG"):
     return buffer.getvalue()
 
 
-def _make(root, broken):
-    """A list of 13 images, labels = places in it; `broken` maps some to other content or None."""
+def _make_config(root, broken):
+    """Makes a list of 13 images whose labels are their indices.
+
+    `broken` maps some indices to other file contents, or to None for a missing file.
+    """
     root.mkdir()
     for index in range(TOTAL):
         data = broken.get(index, _encoded(index))
@@ -51,20 +54,20 @@ def _make(root, broken):
 
 @pytest.fixture(scope="module")
 def config(tmp_path_factory):
-    """The config of 13 good images."""
-    return _make(tmp_path_factory.mktemp("pipeline") / "good", {})
+    """The config of 13 valid images."""
+    return _make_config(tmp_path_factory.mktemp("pipeline") / "good", {})
 
 
 @pytest.fixture(scope="module")
 def expected(config):
-    """The first 48 samples of the good images, augmented: just over three and a half epochs."""
+    """The first 48 samples of the valid images, augmented: just over three and a half epochs."""
     return _samples(_train(config), 12)
 
 
 @pytest.fixture
 def break_images(tmp_path):
-    """A function that maps {index: content} to a config with these contents instead."""
-    return lambda broken: _make(tmp_path / "broken", broken)
+    """A function from {index: content} to a config with these contents."""
+    return lambda broken: _make_config(tmp_path / "broken", broken)
 
 
 def _train(config, first_sample=0, batch_size=BATCH, seed=SEED):
@@ -73,19 +76,19 @@ def _train(config, first_sample=0, batch_size=BATCH, seed=SEED):
 
 
 def _samples(dataset, batches):
-    """The first batches joined: dict of arrays [batches * B, ...]."""
+    """Concatenates the first batches: dict of arrays [batches * B, ...]."""
     taken = list(dataset.take(batches).as_numpy_iterator())
     assert len(taken) == batches
     return {key: np.concatenate([batch[key] for batch in taken]) for key in taken[0]}
 
 
 def _index(sample, offset=0):
-    """The image of a global sample, or the one `offset` places after it in the epoch, in Python."""
+    """Image index of a global sample, or of the image `offset` positions later in the epoch."""
     epoch, position = divmod(sample, TOTAL)
     return int(sample_order.image_index(SEED, epoch, (position + offset) % TOTAL, TOTAL))
 
 
-def _augmented(index, sample):
+def _augment(index, sample):
     seed = tf.constant([SEED, sample], tf.int64)
     config = DataConfig(image_size=SIZE, min_crop_area=0.3)
     return image_augment.augment(tf.constant(_encoded(index)), seed, config).numpy()
@@ -101,20 +104,20 @@ def _part(samples, first, number):
     return {key: value[first : first + number] for key, value in samples.items()}
 
 
-def test_no_image_is_loaded_for_batches_that_nobody_wants(config, expected):
+def test_only_images_of_the_requested_batches_are_read(config, expected):
     split, read = source.open_split(config, "train"), []
 
-    def counting(index):
+    def read_and_count(index):
         (index,) = tf.numpy_function(lambda i: (read.append(int(i)), i)[1:], [index], [tf.int64])
         return split.read(tf.ensure_shape(index, []))
 
-    counted = dataclasses.replace(split, read=counting)
+    counted = dataclasses.replace(split, read=read_and_count)
     batches = pipeline.train_dataset(counted, config, SEED, 0, BATCH, batches=2)
     _assert_equal(_samples(batches, 2), _part(expected, 0, 2 * BATCH))
     assert sorted(read) == sorted(expected["label"][: 2 * BATCH].tolist())
 
 
-def test_samples_come_in_the_order_of_the_permutations(config, expected):
+def test_samples_are_in_the_order_of_the_permutations(config, expected):
     order_in_python = [_index(sample) for sample in range(48)]
     for epoch in range(3):
         part = order_in_python[epoch * TOTAL : (epoch + 1) * TOTAL]
@@ -124,11 +127,11 @@ def test_samples_come_in_the_order_of_the_permutations(config, expected):
     assert not expected["replaced"].any()
     plain = _samples(_train(dataclasses.replace(config, augment="none")), 10)
     assert plain["label"].tolist() == order_in_python[:40]
-    centres = np.stack([_pixels(index)[1:15, 3:17] for index in order_in_python[:40]])
-    np.testing.assert_array_equal(plain["image"], centres)
+    center_crops = np.stack([_pixels(index)[1:15, 3:17] for index in order_in_python[:40]])
+    np.testing.assert_array_equal(plain["image"], center_crops)
 
 
-def test_types_of_a_batch(config):
+def test_element_spec_of_training(config):
     assert _train(config).element_spec == {
         "image": tf.TensorSpec([BATCH, SIZE, SIZE, 3], tf.uint8),
         "label": tf.TensorSpec([BATCH], tf.int32),
@@ -137,23 +140,23 @@ def test_types_of_a_batch(config):
     }
 
 
-def test_a_sample_is_augmented_with_its_own_seed(expected):
+def test_each_sample_is_augmented_with_its_seed(expected):
     for sample in (0, 5, 12, 13, 14, 37):
-        image = _augmented(_index(sample), sample)
+        image = _augment(_index(sample), sample)
         np.testing.assert_array_equal(expected["image"][sample], image)
-    # The same image looks different in the next epoch.
+    # The same image is augmented differently in the next epoch.
     for index in range(TOTAL):
         first, second, *_ = np.flatnonzero(expected["label"] == index)
         assert np.any(expected["image"][first] != expected["image"][second])
 
 
-@pytest.mark.parametrize("skipped", [1, 3, 8])  # the batch of 3 has the end of an epoch in it
+@pytest.mark.parametrize("skipped", [1, 3, 8])  # batch 3 contains the end of an epoch
 def test_starting_anywhere_equals_skipping(config, expected, skipped):
     samples = _samples(_train(config, first_sample=skipped * BATCH), 4)
     _assert_equal(samples, _part(expected, skipped * BATCH, 4 * BATCH))
 
 
-def test_a_late_start(config):
+def test_late_start(config):
     first = 10**12
     samples = _samples(_train(config, first_sample=first), 1)
     assert samples["sample"].tolist() == list(range(first, first + BATCH))
@@ -161,7 +164,7 @@ def test_a_late_start(config):
 
 
 @pytest.mark.parametrize(("threads", "batch_size"), [(1, 4), (8, 4), (1, 3)])
-def test_samples_do_not_depend_on_threads_or_batches(config, expected, threads, batch_size):
+def test_samples_do_not_depend_on_threads_or_batch_size(config, expected, threads, batch_size):
     changed = dataclasses.replace(config, reader_threads=threads)
     samples = _samples(_train(changed, batch_size=batch_size), 48 // batch_size)
     _assert_equal(samples, expected)
@@ -172,8 +175,8 @@ def test_another_seed_gives_another_order(config, expected):
     assert np.any(other["label"] != expected["label"][:12])
 
 
-def test_an_undecodable_image_gives_its_place_to_the_next(break_images, expected):
-    # At the end of an epoch, where the next is the first of the same epoch.
+def test_unreadable_image_is_replaced_by_the_next(break_images, expected):
+    # At the last position of an epoch, where the next image is the first of the same epoch.
     bad = _index(TOTAL - 1)
     assert _index(TOTAL - 1, 1) == _index(0)
     samples = _samples(_train(break_images({bad: b"not an image"})), 12)
@@ -184,15 +187,15 @@ def test_an_undecodable_image_gives_its_place_to_the_next(break_images, expected
         replacement = _index(sample, 1)
         assert samples["replaced"][sample] == 1
         assert samples["label"][sample] == replacement != bad
-        # It has the window and the mirroring of the sample, not those of its own place.
-        np.testing.assert_array_equal(samples["image"][sample], _augmented(replacement, sample))
+        # The seed is the seed of the sample and not of the replacement's position.
+        np.testing.assert_array_equal(samples["image"][sample], _augment(replacement, sample))
     np.testing.assert_array_equal(samples["sample"], expected["sample"])
     others = np.setdiff1d(np.arange(48), hit)
     for key in ("image", "label"):
         np.testing.assert_array_equal(samples[key][others], expected[key][others])
 
 
-def test_every_kind_of_bad_file_is_replaced(break_images):
+def test_each_kind_of_unreadable_file_is_replaced(break_images):
     kinds = {1: b"", 3: b"\xff\xd8", 5: None, 7: _encoded(0, "JPEG")[:400], 9: b"\x89PNG\r\n\x1a\n"}
     config = break_images({_index(position): content for position, content in kinds.items()})
     samples = _samples(_train(config), 3)
@@ -207,7 +210,7 @@ def test_replacements_do_not_depend_on_the_start(break_images):
     _assert_equal(_samples(_train(config, first_sample=BATCH), 5), _part(samples, 4, 20))
 
 
-def test_replaced_counts_the_bad_images_in_a_row(break_images):
+def test_replaced_counts_the_unreadable_images_in_a_row(break_images):
     row = pipeline.MAX_DECODE_ATTEMPTS - 1
     config = break_images({_index(position): b"" for position in range(1, 1 + row)})
     samples = _samples(_train(config), 3)
@@ -217,7 +220,7 @@ def test_replaced_counts_the_bad_images_in_a_row(break_images):
 
 
 @pytest.mark.parametrize("broken", ["all", "one too many in a row"])
-def test_too_many_bad_images_are_an_error(break_images, broken):
+def test_too_many_unreadable_images_in_a_row_are_an_error(break_images, broken):
     last = TOTAL if broken == "all" else pipeline.MAX_DECODE_ATTEMPTS
     dataset = _train(break_images({_index(position): b"" for position in range(last)}))
     with pytest.raises(tf.errors.OpError):
@@ -233,7 +236,7 @@ def _eval(config, crops, batch_size, multiple):
     ("crops", "batch_size", "multiple", "batches"),
     [(10, 4, 2, 4), (10, 4, 3, 6), (1, 4, 1, 4), (1, 4, 3, 6), (1, 5, 2, 4), (1, 13, 1, 1)],
 )
-def test_evaluation_sees_every_image_once(config, crops, batch_size, multiple, batches):
+def test_evaluation_includes_each_image_once(config, crops, batch_size, multiple, batches):
     dataset = _eval(config, crops, batch_size, multiple)
     assert dataset.element_spec == {
         "views": tf.TensorSpec([batch_size, crops, SIZE, SIZE, 3], tf.uint8),
@@ -246,21 +249,24 @@ def test_evaluation_sees_every_image_once(config, crops, batch_size, multiple, b
     assert samples["mask"].tolist() == [True] * TOTAL + [False] * padding
     assert samples["label"].tolist() == list(range(TOTAL)) + [0] * padding
     assert not samples["views"][TOTAL:].any()
-    # Upper left, upper right, lower left, lower right and the centre of 16 x 20 pixels.
+    # Upper left, upper right, lower left, lower right and center of 16 x 20 pixels.
     boxes = [(0, 0), (0, 6), (2, 0), (2, 6), (1, 3)]
     for index in range(TOTAL):
         five = [_pixels(index)[top : top + SIZE, left : left + SIZE] for top, left in boxes]
         ten = five + [crop[:, ::-1] for crop in five]
-        wanted = ten if crops == 10 else five[4:]
-        np.testing.assert_array_equal(samples["views"][index], wanted)
+        expected = ten if crops == 10 else five[4:]
+        np.testing.assert_array_equal(samples["views"][index], expected)
 
 
 @pytest.mark.parametrize(
     ("fraction", "interpolation"), [(1.0, "bilinear"), (0.7, "bicubic"), (1.0, "bicubic")]
 )
 def test_evaluation_resizes_as_pil_does(config, fraction, interpolation):
-    """The short side to SIZE / fraction, then the middle: PIL filters where it shrinks. Of bytes it
-    would clip what overshoots between its two passes, so it gets floats."""
+    """Resizes the short side to SIZE / fraction, then takes the center crop.
+
+    PIL antialiases when it shrinks. It gets floats, because it would clip the overshoot of bytes
+    between its two passes.
+    """
     config = dataclasses.replace(config, crop_fraction=fraction, interpolation=interpolation)
     views = _samples(_eval(config, 1, TOTAL, 1), 1)["views"][:, 0]
     method = {"bilinear": Image.BILINEAR, "bicubic": Image.BICUBIC}[interpolation]
@@ -272,11 +278,11 @@ def test_evaluation_resizes_as_pil_does(config, fraction, interpolation):
         size = [round(side * short / min(channels[0].size)) for side in channels[0].size]
         whole = np.stack([np.asarray(c.resize(size, method)) for c in channels], axis=2)
         top, left = ((n - SIZE) // 2 for n in whole.shape[:2])
-        wanted = np.clip(whole[top : top + SIZE, left : left + SIZE], 0, 255)
-        assert np.abs(views[index] - wanted).max() < 0.51
+        expected = np.clip(whole[top : top + SIZE, left : left + SIZE], 0, 255)
+        assert np.abs(views[index] - expected).max() < 0.51
 
 
-def test_evaluation_never_leaves_an_image_out(break_images):
+def test_evaluation_fails_on_an_unreadable_image(break_images):
     labels = []
     with pytest.raises(tf.errors.InvalidArgumentError):
         for batch in _eval(break_images({9: b"not an image"}), 1, BATCH, 1).as_numpy_iterator():
@@ -290,7 +296,7 @@ def test_batches_are_not_sharded_by_tensorflow(config):
         assert dataset.options().experimental_distribute.auto_shard_policy == off
 
 
-def test_first_unreadable_names_the_first(break_images):
+def test_find_first_unreadable(break_images):
     text = b"<html>not found</html>"
     split = source.open_split(break_images({4: text, 9: text}), "train")
     index, reason = pipeline.find_first_unreadable(split, range(TOTAL))
@@ -301,7 +307,7 @@ def test_first_unreadable_names_the_first(break_images):
     assert pipeline.find_first_unreadable(split, []) is None
 
 
-def _jpeg_that_claims_too_much():
+def _jpeg_with_too_many_pixels():
     data = _encoded(0, "JPEG")
     at = data.index(b"\xff\xc0") + 5
     return data[:at] + b"\xff\x00\xff\x00" + data[at + 4 :]
@@ -312,13 +318,13 @@ BAD_CONTENTS = {
     "empty": b"",
     "half": _encoded(0, "JPEG")[:400],
     "text": b"404 not found",
-    "bomb": _jpeg_that_claims_too_much(),
+    "bomb": _jpeg_with_too_many_pixels(),
     "short": b"\xff\xd8",
 }
 
 
 @pytest.mark.parametrize("content", BAD_CONTENTS.values(), ids=BAD_CONTENTS)
-def test_the_reason_is_one_readable_line(break_images, content):
+def test_reason_of_an_unreadable_image_is_one_line(break_images, content):
     split = source.open_split(break_images({3: content}), "train")
     index, reason = pipeline.find_first_unreadable(split, [0, 1, 3])
     assert index == 3
@@ -326,13 +332,13 @@ def test_the_reason_is_one_readable_line(break_images, content):
     assert "Graph execution" not in reason
 
 
-def test_the_first_samples_are_those_of_the_pipeline(break_images):
+def test_load_first_samples_equals_the_pipeline(break_images):
     config = break_images({2: b"no image", 3: b""})
     split = source.open_split(config, "train")
-    found = pipeline.load_first_samples(split, config, SEED, 12)
+    samples = pipeline.load_first_samples(split, config, SEED, 12)
     expected = next(iter(_train(config, batch_size=12)))
-    assert found.keys() == expected.keys()
+    assert samples.keys() == expected.keys()
     for name, value in expected.items():
-        assert found[name].dtype == value.dtype
-        np.testing.assert_array_equal(found[name], value, err_msg=name)
-    assert found["replaced"].numpy().max() > 0
+        assert samples[name].dtype == value.dtype
+        np.testing.assert_array_equal(samples[name], value, err_msg=name)
+    assert samples["replaced"].numpy().max() > 0

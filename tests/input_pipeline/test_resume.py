@@ -1,4 +1,4 @@
-"""Batches of a fresh process that starts anywhere, and those that other processes load."""
+"""Resume: new processes and the data service load the same batches, from any step."""
 
 import contextlib
 import dataclasses
@@ -19,17 +19,18 @@ from input_pipeline import pipeline
 from input_pipeline.config import DataConfig, PrepareConfig
 from input_pipeline.errors import UsageError
 from input_pipeline.preparation import prepare
+from input_pipeline.sample_order import ReplicaSlice
 from input_pipeline.service import data_service, worker_watchdog
 from input_pipeline.sources import source
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-BATCH, BATCHES, SEED = 5, 70, 11  # 23 images: an epoch ends inside of most batches
+BATCH, BATCHES, SEED = 5, 70, 11  # 23 images: most epochs end within a batch
 FORMATS = ("folder", "lists", "tfrecord")
 
 
 @pytest.fixture(scope="module")
 def configs(tiny_folder, tmp_path_factory):
-    """The tiny set as folders, as a list and as TFRecords, by format."""
+    """The tiny data set as folders, as lists and as TFRecords, by format."""
     root = tmp_path_factory.mktemp("resume")
     folder = DataConfig(
         dataset="folder", data_dir=str(tiny_folder), image_size=12, min_crop_area=0.3
@@ -43,10 +44,10 @@ def configs(tiny_folder, tmp_path_factory):
 
 
 def digests(config, first_step, count, worker=0, workers=1):
-    """MD5 of the batches of so many steps of one of the workers, with a replica each."""
+    """MD5 of `count` batches of one worker; each worker has one replica."""
     split = source.open_split(config, "train")
-    first, deal = first_step * BATCH * workers, (worker, 1, workers)
-    batches = pipeline.train_dataset(split, config, SEED, first, BATCH, deal)
+    first, replica_slice = first_step * BATCH * workers, ReplicaSlice(worker, 1, workers)
+    batches = pipeline.train_dataset(split, config, SEED, first, BATCH, replica_slice)
     return [_digest(batch) for batch in batches.take(count).as_numpy_iterator()]
 
 
@@ -64,8 +65,8 @@ for line in sys.stdin:
 """
 
 
-def _in_fresh_process(jobs):
-    """Digests of each job, the arguments of `digests`, all in one new process."""
+def _in_new_process(jobs):
+    """Digests of each job in one new process; a job has the arguments of `digests`."""
     lines = "".join(json.dumps([dataclasses.asdict(c), *rest]) + "\n" for c, *rest in jobs)
     command = [sys.executable, "-c", _CHILD]
     child = subprocess.run(
@@ -75,25 +76,27 @@ def _in_fresh_process(jobs):
     return [json.loads(line) for line in child.stdout.splitlines()]
 
 
-def test_a_fresh_process_continues_with_the_same_batches(configs):
-    """From inside an epoch and from the batch that the first epoch ends in, by one or two."""
-    wanted = digests(configs["folder"], 0, 12)
-    assert len(set(wanted)) == 12
-    # format, first step, worker, workers: together two workers load what one does
+def test_resume_in_a_new_process_is_bit_identical(configs):
+    """From within an epoch and from the batch with the end of the first epoch; 1 or 2 workers."""
+    expected = digests(configs["folder"], 0, 12)
+    assert len(set(expected)) == 12
+    # Format, first step, worker, workers. Together, two workers load the batches of one.
     cases = [("lists", 4, 0, 1), ("tfrecord", 7, 0, 1), ("lists", 2, 0, 2), ("tfrecord", 3, 1, 2)]
     jobs = [(configs[form], first, 12 // n - first, k, n) for form, first, k, n in cases]
-    for (_, first, k, n), found in zip(cases, _in_fresh_process(jobs), strict=True):
-        assert found == wanted[first * n + k :: n], (first, k, n)
+    for (_, first, k, n), resumed in zip(cases, _in_new_process(jobs), strict=True):
+        assert resumed == expected[first * n + k :: n], (first, k, n)
 
 
 @pytest.mark.faults
 @pytest.mark.parametrize("workers", [1, 2])
 @pytest.mark.parametrize("form", FORMATS)
-def test_ten_fresh_processes_continue_anywhere(configs, form, workers):
-    """Ten starts, epoch borders among them, each in a process of its own for each worker, and 70
-    batches and more of each worker."""
-    wanted = digests(configs[form], 0, BATCHES * workers)
-    epoch = 23 / (BATCH * workers)  # in steps; the last border begins an epoch exactly
+def test_resume_from_ten_steps_is_bit_identical(configs, form, workers):
+    """Ten first steps, including the ends of epochs, each in a new process per worker.
+
+    At least 70 batches of each worker are compared.
+    """
+    expected = digests(configs[form], 0, BATCHES * workers)
+    epoch = 23 / (BATCH * workers)  # in steps; the last border is exactly the start of an epoch
     borders = [int(epoch), int(2 * epoch), 23]
     others = sorted(set(range(1, BATCHES - 10)) - set(borders))
     starts = borders + random.Random(5).sample(others, 7)
@@ -101,24 +104,24 @@ def test_ten_fresh_processes_continue_anywhere(configs, form, workers):
         compared = 0
         for first in starts:
             job = (configs[form], first, BATCHES - first, worker, workers)
-            found = _in_fresh_process([job])[0]
-            assert found == wanted[first * workers + worker :: workers], (first, worker)
-            compared += len(found)
+            resumed = _in_new_process([job])[0]
+            assert resumed == expected[first * workers + worker :: workers], (first, worker)
+            compared += len(resumed)
         assert compared >= 70
 
 
 def _free_ports(number):
     with contextlib.ExitStack() as stack:
         sockets = [stack.enter_context(socket.socket()) for _ in range(number)]
-        for one in sockets:
-            one.bind(("localhost", 0))
-        return [one.getsockname()[1] for one in sockets]
+        for free in sockets:
+            free.bind(("localhost", 0))
+        return [free.getsockname()[1] for free in sockets]
 
 
 class _Service:
-    """Processes `main.py --mode=data_service`: a dispatcher, and workers once they are started.
+    """The processes of a data service: `main.py --mode=data_service`.
 
-    A server of this process would wait a minute, when it is destroyed, for those that are gone.
+    Servers in this process would wait a minute for dead peers when they are destroyed.
     """
 
     def __init__(self, workers):
@@ -126,7 +129,7 @@ class _Service:
         self.processes = []
 
     def start(self, role, names):
-        """Starts a process, and does not wait until it is ready."""
+        """Starts a process without waiting until it is ready."""
         command = [sys.executable, "main.py", "--mode=data_service", f"--role={role}"]
         process = subprocess.Popen(
             [*command, f"--data_service={self.dispatcher}", f"--workers={names}"],
@@ -147,7 +150,7 @@ def _await_ready(*processes):
 
 @contextlib.contextmanager
 def _service(workers):
-    """Yields a _Service whose dispatcher is ready; ends its processes."""
+    """Yields a _Service whose dispatcher is ready; stops its processes at the end."""
     service = _Service(workers)
     try:
         _await_ready(service.start("dispatcher", ",".join(service.workers)))
@@ -162,8 +165,8 @@ def _service(workers):
             process.wait()
 
 
-def test_two_workers_of_the_data_service_load_the_same_batches(configs, monkeypatch):
-    """Also without their dispatcher; when one of them is lost, that is said."""
+def test_data_service_with_two_workers_loads_the_same_batches(configs, monkeypatch):
+    """Also after the dispatcher is killed. A killed worker is reported."""
     monkeypatch.setattr(worker_watchdog, "_TIMEOUT_SECONDS", 0.5)
     config = configs["tfrecord"]
     split = source.open_split(config, "train")
@@ -174,28 +177,28 @@ def test_two_workers_of_the_data_service_load_the_same_batches(configs, monkeypa
         assert data_service.count_workers(service.dispatcher) == 2
         assert len(worker_watchdog.list_workers(service.dispatcher)) == 2
         remote = data_service.train_dataset(split, served, SEED, 15, BATCH).as_numpy_iterator()
-        here = pipeline.train_dataset(split, config, SEED, 15, BATCH).as_numpy_iterator()
-        assert [_digest(next(remote)) == _digest(next(here)) for _ in range(9)] == [True] * 9
+        local = pipeline.train_dataset(split, config, SEED, 15, BATCH).as_numpy_iterator()
+        assert [_digest(next(remote)) == _digest(next(local)) for _ in range(9)] == [True] * 9
         dispatcher.kill()
         dispatcher.wait()
-        assert [_digest(next(remote)) == _digest(next(here)) for _ in range(9)] == [True] * 9
+        assert [_digest(next(remote)) == _digest(next(local)) for _ in range(9)] == [True] * 9
         second.kill()
         with pytest.raises(tf.errors.OpError) as error:
             for _ in range(1000):
-                assert _digest(next(remote)) == _digest(next(here))
+                assert _digest(next(remote)) == _digest(next(local))
         assert "does not answer" in str(worker_watchdog.to_service_lost(error.value))
 
 
-def test_a_worker_that_reports_late_is_waited_for(monkeypatch):
-    """TensorFlow would never ask it for its batches."""
+def test_trainer_waits_for_a_late_worker(monkeypatch):
+    """TensorFlow would never request the batches of a worker that registers late."""
 
     def batches():
         return data_service.load_batches(service.dispatcher, lambda number: {"number": number})
 
     with _service(2) as service:
         monkeypatch.setattr(data_service, "_REGISTRATION_TIMEOUT_SECONDS", 0.5)
-        nobody = f"--data_service={service.dispatcher}: no worker has registered"
-        with pytest.raises(UsageError, match=nobody):
+        message = f"--data_service={service.dispatcher}: no worker has registered"
+        with pytest.raises(UsageError, match=message):
             batches()
         first, late = service.workers
         _await_ready(service.start("worker", first))
@@ -204,37 +207,38 @@ def test_a_worker_that_reports_late_is_waited_for(monkeypatch):
         ):
             batches()
         monkeypatch.setattr(data_service, "_REGISTRATION_TIMEOUT_SECONDS", 60.0)
-        second = service.start("worker", late)  # which takes seconds to load TensorFlow
-        found = batches().as_numpy_iterator()
-        assert [next(found)["number"] for _ in range(5)] == [0, 1, 2, 3, 4]
+        second = service.start("worker", late)  # needs seconds to import TensorFlow
+        loaded = batches().as_numpy_iterator()
+        assert [next(loaded)["number"] for _ in range(5)] == [0, 1, 2, 3, 4]
         _await_ready(second)
 
 
-def test_batches_are_dealt_to_trainers_as_the_pipeline_deals_them(configs, monkeypatch):
-    """The second of two trainers with a replica each gets every other batch."""
-    asked = []
+def test_data_service_distributes_batches_to_trainers_as_the_pipeline_does(configs, monkeypatch):
+    """The second of two trainers with one replica each gets every second batch."""
+    first_samples = []
     monkeypatch.setattr(data_service, "load_batches", lambda _, batch_at: batch_at)
 
     def train_dataset(*arguments, batches):
         assert batches == 1
-        asked.append(arguments[3])
-        return _Nothing()
+        first_samples.append(arguments[3])
+        return _FakeDataset()
 
     monkeypatch.setattr(pipeline, "train_dataset", train_dataset)
-    batch_at = data_service.train_dataset(None, configs["lists"], SEED, 15, BATCH, (1, 1, 2))
+    replica_slice = ReplicaSlice(first_replica=1, local_replicas=1, total_replicas=2)
+    batch_at = data_service.train_dataset(None, configs["lists"], SEED, 15, BATCH, replica_slice)
     for number in range(3):
         batch_at(number)
-    assert asked == [20, 30, 40]
+    assert first_samples == [20, 30, 40]
 
 
-class _Nothing:
-    """Stands in for a tf.data.Dataset of one batch."""
+class _FakeDataset:
+    """Fake tf.data.Dataset of one batch."""
 
     def get_single_element(self):
         return {}
 
 
-def test_nobody_answers():
+def test_unreachable_data_service_is_a_usage_error():
     port = _free_ports(1)[0]
     with pytest.raises(UsageError, match=f"--data_service=localhost:{port}: no dispatcher answers"):
         data_service.count_workers(f"localhost:{port}")

@@ -1,4 +1,4 @@
-"""No data set that is iterated over has a tuner, for whose sleep its end would wait."""
+"""Thread counts and dataset options; the autotuner is disabled everywhere."""
 
 import os
 
@@ -18,12 +18,12 @@ def config(tiny_folder):
     return resolve.resolve(flags.parse(words)).data
 
 
-def test_nothing_tunes_itself(config, tiny_folder):
+def test_no_dataset_is_autotuned(config, tiny_folder):
     split = source.open_split(config, "train")
     paths = sorted(str(path) for path in tiny_folder.rglob("*.jpg"))
-    sight = views.Preprocessing(32, 0.875, "bilinear", 1, False)
+    preprocessing = views.Preprocessing(32, 0.875, "bilinear", 1, False)
     datasets = [
-        views.make_dataset(paths, [sight], 4),
+        views.make_dataset(paths, [preprocessing], 4),
         pipeline.train_dataset(split, config, 0, 0, 4),
         pipeline.eval_dataset(split, config, 10, 4, 1),
     ]
@@ -31,7 +31,7 @@ def test_nothing_tunes_itself(config, tiny_folder):
         assert dataset.options().autotune.enabled is False
 
 
-def test_one_thread_for_each_core_unless_said():
+def test_one_thread_per_core_by_default():
     assert threads.num_parallel_calls(3) == 3
     assert threads.num_parallel_calls(0) == len(os.sched_getaffinity(0))
     assert threads.make_dataset_options(3).threading.private_threadpool_size == 3

@@ -1,4 +1,4 @@
-"""What `--augment` and `--randaugment` take and refuse."""
+"""Parsing of `--augment` and `--randaugment`: valid values and errors."""
 
 import pytest
 
@@ -21,12 +21,12 @@ from input_pipeline.errors import UsageError
         ("erasing,classic", AugmentSpec("classic", "", ("hsv", "lighting", "erasing"))),
     ],
 )
-def test_recipes(text, expected):
+def test_parse_augment(text, expected):
     assert augment_spec.parse(text) == expected
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ("", "one of standard, none, classic"),
         ("rand_augment", "did you mean randaugment"),
@@ -37,33 +37,33 @@ def test_recipes(text, expected):
         ("standard,classic", "standard and classic exclude each other"),
         ("randaugment,trivialaugment", "randaugment and trivialaugment exclude each other"),
         ("erasing,erasing", "erasing is given twice"),
-        ("none,erasing", "none stands alone"),
-        ("classic,trivialaugment", "trivialaugment comes on top of standard, leave classic out"),
+        ("none,erasing", "none cannot be combined with other names"),
+        ("classic,trivialaugment", "trivialaugment needs the standard crop; remove classic"),
     ],
 )
-def test_refusals(text, said):
+def test_parse_augment_errors(text, message):
     with pytest.raises(UsageError) as caught:
         augment_spec.parse(text)
     assert str(caught.value).startswith(f"--augment={text}: ")
-    assert said in str(caught.value)
+    assert message in str(caught.value)
 
 
 @pytest.mark.parametrize(
     ("text", "expected"), [("2,9", (2, 9.0)), ("1,0", (1, 0.0)), ("8,4.5", (8, 4.5))]
 )
-def test_layers_and_magnitude(text, expected):
+def test_parse_randaugment(text, expected):
     assert augment_spec.parse_randaugment(text) == expected
 
 
 @pytest.mark.parametrize(
     "text", ["", "2", "2,", "2,9,1", "0,9", "9,9", "2,-1", "2,10.5", "a,b", "2,nan"]
 )
-def test_layers_and_magnitude_refuse(text):
+def test_parse_randaugment_errors(text):
     with pytest.raises(UsageError, match="as in 2,9"):
         augment_spec.parse_randaugment(text)
 
 
-def test_the_fourteen_operations_of_the_papers_are_there():
-    papers = "identity shear_x shear_y translate_x translate_y rotate brightness contrast colour"
+def test_randaugment_has_the_fourteen_operations_of_the_papers():
+    papers = "identity shear_x shear_y translate_x translate_y rotate brightness contrast color"
     papers += " sharpness posterize solarize autocontrast equalize"
     assert tuple(rand_augment.OPERATIONS)[:14] == tuple(papers.split())

@@ -1,4 +1,4 @@
-"""Whole batches: what reaches the net, on any cut into batches, and against each part alone."""
+"""Batch augmentation: each stage, mixing, and independence of the division into batches."""
 
 import dataclasses
 
@@ -26,7 +26,7 @@ EVERYTHING = {"augment": "classic,erasing", "mixup": 0.4, "cutmix": 1.0}
 
 
 def _batch(first, number):
-    """Samples FIRST + first and so on, of a fixed endless row of images."""
+    """Returns `number` samples of a fixed sequence of 24 images; sample numbers start at FIRST."""
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (24, SIZE, SIZE, 3)).astype(np.uint8)
     part = slice(first, first + number)
@@ -37,7 +37,7 @@ def _batch(first, number):
     }
 
 
-def _prepare(seed=SEED, **values):
+def _make_preprocess_fn(seed=SEED, **values):
     return batch_augment.make_preprocess_fn(dataclasses.replace(CONFIG, **values), seed)
 
 
@@ -45,9 +45,9 @@ def _normalized(images):
     return (np.asarray(images, np.float64) - SPEC.mean) / SPEC.std
 
 
-def test_standard_only_normalises():
-    batch = _batch(0, 5)  # without mixing any size will do
-    images, targets = _prepare()(batch)
+def test_standard_only_normalizes():
+    batch = _batch(0, 5)  # without mixing, any batch size is valid
+    images, targets = _make_preprocess_fn()(batch)
     assert images.dtype == tf.float32
     np.testing.assert_allclose(images, _normalized(batch["image"]), atol=1e-5)
     np.testing.assert_array_equal(targets.label, batch["label"])
@@ -57,24 +57,24 @@ def test_standard_only_normalises():
 
 def test_classic_is_hsv_then_lighting():
     batch = _batch(0, 4)
-    images, _ = _prepare(augment="classic")(batch)
+    images, _ = _make_preprocess_fn(augment="classic")(batch)
     factors = color.hsv_jitter(per_sample_random.uniform(SEED, batch["sample"], 0, 3))
     expected = color.adjust_hsv(tf.cast(batch["image"], tf.float32), factors)
     draws = per_sample_random.normal(SEED, batch["sample"], 1, 3)
     shift = color.lighting_shift(draws, SPEC.pca_values, SPEC.pca_vectors)
     expected = _normalized(expected + shift[:, None, None])
     np.testing.assert_allclose(images, expected, atol=1e-4)
-    other, _ = _prepare(augment="classic", seed=SEED + 1)(batch)
+    other, _ = _make_preprocess_fn(augment="classic", seed=SEED + 1)(batch)
     assert np.abs(other - images).max() > 0.1
 
 
 @pytest.mark.parametrize("values", [{"mixup": 0.4}, {"cutmix": 1.0}, EVERYTHING])
-def test_any_cut_into_batches_gives_the_same(values):
-    prepare = _prepare(**values)
-    images, targets = prepare(_batch(0, 24))
+def test_result_does_not_depend_on_the_batch_size(values):
+    preprocess = _make_preprocess_fn(**values)
+    images, targets = preprocess(_batch(0, 24))
     first = 0
     for number in (2, 8, 14):
-        part_images, part_targets = prepare(_batch(first, number))
+        part_images, part_targets = preprocess(_batch(first, number))
         part = slice(first, first + number)
         np.testing.assert_allclose(part_images, images[part], atol=1e-5)
         for value, whole in zip(part_targets, targets, strict=True):
@@ -83,28 +83,28 @@ def test_any_cut_into_batches_gives_the_same(values):
 
 
 @pytest.mark.parametrize("strategy", ["one_device", "mirrored"])
-def test_replicas_give_the_same(strategy, request):
+def test_result_does_not_depend_on_replicas(strategy, request):
     strategy = request.getfixturevalue(strategy)
     replicas = strategy.num_replicas_in_sync
-    prepare = _prepare(**EVERYTHING)
+    preprocess = _make_preprocess_fn(**EVERYTHING)
     size = 8 // replicas
     batches = strategy.experimental_distribute_values_from_function(
         lambda context: _batch(context.replica_id_in_sync_group * size, size)
     )
-    images, targets = tf.function(lambda b: strategy.run(prepare, args=(b,)))(batches)
+    images, targets = tf.function(lambda b: strategy.run(preprocess, args=(b,)))(batches)
 
     def join(value):
         return np.concatenate(strategy.experimental_local_results(value))
 
-    expected_images, expected_targets = prepare(_batch(0, 8))
+    expected_images, expected_targets = preprocess(_batch(0, 8))
     np.testing.assert_allclose(join(images), expected_images, atol=1e-5)
     for value, expected in zip(targets, expected_targets, strict=True):
         np.testing.assert_array_equal(join(value), expected)
 
 
-def test_mixup_is_the_mixture_that_the_share_says():
+def test_mixup_weights_the_images_by_share():
     batch = _batch(0, 24)
-    images, targets = _prepare(mixup=1.0)(batch)
+    images, targets = _make_preprocess_fn(mixup=1.0)(batch)
     share = targets.share.numpy()
     np.testing.assert_array_equal(share[::2], share[1::2])
     assert len(set(share)) == 12 and 0 <= share.min() < share.max() <= 1
@@ -115,42 +115,42 @@ def test_mixup_is_the_mixture_that_the_share_says():
     np.testing.assert_allclose(images, expected, atol=1e-5)
 
 
-def _shares_of_pixels(images, batch):
-    """Which pixels are the image's own, and which its partner's: two bool [B, S, S]."""
+def _own_and_partner_masks(images, batch):
+    """Masks of the pixels that come from the image and from its partner: two bool [B, S, S]."""
     pixels = _normalized(batch["image"])
     partners = pixels[np.arange(len(pixels)) ^ 1]
     return tuple(np.all(np.abs(images - p) < 1e-4, axis=-1) for p in (pixels, partners))
 
 
-def test_cutmix_pastes_one_rectangle_of_the_partner():
+def test_cutmix_pastes_one_box_of_the_partner():
     batch = _batch(0, 24)
-    images, targets = _prepare(cutmix=1.0)(batch)
-    own, pasted = _shares_of_pixels(images.numpy(), batch)
+    images, targets = _make_preprocess_fn(cutmix=1.0)(batch)
+    own, pasted = _own_and_partner_masks(images.numpy(), batch)
     assert np.all(own ^ pasted)
     np.testing.assert_allclose(own.mean((1, 2)), targets.share, atol=1e-6)
-    np.testing.assert_array_equal(own[::2], own[1::2])  # both of a pair have the same rectangle
+    np.testing.assert_array_equal(own[::2], own[1::2])  # both images of a pair have the same box
     for mask in pasted:
         rows, columns = mask.any(1), mask.any(0)
         np.testing.assert_array_equal(mask, rows[:, None] & columns[None])
     assert 0 < targets.share.numpy().min() < 0.9
 
 
-def test_both_share_the_pairs():
+def test_mixup_and_cutmix_each_take_some_pairs():
     batch = _batch(0, 24)
-    images, targets = _prepare(mixup=1.0, cutmix=1.0)(batch)
-    own, pasted = _shares_of_pixels(images.numpy(), batch)
+    images, targets = _make_preprocess_fn(mixup=1.0, cutmix=1.0)(batch)
+    own, pasted = _own_and_partner_masks(images.numpy(), batch)
     is_cutmix = np.all(own ^ pasted, axis=(1, 2))
     assert 4 <= is_cutmix.sum() <= 20
     for values, chosen in (({"mixup": 1.0}, ~is_cutmix), ({"cutmix": 1.0}, is_cutmix)):
-        alone, alone_targets = _prepare(**values)(batch)
+        alone, alone_targets = _make_preprocess_fn(**values)(batch)
         np.testing.assert_allclose(images.numpy()[chosen], alone.numpy()[chosen], atol=1e-5)
         shares = alone_targets.share.numpy()[chosen]
         np.testing.assert_array_equal(targets.share.numpy()[chosen], shares)
 
 
-def test_erasing_sets_rectangles_to_the_mean():
+def test_erasing_sets_boxes_to_the_mean():
     batch = _batch(0, 24)
-    images, _ = _prepare(augment="erasing")(batch)
+    images, _ = _make_preprocess_fn(augment="erasing")(batch)
     erased = np.all(images.numpy() == 0, axis=-1)
     assert 1 <= erased.any((1, 2)).sum() <= 14
     np.testing.assert_allclose(
@@ -159,7 +159,7 @@ def test_erasing_sets_rectangles_to_the_mean():
 
 
 @pytest.mark.parametrize(("flag", "values"), [("mixup", {"mixup": 0.2}), ("cutmix", EVERYTHING)])
-def test_pairs_want_even_batches(flag, values):
+def test_mixing_requires_even_batches(flag, values):
     config = dataclasses.replace(CONFIG, **values)
     batch_augment.require_even_batch(config, 4)
     with pytest.raises(UsageError, match=f"--batch_size=8: --(mixup|{flag}).* 3 at a time"):
@@ -167,7 +167,7 @@ def test_pairs_want_even_batches(flag, values):
     batch_augment.require_even_batch(CONFIG, 3)
 
 
-def test_denormalize():
+def test_denormalize_inverts_normalize_and_clips():
     images = _batch(0, 2)["image"]
     normalized = batch_augment.normalize(images, SPEC.mean, SPEC.std)
     again = batch_augment.denormalize(normalized, SPEC.mean, SPEC.std)
@@ -176,7 +176,7 @@ def test_denormalize():
     assert beyond.numpy().tolist() == [0, 255, 104]
 
 
-def test_titles():
+def test_captions():
     targets = Targets([0, 1, 2, 0, 0], [0, 2, 1, 1, 0], [1.0, 0.3, 0.999, 0.001, 0.4])
     expected = ["cat", "70% owl, 30% dog", "owl", "dog", "cat"]
     assert batch_augment.format_captions(targets, ["cat", "dog", "owl"]) == expected

@@ -1,4 +1,4 @@
-"""Crops and resizing: boxes worked out by hand, PIL's bilinear filter, random windows in bounds."""
+"""Crops and resizing, compared with boxes computed by hand, with PIL and with a simulation."""
 
 import functools
 
@@ -9,8 +9,8 @@ from PIL import Image
 
 from input_pipeline.augmentation import crops
 
-# Height, width and crop of an image whose short side is the crop's 8/7, so that nothing is
-# resized; then top and left of the upper left, upper right, lower left, lower right and centre.
+# Height, width and crop size. The short side is 8/7 of the crop size, so nothing is resized. Then
+# (top, left) of the upper left, upper right, lower left, lower right and center crop.
 BOXES = [
     (64, 64, 56, [(0, 0), (0, 8), (8, 0), (8, 8), (4, 4)]),
     (64, 97, 56, [(0, 0), (0, 41), (8, 0), (8, 41), (4, 20)]),
@@ -24,13 +24,13 @@ BOXES = [
 
 
 def _coordinates(height, width):
-    """An image whose every pixel tells where it is."""
+    """An image whose pixels encode their coordinates."""
     y, x = np.indices((height, width))
     return np.stack([y % 256, x % 256, y // 256 * 16 + x // 256], -1).astype(np.uint8)
 
 
 def _in_tf_data(function, *arguments):
-    """What the function gives inside tf.data, its arguments being tensors of unknown shape."""
+    """Calls a function inside tf.data with arguments of unknown shape."""
     signature = tuple(
         tf.TensorSpec([None] * np.ndim(argument), np.asarray(argument).dtype)
         for argument in arguments
@@ -45,7 +45,7 @@ def _soft(height, width, seed=0):
 
 
 @pytest.mark.parametrize(("height", "width", "size", "corners"), BOXES)
-def test_ten_crops_are_the_boxes(height, width, size, corners):
+def test_ten_crops_equal_boxes_computed_by_hand(height, width, size, corners):
     image = _coordinates(height, width)
     five = [image[top : top + size, left : left + size] for top, left in corners]
     expected = np.stack(five + [crop[:, ::-1] for crop in five])
@@ -58,7 +58,7 @@ def test_ten_crops_are_the_boxes(height, width, size, corners):
 
 
 @pytest.mark.parametrize(("height", "width", "size", "corners"), BOXES)
-def test_the_only_view_is_the_centre(height, width, size, corners):
+def test_one_view_is_the_center_crop(height, width, size, corners):
     image = _coordinates(height, width)
     top, left = corners[4]
     expected = image[np.newaxis, top : top + size, left : left + size]
@@ -71,7 +71,7 @@ def test_the_only_view_is_the_centre(height, width, size, corners):
 
 
 @pytest.mark.parametrize(("height", "width"), [(375, 500), (60, 41), (37, 90)])
-def test_views_of_any_image_are_boxes_of_the_resized_one(height, width):
+def test_views_are_boxes_of_the_resized_image(height, width):
     image = _soft(height, width)
     scale = 64 / min(height, width)
     resized = image.resize((round(width * scale), round(height * scale)), Image.Resampling.BILINEAR)
@@ -88,7 +88,7 @@ def test_views_of_any_image_are_boxes_of_the_resized_one(height, width):
 @pytest.mark.parametrize(
     ("size", "side"), [(224, 256), (56, 64), (64, 73), (61, 70), (7, 8), (299, 342), (1, 1)]
 )
-def test_short_side(size, side):
+def test_eval_short_side(size, side):
     assert crops.eval_short_side(size) == side
 
 
@@ -106,7 +106,7 @@ def test_short_side(size, side):
         (1, 1, 8, (8, 8)),
         (1, 200, 8, (8, 1600)),
         (200, 3, 8, (533, 8)),  # 533.33
-        (1, 9_000_000, 256, (256, 2**30 - 1)),  # no int32 could hold it
+        (1, 9_000_000, 256, (256, 2**30 - 1)),  # the exact width exceeds int32
     ],
 )
 def test_resized_shape(height, width, length, expected):
@@ -117,46 +117,56 @@ def test_resized_shape(height, width, length, expected):
 
 @pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
 @pytest.mark.parametrize(("height", "width"), [(16, 300), (300, 16), (3, 100), (2, 34)])
-def test_views_of_a_strip_are_those_of_the_whole(height, width, interpolation, monkeypatch):
-    """Just above the ratio from which only the crops are computed; the whole still fits here."""
+def test_views_of_a_strip_equal_crops_of_the_resized_strip(height, width, interpolation):
+    """Above an aspect ratio of 16, only the crops are computed; these strips fit into memory."""
     image = np.random.default_rng(0).integers(0, 256, (height, width, 3)).astype(np.uint8)
     views = crops.extract_views(tf.constant(image), 14, 10, interpolation=interpolation).numpy()
-    monkeypatch.setattr(crops, "_STRIP", 10**6)
-    whole = crops.extract_views(tf.constant(image), 14, 10, interpolation=interpolation).numpy()
-    assert np.abs(views.astype(int) - whole).max() <= 1
-    assert np.mean(views != whole) < 0.002
+    tall, wide = crops.resized_shape(tf.constant([height, width]), 16).numpy()
+    resized = crops.resize(tf.constant(image), tall, wide, interpolation).numpy()
+    bottom, right = tall - 14, wide - 14
+    corners = [(0, 0), (0, right), (bottom, 0), (bottom, right), (bottom // 2, right // 2)]
+    five = [resized[top : top + 14, left : left + 14] for top, left in corners]
+    expected = np.stack(five + [crop[:, ::-1] for crop in five])
+    assert np.abs(views.astype(int) - expected).max() <= 1
+    assert np.mean(views != expected) < 0.002
+
+
+def test_center_crop_is_the_only_view():
+    image = tf.constant(np.asarray(_soft(60, 48)))
+    crop = crops.center_crop(image, image_size=24, crop_fraction=0.75, interpolation="bicubic")
+    np.testing.assert_array_equal(crop, crops.extract_views(image, 24, 1, 0.75, "bicubic")[0])
 
 
 @pytest.mark.parametrize(
     ("height", "width"), [(75, 100), (32, 43), (20, 57), (149, 200), (1, 1), (300, 400), (160, 210)]
 )
-def test_resize_is_pil_bilinear(height, width):
+def test_resize_equals_pil_bilinear(height, width):
     image = _soft(152, 204)
     expected = np.asarray(image.resize((width, height), Image.Resampling.BILINEAR)).astype(int)
     for resized in (
         crops.resize(tf.constant(np.asarray(image)), height, width).numpy(),
         _in_tf_data(lambda pixels: crops.resize(pixels, height, width), np.asarray(image)),
     ):
-        # PIL rounds after each of the two directions.
+        # PIL rounds after each of the two axes.
         assert np.abs(resized - expected).max() <= 1
 
 
-def test_shrinking_averages():
+def test_resize_antialiases_when_shrinking():
     stripes = np.zeros((64, 64, 3), np.uint8)
     stripes[:, ::2] = 255
     resized = crops.resize(tf.constant(stripes), 8, 8).numpy()
-    # Without antialiasing it would be all black or all white.
+    # Without antialiasing, the result would be all black or all white.
     assert resized.min() >= 110 and resized.max() <= 145
 
 
-def test_resize_to_the_same_size_changes_nothing():
+def test_resize_to_the_same_size_is_the_identity():
     image = np.random.default_rng(1).integers(0, 256, (31, 46, 3)).astype(np.uint8)
     np.testing.assert_array_equal(crops.resize(tf.constant(image), 31, 46), image)
 
 
 @functools.cache
 def _windows(height, width, min_area, number):
-    """Windows int32 [number, 4] of as many seeds."""
+    """Random windows of `number` seeds: int32 [number, 4]."""
     shape = tf.constant([height, width])
     dataset = tf.data.Dataset.range(number).map(
         lambda k: crops.random_window(shape, tf.stack([tf.constant(3, tf.int64), k]), min_area)
@@ -165,7 +175,7 @@ def _windows(height, width, min_area, number):
 
 
 @pytest.mark.parametrize("min_area", [0.08, 0.5, 1.0])
-def test_random_window_lies_inside(min_area):
+def test_random_window_is_inside_the_image(min_area):
     shapes = [(1, 1), (1, 5000), (5000, 1), (3, 200), (2, 2), (64, 97), (5, 4), (500, 375)]
     shapes = np.repeat(np.array(shapes, np.int32), 200, axis=0)  # [1600, 2]
     dataset = tf.data.Dataset.from_tensor_slices(shapes).enumerate()
@@ -178,7 +188,7 @@ def test_random_window_lies_inside(min_area):
     assert windows.shape == (len(shapes), 4) and windows.dtype == np.int32
     start, size = windows[:, :2], windows[:, 2:]
     assert np.all(start >= 0) and np.all(size >= 1) and np.all(start + size <= shapes)
-    # Where no window of a usual aspect fits, it is the whole image.
+    # If no window with a valid aspect ratio fits, the window is the whole image.
     strips = shapes.max(1) > 50 * shapes.min(1)
     np.testing.assert_array_equal(size[strips], shapes[strips])
     if min_area < 1.0:
@@ -188,17 +198,17 @@ def test_random_window_lies_inside(min_area):
 
 @pytest.mark.parametrize(("height", "width"), [(300, 400), (400, 300), (333, 333)])
 @pytest.mark.parametrize("min_area", [0.08, 0.5])
-def test_area_and_aspect_are_within_bounds(height, width, min_area):
+def test_random_window_area_and_aspect_are_within_bounds(height, width, min_area):
     windows = _windows(height, width, min_area, 2000)
     whole = np.all(windows == [0, 0, height, width], axis=1)
     assert whole.mean() < 0.05
     _, _, window_height, window_width = windows[~whole].T
-    # Sides are rounded: the side before rounding was at most half a pixel more or less.
+    # Rounding changes a side by at most half a pixel.
     assert np.all((window_height + 0.5) * (window_width + 0.5) >= min_area * height * width)
     assert np.all((window_height - 0.5) * (window_width - 0.5) <= height * width)
     assert np.all((window_width - 0.5) / (window_height + 0.5) <= 4 / 3)
     assert np.all((window_height - 0.5) / (window_width + 0.5) <= 4 / 3)
-    # The bounds are reached, too.
+    # Windows also reach the bounds.
     share = window_height * window_width / (height * width)
     assert share.min() < min_area + 0.02 and share.max() > 0.9
     aspect = window_width / window_height
@@ -206,7 +216,7 @@ def test_area_and_aspect_are_within_bounds(height, width, min_area):
 
 
 def _simulated_shares(height, width, min_area, rng, number=20_000):
-    """Shares of the area of windows drawn as the paper says, by numpy."""
+    """Draws windows with NumPy as in the paper; returns their fractions of the image's area."""
     area = height * width * rng.uniform(min_area, 1, (number, 10))
     aspect = np.exp(rng.uniform(np.log(3 / 4), np.log(4 / 3), (number, 10)))
     heights, widths = np.rint(np.sqrt(area / aspect)), np.rint(np.sqrt(area * aspect))
@@ -219,11 +229,11 @@ def _simulated_shares(height, width, min_area, rng, number=20_000):
 @pytest.mark.parametrize(
     ("height", "width", "min_area"), [(300, 400, 0.08), (333, 333, 0.08), (300, 400, 0.5)]
 )
-def test_mean_area_and_aspect(height, width, min_area):
+def test_random_window_area_distribution_equals_simulation(height, width, min_area):
     windows = _windows(height, width, min_area, 2000).astype(float)
     share = windows[:, 2] * windows[:, 3] / (height * width)
     simulated = _simulated_shares(height, width, min_area, np.random.default_rng(0))
-    # Four standard errors of the mean of 2000; those of the simulation are a third of it.
+    # Four standard errors of the mean of 2000, plus those of the simulation, a third as large.
     assert abs(share.mean() - simulated.mean()) < 4.3 * simulated.std() / 2000**0.5
     assert abs(share.std() - simulated.std()) < 0.1 * simulated.std()
     if height == width:
@@ -231,7 +241,7 @@ def test_mean_area_and_aspect(height, width, min_area):
         assert abs(aspect.mean()) < 4 * np.log(4 / 3) / 3**0.5 / 2000**0.5
 
 
-def test_positions_are_uniform():
+def test_random_window_positions_are_uniform():
     windows = _windows(60, 60, 0.08, 2500)
     starts, room = windows[:, :2], 60 - windows[:, 2:]
     places = ((starts + 0.5) / (room + 1))[room.min(1) >= 9]
@@ -240,7 +250,7 @@ def test_positions_are_uniform():
         # 0.289 is the standard deviation of a uniform draw.
         assert abs(places[:, axis].mean() - 0.5) < 4 * 0.289 / len(places) ** 0.5
         assert np.histogram(places[:, axis], 5, (0, 1))[0].min() > 0.17 * len(places)
-        little = starts[:, axis][room[:, axis] == 1]  # both places, about as often
+        little = starts[:, axis][room[:, axis] == 1]  # both positions, about equally often
         assert abs(little.mean() - 0.5) < 4 * 0.5 / len(little) ** 0.5
     assert abs(np.corrcoef(places.T)[0, 1]) < 4 / len(places) ** 0.5
 

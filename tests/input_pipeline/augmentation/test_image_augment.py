@@ -1,4 +1,4 @@
-"""Every registered augmentation: its result, its determinism, and what it does to pixels."""
+"""Image augmentations: result type, determinism, and effect on pixels."""
 
 import io
 
@@ -12,6 +12,8 @@ from input_pipeline.config import DataConfig
 from input_pipeline.decoding import decode
 
 SIZE, MIN_AREA = 24, 0.3
+# Numbers that are folded into the seed. Others would change the images of every run.
+POLICY_PURPOSE, CLASSIC_PURPOSE = 2, 3
 EVERY = pytest.mark.parametrize("name", augment_spec.WINDOWS + augment_spec.POLICIES)
 
 
@@ -28,7 +30,7 @@ def _encoded(image, kind):
 
 FILES = {
     "jpeg": _encoded(_image(50, 65), "JPEG"),
-    "grey": _encoded(_image(50, 65).convert("L"), "JPEG"),
+    "gray": _encoded(_image(50, 65).convert("L"), "JPEG"),
     "png": _encoded(_image(65, 50), "PNG"),
     "small": _encoded(_image(10, 15), "PNG"),
     "1x1": _encoded(_image(10, 10).crop((0, 0, 1, 1)), "PNG"),
@@ -36,7 +38,7 @@ FILES = {
 }
 
 
-def _one(name, data, number, size=SIZE, min_area=MIN_AREA):
+def _augment(name, data, number, size=SIZE, min_area=MIN_AREA):
     seed = tf.constant([7, number], tf.int64)
     return image_augment.augment(tf.constant(data), seed, _config(name, size, min_area))
 
@@ -45,8 +47,8 @@ def _config(name, size, min_area):
     return DataConfig(augment=name, image_size=size, min_crop_area=min_area)
 
 
-def _many(name, data, numbers, size=SIZE, min_area=MIN_AREA):
-    """Images [len(numbers), size, size, 3] of seeds (7, number), out of tf.data."""
+def _augment_in_tf_data(name, data, numbers, size=SIZE, min_area=MIN_AREA):
+    """Augments inside tf.data with seeds (7, number): [len(numbers), size, size, 3]."""
     dataset = tf.data.Dataset.from_tensor_slices(np.asarray(numbers, np.int64)).map(
         lambda number: image_augment.augment(
             tf.constant(data),
@@ -59,7 +61,7 @@ def _many(name, data, numbers, size=SIZE, min_area=MIN_AREA):
 
 
 @pytest.mark.parametrize("name", ["standard", "classic", "none"])
-def test_the_window_that_is_timed_is_the_one_that_is_augmented(name):
+def test_decode_window_equals_the_window_of_augment(name):
     config = _config(name, SIZE, MIN_AREA)
     for number in range(6):
         seed = tf.constant([7, number], tf.int64)
@@ -72,7 +74,7 @@ def test_the_window_that_is_timed_is_the_one_that_is_augmented(name):
             assert any(np.array_equal(image, p) for p in (plain, plain[:, ::-1]))
 
 
-def test_every_window_of_the_recipes_is_there():
+def test_every_window_has_a_crop_function():
     assert tuple(image_augment.CROP_FUNCTIONS) == augment_spec.WINDOWS
 
 
@@ -81,22 +83,22 @@ def test_every_window_of_the_recipes_is_there():
     [(name, file) for name in augment_spec.WINDOWS for file in FILES]
     + [(name, "jpeg") for name in augment_spec.POLICIES],
 )
-def test_result_is_uint8_of_the_size_and_the_same_in_tf_data(name, file):
-    for number, expected in enumerate(_many(name, FILES[file], range(2))):
-        image = _one(name, FILES[file], number)
+def test_result_is_uint8_and_equal_inside_tf_data(name, file):
+    for number, expected in enumerate(_augment_in_tf_data(name, FILES[file], range(2))):
+        image = _augment(name, FILES[file], number)
         assert image.dtype == tf.uint8 and image.shape == (SIZE, SIZE, 3)
         np.testing.assert_array_equal(image, expected)
 
 
 @EVERY
-def test_same_seed_same_bytes(name):
-    first = _many(name, FILES["jpeg"], range(10))
-    again = _many(name, FILES["jpeg"], range(9, -1, -1))[::-1]
+def test_same_seed_gives_the_same_bytes(name):
+    first = _augment_in_tf_data(name, FILES["jpeg"], range(10))
+    again = _augment_in_tf_data(name, FILES["jpeg"], range(9, -1, -1))[::-1]
     np.testing.assert_array_equal(first, again)
 
 
 def test_standard_differs_between_samples_and_between_runs():
-    images = _many("standard", FILES["jpeg"], range(40))
+    images = _augment_in_tf_data("standard", FILES["jpeg"], range(40))
     assert len({image.tobytes() for image in images}) == 40
     other_run = image_augment.augment(
         tf.constant(FILES["jpeg"]),
@@ -106,80 +108,79 @@ def test_standard_differs_between_samples_and_between_runs():
     assert np.any(other_run != images[0])
 
 
-def test_standard_of_the_whole_image_is_it_or_its_mirror_image():
-    # A share of at least 1 leaves only the whole image, and its size is the one wanted.
+def test_standard_flips_half_of_the_images():
+    # With a minimum area of 1 and the image's own size, only the flip remains.
     image = np.random.default_rng(2).integers(0, 256, (4, 4, 3)).astype(np.uint8)
     data = _encoded(Image.fromarray(image), "PNG")
-    results = _many("standard", data, range(1000), size=4, min_area=1.0)
+    results = _augment_in_tf_data("standard", data, range(1000), size=4, min_area=1.0)
     straight = np.all(results == image, axis=(1, 2, 3))
     mirrored = np.all(results == image[:, ::-1], axis=(1, 2, 3))
     assert np.all(straight ^ mirrored)
     assert 437 < mirrored.sum() < 563  # four standard deviations
 
 
-def test_standard_takes_parts_of_the_image():
-    # Red grows downwards and green to the right: the extremes of a result tell its window.
+def test_standard_crops_parts_of_the_image():
+    # Red increases downwards and green to the right, so the extremes of a result give its window.
     y, x = np.indices((128, 128))
     data = _encoded(Image.fromarray(np.stack([y * 2, x * 2, 0 * x], -1).astype(np.uint8)), "PNG")
-    results = _many("standard", data, range(300), min_area=0.25).astype(float)
+    results = _augment_in_tf_data("standard", data, range(300), min_area=0.25).astype(float)
     heights = np.ptp(results[..., 0], axis=(1, 2)) / 2
     widths = np.ptp(results[..., 1], axis=(1, 2)) / 2
     share = heights * widths / 128**2
     assert 0.15 < share.min() < 0.3 and share.max() > 0.8
     mirrored = results[:, 0, 0, 1] > results[:, 0, -1, 1]
-    # Which part is taken and whether it is mirrored are independent of each other.
-    for place in (share, results[..., 0].mean((1, 2)), results[..., 1].mean((1, 2))):
-        assert abs(np.corrcoef(mirrored, place)[0, 1]) < 4 / len(results) ** 0.5
+    # The window and the flip are independent.
+    for position in (share, results[..., 0].mean((1, 2)), results[..., 1].mean((1, 2))):
+        assert abs(np.corrcoef(mirrored, position)[0, 1]) < 4 / len(results) ** 0.5
     assert np.all(results[:, 0, 0, 0] < results[:, -1, 0, 0])  # never upside down
 
 
-def test_none_is_the_centre_crop_whatever_the_seed():
+def test_none_is_the_center_crop_for_any_seed():
     image = np.random.default_rng(1).integers(0, 256, (32, 43, 3)).astype(np.uint8)
     data = _encoded(Image.fromarray(image), "PNG")
-    results = _many("none", data, range(5), size=28)
+    results = _augment_in_tf_data("none", data, range(5), size=28)
     np.testing.assert_array_equal(results, [image[2:30, 7:35]] * 5)
 
 
-def test_none_is_the_centre_crop_of_the_evaluation():
-    """With its own fraction and interpolation."""
+def test_none_uses_crop_fraction_and_interpolation_of_evaluation():
     config = DataConfig(augment="none", image_size=SIZE, crop_fraction=1.0, interpolation="bicubic")
-    found = image_augment.augment(tf.constant(FILES["jpeg"]), tf.constant([7, 0], tf.int64), config)
+    crop = image_augment.augment(tf.constant(FILES["jpeg"]), tf.constant([7, 0], tf.int64), config)
     image = decode.decode_image(tf.constant(FILES["jpeg"]))
-    np.testing.assert_array_equal(found, crops.extract_views(image, SIZE, 1, 1.0, "bicubic")[0])
-    assert np.any(found != crops.extract_views(image, SIZE, 1)[0])
+    np.testing.assert_array_equal(crop, crops.extract_views(image, SIZE, 1, 1.0, "bicubic")[0])
+    assert np.any(crop != crops.extract_views(image, SIZE, 1)[0])
 
 
-def _folded(number, purpose):
+def _derive_seed(number, purpose):
     seed = tf.constant([7, number], tf.int64)
     return tf.random.experimental.stateless_fold_in(seed, purpose)
 
 
 @pytest.mark.parametrize("name", augment_spec.POLICIES)
-def test_policies_come_on_top_of_standard(name):
-    """With the numbers of --randaugment, and with draws of their own."""
+def test_policies_apply_after_standard(name):
+    """With the values of --randaugment, and with a separate seed."""
     for number in range(6):
         config = DataConfig(
             augment=name, image_size=SIZE, min_crop_area=MIN_AREA, randaugment="3,7"
         )
         data, seed = tf.constant(FILES["jpeg"]), tf.constant([7, number], tf.int64)
         image = image_augment.crop_and_flip_standard(data, seed, config)
-        policy = _folded(number, image_augment._POLICY)
+        policy_seed = _derive_seed(number, POLICY_PURPOSE)
         expected = (
-            rand_augment.rand_augment(image, policy, 3, 7)
+            rand_augment.rand_augment(image, policy_seed, 3, 7)
             if name == "randaugment"
-            else rand_augment.trivial_augment(image, policy)
+            else rand_augment.trivial_augment(image, policy_seed)
         )
         np.testing.assert_array_equal(image_augment.augment(data, seed, config), expected)
 
 
-def test_classic_is_its_window_and_half_the_time_its_mirror_image():
+def test_classic_resizes_its_window_and_flips_half_of_the_images():
     mirrored = 0
     whole = decode.decode_image(tf.constant(FILES["jpeg"])).numpy()
-    for number, image in enumerate(_many("classic", FILES["jpeg"], range(60))):
-        draws = tf.random.stateless_uniform([5], _folded(number, image_augment._CLASSIC))
+    for number, image in enumerate(_augment_in_tf_data("classic", FILES["jpeg"], range(60))):
+        draws = tf.random.stateless_uniform([5], _derive_seed(number, CLASSIC_PURPOSE))
         top, left, height, width = crops.classic_window(whole.shape[:2], draws[:4]).numpy()
         plain = crops.resize_area(whole[top : top + height, left : left + width], SIZE).numpy()
-        turned = draws[4] < 0.5
-        np.testing.assert_array_equal(image, plain[:, ::-1] if turned else plain)
-        mirrored += bool(turned)
+        flipped = draws[4] < 0.5
+        np.testing.assert_array_equal(image, plain[:, ::-1] if flipped else plain)
+        mirrored += bool(flipped)
     assert 15 < mirrored < 45

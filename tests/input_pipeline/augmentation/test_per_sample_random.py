@@ -1,4 +1,4 @@
-"""Numbers of samples: the published generator, the distributions, and independence."""
+"""Random numbers per sample: reference generator, distributions and independence."""
 
 import numpy as np
 import pytest
@@ -8,12 +8,12 @@ from scipy import stats
 from input_pipeline.augmentation import per_sample_random
 
 MASK = 2**64 - 1
-# The two-sided chance of a false alarm of each test of a distribution.
+# Significance level of each distribution test.
 LEVEL = 1e-4
 
 
-def _finaliser(word):
-    """SplitMix64's mixing function on Python's unbounded integers."""
+def _finalizer(word):
+    """SplitMix64's finalizer, with Python integers."""
     word = (word ^ (word >> 30)) * 0xBF58476D1CE4E5B9 & MASK
     word = (word ^ (word >> 27)) * 0x94D049BB133111EB & MASK
     return word ^ (word >> 31)
@@ -23,26 +23,26 @@ def _samples(number, first=0):
     return tf.range(first, first + number, dtype=tf.int64)
 
 
-def test_the_oracle_is_splitmix64():
-    # The first numbers of the published generator, seeded with 1234567.
-    words = [_finaliser((1234567 + 0x9E3779B97F4A7C15 * (k + 1)) & MASK) for k in range(3)]
+def test_reference_is_splitmix64():
+    # The first outputs of the published generator for seed 1234567.
+    words = [_finalizer((1234567 + 0x9E3779B97F4A7C15 * (k + 1)) & MASK) for k in range(3)]
     assert words == [6457827717110365317, 3203168211198807973, 9817491932198370423]
 
 
 @pytest.mark.parametrize("seed", [0, 7, 2**32 - 1])
-def test_uniform_is_the_hash_worked_out_in_python(seed):
+def test_uniform_equals_the_reference(seed):
     first, purpose, count = 10**12, 3, 4
     numbers = per_sample_random.uniform(seed, _samples(5, first), purpose, count).numpy()
     assert numbers.dtype == np.float32 and numbers.shape == (5, count)
-    stream = _finaliser(_finaliser(seed) + purpose & MASK)
+    stream = _finalizer(_finalizer(seed) + purpose & MASK)
     for b, sample in enumerate(range(first, first + 5)):
-        start = _finaliser(_finaliser(sample) ^ stream)
+        start = _finalizer(_finalizer(sample) ^ stream)
         for k in range(count):
-            word = _finaliser((start + 0x9E3779B97F4A7C15 * (k + 1)) & MASK)
+            word = _finalizer((start + 0x9E3779B97F4A7C15 * (k + 1)) & MASK)
             assert numbers[b, k] == (word >> 40) / 2**24
 
 
-def test_a_sample_has_its_numbers_in_any_batch_and_under_xla():
+def test_numbers_do_not_depend_on_the_batch_or_xla():
     whole = per_sample_random.uniform(1, _samples(12), 0, 3)
     compiled = tf.function(lambda s: per_sample_random.uniform(1, s, 0, 3), jit_compile=True)
     np.testing.assert_array_equal(compiled(_samples(12)), whole)
@@ -60,12 +60,12 @@ def test_uniform_is_uniform_and_independent():
     columns.append(per_sample_random.uniform(6, _samples(20_000), 1, 1).numpy()[:, 0])
     for column in columns:
         assert stats.kstest(column, "uniform").pvalue > LEVEL
-    # Between numbers of a sample, neighbours, purposes and seeds.
+    # Across numbers of a sample, adjacent samples, purposes and seeds.
     correlations = np.corrcoef([np.asarray(column)[:19_999] for column in columns])
     assert np.abs(correlations - np.eye(len(columns))).max() < 5 / 20_000**0.5
 
 
-def test_normal():
+def test_normal_is_normal_and_independent():
     numbers = per_sample_random.normal(5, _samples(20_000), 1, 3).numpy()
     assert numbers.shape == (20_000, 3) and np.isfinite(numbers).all()
     for column in numbers.T:
@@ -74,11 +74,11 @@ def test_normal():
 
 
 @pytest.mark.parametrize("alpha", [0.01, 0.1, 0.2, 0.5, 1.0, 2.5, 40.0])
-def test_symmetric_beta(alpha):
+def test_symmetric_beta_has_the_beta_distribution(alpha):
     numbers = per_sample_random.symmetric_beta(5, _samples(20_000), 1, alpha).numpy()
     assert numbers.shape == (20_000,)
     assert np.isfinite(numbers).all() and numbers.min() >= 0 and numbers.max() <= 1
-    # Single precision cannot come closer to 0 and 1 than this: the tails are compared as one.
+    # float32 cannot resolve values closer to 0 and 1, so the tails are merged.
     edges = np.clip(numbers.astype(float), 1e-6, 1 - 1e-6)
     exact = stats.beta(alpha, alpha)
     grid = np.linspace(0.001, 0.999, 400)

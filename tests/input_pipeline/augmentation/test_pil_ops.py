@@ -1,4 +1,4 @@
-"""Operations of RandAugment against PIL's, and the policies that choose among them."""
+"""RandAugment operations compared with PIL, and the policies that choose among them."""
 
 import functools
 
@@ -11,11 +11,18 @@ from input_pipeline.augmentation import pil_ops as operations
 from input_pipeline.augmentation import rand_augment
 
 SIDE = 33
+# The ranges of the papers.
+RANDAUGMENT_RANGES = rand_augment.MagnitudeRanges(
+    shear=0.3, translation=0.45, rotation=30.0, enhancement=0.9, lost_bits=4
+)
+TRIVIALAUGMENT_RANGES = rand_augment.MagnitudeRanges(
+    shear=0.99, translation=1 / 7, rotation=135.0, enhancement=0.99, lost_bits=6
+)
 
 
 @functools.cache
 def _pictures():
-    """Noise over soft colours, a dark one, one grey level all over, and few levels."""
+    """Noise over soft colors, a dark image, a constant gray, and an image of few levels."""
     rng = np.random.default_rng(0)
     soft = Image.fromarray(rng.integers(0, 256, (5, 6, 3)).astype(np.uint8)).resize((SIDE, SIDE))
     noisy = np.clip(np.asarray(soft) + rng.integers(-20, 21, (SIDE, SIDE, 3)), 0, 255)
@@ -24,22 +31,26 @@ def _pictures():
     return [p.astype(np.uint8) for p in (noisy, noisy // 4 + 10, flat, levels)]
 
 
-def _alone(function):
+def _without_strength(function):
     return lambda image, _: function(image)
 
 
 FACTORS = (0.01, 0.1, 0.55, 1.0, 1.45, 1.9, 1.99)
-# Our function, PIL's on an image, and the values to try.
-SAME = {
+# Our function and PIL's function, by name.
+OPERATIONS = {
     "brightness": (operations.brightness, lambda i, f: ImageEnhance.Brightness(i).enhance(f)),
     "contrast": (operations.contrast, lambda i, f: ImageEnhance.Contrast(i).enhance(f)),
-    "colour": (operations.color, lambda i, f: ImageEnhance.Color(i).enhance(f)),
+    "color": (operations.color, lambda i, f: ImageEnhance.Color(i).enhance(f)),
     "sharpness": (operations.sharpness, lambda i, f: ImageEnhance.Sharpness(i).enhance(f)),
     "posterize": (operations.posterize, ImageOps.posterize),
     "solarize": (operations.solarize, ImageOps.solarize),
-    "autocontrast": (_alone(operations.autocontrast), _alone(ImageOps.autocontrast)),
-    "equalize": (_alone(operations.equalize), _alone(ImageOps.equalize)),
+    "autocontrast": (
+        _without_strength(operations.autocontrast),
+        _without_strength(ImageOps.autocontrast),
+    ),
+    "equalize": (_without_strength(operations.equalize), _without_strength(ImageOps.equalize)),
 }
+# Strengths to test; FACTORS otherwise.
 VALUES = {
     "posterize": range(1, 9),
     "solarize": (0.0, 1.0, 127.5, 254.0, 255.0, 256.0),
@@ -48,9 +59,9 @@ VALUES = {
 }
 
 
-@pytest.mark.parametrize("name", SAME)
-def test_pixels_equal_pil(name):
-    ours, pils = SAME[name]
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_color_operations_equal_pil(name):
+    ours, pils = OPERATIONS[name]
     for picture in _pictures():
         for value in VALUES.get(name, FACTORS):
             result = ours(tf.constant(picture), value)
@@ -84,32 +95,33 @@ def _affine(matrix):
         ),
     ],
 )
-def test_geometry_equals_pil(ours, pils):
+def test_geometric_operations_equal_pil(ours, pils):
     picture = _pictures()[0]
     result = ours(tf.constant(picture)).numpy().astype(int)
     expected = np.asarray(pils(Image.fromarray(picture))).astype(int)
-    # At the border PIL repeats the outermost pixel for half a pixel, TensorFlow fades to the fill.
+    # At the border, PIL repeats the outermost pixel for half a pixel; TensorFlow blends into the
+    # fill value.
     marked = np.asarray(pils(Image.fromarray(np.full_like(picture, 255))))[..., 0]
     padded = np.pad(marked != 255, 1, mode="edge")
     near = np.zeros_like(marked, bool)
     for dy in range(3):
         for dx in range(3):
             near |= padded[dy : dy + SIDE, dx : dx + SIDE]
-    # The first and last rows and columns may also stem from the image's own border.
+    # The first and last rows and columns may also come from the image's border.
     inner = ~near
     inner[[0, -1]] = inner[:, [0, -1]] = False
     assert inner.mean() > 0.2
     assert np.abs(result - expected)[inner].max() <= 1
 
 
-def test_a_shift_by_whole_pixels():
+def test_translate_by_whole_pixels():
     picture = _pictures()[0]
     shifted = operations.translate_x(tf.constant(picture), 4.0).numpy()
     np.testing.assert_array_equal(shifted[:, :-4], picture[:, 4:])
     assert np.all(shifted[:, -4:] == operations.FILL_VALUE)
 
 
-def test_trivial_augment_is_one_operation_of_the_wide_space():
+def test_trivial_augment_applies_one_operation_of_the_wide_space():
     picture = tf.constant(_pictures()[0])
     dataset = tf.data.Dataset.range(150).map(
         lambda k: rand_augment.trivial_augment(picture, tf.stack([tf.constant(1, tf.int64), k]))
@@ -123,15 +135,13 @@ def test_trivial_augment_is_one_operation_of_the_wide_space():
         name = list(counts)[int(choice * 14)]
         counts[name] += 1
         signed = np.floor(strength * 31) / 30 * (-1 if sign < 0.5 else 1)
-        wide = rand_augment.MagnitudeRanges(
-            shear=0.99, translation=1 / 7, rotation=135.0, enhancement=0.99, lost_bits=6
-        )
-        expected = rand_augment.OPERATIONS[name](picture, tf.constant(signed, tf.float32), wide)
+        signed = tf.constant(signed, tf.float32)
+        expected = rand_augment.OPERATIONS[name](picture, signed, TRIVIALAUGMENT_RANGES)
         np.testing.assert_allclose(result.astype(int), expected.numpy().astype(int), atol=1)
-    assert min(counts.values()) >= 2  # every branch has run inside tf.data
+    assert min(counts.values()) >= 2  # every branch ran inside tf.data
 
 
-def test_rand_augment_runs_its_layers_one_after_another():
+def test_rand_augment_applies_its_layers_in_sequence():
     picture = tf.constant(_pictures()[0])
     seed = tf.constant([5, 6], tf.int64)
     result = rand_augment.rand_augment(picture, seed, 3, 9.0)
@@ -139,14 +149,14 @@ def test_rand_augment_runs_its_layers_one_after_another():
     for choice, sign in tf.random.stateless_uniform([3, 2], seed).numpy():
         function = list(rand_augment.OPERATIONS.values())[int(choice * 14)]
         strength = tf.constant(-0.9 if sign < 0.5 else 0.9)
-        image = function(image, strength, rand_augment._RANDAUGMENT_RANGES)
+        image = function(image, strength, RANDAUGMENT_RANGES)
     np.testing.assert_array_equal(result, image)
     assert np.any(result != picture)
 
 
-def test_strength_0_changes_next_to_nothing():
+def test_strength_0_is_the_identity():
     picture = tf.constant(_pictures()[0])
     for name, function in rand_augment.OPERATIONS.items():
         if name not in ("autocontrast", "equalize"):
-            result = function(picture, tf.constant(0.0), rand_augment._RANDAUGMENT_RANGES)
+            result = function(picture, tf.constant(0.0), RANDAUGMENT_RANGES)
             np.testing.assert_array_equal(result, picture, err_msg=name)

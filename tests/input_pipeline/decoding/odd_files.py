@@ -1,4 +1,4 @@
-"""Thirty-six image files as they turn up in the wild, made on the spot, each with its verdict."""
+"""Generates 36 unusual image files, as found in real data sets, with their expected results."""
 
 import dataclasses
 import functools
@@ -15,11 +15,11 @@ HEIGHT, WIDTH = 375, 500
 
 @dataclasses.dataclass(frozen=True)
 class OddFile:
-    """A file and what is to become of it.
+    """A file and its expected result.
 
     Attributes:
-      data: its bytes.
-      refused: what the refusal says, or "" where the file is to be decoded.
+      data: content of the file.
+      refused: part of the error message, or "" if the file must be decoded.
       tolerance: largest difference from PIL's pixels.
     """
 
@@ -28,18 +28,21 @@ class OddFile:
     tolerance: int = 0
 
 
-def oracle(data):
-    """PIL's pixels, uint8 [H, W, 3]. Of 16 bits the upper 8 count, where PIL would stop at 255."""
+def decode_with_pil(data: bytes) -> np.ndarray:
+    """Decodes with PIL: uint8 [H, W, 3].
+
+    Takes the upper 8 bits of 16-bit images, which PIL would clip at 255.
+    """
     Image.MAX_IMAGE_PIXELS = None
     image = Image.open(io.BytesIO(data))
     if image.mode.startswith("I"):
-        grey = (np.asarray(image) >> 8).astype(np.uint8)
-        return np.repeat(grey[..., None], 3, axis=-1)
+        gray = (np.asarray(image) >> 8).astype(np.uint8)
+        return np.repeat(gray[..., None], 3, axis=-1)
     return np.asarray(image.convert("RGB"))
 
 
 def _damaged(data):
-    """40 bytes of the pixels changed, none of them into or beside the 255 that begins a marker."""
+    """Changes 40 bytes of the pixels but does not create or touch the 0xFF of a marker."""
     damaged, at = bytearray(data), len(data) // 2
     for _ in range(40):
         at += 7
@@ -49,15 +52,15 @@ def _damaged(data):
     return bytes(damaged)
 
 
-def _of_opencv(pixels):
+def _encode_with_opencv(pixels):
     ok, data = cv2.imencode(".png", pixels)
     assert ok
     return data.tobytes()
 
 
 @functools.cache
-def odd_files():
-    """Name and OddFile."""
+def odd_files() -> dict[str, OddFile]:
+    """Makes the files, by name."""
     rng = np.random.default_rng(0)
     soft = rng.integers(0, 256, (12, 16, 3)).astype(np.uint8)
     base = cv2.resize(soft, (WIDTH, HEIGHT), interpolation=cv2.INTER_CUBIC)
@@ -74,15 +77,15 @@ def odd_files():
     black = Image.fromarray(np.zeros((8000, 8000, 3), np.uint8))
     decodable = {
         "good": OddFile(good),
-        "grey": OddFile(jpeg(image.convert("L"))),
+        "gray": OddFile(jpeg(image.convert("L"))),
         "cmyk": OddFile(jpeg(image.convert("CMYK")), tolerance=1),
         "progressive": OddFile(jpeg(image, progressive=True)),
         **pngs,
-        "png of 16 bits, grey": OddFile(_of_opencv(base[..., 0].astype(np.uint16) * 257)),
-        "png of 16 bits": OddFile(_of_opencv(base.astype(np.uint16) * 257)),
-        # Nothing but a checksum could tell that these are not the pixels they were.
+        "png of 16 bits, gray": OddFile(_encode_with_opencv(base[..., 0].astype(np.uint16) * 257)),
+        "png of 16 bits": OddFile(_encode_with_opencv(base.astype(np.uint16) * 257)),
+        # Only a checksum could detect that these pixels changed.
         "damaged in the middle": OddFile(_damaged(good)),
-        "a tail of garbage": OddFile(good + rng.bytes(3000)),
+        "trailing garbage": OddFile(good + rng.bytes(3000)),
         "gif": OddFile(images.encoded(few, "GIF")),
         "gif of three frames": OddFile(
             images.encoded(few, "GIF", save_all=True, append_images=frames)

@@ -1,4 +1,4 @@
-"""Decoding: pixels as PIL has them, and windows as cut from the whole."""
+"""Decoding: pixels equal to PIL, and windows equal to the same window of the whole image."""
 
 import io
 import subprocess
@@ -14,12 +14,12 @@ from tests.input_pipeline import encoded_images as images
 from tests.input_pipeline.encoded_images import HEIGHT, WIDTH
 
 
-def _rgb(data):
-    """The oracle: int [H, W, 3]."""
+def _decode_with_pil(data):
+    """Reference: int [H, W, 3]."""
     return np.asarray(Image.open(io.BytesIO(data)).convert("RGB")).astype(int)
 
 
-def _all_of_it(shape):
+def _whole_image(shape):
     return tf.concat([[0, 0], shape], 0)
 
 
@@ -31,15 +31,15 @@ def good_in_tf_data():
 @pytest.mark.parametrize("name", images.good_files())
 def test_pixels_equal_pil(name, good_in_tf_data):
     data = images.good_files()[name]
-    expected = _rgb(data)
-    # CMYK is made RGB by the decoder here and by PIL there, with another rounding.
+    expected = _decode_with_pil(data)
+    # Our decoder and PIL round differently when they convert CMYK to RGB.
     bound = 1 if name == "jpeg cmyk" else 0
     for pixels in (decode.decode_image(tf.constant(data)).numpy(), good_in_tf_data[name]):
         assert pixels.dtype == np.uint8 and pixels.shape == expected.shape
         assert np.abs(pixels - expected).max() <= bound
 
 
-def test_first_frame_of_several(good_in_tf_data):
+def test_animated_gif_gives_the_first_frame(good_in_tf_data):
     expected = np.asarray(images.picture().quantize(64).convert("RGB"))
     np.testing.assert_array_equal(good_in_tf_data["gif of two"], expected)
     assert np.any(expected != expected[::-1, ::-1])  # the second frame
@@ -47,23 +47,23 @@ def test_first_frame_of_several(good_in_tf_data):
 
 @pytest.mark.parametrize("lossless", [False, True])
 def test_animated_webp_without_alpha(lossless):
-    """TensorFlow's decoder writes beyond its tensor; in a process of its own, for it may end it."""
+    """TensorFlow's decoder may crash the process without our workaround, so use a new process."""
     frames = [images.picture().rotate(angle) for angle in (90, 180)]
     more = {"save_all": True, "append_images": frames, "lossless": lossless}
     data = images.encoded(images.picture(), "WEBP", **more)
     code = (
         "import sys, numpy, tensorflow as tf; from input_pipeline.decoding import decode\n"
-        "image = decode.decode(tf.constant(sys.stdin.buffer.read()))\n"
+        "image = decode.decode_image(tf.constant(sys.stdin.buffer.read()))\n"
         "sys.stdout.buffer.write(image.numpy().tobytes())"
     )
-    done = subprocess.run([sys.executable, "-c", code], input=data, capture_output=True)
-    assert done.returncode == 0, done.stderr.decode()[-300:]
-    expected = _rgb(data)
-    found = np.frombuffer(done.stdout, np.uint8).reshape(expected.shape)
-    np.testing.assert_array_equal(found, expected)
+    child = subprocess.run([sys.executable, "-c", code], input=data, capture_output=True)
+    assert child.returncode == 0, child.stderr.decode()[-300:]
+    expected = _decode_with_pil(data)
+    pixels = np.frombuffer(child.stdout, np.uint8).reshape(expected.shape)
+    np.testing.assert_array_equal(pixels, expected)
 
 
-def test_an_animation_is_bounded_by_all_its_frames():
+def test_pixel_limit_counts_all_frames_of_an_animation():
     frames = [Image.new("RGB", (2400, 2400), (14 * n, 0, 0)) for n in range(18)]
     more = {"save_all": True, "append_images": frames[1:]}
     data = images.encoded(frames[0], "WEBP", **more)
@@ -78,11 +78,11 @@ def test_webp_with_alpha_or_frames(frames):
     image = Image.merge("RGBA", (red, green, blue, blue))
     more = {"save_all": True, "append_images": [image.rotate(180)]} if frames == 2 else {}
     data = images.encoded(image, "WEBP", lossless=True, exact=True, **more)
-    np.testing.assert_array_equal(decode.decode_image(tf.constant(data)), _rgb(data))
+    np.testing.assert_array_equal(decode.decode_image(tf.constant(data)), _decode_with_pil(data))
 
 
-def test_bmp_with_a_palette_is_refused():
-    """TensorFlow would take the palette's indices for grey levels."""
+def test_bmp_with_a_palette_is_rejected():
+    """TensorFlow would return the palette indices as gray levels."""
     data = images.encoded(images.picture().quantize(32), "BMP")
     with pytest.raises(tf.errors.InvalidArgumentError, match="palette"):
         decode.decode_image(tf.constant(data))
@@ -95,10 +95,10 @@ def test_exif_orientation_is_ignored(orientation):
     plain = images.encoded(images.picture(), "JPEG", quality=90)
     data = images.encoded(images.picture(), "JPEG", quality=90, exif=exif)
     assert data != plain
-    np.testing.assert_array_equal(decode.decode_image(tf.constant(data)), _rgb(plain))
+    np.testing.assert_array_equal(decode.decode_image(tf.constant(data)), _decode_with_pil(plain))
 
 
-def test_the_name_of_a_file_does_not_matter(tmp_path):
+def test_format_does_not_depend_on_the_file_name(tmp_path):
     path = tmp_path / "n02105855_2933.JPEG"
     path.write_bytes(images.good_files()["png"])
     data = tf.io.read_file(str(path))
@@ -108,20 +108,20 @@ def test_the_name_of_a_file_does_not_matter(tmp_path):
 
 
 @pytest.mark.parametrize("decoder", ["decode", "decode_cropped"])
-def test_shape_is_known_in_a_graph(decoder):
+def test_static_shape_in_a_graph(decoder):
     decoders = {"decode": decode.decode_image}
-    decoders["decode_cropped"] = lambda data: decode.decode_cropped(data, _all_of_it)
+    decoders["decode_cropped"] = lambda data: decode.decode_cropped(data, _whole_image)
     dataset = tf.data.Dataset.from_tensors(b"").map(decoders[decoder])
     assert dataset.element_spec == tf.TensorSpec([None, None, 3], tf.uint8)
 
 
-def test_the_chooser_of_a_window_sees_height_and_width():
+def test_choose_window_gets_height_and_width():
     files = {n: d for n, d in images.good_files().items() if n != "jpeg 1x1"}
     seen = []
 
     def choose(shape):
         seen.append(shape.numpy().tolist())
-        return _all_of_it(shape)
+        return _whole_image(shape)
 
     for name, data in files.items():
         whole = decode.decode_cropped(tf.constant(data), choose)
@@ -130,7 +130,7 @@ def test_the_chooser_of_a_window_sees_height_and_width():
 
 
 def _windows(rng, number):
-    """Random windows, half of them on the 16 px grid, and some that touch the border."""
+    """Random windows, half of them on a 16-pixel grid, and some that touch the border."""
     yield from ([0, 0, 20, 30], [16, 16, 16, 32], [33, 0, 5, WIDTH], [0, 47, HEIGHT, 2])
     yield from ([HEIGHT - 1, WIDTH - 1, 1, 1], [7, 9, 1, 1], [HEIGHT - 9, WIDTH - 31, 9, 31])
     for k in range(number):
@@ -140,15 +140,15 @@ def _windows(rng, number):
         yield [top, left, rng.integers(1, HEIGHT - top + 1), rng.integers(1, WIDTH - left + 1)]
 
 
-@pytest.mark.parametrize("name", ["4:4:4", "4:2:2", "4:2:0", "progressive", "grey", "cmyk", "png"])
-def test_window_equals_the_same_window_of_the_whole(name):
+@pytest.mark.parametrize("name", ["4:4:4", "4:2:2", "4:2:0", "progressive", "gray", "cmyk", "png"])
+def test_window_equals_the_same_window_of_the_whole_image(name):
     data = images.good_files()["png" if name == "png" else f"jpeg {name}"]
     whole = decode.decode_image(tf.constant(data)).numpy()
     windows = np.array(list(_windows(np.random.default_rng(2), 40)), np.int32)
-    cut = tf.data.Dataset.from_tensor_slices(windows).map(
+    cuts = tf.data.Dataset.from_tensor_slices(windows).map(
         lambda window: decode.decode_cropped(tf.constant(data), lambda shape: window)
     )
-    for (top, left, height, width), pixels in zip(windows, cut.as_numpy_iterator(), strict=True):
+    for (top, left, height, width), pixels in zip(windows, cuts.as_numpy_iterator(), strict=True):
         assert pixels.dtype == np.uint8
         expected = whole[top : top + height, left : left + width]
         np.testing.assert_array_equal(pixels, expected, err_msg=str((top, left, height, width)))

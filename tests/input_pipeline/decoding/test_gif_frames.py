@@ -1,4 +1,4 @@
-"""GIF files, block by block, against what they were put together from."""
+"""Scanning of GIF frames, on files made block by block."""
 
 import struct
 
@@ -9,16 +9,17 @@ import tensorflow as tf
 from input_pipeline.decoding import decode, gif_frames
 from tests.input_pipeline import encoded_images as images
 
-COMMENT = b"\x21\xfe\x04,,,,\x02\x2c;\0"  # full of what begins a frame, or ends the file
-COLOURS = b"\0\0\0\xff\xff\xff"
+# Contains the bytes that start a frame or end the file.
+COMMENT = b"\x21\xfe\x04,,,,\x02\x2c;\0"
+COLORS = b"\0\0\0\xff\xff\xff"
 
 
 def gif(canvas, *frames, table=True, before=b""):
-    """A file of frames (left, top, width, height), all with the codes of one short frame."""
+    """Makes a file of frames (left, top, width, height), each with the codes of a short frame."""
     data = b"GIF89a" + struct.pack("<HHBBB", *canvas, 0x80 if table else 0, 0, 0)
-    data += COLOURS if table else b""
+    data += COLORS if table else b""
     for number, frame in enumerate(frames):
-        own = b"" if table and number % 2 == 0 else COLOURS
+        own = b"" if table and number % 2 == 0 else COLORS
         data += before + b"," + struct.pack("<HHHHB", *frame, 0x80 if own else 0) + own
         data += b"\x02\x02\x4c\x01\0"
     return data + b";"
@@ -41,37 +42,38 @@ def gif(canvas, *frames, table=True, before=b""):
         (b"GIF89a" + b"\xff" * 50, 0, True),
     ],
 )
-def test_frames(data, pixels, whole):
-    found = gif_frames.scan_frames(tf.constant(data))
-    assert [int(found[0]), bool(found[1])] == [pixels, whole]
+def test_scan_frames(data, pixels, whole):
+    frames = gif_frames.scan_frames(tf.constant(data))
+    assert [int(frames.num_pixels), bool(frames.first_fills_canvas)] == [pixels, whole]
 
 
-def test_wherever_a_file_is_cut():
+def test_scan_frames_of_a_file_truncated_at_any_byte():
     data = gif((7, 5), (0, 0, 7, 5), (0, 0, 7, 5), before=COMMENT)
     counts = [
-        int(gif_frames.scan_frames(tf.constant(data[:end]))[0]) for end in range(len(data) + 1)
+        int(gif_frames.scan_frames(tf.constant(data[:end])).num_pixels)
+        for end in range(len(data) + 1)
     ]
     assert counts[0] == 0 and counts[-1] == 70 and counts == sorted(counts)
 
 
 @pytest.mark.parametrize(
-    ("data", "why"),
+    ("data", "message"),
     [
         (gif((16, 16), (0, 0, 16, 16), (0, 0, 65535, 32767)), "too many pixels"),
         (gif((9000, 9000), *[(0, 0, 9000, 9000)] * 2), "too many pixels"),
-        (gif((7, 5), (0, 0, 2, 2), (0, 0, 7, 5)), "first frame is a part"),
+        (gif((7, 5), (0, 0, 2, 2), (0, 0, 7, 5)), "first frame does not match"),
     ],
 )
-def test_what_is_not_decoded(data, why):
-    with pytest.raises(tf.errors.InvalidArgumentError, match=why):
+def test_rejected_files(data, message):
+    with pytest.raises(tf.errors.InvalidArgumentError, match=message):
         decode.decode_image(tf.constant(data))
 
 
 def test_transparent_pixels_are_black():
-    """PIL gives them the colour that the palette happens to have there."""
+    """PIL returns the color that the palette has at their index."""
     picture = images.picture().quantize(4)
     data = images.encoded(picture, "GIF", transparency=0)
-    found = decode.decode_image(tf.constant(data)).numpy()
+    pixels = decode.decode_image(tf.constant(data)).numpy()
     clear = np.array(picture) == 0
-    np.testing.assert_array_equal(found[~clear], np.array(picture.convert("RGB"))[~clear])
-    assert clear.any() and not found[clear].any()
+    np.testing.assert_array_equal(pixels[~clear], np.array(picture.convert("RGB"))[~clear])
+    assert clear.any() and not pixels[clear].any()

@@ -1,4 +1,4 @@
-"""Odd image files get PIL's pixels or a reason, cost no memory, and move no other image."""
+"""Unusual image files: pixels equal to PIL or a reason, bounded memory, no other image moves."""
 
 import csv
 import json
@@ -23,37 +23,37 @@ TABLE = odd_files.odd_files()
 MEGABYTE = 1e6
 
 
-def _all_of_it(shape):
+def _whole_image(shape):
     return tf.concat([[0, 0], shape], 0)
 
 
 @pytest.fixture(scope="module")
 def results():
-    """Pixels or error by decoder and name, out of tf.data."""
+    """Pixels or error inside tf.data, by decoder and file name."""
     files = {name: odd.data for name, odd in TABLE.items()}
     decoders = {
         "decode": decode.decode_image,
-        "decode_cropped": lambda data: decode.decode_cropped(data, _all_of_it),
+        "decode_cropped": lambda data: decode.decode_cropped(data, _whole_image),
     }
     return {name: encoded_images.each_in_tf_data(files, d) for name, d in decoders.items()}
 
 
-def test_there_are_36():
+def test_there_are_36_files():
     assert len(TABLE) == 36
 
 
 @pytest.mark.parametrize("decoder", ["decode", "decode_cropped"])
 @pytest.mark.parametrize("name", TABLE)
-def test_verdict(name, decoder, results):
+def test_pixels_equal_pil_or_rejected(name, decoder, results):
     odd, result = TABLE[name], results[decoder][name]
     if odd.refused:
         assert isinstance(result, tf.errors.InvalidArgumentError)
-        said = decode.describe_error(result)
-        # The two decoders word it differently where the bytes are no image.
-        assert odd.refused in said or decoder == "decode_cropped"
-        assert said and "\n" not in said
+        reason = decode.describe_error(result)
+        # If the bytes are not an image, the messages of the two decoders differ.
+        assert odd.refused in reason or decoder == "decode_cropped"
+        assert reason and "\n" not in reason
     else:
-        expected = odd_files.oracle(odd.data)
+        expected = odd_files.decode_with_pil(odd.data)
         assert result.shape == expected.shape
         if odd.tolerance:
             assert np.abs(result.astype(np.int16) - expected).max() <= odd.tolerance
@@ -62,7 +62,7 @@ def test_verdict(name, decoder, results):
 
 
 def test_odd_files_move_no_other_image(tmp_path):
-    """Every refused file gives its place to the next decodable one, and nothing else changes."""
+    """Each rejected file is replaced by the next readable one, and nothing else changes."""
     names = list(TABLE)
     lines = []
     for number, name in enumerate(names):
@@ -74,12 +74,12 @@ def test_odd_files_move_no_other_image(tmp_path):
         data_dir=str(tmp_path),
         train_list=str(tmp_path / "list.txt"),
         image_size=8,
-        min_crop_area=1.0,  # a window may end before the place where a file is cut off
+        min_crop_area=1.0,  # a smaller window may end before a file is truncated
         reader_threads=2,
     )
     split = source.open_split(config, "train")
     batches = pipeline.train_dataset(split, config, 0, 0, 12).take(6).as_numpy_iterator()
-    got = {key: np.concatenate(value) for key, value in _columns(batches).items()}
+    samples = {key: np.concatenate(value) for key, value in _columns(batches).items()}
     total = len(names)
     for sample in range(72):
         epoch, position = divmod(sample, total)
@@ -88,8 +88,8 @@ def test_odd_files_move_no_other_image(tmp_path):
             label = int(sample_order.image_index(0, epoch, at, total))
             if not TABLE[names[label]].refused:
                 break
-        assert (got["label"][sample], got["replaced"][sample]) == (label, offset)
-    assert got["sample"].tolist() == list(range(72))
+        assert (samples["label"][sample], samples["replaced"][sample]) == (label, offset)
+    assert samples["sample"].tolist() == list(range(72))
 
 
 def _columns(batches):
@@ -113,7 +113,7 @@ def run(function, paths):
         except tf.errors.OpError:
             pass
 window = lambda shape: tf.stack([0, 0, tf.minimum(8, shape[0]), tf.minimum(8, shape[1])])
-decoders = [decode.decode, lambda data: decode.decode_cropped(data, window)]
+decoders = [decode.decode_image, lambda data: decode.decode_cropped(data, window)]
 refused, good, large = json.loads(sys.argv[1])
 for decoder in decoders:
     run(decoder, good)
@@ -127,7 +127,7 @@ print(json.dumps(peaks))
 
 
 def test_peak_memory(tmp_path):
-    """In a fresh process: refused files cost next to nothing, 64 million pixels what they need."""
+    """In a new process: rejected files use almost no memory, 64 million pixels at most 600 MB."""
     refused, good, large = [], [], []
     for number, (name, odd) in enumerate(TABLE.items()):
         path = tmp_path / str(number)
@@ -142,42 +142,43 @@ def test_peak_memory(tmp_path):
     assert after_large - before <= 600 * MEGABYTE
 
 
-# Why files that PIL reads are refused here.
+# Reasons to reject files that PIL reads.
 _KNOWN_REFUSALS = {
-    "a BMP file with a palette": "TensorFlow would take the indices for grey levels",
+    "a BMP file with a palette": "TensorFlow would return the indices as gray levels",
     "not a JPEG, PNG, BMP, GIF or WebP file": "TIFF",
     "Number of channels inherent in the image": "BMP of 16 bits",
-    "missing color map": "GIF without colours",
-    "first frame is a part": "GIF with a canvas around the frame",
-    "Invalid JPEG data": "cut off, or with colours that have no name",
-    "Invalid PNG data": "more than its rows",
+    "missing color map": "GIF without colors",
+    "first frame does not match": "GIF with a canvas around the frame",
+    "Invalid JPEG data": "truncated, or with an unknown color space",
+    "Invalid PNG data": "more data than rows",
 }
 
 
 @pytest.mark.faults
 @pytest.mark.skipif("REAL_IMAGES_DIR" not in os.environ, reason="REAL_IMAGES_DIR is not set")
-def test_odd_files_of_others():
-    """The test images of other decoders: PIL's pixels, or a reason that is known."""
+def test_images_of_other_test_suites():
+    """The test images of other decoders: pixels equal to PIL, or a known reason."""
     root = pathlib.Path(os.environ["REAL_IMAGES_DIR"])
     with open(root / "lists" / "odd_manifest.tsv", newline="") as manifest:
         names = sorted({row["path"] for row in csv.DictReader(manifest, delimiter="\t")})
     files = {name: (root / name).read_bytes() for name in names}
     assert len(files) == 270
-    verdicts = {"equal": 0, "refused": 0, "refused by PIL too": 0}
+    counts = {"equal": 0, "refused": 0, "refused by PIL too": 0}
     for name, result in encoded_images.each_in_tf_data(files, decode.decode_image).items():
         try:
-            expected = odd_files.oracle(files[name])
-        except Exception:  # PIL raises what it likes, SyntaxError included
+            expected = odd_files.decode_with_pil(files[name])
+        except Exception:  # PIL raises many types, including SyntaxError
             expected = None
         if isinstance(result, tf.errors.OpError):
-            said = decode.describe_error(result)
-            assert said and "\n" not in said, name
-            assert expected is None or any(known in said for known in _KNOWN_REFUSALS), (name, said)
-            verdicts["refused" if expected is not None else "refused by PIL too"] += 1
+            reason = decode.describe_error(result)
+            assert reason and "\n" not in reason, name
+            known = any(text in reason for text in _KNOWN_REFUSALS)
+            assert expected is None or known, (name, reason)
+            counts["refused" if expected is not None else "refused by PIL too"] += 1
             continue
         assert expected is not None and result.shape == expected.shape, name
-        # Four colours become three with another rounding.
+        # Rounding differs when CMYK becomes RGB.
         assert np.abs(result.astype(np.int16) - expected).max() <= 1, name
-        verdicts["equal"] += 1
-    assert sum(verdicts.values()) == 270
-    assert verdicts["refused"] <= 21 and verdicts["equal"] >= 196, verdicts
+        counts["equal"] += 1
+    assert sum(counts.values()) == 270
+    assert counts["refused"] <= 21 and counts["equal"] >= 196, counts
