@@ -48,7 +48,7 @@ def run(config, given):
                 f"--run_name={run_dir.name}: holds imported weights, not a training; start one"
                 f" from them with --init_from={run_dir} and another --run_name"
             )
-    elif run_folder.is_foreign(run_dir):
+    elif run_folder.contains_other_files(run_dir):
         raise UsageError(f"--run_name={run_dir.name}: {run_dir} holds something else than a run")
     else:
         if config.optimization.auto_batch and "accumulate" in given:
