@@ -125,7 +125,7 @@ def train(config, run_dir, record=None, signals=None):
         sink = metric_writer.NullMetricWriter()
         if team.is_chief:
             sink = stack.enter_context(metric_writer.MetricWriter(run_dir, int(state.step)))
-            sink.describe(
+            sink.write_description(
                 run_summary.format_markdown(
                     record, run_folder.get_package_versions(), state.model, length.total_steps
                 ),

@@ -114,7 +114,7 @@ class TrainLoop:
                 raise self._train_input.explained(error, 0) from error
             names = [datasets.display_name(name) for name in self._class_names]
             titles = batch_augment.format_captions(targets, names)
-            self._metric_writer.image_grid("train", 0, "images/augmented", images, titles)
+            self._metric_writer.write_image_grid("train", 0, "images/augmented", images, titles)
 
     def _train(self, bar):
         done = int(self._state.step)
@@ -181,7 +181,9 @@ class TrainLoop:
             raise self._train_input.explained(error, int(self._state.step)) from error
         seconds = time.monotonic() - started
         # All workers do the same number of steps in a call: the slowest one's.
-        counts = self._step_intervals.timed(self._workers.all_reduce_max(seconds)[0], sums["steps"])
+        counts = self._step_intervals.record_call(
+            self._workers.all_reduce_max(seconds)[0], sums["steps"]
+        )
         self._train_metrics.add(sums, seconds, timed=counts, norms=norms)
         if not counts:
             logging.info("the first step took %.1f s, tracing included", seconds)
@@ -202,7 +204,7 @@ class TrainLoop:
         }
         if self._config.run.log_norms:
             values |= self._train_metrics.norms(self._state.model.trainable_variables)
-        self._metric_writer.measure("train", done, values)
+        self._metric_writer.write_scalars("train", done, values)
         self._train_metrics.clear()
 
     def _evaluate_safely(self, evaluation, done):

@@ -54,7 +54,7 @@ class TrainingEvaluator:
             values[f"accuracy/top{k}"] = results[f"top{k}"]
         if "top1_raw" in results:
             values["accuracy_raw/top1"] = results["top1_raw"]
-        self._metric_writer.measure("eval", done, values)
+        self._metric_writer.write_scalars("eval", done, values)
         return results
 
     def metrics_at(self, done):
@@ -91,7 +91,7 @@ class TrainingEvaluator:
         results = eval_results.add_metadata(results, self._config, self._val_split, done, folder)
         if self._is_chief:
             eval_results.write_json(self._run_dir, results, self._config.evaluation.json)
-            self._metric_writer.measure("eval", done, eval_results.to_scalars(results))
+            self._metric_writer.write_scalars("eval", done, eval_results.to_scalars(results))
             console.print_summary(
                 f"{self._run_dir}, step {done}", console.format_evaluation(results)
             )

@@ -152,7 +152,7 @@ def log_to_tensorboard(run_dir, results, suffix="", pictures=lambda sink: None, 
       curve: folder of the event files, and `split` of the line in metrics.jsonl.
     """
     with _warn_if_unwritable(run_dir / curve), metric_writer.MetricWriter(run_dir) as sink:
-        sink.measure(curve, results["step"], to_scalars(results, suffix))
+        sink.write_scalars(curve, results["step"], to_scalars(results, suffix))
         pictures(sink)
 
 
@@ -180,13 +180,15 @@ def log_images(sink, curve, results, probs, split, data):
     """
     step = results["step"]
     suffix = _make_tag_suffix(results)
-    sink.image(
+    sink.write_image(
         curve, step, f"reliability{suffix}", plots.draw_reliability_diagram(results["reliability"])
     )
     names = [datasets.display_name(name) for name in split.class_names]
     if len(names) <= _MAX_CLASSES_DRAWN:
         matrix = comparison.confusion_matrix(probs, split.labels, len(names))
-        sink.image(curve, step, f"confusion{suffix}", plots.draw_confusion_matrix(matrix, names))
+        sink.write_image(
+            curve, step, f"confusion{suffix}", plots.draw_confusion_matrix(matrix, names)
+        )
     images, titles = [], []
     for mistake in results["mistakes"]:
         encoded, _ = split.read(tf.constant(mistake["position"], tf.int64))
@@ -195,4 +197,4 @@ def log_images(sink, curve, results, probs, split, data):
         truth, said = (datasets.display_name(mistake[k]) for k in ("class", "predicted"))
         titles.append(f"{said} {mistake['probability']:.0%}\nis {truth}")
     if images:
-        sink.image_grid(curve, step, f"mistakes{suffix}", images, titles)
+        sink.write_image_grid(curve, step, f"mistakes{suffix}", images, titles)
