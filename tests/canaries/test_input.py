@@ -186,12 +186,12 @@ made = []
 begin = tf.data.Dataset.__iter__
 tf.data.Dataset.__iter__ = lambda dataset: made.append(dataset) or begin(dataset)
 for _ in range(2):
-    dataset = tf.data.Dataset.range(4).with_options(threads.options())
+    dataset = tf.data.Dataset.range(4).with_options(threads.make_dataset_options())
     iterator = multi_device_iterator_ops.OwnedMultiDeviceIterator(dataset, ["CPU:0"])
     assert [int(iterator.get_next()[0]) for _ in range(4)] == [0, 1, 2, 3]
     print([dataset.options().autotune.enabled for dataset in made], flush=True)
     made.clear()
-    iterator_workarounds.leave_untuned()
+    iterator_workarounds.disable_device_autotuning()
 """
 
 
