@@ -1,13 +1,12 @@
-"""Every command-line flag, made from the fields of the config dataclasses."""
+"""The command line: absl flags made from the fields of the config dataclasses."""
 
-import difflib
-import typing
+import dataclasses
 
 from absl import flags as absl_flags
 
 from input_pipeline.errors import UsageError
 from loops.config import flag_fields
-from loops.config.config import Config, leaves, replace
+from loops.config.config import Config, all_flags
 
 _EXAMPLES = """Examples:
   python main.py --mode=train --model=resnetv2_50 --mixed_precision
@@ -16,130 +15,73 @@ _EXAMPLES = """Examples:
   python main.py --mode=predict --ckpt=checkpoints/RUN --image=FILE_OR_FOLDER
   tensorboard --logdir checkpoints
 """
+_INDENT, _WIDTH = 28, 98  # columns of --help
+_DEFINE = {
+    bool: absl_flags.DEFINE_boolean,
+    int: absl_flags.DEFINE_integer,
+    float: absl_flags.DEFINE_float,
+    str: absl_flags.DEFINE_string,
+}
 
 
-def define():
-    """Returns FlagValues with one flag for every field of the config tree that has a help text."""
+def define() -> absl_flags.FlagValues:
+    """Returns FlagValues with one flag for every field of the config tree that is a flag."""
     values = absl_flags.FlagValues()
-    for _, fields in _iter_groups():
-        for field in fields:
-            _define_flag(field, values)
+    for flag in all_flags().values():
+        define_flag = _DEFINE[flag.type]
+        define_flag(flag.name, flag.default, flag.help, flag_values=values, module_name="flags")
     return values
 
 
-def parse(argv):
+def parse(argv: list[str]) -> Config:
     """Parses a command line.
 
     Args:
       argv: the program's name, then the arguments.
 
-    Returns:
-      (Config, frozenset of the names of the flags that were typed).
-
     Raises:
-      UsageError: an unknown flag or a value that the flag does not take.
+      UsageError: an unknown flag, or a value that the flag does not accept.
     """
+    absl_flags.FLAGS(argv[:1])  # absl's own flags keep their defaults
     values = define()
     try:
         rest = values(argv)
     except absl_flags.Error as error:
-        raise UsageError(_join_lines(error)) from None
+        raise UsageError(" ".join(str(error).split())) from None
     if len(rest) > 1:
         raise UsageError(f"{rest[1]!r} is not a flag: flags look like --name=value")
     return to_config(values)
 
 
-def to_config(values):
-    """Builds the Config from parsed FlagValues; returns it and the names that were typed."""
-    given = frozenset(name for name in values if values[name].present)
-    for _, fields in _iter_groups():
-        for field in fields:
-            if field.choices and values[field.name].value not in field.choices:
-                raise UsageError(_format_unknown_value(field, values[field.name].value))
-    names = {name for name, _ in leaves(Config()) if name in values}
-    return replace(Config(), {name: values[name].value for name in names}), given
+def to_config(values: absl_flags.FlagValues) -> Config:
+    """Builds the Config from parsed FlagValues."""
+    for name, flag in all_flags().items():
+        flag.check_choice(values[name].value)
+    typed = frozenset(name for name in values if values[name].present)
+    config = Config().replace(**{name: values[name].value for name in all_flags()})
+    return dataclasses.replace(config, typed=typed)
 
 
-def format_help():
-    """The text of `--help`: the flags by group, each with its default."""
+def format_help() -> str:
+    """Returns the text of `--help`: the flags by group, each with its default."""
     lines = ["Trains and evaluates ImageNet classifiers.\n", _EXAMPLES]
-    for title, fields in _iter_groups():
+    for title, group in flag_fields.iter_groups(Config):
         lines.append(f"{title}\n")
-        for field in fields:
-            shown = f"--[no]{field.name}" if field.type is bool else f"--{field.name}"
-            lines += _wrap_columns(f"  {shown}", f"{field.help} {_format_default(field)}")
-            if field.choices:
-                lines += _wrap_columns("", "One of: " + ", ".join(map(str, field.choices)) + ".")
+        for flag in group:
+            name = f"--[no]{flag.name}" if flag.type is bool else f"--{flag.name}"
+            lines += _wrap_columns(f"  {name}", f"{flag.help} {_format_default(flag)}")
+            if flag.choices:
+                lines += _wrap_columns("", "One of: " + ", ".join(map(str, flag.choices)) + ".")
         lines.append("")
     return "\n".join(lines)
 
 
-_INDENT, _WIDTH = 28, 98  # columns of --help
-_GROUP_TITLES = {
-    "net": "Architecture",
-    "data": "Data",
-    "length": "Length of training",
-    "optimization": "Optimisation",
-    "precision": "Precision",
-    "distribution": "Devices",
-    "run": "Run folder",
-    "evaluation": "Evaluation",
-    "prediction": "Prediction",
-    "importing": "Published weights",
-    "fine_tuning": "Fine-tuning",
-    "export": "Export, averaging, prepared sets",
-    "prepare": "Preparing data",
-    "service": "Data service",
-    "measurement": "Benchmarks",
-}
+def _format_default(flag: flag_fields.FlagField) -> str:
+    shown = flag.default_text if flag.default is None else flag.default
+    return "" if shown == "" else f"(default: {shown})"
 
 
-def _iter_groups():
-    """Yields (title, flags) for the root of the config tree and each of its branches."""
-    yield "What to do", list(flag_fields.iter_fields(Config))
-    hints = typing.get_type_hints(Config)
-    for name, title in _GROUP_TITLES.items():
-        yield title, list(flag_fields.iter_fields(hints[name]))
-
-
-def _define_flag(flag, values):
-    define = {
-        bool: absl_flags.DEFINE_boolean,
-        int: absl_flags.DEFINE_integer,
-        float: absl_flags.DEFINE_float,
-        str: absl_flags.DEFINE_string,
-    }[flag.type]
-    define(flag.name, flag.default, flag.help, flag_values=values, module_name="flags")
-
-
-def _format_default(flag):
-    if flag.default is None:
-        own = {
-            "dropout": "the net's own",
-            "learning_rate": "by --optimizer and data set, see docs/training.md",
-        }
-        if flag.name in own:
-            return f"(default: {own[flag.name]})"
-        both = flag.name in ("steps", "examples")
-        return "" if both else "(default: from the dataset)"
-    return "" if flag.default == "" else f"(default: {flag.default})"
-
-
-def _format_unknown_value(flag, value):
-    near = difflib.get_close_matches(str(value), [str(c) for c in flag.choices], 3, 0.5)
-    hint = (
-        f"did you mean {' or '.join(near)}?"
-        if near
-        else f"one of {', '.join(map(str, flag.choices))}"
-    )
-    return f"--{flag.name}={value}: unknown value; {hint}"
-
-
-def _join_lines(error):
-    return " ".join(str(error).split())
-
-
-def _wrap_columns(head, text):
+def _wrap_columns(head: str, text: str) -> list[str]:
     """Lays out `head` in a left column and the words of `text` in a right one."""
     lines, line = [], head.ljust(_INDENT)
     if len(head) >= _INDENT:

@@ -22,7 +22,7 @@ import flags
 from benchmarks import harness
 from input_pipeline import pipeline
 from input_pipeline.sources import source
-from loops.config import validation
+from loops.config import resolve
 from loops.metrics import classification
 from loops.optimization import mixed_precision
 
@@ -117,7 +117,7 @@ def evaluate(model, data_dir, split, image_size, crops):
       dict: top1, top5, num_examples and so on of `metrics.score`.
     """
     words = ["eval", "--dataset=folder", f"--data_dir={data_dir}", f"--image_size={image_size}"]
-    config = validation.resolve(flags.parse(words)[0])
+    config = resolve.resolve(flags.parse(words))
     images = source.open_split(config.data, split)
     batches = pipeline.eval_dataset(images, config.data, crops, 50, 1)
     logits, labels = [], []

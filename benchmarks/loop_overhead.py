@@ -136,7 +136,7 @@ def _train(argv):
     log_format.set_up()
     with tempfile.TemporaryDirectory() as folder:
         argv = [*argv, f"--checkpoint_dir={folder}", "--run_name=r", "--crops=1"]
-        train.run(*flags.parse(argv))
+        train.run(flags.parse(argv))
         text = pathlib.Path(folder, "r/metrics.jsonl").read_text()
     lines = [json.loads(line) for line in text.splitlines()]
     return [line for line in lines if line["split"] == "train"]

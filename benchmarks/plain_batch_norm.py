@@ -37,7 +37,7 @@ def main(argv):
     log_format.set_up()
     kit.BatchNorm = PlainBatchNorm
     try:
-        train.run(*flags.parse(argv))
+        train.run(flags.parse(argv))
     except UserError as error:
         sys.stderr.write(f"error: {error}\n")
         sys.exit(error.exit_code)

@@ -28,8 +28,8 @@ def prepare(folder, model):
     """Makes FOLDER/val/CLASS/*, 1,000 pictures of 96 px, and FOLDER/run with fresh weights."""
     from input_pipeline.sources import shapes
     from loops.checkpointing import checkpoint, restore, run_folder
-    from loops.config import validation
-    from loops.config.config import Config, replace
+    from loops.config import resolve
+    from loops.config.config import Config
     from loops.distribution import strategies
 
     shapes.make("data/shapes")
@@ -39,7 +39,7 @@ def prepare(folder, model):
         for picture in pictures:
             os.symlink(picture.absolute(), folder / "val" / name / picture.name)
     values = {"model": model, "dataset": "folder", "data_dir": str(folder), "image_size": 64}
-    config = validation.resolve(replace(Config(), values))
+    config = resolve.resolve(Config().replace(**values))
     (folder / "run").mkdir()
     run_folder.write_record(folder / "run", run_folder.Record(config, shapes.CLASSES, {}))
     strategy = strategies.make_strategy(config.distribution)
@@ -61,7 +61,7 @@ def measure(side, folder, crops):
     mode = {"predict": predict.run, "eval": evaluate.run}[side]
     started, before = time.perf_counter(), harness.get_resource_usage()
     with contextlib.redirect_stdout(io.StringIO()):
-        results = mode(*flags.parse(words))
+        results = mode(flags.parse(words))
     seconds, used = time.perf_counter() - started, harness.get_resource_usage()
     cpu = sum(used[name] - before[name] for name in ("user_seconds", "system_seconds"))
     total = len(results["images"]) if side == "predict" else results["num_examples"]

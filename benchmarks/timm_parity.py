@@ -115,7 +115,7 @@ def _compute_our_logits(model, path, folder, images):
 
     command = ["import", "--mode=import", f"--weights={path}", "--source=timm", "--strategy=one"]
     command += [f"--model={model}", f"--checkpoint_dir={folder}", "--run_name=imported"]
-    import_weights.run(*flags.parse(command))
+    import_weights.run(flags.parse(command))
     run_dir, step_dir = run_folder.find_checkpoint(str(pathlib.Path(folder, "imported")))
     record = run_folder.read_record(run_dir)
     strategy = strategies.make_strategy(record.config.distribution)

@@ -1,76 +1,137 @@
-"""What the user can say about data; flags are made from these fields."""
+"""The flags of data: data sets, augmentation, preparation, the data service.
+
+Each flag is one field: `Annotated[type, help, facts]`. See `loops/config/flag_fields.py` for the
+facts. Fields without help are not flags; other flags or the data set decide them.
+"""
 
 import dataclasses
 from typing import Annotated, Literal
 
 from input_pipeline import datasets
 
+# Modes that read a named data set.
+_DATASET_MODES = (
+    *("train", "eval", "import", "export", "average", "repro", "prepare", "verify", "stats"),
+)
+
+# The fields of DataConfig that say how an image becomes the input of a model.
+PREPROCESSING = ("image_size", "mean", "std", "crop_fraction", "interpolation")
+# Those of them that say how it is resized and cropped.
+RESIZING = tuple(name for name in PREPROCESSING if name not in ("mean", "std"))
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DataConfig:
-    """Where images come from and how they become batches. None means: from the dataset."""
+    """Where images come from, and how they become batches. None: the default of the data set."""
 
     dataset: Annotated[
         str,
-        "Data set. shapes is built in; folder reads DATA_DIR/{train,val[,test]}/CLASS/*; lists "
+        "Data set. shapes is built in. folder reads DATA_DIR/{train,val[,test]}/CLASS/*. lists "
         "reads --train_list, --val_list and --test_list.",
-        datasets.names,
+        {"choices": datasets.names, "modes": _DATASET_MODES},
     ] = "shapes"
-    data_dir: Annotated[str, "Folder of the images; shapes makes its own in data/shapes."] = ""
-    train_list: Annotated[str, "File of `path label` lines, paths under --data_dir."] = ""
-    val_list: Annotated[str, "As --train_list, for validation."] = ""
-    test_list: Annotated[str, "As --train_list, for the test split."] = ""
+    data_dir: Annotated[
+        str,
+        "Folder of the images. shapes creates its own in data/shapes.",
+        {"modes": _DATASET_MODES, "on_resume": True},
+    ] = ""
+    train_list: Annotated[
+        str,
+        "File of `path label` lines, with paths relative to --data_dir.",
+        {"modes": _DATASET_MODES, "on_resume": True, "is_lists_only": True},
+    ] = ""
+    val_list: Annotated[
+        str,
+        "As --train_list, for validation.",
+        {"modes": _DATASET_MODES, "on_resume": True, "is_lists_only": True},
+    ] = ""
+    test_list: Annotated[
+        str,
+        "As --train_list, for the test split.",
+        {"modes": _DATASET_MODES, "on_resume": True, "is_lists_only": True},
+    ] = ""
     class_names: Annotated[
         str,
-        "lists and import: file of `index wnid names` lines, counted from 0; without it lists "
-        "counts classes by train labels.",
+        "lists and import: file of `index wnid names` lines, with indices from 0. Without it lists "
+        "takes the number of classes from the training labels.",
+        {"modes": _DATASET_MODES, "on_resume": True, "is_lists_only": True},
     ] = ""
-    image_size: Annotated[int | None, "Side of the square images of the net, in pixels."] = None
+    image_size: Annotated[int | None, "Input resolution in pixels.", {"on_eval": True}] = None
     image_size_schedule: Annotated[
         str,
-        "Sizes of training images as EPOCH:PIXELS, ascending, as in 0:128,12:160; evaluation "
-        "keeps --image_size.",
+        "Training resolutions as EPOCH:PIXELS, ascending, as in 0:128,12:160. Evaluation uses "
+        "--image_size.",
+        {"benchmarks": ()},
     ] = ""
-    batch_size: Annotated[int | None, "Images of one optimizer step, over all replicas."] = None
+    batch_size: Annotated[
+        int | None,
+        "Images per optimizer step, over all replicas.",
+        {
+            "minimum": 1,
+            "benchmarks": ("step", "input", "train"),
+            "hints": {"benchmark": "give --eval_batch_size"},
+        },
+    ] = None
     augment: Annotated[
         str,
         "Training augmentation, names separated by commas. standard: random resized crop and "
-        "mirror; none: centre crop; classic: aspect, scale, crop, mirror, hsv and lighting; "
-        "randaugment or trivialaugment, on top of standard; hsv: random colour; lighting: PCA "
-        "noise; erasing: random erasing.",
+        "flip. none: center crop. classic: aspect, scale, crop, flip, hsv and lighting. "
+        "randaugment, trivialaugment: on top of standard. hsv: color jitter. lighting: PCA noise. "
+        "erasing: random erasing.",
     ] = "standard"
     randaugment: Annotated[
-        str, "Operations of randaugment on each image, and their magnitude from 0 to 10."
+        str, "RandAugment: operations per image, and their magnitude from 0 to 10."
     ] = "2,9"
-    mixup: Annotated[float, "Mixes pairs of images with shares of Beta(A, A); 0: off."] = 0.0
+    mixup: Annotated[float, "Mixup alpha (0: off).", {"minimum": 0}] = 0.0
     cutmix: Annotated[
         float,
-        "Pastes rectangles of the pair's other image, shares of Beta(A, A); 0: off. Together with "
-        "--mixup each has half of the pairs.",
+        "CutMix alpha (0: off). Together with --mixup, each applies to half of the image pairs.",
+        {"minimum": 0},
     ] = 0.0
     min_crop_area: Annotated[
-        float | None, "Smallest share of the image's area that a random resized crop takes."
+        float | None,
+        "Minimum area of a random resized crop, as a fraction of the image.",
+        {"minimum": 0, "maximum": 1},
     ] = None
     crop_fraction: Annotated[
-        float, "Evaluation: side of a crop over the short side of the resized image."
+        float,
+        "Evaluation: crop size divided by the short side of the resized image.",
+        {"minimum": 0.1, "maximum": 1, "on_eval": True},
     ] = 0.875
     interpolation: Annotated[
-        Literal["bilinear", "bicubic"], "Evaluation: how images are resized, always antialiased."
+        Literal["bilinear", "bicubic"],
+        "Evaluation: interpolation of the resize, always antialiased.",
+        {"on_eval": True},
     ] = "bilinear"
     cache: Annotated[
-        Literal["none", "ram"], "ram: read the encoded images once and keep them in memory."
+        Literal["none", "ram"],
+        "ram: read the encoded images once and keep them in memory.",
+        {"modes": ("train", "eval", "export", "average", "repro", "stats"), "on_resume": True},
     ] = "none"
     data_service: Annotated[
-        str, "HOST:PORT of a tf.data service's dispatcher, whose workers then load the images."
+        str,
+        "HOST:PORT of the dispatcher of a tf.data service whose workers load the images.",
+        {"modes": ("train", "data_service"), "on_resume": True},
     ] = ""
-    reader_threads: Annotated[int, "Threads that decode and augment; 0: one per core."] = 0
-    # Of the training pixels, RGB, 0..255: what images are normalised with.
-    mean: tuple | None = None
-    std: tuple | None = None
-    # Their principal components, for lighting: eigenvalues of the covariance, and the nine numbers
-    # of the matrix whose columns are the eigenvectors, row by row.
-    pca_values: tuple | None = None
-    pca_vectors: tuple | None = None
+    reader_threads: Annotated[
+        int,
+        "Threads that decode and augment (0: one per core).",
+        {
+            "minimum": 0,
+            "modes": (
+                *("train", "eval", "predict", "export", "average", "repro"),
+                *("prepare", "verify", "stats"),
+            ),
+            "on_resume": True,
+        },
+    ] = 0
+    # Mean and standard deviation of the training pixels, RGB, 0..255. They normalize the images.
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+    # Principal components of the training pixels, for lighting: the eigenvalues of the covariance,
+    # and the matrix whose columns are the eigenvectors as nine numbers, row by row.
+    pca_values: tuple[float, ...] | None = None
+    pca_vectors: tuple[float, ...] | None = None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -78,17 +139,31 @@ class PrepareConfig:
     """How a data set is prepared."""
 
     short_side: Annotated[
-        int, "prepare: re-encode with this short side in pixels, never enlarging; 0: keep bytes."
+        int,
+        "prepare: re-encode images to this short side in pixels, never enlarging (0: copy bytes).",
+        {"minimum": 0, "modes": ("prepare",)},
     ] = 0
-    quality: Annotated[int, "prepare: JPEG quality of what is re-encoded, 1 to 100."] = 90
-    shard_megabytes: Annotated[int, "prepare: size of a TFRecord shard, about."] = 128
+    quality: Annotated[
+        int,
+        "prepare: JPEG quality of re-encoded images, 1 to 100.",
+        {"minimum": 1, "maximum": 100, "modes": ("prepare",)},
+    ] = 90
+    shard_megabytes: Annotated[
+        int,
+        "prepare: approximate size of a TFRecord shard.",
+        {"minimum": 1, "modes": ("prepare",)},
+    ] = 128
     devkit: Annotated[
-        str, "prepare, ilsvrc2012: folder of the development kit, for a val folder without classes."
+        str,
+        "prepare, ilsvrc2012: folder of the development kit, for a val folder without class "
+        "folders.",
+        {"modes": ("prepare", "verify")},
     ] = ""
     split_csv: Annotated[
         str,
-        "prepare, mini_imagenet: folder of train.csv, val.csv and test.csv; --data_dir then "
+        "prepare, mini_imagenet: folder of train.csv, val.csv and test.csv. --data_dir then "
         "holds the ILSVRC train folders.",
+        {"modes": ("prepare", "verify")},
     ] = ""
 
 
@@ -96,10 +171,13 @@ class PrepareConfig:
 class ServiceConfig:
     """One process of a tf.data service."""
 
-    role: Annotated[Literal["dispatcher", "worker"], "data_service: what this process is."] = (
-        "dispatcher"
-    )
+    role: Annotated[
+        Literal["dispatcher", "worker"],
+        "data_service: role of this process.",
+        {"modes": ("data_service",)},
+    ] = "dispatcher"
     workers: Annotated[
         str,
-        "data_service: HOST:PORT of every worker, separated by commas; for a worker, its own.",
+        "data_service: HOST:PORT of every worker, separated by commas. For a worker, its own.",
+        {"modes": ("data_service",)},
     ] = ""

@@ -1,53 +1,56 @@
-"""`--mode=eval`: how good checkpoints are, on images or on logits kept from an earlier pass."""
+"""`--mode=eval`: evaluates checkpoints, on images or on the logits of an earlier evaluation."""
 
 import dataclasses
+from collections.abc import Sequence
+from typing import TypeVar
 
+import numpy as np
+import tensorflow as tf
 from absl import logging
 
 from input_pipeline.errors import UsageError
 from input_pipeline.sources import source
 from input_pipeline.text import pluralize
 from loops import train_failures
-from loops.config import flag_parsers, validation
+from loops.config import flag_parsers, resolve, validation
+from loops.config.config import Config, select_flags
 from loops.distribution import strategies, workers
 from loops.evaluation import continuous, eval_results, trained_models
+from loops.evaluation.trained_models import TrainedModel
 from loops.evaluator import Evaluator, predict_probabilities
 from loops.metrics import classification, imagenet_real, logits_reader, logits_writer
 from loops.monitoring import console
 from loops.runtime import output_files
 
-# All that scoring a file can heed: the rest was settled when its images were looked at.
-_ALLOWED_WITH_LOGITS = frozenset(
-    ("mode", "logits", "members", "crops", "split", "top_k", "json", "real_labels")
-)
+Model = TypeVar("Model")
 
 
-def run(config, given):
-    """Evaluates what the command line names and writes the figures.
+def run(config: Config) -> dict | list[dict]:
+    """Evaluates what a command line names and writes the results.
 
     Args:
-      config: Config of the command line.
-      given: names of the flags that were typed.
+      config: config of the command line.
 
     Returns:
-      dict of results, as in the JSON file; a list of them with several sizes or `--watch`.
+      results as in the JSON file; a list of them with several sizes or `--watch`.
     """
-    _require_one_source(config.evaluation, given)
+    _require_one_source(config)
     if config.evaluation.logits:
-        return _score_logits(config, given)
+        return _score_logits(config)
     if config.evaluation.watch:
-        return continuous.run(config, given)
-    with train_failures.convert_worker_errors("start all of them again"):
-        return _score_images(config, given)
+        return continuous.run(config)
+    with train_failures.convert_worker_errors("restart all workers"):
+        return _score_images(config)
 
 
-def _require_one_source(evaluation, given):
-    """Raises UsageError for flags that no evaluation can follow together."""
+def _require_one_source(config: Config) -> None:
+    """Raises UsageError for flags that exclude each other."""
+    evaluation = config.evaluation
     if evaluation.logits:
-        for name in sorted(given - _ALLOWED_WITH_LOGITS):
+        for name in sorted(config.typed - select_flags(with_logits=True)):
             raise UsageError(f"--{name} with --logits: the files say what was evaluated; drop one")
     if evaluation.watch:
-        for name in sorted(given & {"save_logits", "test_size", "members"}):
+        for name in sorted(config.typed & select_flags(with_watch=False)):
             raise UsageError(f"--{name} with --watch: it evaluates one run as it is trained")
     if evaluation.save_logits and len(flag_parsers.parse_test_sizes(evaluation.test_size)) > 1:
         raise UsageError(
@@ -56,136 +59,142 @@ def _require_one_source(evaluation, given):
         )
 
 
-def _score_images(config, given):
-    """Evaluates the members of `--ckpt`, at each size of `--test_size`."""
+def _score_images(config: Config) -> dict | list[dict]:
+    """Evaluates the models of `--ckpt`, at each size of `--test_size`."""
     evaluation = config.evaluation
-    found = select_members(trained_models.find(config, given), evaluation.members)
-    first = found[0].config
-    sizes = flag_parsers.parse_test_sizes(evaluation.test_size) or (None,)
-    at_sizes = [found if size is None else _replace_image_size(found, size) for size in sizes]
+    models = select_members(trained_models.find(config), evaluation.members)
+    first = models[0]
+    sizes = flag_parsers.parse_test_sizes(evaluation.test_size)
     strategy = strategies.make_strategy(config.distribution)
-    split = source.open_split(first.data, evaluation.split, found[0].record.class_names)
-    real = imagenet_real.load_split_labels(evaluation, first.data.dataset, split)
+    split = source.open_split(first.config.data, evaluation.split, first.record.class_names)
+    real = imagenet_real.load_split_labels(evaluation, first.config.data.dataset, split)
     is_chief = workers.Workers(strategy).is_chief
-    every = []
-    for at_size in at_sizes:
-        every.append(_score(strategy, split, at_size, real, len(sizes) == 1))
-        if is_chief and len(sizes) > 1:
-            _print_results(every[-1])
-    results = every[0] if len(sizes) == 1 else every
-    if not is_chief:
+    if len(sizes) <= 1:
+        resized = _replace_image_size(models, sizes[0]) if sizes else models
+        results = _score_models(strategy, split, resized, real, draw_images=True)
+        if is_chief:
+            output_files.write_json_output(evaluation.json, results)
+            _print_results(results)
         return results
-    output_files.write_json_output(
-        evaluation.json, results if len(sizes) == 1 else {"sweep": every}
-    )
-    if len(sizes) == 1:
-        _print_results(results)
-    else:
-        console.print_table(*console.format_size_sweep(every))
-    return results
+    at_sizes = [_replace_image_size(models, size) for size in sizes]
+    sweep = []
+    for resized in at_sizes:
+        sweep.append(_score_models(strategy, split, resized, real, draw_images=False))
+        if is_chief:
+            _print_results(sweep[-1])
+    if is_chief:
+        output_files.write_json_output(evaluation.json, {"sweep": sweep})
+        console.print_table(*console.format_size_sweep(sweep))
+    return sweep
 
 
-def select_members(found, numbers):
-    """Those of a list that `--members` names, counted from 1.
+def select_members(models: Sequence[Model], members: str) -> list[Model]:
+    """Returns the models that `--members` names, counted from 1; all if it is empty.
 
     Raises:
-      UsageError: there is no such member.
+      UsageError: there is no such model.
     """
-    if not numbers:
-        return found
+    if not members:
+        return [*models]
     try:
-        wanted = [int(number) for number in numbers.split(",")]
+        numbers = [int(number) for number in members.split(",")]
     except ValueError:
-        wanted = [0]
-    if any(not 1 <= number <= len(found) for number in wanted) or len(set(wanted)) < len(wanted):
+        numbers = [0]
+    is_valid = all(1 <= number <= len(models) for number in numbers)
+    if not is_valid or len(set(numbers)) < len(numbers):
         raise UsageError(
-            f"--members={numbers}: give different numbers from 1 to {len(found)}, with commas"
+            f"--members={members}: give different numbers from 1 to {len(models)}, with commas"
         )
-    return [found[number - 1] for number in wanted]
+    return [models[number - 1] for number in numbers]
 
 
-def _replace_image_size(found, size):
-    """The members at another image size."""
-    configs = [
-        dataclasses.replace(m.config, data=dataclasses.replace(m.config.data, image_size=size))
-        for m in found
-    ]
-    for config in configs:
-        validation.check(config)
-    return [dataclasses.replace(m, config=c) for m, c in zip(found, configs, strict=True)]
+def _replace_image_size(models: list[TrainedModel], size: int) -> list[TrainedModel]:
+    """Returns the models at another image size."""
+    resized = [dataclasses.replace(m, config=m.config.replace(image_size=size)) for m in models]
+    for model in resized:
+        validation.check(model.config)
+    return resized
 
 
-def _score(strategy, split, found, real, pictures):
-    """Evaluates members together; writes the figures into the first one's run folder."""
-    first = found[0]
+def _score_models(
+    strategy: tf.distribute.Strategy,
+    split: source.Source,
+    models: list[TrainedModel],
+    real: dict | None,
+    draw_images: bool,
+) -> dict:
+    """Evaluates models together; writes the results into the run folder of the first one."""
+    first = models[0]
     config = first.config
     raw = None
-    if len(found) == 1 and first.has_ema:  # read while it is there: training removes steps
+    if len(models) == 1 and first.has_ema:  # read it now: training may remove the step
         raw = _make_evaluator(strategy, split, first, averaged=False)
-    predicted = _predict(strategy, split, found)
-    names = [str(member.step_dir) for member in found]
-    ks = flag_parsers.parse_top_ks(config.evaluation.top_k)
-    results = eval_results.score(
-        predicted, names, split.labels, split.class_names, split.describe, ks, real
-    )
-    if raw is not None:
-        results["top1_raw"] = classification.score(*raw(), [1])["top1"]
-    results = eval_results.add_metadata(
-        results, config, split, max(member.step for member in found), names
-    )
+    predicted = _predict(strategy, split, models)
+    top1_raw = classification.score(*raw(), [1])["top1"] if raw is not None else None
+    results = eval_results.score_models(predicted, models, split, real, top1_raw)
     if not workers.Workers(strategy).is_chief:
         return results
-    suffix = eval_results.preprocessing_suffix(config, first.record)
+    suffix = eval_results.resizing_suffix(config, first.record)
+    is_ensemble = len(models) > 1
     eval_results.write_json(
-        first.run_dir, results, suffix=suffix + ("-ensemble" if len(found) > 1 else "")
+        first.run_dir, results, suffix=suffix + ("-ensemble" if is_ensemble else "")
     )
-    if len(found) > 1:
+    if is_ensemble:
         return results
 
     curve = eval_results.curve_name(first.run_dir)
 
-    def draw(sink):
-        if pictures and not suffix:
+    def log_images(writer):
+        if draw_images and not suffix:
             probs = predicted[0][config.evaluation.crops]
-            eval_results.log_images(sink, curve, results, probs, split, config.data)
+            eval_results.log_images(writer, curve, results, probs, split, config.data)
 
-    eval_results.log_to_tensorboard(first.run_dir, results, suffix.replace("-", "_"), draw, curve)
+    eval_results.log_to_tensorboard(
+        first.run_dir, results, suffix.replace("-", "_"), log_images, curve
+    )
     return results
 
 
-def _make_evaluator(strategy, split, member, averaged=True):
-    """The Evaluator of a member, with its own preprocessing."""
-    evaluation = member.config.evaluation
+def _make_evaluator(
+    strategy: tf.distribute.Strategy,
+    split: source.Source,
+    model: TrainedModel,
+    averaged: bool = True,
+) -> Evaluator:
+    """Makes the Evaluator of a model, with the preprocessing of that model."""
+    evaluation = model.config.evaluation
     return Evaluator(
         strategy,
-        member.restore(strategy, averaged),
+        model.restore(strategy, averaged),
         split,
-        member.config.data,
+        model.config.data,
         evaluation.crops,
         evaluation.eval_batch_size,
     )
 
 
-def _predict(strategy, split, found):
-    """Predictions of each member; their logits go to `--save_logits`."""
-    evaluation = found[0].config.evaluation
+def _predict(
+    strategy: tf.distribute.Strategy, split: source.Source, models: list[TrainedModel]
+) -> list[dict[int, np.ndarray]]:
+    """Returns the probabilities of each model; writes the logits to `--save_logits`."""
+    evaluation = models[0].config.evaluation
     images, crops = pluralize(split.num_examples, "image"), pluralize(evaluation.crops, "crop")
     logging.info("evaluating %s, %s", images, crops)
-    facts = {"dataset": found[0].config.data.dataset, "split": evaluation.split}
+    metadata = {"dataset": models[0].config.data.dataset, "split": evaluation.split}
     predicted = []
     path = evaluation.save_logits if workers.Workers(strategy).is_chief else ""
-    with logits_writer.Writer(path, split, facts) as writer:
-        for member in found:
-            evaluator = _make_evaluator(strategy, split, member)
+    with logits_writer.Writer(path, split, metadata) as writer:
+        for model in models:
+            evaluator = _make_evaluator(strategy, split, model)
             keep = []
             if path:
-                of_model = {
-                    "model": str(member.step_dir),
-                    "architecture": member.record.config.net.model,
-                    "step": member.step,
-                    **eval_results.preprocessing(member.config.data),
+                model_metadata = {
+                    "model": str(model.step_dir),
+                    "architecture": model.record.config.net.model,
+                    "step": model.step,
+                    **eval_results.get_resizing(model.config.data),
                 }
-                keep.append(writer.begin_model(of_model, evaluation.crops))
+                keep.append(writer.begin_model(model_metadata, evaluation.crops))
             predicted.append(predict_probabilities(evaluator, evaluation.crops, *keep))
         if path:
             writer.finish()
@@ -193,42 +202,48 @@ def _predict(strategy, split, found):
     return predicted
 
 
-def _score_logits(config, given):
-    """Scores the models whose logits `--logits` holds, as a pass over the images would."""
+def _score_logits(config: Config) -> dict:
+    """Scores the models whose logits the files of `--logits` hold."""
     evaluation = config.evaluation
-    validation.check(validation.resolve(config))
+    validation.check(resolve.resolve(config))
     files = logits_reader.read_all(evaluation.logits)
-    found = select_members([m for file in files for m in file.members], evaluation.members)
-    crops = evaluation.crops if "crops" in given else min(m.views for m in found)
-    if crops > min(m.views for m in found):
-        raise UsageError(f"--crops={crops}: the files of --logits hold only the centre crop")
+    models = select_members([m for file in files for m in file.members], evaluation.members)
+    most_views = min(model.views for model in models)
+    crops = evaluation.crops if "crops" in config.typed else most_views
+    if crops > most_views:
+        raise UsageError(f"--crops={crops}: the files of --logits hold only the center crop")
     file = files[0]
-    facts = file.facts
-    if "split" in given and evaluation.split != facts["split"]:
-        raise UsageError(f"--split={evaluation.split}: the files are of {facts['split']}")
+    metadata = file.facts
+    if "split" in config.typed and evaluation.split != metadata["split"]:
+        raise UsageError(f"--split={evaluation.split}: the files are of {metadata['split']}")
     real = None
     if evaluation.real_labels:
         real = imagenet_real.load_image_labels(
-            evaluation.real_labels, facts["dataset"], facts["split"], file.names
+            evaluation.real_labels, metadata["dataset"], metadata["split"], file.names
         )
-    predicted = [{v: m.probabilities(v) for v in {crops, 1}} for m in found]
-    names = [m.facts["model"] for m in found]
-    ks = flag_parsers.parse_top_ks(evaluation.top_k)
+    predicted = [{v: model.probabilities(v) for v in {crops, 1}} for model in models]
+    names = [model.facts["model"] for model in models]
     results = eval_results.score(
-        predicted, names, file.labels, facts["class_names"], file.names.__getitem__, ks, real
+        predicted,
+        names,
+        file.labels,
+        metadata["class_names"],
+        file.names.__getitem__,
+        flag_parsers.parse_top_ks(evaluation.top_k),
+        real,
     )
     results |= {"crops": crops, "models": names, "logits": evaluation.logits.split(",")}
-    results |= {name: facts[name] for name in ("dataset", "split", "fingerprint")}
-    names_of_view = eval_results.preprocessing(config.data)
-    results |= {k: v for k, v in found[0].facts.items() if k in names_of_view}
-    results["step"] = max(m.facts["step"] for m in found)
+    results |= {name: metadata[name] for name in ("dataset", "split", "fingerprint")}
+    resizing = eval_results.get_resizing(config.data)
+    results |= {k: v for k, v in models[0].facts.items() if k in resizing}
+    results["step"] = max(model.facts["step"] for model in models)
     output_files.write_json_output(evaluation.json, results)
     _print_results(results)
     return results
 
 
-def _print_results(results):
-    """The table on stdout, after what is written: nobody may be reading."""
+def _print_results(results: dict) -> None:
+    """Prints the table. Call it after all files are written: stdout may be closed."""
     console.print_summary(" + ".join(results["models"]), console.format_evaluation(results))
     if len(rows := console.format_comparison(results)) > 1:
         console.print_table(console.COMPARISON_HEADER, rows)

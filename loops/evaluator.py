@@ -1,69 +1,86 @@
-"""One net over one split: every image once, on any number of replicas."""
+"""The evaluation loop: one model over one split, every image once, on any number of replicas."""
 
+from collections.abc import Callable, Iterable
+
+import keras
 import numpy as np
 import tensorflow as tf
 
 from input_pipeline import pipeline
+from input_pipeline.arithmetic import ceil_div
 from input_pipeline.augmentation import batch_augment
-from input_pipeline.errors import DataError, UsageError
-from input_pipeline.text import tf_error_message
+from input_pipeline.config import DataConfig
+from input_pipeline.errors import DataError
+from input_pipeline.sources.source import Source
 from loops.distribution import strategies, workers
 from loops.metrics import classification, logits_reader
 from loops.monitoring import progress_bar
+from loops.runtime.out_of_memory import convert_out_of_memory
 
-# Views of one batch where the user names no batch size: fills a GPU, fits a small one. A CPU is
-# faster with fewer, whose activations stay closer to it (ResNetV2-50 at 224 px: by a quarter).
+# Views per batch by default: enough to fill a GPU, and small enough for a small one. A CPU is
+# faster with fewer views, because their activations fit its caches (a quarter faster for
+# ResNetV2-50 at 224 px).
 _GPU_VIEWS_PER_BATCH = 250
 _CPU_VIEWS_PER_BATCH = 50
 
 
 class Interrupted(Exception):
-    """The caller's `stop` asked for an end."""
+    """The caller's `stop` requested the end of an evaluation."""
 
 
-def make_logits_fn(model, mean, std):
-    """The seam between a net and all that judges it.
+def make_logits_fn(
+    model: keras.Model, mean: Iterable[float], std: Iterable[float]
+) -> Callable[[tf.Tensor], tf.Tensor]:
+    """Returns the function from views uint8 [B, V, S, S, 3] to float32 logits [B, V, C].
+
+    Everything that evaluates a model uses this function.
 
     Args:
-      model: keras.Model from normalised images to logits.
+      model: from normalized images to logits.
       mean, std: of the training pixels, 0..255.
-
-    Returns:
-      function from views uint8 [B, V, S, S, 3] to float32 logits [B, V, C].
     """
 
-    def logits(views):
+    def compute_logits(views):
         batch, crops, size = views.shape[0], views.shape[1], views.shape[2]
         images = tf.reshape(views, [batch * crops, size, size, 3])  # [B * V, S, S, 3]
         outputs = model(batch_augment.normalize(images, mean, std), training=False)
         return tf.reshape(outputs, [batch, crops, -1])  # [B, V, C]
 
-    return logits
+    return compute_logits
 
 
-def choose_views_per_batch(replicas=1):
-    """Views of one batch on so many replicas, where the user names no batch size."""
+def choose_views_per_batch(replicas: int = 1) -> int:
+    """Returns the default number of views per batch, over all replicas."""
     if tf.config.list_physical_devices("GPU"):
         return _GPU_VIEWS_PER_BATCH * replicas
-    return _CPU_VIEWS_PER_BATCH  # which its replicas share
+    return _CPU_VIEWS_PER_BATCH  # the replicas share one CPU
 
 
 class Evaluator:
-    """Evaluates one net on one split, as often as wanted.
+    """Evaluates one model on one split, any number of times.
 
     Args:
-      strategy: tf.distribute.Strategy of the model.
-      model: keras.Model.
-      split: Source.
-      data: DataConfig with its sizes resolved.
+      strategy: of the model.
+      model: from normalized images to logits.
+      split: the images.
+      data: config with its sizes resolved.
       crops: views per image, 1 or 10.
-      batch_size: images per batch over all replicas; rounded up to share evenly; 0 chooses.
+      batch_size: images per batch over all replicas, rounded up to a multiple of them; 0 for the
+        default.
     """
 
-    def __init__(self, strategy, model, split, data, crops, batch_size=0):
+    def __init__(
+        self,
+        strategy: tf.distribute.Strategy,
+        model: keras.Model,
+        split: Source,
+        data: DataConfig,
+        crops: int,
+        batch_size: int = 0,
+    ):
         replicas = strategy.num_replicas_in_sync
         batch_size = batch_size or max(1, choose_views_per_batch(replicas) // crops)
-        per_replica = -(-min(batch_size, split.num_examples) // replicas)
+        per_replica = ceil_div(min(batch_size, split.num_examples), replicas)
         self._split = split
         self._strategy = strategy
         self._batch_size = per_replica * replicas
@@ -73,17 +90,24 @@ class Evaluator:
                 split, data, crops, per_replica, replicas, workers.get_replica_slice(strategy)
             ),
         )
-        logits = make_logits_fn(model, data.mean, data.std)
+        compute_logits = make_logits_fn(model, data.mean, data.std)
         self._step = tf.function(
-            lambda batch: strategy.run(lambda b: {**b, "views": logits(b["views"])}, args=(batch,)),
+            lambda batch: strategy.run(
+                lambda b: {**b, "views": compute_logits(b["views"])}, args=(batch,)
+            ),
             autograph=False,
         )
 
-    def __call__(self, max_batches=None, stop=lambda: False, keep=lambda logits: None):
+    def __call__(
+        self,
+        max_batches: int | None = None,
+        stop: Callable[[], bool] = lambda: False,
+        keep: Callable[[np.ndarray], None] = lambda logits: None,
+    ) -> tuple[np.ndarray, np.ndarray]:
         """Evaluates the split.
 
         Args:
-          max_batches: only the first so many batches.
+          max_batches: stop after this many batches.
           stop: asked between batches.
           keep: called with the logits of each batch, float32 [b, V, C], in the split's order.
 
@@ -91,66 +115,65 @@ class Evaluator:
           (probabilities float64 [N, C], labels int32 [N]).
 
         Raises:
-          DataError: an image that does not decode; an evaluation never leaves one out.
+          DataError: an image that does not decode. An evaluation never leaves one out.
           UsageError: a batch does not fit into memory.
           Interrupted: `stop` returned true.
         """
         total = self._split.num_examples
         bar = progress_bar.Progress("eval", total)
         probabilities, labels = [], []
-        done = 0
+        num_images = 0
         iterator = iter(self._dataset)
+        out_of_memory = convert_out_of_memory(
+            f"--eval_batch_size={self._batch_size}", lambda: "give a smaller one"
+        )
         try:
-            while done < total and len(labels) != max_batches:
-                batch = self._gather(self._step(next(iterator)))
-                real = batch["mask"]
-                logits = batch["views"][real]  # [b, V, C]
-                keep(logits)
-                probabilities.append(classification.mean_softmax(logits))
-                labels.append(batch["label"][real])
-                done += len(labels[-1])
-                bar.advance(len(labels[-1]))
-                if stop():
-                    raise Interrupted
-        except tf.errors.UnavailableError:  # another worker has ended: no image is to blame
+            with out_of_memory:
+                while num_images < total and len(labels) != max_batches:
+                    batch = workers.gather(self._strategy, self._step(next(iterator)))
+                    is_real = batch["mask"]
+                    logits = batch["views"][is_real]  # [b, V, C]
+                    keep(logits)
+                    probabilities.append(classification.mean_softmax(logits))
+                    labels.append(batch["label"][is_real])
+                    num_images += len(labels[-1])
+                    bar.advance(len(labels[-1]))
+                    if stop():
+                        raise Interrupted
+        except tf.errors.UnavailableError:  # another worker has ended; no image is to blame
             raise
-        except tf.errors.ResourceExhaustedError as error:
-            raise UsageError(
-                f"--eval_batch_size={self._batch_size}: out of memory; give a smaller one"
-                f" ({tf_error_message(error)[:100]})"
-            ) from None
         except tf.errors.OpError as error:
-            raise self._to_data_error(error, done) from error
+            raise self._to_data_error(error, num_images) from error
         finally:
             bar.close()
-        if max_batches is None and done != total:
-            raise RuntimeError(f"evaluated {done} of {total} images")
+        if max_batches is None and num_images != total:
+            raise RuntimeError(f"evaluated {num_images} of {total} images")
         return np.concatenate(probabilities), np.concatenate(labels)
 
-    def _gather(self, batch):
-        """Joins the replicas' tensors in the order in which their images were dealt."""
-        return workers.gather(self._strategy, batch)
-
-    def _to_data_error(self, error, done):
-        """The DataError that names the image at which the pipeline failed, or the error itself."""
-        last = min(done + 2 * self._batch_size, self._split.num_examples)
-        found = pipeline.find_first_unreadable(self._split, range(done, last))
-        if found is None:
+    def _to_data_error(self, error: Exception, first: int) -> Exception:
+        """Returns the DataError that names the unreadable image, or the error itself."""
+        last = min(first + 2 * self._batch_size, self._split.num_examples)
+        unreadable = pipeline.find_first_unreadable(self._split, range(first, last))
+        if unreadable is None:
             return error
-        index, reason = found
+        index, reason = unreadable
         return DataError(f"{self._split.describe(index)} does not decode: {reason}")
 
 
-def predict_probabilities(evaluator, crops, keep=lambda logits: None):
-    """One pass: probabilities of all views, and of the centre crop among them.
+def predict_probabilities(
+    evaluator: Evaluator,
+    crops: int,
+    keep: Callable[[np.ndarray], None] = lambda logits: None,
+) -> dict[int, np.ndarray]:
+    """Runs one pass; returns the probabilities of all views and of the center crop.
 
     Args:
-      evaluator: Evaluator.
-      crops: V of its views.
+      evaluator: with `crops` views.
+      crops: number of views V.
       keep: see `Evaluator`.
 
     Returns:
-      dict from V, and 1, to float64 [N, C].
+      dict from V, and from 1, to float64 [N, C].
     """
     center = []
 

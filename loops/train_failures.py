@@ -1,12 +1,16 @@
-"""Ends of a training that nobody asked for, each with its exit code and what to do about it."""
+"""Errors that end a training, each with its exit code and what to do about it."""
 
 import contextlib
+import pathlib
+from collections.abc import Callable, Iterator
 
 import tensorflow as tf
 
-from input_pipeline.errors import UsageError, UserError
+from input_pipeline.errors import UserError
 from input_pipeline.text import pluralize, summarize_error
 from loops.checkpointing import checkpoint
+from loops.config.config import Config
+from loops.optimization.loss_scale import LossScale
 from nets import registry
 
 
@@ -17,72 +21,71 @@ class TrainingDiverged(UserError):
 
 
 class WorkerLost(UserError):
-    """Another worker is gone, and this one cannot go on alone."""
+    """Another worker has ended, and this one cannot continue alone."""
 
     exit_code = 1
 
 
-def describe_last_checkpoint(run_dir):
+def describe_last_checkpoint(run_dir: pathlib.Path) -> str:
     """Names the newest intact checkpoint, for a message."""
     newest = checkpoint.find_newest_intact(run_dir)
     return f"last good checkpoint: {newest}" if newest else "no checkpoint was saved yet"
 
 
-def make_out_of_memory_error(config, done, said):
-    """The UsageError that names what helps: of that, a run that has begun takes one thing alone.
+def advise_on_memory(config: Config, step: int) -> str:
+    """Returns what helps against running out of memory. A started run can only add --recompute."""
+    if step and registry.is_residual(config.net.model) and not config.net.recompute:
+        return "resume the run with --recompute"
+    return "start a run with half of it, or with --accumulate=2 or --mixed_precision"
+
+
+def make_nonfinite_gradients_error(
+    step: int,
+    loss_scale: LossScale,
+    batch_size: int,
+    describe_sample: Callable[[int], str],
+    run_dir: pathlib.Path,
+) -> TrainingDiverged:
+    """Makes the error for gradients that stay non-finite.
 
     Args:
-      config: resolved Config.
-      done: steps done.
-      said: by TensorFlow.
-    """
-    mend = "start a run of half of it, or with --accumulate=2 or --mixed_precision"
-    if done and registry.is_residual(config.net.model) and not config.net.recompute:
-        mend = "resume the run with --recompute"
-    return UsageError(f"--batch_size={config.data.batch_size}: out of memory; {mend} ({said})")
-
-
-def make_nonfinite_gradients_error(done, loss_scale, batch_size, image_of, run_dir):
-    """The TrainingDiverged of a step whose gradients leave no hope.
-
-    Args:
-      done: steps done, that one included.
-      loss_scale: LossScale.
-      batch_size: images of a step.
-      image_of: function from a sample number to the image's name.
+      step: number of steps, the failed one included.
+      loss_scale: with its counters.
+      batch_size: images per step.
+      describe_sample: returns the name of the image behind a sample number.
       run_dir: the run folder.
     """
-    first = (done - 1) * batch_size
+    first = (step - 1) * batch_size
     last = first + batch_size - 1
-    steps = pluralize(int(loss_scale.skips_in_a_row), "step")
+    skips = pluralize(int(loss_scale.skips_in_a_row), "step")
     return TrainingDiverged(
-        f"step {done}: gradients are not finite, {steps} in a"
+        f"step {step}: gradients are not finite, {skips} in a"
         f" row, loss scale {float(loss_scale.scale):g}; samples {first} to {last}, the first"
-        f" is {image_of(first)}; {describe_last_checkpoint(run_dir)}; try a lower"
-        " --learning_rate in"
-        " another run, which --init_from can start from a checkpoint"
+        f" is {describe_sample(first)}; {describe_last_checkpoint(run_dir)}; try a lower"
+        " --learning_rate in another run, which --init_from can start from a checkpoint"
     )
 
 
-def make_nonfinite_variable_error(done, name, run_dir):
-    """The TrainingDiverged of a variable that a checkpoint must not hold."""
-    return TrainingDiverged(
-        f"step {done}: variable {name} is not finite; {describe_last_checkpoint(run_dir)}"
-    )
+def make_nonfinite_variable_error(
+    step: int, name: Exception, run_dir: pathlib.Path
+) -> TrainingDiverged:
+    """Makes the error for a variable that must not be saved."""
+    last = describe_last_checkpoint(run_dir)
+    return TrainingDiverged(f"step {step}: variable {name} is not finite; {last}")
 
 
 @contextlib.contextmanager
-def convert_worker_errors(mend, run_dir=None):
-    """Turns what the others see of a worker's end into a WorkerLost.
+def convert_worker_errors(advice: str, run_dir: pathlib.Path | None = None) -> Iterator[None]:
+    """Raises WorkerLost when a peer disconnects.
 
     Args:
-      mend: what to do then.
-      run_dir: folder of a training, whose last good checkpoint is then named.
+      advice: what to do then.
+      run_dir: run folder of a training, whose last good checkpoint is then named.
     """
     try:
         yield
     except (tf.errors.UnavailableError, tf.errors.DeadlineExceededError) as error:
-        named = f"; {describe_last_checkpoint(run_dir)}" if run_dir else ""
+        last = f"; {describe_last_checkpoint(run_dir)}" if run_dir else ""
         raise WorkerLost(
-            f"another worker is gone ({summarize_error(error)}); {mend}{named}"
+            f"another worker is gone ({summarize_error(error)}); {advice}{last}"
         ) from error

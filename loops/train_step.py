@@ -1,70 +1,71 @@
-"""The training step: forward, backward, one reduction, one decision, one update.
+"""The training step: forward, backward, one all-reduce, one decision, one update.
 
-Per step, gradients are summed over replicas once. The sum is finite on every replica or on none,
-so all of them decide alike, without a second reduction, whether the step is applied. A step that
-is not applied still counts: schedules and data follow the step number.
+Reading order: `TrainStep.__call__` runs steps in a loop of the graph, `_train_one_step` is one of
+them, `loss_and_gradients` is what is optimized. The parts are in `loops/optimization/`.
+
+Gradients are summed over replicas once per step. The sum is finite on all replicas or on none, so
+all of them decide alike whether to apply it, without a second all-reduce. A skipped step counts as
+a step: schedules and data follow the step number.
 """
 
 import dataclasses
 import time
+from collections.abc import Callable, Iterator
 
 import tensorflow as tf
 
+from input_pipeline.augmentation.batch_augment import Targets
+from loops.config.training import OptimizationConfig
 from loops.optimization import gradient_clipping, losses, optimizers
+from loops.train_state import TrainState
 from nets.layers import random_layers
+
+Batch = dict[str, tf.Tensor]
 
 
 @dataclasses.dataclass(frozen=True)
 class StepSettings:
-    """What the step needs to know besides its variables.
+    """What the step needs besides its variables.
 
     Attributes:
-      global_batch_size: images of one step, over all replicas and micro-batches.
-      prepare: function from a batch to (images, Targets), see `batch_augment.make_preprocess_fn`.
-      learning_rate: function from the int64 step to a float32 scalar.
-      optimization: OptimizationConfig: loss, decay, clipping, accumulation.
-      xla: compile forward and backward pass.
+      global_batch_size: images per step, over all replicas and micro-batches.
+      preprocess: batch -> (images, Targets), see `batch_augment.make_preprocess_fn`.
+      learning_rate: int64 step -> float32 scalar.
+      optimization: loss, weight decay, clipping, accumulation.
+      xla: compile the forward and backward pass.
       log_norms: return the norm of every gradient.
-      replicas_meet: the forward pass waits for the other replicas, as synchronised batch norm does.
-      deterministic: TensorFlow was told to be.
+      replicas_synchronize: replicas wait for each other in the forward pass, for batch norm.
+      deterministic: TensorFlow runs with deterministic operations.
     """
 
     global_batch_size: int
-    prepare: object
-    learning_rate: object
-    optimization: object
+    preprocess: Callable[[Batch], tuple[tf.Tensor, Targets]]
+    learning_rate: Callable[[tf.Tensor], tf.Tensor]
+    optimization: OptimizationConfig
     xla: bool = False
     log_norms: bool = False
-    replicas_meet: bool = False
+    replicas_synchronize: bool = False
     deterministic: bool = False
 
 
-# Sums over images that a replica reports, in this order; all are reduced in one message.
+# Sums over images that a replica reports, in this order. One all-reduce takes all of them.
 _SUMS = ("loss", "top1", "top5", "replaced")
 
 
-def make_train_step(state, settings):
-    """Builds the compiled training step.
+class TrainStep:
+    """The compiled training step.
+
+    Subclass it and override `loss_and_gradients` to change what is optimized.
 
     Args:
-      state: TrainState, whose variables the step reads and writes.
-      settings: StepSettings.
+      state: variables that the step reads and writes.
+      settings: everything else.
 
-    Returns:
-      tf.function (iterator, num_steps: int64 scalar tensor) -> dict of float32 scalars, summed
-      over the steps done: `steps`, `applied` (steps), `loss`, `top1`, `top5` (over the images of
-      applied steps), `replaced` (unreadable images), `data_wait` (seconds). Fewer steps than
-      asked are done only when `loss_scale.hopeless()`. With `log_norms` also `gradient_norms`,
-      float32 [number of trainable variables] of the last step, before any clipping.
+    Attributes:
+      function: the tf.function behind `__call__`.
     """
-    # AutoGraph would convert everything below, the net among it, which takes as long as tracing.
-    return tf.function(_TrainStep(state, settings).run, autograph=False)
 
-
-class _TrainStep:
-    """The parts of the step, in the order in which they run."""
-
-    def __init__(self, state, settings):
+    def __init__(self, state: TrainState, settings: StepSettings):
         self._state = state
         self._settings = settings
         self._variables = state.model.trainable_variables
@@ -73,40 +74,84 @@ class _TrainStep:
             id(v) for v in optimizers.get_output_variables(state.model)
         )
         self._l2, self._decoupled_decay = optimizers.get_step_weight_decay(settings.optimization)
-        self._loss = losses.LOSSES[settings.optimization.loss]
+        self._loss = losses.get_loss(settings.optimization.loss)
         self._clock = _python_clock if settings.deterministic else tf.timestamp
-        # XLA takes the passes of one replica, and not the reduction over all of them.
-        self._compute_gradients = self._forward_and_backward
+        # XLA compiles the passes of one replica. It cannot compile the all-reduce.
+        self._compute_gradients = self.loss_and_gradients
         if settings.xla:
             self._compute_gradients = tf.function(
-                self._forward_and_backward, jit_compile=True, autograph=False
+                self.loss_and_gradients, jit_compile=True, autograph=False
             )
+        # AutoGraph would convert everything that is called from here, the model included, which
+        # takes as long as tracing.
+        self.function = tf.function(self._run, autograph=False)
 
-    def run(self, iterator, num_steps):
-        """The inner loop; see `make_train_step`."""
+    def __call__(self, iterator: Iterator[Batch], num_steps: tf.Tensor) -> dict[str, tf.Tensor]:
+        """Runs some steps. It stops early only if `LossScale.should_stop`.
 
-        def another(done, hopeless, *_):
-            return (done < num_steps) & ~hopeless
+        Args:
+          iterator: batches of the replicas, see `TrainInput.make_iterator`.
+          num_steps: int64 scalar.
 
-        def step(done, _, totals, __):
+        Returns:
+          dict of float32 scalars, summed over the steps: `steps`, `applied` (steps), `loss`,
+          `top1`, `top5` (over the images of applied steps), `replaced` (unreadable images),
+          `data_wait` (seconds). With `log_norms` also `gradient_norms`, float32 [number of
+          trainable variables], of the last step before clipping.
+        """
+        return self.function(iterator, num_steps)
+
+    def loss_and_gradients(
+        self, images: tf.Tensor, targets: Targets, scale: tf.Tensor
+    ) -> tuple[list[tf.Tensor], tf.Tensor, tf.Tensor]:
+        """Computes the loss of one micro-batch and its gradients on one replica.
+
+        This is the method to override: the other parts of the step do not depend on what the loss
+        is. The gradients must be those of `sum(loss) / global_batch_size * scale`. They are then
+        summed over micro-batches and replicas, unscaled and clipped.
+
+        Args:
+          images: float32 [B, S, S, 3], normalized and augmented.
+          targets: labels of the B images, and of their partners in mixup and CutMix.
+          scale: float32 scalar, the loss scale.
+
+        Returns:
+          (gradients of `model.trainable_variables`, float32 logits [B, C], float32 loss [B]).
+        """
+        settings = self._settings
+        smoothing = settings.optimization.label_smoothing
+        with tf.GradientTape() as tape:
+            logits = self._state.model(images, training=True)
+            per_example = self._loss(targets, logits, smoothing)
+            scaled_loss = tf.reduce_sum(per_example) / settings.global_batch_size * scale
+        return tape.gradient(scaled_loss, self._variables), logits, per_example
+
+    def _run(self, iterator, num_steps):
+        """Loops over steps in the graph, see `__call__`."""
+
+        def should_continue(step, should_stop, *_):
+            return (step < num_steps) & ~should_stop
+
+        def run_step(step, _, totals, __):
             batch, waited = time_next_batch(iterator, self._clock)
             results, norms = self._train_one_step(batch)
             results = {"data_wait": waited, **results}
             totals = {name: total + results[name] for name, total in totals.items()}
-            return done + 1, self._state.loss_scale.should_stop(), totals, norms
+            return step + 1, self._state.loss_scale.should_stop(), totals, norms
 
         totals = {name: tf.constant(0.0) for name in ("steps", "applied", "data_wait", *_SUMS)}
         norms = tf.zeros([len(self._variables)])
         start = (tf.constant(0, tf.int64), tf.constant(False), totals, norms)
-        _, _, totals, norms = tf.while_loop(another, step, start)
+        _, _, totals, norms = tf.while_loop(should_continue, run_step, start)
         return {**totals, "gradient_norms": norms} if self._settings.log_norms else totals
 
     def _train_one_step(self, batch):
         state = self._state
         strategy = state.strategy
-        scale = tf.convert_to_tensor(state.loss_scale.scale)  # XLA reads no variable of a neighbour
+        # XLA cannot read variables of other devices.
+        scale = tf.convert_to_tensor(state.loss_scale.scale)
         gradients, finite, sums = strategy.run(self._compute_reduced_gradients, args=(batch, scale))
-        # All replicas hold the same sums: the first one's speak for all.
+        # All replicas hold the same sums; take the first replica's.
         finite = strategy.experimental_local_results(finite)[0]
         sums = strategy.experimental_local_results(sums)[0]
         norms = tf.cond(
@@ -116,14 +161,14 @@ class _TrainStep:
         state.step.assign_add(1)
         sums = dict(zip(_SUMS, tf.unstack(sums), strict=True))
         state.replaced.assign_add(tf.cast(sums["replaced"], tf.int64))
-        # A NaN loss of a skipped step must not become the mean of a whole log line.
+        # A NaN loss of a skipped step would make the mean of a whole log line NaN.
         for name in ("loss", "top1", "top5"):
             sums[name] = tf.where(finite, sums[name], 0.0)
         applied = tf.cast(finite, tf.float32)
         return {"steps": tf.constant(1.0), "applied": applied, **sums}, norms
 
     def _compute_reduced_gradients(self, batch, scale):
-        """Returns the gradients summed over replicas, whether they are finite, and the sums."""
+        """Returns gradients summed over replicas, whether they are finite, and the sums."""
         gradients, sums = self._accumulate_gradients(batch, scale)
         context = tf.distribute.get_replica_context()
         *gradients, sums = context.all_reduce(tf.distribute.ReduceOp.SUM, [*gradients, sums])
@@ -132,61 +177,50 @@ class _TrainStep:
         return gradients, tf.math.is_finite(squares) & tf.math.is_finite(sums[0]), sums
 
     def _accumulate_gradients(self, batch, scale):
-        """Gradients and sums of a replica's images, one micro-batch of them after the other.
+        """Returns gradients and sums of a replica's batch, summed over its micro-batches.
 
-        The replica's images are cut into equal runs. With R replicas and K micro-batches these
-        are the runs of R x K replicas without accumulation: batch norm takes its moments over
-        each of them, and augmentation mixes images only within them.
+        R replicas with K micro-batches each compute what R x K replicas compute: batch norm takes
+        its moments over one micro-batch, and augmentation mixes images within one micro-batch.
         """
-        parts = self._settings.optimization.accumulate
-        if parts == 1:
+        count = self._settings.optimization.accumulate
+        if count == 1:
             return self._compute_micro_batch_gradients(batch, scale)
 
-        size = batch["label"].shape[0] // parts
-        runs = {k: tf.reshape(v, [parts, size, *v.shape[1:]]) for k, v in batch.items()}
+        size = batch["label"].shape[0] // count
+        micro_batches = {k: tf.reshape(v, [count, size, *v.shape[1:]]) for k, v in batch.items()}
 
-        def add(number, totals, sums):
-            run = {name: values[number] for name, values in runs.items()}
-            gradients, more = self._compute_micro_batch_gradients(run, scale)
+        def add(index, totals, sums):
+            micro_batch = {name: values[index] for name, values in micro_batches.items()}
+            gradients, more = self._compute_micro_batch_gradients(micro_batch, scale)
             totals = [t + g for t, g in zip(totals, gradients, strict=True)]
-            return number + 1, totals, sums + more
+            return index + 1, totals, sums + more
 
         totals = (tf.constant(0), [tf.zeros(v.shape) for v in self._variables])
         totals = (*totals, tf.zeros([len(_SUMS)]))
-        if self._settings.replicas_meet:
-            # Replicas cannot meet inside of a loop of the graph: one micro-batch after another.
-            for _ in range(parts):
+        if self._settings.replicas_synchronize:
+            # Collectives do not work in a loop of the graph, so the loop is unrolled.
+            for _ in range(count):
                 with tf.control_dependencies(tf.nest.flatten(totals)):
                     totals = add(tf.identity(totals[0]), *totals[1:])
         else:
             totals = tf.while_loop(
-                lambda number, *_: number < parts, add, totals, parallel_iterations=1
+                lambda index, *_: index < count, add, totals, parallel_iterations=1
             )
         return totals[1:]
 
     def _compute_micro_batch_gradients(self, batch, scale):
-        images, targets = self._settings.prepare(batch)
+        images, targets = self._settings.preprocess(batch)
         random_layers.assign_samples(self._state.model, self._state.seed, batch["sample"][0])
         gradients, logits, per_example = self._compute_gradients(images, targets, scale)
         ranks = losses.label_ranks(batch["label"], logits)
-        counted = (ranks < 1, ranks < 5, batch["replaced"] > 0)
-        counts = [tf.reduce_sum(tf.cast(c, tf.float32)) for c in counted]
+        events = (ranks < 1, ranks < 5, batch["replaced"] > 0)
+        counts = [tf.reduce_sum(tf.cast(event, tf.float32)) for event in events]
         return gradients, tf.stack([tf.reduce_sum(per_example), *counts])
 
-    def _forward_and_backward(self, images, targets, scale):
-        """Returns the gradients of the scaled loss, the logits, and the loss of each image."""
-        settings = self._settings
-        smoothing = settings.optimization.label_smoothing
-        with tf.GradientTape() as tape:
-            logits = self._state.model(images, training=True)
-            per_example = self._loss(targets, logits, smoothing)
-            scaled_loss = tf.reduce_sum(per_example) / settings.global_batch_size * scale
-        return tape.gradient(scaled_loss, self._variables), logits, per_example
-
     def _update(self, gradients):
-        """Changes the weights; returns the norms of the gradients."""
+        """Updates the weights; returns the norms of the gradients."""
         state = self._state
-        gradients, norms = state.strategy.run(self._finished, args=(gradients,))
+        gradients, norms = state.strategy.run(self._postprocess_gradients, args=(gradients,))
         learning_rate = self._settings.learning_rate(state.step)
         optimizers.apply_gradients(
             state.strategy,
@@ -200,8 +234,8 @@ class _TrainStep:
             state.strategy.run(state.ema.update, args=(state.step,))
         return state.strategy.experimental_local_results(norms)[0]
 
-    def _finished(self, gradients):
-        """Undoes the loss scale, clips, and adds the gradient of the L2 penalty."""
+    def _postprocess_gradients(self, gradients):
+        """Removes the loss scale, clips, and adds the gradient of the L2 penalty."""
         loss_scale, optimization = self._state.loss_scale, self._settings.optimization
         if loss_scale.dynamic:
             inverse = 1.0 / loss_scale.scale
@@ -210,16 +244,7 @@ class _TrainStep:
         if self._settings.log_norms:
             norms = gradient_clipping.compute_norms(gradients)
         if optimization.clip_factor:
-            clipped = [
-                i for i, v in enumerate(self._variables) if id(v) not in self._output_variable_ids
-            ]
-            weights = [tf.convert_to_tensor(self._variables[i]) for i in clipped]
-            smaller = gradient_clipping.adaptive_grad_clip(
-                [gradients[i] for i in clipped], weights, optimization.clip_factor
-            )
-            gradients = [*gradients]
-            for i, gradient in zip(clipped, smaller, strict=True):
-                gradients[i] = gradient
+            gradients = self._clip_adaptively(gradients, optimization.clip_factor)
         if optimization.clip_norm:
             gradients = gradient_clipping.clip_by_global_norm(gradients, optimization.clip_norm)
         gradients = [
@@ -228,22 +253,43 @@ class _TrainStep:
         ]
         return gradients, norms
 
+    def _clip_adaptively(self, gradients, clip_factor):
+        """Clips all gradients but those of the output layer, as the authors do."""
+        indices = [
+            i for i, v in enumerate(self._variables) if id(v) not in self._output_variable_ids
+        ]
+        weights = [tf.convert_to_tensor(self._variables[i]) for i in indices]
+        clipped = gradient_clipping.adaptive_grad_clip(
+            [gradients[i] for i in indices], weights, clip_factor
+        )
+        gradients = [*gradients]
+        for i, gradient in zip(indices, clipped, strict=True):
+            gradients[i] = gradient
+        return gradients
+
 
 def _python_clock():
-    """As tf.timestamp, which refuses to run where operations must be deterministic."""
+    """Returns the time as tf.timestamp does, which deterministic operations do not include."""
     now = tf.numpy_function(time.time, [], tf.float64)
     return tf.ensure_shape(now, [])
 
 
-def time_next_batch(iterator, clock=tf.timestamp):
-    """Takes a batch; returns it and the seconds waited for it, by a function like tf.timestamp."""
+def time_next_batch(
+    iterator: Iterator[Batch], clock: Callable[[], tf.Tensor] = tf.timestamp
+) -> tuple[Batch, tf.Tensor]:
+    """Returns the next batch and the seconds waited for it, float32.
+
+    Args:
+      iterator: of batches, inside a tf.function.
+      clock: returns float64 seconds.
+    """
     before = clock()
     with tf.control_dependencies([before]):
         batch = next(iterator)
     with tf.control_dependencies(tf.nest.flatten(batch, expand_composites=True)):
         after = clock()
-    # Nobody gets the batch before the clock is read: with a single thread for operations, the
-    # step would be computed first and counted as waiting.
+    # Read the clock before the batch is used. With a single thread for operations, the step would
+    # otherwise run first and count as waiting.
     with tf.control_dependencies([after]):
         batch = tf.nest.map_structure(_identity_on_own_device, batch, expand_composites=True)
     return batch, tf.cast(after - before, tf.float32)

@@ -1,7 +1,9 @@
 """Which architectures there are, and how a name becomes a net."""
 
 import dataclasses
+import functools
 import importlib
+import typing
 from typing import Annotated
 
 # Residual blocks per stage: table 1 of He et al. 2015; 200 from section 5 of He et al. 2016.
@@ -28,7 +30,7 @@ class Architecture:
 
     family: str
     options: dict
-    min_image_size: int = 32
+    smallest_image: int = 32
     sized: bool = False
 
 
@@ -83,46 +85,63 @@ def is_residual(model):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class NetConfig:
-    """What a net is built from. Fields without a help text follow from other flags."""
+    """What a net is built from. Fields without help are not flags: other flags decide them.
 
-    model: Annotated[str, "Architecture.", names] = "resnetv2_50"
+    Each flag is `Annotated[type, help, facts]`. See `loops/config/flag_fields.py` for the facts.
+    """
+
+    model: Annotated[str, "Architecture.", {"choices": names}] = "resnetv2_50"
     zero_init_residual: Annotated[
         bool,
-        "Start every residual branch at zero: by gamma of its last batch norm, in ResNetV2 by the "
-        "kernel of its last convolution.",
+        "Start residual branches at zero: gamma of the last batch norm, in ResNetV2 the kernel of "
+        "the last convolution.",
+        {"is_residual_only": True, "is_training_only": True},
     ] = False
-    sync_batch_norm: Annotated[bool, "Batch-norm moments over the batch of all replicas."] = False
+    sync_batch_norm: Annotated[
+        bool, "Batch-norm statistics over the batch of all replicas.", {"is_training_only": True}
+    ] = False
     dropout: Annotated[
         float | None,
-        "Rate of dropout before the dense layers. AlexNet and ZFNet: 0.5 unless it is given; "
-        "others: none.",
+        "Dropout rate before the dense layers. Default: 0.5 for AlexNet and ZFNet, else none.",
+        {"minimum": 0, "below": 1, "is_training_only": True, "default_text": "the net's own"},
     ] = None
     stochastic_depth: Annotated[
-        float, "Rate at which the last residual block is dropped; earlier ones in proportion."
+        float,
+        "Stochastic depth (drop path): drop rate of the last residual block; earlier blocks in "
+        "proportion.",
+        {"minimum": 0, "below": 1, "is_residual_only": True, "is_training_only": True},
     ] = 0.0
     recompute: Annotated[
-        bool, "Store only the inputs of residual blocks and compute their inside twice."
+        bool,
+        "Gradient checkpointing: recompute residual blocks in the backward pass to save memory.",
+        {
+            "modes": ("train", "repro"),
+            "on_resume": True,
+            "is_residual_only": True,
+            "is_training_only": True,
+        },
     ] = False
     num_classes: int = 0
-    compute_dtype: str = "float32"
-    # Side of the images that a net of one size is for; 0 for all others.
+    compute_dtype: Annotated[str, None, {"is_training_only": True}] = "float32"
+    # Input size of a net with a fixed input size; 0 for all others.
     input_size: int = 0
-    # Imported weights may have been trained with others.
-    batch_norm_momentum: float = 0.9
+    # Imported weights may have been trained with other values.
+    batch_norm_momentum: Annotated[float, None, {"is_training_only": True}] = 0.9
     batch_norm_epsilon: float = 1e-5
 
 
-# What a training follows and an evaluation does not.
-_TRAINING_ONLY_FIELDS = (
-    *("zero_init_residual", "sync_batch_norm", "dropout", "stochastic_depth", "recompute"),
-    *("compute_dtype", "batch_norm_momentum"),
-)
+@functools.cache
+def _training_only_fields() -> frozenset[str]:
+    """Returns the fields of NetConfig that do not change which function a trained net computes."""
+    hints = typing.get_type_hints(NetConfig, include_extras=True)
+    facts = {name: getattr(hint, "__metadata__", ({},))[-1] for name, hint in hints.items()}
+    return frozenset(name for name, fact in facts.items() if "is_training_only" in fact)
 
 
-def is_same_architecture(config, other):
-    """Whether the nets of two NetConfigs give the same outputs once they have the same weights."""
-    of_training = {name: getattr(config, name) for name in _TRAINING_ONLY_FIELDS}
-    return dataclasses.replace(other, **of_training) == config
+def is_same_architecture(config: NetConfig, other: NetConfig) -> bool:
+    """Returns whether two nets compute the same outputs from the same weights."""
+    same = {name: getattr(config, name) for name in _training_only_fields()}
+    return dataclasses.replace(other, **same) == config
 
 
 def build_model(config):

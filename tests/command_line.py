@@ -1,28 +1,33 @@
 """What tests of the command line share."""
 
+from collections.abc import Callable
+from typing import Any
+
 import pytest
 
 import flags
 from input_pipeline.errors import UsageError
-from loops.config import validation
-from loops.config.config import leaves
+from loops.config import resolve as resolve_module
+from loops.config.config import Config
 
 
-def parse(*words):
+def parse(*words: str) -> Config:
+    """Parses flags, without checking that the mode uses them."""
     return flags.parse(["main.py", *words])
 
 
-def resolve(*words):
-    config, _ = parse(*words)
-    return validation.resolve(config)
+def resolve(*words: str) -> Config:
+    """Parses and resolves flags."""
+    return resolve_module.resolve(parse(*words))
 
 
-def leaf(config, name):
-    return dict(leaves(config))[name]
+def leaf(config: Config, name: str) -> Any:
+    """Returns one value of a config tree."""
+    return config.leaves()[name]
 
 
-def refusal(function, *args):
-    """The message of a UsageError: always one line that ends up after `error: `."""
+def refusal(function: Callable, *args: Any) -> str:
+    """Returns the message of the UsageError that a call raises; it is always one line."""
     with pytest.raises(UsageError) as caught:
         function(*args)
     message = str(caught.value)

@@ -8,65 +8,37 @@ import sys
 import pytest
 
 import flags
-from loops.config import flag_parsers
-from loops.config.config import Config, leaves
+from loops.config import flag_parsers, modes, recipes
+from loops.config.config import Config, all_flags
+from loops.optimization import registry
 from tests.command_line import leaf, parse, refusal, resolve
 from tests.nets.model_sizes import MODEL_SIZES
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
-CHOICES = {
-    "source": ["timm", "torchvision", "h5"],
-    "freeze": ["none", "backbone"],
-    "mode": [
-        *("train", "eval", "predict", "import", "export", "average"),
-        *("prepare", "verify", "stats", "data_service", "benchmark", "repro"),
-    ],
-    "model": list(MODEL_SIZES),
-    "dataset": ["shapes", "ilsvrc2012", "mini_imagenet", "folder", "lists"],
-    "optimizer": ["sgd", "lamb", "lars", "adamw"],
-    "recipe": ["none", "cosine50", "step90", "nvidia90", "rsb_a3", "ffcv16", "short"],
-    "decay_kind": ["auto", "l2", "decoupled"],
-    "loss": ["softmax", "bce"],
-    "schedule": ["cosine", "step", "constant", "linear"],
-    "half_dtype": ["auto", "float16", "bfloat16"],
-    "strategy": ["auto", "one", "mirrored", "multi_worker"],
-    "split": ["val", "test", "train"],
-    "crops": ["10", "1"],
-    "interpolation": ["bilinear", "bicubic"],
-    "format": ["saved_model", "tflite", "onnx", "weights_h5", "tfrecord", "lists"],
-    "quantize": ["none", "int8"],
-    "cache": ["none", "ram"],
-    "role": ["dispatcher", "worker"],
-    "benchmark": ["step", "input", "eval", "train"],
-}
-
-
-def groups_flags():
-    """Every flag that is made, by name."""
-    values = flags.define()
-    return {name: values[name] for name in values}
+CHOICES = {name: flag.choices for name, flag in all_flags().items() if flag.choices}
 
 
 @pytest.mark.parametrize(
     ("name", "value"), [(name, value) for name, values in CHOICES.items() for value in values]
 )
 def test_every_choice_is_accepted(name, value):
-    config, given = parse(f"--{name}={value}")
-    assert given == {name}
-    assert str(leaf(config, name)) == value
+    config = parse(f"--{name}={value}")
+    assert config.typed == {name}
+    assert leaf(config, name) == value
 
 
-def test_the_choices_above_are_all_there_are():
-    """A new enum flag or value must come to the table, and so to the tests that build it."""
-    shown = {}
-    name = None
+def test_help_lists_every_choice():
     text = re.sub(r"\n {20,}", " ", flags.format_help())  # continuation lines joined
-    for line in text.splitlines():
-        if match := re.match(r"  --(?:\[no\])?(\w+)", line):
-            name = match[1]
-        if match := re.search(r"One of: ([^.]*)\.", line):
-            shown[name] = match[1].split(", ")
-    assert {n: sorted(v) for n, v in shown.items()} == {n: sorted(v) for n, v in CHOICES.items()}
+    for name, values in CHOICES.items():
+        line = text[text.index(f"--{name} ") :].partition("\n")[0]
+        assert f"One of: {', '.join(map(str, values))}." in line, name
+
+
+def test_choices_come_from_the_registries():
+    assert {*CHOICES["model"]} == {*MODEL_SIZES}
+    assert {*CHOICES["recipe"]} == {*recipes.RECIPES}
+    assert {*CHOICES["optimizer"]} == {*registry.OPTIMIZERS}
+    assert {*CHOICES["mode"]} == {*modes.MODULES}
 
 
 @pytest.mark.parametrize("name", CHOICES)
@@ -74,7 +46,15 @@ def test_other_values_are_refused(name):
     wrong = "7" if name == "crops" else "qqqq"
     message = refusal(parse, f"--{name}={wrong}")
     assert message.startswith(f"--{name}={wrong}: ")
-    assert all(choice in message for choice in CHOICES[name])
+    assert all(str(choice) in message for choice in CHOICES[name])
+
+
+@pytest.mark.parametrize("fact", ["choices", "minimum", "maximum", "below", "modes", "hints"])
+def test_facts_of_flags_are_consistent(fact):
+    """A default satisfies its own flag; unknown facts would be a TypeError."""
+    for flag in all_flags().values():
+        flag.check_choice(flag.default)
+        flag.check_range(flag.default if fact != "choices" else None)
 
 
 @pytest.mark.parametrize(
@@ -118,17 +98,18 @@ def test_words_that_are_no_flags():
 
 
 def test_booleans_both_ways():
-    assert parse("--mixed_precision")[0].precision.mixed_precision is True
-    assert parse("--nonesterov")[0].optimization.nesterov is False
-    assert parse("--nesterov=false")[0].optimization.nesterov is False
+    assert parse("--mixed_precision").precision.mixed_precision is True
+    assert parse("--nonesterov").optimization.nesterov is False
+    assert parse("--nesterov=false").optimization.nesterov is False
 
 
 def test_nothing_typed_is_the_default_config():
-    assert parse() == (Config(), frozenset())
+    config = parse()
+    assert (config, config.typed) == (Config(), frozenset())
 
 
 def test_what_was_typed_is_known_even_if_it_is_the_default():
-    assert parse("--model=resnetv2_50", "--seed", "0")[1] == {"model", "seed"}
+    assert parse("--model=resnetv2_50", "--seed", "0").typed == {"model", "seed"}
 
 
 @pytest.mark.parametrize(
@@ -274,9 +255,9 @@ def test_the_dataset_fills_what_is_not_typed():
 
 def test_help_lists_every_flag_once():
     listed = re.findall(r"^  --(?:\[no\])?(\w+)", flags.format_help(), re.MULTILINE)
-    assert sorted(listed) == sorted(groups_flags())
+    assert sorted(listed) == sorted(all_flags())
     assert len(listed) == len(set(listed)) > 35
-    fields = {name for name, _ in leaves(Config())}
+    fields = {*Config().leaves()}
     assert set(listed) <= fields
     # Fields without a flag follow from others; a new one here has lost its help text.
     assert fields - set(listed) == {"num_classes", "compute_dtype", "mean", "std"} | {
@@ -285,10 +266,10 @@ def test_help_lists_every_flag_once():
 
 
 def test_help_says_something_of_each():
-    for name, flag in groups_flags().items():
+    for name, flag in all_flags().items():
         assert flag.help.strip().endswith((".", "?")), name
     usage = " ".join(flags.format_help().split())
-    for name, flag in groups_flags().items():
+    for name, flag in all_flags().items():
         default = f" (default: {flag.default})" if flag.default not in (None, "") else ""
         shown = f"--[no]{name}" if isinstance(flag.default, bool) else f"--{name}"
         assert f" {shown} {' '.join(flag.help.split())}{default}" in usage, name

@@ -22,8 +22,8 @@ import pytest
 import main
 from input_pipeline.decoding import decode
 from loops.checkpointing import checkpoint, restore, run_folder
-from loops.config import mode_flags, validation
-from loops.config.config import Config, replace
+from loops.config import resolve
+from loops.config.config import Config, all_flags
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 TRAIN = "--mode=train --model=resnetv2_50 --mixed_precision"
@@ -283,11 +283,10 @@ def write_lists(folder):
 
 def save_run(run, data_dir, weights=None, names=("disc", "grid", "stripes")):
     """A run folder with one checkpoint, as if a ResNetV2-18 had been trained for 4 steps."""
-    config = replace(
-        Config(),
-        {"model": "resnetv2_18", "dataset": "folder", "data_dir": str(data_dir), "image_size": 32},
+    config = Config().replace(
+        model="resnetv2_18", dataset="folder", data_dir=str(data_dir), image_size=32
     )
-    config = validation.resolve(config)
+    config = resolve.resolve(config)
     run.mkdir()
     run_folder.write_record(run, run_folder.Record(config, names, {}))
     if weights is not None:
@@ -307,7 +306,7 @@ def places(tiny_folder, tmp_path_factory, one_device):
     broken.write_bytes(broken.read_bytes()[:300])
     for image in (root / "no_images" / "train").rglob("*.jpg"):
         image.rename(image.with_suffix(".txt"))
-    net = replace(Config(), {"model": "resnetv2_18"}).net
+    net = Config().replace(**{"model": "resnetv2_18"}).net
     weights = restore.variables_by_path(restore.build_model(one_device, net, 3, "float32"))
     save_run(root / "run", tiny_folder, weights)
     save_run(root / "unsaved", tiny_folder)
@@ -425,7 +424,7 @@ def test_mistakes_get_one_line(places, capfd, monkeypatch, command, code, words)
     before = files(places["root"])
     arguments = [word.format(**places) for word in command.split()]
     mode = next((w[7:] for w in arguments if w.startswith("--mode=")), "train")
-    if "--checkpoint_dir" not in command and mode in mode_flags.get_modes("checkpoint_dir"):
+    if "--checkpoint_dir" not in command and mode in all_flags()["checkpoint_dir"].modes:
         arguments.append(f"--checkpoint_dir={places['root']}")
     assert main.main(["main.py", *arguments]) == code
     captured = capfd.readouterr()

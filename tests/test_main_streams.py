@@ -18,7 +18,7 @@ def test_a_reader_that_has_gone_costs_no_traceback(word):
     """`python main.py --help | head -1` and a short summary that nobody waits for."""
     code = (
         "import sys, main\n"
-        "main.mode_function = lambda mode: lambda config, given: print('the summary')\n"
+        "main.mode_function = lambda mode: lambda config: print('the summary')\n"
         "sys.exit(main.main(['main.py', *sys.argv[1:]]))\n"
     )
     reader, writer = os.pipe()
@@ -43,8 +43,8 @@ def test_nobody_to_tell_of_errors():
     code = (
         "import sys, main\n"
         "from absl import logging\n"
-        "def warns(config, given):\n"
-        "    main.start.load_tensorflow()\n"
+        "def warns(config):\n"
+        "    main.tensorflow_startup.load_tensorflow()\n"
         "    logging.warning('unheard')\n"
         "    print('the summary')\n"
         "main.mode_function = lambda mode: warns\n"
@@ -57,7 +57,7 @@ def test_nobody_to_tell_of_errors():
 
 
 def test_ctrl_c_before_a_mode_listens_to_it(monkeypatch):
-    def interrupted(config, given):
+    def interrupted(config):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(main, "mode_function", lambda mode: interrupted)

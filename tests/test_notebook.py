@@ -25,7 +25,7 @@ def run(tiny_folder, tmp_path_factory):
     words = ["--model=resnetv2_18", "--dataset=folder", f"--data_dir={tiny_folder}", "--crops=1"]
     words += ["--image_size=32", "--batch_size=8", "--steps=2", "--run_name=tiny"]
     root = tmp_path_factory.mktemp("notebook")
-    train.run(*flags.parse(["main.py", *words, f"--checkpoint_dir={root}"]))
+    train.run(flags.parse(["main.py", *words, f"--checkpoint_dir={root}"]))
     return root / "tiny"
 
 

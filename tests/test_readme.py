@@ -17,7 +17,7 @@ from benchmarks import model_table
 from input_pipeline.errors import UserError
 from input_pipeline.service import worker_watchdog
 from loops import train_failures
-from loops.config import mode_flags, validation
+from loops.config import mode_flags, resolve
 from nets import registry
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
@@ -103,12 +103,12 @@ def check_main(words):
     """The flags parse; those of a training fit together."""
     if words == ["--help"]:
         return
-    config, given = flags.parse(["main.py", *(word for word in words if word != "...")])
+    config = flags.parse(["main.py", *(word for word in words if word != "...")])
     if not any(word.endswith("=...") for word in words):  # one that prose names as refused
-        mode_flags.check_flags(config.mode, given)
+        mode_flags.check_flags(config)
     if config.mode == "train":
-        validation.resolve(config)
-    assert given, "no flag at all"
+        resolve.resolve(config)
+    assert config.typed, "no flag at all"
 
 
 RELIABILITY = [
@@ -224,7 +224,7 @@ def test_readme_top_to_bottom(tmp_path):
     write_images(tmp_path / "DIR")
     ran = []
     for command, words in runnable():
-        mode = flags.parse(["main.py", *words])[0].mode
+        mode = flags.parse(["main.py", *words]).mode
         names = {word.partition("=")[0] for word in SMALL.get(mode, [])}
         words = [word for word in words if word.partition("=")[0] not in names]
         words = [*words, *SMALL.get(mode, [])]

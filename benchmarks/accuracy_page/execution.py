@@ -14,7 +14,6 @@ import flags
 from benchmarks import harness
 from benchmarks.accuracy_page.rows import BestTwo, Fit
 from loops.checkpointing import run_folder
-from loops.config.config import leaves
 
 _ROOT = pathlib.Path(__file__).parents[2]
 
@@ -93,9 +92,9 @@ def require_same_flags(row, folder):
     """
     typed = make_training_command(row, folder)[len(row.program) :]
     words = [os.path.expandvars(word) for word in typed]
-    wanted, typed = flags.parse(words)
-    wanted = dict(leaves(wanted))
-    recorded = dict(leaves(run_folder.read_record(folder / row.name).config))
+    wanted = flags.parse(words)
+    wanted = wanted.leaves()
+    recorded = run_folder.read_record(folder / row.name).config.leaves()
     for name in sorted(typed - {"mode", "checkpoint_dir", "data_dir"}):
         if recorded[name] != wanted[name]:
             raise SystemExit(

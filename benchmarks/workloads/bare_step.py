@@ -6,8 +6,8 @@ import numpy as np
 import tensorflow as tf
 
 import flags
-from loops import train
-from loops.config import validation
+from loops import train_setup
+from loops.config import resolve
 from loops.distribution import strategies
 from loops.train_state import TrainState
 
@@ -26,11 +26,11 @@ class BareStep:
     """
 
     def __init__(self, argv, num_classes):
-        self.config = validation.resolve(flags.parse(argv)[0])
+        self.config = resolve.resolve(flags.parse(argv))
         data = self.config.data
         self.strategy = strategies.make_strategy(self.config.distribution)
         self.state = TrainState(self.strategy, self.config, num_classes)
-        self._step = train.make_step(self.config, self.state, lambda step: tf.constant(1e-3))
+        self._step = train_setup.make_step(self.config, self.state, lambda step: tf.constant(1e-3))
         per_replica = strategies.per_replica_batch_size(data.batch_size, self.strategy)
         kept = _KEPT_BATCHES * self.strategy.num_replicas_in_sync
         self._iterator = iter(

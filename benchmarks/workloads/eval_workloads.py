@@ -13,7 +13,7 @@ from input_pipeline.augmentation import batch_augment
 from input_pipeline.decoding import decode
 from input_pipeline.sources.source import Source
 from loops.checkpointing import restore
-from loops.config import validation
+from loops.config import resolve
 from loops.distribution import strategies
 from loops.evaluator import Evaluator, choose_views_per_batch
 
@@ -101,7 +101,7 @@ def build_keras(folder, most, size, crops, dtype):
 
 def _make_config(size):
     words = ["benchmark", f"--model={_MODEL}", "--dataset=ilsvrc2012", "--strategy=one"]
-    return validation.resolve(flags.parse([*words, f"--image_size={size}"])[0])
+    return resolve.resolve(flags.parse([*words, f"--image_size={size}"]))
 
 
 def _choose_batch_size(split, crops):

@@ -65,14 +65,14 @@ def _our_batches(files, threads, augment, with_batch_stages):
     from input_pipeline import pipeline
     from input_pipeline.augmentation import batch_augment
     from input_pipeline.sources import source
-    from loops.config import validation
+    from loops.config import resolve
 
     with tempfile.TemporaryDirectory() as folder:
         listed = pathlib.Path(folder, "list.txt")
         listed.write_text("".join(f"{file} 0\n" for file in files))
         argv = ["benchmark", "--dataset=lists", f"--train_list={listed}", "--data_dir=/"]
         argv += [f"--image_size={SIZE}", f"--batch_size={BATCH}", f"--augment={augment}"]
-        config = validation.resolve(flags.parse([*argv, f"--reader_threads={threads}"])[0]).data
+        config = resolve.resolve(flags.parse([*argv, f"--reader_threads={threads}"])).data
         split = source.open_split(config, "train")
     # Of a list nothing is known; its images here are ImageNet's.
     config = dataclasses.replace(config, min_crop_area=0.08)

@@ -9,11 +9,11 @@ import flags
 from benchmarks.workloads import keras_resnetv2
 from benchmarks.workloads.bare_step import make_random_batches
 from input_pipeline.augmentation import batch_augment
-from loops.config import validation
+from loops.config import resolve
 from loops.distribution import strategies
 from loops.optimization import lr_schedules
 from loops.train_state import TrainState
-from loops.train_step import StepSettings, make_train_step
+from loops.train_step import StepSettings, TrainStep
 
 _MODEL = "resnetv2_50"
 _NUM_CLASSES = 1000
@@ -36,7 +36,7 @@ def build_ours(size, batch_size, dtype, model=_MODEL):
     config, settings = _make_recipe(size, batch_size, dtype, model)
     strategy = strategies.make_strategy(config.distribution)
     state = TrainState(strategy, config, _NUM_CLASSES)
-    train_step = make_train_step(state, settings)
+    train_step = TrainStep(state, settings)
     dataset = make_random_batches(size, batch_size, _NUM_CLASSES)
     iterator = iter(strategies.distribute(strategy, lambda: dataset))
 
@@ -56,12 +56,12 @@ def _make_recipe(size, batch_size, dtype, model):
     argv = ["benchmark", f"--model={model}", "--dataset=ilsvrc2012", "--strategy=one"]
     argv += [f"--image_size={size}", f"--batch_size={batch_size}", *half]
     argv += ["--schedule=constant", f"--weight_decay={_WEIGHT_DECAY}", f"--momentum={_MOMENTUM}"]
-    config = validation.resolve(flags.parse(argv)[0])
+    config = resolve.resolve(flags.parse(argv))
     optimization = config.optimization
     peak = lr_schedules.scale_by_batch_size(optimization.learning_rate, optimization, batch_size)
     settings = StepSettings(
         global_batch_size=batch_size,
-        prepare=batch_augment.make_preprocess_fn(config.data),
+        preprocess=batch_augment.make_preprocess_fn(config.data),
         learning_rate=lambda step: lr_schedules.learning_rate(optimization, step, 1, 0, peak),
         optimization=optimization,
     )
@@ -105,7 +105,7 @@ def build_keras(size, batch_size, dtype, depths=(3, 4, 6, 3)):
     return model, run
 
 
-def _require_one_trace(function):
-    traces = function.experimental_get_tracing_count()
+def _require_one_trace(step):
+    traces = getattr(step, "function", step).experimental_get_tracing_count()
     if traces != 1:
         raise RuntimeError(f"the step was traced {traces} times: some timed step held a trace")

@@ -99,12 +99,12 @@ def _build_our_evaluation(size, batch_size, dtype):
 
     import flags
     from loops.checkpointing import restore
-    from loops.config import validation
+    from loops.config import resolve
     from loops.distribution import strategies
     from loops.evaluator import make_logits_fn
 
     words = ["benchmark", "--dataset=ilsvrc2012", "--strategy=one", f"--image_size={size}"]
-    config = validation.resolve(flags.parse(words)[0])
+    config = resolve.resolve(flags.parse(words))
     strategy = strategies.make_strategy(config.distribution)
     net = restore.build_model(strategy, config.net, _CLASSES, dtype)
     forward = tf.function(make_logits_fn(net, config.data.mean, config.data.std))

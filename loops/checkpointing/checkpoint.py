@@ -58,7 +58,7 @@ def save(
     """
     run_dir = pathlib.Path(run_dir)
     require_finite(variables)
-    final = run_dir / f"step-{step:08d}"
+    final = step_folder(run_dir, step)
     temporary = run_dir / f".tmp-{step:08d}-{os.getpid()}"
     shutil.rmtree(temporary, ignore_errors=True)
     try:
@@ -133,6 +133,11 @@ def parse_step(step_dir: pathlib.Path | str) -> int | None:
     """Returns the step in a folder's name, or None if the name is not a step folder's."""
     match = _STEP_FOLDER.fullmatch(pathlib.Path(step_dir).name)
     return int(match[1]) if match else None
+
+
+def step_folder(run_dir: pathlib.Path, step: int) -> pathlib.Path:
+    """Returns the folder of a step, whether it exists or not."""
+    return run_dir / f"step-{step:08d}"
 
 
 def list_step_folders(run_dir: pathlib.Path | str) -> list[pathlib.Path]:

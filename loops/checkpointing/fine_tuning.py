@@ -1,64 +1,58 @@
-"""Fine-tuning: starting from the weights of another run, and training the head alone."""
+"""Fine-tuning: training from the weights of another run, or of its head alone."""
 
+from collections.abc import Sequence
+
+import keras
 from absl import logging
 
 from input_pipeline.errors import UsageError
 from input_pipeline.text import summarize_error
 from loops.checkpointing import checkpoint, restore, run_folder
-from loops.config.config import replace
+from loops.config.config import Config
 
-# The classifier's layer in every net, see `nets.layers.kit.Kit.logits`.
+# Path of the classifier in every net, see `nets.layers.kit.Kit.logits`.
 _HEAD_PREFIX = "logits/"
 
 
-def inherit_settings(config):
-    """Takes over from the run behind `--init_from` what its weights are used to.
-
-    That is the mean and the deviation that images are normalised with, and the constants of batch
-    norm.
+def read_parent(config: Config) -> Config | None:
+    """Reads the config of the run behind `--init_from`.
 
     Args:
-      config: Config of the command line, not resolved yet.
+      config: config of the command line, not resolved yet.
 
     Returns:
-      Config; the same where there is no `--init_from`.
+      None without `--init_from`.
 
     Raises:
-      UsageError: no such run, or one of another net; `--freeze` without any.
+      UsageError: there is no such run, or it is of another net, or `--freeze` has no weights to
+        freeze.
     """
-    if not config.fine_tuning.init_from:
-        if config.fine_tuning.freeze != "none":
+    init_from, freeze = config.fine_tuning.init_from, config.fine_tuning.freeze
+    if not init_from:
+        if freeze != "none":
             raise UsageError(
-                f"--freeze={config.fine_tuning.freeze}: without --init_from its weights would stay"
-                " random; name a run, or leave it out"
+                f"--freeze={freeze}: without --init_from the frozen weights would stay random; name"
+                " a run, or leave the flag out"
             )
-        return config
-    run_dir, _ = run_folder.find_checkpoint(config.fine_tuning.init_from, "--init_from")
-    theirs = run_folder.read_record(run_dir).config
-    if theirs.net.model != config.net.model:
+        return None
+    run_dir, _ = run_folder.find_checkpoint(init_from, "--init_from")
+    parent = run_folder.read_record(run_dir).config
+    if parent.net.model != config.net.model:
         raise UsageError(
-            f"--init_from={config.fine_tuning.init_from} holds a {theirs.net.model}, not a"
-            f" {config.net.model}: give --model={theirs.net.model}"
+            f"--init_from={init_from} contains a {parent.net.model}, not a {config.net.model}:"
+            f" give --model={parent.net.model}"
         )
-    return replace(
-        config,
-        {
-            "mean": theirs.data.mean,
-            "std": theirs.data.std,
-            "batch_norm_momentum": theirs.net.batch_norm_momentum,
-            "batch_norm_epsilon": theirs.net.batch_norm_epsilon,
-        },
-    )
+    return parent
 
 
-def load_weights(model, init_from, class_names):
-    """Reads the weights of another run into a fresh net.
+def load_weights(model: keras.Model, init_from: str, class_names: Sequence[str]) -> None:
+    """Loads the weights of another run into a new model.
 
-    The head is left as it is where the classes are not the same, and the log says so. Where the
-    other run keeps a moving average of its weights, that is what is read, as in evaluation.
+    The head keeps its initial weights if the classes differ, and the log says so. If the other run
+    has averaged weights (EMA), those are loaded, as in evaluation.
 
     Args:
-      model: keras.Model.
+      model: new model.
       init_from: run or step folder.
       class_names: of the new run, by label.
 
@@ -75,7 +69,7 @@ def load_weights(model, init_from, class_names):
             init_from,
             len(record.class_names),
             len(class_names),
-            " others" if len(record.class_names) == len(class_names) else "",
+            " different ones" if len(record.class_names) == len(class_names) else "",
         )
     try:
         checkpoint.restore_partial(step_dir, {"model": variables})
@@ -89,11 +83,11 @@ def load_weights(model, init_from, class_names):
     logging.info("weights of %s", step_dir)
 
 
-def freeze_backbone(model):
-    """Leaves only the head to train; batch norm infers, so that its statistics stay as well.
+def freeze_backbone(model: keras.Model) -> None:
+    """Freezes all but the head; batch norm runs in inference mode, so its statistics stay too.
 
     Call before the optimizer is built.
     """
     for layer in model.layers:
         layer.trainable = f"{layer.name}/" == _HEAD_PREFIX
-    logging.info("frozen but for %d tensors of the head", len(model.trainable_variables))
+    logging.info("frozen except for %d tensors of the head", len(model.trainable_variables))

@@ -117,7 +117,7 @@ def write_record(run_dir: pathlib.Path, record: Record) -> None:
 def to_json(record: Record) -> dict:
     """Converts a Record to JSON types; `from_json` is the inverse."""
     return {
-        "config": dataclasses.asdict(record.config),
+        "config": config_json.to_json(record.config),
         "class_names": record.class_names,
         "dataset": record.dataset,
         "weights": record.weights,

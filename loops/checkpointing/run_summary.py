@@ -6,7 +6,7 @@ import keras
 
 from input_pipeline.text import pluralize
 from loops.checkpointing.run_folder import Record
-from loops.config.config import Config, leaves
+from loops.config.config import Config
 
 
 def format_markdown(
@@ -31,15 +31,15 @@ def format_markdown(
         "|---|---|---|",
     ]
     lines += [f"| {n} | {d['images']} | {d['fingerprint']} |" for n, d in record.dataset.items()]
-    defaults = dict(leaves(Config()))
+    defaults = Config().leaves()
     lines += ["", "| flag | value |", "|---|---|"]
-    lines += [f"| {n} | {v} |" for n, v in leaves(config) if v not in (None, defaults[n])]
+    lines += [f"| {n} | {v} |" for n, v in config.leaves().items() if v not in (None, defaults[n])]
     lines += ["", ", ".join(f"{package} {version}" for package, version in versions.items())]
     return "\n".join(lines)
 
 
 def get_hyperparameters(config: Config) -> dict[str, bool | int | float | str]:
     """Returns the flags that TensorBoard's HPARAMS table shows, by name."""
-    values = {name: value for name, value in leaves(config) if value is not None}
+    values = {name: value for name, value in config.leaves().items() if value is not None}
     plain = (bool, int, float, str)
     return {n: v if isinstance(v, plain) else str(v) for n, v in values.items() if v != ""}

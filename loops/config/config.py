@@ -1,10 +1,13 @@
-"""The whole configuration: the tree that flags build, and what may change later."""
+"""The whole configuration: a tree of frozen dataclasses, made once from the command line."""
 
 import dataclasses
-from typing import Annotated, Literal
+import functools
+from collections.abc import Iterable, Iterator
+from typing import Annotated, Any, Self
 
 from input_pipeline.config import DataConfig, PrepareConfig, ServiceConfig
 from input_pipeline.errors import UsageError
+from loops.config import flag_fields, modes
 from loops.config.tools import (
     BenchmarkConfig,
     EvalConfig,
@@ -20,107 +23,120 @@ from loops.config.training import (
     PrecisionConfig,
     RunConfig,
 )
-from nets import registry
+from nets.registry import NetConfig
+
+_ALL_BENCHMARKS = ("step", "input", "eval", "train")
+_OPTIMIZED = {"modes": tuple(mode for mode in modes.MODEL_MODES if mode != "import")}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Config:
-    """Everything a mode needs, made once from the command line."""
+    """Everything that a mode needs.
+
+    Each branch is a group of flags with the title that `--help` shows.
+
+    Attributes:
+      typed: names of the flags on the command line; not part of a saved config.
+    """
 
     mode: Annotated[
-        Literal[
-            *("train", "eval", "predict", "import", "export", "average"),
-            *("prepare", "verify", "stats", "data_service", "benchmark", "repro"),
-        ],
-        "What to do. train: start or resume a run; eval: judge checkpoints; predict: classes of "
-        "pictures; import, export: weights from and for other programs; average: one net of "
-        "several checkpoints; prepare, verify, stats: make, check and measure a data set; "
-        "data_service: load images for trainers; benchmark: measure speed; repro: replay the "
-        "first steps of a run, exit code 3 where they depart.",
+        str,
+        "train: start or resume a run. eval: evaluate checkpoints. predict: classify images. "
+        "import, export: convert weights from and for other programs. average: average the weights "
+        "of several checkpoints. prepare, verify, stats: convert, check and measure a data set. "
+        "data_service: load images for other machines. benchmark: measure speed. repro: replay the "
+        "first steps of a run; exit code 3 if they differ.",
+        {
+            "choices": modes.names,
+            "modes": modes.names(),
+            "benchmarks": _ALL_BENCHMARKS,
+            "on_resume": True,
+            "with_logits": True,
+        },
     ] = "train"
-    net: registry.NetConfig = dataclasses.field(default_factory=registry.NetConfig)
-    data: DataConfig = dataclasses.field(default_factory=DataConfig)
-    length: LengthConfig = dataclasses.field(default_factory=LengthConfig)
-    optimization: OptimizationConfig = dataclasses.field(default_factory=OptimizationConfig)
-    precision: PrecisionConfig = dataclasses.field(default_factory=PrecisionConfig)
-    distribution: DistributionConfig = dataclasses.field(default_factory=DistributionConfig)
-    run: RunConfig = dataclasses.field(default_factory=RunConfig)
-    evaluation: EvalConfig = dataclasses.field(default_factory=EvalConfig)
-    prediction: PredictConfig = dataclasses.field(default_factory=PredictConfig)
-    importing: ImportConfig = dataclasses.field(default_factory=ImportConfig)
-    fine_tuning: FineTuningConfig = dataclasses.field(default_factory=FineTuningConfig)
-    prepare: PrepareConfig = dataclasses.field(default_factory=PrepareConfig)
-    export: ExportConfig = dataclasses.field(default_factory=ExportConfig)
-    service: ServiceConfig = dataclasses.field(default_factory=ServiceConfig)
-    measurement: BenchmarkConfig = dataclasses.field(default_factory=BenchmarkConfig)
+    net: Annotated[NetConfig, "Architecture"] = NetConfig()
+    data: Annotated[DataConfig, "Data", {"benchmarks": _ALL_BENCHMARKS}] = DataConfig()
+    length: Annotated[LengthConfig, "Length of training"] = LengthConfig()
+    optimization: Annotated[OptimizationConfig, "Optimization", _OPTIMIZED] = OptimizationConfig()
+    precision: Annotated[PrecisionConfig, "Precision"] = PrecisionConfig()
+    distribution: Annotated[DistributionConfig, "Devices"] = DistributionConfig()
+    run: Annotated[RunConfig, "Run folder"] = RunConfig()
+    evaluation: Annotated[EvalConfig, "Evaluation"] = EvalConfig()
+    prediction: Annotated[PredictConfig, "Prediction"] = PredictConfig()
+    importing: Annotated[ImportConfig, "Published weights"] = ImportConfig()
+    fine_tuning: Annotated[FineTuningConfig, "Fine-tuning"] = FineTuningConfig()
+    export: Annotated[ExportConfig, "Export, averaging, prepared sets"] = ExportConfig()
+    prepare: Annotated[PrepareConfig, "Preparing data"] = PrepareConfig()
+    service: Annotated[ServiceConfig, "Data service"] = ServiceConfig()
+    measurement: Annotated[BenchmarkConfig, "Benchmarks"] = BenchmarkConfig()
+    typed: frozenset[str] = dataclasses.field(default=frozenset(), compare=False)
+
+    def replace(self, **leaves: Any) -> Self:
+        """Returns this config with new values of some leaves, wherever in the tree they are."""
+        return _replace(self, leaves)
+
+    def leaves(self) -> dict[str, Any]:
+        """Returns the value of every leaf by its name, flags and hidden fields alike."""
+        return dict(_iter_leaves(self))
 
 
-# Files that a command is told to write.
-OUTPUT_FLAGS = ("json", "csv", "report", "save_logits")
-
-# What may differ when a run is resumed: its length, paths, devices, and what is written when.
-MAY_CHANGE_ON_RESUME = frozenset(
-    ("mode", "epochs", "steps", "examples", "checkpoint_dir", "run_name", "keep", "json")
-    + ("save_every", "eval_every", "log_every", "crops", "top_k", "eval_batch_size")
-    + ("data_dir", "train_list", "val_list", "test_list", "class_names", "reader_threads")
-    + ("strategy", "cpu_devices", "recompute", "keep_every", "log_norms", "profile")
-    + ("cache", "data_service")
-)
-# What may differ when a run is evaluated: besides, the images' size and split, and the precision.
-MAY_CHANGE_ON_EVAL = MAY_CHANGE_ON_RESUME.union(
-    ("ckpt", "split", "image", "image_size", "mixed_precision", "half_dtype", "deterministic")
-    + ("crop_fraction", "interpolation")
-    + ("seam_carving", "explain", "report", "csv")
-    + ("test_size", "real_labels", "save_logits", "logits", "members", "watch", "watch_patience")
-    + ("format", "out", "quantize", "calibration_images", "bn_batches")
-)
+@functools.cache
+def all_flags() -> dict[str, flag_fields.FlagField]:
+    """Returns every flag of the program by name."""
+    return {flag.name: flag for _, group in flag_fields.iter_groups(Config) for flag in group}
 
 
-def leaves(config):
-    """Yields (flag name, value) of every field that has a flag, depth first."""
-    for field in dataclasses.fields(config):
-        value = getattr(config, field.name)
-        if dataclasses.is_dataclass(value):
-            yield from leaves(value)
-        else:
-            yield field.name, value
+def select_flags(**facts: Any) -> frozenset[str]:
+    """Returns the names of the flags with these facts, e.g. `select_flags(on_resume=True)`."""
+    return frozenset(
+        name
+        for name, flag in all_flags().items()
+        if all(getattr(flag, fact) == value for fact, value in facts.items())
+    )
 
 
-def replace(config, values):
-    """Returns the config with the named leaves replaced, wherever in the tree they are."""
-    changes = {}
-    for field in dataclasses.fields(config):
-        value = getattr(config, field.name)
-        if dataclasses.is_dataclass(value):
-            changes[field.name] = replace(value, values)
-        elif field.name in values:
-            changes[field.name] = values[field.name]
-    return dataclasses.replace(config, **changes)
-
-
-def merge(saved, given, values, may_change, mode):
-    """A saved run's config with the flags of this command laid over it.
+def merge(saved: Config, config: Config, may_change: Iterable[str], action: str) -> Config:
+    """Lays the typed flags of a command over the config of a run.
 
     Args:
-      saved: Config from the run's config.json.
-      given: names of the flags that the user typed.
-      values: Config of this command.
-      may_change: names of the flags that may differ from the saved ones.
-      mode: what is being done, for the message.
+      saved: config of the run.
+      config: config of the command line.
+      may_change: names of the flags that may differ from the run.
+      action: what is being done, for the message.
 
     Raises:
-      UsageError: a flag that the user typed conflicts with the run.
+      UsageError: a typed flag conflicts with the run.
     """
-    old, new = dict(leaves(saved)), dict(leaves(values))
-    for name in sorted(given - may_change):
+    old, new = saved.leaves(), config.leaves()
+    for name in sorted(config.typed - {*may_change}):
         if new[name] != old[name]:
             raise UsageError(
                 f"--{name}={new[name]} conflicts with the run, which has {old[name]}: leave the"
-                f" flag out to {mode} it, or start a new run"
+                f" flag out to {action} it, or start a new run"
             )
-    # A file that an earlier command was told to write is no wish of this one.
-    changed = dict.fromkeys(OUTPUT_FLAGS, "")
-    changed |= {name: new[name] for name in given if name in old}
-    if given & {"epochs", "steps", "examples"}:
-        changed = {"epochs": None, "steps": None, "examples": None, **changed}
-    return replace(saved, changed)
+    # Output files belong to one command.
+    changed = dict.fromkeys(select_flags(is_output_file=True), "")
+    if config.typed & (lengths := select_flags(is_length=True)):
+        changed |= dict.fromkeys(lengths)
+    changed |= {name: new[name] for name in config.typed if name in old}
+    return dataclasses.replace(saved.replace(**changed), typed=config.typed)
+
+
+def _iter_leaves(node: Any) -> Iterator[tuple[str, Any]]:
+    for field in dataclasses.fields(node):
+        value = getattr(node, field.name)
+        if dataclasses.is_dataclass(value):
+            yield from _iter_leaves(value)
+        elif field.name != "typed":
+            yield field.name, value
+
+
+def _replace(node: Any, leaves: dict[str, Any]) -> Any:
+    changes = {}
+    for field in dataclasses.fields(node):
+        value = getattr(node, field.name)
+        if dataclasses.is_dataclass(value):
+            changes[field.name] = _replace(value, leaves)
+        elif field.name in leaves:
+            changes[field.name] = leaves[field.name]
+    return dataclasses.replace(node, **changes)

@@ -1,41 +1,168 @@
-"""Reads off a config dataclass which flags its fields make, and which values they take."""
+"""Reads the flags off the config dataclasses. All facts about a flag are on its field.
+
+A field is a flag if its annotation carries a help text: `Annotated[type, help, facts]`. The facts
+are a dict of attributes of `FlagField`.
+"""
 
 import dataclasses
+import difflib
+import functools
 import types
 import typing
+from collections.abc import Iterator
+from typing import Any
+
+from input_pipeline.errors import UsageError
+from loops.config.modes import MODEL_MODES
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class FlagField:
-    """A field whose annotation carries a help text: `Annotated[type, help, choices]`.
+    """One flag.
 
     Attributes:
       name: of the flag and the field.
       type: bool, int, float or str.
-      default: None where the dataset or another flag decides.
-      help: one sentence.
-      choices: the values that it takes, or () for any.
+      default: None if the data set or another flag decides.
+      help: text of `--help`.
+      choices: the accepted values, or () for any.
+      minimum, maximum: inclusive bounds; None for no bound.
+      below: exclusive upper bound; None for no bound.
+      example: a value to name in the error message.
+      modes: the modes that use the flag.
+      benchmarks: the benchmarks that use the flag.
+      hints: what to do instead, by mode, if the mode does not use the flag.
+      on_resume: may differ from the run that is resumed.
+      on_eval: may differ from the run that is evaluated, predicted, exported or averaged.
+      on_replay: may differ from the run that is replayed.
+      affects_training: a change alters the losses of the following steps.
+      with_logits: may be combined with `--logits`.
+      with_watch: may be combined with `--watch`.
+      is_length: one of the flags that set the length of training.
+      is_output_file: names a file that the command writes.
+      is_lists_only: only `--dataset=lists` uses it.
+      is_optimizer_specific: a recipe's value is right for the recipe's optimizer only.
+      is_residual_only: only nets with residual blocks have it.
+      is_training_only: the trained net computes the same function without it.
+      default_text: what `--help` shows for a default of None.
     """
 
     name: str
     type: type
-    default: object
+    default: bool | int | float | str | None
     help: str
-    choices: tuple
+    choices: tuple = ()
+    minimum: float | None = None
+    maximum: float | None = None
+    below: float | None = None
+    example: str = ""
+    modes: tuple[str, ...] = ()
+    benchmarks: tuple[str, ...] = ()
+    hints: dict[str, str] = dataclasses.field(default_factory=dict)
+    on_resume: bool = False
+    on_eval: bool = False
+    on_replay: bool = False
+    affects_training: bool = True
+    with_logits: bool = False
+    with_watch: bool = True
+    is_length: bool = False
+    is_output_file: bool = False
+    is_lists_only: bool = False
+    is_optimizer_specific: bool = False
+    is_residual_only: bool = False
+    is_training_only: bool = False
+    default_text: str = "from the dataset"
+
+    def check_choice(self, value: Any) -> None:
+        """Raises UsageError for a value that is not one of the choices; names similar ones."""
+        if not self.choices or value in self.choices:
+            return
+        choices = [str(choice) for choice in self.choices]
+        similar = difflib.get_close_matches(str(value), choices, 3, 0.5)
+        hint = (
+            f"did you mean {' or '.join(similar)}?" if similar else f"one of {', '.join(choices)}"
+        )
+        raise UsageError(f"--{self.name}={value}: unknown value; {hint}")
+
+    def check_range(self, value: float | None) -> None:
+        """Raises UsageError for a number that is out of range; None is always in range."""
+        if value is None:
+            return
+        low, high, below = self.minimum, self.maximum, self.below
+        if (low is not None and value < low) or (high is not None and value > high):
+            is_inside = False
+        else:
+            is_inside = below is None or value < below
+        if is_inside:
+            return
+        bounds = []
+        if low is not None:
+            bounds.append(f"at least {low}")
+        if high is not None:
+            bounds.append(f"at most {high}")
+        if below is not None:
+            bounds.append(f"below {below}")
+        example = f", as in {self.example}" if self.example else ""
+        raise UsageError(f"--{self.name}={value}: must be {' and '.join(bounds)}{example}")
 
 
-def iter_fields(cls):
-    """Yields the FlagFields of a config dataclass, in order."""
+@functools.cache
+def get_flag_fields(
+    cls: type,
+    modes: tuple[str, ...] = MODEL_MODES,
+    benchmarks: tuple[str, ...] | None = None,
+) -> tuple[FlagField, ...]:
+    """Returns the flags of one config dataclass, in order; its nested dataclasses are left out.
+
+    Args:
+      cls: config dataclass.
+      modes: the modes of a flag that does not name any.
+      benchmarks: the benchmarks of such a flag. None: those of the step, the evaluation and the
+        training loop if train or eval use the flag.
+    """
     hints = typing.get_type_hints(cls, include_extras=True)
+    flags = []
     for field in dataclasses.fields(cls):
         hint = hints[field.name]
         if typing.get_origin(hint) is not typing.Annotated:
             continue
-        kind, text, *choices = typing.get_args(hint)
+        kind, text, *more = typing.get_args(hint)
+        if text is None or dataclasses.is_dataclass(kind):
+            continue
+        facts = {"modes": modes, **(more[0] if more else {})}
         if typing.get_origin(kind) is types.UnionType:  # `int | None`
             kind = typing.get_args(kind)[0]
         if typing.get_origin(kind) is typing.Literal:
-            kind, choices = str, [typing.get_args(kind)]
-        choices = choices[0] if choices else ()
-        choices = tuple(choices() if callable(choices) else choices)
-        yield FlagField(field.name, kind, field.default, text, choices)
+            kind, facts["choices"] = str, typing.get_args(kind)
+        if callable(facts.get("choices")):  # a registry
+            facts["choices"] = facts["choices"]()
+        if benchmarks is None:
+            is_used = {"train", "eval"} & {*facts["modes"]}
+            facts.setdefault("benchmarks", ("step", "eval", "train") if is_used else ())
+        else:
+            facts.setdefault("benchmarks", benchmarks)
+        on_resume = facts.get("on_resume", False)
+        facts = {
+            "on_eval": on_resume,
+            "on_replay": on_resume,
+            "affects_training": not on_resume,
+            **facts,
+        }
+        flags.append(
+            FlagField(name=field.name, type=kind, default=field.default, help=text, **facts)
+        )
+    return tuple(flags)
+
+
+def iter_groups(root: type) -> Iterator[tuple[str, tuple[FlagField, ...]]]:
+    """Yields (title, flags) for the root of the config tree and for each of its branches.
+
+    A branch is a field of the root: `Annotated[dataclass, title, facts]`. Its facts are the
+    `modes` and `benchmarks` of flags that do not name any.
+    """
+    yield "Mode", get_flag_fields(root)
+    for hint in typing.get_type_hints(root, include_extras=True).values():
+        if typing.get_origin(hint) is typing.Annotated:
+            cls, title, *facts = typing.get_args(hint)
+            if dataclasses.is_dataclass(cls):
+                yield title, get_flag_fields(cls, **(facts[0] if facts else {}))

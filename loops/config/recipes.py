@@ -1,18 +1,12 @@
-"""Recipes: the flags that `--recipe` sets.
+"""Recipes: named sets of flags for `--recipe`.
 
-Learning rates are per 256 images. All but `short` are published, and about the training of a
-ResNet-50 on ILSVRC2012; what of them has no flag here is said beside them.
+Learning rates are per 256 images. All recipes but `short` are published and train a ResNet-50 on
+ILSVRC2012. Comments name what the original has and we have no flag for.
 """
 
-from absl import logging
-
-from loops.config.config import leaves, replace
-from nets import registry
-
-_LENGTH_FLAGS = {"epochs", "steps", "examples"}
-
 RECIPES = {
-    # The predecessor's, after Apm5/ImageNet: 0.05 to 0.0001 at batch 128.
+    "none": {},
+    # After Apm5/ImageNet: 0.05 to 0.0001 at batch 128.
     "cosine50": {
         "augment": "classic",
         "optimizer": "sgd",
@@ -28,7 +22,7 @@ RECIPES = {
         "batch_size": 128,
         "epochs": 50.0,
     },
-    # He et al. 2015 as facebook/fb.resnet.torch trains it, with the third drop of Goyal et al.
+    # He et al. 2015 as in facebook/fb.resnet.torch, with the third drop of Goyal et al. 2017.
     "step90": {
         "augment": "standard",
         "optimizer": "sgd",
@@ -82,8 +76,8 @@ RECIPES = {
     },
     # libffcv/ffcv-imagenet, rn50_configs/rn50_16_epochs.yaml: learning rate 1.7, batch_size 512.
     # Each of the 8 processes of train_imagenet.py loads such a batch, and their gradients are
-    # averaged: 1.7 is per 4,096 images. Sizes from 11 to 13 epochs are rounded to 192 px. Theirs
-    # has blurred pooling and evaluates with the mirrored image beside.
+    # averaged, so 1.7 is per 4,096 images. Sizes from 11 to 13 epochs are rounded to 192 px. The
+    # original also uses blur pooling and evaluates with horizontal flips.
     "ffcv16": {
         "optimizer": "sgd",
         "momentum": 0.9,
@@ -99,8 +93,8 @@ RECIPES = {
         "batch_size": 4096,
         "epochs": 16.0,
     },
-    # Ours, for small sets and few epochs, which leave few steps: RESULTS.md has the trials that it
-    # was chosen from. Its length is the data set's.
+    # For small data sets and few epochs, i.e. few steps. RESULTS.md has the trials behind it. It
+    # trains for the default number of epochs of the data set.
     "short": {
         "augment": "standard",
         "min_crop_area": 0.35,
@@ -119,42 +113,7 @@ RECIPES = {
     },
 }
 
-# What is right for a recipe's optimizer and wrong for another one.
-_OPTIMIZER_FLAGS = frozenset(
-    {"learning_rate", "final_learning_rate", "momentum", "nesterov", "decay_kind", "weight_decay"}
-)
-_RESIDUAL_BLOCK_FLAGS = frozenset({"zero_init_residual", "stochastic_depth", "recompute"})
 
-
-def apply(config, given):
-    """Sets the flags of the config's recipe, but for those that were given, and says which.
-
-    What only residual blocks have is left out for other nets, and what goes with the recipe's
-    optimizer where another one is typed.
-
-    Args:
-      config: Config of the command line.
-      given: names of the flags that were typed.
-
-    Returns:
-      Config.
-    """
-    name = config.optimization.recipe
-    values = dict(RECIPES.get(name, {}))
-    if given & _LENGTH_FLAGS:
-        values.pop("epochs", None)
-    if not registry.is_residual(config.net.model):
-        values = {field: v for field, v in values.items() if field not in _RESIDUAL_BLOCK_FLAGS}
-    old = dict(leaves(config))
-    if "optimizer" in given and old["optimizer"] != values.get("optimizer", old["optimizer"]):
-        left_out = sorted(values.keys() & _OPTIMIZER_FLAGS - given)
-        values = {field: v for field, v in values.items() if field not in left_out}
-        flags = ", ".join(f"--{field}" for field in left_out)
-        logging.info("--recipe=%s: %s: not for --optimizer=%s", name, flags, old["optimizer"])
-    chosen = {field: value for field, value in values.items() if field not in given}
-    for field, value in values.items():
-        if field in given:
-            logging.info("--recipe=%s: --%s=%s stays as given", name, field, old[field])
-        else:
-            logging.info("--recipe=%s: --%s=%s", name, field, value)
-    return replace(config, chosen)
+def names() -> tuple[str, ...]:
+    """Returns the values of `--recipe`."""
+    return tuple(RECIPES)

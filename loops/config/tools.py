@@ -1,106 +1,205 @@
-"""What the user can say about prediction; flags are made from these fields."""
+"""The flags of all modes but training: evaluation, prediction, import, export, benchmarks.
+
+Each flag is one field: `Annotated[type, help, facts]`. See `flag_fields` for the facts.
+"""
 
 import dataclasses
 from typing import Annotated, Literal
 
+from loops.config.modes import RESULT_MODES
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PredictConfig:
-    """What is predicted, and what is written of it."""
+    """The images of a prediction, and the files it writes."""
 
     image: Annotated[
-        str, "Image files, folders or globs, separated by commas; - reads paths from stdin."
+        str,
+        "Image files, folders or globs, separated by commas. - reads paths from stdin.",
+        {"modes": ("predict",), "on_eval": True},
     ] = ""
     seam_carving: Annotated[
-        bool, "Predict: one more view, resized to a square by removing seams of little content."
+        bool,
+        "Add a view that seam carving has made square.",
+        {"modes": ("predict",), "on_eval": True},
     ] = False
     explain: Annotated[
         bool,
-        "Predict: draw what the answer rests on (Grad-CAM, occlusion) into RUN/explain; --report "
-        "has it anyway.",
+        "Draw Grad-CAM and occlusion maps into RUN/explain. --report includes them anyway.",
+        {"modes": ("predict",), "on_eval": True},
     ] = False
     report: Annotated[
-        str, "Predict: write a self-contained HTML page of the pictures to this file."
+        str,
+        "Write a self-contained HTML page of the predictions to this file.",
+        {"modes": ("predict",), "on_eval": True, "is_output_file": True},
     ] = ""
-    csv: Annotated[str, "Predict: write a table with one line per image to this file."] = ""
+    csv: Annotated[
+        str,
+        "Write a table with one line per image to this file.",
+        {"modes": ("predict",), "on_eval": True, "is_output_file": True},
+    ] = ""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class EvalConfig:
-    """What is evaluated and how."""
+    """What is evaluated, and how."""
 
     ckpt: Annotated[
         str,
-        "Run folder (its newest intact step), RUN/best, or a step folder; of several, separated by "
-        "commas, eval and predict average the predictions, --mode=average the weights.",
+        "Run folder (its newest intact step), RUN/best, or a step folder. Several, separated by "
+        "commas: eval and predict average the predictions, average averages the weights.",
+        {
+            "modes": ("eval", "predict", "export", "average", "repro"),
+            "on_eval": True,
+            "on_replay": True,
+            "benchmarks": (),
+            "hints": {
+                "train": "to resume a run, name it with --run_name",
+                "import": "name the file with --weights",
+            },
+        },
     ] = ""
     split: Annotated[
-        Literal["val", "test", "train"], "Split to evaluate; stats takes train unless it is given."
+        Literal["val", "test", "train"],
+        "Split to evaluate. stats uses train unless this flag is given.",
+        {
+            "modes": ("eval", "stats"),
+            "on_eval": True,
+            "with_logits": True,
+            "benchmarks": (),
+        },
     ] = "val"
     crops: Annotated[
         int,
-        "Views per image: 10 (corners, centre, mirrored) or 1 (centre). Training takes this many "
-        "at its end, and 1 on the way.",
-        (10, 1),
+        "Views per image: 10 (corners and center, also mirrored) or 1 (center). Training uses 1, "
+        "and this number at its end.",
+        {
+            "choices": (10, 1),
+            "modes": ("train", "eval", "predict"),
+            "on_resume": True,
+            "with_logits": True,
+        },
     ] = 10
     top_k: Annotated[
         str,
-        "Report top-k accuracy for each k, separated by commas; predict lists as many classes as "
-        "the largest.",
+        "Report top-k accuracy for each k, separated by commas. predict lists as many classes as "
+        "the largest k.",
+        {"modes": ("train", "eval", "predict"), "on_resume": True, "with_logits": True},
     ] = "1,5"
     eval_batch_size: Annotated[
-        int, "Images of one evaluation batch; 0: about 250 views a GPU, on a CPU 50."
+        int,
+        "Images per evaluation batch (0: about 250 views per GPU, 50 on a CPU).",
+        {"minimum": 0, "modes": ("train", "eval", "predict"), "on_resume": True},
     ] = 0
-    json: Annotated[str, "Also write the mode's JSON result to this file."] = ""
+    json: Annotated[
+        str,
+        "Also write the JSON result of the mode to this file.",
+        {
+            "modes": RESULT_MODES,
+            "on_resume": True,
+            "on_replay": True,
+            "is_output_file": True,
+            "with_logits": True,
+            "benchmarks": ("step", "input", "eval", "train"),
+        },
+    ] = ""
     test_size: Annotated[
-        str, "Evaluate at these image sizes in turn, separated by commas, as in 160,224."
+        str,
+        "Evaluate at each of these image sizes, separated by commas, as in 160,224.",
+        {"modes": ("eval",), "on_eval": True, "with_watch": False, "benchmarks": ()},
     ] = ""
     real_labels: Annotated[
-        str, "ImageNet-ReaL labels (JSON): also score ilsvrc2012's val split by them."
+        str,
+        "File of ImageNet-ReaL labels (JSON): also score the val split of ilsvrc2012 with them.",
+        {"modes": ("eval",), "on_eval": True, "with_logits": True, "benchmarks": ()},
     ] = ""
-    save_logits: Annotated[str, "Write the logits of every view to this .npz file."] = ""
+    save_logits: Annotated[
+        str,
+        "Write the logits of every view to this .npz file.",
+        {
+            "modes": ("eval",),
+            "on_eval": True,
+            "is_output_file": True,
+            "with_watch": False,
+            "benchmarks": (),
+        },
+    ] = ""
     logits: Annotated[
-        str, "Files of --save_logits, separated by commas, to score in place of images."
+        str,
+        "Files of --save_logits, separated by commas, to score in place of images.",
+        {"modes": ("eval",), "on_eval": True, "with_logits": True, "benchmarks": ()},
     ] = ""
     members: Annotated[
-        str, "With several models: only these, counted from 1, as in 1,3. Empty: all of them."
+        str,
+        "Of several models, use only these, counted from 1, as in 1,3. If empty, all of them.",
+        {
+            "modes": ("eval",),
+            "on_eval": True,
+            "with_logits": True,
+            "with_watch": False,
+            "benchmarks": (),
+        },
     ] = ""
-    watch: Annotated[bool, "Evaluate each checkpoint of a run as training saves it."] = False
+    watch: Annotated[
+        bool,
+        "Evaluate each checkpoint of a run as training saves it.",
+        {"modes": ("eval",), "on_eval": True, "benchmarks": ()},
+    ] = False
     watch_patience: Annotated[
-        float, "Minutes without a new checkpoint after which --watch gives up; 0: never."
+        float,
+        "Minutes without a new checkpoint after which --watch ends (0: never).",
+        {"minimum": 0, "modes": ("eval",), "on_eval": True, "benchmarks": ()},
     ] = 0.0
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ExportConfig:
-    """What a mode writes that makes something new, and where."""
+    """What export, average, prepare, verify and stats write, and where."""
 
     format: Annotated[
         Literal["saved_model", "tflite", "onnx", "weights_h5", "tfrecord", "lists"],
-        "Form of the exported model, or of a prepared set (tfrecord unless given).",
+        "Format of the exported model, or of the prepared data set (default there: tfrecord).",
+        {"modes": ("export", "prepare"), "on_eval": True},
     ] = "saved_model"
     out: Annotated[
         str,
-        "export: file or folder to write, which must not be there yet; prepare: folder to write; "
-        "verify, stats: folder of the results, else --data_dir.",
+        "export: new file or folder to write. prepare: folder to write. verify, stats: folder of "
+        "the results, --data_dir by default.",
+        {"modes": ("export", "prepare", "verify", "stats"), "on_eval": True},
     ] = ""
     quantize: Annotated[
-        Literal["none", "int8"], "tflite: int8 weights and activations, calibrated on train images."
+        Literal["none", "int8"],
+        "tflite: int8 weights and activations, calibrated on training images.",
+        {"modes": ("export",), "on_eval": True},
     ] = "none"
-    calibration_images: Annotated[int, "Training images that calibrate int8."] = 100
+    calibration_images: Annotated[
+        int,
+        "Training images that calibrate int8.",
+        {"minimum": 1, "modes": ("export",), "on_eval": True},
+    ] = 100
     bn_batches: Annotated[
-        int, "average: as many images as so many training batches give the batch-norm statistics."
+        int,
+        "average: training batches that re-estimate the batch-norm statistics.",
+        {"minimum": 1, "modes": ("average",), "on_eval": True},
     ] = 50
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ImportConfig:
-    """Weights from elsewhere."""
+    """Weights from other programs."""
 
-    weights: Annotated[str, "File of weights to import: .safetensors or .weights.h5."] = ""
+    weights: Annotated[
+        str,
+        "File of weights to import: .safetensors or .weights.h5.",
+        {
+            "modes": ("import",),
+            "hints": {"train": "import them first, and train their run folder with --init_from"},
+        },
+    ] = ""
     source: Annotated[
         Literal["timm", "torchvision", "h5"],
-        "Whose names the file has. h5: what --mode=export --format=weights_h5 writes.",
+        "Naming scheme of the tensors. h5: a file of --mode=export --format=weights_h5.",
+        {"modes": ("import",)},
     ] = "timm"
 
 
@@ -110,7 +209,8 @@ class BenchmarkConfig:
 
     benchmark: Annotated[
         Literal["step", "input", "eval", "train"],
-        "benchmark: what is measured. step: the training step, on images made up in memory; "
-        "input: the stages of the input pipeline; eval: the forward pass of an evaluation, on "
-        "images made up in memory; train: the training loop with its input pipeline.",
+        "step: the training step on random images in memory. input: the stages of the input "
+        "pipeline. eval: the forward pass of an evaluation on random images in memory. train: the "
+        "training loop with its input pipeline.",
+        {"modes": (), "benchmarks": ("step", "input", "eval", "train")},
     ] = "step"

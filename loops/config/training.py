@@ -1,92 +1,206 @@
-"""What the user can say about the training step: optimisation, precision, devices."""
+"""The flags of training: length, optimization, precision, devices, run folder, fine-tuning.
+
+Each flag is one field: `Annotated[type, help, facts]`. See `flag_fields` for the facts.
+"""
 
 import dataclasses
 from typing import Annotated, Literal
 
+from loops.config import recipes
+from loops.config.modes import MODEL_MODES
+from loops.optimization import registry
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LengthConfig:
+    """Length of training: one of the first three, or none for the default of the data set."""
+
+    epochs: Annotated[
+        float | None,
+        "Length of training in epochs.",
+        {
+            "minimum": 1e-9,
+            "maximum": 1e9,
+            "modes": ("train",),
+            "on_resume": True,
+            "affects_training": True,
+            "is_length": True,
+            "benchmarks": (),
+        },
+    ] = None
+    steps: Annotated[
+        int | None,
+        "Length of training in optimizer steps, instead of epochs.",
+        {
+            "minimum": 1,
+            "maximum": 10**12,
+            "modes": ("train", "repro"),
+            "on_resume": True,
+            "affects_training": True,
+            "is_length": True,
+            "benchmarks": (),
+            "default_text": "",
+        },
+    ] = None
+    examples: Annotated[
+        int | None,
+        "Length of training in images, instead of epochs.",
+        {
+            "minimum": 1,
+            "maximum": 10**15,
+            "modes": ("train",),
+            "on_resume": True,
+            "affects_training": True,
+            "is_length": True,
+            "benchmarks": (),
+            "default_text": "",
+        },
+    ] = None
+    seed: Annotated[
+        int,
+        "Seed of the initial weights, the sample order and the augmentation.",
+        {
+            "minimum": 0,
+            "maximum": 2**32 - 1,
+            "modes": ("train", "eval", "predict", "export", "average", "repro"),
+            "benchmarks": ("step", "input", "eval", "train"),
+        },
+    ] = 0
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class OptimizationConfig:
-    """Loss, optimizer and schedule. None means: from the dataset."""
+    """Loss, optimizer and schedule. None stands for the default of the data set."""
 
     recipe: Annotated[
-        Literal["none", "cosine50", "step90", "nvidia90", "rsb_a3", "ffcv16", "short"],
-        "Flags of a published recipe, or of short, ours for small sets and few epochs; those that "
-        "are given beside it win.",
+        str,
+        "Set the flags of a recipe: a published one, or short, ours for small data sets and few "
+        "epochs. Flags on the command line override it.",
+        {"choices": recipes.names},
     ] = "none"
     optimizer: Annotated[
-        Literal["sgd", "lamb", "lars", "adamw"],
-        "sgd, with momentum; lars, the same with a rate for each layer; adamw; lamb, adamw with a "
-        "rate for each layer.",
+        str,
+        "sgd: with momentum. lars: sgd with a learning rate per layer. adamw. lamb: adamw with a "
+        "learning rate per layer.",
+        {"choices": registry.optimizer_names},
     ] = "sgd"
-    momentum: Annotated[float, "Momentum of sgd and lars."] = 0.9
-    nesterov: Annotated[bool, "Nesterov's form of the momentum of sgd."] = True
-    learning_rate: Annotated[float | None, "Peak learning rate per 256 images of a batch."] = None
+    momentum: Annotated[
+        float,
+        "Momentum of sgd and lars.",
+        {"minimum": 0, "maximum": 1, "is_optimizer_specific": True},
+    ] = 0.9
+    nesterov: Annotated[bool, "Nesterov momentum for sgd.", {"is_optimizer_specific": True}] = True
+    learning_rate: Annotated[
+        float | None,
+        "Peak learning rate per 256 images of a batch.",
+        {
+            "minimum": 0,
+            "is_optimizer_specific": True,
+            "default_text": "by --optimizer and data set, see docs/training.md",
+        },
+    ] = None
     final_learning_rate: Annotated[
-        float, "Learning rate per 256 images at the end of the cosine and the linear schedule."
+        float,
+        "Learning rate per 256 images at the end of the cosine and linear schedules.",
+        {"minimum": 0, "is_optimizer_specific": True},
     ] = 0.0
     linear_scaling: Annotated[bool, "Multiply the learning rate by batch_size / 256."] = True
     schedule: Annotated[
-        Literal["cosine", "step", "constant", "linear"],
-        "After warm-up: cosine or linear, down to --final_learning_rate; step: times 0.1 at 1/3, "
-        "2/3 and 8/9 of training; constant.",
+        str,
+        "Schedule after warm-up. cosine, linear: down to --final_learning_rate. step: times 0.1 "
+        "at 1/3, 2/3 and 8/9 of training. constant.",
+        {"choices": registry.schedule_names},
     ] = "cosine"
-    warmup_epochs: Annotated[float | None, "Epochs of linear warm-up."] = None
-    weight_decay: Annotated[float, "Decay of kernels (not of biases and norms)."] = 1e-4
+    warmup_epochs: Annotated[float | None, "Epochs of linear warm-up.", {"minimum": 0}] = None
+    weight_decay: Annotated[
+        float,
+        "Weight decay of kernels (not of biases and norms).",
+        {"minimum": 0, "is_optimizer_specific": True},
+    ] = 1e-4
     decay_kind: Annotated[
         Literal["auto", "l2", "decoupled"],
-        "l2: the penalty's gradient joins the gradient; decoupled: kernels shrink by learning rate "
-        "x weight decay beside it; auto: l2 for sgd and lars, decoupled for adamw and lamb.",
+        "l2: added to the loss gradient. decoupled: as in AdamW. auto: l2 for sgd and lars, "
+        "decoupled for adamw and lamb.",
+        {"is_optimizer_specific": True},
     ] = "auto"
     loss: Annotated[
-        Literal["softmax", "bce"],
-        "softmax: cross-entropy of one class out of all; bce: binary cross-entropy of every class.",
+        str,
+        "softmax: cross-entropy over all classes. bce: binary cross-entropy of each class.",
+        {"choices": registry.loss_names},
     ] = "softmax"
-    label_smoothing: Annotated[float, "Share of the target spread evenly over all classes."] = 0.0
-    clip_norm: Annotated[float, "Largest norm of all gradients together; 0: any."] = 0.0
+    label_smoothing: Annotated[float, "Label smoothing (0: off).", {"minimum": 0, "maximum": 1}] = (
+        0.0
+    )
+    clip_norm: Annotated[float, "Clip gradients to this global norm (0: off).", {"minimum": 0}] = (
+        0.0
+    )
     clip_factor: Annotated[
-        float, "Largest norm of a unit's gradient over the norm of its weights; 0: any."
+        float,
+        "Adaptive gradient clipping (AGC): maximum ratio of gradient norm to weight norm per unit "
+        "(0: off).",
+        {"minimum": 0},
     ] = 0.0
     ema: Annotated[
-        float, "Decay per step of the moving average of weights that is evaluated; 0: none."
+        float,
+        "Decay per step of the exponential moving average (EMA) of the weights, as in 0.9999. "
+        "Evaluation uses the average (0: off).",
+        {"minimum": 0, "below": 1, "example": "0.9999"},
     ] = 0.0
-    auto_batch: Annotated[bool, "Choose --accumulate so that a micro-batch fits into memory."] = (
-        False
-    )
+    auto_batch: Annotated[
+        bool, "Choose --accumulate so that a micro-batch fits into memory.", {"benchmarks": ()}
+    ] = False
     accumulate: Annotated[
-        int, "Micro-batches that each replica cuts its share of a batch into."
+        int,
+        "Gradient accumulation: number of micro-batches that each replica splits its batch into.",
+        {"minimum": 1},
     ] = 1
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PrecisionConfig:
-    """Number formats of the forward and backward pass; variables are float32 always."""
+    """Compute types of the forward and backward pass. Variables are always float32."""
 
-    mixed_precision: Annotated[bool, "Compute in half precision."] = False
+    mixed_precision: Annotated[
+        bool,
+        "Mixed precision (AMP): compute in a half-precision type.",
+        {"modes": ("train", "eval", "predict", "import", "average", "repro"), "on_eval": True},
+    ] = False
     half_dtype: Annotated[
         Literal["auto", "float16", "bfloat16"],
-        "With --mixed_precision. auto: float16 with dynamic loss scaling on GPUs, bfloat16 on "
-        "CPUs that have it, else float32 with a warning.",
+        "The type of --mixed_precision. auto: float16 with dynamic loss scaling on GPUs, bfloat16 "
+        "on CPUs that have it, else float32 with a warning.",
+        {"modes": ("train", "eval", "predict", "import", "average", "repro"), "on_eval": True},
     ] = "auto"
-    xla: Annotated[bool, "Compile the forward and backward pass of a training step."] = False
-    initial_loss_scale: Annotated[float, "First loss scale of float16."] = 2.0**15
+    xla: Annotated[bool, "Compile the forward and backward pass of training with XLA."] = False
+    initial_loss_scale: Annotated[float, "Initial loss scale of float16.", {"minimum": 2.0**-5}] = (
+        2.0**15
+    )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DistributionConfig:
-    """Which devices take part, and how freely they compute."""
+    """Devices that take part, and whether their results are deterministic."""
 
     strategy: Annotated[
         Literal["auto", "one", "mirrored", "multi_worker"],
-        "auto: multi_worker where TF_CONFIG names several, mirrored where there is more than one "
-        "GPU, else one device. multi_worker: the processes that TF_CONFIG or Slurm names.",
+        "auto: multi_worker if TF_CONFIG names several workers, mirrored if there are several "
+        "GPUs, else one device. multi_worker: the processes that TF_CONFIG or Slurm names.",
+        {
+            "modes": ("train", "eval", "predict", "import", "repro"),
+            "on_resume": True,
+            "affects_training": True,
+        },
     ] = "auto"
     cpu_devices: Annotated[
-        int, "Split the CPU into this many devices, to try --strategy=mirrored anywhere."
+        int,
+        "Split the CPU into this many devices, to try --strategy=mirrored without GPUs.",
+        {"minimum": 1, "on_resume": True, "affects_training": True},
     ] = 1
     deterministic: Annotated[
         bool,
-        "Take only operations that give the same bits every time, for exact resume on GPUs too; "
-        "CPUs do so anyway. Costs speed.",
+        "Use only deterministic operations, for exact resume on GPUs. CPUs are deterministic "
+        "anyway. Slower.",
+        {"on_eval": True},
     ] = False
 
 
@@ -94,29 +208,63 @@ class DistributionConfig:
 class RunConfig:
     """Names and intervals. An interval is a number of steps, or of epochs as in `2epochs`."""
 
-    checkpoint_dir: Annotated[str, "Folder of all run folders."] = "checkpoints"
+    checkpoint_dir: Annotated[
+        str,
+        "Folder that holds the run folders.",
+        {
+            "modes": ("train", "import", "average"),
+            "on_resume": True,
+            "hints": dict.fromkeys(MODEL_MODES, "--ckpt has the whole path"),
+        },
+    ] = "checkpoints"
     run_name: Annotated[
-        str, "Name of the run folder; naming an existing run resumes it. Else model-dataset-time."
+        str,
+        "Name of the run folder. The name of an existing run resumes it. If empty, "
+        "model-dataset-time.",
+        {
+            "modes": ("train", "import", "average"),
+            "on_resume": True,
+            "benchmarks": (),
+            "hints": dict.fromkeys(
+                ("eval", "predict", "export"), "name the run folder with --ckpt"
+            ),
+        },
     ] = ""
-    save_every: Annotated[str, "Steps between checkpoints, or epochs as in 2epochs."] = "1epochs"
-    eval_every: Annotated[str, "Steps between evaluations, or epochs as in 2epochs."] = "1epochs"
-    log_every: Annotated[str, "Steps between log lines, or epochs as in 0.5epochs."] = "20"
-    keep: Annotated[int, "Checkpoints to keep besides the best one."] = 3
+    save_every: Annotated[
+        str,
+        "Interval of checkpoints in steps, or in epochs as in 2epochs.",
+        {"modes": ("train",), "on_resume": True, "benchmarks": ()},
+    ] = "1epochs"
+    eval_every: Annotated[
+        str,
+        "Interval of evaluations in steps, or in epochs as in 2epochs.",
+        {"modes": ("train",), "on_resume": True, "benchmarks": ()},
+    ] = "1epochs"
+    log_every: Annotated[
+        str,
+        "Interval of log lines in steps, or in epochs as in 0.5epochs.",
+        {"modes": ("train",), "on_resume": True},
+    ] = "20"
+    keep: Annotated[
+        int,
+        "Number of checkpoints to keep besides the best one.",
+        {"minimum": 1, "modes": ("train",), "on_resume": True},
+    ] = 3
     keep_every: Annotated[
-        str, "Also keep the checkpoint of every so many steps, or epochs as in 10epochs; 0: none."
+        str,
+        "Also keep checkpoints at this interval, in steps or in epochs as in 10epochs (0: off).",
+        {"modes": ("train",), "on_resume": True},
     ] = "0"
-    profile: Annotated[str, "Profile the steps from START to STOP, given as START,STOP."] = ""
-    log_norms: Annotated[bool, "Log the norm of each variable and of its gradient."] = False
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class LengthConfig:
-    """How long training takes: one of the three, or none of them for the dataset's epochs."""
-
-    epochs: Annotated[float | None, "Length of training in epochs."] = None
-    steps: Annotated[int | None, "Length of training in optimizer steps, instead."] = None
-    examples: Annotated[int | None, "Length of training in images, instead."] = None
-    seed: Annotated[int, "Seed of weights, order and augmentation."] = 0
+    profile: Annotated[
+        str,
+        "Profile the steps from START to STOP, given as START,STOP.",
+        {"modes": ("train",), "on_resume": True, "benchmarks": ()},
+    ] = ""
+    log_norms: Annotated[
+        bool,
+        "Log the norm of each variable and of its gradient.",
+        {"modes": ("train",), "on_resume": True},
+    ] = False
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -125,9 +273,12 @@ class FineTuningConfig:
 
     init_from: Annotated[
         str,
-        "Run or step folder to take the weights from; the head is replaced where classes differ.",
+        "Run or step folder to take initial weights from. The classifier is replaced if the "
+        "classes differ.",
+        {"modes": ("train", "repro"), "on_replay": True, "benchmarks": ()},
     ] = ""
     freeze: Annotated[
         Literal["none", "backbone"],
-        "backbone: train the head alone; batch-norm statistics stay, too.",
+        "backbone: train the classifier only. Batch-norm statistics stay as they are.",
+        {"modes": ("train",)},
     ] = "none"

@@ -1,20 +1,24 @@
 """`--mode=eval --watch`: evaluates each checkpoint of a run as training saves it.
 
-It takes no lock and training does not know of it. A run is done when the checkpoint of its last
-step is there, which config.json tells: training rewrites that file when a run is made longer.
+It takes no lock, and training does not know of it. A run is complete when the checkpoint of its
+last step exists. The last step comes from config.json, which training writes again when a run is
+made longer.
 """
 
 import contextlib
 import dataclasses
 import pathlib
 import time
+from collections.abc import Iterator
 
+import tensorflow as tf
 from absl import logging
 
 from input_pipeline.errors import UsageError
 from input_pipeline.sources import source
 from loops.checkpointing import checkpoint, restore, run_folder
 from loops.config import flag_parsers, validation
+from loops.config.config import Config
 from loops.distribution import strategies
 from loops.evaluation import eval_results
 from loops.evaluation.trained_models import TrainedModel, make_evaluation_config
@@ -27,83 +31,69 @@ _POLL_SECONDS = 2.0
 _LOG_SECONDS = 60.0
 
 
-def run(config, given):
-    """Evaluates the checkpoints that are there, the oldest first, and then each new one.
+def run(config: Config) -> list[dict]:
+    """Evaluates the existing checkpoints, oldest first, and then each new one.
 
     Args:
-      config: Config of the command line.
-      given: names of the flags that were typed.
+      config: config of the command line.
 
     Returns:
-      list of the results of each checkpoint, in order; none is evaluated twice.
+      results of each checkpoint, in order.
     """
     run_dir, record = _wait_for_record(config)
-    own = make_evaluation_config(record, config, given)
+    own = make_evaluation_config(record, config)
     validation.check(own)
     strategy = strategies.make_strategy(strategies.to_single_process(config.distribution))
     split = source.open_split(own.data, own.evaluation.split, record.class_names)
-    judge = _CheckpointEvaluator(strategy, split, own, record)
-    every = []
+    evaluate = _CheckpointEvaluator(strategy, split, own)
+    curve = []
     for step_dir in _watch_checkpoints(run_dir, config.evaluation.watch_patience):
-        results = judge(TrainedModel(run_dir, step_dir, record, own))
+        results = evaluate(TrainedModel(run_dir, step_dir, record, own))
         if results is not None:
-            every.append(results)
-            output_files.write_json_output(own.evaluation.json, {"curve": every})
-    if not every:
+            curve.append(results)
+            output_files.write_json_output(own.evaluation.json, {"curve": curve})
+    if not curve:
         raise UsageError(f"--ckpt={run_dir}: no checkpoint could be evaluated")
-    rows = [console.format_comparison_row(f"step {results['step']}", results) for results in every]
+    rows = [console.format_comparison_row(f"step {r['step']}", r) for r in curve]
     console.print_lines([str(run_dir)])
     console.print_table(console.COMPARISON_HEADER, rows)
-    return every
+    return curve
 
 
 class _CheckpointEvaluator:
-    """Evaluates one checkpoint after the other with one net, which is traced once."""
+    """Evaluates checkpoints one after the other with one model, which is traced once."""
 
-    def __init__(self, strategy, split, config, record):
+    def __init__(self, strategy: tf.distribute.Strategy, split: source.Source, config: Config):
         self._config = config
         self._strategy = strategy
         self._split = split
-        self._class_names = record.class_names
         self._real = imagenet_real.load_split_labels(config.evaluation, config.data.dataset, split)
         self._model = None
         self._evaluator = None
 
-    def __call__(self, member):
-        """Writes and returns the results of a member; None where it has been removed meanwhile."""
-        evaluation = self._config.evaluation
-        if not self._restore(member):
+    def __call__(self, model: TrainedModel) -> dict | None:
+        """Writes and returns the results; None if the checkpoint was removed in the meantime."""
+        if not self._restore(model):
             return None
-        predicted = predict_probabilities(self._evaluator, evaluation.crops)
-        ks = flag_parsers.parse_top_ks(evaluation.top_k)
-        names = [str(member.step_dir)]
-        results = eval_results.score(
-            [predicted],
-            names,
-            self._split.labels,
-            self._class_names,
-            self._split.describe,
-            ks,
-            self._real,
-        )
-        # Where they are gone by now, the figures of the average stay.
-        if member.has_ema and self._restore(member, averaged=False):
-            results["top1_raw"] = classification.score(*self._evaluator(), [1])["top1"]
-        results = eval_results.add_metadata(results, self._config, self._split, member.step, names)
-        suffix = eval_results.preprocessing_suffix(self._config, member.record)
-        eval_results.write_json(member.run_dir, results, suffix=suffix)
-        suffix = suffix.replace("-", "_")
+        predicted = predict_probabilities(self._evaluator, self._config.evaluation.crops)
+        top1_raw = None
+        # If the raw weights are gone by now, the results of the average are kept.
+        if model.has_ema and self._restore(model, averaged=False):
+            top1_raw = classification.score(*self._evaluator(), [1])["top1"]
+        results = eval_results.score_models([predicted], [model], self._split, self._real, top1_raw)
+        suffix = eval_results.resizing_suffix(self._config, model.record)
+        eval_results.write_json(model.run_dir, results, suffix=suffix)
         eval_results.log_to_tensorboard(
-            member.run_dir, results, suffix, curve=eval_results.WATCH_CURVE
+            model.run_dir, results, suffix.replace("-", "_"), curve=eval_results.WATCH_CURVE
         )
         return results
 
-    def _restore(self, member, averaged=True):
-        """Reads a member's weights into the net; whether they were still there."""
+    def _restore(self, model: TrainedModel, averaged: bool = True) -> bool:
+        """Loads the weights; returns whether they still existed."""
         try:
             if self._model is None:
                 evaluation = self._config.evaluation
-                self._model = member.restore(self._strategy)
+                self._model = model.restore(self._strategy)
                 self._evaluator = Evaluator(
                     self._strategy,
                     self._model,
@@ -113,19 +103,19 @@ class _CheckpointEvaluator:
                     evaluation.eval_batch_size,
                 )
             else:
-                restore.load_weights(self._model, member.record, member.step_dir, averaged)
+                restore.load_weights(self._model, model.record, model.step_dir, averaged)
         except Exception:
-            if member.step_dir.exists():
+            if model.step_dir.exists():
                 raise
-            which = "it was" if averaged else "the weights beside its average were"
-            logging.warning("%s was removed before %s read", member.step_dir, which)
+            which = "it was" if averaged else "its raw weights were"
+            logging.warning("%s was removed before %s read", model.step_dir, which)
             self._model = None
             return False
         return True
 
 
-def _wait_for_record(config):
-    """The run folder of `--ckpt` and its record; training may not have made them yet."""
+def _wait_for_record(config: Config) -> tuple[pathlib.Path, run_folder.Record]:
+    """Waits for the run of `--ckpt` to start; returns its folder and its Record."""
     ckpt = config.evaluation.ckpt
     names_a_step = checkpoint.parse_step(ckpt) is not None or pathlib.Path(ckpt).name == "best"
     if not ckpt or "," in ckpt or names_a_step:
@@ -136,81 +126,87 @@ def _wait_for_record(config):
         if run_dir.exists() and not run_dir.is_dir():
             raise UsageError(f"--ckpt={ckpt}: not a folder")
         if not patience.wait(f"a run in {run_dir}"):
-            raise UsageError(f"--ckpt={ckpt}: no run began here in the time of --watch_patience")
+            raise UsageError(f"--ckpt={ckpt}: no run has started within --watch_patience")
     return run_dir, run_folder.read_record(run_dir)
 
 
-def _watch_checkpoints(run_dir, minutes):
-    """Yields each intact step folder once, in order of steps, until the run is done."""
+def _watch_checkpoints(run_dir: pathlib.Path, minutes: float) -> Iterator[pathlib.Path]:
+    """Yields each intact step folder once, in order of steps, until the run is complete."""
     patience = _PatienceTimer(minutes)
-    last_done, damaged, looks_behind = -1, {}, 0
-    record, read = run_dir / "config.json", None
+    last_seen, damaged, polls_behind = -1, {}, 0
+    config_file, config_time = run_dir / "config.json", None
     while True:
-        # What "done" means is read before looking: a run that is made longer goes on.
-        if not record.exists() or record.stat().st_mtime_ns != read:
-            last = _read_last_step(run_dir)
-            read = record.stat().st_mtime_ns
+        # Read the last step before listing folders, because a run may be made longer.
+        if not config_file.exists() or config_file.stat().st_mtime_ns != config_time:
+            last_step = _read_last_step(run_dir)
+            config_time = config_file.stat().st_mtime_ns
         folders = checkpoint.list_step_folders(run_dir)
-        # The newest one goes only for a moment, when training writes a damaged step again.
-        is_behind = bool(folders) and max(map(checkpoint.parse_step, folders)) < last_done
-        looks_behind = looks_behind + 1 if is_behind else 0
-        if looks_behind > 1:
-            raise UsageError(f"--ckpt={run_dir}: the run was begun anew; watch it again")
-        newer = [
+        # The newest folder disappears for a moment when training writes a damaged step again.
+        is_behind = bool(folders) and max(map(checkpoint.parse_step, folders)) < last_seen
+        polls_behind = polls_behind + 1 if is_behind else 0
+        if polls_behind > 1:
+            raise UsageError(f"--ckpt={run_dir}: the run was started over; watch it again")
+        new_folders = [
             folder
             for folder in folders
-            if checkpoint.parse_step(folder) > last_done
+            if checkpoint.parse_step(folder) > last_seen
             and damaged.get(folder) != _identify_folder(folder)
         ]
-        for folder in sorted(newer, key=checkpoint.parse_step):
-            version = _identify_folder(folder)
+        for folder in sorted(new_folders, key=checkpoint.parse_step):
+            identity = _identify_folder(folder)
             try:
                 checkpoint.verify(folder)
             except checkpoint.CorruptCheckpointError as error:
-                if folder.exists():  # and not just pruned
-                    damaged[folder] = version  # training may write that step again
-                    logging.warning("%s is passed over: %s", folder, error)
+                if folder.exists():  # it was not just pruned
+                    damaged[folder] = identity  # training may write that step again
+                    logging.warning("%s is skipped: %s", folder, error)
                 continue
-            last_done = checkpoint.parse_step(folder)
+            last_seen = checkpoint.parse_step(folder)
             yield folder
             patience = _PatienceTimer(minutes)
-        if last_done >= last and not is_behind:
-            logging.info("step %d was the last one", last_done)
+        if last_seen >= last_step and not is_behind:
+            logging.info("the run is complete at step %d", last_seen)
             return
-        if not newer and not patience.wait(f"a checkpoint after step {last_done}, of {last}"):
+        if not new_folders and not patience.wait(
+            f"a checkpoint after step {last_seen}, of {last_step}"
+        ):
             logging.warning("no new checkpoint in %g minutes: giving up", minutes)
             return
 
 
-def _identify_folder(folder):
-    """Tells a folder from another that takes its name later; None where it is gone."""
+def _identify_folder(folder: pathlib.Path) -> tuple[int, int] | None:
+    """Returns what differs when another folder takes the same name; None if it is gone."""
     with contextlib.suppress(FileNotFoundError):
         status = folder.stat()
         return status.st_ino, status.st_mtime_ns
     return None
 
 
-def _read_last_step(run_dir):
-    """Steps of the whole run, as training would count them; what it began with, if unreadable."""
+def _read_last_step(run_dir: pathlib.Path) -> int:
+    """Returns the number of steps of the whole run, computed as training does.
+
+    Raises:
+      UsageError: config.json does not have it.
+    """
     with contextlib.suppress(UsageError, KeyError, TypeError):
         record = run_folder.read_record(run_dir)
         images = record.dataset["train"]["images"]
         length = record.config.length
         return flag_parsers.compute_total_steps(length, images, record.config.data.batch_size)
-    raise UsageError(f"--ckpt={run_dir}: its config.json does not tell how long the run is")
+    raise UsageError(f"--ckpt={run_dir}: its config.json has no length of the run")
 
 
 @dataclasses.dataclass
 class _PatienceTimer:
-    """Waits a little at a time, says so once a minute, and ends after so many minutes; 0: never."""
+    """Waits a little at a time, logs once a minute, and ends after some minutes (0: never)."""
 
     minutes: float
 
     def __post_init__(self):
         self._start = self._last_line = time.monotonic()
 
-    def wait(self, what):
-        """Waits; returns whether there is patience left."""
+    def wait(self, what: str) -> bool:
+        """Waits for a moment; returns whether there is time left."""
         now = time.monotonic()
         if self.minutes and now - self._start > 60 * self.minutes:
             return False

@@ -1,51 +1,66 @@
 """Evaluations of a run by the process that trains it."""
 
 import contextlib
+import pathlib
+from collections.abc import Callable
 
+import numpy as np
 from absl import logging
 
+from input_pipeline.sources.source import Source
 from loops.checkpointing import checkpoint
 from loops.config import flag_parsers
+from loops.config.config import Config
 from loops.evaluation import eval_results
 from loops.evaluator import Evaluator
 from loops.metrics import classification, comparison
-from loops.monitoring import console
+from loops.monitoring import console, metric_writer
+from loops.train_state import TrainState
 
 
 class TrainingEvaluator:
-    """Evaluates the net of a run: its averaged weights where it keeps some, and its own beside.
+    """Evaluates the model of a run. With EMA, evaluates the averaged and the raw weights.
 
     Args:
       config: resolved Config.
-      run_dir: pathlib.Path of the run folder.
-      state: TrainState.
-      val_split: Source to evaluate on.
-      sink: Measurements.
+      run_dir: the run folder.
+      state: variables of the run.
+      val_split: images to evaluate on.
+      writer: of metrics.
       stop: asked between batches; true ends the evaluation with `evaluator.Interrupted`.
       is_chief: whether this process writes the results.
     """
 
-    def __init__(self, config, run_dir, state, val_split, sink, stop, is_chief=True):
+    def __init__(
+        self,
+        config: Config,
+        run_dir: pathlib.Path,
+        state: TrainState,
+        val_split: Source,
+        writer: metric_writer.MetricWriter | metric_writer.NullMetricWriter,
+        stop: Callable[[], bool],
+        is_chief: bool = True,
+    ):
         self._config = config
         self._run_dir = run_dir
         self._state = state
         self._val_split = val_split
-        self._metric_writer = sink
+        self._writer = writer
         self._stop = stop
         self._is_chief = is_chief
         self._top_k = flag_parsers.parse_top_ks(config.evaluation.top_k)
-        self._center_crop = self._evaluator(crops=1)
-        self._last = None  # steps done at the last evaluation, what it found, and its figures
+        self._center_crop = self._make_evaluator(crops=1)
+        self._last = None  # step of the last evaluation, its predictions, its results
 
-    def evaluate_first_batch(self):
-        """Evaluates one batch: a broken evaluation is found now and not after an epoch."""
+    def evaluate_first_batch(self) -> None:
+        """Evaluates one batch, to find a broken evaluation now and not after an epoch."""
         self._center_crop(max_batches=1)
 
-    def evaluate_center_crop(self, done):
-        """Evaluates after `done` steps; returns the figures by name."""
+    def evaluate_center_crop(self, step: int) -> dict[str, float]:
+        """Evaluates on center crops, logs and returns the metrics."""
         predicted, raw = self._predict(self._center_crop)
         results = {**classification.score(*predicted, sorted({1, *self._top_k})), **raw}
-        self._last = done, (predicted, raw), results
+        self._last = step, (predicted, raw), results
         values = {
             "loss/cross_entropy": results["nll"],
             "loss/total": results["nll"] + self._state.l2_penalty(),
@@ -54,53 +69,52 @@ class TrainingEvaluator:
             values[f"accuracy/top{k}"] = results[f"top{k}"]
         if "top1_raw" in results:
             values["accuracy_raw/top1"] = results["top1_raw"]
-        self._metric_writer.write_scalars("eval", done, values)
+        self._writer.write_scalars("eval", step, values)
         return results
 
-    def metrics_at(self, done):
-        """The figures that the checkpoint of a step keeps: those of its evaluation, if any."""
-        if self._last is None or self._last[0] != done:
+    def metrics_at(self, step: int) -> dict[str, float]:
+        """Returns the metrics for the checkpoint of a step; empty if it was not evaluated."""
+        if self._last is None or self._last[0] != step:
             return {}
         return {name: self._last[2][name] for name in ("top1", "nll")}
 
-    def is_missing_metrics(self, done):
-        """Whether the step has a checkpoint, and none of its figures."""
-        folder = self._step_folder(done)
+    def is_missing_metrics(self, step: int) -> bool:
+        """Returns whether the step has a checkpoint without metrics."""
+        folder = checkpoint.step_folder(self._run_dir, step)
         return folder.exists() and checkpoint.read_top1(folder) is None
 
-    def catch_up(self, done):
-        """Evaluates as `center_crop` does, a step that has been saved before."""
-        results = self.evaluate_center_crop(done)
+    def catch_up(self, step: int) -> dict[str, float]:
+        """Evaluates on center crops and adds the metrics to the checkpoint of the step."""
+        results = self.evaluate_center_crop(step)
         if self._is_chief:
-            folder = self._step_folder(done)
+            folder = checkpoint.step_folder(self._run_dir, step)
             try:
-                checkpoint.add_metrics(folder, self.metrics_at(done))
+                checkpoint.add_metrics(folder, self.metrics_at(step))
             except OSError as error:
-                logging.error("%s: its figures could not be added: %s", folder, error)
+                logging.error("%s: the metrics could not be added: %s", folder, error)
         return results
 
-    def evaluate_final(self, done):
-        """The last evaluation, with the crops that `--crops` names; returns its results."""
+    def evaluate_final(self, step: int) -> dict:
+        """Runs the last evaluation, with `--crops`; writes and returns its results."""
         crops = self._config.evaluation.crops
-        if crops == 1 and self._last is not None and self._last[0] == done:
+        if crops == 1 and self._last is not None and self._last[0] == step:
             predicted, raw = self._last[1]
         else:
-            predicted, raw = self._predict(self._evaluator(crops))
+            predicted, raw = self._predict(self._make_evaluator(crops))
         results = {**comparison.evaluate_predictions(*predicted, self._top_k), **raw}
-        folder = self._step_folder(done)
-        results = eval_results.add_metadata(results, self._config, self._val_split, done, folder)
+        folder = checkpoint.step_folder(self._run_dir, step)
+        results = eval_results.add_metadata(
+            results, self._config, self._val_split, step, [str(folder)]
+        )
         if self._is_chief:
             eval_results.write_json(self._run_dir, results, self._config.evaluation.json)
-            self._metric_writer.write_scalars("eval", done, eval_results.to_scalars(results))
+            self._writer.write_scalars("eval", step, eval_results.to_scalars(results))
             console.print_summary(
-                f"{self._run_dir}, step {done}", console.format_evaluation(results)
+                f"{self._run_dir}, step {step}", console.format_evaluation(results)
             )
         return results
 
-    def _step_folder(self, done):
-        return self._run_dir / f"step-{done:08d}"
-
-    def _evaluator(self, crops):
+    def _make_evaluator(self, crops: int) -> Evaluator:
         return Evaluator(
             self._state.strategy,
             self._state.model,
@@ -110,8 +124,10 @@ class TrainingEvaluator:
             self._config.evaluation.eval_batch_size,
         )
 
-    def _predict(self, evaluator):
-        """((probabilities, labels), top1_raw by name: that of the weights beside an average)."""
+    def _predict(
+        self, evaluator: Evaluator
+    ) -> tuple[tuple[np.ndarray, np.ndarray], dict[str, float]]:
+        """Returns ((probabilities, labels), {"top1_raw": top-1 of the raw weights} with EMA)."""
         self._state.average_batch_norm()
         ema = self._state.ema
         with ema.swap_weights() if ema else contextlib.nullcontext():

@@ -1,99 +1,142 @@
-"""Results of an evaluation on their way out: their names, files, curves and pictures."""
+"""Results of an evaluation: scores, metadata, JSON files, TensorBoard curves and images."""
 
 import contextlib
 import json
 import math
+import pathlib
+from collections.abc import Callable, Iterator, Sequence
 
+import numpy as np
 import tensorflow as tf
 from absl import logging
 
 from input_pipeline import datasets
 from input_pipeline.augmentation import crops
+from input_pipeline.config import RESIZING, DataConfig
 from input_pipeline.decoding import decode
+from input_pipeline.sources.source import Source
 from input_pipeline.system import folder_lock
+from loops.checkpointing.run_folder import Record
+from loops.config import flag_parsers
+from loops.config.config import Config
+from loops.evaluation.trained_models import TrainedModel
 from loops.metrics import comparison
 from loops.monitoring import metric_writer, plots
 from loops.runtime import output_files
 
 WATCH_CURVE = "watch"
-# What besides accuracies goes to TensorBoard, and under which group.
+# Metrics besides accuracies in TensorBoard, and the group of each.
 _TENSORBOARD_GROUPS = {"brier": "calibration", "ece": "calibration", "temperature": "calibration"}
-# A confusion matrix has a pixel for each pair of classes: of more, nobody could see it.
+# A confusion matrix has a pixel for each pair of classes. Above this it is not readable.
 _MAX_CLASSES_DRAWN = 2000
 
 
-def curve_name(run_dir):
-    """Which curve of a run, and so which event files, an evaluation belongs to.
-
-    Beside a newer file TensorBoard stops reading the one that training still writes, and of two
-    writers the steps would come out of order: where a training is on, it is a curve of its own.
-    """
-    return WATCH_CURVE if folder_lock.is_held(run_dir) else "eval"
-
-
-def add_metadata(results, config, split, step, model_names):
-    """Adds to figures what they are figures of.
+def score_models(
+    predicted: list[dict[int, np.ndarray]],
+    models: list[TrainedModel],
+    split: Source,
+    real: dict | None = None,
+    top1_raw: float | None = None,
+) -> dict:
+    """Scores the predictions of one or several models on a split.
 
     Args:
-      results: dict of figures.
-      config: Config of the evaluation.
-      split: Source: its fingerprint tells other images under the same name from these.
-      step: of the checkpoint.
-      model_names: one or several.
+      predicted: for each model, probabilities float64 [N, C] by number of views.
+      models: in the same order. The config of the first one says how it is evaluated.
+      split: the images.
+      real: ImageNet-ReaL labels, see `imagenet_real`.
+      top1_raw: top-1 of the weights without EMA.
+
+    Returns:
+      dict of metrics and metadata, as in the JSON file.
     """
-    names = model_names if isinstance(model_names, list) else [model_names]
+    config = models[0].config
+    names = [str(model.step_dir) for model in models]
+    ks = flag_parsers.parse_top_ks(config.evaluation.top_k)
+    results = score(predicted, names, split.labels, split.class_names, split.describe, ks, real)
+    if top1_raw is not None:
+        results["top1_raw"] = top1_raw
+    return add_metadata(results, config, split, max(model.step for model in models), names)
+
+
+def score(
+    predicted: list[dict[int, np.ndarray]],
+    names: Sequence[str],
+    labels: np.ndarray,
+    class_names: Sequence[str],
+    describe_image: Callable[[int], str],
+    ks: Sequence[int],
+    real: dict | None = None,
+) -> dict:
+    """Compares models as `comparison.compare_models` does, and names images and classes.
+
+    Args:
+      predicted, names, labels, class_names, ks, real: see `comparison.compare_models`.
+      describe_image: returns the name of the image at a position of the split.
+    """
+    results = comparison.compare_models(predicted, names, labels, class_names, ks, real)
+    results["mistakes"] = [
+        {
+            "image": describe_image(mistake["position"]),
+            "class": class_names[mistake["label"]],
+            "predicted": class_names[mistake["predicted"]],
+            "probability": mistake["probability"],
+            "position": mistake["position"],
+        }
+        for mistake in results["mistakes"]
+    ]
+    return results
+
+
+def add_metadata(
+    results: dict, config: Config, split: Source, step: int, model_names: Sequence[str]
+) -> dict:
+    """Adds to metrics what was evaluated, and how.
+
+    Args:
+      results: dict of metrics.
+      config: of the evaluation.
+      split: its fingerprint distinguishes other images with the same names.
+      step: of the checkpoint.
+      model_names: step folders.
+    """
     return {
         **results,
         "crops": config.evaluation.crops,
-        "models": [str(name) for name in names],
+        "models": [*model_names],
         "dataset": config.data.dataset,
         "split": config.evaluation.split,
         "fingerprint": split.fingerprint,
-        **preprocessing(config.data),
+        **get_resizing(config.data),
         "step": step,
     }
 
 
-def preprocessing(data):
-    """How images are prepared for the net: dict of fields of a DataConfig."""
-    return {name: getattr(data, name) for name in ("image_size", "crop_fraction", "interpolation")}
+def get_resizing(data: DataConfig) -> dict:
+    """Returns how images are resized and cropped, by field of DataConfig."""
+    return {name: getattr(data, name) for name in RESIZING}
 
 
-def score(predicted, names, labels, class_names, name_of, ks, real=None):
-    """`comparison.compare_models`, with names for the numbers of its mistakes.
+def resizing_suffix(config: Config, record: Record) -> str:
+    """Returns the suffix of file names for images that are resized differently than in the run."""
+    formats = {"image_size": "-{}px", "crop_fraction": "-crop{:g}", "interpolation": "-{}"}
+    own = get_resizing(record.config.data)
+    changed = {k: v for k, v in get_resizing(config.data).items() if v != own[k]}
+    return "".join(formats[name].format(value) for name, value in changed.items())
 
-    Args:
-      predicted, names, labels, class_names, ks, real: see `comparison.compare_models`.
-      name_of: from an image's position in the split to what a person calls it.
+
+def curve_name(run_dir: pathlib.Path) -> str:
+    """Returns the folder of the event files for an evaluation of a run.
+
+    While the run trains, evaluations by other processes get a curve of their own. Otherwise
+    TensorBoard would stop reading the file that training writes once there is a newer one, and
+    the steps of two writers would be out of order.
     """
-    results = comparison.compare_models(predicted, names, labels, class_names, ks, real)
-    results["mistakes"] = _name_mistakes(results["mistakes"], class_names, name_of)
-    return results
+    return WATCH_CURVE if folder_lock.is_held(run_dir) else "eval"
 
 
-def preprocessing_suffix(config, record):
-    """What the names of files say where images are prepared in another way than the run's own."""
-    forms = {"image_size": "-{}px", "crop_fraction": "-crop{:g}", "interpolation": "-{}"}
-    here, own = preprocessing(config.data), preprocessing(record.config.data)
-    return "".join(forms[k].format(value) for k, value in here.items() if value != own[k])
-
-
-def _name_mistakes(found, class_names, name_of):
-    """Adds names to mistakes; `name_of(position)` names an image."""
-    return [
-        {
-            "image": name_of(one["position"]),
-            "class": class_names[one["label"]],
-            "predicted": class_names[one["predicted"]],
-            "probability": one["probability"],
-            "position": one["position"],
-        }
-        for one in found
-    ]
-
-
-def to_scalars(results, suffix=""):
-    """Results under their TensorBoard tags; ten-crop figures have tags of their own."""
+def to_scalars(results: dict, suffix: str = "") -> dict[str, float]:
+    """Returns results by TensorBoard tag. Ten-crop metrics have separate tags."""
     suffix = _make_tag_suffix(results, suffix)
     tags = {f"accuracy{suffix}/{k}": v for k, v in results.items() if k[3:].isdigit()}
     tags |= {
@@ -104,19 +147,12 @@ def to_scalars(results, suffix=""):
     return {f"loss{suffix}/cross_entropy": results["nll"], **tags}
 
 
-def _make_tag_suffix(results, between=""):
-    """What a tag says where an evaluation is not that of val's centre crops."""
-    crops_word = "" if results["crops"] == 1 else f"_{results['crops']}_crops"
-    split_word = "" if results["split"] == "val" else f"_{results['split']}"
-    return crops_word + between + split_word
+def write_json(run_dir: pathlib.Path, results: dict, also: str = "", suffix: str = "") -> None:
+    """Writes results to eval-<step>-<split>-<crops><suffix>.json, and to the file `also`.
 
-
-def write_json(run_dir, results, also="", suffix=""):
-    """Writes results as eval-<step>-<split>-<crops><suffix>.json, and to the file `also`.
-
-    A run folder that is read-only or on a full disk costs its file and a warning, not the figures.
-    A file that says more of the same predictions stays, as one that an evaluation of the last step
-    has left before the shorter one at the end of training.
+    If the run folder is not writable, its file is skipped with a warning. A more complete file of
+    the same predictions is not overwritten. The end of training would otherwise replace the file
+    of an earlier evaluation of the last step.
 
     Raises:
       UsageError: `also` cannot be written.
@@ -129,72 +165,93 @@ def write_json(run_dir, results, also="", suffix=""):
     output_files.write_json_output(also, results)
 
 
-def _is_more_complete(path, results):
-    """Whether a file has all that results have, of the same predictions, and more."""
-    try:
-        found = json.loads(path.read_text())
-        same = found["top1"] == results["top1"] and math.isclose(
-            found["nll"], results["nll"], rel_tol=1e-5
-        )
-        return same and found.keys() > results.keys()
-    except (FileNotFoundError, ValueError, LookupError, TypeError, AttributeError):
-        return False  # none, or one that somebody else has written
-
-
-def log_to_tensorboard(run_dir, results, suffix="", pictures=lambda sink: None, curve="eval"):
-    """Adds an evaluation to the curves of a run, where its folder can be written.
+def log_to_tensorboard(
+    run_dir: pathlib.Path,
+    results: dict,
+    suffix: str = "",
+    log_more: Callable[[metric_writer.MetricWriter], None] = lambda writer: None,
+    curve: str = "eval",
+) -> None:
+    """Adds an evaluation to the curves of a run. If its folder is not writable, warns.
 
     Args:
       run_dir: the run folder.
-      results: of `comparison.compare_models`, described.
+      results: of `score_models`.
       suffix: of the tags, for images of another size.
-      pictures: called with the sink after the curves.
+      log_more: called with the writer after the curves.
       curve: folder of the event files, and `split` of the line in metrics.jsonl.
     """
-    with _warn_if_unwritable(run_dir / curve), metric_writer.MetricWriter(run_dir) as sink:
-        sink.write_scalars(curve, results["step"], to_scalars(results, suffix))
-        pictures(sink)
+    with _warn_if_unwritable(run_dir / curve), metric_writer.MetricWriter(run_dir) as writer:
+        writer.write_scalars(curve, results["step"], to_scalars(results, suffix))
+        log_more(writer)
 
 
-@contextlib.contextmanager
-def _warn_if_unwritable(path):
-    """Turns a path that cannot be written into a warning."""
-    try:
-        yield
-    except (OSError, tf.errors.OpError) as error:
-        is_system = isinstance(error, OSError)
-        reason = (error.strerror or str(error)) if is_system else decode.describe_error(error)
-        logging.warning("%s is not written: %s", path, reason)
-
-
-def log_images(sink, curve, results, probs, split, data):
-    """Hands the sink a reliability diagram, the confusion matrix and the surest mistakes.
+def log_images(
+    writer: metric_writer.MetricWriter,
+    curve: str,
+    results: dict,
+    probs: np.ndarray,
+    split: Source,
+    data: DataConfig,
+) -> None:
+    """Logs a reliability diagram, the confusion matrix and the most confident mistakes.
 
     Args:
-      sink: Measurements.
+      writer: of the run.
       curve: folder of the event files.
-      results: of `comparison.compare_models`, described.
-      probs: float64 [N, C], what they are results of.
-      split: Source.
-      data: DataConfig: mistakes are shown as the net's centre crop.
+      results: of `score_models`.
+      probs: the predictions, float64 [N, C].
+      split: the images.
+      data: how they are resized. Mistakes are shown as the center crop of the model.
     """
-    step = results["step"]
-    suffix = _make_tag_suffix(results)
-    sink.write_image(
-        curve, step, f"reliability{suffix}", plots.draw_reliability_diagram(results["reliability"])
-    )
+    step, suffix = results["step"], _make_tag_suffix(results)
+    diagram = plots.draw_reliability_diagram(results["reliability"])
+    writer.write_image(curve, step, f"reliability{suffix}", diagram)
     names = [datasets.display_name(name) for name in split.class_names]
     if len(names) <= _MAX_CLASSES_DRAWN:
         matrix = comparison.confusion_matrix(probs, split.labels, len(names))
-        sink.write_image(
+        writer.write_image(
             curve, step, f"confusion{suffix}", plots.draw_confusion_matrix(matrix, names)
         )
-    images, titles = [], []
+    images, captions = [], []
     for mistake in results["mistakes"]:
         encoded, _ = split.read(tf.constant(mistake["position"], tf.int64))
-        size = (data.image_size, 1, data.crop_fraction, data.interpolation)
-        images.append(crops.extract_views(decode.decode_image(encoded), *size)[0].numpy())
-        truth, said = (datasets.display_name(mistake[k]) for k in ("class", "predicted"))
-        titles.append(f"{said} {mistake['probability']:.0%}\nis {truth}")
+        image = decode.decode_image(encoded)
+        view = crops.extract_views(
+            image, data.image_size, 1, data.crop_fraction, data.interpolation
+        )
+        images.append(view[0].numpy())
+        truth, predicted = (datasets.display_name(mistake[k]) for k in ("class", "predicted"))
+        captions.append(f"{predicted} {mistake['probability']:.0%}\nis {truth}")
     if images:
-        sink.write_image_grid(curve, step, f"mistakes{suffix}", images, titles)
+        writer.write_image_grid(curve, step, f"mistakes{suffix}", images, captions)
+
+
+def _make_tag_suffix(results: dict, between: str = "") -> str:
+    """Returns the part of a tag for evaluations other than center crops of val."""
+    crops_part = "" if results["crops"] == 1 else f"_{results['crops']}_crops"
+    split_part = "" if results["split"] == "val" else f"_{results['split']}"
+    return crops_part + between + split_part
+
+
+def _is_more_complete(path: pathlib.Path, results: dict) -> bool:
+    """Returns whether a file has all keys of the results and more, for the same predictions."""
+    try:
+        existing = json.loads(path.read_text())
+        is_same = existing["top1"] == results["top1"] and math.isclose(
+            existing["nll"], results["nll"], rel_tol=1e-5
+        )
+        return is_same and existing.keys() > results.keys()
+    except (FileNotFoundError, ValueError, LookupError, TypeError, AttributeError):
+        return False  # no file, or one that another program has written
+
+
+@contextlib.contextmanager
+def _warn_if_unwritable(path: pathlib.Path) -> Iterator[None]:
+    """Turns a failed write into a warning."""
+    try:
+        yield
+    except OSError as error:
+        logging.warning("%s is not written: %s", path, error.strerror or error)
+    except tf.errors.OpError as error:
+        logging.warning("%s is not written: %s", path, decode.describe_error(error))

@@ -1,14 +1,18 @@
-"""The models that `--ckpt` names, each with the preprocessing it was trained for."""
+"""The models that `--ckpt` names, each with the preprocessing that it was trained for."""
 
 import dataclasses
 import os
 import pathlib
 
+import keras
+import tensorflow as tf
+
+from input_pipeline.config import PREPROCESSING, DataConfig
 from input_pipeline.errors import UsageError
 from input_pipeline.sources import manifest
 from loops.checkpointing import checkpoint, restore, run_folder
-from loops.config import dataset_flags, validation
-from loops.config.config import MAY_CHANGE_ON_EVAL, Config, merge, replace
+from loops.config import dataset_flags, resolve, validation
+from loops.config.config import Config, merge, select_flags
 from loops.optimization import mixed_precision
 
 
@@ -17,10 +21,11 @@ class TrainedModel:
     """One checkpoint of one run.
 
     Attributes:
-      run_dir, step_dir: pathlib.Path.
+      run_dir: the run folder.
+      step_dir: the step folder.
       record: Record of the run.
-      config: its Config, with this command's flags laid over it; the images are those of the
-        first member, their size and normalisation its own.
+      config: config of the run with the flags of this command. Of several models, all have the
+        images of the first one, and each its own image size and normalization.
     """
 
     run_dir: pathlib.Path
@@ -29,90 +34,102 @@ class TrainedModel:
     config: Config
 
     @property
-    def step(self):
-        """Number of training steps behind the weights."""
+    def step(self) -> int:
+        """Number of training steps."""
         return checkpoint.parse_step(self.step_dir)
 
     @property
-    def has_ema(self):
-        """Whether there is a moving average of the weights beside the weights."""
+    def has_ema(self) -> bool:
+        """Whether the checkpoint has averaged weights (EMA) as well as raw ones."""
         return bool(self.record.config.optimization.ema)
 
-    def restore(self, strategy, averaged=True, dtype=None):
-        """Builds the net and reads its weights: keras.Model; see `restore.restore_model`.
+    def restore(
+        self, strategy: tf.distribute.Strategy, averaged: bool = True, dtype: str | None = None
+    ) -> keras.Model:
+        """Builds the model and loads its weights, see `restore.restore_model`.
 
-        Without a dtype it computes in that of the config.
+        Args:
+          strategy: of the model.
+          averaged: load the averaged weights if there are any.
+          dtype: compute type; that of the config by default.
         """
         dtype = dtype or mixed_precision.resolve_compute_dtype(self.config.precision)
         return restore.restore_model(strategy, self.record, self.step_dir, dtype, averaged)
 
 
-def make_evaluation_config(record, config, given):
-    """The run's own config, but for what belongs to this evaluation and this machine."""
-    own = {n: getattr(config, n) for n in ("evaluation", "prediction", "export", "distribution")}
-    saved = dataclasses.replace(record.config, **own)
-    may_change = MAY_CHANGE_ON_EVAL
-    if record.weights:  # of images that are not recorded: any set with their classes will do
-        config = dataclasses.replace(config, data=dataset_flags.resolve_dataset(config.data, given))
-        may_change = may_change | {"dataset"}
-        given = given | ({"dataset"} if manifest.exists(config.data.data_dir) else set())
-    merged = merge(saved, given, config, may_change, "evaluate")
-    # How training got its images: an evaluation passes over them once, by itself.
-    of_training = {"data_service": "", "cache": "none"}
-    merged = replace(merged, {k: v for k, v in of_training.items() if k not in given})
-    dataset_flags.require_named_dataset(merged.data, given)
-    return validation.fill_pixel_statistics(merged)
-
-
-def find(config, given):
-    """The members that `--ckpt` names, separated by commas.
+def make_evaluation_config(record: run_folder.Record, config: Config) -> Config:
+    """Returns the config of a run with the flags of an evaluation.
 
     Args:
-      config: Config of the command line.
-      given: names of the flags that were typed.
-
-    Returns:
-      list of Member.
+      record: Record of the run.
+      config: config of the command line.
 
     Raises:
-      UsageError: nothing intact there, or models of different classes.
+      UsageError: a typed flag conflicts with the run.
     """
-    members = []
+    own = {n: getattr(config, n) for n in ("evaluation", "prediction", "export", "distribution")}
+    saved = dataclasses.replace(record.config, **own)
+    may_change = select_flags(on_eval=True)
+    if record.weights:
+        # Imported weights were trained on unknown images: any data set with their classes will do.
+        config = dataset_flags.resolve_dataset(config)
+        may_change = may_change | {"dataset"}
+        if manifest.exists(config.data.data_dir):
+            config = dataclasses.replace(config, typed=config.typed | {"dataset"})
+    merged = merge(saved, config, may_change, "evaluate")
+    # An evaluation reads the images once, by itself.
+    reading = {"data_service": "", "cache": "none"}
+    merged = merged.replace(**{k: v for k, v in reading.items() if k not in config.typed})
+    dataset_flags.require_named_dataset(merged)
+    return resolve.fill_pixel_statistics(merged)
+
+
+def find(config: Config) -> list[TrainedModel]:
+    """Returns the models that `--ckpt` names, separated by commas.
+
+    Args:
+      config: config of the command line.
+
+    Raises:
+      UsageError: there is no intact checkpoint, or the models have different classes.
+    """
+    models = []
     ckpt = config.evaluation.ckpt
     for name in [ckpt] if os.path.isdir(ckpt) else ckpt.split(","):
         run_dir, step_dir = run_folder.find_checkpoint(name)
         record = run_folder.read_record(run_dir)
-        own = make_evaluation_config(record, config, given)
-        if members:
-            _require_same_classes(members[0], record, name)
+        own = make_evaluation_config(record, config)
+        if models:
+            _require_same_classes(models[0], record, name)
             own = dataclasses.replace(
-                own, data=_merge_data_configs(members[0].config.data, own.data)
+                own, data=_merge_data_configs(models[0].config.data, own.data)
             )
         validation.check(own)
-        members.append(TrainedModel(run_dir, step_dir, record, own))
-    return members
+        models.append(TrainedModel(run_dir, step_dir, record, own))
+    return models
 
 
-def _merge_data_configs(first, own):
-    """DataConfig of the first member's images, made into inputs as a member is used to."""
-    kept = ("image_size", "image_size_schedule", "crop_fraction", "interpolation", "mean", "std")
-    return dataclasses.replace(first, **{name: getattr(own, name) for name in kept})
+def _merge_data_configs(first: DataConfig, own: DataConfig) -> DataConfig:
+    """Returns the images of the first model with the preprocessing of another one."""
+    names = (*PREPROCESSING, "image_size_schedule")
+    return dataclasses.replace(first, **{name: getattr(own, name) for name in names})
 
 
-def _require_same_classes(first, record, name):
+def _require_same_classes(first: TrainedModel, record: run_folder.Record, name: str) -> None:
+    """Raises UsageError if the classes of a run differ from those of the first model."""
     theirs, ours = first.record.class_names, record.class_names
     if theirs == ours:
         return
     shared = min(len(theirs), len(ours))
-    at = next((i for i in range(shared) if ours[i] != theirs[i]), shared)
+    index = next((i for i in range(shared) if ours[i] != theirs[i]), shared)
     if len(theirs) != len(ours):
-        foreign = sorted({*ours} ^ {*theirs})[0]
+        extra = sorted({*ours} ^ {*theirs})[0]
         reason = (
-            f"has {len(ours)} classes, and {first.run_dir} has {len(theirs)}: {foreign!r} is of one"
-            " alone"
+            f"has {len(ours)} classes, and {first.run_dir} has {len(theirs)}: only one has"
+            f" {extra!r}"
         )
     elif set(theirs) == set(ours):
-        reason = f"has the classes of {first.run_dir} in another order, from class {at} on"
+        reason = f"has the classes of {first.run_dir} in another order, from class {index} on"
     else:
-        reason = f"class {at} is {ours[at]}, and {theirs[at]} in {first.run_dir}"
-    raise UsageError(f"--ckpt={name}: {reason}; models of different classes have no average")
+        reason = f"class {index} is {ours[index]}, and {theirs[index]} in {first.run_dir}"
+    raise UsageError(f"--ckpt={name}: {reason}; models with different classes cannot be averaged")

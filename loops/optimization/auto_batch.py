@@ -4,7 +4,6 @@ Trials are processes of their own: on a GPU one that runs out of memory must not
 with it, and on a CPU the system would end it without a word.
 """
 
-import dataclasses
 import json
 import math
 import os
@@ -19,7 +18,7 @@ from input_pipeline.augmentation import batch_augment
 from input_pipeline.errors import UsageError
 from input_pipeline.system import available_memory
 from input_pipeline.text import pluralize
-from loops.config.config import replace
+from loops.config import config_json
 from loops.distribution import strategies
 
 # The share of what is available that training may take; the rest is for data and evaluation.
@@ -59,7 +58,7 @@ def choose_accumulate(config):
     logging.info(
         "--auto_batch: --accumulate=%d, micro-batches of %d images", parts, of_replica // parts
     )
-    return replace(config, {"accumulate": parts})
+    return config.replace(accumulate=parts)
 
 
 def _find_micro_batches(config, multiple):
@@ -158,7 +157,7 @@ def _run_trial(config, size):
     places = [str(pathlib.Path(__file__).resolve().parents[2]), os.environ.get("PYTHONPATH", "")]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, places))}
     command = [sys.executable, "-m", "loops.tools.auto_batch_trial", str(size)]
-    text = json.dumps(dataclasses.asdict(config))
+    text = json.dumps(config_json.to_json(config))
     done = subprocess.run(command, env=environment, input=text, capture_output=True, text=True)
     if done.returncode:
         if done.returncode == -signal.SIGKILL:  # so the system ends who takes too much

@@ -1,6 +1,10 @@
 """The training loss of each example."""
 
+from collections.abc import Callable
+
 import tensorflow as tf
+
+from loops.optimization import registry
 
 
 def cross_entropy(targets, logits, label_smoothing=0.0):
@@ -54,7 +58,9 @@ def binary_cross_entropy(targets, logits, label_smoothing=0.0):
     )
 
 
-LOSSES = {"softmax": cross_entropy, "bce": binary_cross_entropy}
+def get_loss(name: str) -> Callable[..., tf.Tensor]:
+    """Returns the function of a value of `--loss`."""
+    return globals()[registry.LOSSES[name]]
 
 
 def l2_penalty(kernels, weight_decay):

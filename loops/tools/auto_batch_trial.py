@@ -1,4 +1,4 @@
-"""Two training steps on random images, and the memory they took: what `--auto_batch` starts.
+"""Runs two training steps on random images and reports their memory, for `--auto_batch`.
 
 Reads a config as JSON from stdin and writes one line of JSON to stdout.
 """
@@ -6,20 +6,18 @@ Reads a config as JSON from stdin and writes one line of JSON to stdout.
 import json
 import sys
 
-import numpy as np
 import tensorflow as tf
 
-from input_pipeline.sources import source
-from loops import train
-from loops.config import config_json
-from loops.config.config import Config, replace
+from input_pipeline import synthetic
+from loops.config import config_json, flag_parsers
+from loops.config.config import Config
 from loops.distribution import strategies
 from loops.runtime import peak_memory
-from loops.train_state import TrainState
+from loops.train_setup import TrainSetup
 
 
-def measure(config, size):
-    """Measures a step of two micro-batches of `size` images per replica.
+def measure(config: Config, size: int) -> dict:
+    """Measures a step of two micro-batches.
 
     Args:
       config: resolved Config.
@@ -30,12 +28,19 @@ def measure(config, size):
     """
     strategy = strategies.make_strategy(config.distribution)
     replicas = strategy.num_replicas_in_sync
-    config = replace(config, {"accumulate": 2, "batch_size": 2 * size * replicas})
-    classes = len(source.open_split(config.data, "train").class_names)
-    state = TrainState(strategy, config, classes)
-    iterator = iter(strategies.distribute(strategy, lambda: _make_random_dataset(config, 2 * size)))
-    step = train.make_step(config, state, lambda step: tf.constant(0.0))
-    step(iterator, tf.constant(2, tf.int64))
+    config = config.replace(accumulate=2, batch_size=2 * size * replicas)
+    setup = TrainSetup(config, with_val=False, strategy=strategy)
+    setup.build()
+    data = config.data
+    schedule = flag_parsers.parse_image_size_schedule(data.image_size_schedule, 1.0)
+    largest = max(data.image_size, *(image_size for _, image_size in schedule))
+    num_classes = len(setup.train_split.class_names)
+    iterator = iter(
+        strategies.distribute(
+            strategy, lambda: synthetic.make_random_batches(largest, num_classes, 2 * size)
+        )
+    )
+    setup.step(iterator, tf.constant(2, tf.int64))
     return {
         "peak_bytes": peak_memory.peak_bytes(),
         "replicas": replicas,
@@ -43,22 +48,6 @@ def measure(config, size):
     }
 
 
-def _make_random_dataset(config, count):
-    sizes = [config.data.image_size]
-    sizes += [
-        int(stage.split(":")[1]) for stage in config.data.image_size_schedule.split(",") if stage
-    ]
-    side = max(sizes)
-    images = np.random.default_rng(0).integers(0, 255, (count, side, side, 3), np.uint8)
-    batch = {
-        "image": images,
-        "label": np.zeros(count, np.int32),
-        "sample": np.arange(count),
-        "replaced": np.zeros(count, np.int64),
-    }
-    return tf.data.Dataset.from_tensors(batch).repeat()
-
-
 if __name__ == "__main__":
-    found = config_json.from_json(Config, json.loads(sys.stdin.read()), "--auto_batch")
-    sys.stdout.write(json.dumps(measure(found, int(sys.argv[1]))) + "\n")
+    config = config_json.from_json(Config, json.loads(sys.stdin.read()), "--auto_batch")
+    sys.stdout.write(json.dumps(measure(config, int(sys.argv[1]))) + "\n")

@@ -16,7 +16,7 @@ from benchmarks.accuracy_page.rows import BestTwo, Fit, Mean, Run, Table
 from benchmarks.accuracy_page.tables import TABLES
 from flags import parse
 from loops.checkpointing import run_folder
-from loops.config import validation
+from loops.config import resolve
 
 FLAGS = ("--dataset=folder", "--data_dir=$TINY", "--model=resnetv2_18", "--image_size=32")
 FLAGS += ("--epochs=1", "--batch_size=8")
@@ -37,7 +37,7 @@ def test_every_command_is_a_valid_one(tmp_path):
     for row in rows:
         if type(row) is Run:
             words = execution.make_training_command(row, tmp_path)[len(row.program) :]
-            validation.resolve(parse([*words, "--data_dir="])[0])
+            resolve.resolve(parse([*words, "--data_dir="]))
         if isinstance(row, (BestTwo, Mean)):
             assert set(row.of) < {other.name for other in rows}
 
@@ -141,7 +141,7 @@ def test_an_evaluation_of_half_a_run_does_not_make_it_whole(
     (tmp_path / "a/eval-00000024-val-10.json").write_text("{}")
     line = {"split": "train", "step": step, "progress/epoch": step / 2.5}
     (tmp_path / "a/metrics.jsonl").write_text(json.dumps(line) + "\n")
-    config = parse(["x", f"--epochs={epochs}"])[0]
+    config = parse(["x", f"--epochs={epochs}"])
     monkeypatch.setattr(
         run_folder, "read_record", lambda path: types.SimpleNamespace(config=config)
     )

@@ -8,14 +8,14 @@ import tensorflow as tf
 import flags
 from input_pipeline import pipeline, threads
 from input_pipeline.sources import source
-from loops.config import validation
+from loops.config import resolve
 from loops.tools.predict import views
 
 
 @pytest.fixture(scope="module")
 def config(tiny_folder):
     words = ["train", "--dataset=folder", f"--data_dir={tiny_folder}", "--image_size=32"]
-    return validation.resolve(flags.parse(words)[0]).data
+    return resolve.resolve(flags.parse(words)).data
 
 
 def test_nothing_tunes_itself(config, tiny_folder):

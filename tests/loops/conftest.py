@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from loops.checkpointing import checkpoint, restore, run_folder
-from loops.config import validation
-from loops.config.config import Config, replace
+from loops.config import resolve
+from loops.config.config import Config
 from nets import registry
 from tests.loops import tiny_nets
 
@@ -32,7 +32,7 @@ def make_run(one_device):
 
     def make(run, seed=0, class_names=TINY_CLASSES, **values):
         values = {"dataset": "folder", "data_dir": "nowhere", "image_size": 32, **values}
-        config = validation.resolve(replace(Config(), values))
+        config = resolve.resolve(Config().replace(**values))
         run.mkdir(parents=True)
         run_folder.write_record(run, run_folder.Record(config, tuple(class_names), {}))
         rng = np.random.default_rng(seed)

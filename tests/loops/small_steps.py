@@ -8,11 +8,11 @@ import tensorflow as tf
 import flags
 from input_pipeline.augmentation import batch_augment
 from input_pipeline.config import DataConfig
-from loops.config import validation
+from loops.config import resolve
 from loops.config.training import OptimizationConfig
 from loops.distribution import strategies
 from loops.train_state import TrainState
-from loops.train_step import StepSettings, make_train_step
+from loops.train_step import StepSettings, TrainStep
 
 BATCH, SIZE, CLASSES = 8, 16, 3
 
@@ -24,7 +24,9 @@ def settings(**changes):
     optimization |= {name: changes.pop(name) for name in known & set(changes)}
     values = {
         "global_batch_size": BATCH,
-        "prepare": batch_augment.make_preprocess_fn(DataConfig(mean=(127.5,) * 3, std=(64.0,) * 3)),
+        "preprocess": batch_augment.make_preprocess_fn(
+            DataConfig(mean=(127.5,) * 3, std=(64.0,) * 3)
+        ),
         "optimization": OptimizationConfig(**optimization),
         "learning_rate": lambda step: 0.05 / (1.0 + tf.cast(step, tf.float32)),
     }
@@ -33,7 +35,7 @@ def settings(**changes):
 
 def make_state(strategy, *arguments):
     words = ["test", "--model=resnetv2_18", "--seed=3", *arguments]
-    config = validation.resolve(flags.parse(words)[0])
+    config = resolve.resolve(flags.parse(words))
     return TrainState(strategy, config, CLASSES)
 
 
@@ -63,7 +65,7 @@ def run_steps(strategy, images, *arguments, labels=None, **changes):
     flags_of_changes = [f"--{k}={v}" for k, v in changes.items() if k in ("optimizer", "ema")]
     state = make_state(strategy, *arguments, *flags_of_changes)
     meet = "--sync_batch_norm" in arguments and strategy.num_replicas_in_sync > 1
-    step = make_train_step(state, settings(replicas_meet=meet, **changes))
+    step = TrainStep(state, settings(replicas_synchronize=meet, **changes))
     steps = tf.constant(len(images) // BATCH, tf.int64)
     results = step(batches(strategy, images, labels), steps)
     return state, {name: float(value) for name, value in results.items()}

@@ -9,14 +9,14 @@ import flags
 from input_pipeline import datasets
 from input_pipeline.sources import source
 from loops.checkpointing import restore
-from loops.config import validation
+from loops.config import resolve
 from loops.evaluator import Evaluator, Interrupted
 from loops.metrics import classification
 
 
 def setup(strategy, folder):
     words = ["t", "--dataset=folder", f"--data_dir={folder}", "--image_size=32"]
-    config = validation.resolve(flags.parse([*words, "--model=resnet_18"])[0])
+    config = resolve.resolve(flags.parse([*words, "--model=resnet_18"]))
     split = source.open_split(config.data, "val")
     tf.keras.utils.set_random_seed(1)
     model = restore.build_model(strategy, config.net, 3, "float32")

@@ -31,7 +31,7 @@ ROOT = pathlib.Path(__file__).parents[2]
 
 def train_here(folder, root, *words):
     argv = ["main.py", *FLAGS, f"--data_dir={folder}", f"--checkpoint_dir={root}", *words]
-    return train.run(*flags.parse([*argv, "--strategy=one"]))
+    return train.run(flags.parse([*argv, "--strategy=one"]))
 
 
 def steps(run_dir):

@@ -33,7 +33,7 @@ def accuracies(seeds, root, *words):
     with tiny_nets.two_convolutions():
         for seed in seeds:
             argv = ["main.py", *FLAGS, f"--seed={seed}", f"--run_name={seed}", *words]
-            results = train.run(*flags.parse([*argv, f"--checkpoint_dir={root}"]))
+            results = train.run(flags.parse([*argv, f"--checkpoint_dir={root}"]))
             found.append(results["top1"])
     return found
 

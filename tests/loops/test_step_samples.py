@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from loops.train_step import make_train_step
+from loops.train_step import TrainStep
 from nets import registry
 from nets.layers.kit import Kit
 from tests.loops.test_train_step import BATCH, batches, make_state, random_images, settings
@@ -28,7 +28,7 @@ def dropping_net(monkeypatch):
 
 def trained(strategy, *words):
     state = make_state(strategy, *words)
-    step = make_train_step(state, settings())
+    step = TrainStep(state, settings())
     step(batches(strategy, random_images(3)), tf.constant(3, tf.int64))
     return {v.path: v.numpy() for v in state.model.trainable_variables}
 
@@ -41,7 +41,7 @@ def test_two_replicas_drop_what_one_drops(one_device, mirrored, dropping_net):
 
 def test_the_seed_of_the_run_decides(one_device, dropping_net):
     state = make_state(one_device)
-    step = make_train_step(state, settings())
+    step = TrainStep(state, settings())
     iterator = batches(one_device, random_images(2))
     step(iterator, tf.constant(2, tf.int64))
     layer = state.model.get_layer("dropout")

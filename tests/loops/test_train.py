@@ -14,7 +14,7 @@ from tensorflow.python.framework import config as framework_config
 import flags
 from input_pipeline.augmentation import batch_augment
 from input_pipeline.errors import DataError, UsageError
-from loops import evaluate, evaluator, train
+from loops import evaluate, evaluator, train, train_setup
 from loops.checkpointing import checkpoint, restore, run_folder
 from loops.monitoring import step_intervals
 from loops.runtime.stop_signals import StoppedBySignal
@@ -38,7 +38,7 @@ def command(folder, tmp_path, *arguments):
 
 
 def run(folder, tmp_path, *arguments):
-    return train.run(*flags.parse(command(folder, tmp_path, *arguments)))
+    return train.run(flags.parse(command(folder, tmp_path, *arguments)))
 
 
 def tensors(run_dir):
@@ -103,7 +103,7 @@ def test_deterministic_operations_train_and_are_the_runs(tiny_folder, tmp_path, 
     assert determinism()
     framework_config.disable_op_determinism()
     words = [f"--ckpt={tmp_path / 'd'}", "--crops=1", "--deterministic"]
-    evaluate.run(*flags.parse(["main.py", "--mode=eval", *words]))
+    evaluate.run(flags.parse(["main.py", "--mode=eval", *words]))
     assert determinism()
     with pytest.raises(UsageError, match="--deterministic=False conflicts with the run"):
         run(tiny_folder, tmp_path, "--run_name=d", "--steps=3", "--nodeterministic")
@@ -119,11 +119,11 @@ def test_out_of_memory_names_what_may_still_be_done(tiny_folder, tmp_path, monke
         return step
 
     with monkeypatch.context() as patch:
-        patch.setattr(train, "make_step", make_step)
+        patch.setattr(train_setup, "make_step", make_step)
         with pytest.raises(UsageError, match=r"=8: out of memory; .*--accumulate=2 .*\(OOM when"):
             run(tiny_folder, tmp_path, "--run_name=r", "--steps=1")
     run(tiny_folder, tmp_path, "--run_name=r", "--steps=1")
-    monkeypatch.setattr(train, "make_step", make_step)
+    monkeypatch.setattr(train_setup, "make_step", make_step)
     with pytest.raises(UsageError, match=r"=8: out of memory; resume the run with --recompute \("):
         run(tiny_folder, tmp_path, "--run_name=r", "--steps=2")
 
@@ -156,18 +156,18 @@ def test_run_folder_holds_what_is_promised(tiny_folder, tmp_path):
 def test_eval_of_the_run_gives_the_same_figures(tiny_folder, tmp_path):
     results = run(tiny_folder, tmp_path, "--run_name=r", "--steps=2")
     argv = ["main.py", "--mode=eval", f"--ckpt={tmp_path / 'r'}", "--crops=1"]
-    again = evaluate.run(*flags.parse(argv))
+    again = evaluate.run(flags.parse(argv))
     assert again["top1"] == results["top1"]
     assert again["nll"] == pytest.approx(results["nll"], rel=1e-6)
     run(tiny_folder, tmp_path, "--run_name=r")  # nothing to train; its file would say less
     kept = json.loads((tmp_path / "r/eval-00000002-val-1.json").read_text())
     assert kept == again and "per_class" in kept
-    ten = evaluate.run(*flags.parse([*argv[:-1], "--split=test", "--json", str(tmp_path / "j")]))
+    ten = evaluate.run(flags.parse([*argv[:-1], "--split=test", "--json", str(tmp_path / "j")]))
     assert ten["crops"] == 10
     assert ten["num_examples"] == 5
     assert json.loads((tmp_path / "j").read_text()) == ten
     with pytest.raises(UsageError, match="--model=resnet_18 conflicts"):
-        evaluate.run(*flags.parse([*argv, "--model=resnet_18"]))
+        evaluate.run(flags.parse([*argv, "--model=resnet_18"]))
 
 
 def test_conflicting_flag_on_resume_is_refused(tiny_folder, tmp_path):
@@ -260,7 +260,7 @@ def test_a_run_of_another_version_is_refused_in_one_line(tmp_path, make_run, bra
     (folder / "config.json").write_text(json.dumps(data))
     argv = ["main.py", f"--checkpoint_dir={tmp_path}", "--run_name=r"]
     with pytest.raises(UsageError, match=f"--{name}=of_tomorrow: unknown value"):
-        train.run(*flags.parse(argv))
+        train.run(flags.parse(argv))
 
 
 def test_a_worker_that_is_lost_before_the_first_step(tiny_folder, tmp_path, monkeypatch):
@@ -303,7 +303,7 @@ def test_averages_are_what_is_evaluated_and_predicted(tiny_folder, tmp_path):
     words = ["--run_name=r", "--steps=3", "--ema=0.9", "--learning_rate=3", "--image_size=32"]
     results = run(tiny_folder, tmp_path, *words)
     argv = ["main.py", "--mode=eval", f"--ckpt={tmp_path / 'r'}", "--crops=1"]
-    again = evaluate.run(*flags.parse(argv))
+    again = evaluate.run(flags.parse(argv))
     assert again["nll"] == pytest.approx(results["nll"], rel=1e-6)
     assert again["top1_raw"] == results["top1_raw"]
     record = run_folder.read_record(tmp_path / "r")

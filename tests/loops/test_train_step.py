@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from input_pipeline.augmentation import batch_augment
 from loops.distribution import strategies
-from loops.train_step import make_train_step
+from loops.train_step import TrainStep
 from tests.loops.small_steps import (
     BATCH,
     CLASSES,
@@ -47,7 +47,7 @@ def test_one_call_of_three_steps_equals_three_calls(one_device):
     images = random_images(3)
     together, _ = run_steps(one_device, images)
     state = make_state(one_device)
-    step = make_train_step(state, settings())
+    step = TrainStep(state, settings())
     iterator = batches(one_device, images)
     for _ in range(3):
         step(iterator, tf.constant(1, tf.int64))
@@ -55,7 +55,7 @@ def test_one_call_of_three_steps_equals_three_calls(one_device):
     expected = weights(together)
     for path, value in weights(state).items():
         np.testing.assert_array_equal(value, expected[path], path)
-    assert step.experimental_get_tracing_count() == 1
+    assert step.function.experimental_get_tracing_count() == 1
 
 
 def test_first_step_is_plain_sgd_on_smoothed_loss_with_l2(one_device):
@@ -77,9 +77,7 @@ def test_first_step_is_plain_sgd_on_smoothed_loss_with_l2(one_device):
         for v, g in zip(state.model.trainable_variables, gradients, strict=True)
     }
     state = make_state(one_device)
-    results = make_train_step(state, settings())(
-        batches(one_device, images), tf.constant(1, tf.int64)
-    )
+    results = TrainStep(state, settings())(batches(one_device, images), tf.constant(1, tf.int64))
     assert float(results["loss"]) == pytest.approx(BATCH * float(cross_entropy), rel=1e-5)
     for path, value in weights(state).items():
         np.testing.assert_allclose(value, expected[path], atol=2e-5, err_msg=path)
@@ -111,7 +109,7 @@ def test_overflow_is_skipped_alike_on_all_replicas(mirrored, replicas, pixel):
     half = ("--mixed_precision", "--half_dtype=float16", "--initial_loss_scale=8")
     state = make_state(mirrored, *half)
     before = weights(state)
-    step = make_train_step(state, settings())
+    step = TrainStep(state, settings())
     iterator = batches(mirrored, images)
     first = step(iterator, tf.constant(1, tf.int64))
     changed = any((value != before[path]).any() for path, value in weights(state).items())
@@ -172,7 +170,7 @@ def test_data_wait_is_seen(one_device):
         return batch
 
     state = make_state(one_device)
-    step = make_train_step(state, settings())
+    step = TrainStep(state, settings())
     data = {"image": images, "label": np.zeros(len(images), np.int32)}
     data |= {"sample": np.arange(len(images)), "replaced": np.zeros(len(images), np.int64)}
     dataset = tf.data.Dataset.from_tensor_slices(data).batch(BATCH).map(slow)

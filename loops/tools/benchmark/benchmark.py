@@ -1,73 +1,59 @@
-"""`--mode=benchmark`: how fast a part of the program runs on this machine."""
-
-import dataclasses
+"""`--mode=benchmark`: measures the speed of a part of the program on this machine."""
 
 from input_pipeline.augmentation import batch_augment
-from input_pipeline.config import DataConfig
 from input_pipeline.errors import UsageError
 from input_pipeline.sources import source
 from loops.checkpointing import run_folder
-from loops.config import dataset_flags, flag_fields, mode_flags, validation
+from loops.config import config_json, dataset_flags, resolve
+from loops.config.config import Config, all_flags
 from loops.distribution import strategies
 from loops.monitoring import console
 from loops.runtime import output_files, peak_memory
 from loops.tools.benchmark import input_stages, net_benchmarks
 
 _SECONDS_PER_RUN = 2.0
-# Of the flags that training or evaluation reads. Those that neither reads are refused as well.
-_UNSUPPORTED_FLAGS = {
-    *("ckpt", "init_from", "logits", "save_logits", "watch", "watch_patience", "test_size"),
-    *("members", "real_labels", "split", "run_name", "epochs", "steps", "examples", "profile"),
-    *("auto_batch", "image_size_schedule", "save_every", "eval_every"),
-}
-_INPUT_FLAGS = {
-    "mode",
-    "json",
-    "seed",
-    *(field.name for field in flag_fields.iter_fields(DataConfig)),
-}
 
 
-def run(config, given):
-    """Measures what `--benchmark` names.
+def run(config: Config) -> dict:
+    """Measures what `--benchmark` names; returns the results as in the JSON file.
 
     Args:
-      config: Config of the command line.
-      given: names of the flags that were typed.
-
-    Returns:
-      dict as in the JSON file.
+      config: config of the command line.
 
     Raises:
-      UsageError: flags that no benchmark follows.
+      UsageError: flags that the benchmark does not use.
     """
     kind = config.measurement.benchmark
-    _require_supported_flags(kind, given)
-    results, config, title, rows = BENCHMARKS[kind](config, given)
+    _check_flags(config)
+    results, config, title, rows = BENCHMARKS[kind](config)
     results = {"benchmark": kind, "peak_memory_bytes": peak_memory.peak_bytes(), **results}
-    results |= {"config": dataclasses.asdict(config), "versions": run_folder.get_package_versions()}
+    results |= {
+        "config": config_json.to_json(config),
+        "versions": run_folder.get_package_versions(),
+    }
     console.print_summary(title, rows)
     output_files.write_json_output(config.evaluation.json, results)
     return results
 
 
-def _require_supported_flags(kind, given):
-    """Raises UsageError for a flag that a benchmark does not follow."""
-    for name in sorted(given - {"benchmark"}):
-        is_read = {"train", "eval"} & {*mode_flags.get_modes(name)}
-        if name in _UNSUPPORTED_FLAGS or not is_read:
-            raise UsageError(f"--{name} is not for --mode=benchmark; leave it out")
-        if kind == "eval" and name == "batch_size":
-            raise UsageError("--batch_size with --benchmark=eval: give --eval_batch_size")
-        if kind == "input" and name not in _INPUT_FLAGS:
-            raise UsageError(f"--{name} is not for --benchmark=input; leave it out")
+def _check_flags(config: Config) -> None:
+    """Raises UsageError for a typed flag that the benchmark does not use."""
+    kind = config.measurement.benchmark
+    for name in sorted(config.typed):
+        flag = all_flags()[name]
+        if kind in flag.benchmarks:
+            continue
+        where = f"--benchmark={kind}" if flag.benchmarks else "--mode=benchmark"
+        raise UsageError(
+            f"--{name}: {where} does not use it; {flag.hints.get('benchmark', 'leave it out')}"
+        )
 
 
-def _measure_input(config, given):
-    """Times the stages of the input pipeline, until a normalised batch is ready."""
-    config = dataclasses.replace(config, data=dataset_flags.resolve_dataset(config.data, given))
-    dataset_flags.require_named_dataset(config.data, given)
-    config = validation.resolve(config)
+def _measure_input(config: Config) -> tuple[dict, Config, str, list[tuple[str, str]]]:
+    """Times the stages of the input pipeline up to a normalized batch."""
+    config = dataset_flags.resolve_dataset(config)
+    dataset_flags.require_named_dataset(config)
+    config = resolve.resolve(config)
     data = config.data
     batch_augment.require_even_batch(data, data.batch_size)
     strategies.set_up_gpus()
@@ -76,8 +62,8 @@ def _measure_input(config, given):
     rows = [
         (
             row["stage"],
-            f"{row['images_per_second']:9.1f} images/s so far, "
-            f"{row['added_ms_per_image']:7.3f} ms an image for it alone",
+            f"{row['images_per_second']:9.1f} images/s up to here, "
+            f"{row['added_ms_per_image']:7.3f} ms per image for this stage",
         )
         for row in results["stages"]
     ]
@@ -86,7 +72,7 @@ def _measure_input(config, given):
     return results, config, f"{title} {data.batch_size}, {results['cores']} cores", rows
 
 
-# Each takes (config, given); returns its figures, the config that it ran, a title and rows.
+# Each takes (config); returns its figures, the config that it ran, a title and rows.
 BENCHMARKS = {
     "step": net_benchmarks.measure_step,
     "input": _measure_input,

@@ -12,16 +12,14 @@ from loops.runtime.stop_signals import StoppedBySignal, StopSignals
 _POLL_SECONDS = 0.2
 
 
-def run(config, given):
+def run(config):
     """Serves until a signal asks for an end.
 
     Args:
       config: Config of the command line.
-      given: names of the flags that were typed.
 
     Never returns: Ctrl-C or SIGTERM ends the process.
     """
-    del given
     role, dispatcher = config.service.role, config.data.data_service
     if not dispatcher:
         raise UsageError("--data_service is missing: HOST:PORT of the dispatcher")

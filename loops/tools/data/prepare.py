@@ -11,25 +11,24 @@ from loops.monitoring import console, progress_bar
 from loops.runtime import output_files
 
 
-def run(config, given):
+def run(config):
     """Prepares a data set as a command line says.
 
     Args:
       config: Config of the command line.
-      given: names of the flags that were typed.
 
     Returns:
       dict: the manifest.
     """
     storage, out = config.export.format, config.export.out
     if storage not in ("tfrecord", "lists"):
-        if "format" in given:
+        if "format" in config.typed:
             raise UsageError(f"--format={storage}: prepare writes tfrecord or lists")
         storage = "tfrecord"
     if not out:
         raise UsageError("--out is missing: name the folder to write the prepared set into")
     strategies.hide_gpus()
-    data = dataset_flags.resolve_data_config(config, given, "prepare")
+    data = dataset_flags.resolve_data_config(config)
     bar = functools.partial(progress_bar.Progress, "prepare")
     facts = prepare.prepare(data, config.prepare, out, storage, bar)
     console.print_summary(f"{out}: {facts['dataset']} as {storage}", _rows(facts))

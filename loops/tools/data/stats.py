@@ -14,22 +14,21 @@ from loops.monitoring import console, progress_bar
 from loops.runtime import output_files
 
 
-def run(config, given):
+def run(config):
     """Computes the statistics of a split, of train unless `--split` names another.
 
     Only those of train are left where training finds them.
 
     Args:
       config: Config of the command line.
-      given: names of the flags that were typed.
 
     Returns:
       dict as in the JSON file.
     """
     strategies.hide_gpus()
-    data = dataset_flags.resolve_data_config(config, given, "stats")
-    split = config.evaluation.split if "split" in given else "train"
-    if split != "train" and "out" in given:
+    data = dataset_flags.resolve_data_config(config)
+    split = config.evaluation.split if "split" in config.typed else "train"
+    if split != "train" and "out" in config.typed:
         raise UsageError(
             f"--out={config.export.out} with --split={split}: only the statistics of train are kept"
             " for training; write these with --json"

@@ -19,12 +19,11 @@ _REPORT_FILE = "verify.json"
 _MAX_SHOWN = 12
 
 
-def run(config, given):
+def run(config):
     """Verifies a data set as a command line says.
 
     Args:
       config: Config of the command line.
-      given: names of the flags that were typed.
 
     Returns:
       dict: the report.
@@ -33,7 +32,7 @@ def run(config, given):
       DataError: images that no run could use, after the report is written.
     """
     strategies.hide_gpus()
-    data = dataset_flags.resolve_data_config(config, given, "verify")
+    data = dataset_flags.resolve_data_config(config)
     folder = dataset_flags.resolve_results_folder(config)
     sums_path = os.path.join(folder, verify.CHECKSUMS_FILE)
     bar = functools.partial(progress_bar.Progress, "verify")

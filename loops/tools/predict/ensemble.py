@@ -117,12 +117,11 @@ class Ensemble:
             bar.close()
 
 
-def load(config, given):
+def load(config):
     """Finds the nets that `--ckpt` names.
 
     Args:
       config: Config of the command line.
-      given: names of the flags that were typed.
 
     Returns:
       Ensemble.
@@ -130,7 +129,7 @@ def load(config, given):
     Raises:
       UsageError: see `members.find`.
     """
-    found = trained_models.find(config, given)
+    found = trained_models.find(config)
     strategy = strategies.make_strategy(strategies.to_single_process(config.distribution))
     class_names = found[0].record.class_names
     logging.info("%s, %s", pluralize(len(found), "net"), pluralize(len(class_names), "class"))

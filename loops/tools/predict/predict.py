@@ -1,11 +1,13 @@
 """`--mode=predict`: what one run or several say about images."""
 
+import dataclasses
+
 from absl import logging
 
 from input_pipeline.errors import DataError, UsageError
 from input_pipeline.text import pluralize
 from loops.config import flag_parsers
-from loops.config.config import Config, replace
+from loops.config.config import Config
 from loops.metrics import classification
 from loops.tools.predict import ensemble, explained_prediction, figure, image_paths, outputs, views
 from loops.tools.predict.explained_prediction import top_classes
@@ -14,12 +16,11 @@ from loops.tools.predict.explained_prediction import top_classes
 MAX_DRAWN_IMAGES = 50
 
 
-def run(config, given):
+def run(config):
     """Predicts the images that `--image` names.
 
     Args:
       config: Config of the command line.
-      given: names of the flags that were typed.
 
     Returns:
       dict as in the JSON file: `models`, `crops`, `seam_carving`, for each image, `path` and
@@ -30,7 +31,7 @@ def run(config, given):
       DataError: images that do not decode; the others are predicted first.
     """
     paths = image_paths.find(config.prediction.image)
-    nets = ensemble.load(config, given)
+    nets = ensemble.load(config)
     most = min(flag_parsers.parse_top_ks(config.evaluation.top_k)[-1], len(nets.class_names))
     figures = None
     if config.prediction.explain and not config.prediction.report:
@@ -97,11 +98,11 @@ def show(ckpt, image, crops=10, seam_carving=True, top_k=5):
     """
     values = {"mode": "predict", "ckpt": str(ckpt), "image": str(image), "crops": crops}
     values |= {"seam_carving": seam_carving, "top_k": str(top_k)}
-    config = replace(Config(), values)
+    config = dataclasses.replace(Config().replace(**values), typed=frozenset(values))
     (path, *others) = image_paths.find(config.prediction.image)
     if others:
         raise UsageError(f"{image}: {len(others) + 1} images; choose one of them")
-    nets = ensemble.load(config, frozenset(values))
+    nets = ensemble.load(config)
     ((_, logits),) = nets.predict([path])
     if logits is None:
         raise DataError(f"{path} does not decode: {views.describe_decode_error(path)}")

@@ -16,7 +16,7 @@ from input_pipeline.sources import source
 from input_pipeline.text import pluralize, tf_error_message
 from loops.checkpointing import checkpoint, run_folder
 from loops.config import flag_parsers
-from loops.config.config import OUTPUT_FLAGS, replace
+from loops.config.config import select_flags
 from loops.distribution import strategies
 from loops.evaluation import trained_models
 from loops.monitoring import console, progress_bar
@@ -29,12 +29,11 @@ from nets.layers.batch_norm import BatchNorm
 _MAX_BATCH_SIZE = 256
 
 
-def run(config, given):
+def run(config):
     """Averages the checkpoints that `--ckpt` names into the new run `--run_name`.
 
     Args:
       config: Config of the command line.
-      given: names of the flags that were typed.
 
     Returns:
       dict of facts, as in the run folder's average.json.
@@ -43,7 +42,7 @@ def run(config, given):
       UsageError: one checkpoint only, nets or normalisations that differ, or a run folder that is
         there already.
     """
-    found = trained_models.find(config, given)
+    found = trained_models.find(config)
     first = found[0]
     if len(found) < 2:
         raise UsageError(f"--ckpt={config.evaluation.ckpt}: name two or more, with commas")
@@ -68,7 +67,7 @@ def run(config, given):
     state = TrainState(strategy, own, len(split.class_names))
     for variable, mean in zip(state.model.variables, mean_weights(found, strategy), strict=True):
         variable.assign(mean)
-    training = replace(own, {"image_size": _final_image_size(first, split)})
+    training = own.replace(image_size=_final_image_size(first, split))
     batch_size = _choose_batch_size(split, own)
     images = min(config.export.bn_batches * own.data.batch_size, split.num_examples)
     batches = -(-images // batch_size)
@@ -179,8 +178,9 @@ def _make_run_config(first, config):
     """The first member's training config, under the new name; its weights are final."""
     named = {"run_name": config.run.run_name, "checkpoint_dir": config.run.checkpoint_dir}
     # `ema`: what is averaged are the weights that an evaluation takes, and there is one kind now.
-    own = replace(first.config, {**named, "mode": "train", "ema": 0.0})
-    return replace(own, {"ckpt": "", "split": "val", **dict.fromkeys(OUTPUT_FLAGS, "")})
+    own = first.config.replace(**named, mode="train", ema=0.0, ckpt="", split="val")
+    own = own.replace(**dict.fromkeys(select_flags(is_output_file=True), ""))
+    return dataclasses.replace(own, typed=frozenset())
 
 
 def _write_run(run_dir, found, state, config, of_batch_norm):

@@ -33,12 +33,11 @@ _MIN_EQUAL_FRACTION = 30 / 32  # top-1 of int8
 _WRITE_ERRORS = (OSError, tf.errors.ResourceExhaustedError, tf.errors.PermissionDeniedError)
 
 
-def run(config, given):
+def run(config):
     """Exports the checkpoint that `--ckpt` names.
 
     Args:
       config: Config of the command line.
-      given: names of the flags that were typed.
 
     Returns:
       dict of facts, as at `--json`: format, out, difference, equal_top1, num_images and more.
@@ -49,9 +48,9 @@ def run(config, given):
     """
     # A GPU would round what its convolutions multiply, and a sound export would disagree.
     tf.config.experimental.enable_tensor_float_32_execution(False)
-    form = config.export.format if "format" in given else "saved_model"
+    form = config.export.format if "format" in config.typed else "saved_model"
     path = _resolve_output_path(form, config.export)
-    found = trained_models.find(config, given)
+    found = trained_models.find(config)
     if len(found) > 1:
         raise UsageError(f"--ckpt={config.evaluation.ckpt}: name one; ensembles are not exported")
     member = _to_float32(found[0])

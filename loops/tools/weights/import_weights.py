@@ -4,12 +4,12 @@ import numpy as np
 from absl import logging
 
 from input_pipeline import datasets
+from input_pipeline.config import PREPROCESSING
 from input_pipeline.errors import DataError, UsageError
 from input_pipeline.sources import source
 from input_pipeline.text import pluralize
 from loops.checkpointing import checkpoint, restore, run_folder
-from loops.config import dataset_flags, validation
-from loops.config.config import replace
+from loops.config import dataset_flags, resolve
 from loops.distribution import strategies
 from loops.monitoring import console
 from loops.runtime import output_files
@@ -29,12 +29,11 @@ _HALF_RANGE = (127.5, 127.5, 127.5)
 _MAX_NAMES_SHOWN = 3
 
 
-def run(config, given):
+def run(config):
     """Imports the file that `--weights` names.
 
     Args:
       config: Config of the command line.
-      given: names of the flags that were typed.
 
     Returns:
       dict of what was imported, as in the JSON file.
@@ -48,7 +47,7 @@ def run(config, given):
     form = "h5" if importing.source == "h5" else "safetensors"
     with weight_file.open_file(importing.weights, form) as file:
         num_classes = _read_num_classes(file, importing.source, model_name)
-        config, class_names = resolve_config(config, given, num_classes)
+        config, class_names = resolve_config(config, num_classes)
         strategy = strategies.make_strategy(strategies.to_single_process(config.distribution))
         model = restore.build_model(strategy, config.net, num_classes, "float32")
         names = _map_tensor_names(importing.source, model_name, model)
@@ -93,17 +92,17 @@ def _read_num_classes(file, source_name, model_name):
     return shape[0]
 
 
-def resolve_config(config, given, num_classes):
+def resolve_config(config, num_classes):
     """The config and the class names that belong to the weights, as a training would have them."""
     importing = config.importing
-    if "dataset" not in given:
-        name = "ilsvrc2012" if num_classes == 1000 and "class_names" not in given else "lists"
-        config = replace(config, {"dataset": name})
-    dataset_flags.check_list_flags(config.data, given)
+    if "dataset" not in config.typed:
+        is_imagenet = num_classes == 1000 and "class_names" not in config.typed
+        config = config.replace(dataset="ilsvrc2012" if is_imagenet else "lists")
+    dataset_flags.check_list_flags(config)
     values, own_names = dict(_PREPROCESSING.get(importing.source, {})), ()
     if importing.source == "h5":
         values, own_names = sidecar.read_preprocessing(importing.weights, num_classes)
-    if own_names and not given & {"dataset", "class_names"}:
+    if own_names and not config.typed & {"dataset", "class_names"}:
         class_names = own_names
     else:
         class_names = _find_class_names(config.data, num_classes)
@@ -116,8 +115,8 @@ def resolve_config(config, given, num_classes):
         halved = importing.source == "timm" and config.net.model.startswith("resnetv2")
         values["mean"] = _HALF_RANGE if halved else datasets.IMAGENET_MEAN
         values["std"] = _HALF_RANGE if halved else datasets.IMAGENET_STD
-    values = {name: value for name, value in values.items() if name not in given}
-    return validation.resolve(replace(config, values)), class_names
+    values = {name: value for name, value in values.items() if name not in config.typed}
+    return resolve.resolve(config.replace(**values)), class_names
 
 
 def _find_class_names(data, num_classes):
@@ -215,10 +214,7 @@ def _report(config, weights, class_names, step_dir):
         "num_classes": len(class_names),
         "dataset": config.data.dataset,
         "step_folder": str(step_dir),
-        "preprocessing": {
-            name: getattr(config.data, name)
-            for name in ("image_size", "mean", "std", "crop_fraction", "interpolation")
-        },
+        "preprocessing": {name: getattr(config.data, name) for name in PREPROCESSING},
     }
     shown = [(k, v) for k, v in results.items() if k != "preprocessing"]
     console.print_summary(str(step_dir), [*shown, *results["preprocessing"].items()])

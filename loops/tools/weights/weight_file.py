@@ -42,7 +42,7 @@ class WeightFile:
     sha256: str
     shapes: dict
     dtypes: dict
-    read_tensor: Callable
+    read: Callable
 
 
 @contextlib.contextmanager

@@ -98,7 +98,7 @@ def test_averages_start_at_the_weights_that_were_read(source, tiny_folder, tmp_p
 
 def refusal(folder, tmp_path, *words):
     with pytest.raises(UsageError) as caught:
-        train.run(*flags.parse(command(folder, tmp_path, "--run_name=refused", *words)))
+        train.run(flags.parse(command(folder, tmp_path, "--run_name=refused", *words)))
     assert not (tmp_path / "refused").exists()
     return str(caught.value)
 
@@ -130,7 +130,7 @@ def test_an_average_is_what_goes_on(tiny_folder, tmp_path):
     tuned = of(tmp_path / "t/step-00000001", "model")
     steps = ",".join(str(tmp_path / f"r/step-0000000{n}") for n in (2, 3))
     argv = ["x", "--mode=average", f"--ckpt={steps}", f"--checkpoint_dir={tmp_path}"]
-    average.run(*flags.parse([*argv, "--run_name=a", "--bn_batches=1"]))
+    average.run(flags.parse([*argv, "--run_name=a", "--bn_batches=1"]))
     averaged = of(tmp_path / "a/step-00000003", "model")
     weights = [name for name in three if "moving" not in name]
     assert len(weights) > 5

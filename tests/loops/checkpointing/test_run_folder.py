@@ -17,14 +17,14 @@ import tensorflow as tf
 from input_pipeline.errors import UsageError
 from input_pipeline.system import folder_lock
 from loops.checkpointing import checkpoint, run_folder
-from loops.config import validation
-from loops.config.config import Config, replace
+from loops.config import resolve, validation
+from loops.config.config import Config
 
-CONFIG = validation.resolve(Config())
+CONFIG = resolve.resolve(Config())
 
 
 def make_config(**values):
-    return replace(CONFIG, values)
+    return CONFIG.replace(**values)
 
 
 @contextlib.contextmanager

@@ -6,9 +6,10 @@ import logging
 
 import pytest
 
-from loops.config import config_json, validation
-from loops.config.config import MAY_CHANGE_ON_EVAL, MAY_CHANGE_ON_RESUME, Config
+from loops.config import config_json
+from loops.config.config import Config, select_flags
 from loops.config.config import merge as merge_configs
+from loops.config.resolve import resolve as resolve_config
 from loops.config.tools import EvalConfig
 from loops.config.training import LengthConfig
 from tests.command_line import leaf, parse, refusal, resolve
@@ -19,7 +20,7 @@ def warnings(caplog):
 
 
 def through_json(config):
-    return json.loads(json.dumps(dataclasses.asdict(config)))
+    return json.loads(json.dumps(config_json.to_json(config)))
 
 
 @pytest.mark.parametrize(
@@ -47,7 +48,7 @@ def test_fields_that_an_old_json_lacks(caplog):
     assert again.evaluation == EvalConfig()
     assert again.optimization == config.optimization
     (message,) = warnings(caplog)
-    assert "OLD/config.json: no keep, evaluation; the defaults" in message
+    assert "OLD/config.json: no keep, evaluation; using the defaults" in message
 
 
 def test_fields_that_a_newer_json_has(caplog):
@@ -60,9 +61,12 @@ def test_fields_that_a_newer_json_has(caplog):
     assert "NEW/config.json" in message and "hue, teacher" in message
 
 
+MAY_CHANGE_ON_RESUME = select_flags(on_resume=True)
+MAY_CHANGE_ON_EVAL = select_flags(on_eval=True)
+
+
 def merge(saved, *words, may_change=MAY_CHANGE_ON_RESUME, mode="resume"):
-    values, given = parse(*words)
-    return merge_configs(saved, given, values, may_change, mode)
+    return merge_configs(saved, parse(*words), may_change, mode)
 
 
 SAVED = ("--model=resnet_18", "--batch_size=40", "--learning_rate=0.3", "--save_every=11")
@@ -156,7 +160,7 @@ def test_a_new_length_replaces_the_epochs_of_the_dataset():
 
 def test_two_new_lengths_are_still_refused():
     merged = merge(resolve(*SAVED), "--steps=6", "--examples=7")
-    assert "--steps" in refusal(validation.resolve, merged)
+    assert "--steps" in refusal(resolve_config, merged)
 
 
 def test_configs_cannot_be_changed_or_filled_by_position():
@@ -180,7 +184,7 @@ def test_a_value_of_another_type_is_refused(branch, name, value):
     """By somebody's editor; it would end in a traceback much later."""
     data = through_json(resolve())
     data[branch][name] = value
-    with pytest.raises(TypeError, match=f"^{name} is {value!r}, not of "):
+    with pytest.raises(TypeError, match=f"^{name} is {value!r}, expected "):
         config_json.from_json(Config, data, "config.json")
 
 
@@ -194,6 +198,6 @@ def test_a_file_of_an_earlier_command_is_not_written_again():
     """Nor asked for: its folder may be gone."""
     saved = resolve("--json=out.json", "--steps=9")
     for words, json_file in (((), ""), (("--json=new.json",), "new.json")):
-        config, given = parse("--steps=12", *words)
-        merged = merge_configs(saved, given, config, MAY_CHANGE_ON_RESUME, "resume")
+        config = parse("--steps=12", *words)
+        merged = merge_configs(saved, config, MAY_CHANGE_ON_RESUME, "resume")
         assert merged.evaluation.json == json_file and merged.length.steps == 12

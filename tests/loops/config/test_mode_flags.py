@@ -1,17 +1,18 @@
-"""A flag that is typed for a mode that does not read it."""
-
-import dataclasses
+"""Flags that are typed for a mode that does not use them."""
 
 import pytest
 
 from input_pipeline.errors import UsageError
-from loops.config import flag_fields, mode_flags
-from loops.config.config import Config
+from loops.config import mode_flags, modes
+from loops.config.config import all_flags
+from tests.command_line import parse
 
 
-def flags_of(*branches):
-    config = Config()
-    return {f.name for b in branches for f in flag_fields.iter_fields(type(getattr(config, b)))}
+def typed_flag(mode, name):
+    """A config of a mode with one typed flag, of any value."""
+    flag = all_flags()[name]
+    value = flag.choices[0] if flag.choices else {bool: True, str: "x"}.get(flag.type, 1)
+    return parse(f"--mode={mode}", f"--{name}={value}")
 
 
 @pytest.mark.parametrize(
@@ -58,10 +59,10 @@ def flags_of(*branches):
         ("import", "seed", "train, eval"),
     ],
 )
-def test_is_refused_with_the_modes_that_read_it(mode, name, others):
+def test_refused_with_the_modes_that_use_the_flag(mode, name, others):
     with pytest.raises(UsageError) as caught:
-        mode_flags.check_flags(mode, frozenset({"mode", name}))
-    assert str(caught.value).startswith(f"--{name}: --mode={mode} does not read it")
+        mode_flags.check_flags(typed_flag(mode, name))
+    assert str(caught.value).startswith(f"--{name}: --mode={mode} does not use it")
     assert others in str(caught.value)
 
 
@@ -82,20 +83,12 @@ def test_is_refused_with_the_modes_that_read_it(mode, name, others):
         ("data_service", "role workers data_service"),
     ],
 )
-def test_what_a_mode_reads_is_taken(mode, names):
-    mode_flags.check_flags(mode, frozenset({"mode", *names.split()}))
+def test_flags_of_a_mode_are_accepted(mode, names):
+    for name in names.split():
+        mode_flags.check_flags(typed_flag(mode, name))
 
 
-def test_every_flag_of_a_command_has_its_readers():
-    of_commands = flags_of("evaluation", "prediction", "importing", "fine_tuning", "export")
-    of_commands |= flags_of("run", "service", "prepare") | {"epochs", "steps", "examples"}
-    assert of_commands <= set(mode_flags._MODES_BY_FLAG)
-
-
-def test_readers_are_modes_and_names_are_flags():
-    config = Config()
-    branches = [f.name for f in dataclasses.fields(config)]
-    known = flags_of(*(b for b in branches if dataclasses.is_dataclass(getattr(config, b))))
-    (mode,) = (field for field in flag_fields.iter_fields(Config) if field.name == "mode")
-    assert set(mode_flags._MODES_BY_FLAG) <= known
-    assert {m for modes in mode_flags._MODES_BY_FLAG.values() for m in modes} <= set(mode.choices)
+def test_every_flag_has_a_mode_that_uses_it():
+    for name, flag in all_flags().items():
+        assert flag.modes or flag.benchmarks, name
+        assert {*flag.modes, *flag.hints} <= {*modes.names()}, name

@@ -5,20 +5,10 @@ import dataclasses
 import pytest
 
 import flags
-from input_pipeline.errors import UsageError
 from loops.checkpointing.run_folder import Record
 from loops.config import validation
 from loops.evaluation import trained_models
-
-
-def resolve(*words):
-    return validation.resolve(flags.parse(["main.py", *words])[0])
-
-
-def refusal(function, *args):
-    with pytest.raises(UsageError) as caught:
-        function(*args)
-    return str(caught.value)
+from tests.command_line import refusal, resolve
 
 
 @pytest.mark.parametrize("model", ["alexnet", "alexnet_bn", "zfnet", "zfnet_bn"])
@@ -34,8 +24,8 @@ def test_evaluation_at_another_size():
     record = Record(resolve("--model=zfnet", "--image_size=96"), ("a", "b"), {})
 
     def evaluated(*words):
-        typed, given = flags.parse(["main.py", "--mode=eval", "--ckpt=x", *words])
-        merged = trained_models.make_evaluation_config(record, typed, given)
+        typed = flags.parse(["main.py", "--mode=eval", "--ckpt=x", *words])
+        merged = trained_models.make_evaluation_config(record, typed)
         validation.check(merged)
         return merged
 
@@ -53,8 +43,8 @@ def test_how_training_got_its_images_is_no_matter_of_an_evaluation():
     for of_training in (words, ("--cache=ram",)):
         record = Record(resolve(*of_training), ("a", "b"), {})
         for word, cache in (("--crops=1", "none"), ("--cache=ram", "ram")):
-            typed, given = flags.parse(["main.py", "--mode=eval", "--ckpt=x", word])
-            data = trained_models.make_evaluation_config(record, typed, given).data
+            typed = flags.parse(["main.py", "--mode=eval", "--ckpt=x", word])
+            data = trained_models.make_evaluation_config(record, typed).data
             assert (data.data_service, data.cache) == ("", cache)
 
 

@@ -7,20 +7,19 @@ import pytest
 
 import flags
 from benchmarks.accuracy_page import records, tables
-from loops.config import recipes, validation
-from loops.config.config import leaves, replace
+from loops.config import recipes, resolve
 
 
 def applied(*words):
-    config, given = flags.parse(["main.py", "--dataset=ilsvrc2012", *words])
-    return validation.resolve(recipes.apply(config, given))
+    config = flags.parse(["main.py", "--dataset=ilsvrc2012", *words])
+    return resolve.resolve(resolve.apply_recipe(config))
 
 
 @pytest.mark.parametrize("name", recipes.RECIPES)
 def test_every_value_arrives(name, caplog):
     caplog.set_level(logging.INFO, "absl")
     config = applied(f"--recipe={name}")
-    found = dict(leaves(config))
+    found = config.leaves()
     assert {field: found[field] for field in recipes.RECIPES[name]} == recipes.RECIPES[name]
     logged = [r.getMessage() for r in caplog.records if r.levelno == logging.INFO]
     for field, value in recipes.RECIPES[name].items():
@@ -34,7 +33,7 @@ def test_what_is_typed_wins(caplog):
     assert config.optimization.weight_decay == 0.3
     assert config.optimization.optimizer == "sgd"
     assert config.optimization.loss == "bce"
-    assert "--recipe=rsb_a3: --weight_decay=0.3 stays as given" in caplog.messages
+    assert "--recipe=rsb_a3: --weight_decay=0.3 is kept as typed" in caplog.messages
 
 
 def test_another_optimizer_keeps_its_own_rate_and_decay(caplog):
@@ -50,8 +49,8 @@ def test_another_optimizer_keeps_its_own_rate_and_decay(caplog):
 
 
 def test_without_a_recipe_nothing_changes():
-    config, given = flags.parse(["main.py"])
-    assert recipes.apply(config, given) == config
+    config = flags.parse(["main.py"])
+    assert resolve.apply_recipe(config) == config
 
 
 def test_learning_rates_are_those_of_the_sources():
@@ -60,7 +59,7 @@ def test_learning_rates_are_those_of_the_sources():
 
     sources = {"cosine50": (128, 0.05), "step90": (256, 0.1), "nvidia90": (2048, 2.048)}
     sources |= {"rsb_a3": (2048, 8e-3), "ffcv16": (4096, 1.7)}
-    assert {*sources, "short"} == recipes.RECIPES.keys()
+    assert {*sources, "none", "short"} == recipes.RECIPES.keys()
     for name, (batch, rate) in sources.items():
         optimization = applied(f"--recipe={name}").optimization
         assert lr_schedules.scale_by_batch_size(
@@ -85,4 +84,4 @@ def test_short_is_the_best_of_its_trials():
             errors[row] = record["evaluations"]["val-1"]["top1_error"]
     best = min(errors, key=errors.get)
     chosen, by_recipe = applied(*best.flags), applied(*tables.TRIAL_FLAGS, "--recipe=short")
-    assert replace(chosen, {"recipe": "short"}) == by_recipe
+    assert chosen.replace(recipe="short") == by_recipe

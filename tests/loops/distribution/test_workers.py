@@ -76,7 +76,7 @@ def tensors(run_dir, step):
 def run_single_process(folder, root, *words):
     """Runs the same training in this process only."""
     argv = ["main.py", *FLAGS, f"--data_dir={folder}", f"--checkpoint_dir={root}", *words]
-    return train.run(*flags.parse([*argv, "--strategy=one"]))
+    return train.run(flags.parse([*argv, "--strategy=one"]))
 
 
 @pytest.mark.usefixtures("tiny_net")
@@ -201,10 +201,10 @@ def test_workers_or_run_name_missing(words, tmp_path, tiny_folder, monkeypatch):
         monkeypatch.setenv("TF_CONFIG", json.dumps({"cluster": {"worker": ["a:1", "b:1"]}}))
         argv.remove("--run_name=r")
         with pytest.raises(UsageError, match="--run_name is missing"):
-            train.run(*flags.parse(argv))
+            train.run(flags.parse(argv))
     else:
         with pytest.raises(UsageError, match="neither TF_CONFIG nor Slurm"):
-            train.run(*flags.parse(argv))
+            train.run(flags.parse(argv))
 
 
 def set_slurm_environment(monkeypatch, tasks, **names):

@@ -10,7 +10,7 @@ import pytest
 import flags
 from input_pipeline.system import available_memory
 from loops import train
-from loops.config import validation
+from loops.config import resolve
 from loops.optimization import auto_batch
 from loops.tools import auto_batch_trial
 from tests.command_line import refusal
@@ -61,7 +61,7 @@ def test_the_choice_goes_into_the_config(monkeypatch, caplog):
 
     monkeypatch.setattr(auto_batch, "_run_trial", trial)
     monkeypatch.setattr(available_memory, "available_bytes", lambda: 1.13 * GB / 0.8)
-    config = validation.resolve(flags.parse(["x", "--auto_batch", "--batch_size=48"])[0])
+    config = resolve.resolve(flags.parse(["x", "--auto_batch", "--batch_size=48"]))
     assert auto_batch.choose_accumulate(config).optimization.accumulate == 2
     assert "--auto_batch: --accumulate=2, micro-batches of 12 images" in caplog.messages
 
@@ -82,7 +82,7 @@ def test_trials_that_do_not_fit_themselves(monkeypatch, most, words, parts):
         return {"peak_bytes": GB, "replicas": 1, "gpu": False}
 
     monkeypatch.setattr(auto_batch, "_run_trial", trial)
-    config = validation.resolve(flags.parse(["x", "--auto_batch", "--batch_size=12", *words])[0])
+    config = resolve.resolve(flags.parse(["x", "--auto_batch", "--batch_size=12", *words]))
     if parts:
         assert auto_batch.choose_accumulate(config).optimization.accumulate == parts
     else:
@@ -93,7 +93,7 @@ def test_a_trial_that_the_system_ends_did_not_fit(monkeypatch):
     ended = subprocess.CompletedProcess([], -9, "", "")
     monkeypatch.setattr(subprocess, "run", lambda *args, **kwargs: ended)
     with pytest.raises(auto_batch.OutOfMemoryError):
-        auto_batch._run_trial(flags.parse(["x"])[0], 2)
+        auto_batch._run_trial(flags.parse(["x"]), 2)
 
 
 def test_a_gpu_on_which_one_image_fits(monkeypatch):
@@ -103,7 +103,7 @@ def test_a_gpu_on_which_one_image_fits(monkeypatch):
         return {"peak_bytes": GB, "replicas": 2, "gpu": True}
 
     monkeypatch.setattr(auto_batch, "_run_trial", trial)
-    config = validation.resolve(flags.parse(["x", "--auto_batch", "--batch_size=12"])[0])
+    config = resolve.resolve(flags.parse(["x", "--auto_batch", "--batch_size=12"]))
     assert auto_batch.choose_accumulate(config).optimization.accumulate == 6
 
 
@@ -115,9 +115,7 @@ def test_pairs_stay_whole(monkeypatch):
     )
     monkeypatch.setattr(available_memory, "available_bytes", lambda: 1.035 * GB / 0.8)
     for words, parts in (([], 4), (["--mixup=0.2"], 6)):
-        config = validation.resolve(
-            flags.parse(["x", "--auto_batch", "--batch_size=12", *words])[0]
-        )
+        config = resolve.resolve(flags.parse(["x", "--auto_batch", "--batch_size=12", *words]))
         assert auto_batch.choose_accumulate(config).optimization.accumulate == parts
     assert auto_batch.estimate_micro_batches(7, (2, 6), [GB, GB], 2 * GB, multiple=2) is None
 
@@ -133,13 +131,13 @@ def test_a_batch_that_cannot_be_trained_on(monkeypatch, words, replicas, said):
     """Not memory is to blame."""
     facts = {"peak_bytes": GB, "replicas": replicas, "gpu": False}
     monkeypatch.setattr(auto_batch, "_run_trial", lambda *_: facts)
-    config = validation.resolve(flags.parse(["x", "--auto_batch", *words.split()])[0])
+    config = resolve.resolve(flags.parse(["x", "--auto_batch", *words.split()]))
     assert refusal(auto_batch.choose_accumulate, config).startswith(said)
 
 
 def test_a_number_that_was_given(tmp_path):
     words = ["--auto_batch", "--accumulate=4", f"--checkpoint_dir={tmp_path}"]
-    said = refusal(train.run, *flags.parse(["x", *words]))
+    said = refusal(train.run, flags.parse(["x", *words]))
     assert said.startswith("--accumulate=4 with --auto_batch")
     assert not list(tmp_path.iterdir())
 
@@ -148,7 +146,7 @@ def test_a_number_that_was_given(tmp_path):
 def test_several_workers_choose_for_themselves(monkeypatch, words):
     cluster = {"cluster": {"worker": ["localhost:1", "localhost:2"]}}
     monkeypatch.setenv("TF_CONFIG", json.dumps(cluster))
-    config = validation.resolve(flags.parse(["x", "--auto_batch", *words])[0])
+    config = resolve.resolve(flags.parse(["x", "--auto_batch", *words]))
     assert "--auto_batch: not with several workers" in refusal(auto_batch.choose_accumulate, config)
 
 
@@ -162,7 +160,7 @@ def test_a_trial_runs_where_the_command_does(tmp_path, monkeypatch):
         return subprocess.CompletedProcess(command, 1, "", "x.UsageError: d: no such folder")
 
     monkeypatch.setattr(auto_batch.subprocess, "run", run)
-    config = validation.resolve(flags.parse(["x", "--auto_batch"])[0])
+    config = resolve.resolve(flags.parse(["x", "--auto_batch"]))
     said = refusal(auto_batch.choose_accumulate, config)
     assert said == "--auto_batch: a trial with 2 images failed: d: no such folder"
     assert seen["cwd"] == str(tmp_path)
@@ -174,7 +172,7 @@ def test_a_trial_runs_where_the_command_does(tmp_path, monkeypatch):
 @pytest.mark.parametrize("more", [[], ["--mixup=0.2", "--image_size_schedule=0:32,1:48"]])
 def test_what_a_trial_measures(tiny_folder, more):
     words = ["x", "--dataset=folder", f"--data_dir={tiny_folder}", "--strategy=one", *more]
-    config = validation.resolve(flags.parse([*words, "--model=resnetv2_18", "--image_size=32"])[0])
+    config = resolve.resolve(flags.parse([*words, "--model=resnetv2_18", "--image_size=32"]))
     found = auto_batch_trial.measure(config, 2)
     assert found["peak_bytes"] > 1e8 and (found["replicas"], found["gpu"]) == (1, False)
 
@@ -184,6 +182,6 @@ def test_a_real_trial(tiny_folder):
     """One step of a real net, in a process of its own, at two sizes: more images, more memory."""
     words = ["x", "--auto_batch", "--dataset=folder", f"--data_dir={tiny_folder}"]
     words += ["--model=resnet_18", "--image_size=96", "--strategy=one"]
-    config = validation.resolve(flags.parse(words)[0])
+    config = resolve.resolve(flags.parse(words))
     small, large = (auto_batch._run_trial(config, size)["peak_bytes"] for size in (2, 24))
     assert 0.2 * GB < small < large < 4 * GB

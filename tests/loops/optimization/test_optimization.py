@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from loops.train_step import make_train_step
+from loops.train_step import TrainStep
 from nets import registry, resnetv2
 from nets.layers.kit import Kit
 from nets.layers.recompute import RecomputingModel
@@ -95,7 +95,7 @@ def test_clipping_comes_after_the_reduction_and_before_the_penalty(mirrored):
     images = random_images(1)
     state = make_state(mirrored)
     before = weights(state)
-    step = make_train_step(state, settings(clip_norm=1e-9, weight_decay=0.1, log_norms=True))
+    step = TrainStep(state, settings(clip_norm=1e-9, weight_decay=0.1, log_norms=True))
     results = step(batches(mirrored, images), tf.constant(1, tf.int64))
     kernels = {k.path for k in state.kernels}
     for path, value in weights(state).items():
@@ -109,7 +109,7 @@ def test_clipping_comes_after_the_reduction_and_before_the_penalty(mirrored):
 def test_average_follows_weights_and_statistics(mirrored):
     images = random_images(3)
     state = make_state(mirrored, "--ema=0.5")
-    step = make_train_step(state, settings(ema=0.5))
+    step = TrainStep(state, settings(ema=0.5))
     iterator = batches(mirrored, images)
 
     def values():
@@ -137,9 +137,7 @@ def test_average_follows_weights_and_statistics(mirrored):
 def test_a_skipped_step_does_not_move_the_average(one_device):
     images = random_images(1)
     state = make_state(one_device, "--ema=0.9")
-    step = make_train_step(
-        state, settings(ema=0.9, prepare=lambda b: _infinite(settings().prepare(b)))
-    )
+    step = TrainStep(state, settings(ema=0.9, prepare=lambda b: _infinite(settings().prepare(b))))
     before = {path: v.numpy() for path, v in state.ema.variables().items()}
     results = step(batches(one_device, images), tf.constant(1, tf.int64))
     assert float(results["applied"]) == 0.0
@@ -177,7 +175,7 @@ def test_units_are_clipped_first_then_the_norm_of_all_and_not_the_output_layer(o
     def moved(**clipping):
         state = make_state(one_device, "--momentum=0", "--nonesterov")
         before = weights(state)
-        step = make_train_step(state, settings(**changes, weight_decay=0.0, **clipping))
+        step = TrainStep(state, settings(**changes, weight_decay=0.0, **clipping))
         step(batches(one_device, images), tf.constant(1, tf.int64))
         return before, {path: before[path] - value for path, value in weights(state).items()}
 

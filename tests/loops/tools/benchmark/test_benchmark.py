@@ -39,7 +39,7 @@ def quick(tiny_net, monkeypatch):
 
 
 def run(*words):
-    return benchmark.run(*flags.parse(["main.py", "--mode=benchmark", "--image_size=32", *words]))
+    return benchmark.run(flags.parse(["main.py", "--mode=benchmark", "--image_size=32", *words]))
 
 
 def check(results, path, classes, operations):
@@ -199,5 +199,5 @@ def test_the_best_matrix_product_counts(monkeypatch):
 
 def test_classes_are_known_without_images():
     for dataset, classes in (("ilsvrc2012", 1000), ("mini_imagenet", 100), ("shapes", 10)):
-        data = flags.parse(["main.py", f"--dataset={dataset}"])[0].data
+        data = flags.parse(["main.py", f"--dataset={dataset}"]).data
         assert benchmark_setup.count_classes(data) == classes

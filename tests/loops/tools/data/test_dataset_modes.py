@@ -18,7 +18,7 @@ from input_pipeline.errors import DataError, UsageError
 from input_pipeline.sources import source
 from input_pipeline.system import atomic_files
 from loops import train
-from loops.config import dataset_flags, validation
+from loops.config import dataset_flags, resolve
 from loops.monitoring import progress_bar
 from loops.tools.benchmark import benchmark
 from loops.tools.data import prepare, stats, verify
@@ -26,8 +26,8 @@ from tests.input_pipeline import encoded_images
 
 
 def run(mode, module, *words):
-    config, given = flags.parse(["main.py", f"--mode={mode}", *words])
-    return module.run(config, given)
+    config = flags.parse(["main.py", f"--mode={mode}", *words])
+    return module.run(config)
 
 
 @pytest.fixture
@@ -57,8 +57,8 @@ def test_statistics_equal_numpys_and_training_takes_them(images, monkeypatch, st
     values = np.linalg.eigvalsh(np.cov(every.T, bias=True))[::-1]
     np.testing.assert_allclose(facts["pca_eigenvalues"], values, rtol=1e-6)
     stored = pixel_statistics.load(str(images))
-    config, _ = flags.parse(["main.py", "--dataset=folder", f"--data_dir={images}"])
-    data = validation.resolve(config).data
+    config = flags.parse(["main.py", "--dataset=folder", f"--data_dir={images}"])
+    data = resolve.resolve(config).data
     assert (data.mean, data.std) == (tuple(stored.mean), tuple(stored.std))
     vectors = np.reshape(data.pca_vectors, (3, 3))  # columns
     covariance = vectors @ np.diag(data.pca_values) @ vectors.T
@@ -201,9 +201,9 @@ def test_names_that_are_not_utf8_are_shown(images, capsys):
 
 def test_a_cache_here_and_workers_elsewhere(images):
     words = ["--dataset=folder", f"--data_dir={images}", "--cache=ram", "--data_service=a:1"]
-    config, _ = flags.parse(["main.py", *words])
+    config = flags.parse(["main.py", *words])
     with pytest.raises(UsageError, match="--cache=ram and --data_service"):
-        validation.resolve(config)
+        resolve.resolve(config)
 
 
 def test_long_work_says_a_line_now_and_then(images, monkeypatch, caplog, tmp_path):
@@ -227,8 +227,8 @@ def test_cached_images_are_those_of_the_files(tiny_folder):
     splits = []
     for cache in ("none", "ram"):
         words = ["--dataset=folder", f"--data_dir={tiny_folder}", f"--cache={cache}"]
-        config, given = flags.parse(["main.py", *words])
-        data = dataset_flags.resolve_dataset(config.data, given)
+        config = flags.parse(["main.py", *words])
+        data = dataset_flags.resolve_dataset(config).data
         splits.append(source.open_split(data, "train"))
     files, memory = splits
     for index in range(files.num_examples):
@@ -288,10 +288,10 @@ def test_prepared_shapes_are_known_by_their_manifest(images, tmp_path):
     path.write_text(json.dumps(json.loads(path.read_text()) | {"dataset": "shapes"}))
     assert run("stats", stats, f"--data_dir={out}")["num_images"] == 23
     assert run("verify", verify, f"--data_dir={out}")["images"]["val"] == 11
-    config, given = flags.parse(["main.py", f"--data_dir={out}"])
-    data = dataset_flags.resolve_dataset(config.data, given)
-    dataset_flags.require_named_dataset(data, given)
-    assert source.open_split(data, "val").num_examples == 11
+    config = flags.parse(["main.py", f"--data_dir={out}"])
+    config = dataset_flags.resolve_dataset(config)
+    dataset_flags.require_named_dataset(config)
+    assert source.open_split(config.data, "val").num_examples == 11
 
 
 def test_images_that_are_in_two_splits_are_in_the_verdict(images, capsys):

@@ -45,7 +45,7 @@ def pictures(tiny_folder, tmp_path):
 
 
 def run(*words):
-    return predict.run(*flags.parse(["main.py", "--mode=predict", *map(str, words)]))
+    return predict.run(flags.parse(["main.py", "--mode=predict", *map(str, words)]))
 
 
 def shares(image):
@@ -55,7 +55,7 @@ def shares(image):
 
 def test_folder_scores_as_evaluation_does(runs, tiny_folder, tmp_path):
     words = ["t", "--mode=eval", f"--ckpt={runs / 'a'}", "--crops=1"]
-    expected = evaluate.run(*flags.parse(words))
+    expected = evaluate.run(flags.parse(words))
     out = tmp_path / "out.json"
     found = run(
         f"--ckpt={runs / 'a'}", f"--image={tiny_folder / 'val'}", "--crops=1", f"--json={out}"

@@ -9,10 +9,11 @@ import tensorflow as tf
 
 import flags
 from input_pipeline.errors import DataError, UsageError
-from loops import train
+from loops import train, train_setup
 from loops.checkpointing import checkpoint, loss_trace
 from loops.distribution import strategies
 from loops.tools.replay import replay
+from loops.train_setup import TrainSetup
 from tests.loops import tiny_nets
 
 FLAGS = [
@@ -27,11 +28,11 @@ EVERY = ["--save_every=2", "--eval_every=100", "--log_every=1"]
 
 def train_run(folder, root, *words):
     argv = ["main.py", *FLAGS, f"--data_dir={folder}", f"--checkpoint_dir={root}", *words]
-    return train.run(*flags.parse(argv))
+    return train.run(flags.parse(argv))
 
 
 def run_replay(run, *words):
-    return replay.run(*flags.parse(["main.py", "--mode=repro", f"--ckpt={run}", *words]))
+    return replay.run(flags.parse(["main.py", "--mode=repro", f"--ckpt={run}", *words]))
 
 
 def lines(run):
@@ -140,8 +141,8 @@ def test_a_changed_image_is_named(copy, tiny_folder, tmp_path):
     shutil.copytree(tiny_folder, data)
     start = loss_trace.read(copy / loss_trace.FILE_NAME)[0]
     rewrite(copy, 0, lambda values: values.update(time=(data / "train").stat().st_ctime + 1))
-    own = replay._make_replay_config(start, *flags.parse(["main.py", f"--data_dir={data}"]))
-    feed = replay._Replay(own, start)._train_input
+    own = replay._make_replay_config(start, flags.parse(["main.py", f"--data_dir={data}"]))
+    feed = TrainSetup(own, with_val=False).train_input
     changed = feed.describe_sample(8 * 2 + 3)  # of the third step; the first epoch ends in it
     assert changed not in [feed.describe_sample(sample) for sample in range(16)]
     others = [path for path in (data / "train").rglob("*.jpg") if str(path) != changed]
@@ -200,8 +201,11 @@ def test_out_of_memory(copy, monkeypatch):
         raise tf.errors.ResourceExhaustedError(None, None, "OOM when allocating\nmuch more")
 
     assert run_replay(copy, "--recompute")["verdict"] == "bitwise"
-    monkeypatch.setattr(train, "make_step", lambda *_: step)
-    with pytest.raises(UsageError, match=r"--mode=repro: out of memory .* --recompute.*\(OOM when"):
+    monkeypatch.setattr(train_setup, "make_step", lambda *_: step)
+    with pytest.raises(
+        UsageError,
+        match=r"--mode=repro with 8 images per step: out of memory; .*--recompute.*\(OOM when",
+    ):
         run_replay(copy)
 
 

@@ -27,7 +27,7 @@ def run_dir(request, tiny_folder, tmp_path_factory):
     words += ["--dataset=folder", f"--data_dir={tiny_folder}", f"--checkpoint_dir={root}"]
     words += ["--batch_size=8", "--steps=40", "--crops=1", "--run_name=a", "--augment=none"]
     words += ["--learning_rate=0.1", "--warmup_epochs=0", "--weight_decay=0"]
-    train.run(*flags.parse(["main.py", *words]))
+    train.run(flags.parse(["main.py", *words]))
     return root / "a"
 
 
@@ -39,7 +39,7 @@ def test_says_what_the_net_says(run_dir, tmp_path, form):
     suffix, more = _FORMS[form]
     written = "tflite" if form == "int8" else form
     words = ["--mode=export", f"--ckpt={run_dir}", f"--format={written}", *more]
-    facts = export.run(*flags.parse(["main.py", *words, f"--out={tmp_path / 'm'}{suffix}"]))
+    facts = export.run(flags.parse(["main.py", *words, f"--out={tmp_path / 'm'}{suffix}"]))
     assert facts["num_images"] == 11
     if form == "int8":
         assert facts["equal_top1"] >= 11 * 30 / 32

@@ -61,7 +61,7 @@ def command(tmp_path, file, *words):
 
 
 def run(tmp_path, file, *words):
-    return import_weights.run(*flags.parse(command(tmp_path, file, *words)))
+    return import_weights.run(flags.parse(command(tmp_path, file, *words)))
 
 
 def refusal(tmp_path, file, *words):
@@ -157,15 +157,15 @@ def test_the_run_folder_is_evaluated_and_predicted_but_not_resumed(
     record = run_folder.read_record(tmp_path / "r")
     assert record.class_names == ("disc", "grid", "stripes")
     ckpt = f"--ckpt={tmp_path / 'r'}"
-    results = evaluate.run(*flags.parse(["main.py", "--mode=eval", ckpt, "--crops=1"]))
+    results = evaluate.run(flags.parse(["main.py", "--mode=eval", ckpt, "--crops=1"]))
     assert results["num_examples"] == 11
     assert results["step"] == 0
     image = f"--image={tiny_folder / 'val' / 'disc' / '00.jpg'}"
-    found = predict.run(*flags.parse(["main.py", "--mode=predict", ckpt, image, "--crops=1"]))
+    found = predict.run(flags.parse(["main.py", "--mode=predict", ckpt, image, "--crops=1"]))
     assert len(found["images"]) == 1
     resumed = ["main.py", f"--checkpoint_dir={tmp_path}", "--run_name=r", *data]
     with pytest.raises(UsageError, match=r"holds imported weights.*--init_from"):
-        train.run(*flags.parse(resumed))
+        train.run(flags.parse(resumed))
     with pytest.raises(UsageError, match="--run_name=r"):
         run(tmp_path, path, "--model=resnet_18", "--run_name=r")
 
@@ -183,10 +183,10 @@ def test_weights_that_name_no_set_are_evaluated_on_any_of_their_classes(
     assert run_folder.read_record(tmp_path / "r").config.data.dataset == "lists"
     prepared = tmp_path / "set"
     words = ["--dataset=folder", f"--data_dir={tiny_folder}"]
-    prepare.run(*flags.parse(["main.py", "--mode=prepare", *words, f"--out={prepared}"]))
+    prepare.run(flags.parse(["main.py", "--mode=prepare", *words, f"--out={prepared}"]))
     ckpt = [f"--ckpt={tmp_path / 'r'}", "--crops=1"]
     found = [
-        evaluate.run(*flags.parse(["main.py", "--mode=eval", *ckpt, *images]))
+        evaluate.run(flags.parse(["main.py", "--mode=eval", *ckpt, *images]))
         for images in (words, [f"--data_dir={prepared}"])
     ]
     assert found[0]["num_examples"] == 11 and found[0]["nll"] == found[1]["nll"]
@@ -215,8 +215,8 @@ def test_weights_that_name_no_set_are_evaluated_on_any_of_their_classes(
 def test_preprocessing_of_a_source(words, expected):
     from input_pipeline.augmentation import crops
 
-    config, given = flags.parse(["main.py", "--mode=import", *words])
-    config, names = import_weights.resolve_config(config, given, 1000)
+    config = flags.parse(["main.py", "--mode=import", *words])
+    config, names = import_weights.resolve_config(config, 1000)
     data = config.data
     short_side = crops.eval_short_side(data.image_size, data.crop_fraction)
     assert (data.image_size, short_side, data.interpolation, data.mean) == expected

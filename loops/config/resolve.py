@@ -1,0 +1,146 @@
+"""Completes a configuration: what the user left open comes from the run, the recipe, the data set.
+
+`resolve_training` is the order of it for a training; the other modes use parts of it.
+"""
+
+import dataclasses
+
+from absl import logging
+
+from input_pipeline import datasets, pixel_statistics
+from input_pipeline.errors import UsageError
+from input_pipeline.sources import source
+from loops.config import dataset_flags, recipes, validation
+from loops.config.config import Config, merge, select_flags
+from loops.optimization.registry import OPTIMIZERS
+from nets import registry
+
+# The source of the pixel statistics of data sets that have none themselves.
+_STATISTICS_SOURCE = dict.fromkeys(
+    ("folder", "lists"), "ImageNet (run --mode=stats to measure those of the images)"
+)
+
+
+def resolve_training(
+    config: Config, saved: Config | None = None, parent: Config | None = None
+) -> Config:
+    """Resolves the configuration of a training. The order of the steps matters.
+
+    Args:
+      config: config of the command line.
+      saved: config of the run to resume; None for a new run.
+      parent: config of the run behind `--init_from`; None without it.
+
+    Raises:
+      UsageError: flags that conflict, or values that no run could use.
+    """
+    # 1. A prepared `--data_dir` names its data set.
+    config = dataset_flags.resolve_dataset(config)
+    if saved is not None:
+        # 2. A resumed run keeps its config; only some flags may change.
+        config = merge(saved, config, select_flags(on_resume=True), "resume")
+    else:
+        # 2. A new run takes the normalization of the weights that it starts from, then a recipe.
+        if config.optimization.auto_batch and "accumulate" in config.typed:
+            raise UsageError(
+                f"--accumulate={config.optimization.accumulate} with --auto_batch, which chooses"
+                " that number; drop one"
+            )
+        if parent is not None:
+            config = inherit_normalization(config, parent)
+        config = apply_recipe(config)
+    dataset_flags.require_named_dataset(config)
+    # 3. The data set and the optimizer fill in the rest; then everything is checked.
+    return resolve(config)
+
+
+def inherit_normalization(config: Config, parent: Config) -> Config:
+    """Takes pixel statistics and batch-norm constants from the run behind `--init_from`."""
+    return config.replace(
+        mean=parent.data.mean,
+        std=parent.data.std,
+        batch_norm_momentum=parent.net.batch_norm_momentum,
+        batch_norm_epsilon=parent.net.batch_norm_epsilon,
+    )
+
+
+def apply_recipe(config: Config) -> Config:
+    """Sets the flags of `--recipe` except those that were typed, and logs each.
+
+    Flags of residual blocks are left out for other nets. Flags that belong to the recipe's
+    optimizer are left out if another optimizer is typed.
+    """
+    name, typed = config.optimization.recipe, config.typed
+    values = dict(recipes.RECIPES[name])
+    if typed & select_flags(is_length=True):
+        values.pop("epochs", None)
+    if not registry.is_residual(config.net.model):
+        residual_only = select_flags(is_residual_only=True)
+        values = {flag: value for flag, value in values.items() if flag not in residual_only}
+    old = config.leaves()
+    if "optimizer" in typed and old["optimizer"] != values.get("optimizer", old["optimizer"]):
+        left_out = values.keys() & select_flags(is_optimizer_specific=True) - typed
+        values = {flag: value for flag, value in values.items() if flag not in left_out}
+        flags = ", ".join(f"--{flag}" for flag in sorted(left_out))
+        logging.info("--recipe=%s: %s: not for --optimizer=%s", name, flags, old["optimizer"])
+    for flag, value in values.items():
+        if flag in typed:
+            logging.info("--recipe=%s: --%s=%s is kept as typed", name, flag, old[flag])
+        else:
+            logging.info("--recipe=%s: --%s=%s", name, flag, value)
+    return config.replace(**{flag: value for flag, value in values.items() if flag not in typed})
+
+
+def resolve(config: Config) -> Config:
+    """Fills in the defaults of the data set and of the optimizer, then checks all values.
+
+    Raises:
+      UsageError: flags that conflict, or values out of range.
+    """
+    validation.check_choices(config)
+    spec, values = datasets.get(config.data.dataset), config.leaves()
+    lengths = [name for name in ("epochs", "steps", "examples") if values[name] is not None]
+    if len(lengths) > 1:
+        raise UsageError(f"--{lengths[0]} and --{lengths[1]} are both set: use one of them")
+    defaults = {
+        "image_size": spec.image_size,
+        "batch_size": spec.batch_size,
+        "min_crop_area": spec.min_crop_area,
+        "warmup_epochs": spec.warmup_epochs,
+        "learning_rate": OPTIMIZERS[config.optimization.optimizer].learning_rate
+        or spec.learning_rate,
+    }
+    if not lengths:
+        defaults["epochs"] = spec.epochs
+    defaults = {name: value for name, value in defaults.items() if values[name] is None}
+    if registry.has_fixed_input_size(config.net.model):
+        defaults["input_size"] = values["image_size"] or defaults["image_size"]
+    config = config.replace(**defaults)
+    validation.check(config)
+    return fill_pixel_statistics(config)
+
+
+def fill_pixel_statistics(config: Config) -> Config:
+    """Fills in mean, std and principal components of the pixels, unless the run recorded them.
+
+    The file that `--mode=stats` wrote next to the images takes precedence over the data set's
+    defaults.
+    """
+    data = config.data
+    recorded = (data.mean, data.std, data.pca_values, data.pca_vectors)
+    if all(recorded):
+        return config
+    spec, measured = datasets.get(data.dataset), pixel_statistics.load(source.get_data_dir(data))
+    if measured:
+        origin = pixel_statistics.FILENAME
+        vectors = tuple(number for row in measured.pca_eigenvectors for number in row)
+        defaults = (measured.mean, measured.std, measured.pca_eigenvalues, vectors)
+    else:
+        origin = _STATISTICS_SOURCE.get(data.dataset, data.dataset)
+        defaults = (spec.mean, spec.std, spec.pca_values, spec.pca_vectors)
+    if not (data.mean and data.std):
+        shown = [", ".join(f"{number:.2f}" for number in numbers) for numbers in defaults[:2]]
+        logging.info("normalization: mean (%s), std (%s) of %s", *shown, origin)
+    names = ("mean", "std", "pca_values", "pca_vectors")
+    filled = {n: old or new for n, old, new in zip(names, recorded, defaults, strict=True)}
+    return dataclasses.replace(config, data=dataclasses.replace(data, **filled))

@@ -1,0 +1,56 @@
+"""Everything around the work of a process: standard streams, broken pipes, errors, exit codes."""
+
+import errno
+import os
+import signal
+import sys
+from collections.abc import Callable
+
+from input_pipeline.errors import UsageError, UserError
+from loops.runtime import log_format
+
+# Errors of a path on the command line that the system refuses.
+_PATH_ERRNOS = (errno.EACCES, errno.EPERM, errno.ENAMETOOLONG)
+
+
+def run(command: Callable[[], None]) -> int:
+    """Runs a command and returns the exit code of the process.
+
+    Errors of the user's are printed as one line. A reader of stdout that has exited, as `head`
+    does, ends the process without a traceback.
+    """
+    _open_closed_streams()
+    code = 0
+    try:
+        code = _run(command)
+        sys.stdout.flush()  # otherwise the interpreter finds the broken pipe at exit
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return code or 128 + signal.SIGPIPE
+    return code
+
+
+def _run(command: Callable[[], None]) -> int:
+    log_format.set_up()
+    try:
+        command()
+    except UserError as error:
+        sys.stderr.write(f"error: {error}\n")
+        return error.exit_code
+    except OSError as error:
+        if error.errno not in _PATH_ERRNOS or error.filename is None:
+            raise
+        sys.stderr.write(f"error: {error.filename}: {error.strerror}\n")
+        return UsageError.exit_code
+    except KeyboardInterrupt:
+        return 128 + signal.SIGINT
+    return 0
+
+
+def _open_closed_streams() -> None:
+    """Opens stdout and stderr on /dev/null if they are closed, as in daemons and with `>&-`."""
+    if sys.stdout is None:
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115
+    if sys.stderr is None:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # TensorFlow writes to descriptor 2
+        sys.stderr = open(2, "w", closefd=False)  # noqa: SIM115
