@@ -16,6 +16,8 @@ import subprocess
 import sys
 import time
 
+from loops.runtime import environment
+
 _START_TIME_VARIABLE = "BENCHMARK_STARTED"
 _CPU_FLAGS = ("avx2", "avx512f", "avx512_bf16", "avx512_fp16", "amx_bf16", "amx_fp16")
 
@@ -115,17 +117,12 @@ def utc_now():
 
 def describe_machine():
     """What the machine is: cpu, cores, cpu_flags, system, load_before."""
-    try:
-        cpuinfo = pathlib.Path("/proc/cpuinfo").read_text()
-    except OSError:
-        cpuinfo = ""
-    models = [line for line in cpuinfo.splitlines() if line.startswith("model name")]
-    words = set(cpuinfo.split())
+    model, flags = environment.read_cpuinfo() or ("", ())
     affinity = getattr(os, "sched_getaffinity", None)
     return {
-        "cpu": models[0].split(":", 1)[1].strip() if models else platform.processor(),
+        "cpu": model or platform.processor(),
         "cores": len(affinity(0)) if affinity else os.cpu_count(),
-        "cpu_flags": [flag for flag in _CPU_FLAGS if flag in words],
+        "cpu_flags": [flag for flag in _CPU_FLAGS if flag in flags],
         "system": f"{platform.system()} {platform.machine()}",
         # Above about 0.3, something else was running and the figures are worth little.
         "load_before": round(os.getloadavg()[0], 2),

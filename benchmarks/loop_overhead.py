@@ -98,17 +98,17 @@ def _measure_loop(args):
     from input_pipeline import pipeline
     from loops.monitoring import metric_writer
 
-    used, measure = {}, metric_writer.MetricWriter.measure
+    used, write_scalars = {}, metric_writer.MetricWriter.write_scalars
 
     def noting(self, split, step, values):
         used.setdefault(step, time.process_time())
-        measure(self, split, step, values)
+        write_scalars(self, split, step, values)
 
     def kept(source, config, seed, first_sample, batch_size, replica_slice=None):
         return bare_step.make_random_batches(args.size, batch_size, _NUM_CLASSES)
 
     pipeline.train_dataset = kept
-    metric_writer.MetricWriter.measure = noting
+    metric_writer.MetricWriter.write_scalars = noting
     never = [f"--{name}={_NEVER}" for name in ("eval_every", "save_every")]
     lines = _train(_make_argv(args, f"--steps={_WARM_UP + args.steps}", *never))
     times = {line["step"]: line["time/total"] for line in lines}

@@ -40,7 +40,7 @@ def run(config: Config) -> dict:
     if record is not None:
         config = resolve.resolve_training(config, saved=record.config)
     else:
-        if run_folder.is_foreign(run_dir):
+        if run_folder.contains_other_files(run_dir):
             raise UsageError(f"--run_name={run_dir.name}: {run_dir} is not a run folder")
         config = resolve.resolve_training(config, parent=fine_tuning.read_parent(config))
         config = auto_batch.choose_accumulate(config)
@@ -88,7 +88,7 @@ def train(
         writer = metric_writer.NullMetricWriter()
         if is_chief:
             writer = stack.enter_context(metric_writer.MetricWriter(run_dir, int(setup.state.step)))
-            writer.describe(
+            writer.write_description(
                 run_summary.format_markdown(
                     record,
                     run_folder.get_package_versions(),

@@ -182,7 +182,9 @@ class TrainLoop:
             raise self._input.explained(error, int(self._state.step)) from error
         seconds = time.monotonic() - started
         # All workers run the same number of steps per call: the slowest worker decides.
-        is_timed = self._intervals.timed(self._workers.all_reduce_max(seconds)[0], sums["steps"])
+        is_timed = self._intervals.record_call(
+            self._workers.all_reduce_max(seconds)[0], sums["steps"]
+        )
         self._metrics.add(sums, seconds, timed=is_timed, norms=norms)
         if not is_timed:
             logging.info("the first step took %.1f s, tracing included", seconds)
@@ -204,7 +206,7 @@ class TrainLoop:
         }
         if self._config.run.log_norms:
             values |= self._metrics.norms(self._state.model.trainable_variables)
-        self._outputs.writer.measure("train", step, values)
+        self._outputs.writer.write_scalars("train", step, values)
         self._metrics.clear()
 
     def _evaluate(self, evaluate: Callable[[int], dict], step: int) -> dict:
@@ -275,7 +277,7 @@ class TrainLoop:
             raise self._input.explained(error, 0) from error
         names = [datasets.display_name(name) for name in self._setup.val_split.class_names]
         captions = batch_augment.format_captions(targets, names)
-        self._outputs.writer.image_grid("train", 0, "images/augmented", images, captions)
+        self._outputs.writer.write_image_grid("train", 0, "images/augmented", images, captions)
 
     def _require_finite_gradients(self, step: int) -> None:
         loss_scale = self._state.loss_scale

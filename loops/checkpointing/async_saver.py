@@ -1,11 +1,13 @@
-"""Saves a run's state step by step, beside training, and survives a disk that is full for a while.
+"""Saves checkpoints in the background while training continues, and survives a full disk.
 
-The loop waits while variables are copied; a thread hashes, writes, syncs and renames. At most one
-save is under way: the next one, and every end of training, waits for it.
+The loop waits only while the variables are copied. A thread hashes, writes, syncs and renames. At
+most one save is in progress: the next save and the end of training wait for it.
 """
 
 import concurrent.futures
+import pathlib
 import time
+from collections.abc import Mapping
 
 import tensorflow as tf
 from absl import logging
@@ -14,24 +16,34 @@ from input_pipeline.errors import UsageError
 from input_pipeline.text import summarize_error
 from loops.checkpointing import checkpoint, retention
 from loops.config import flag_parsers
+from loops.config.training import RunConfig
+from loops.distribution.workers import Workers
 
-_MAX_FAILURES = 3
+_MAX_FAILURES = 3  # in a row
 
 
 class Saver:
-    """Writes checkpoints of one run; a context manager that ends with the last one on the disk.
+    """Writes the checkpoints of a run; as a context manager, waits for the last one at exit.
 
     Args:
       run_dir: the run folder.
-      run_config: RunConfig, which says how many to keep.
-      variables: nested dicts of tf.Variable, see `checkpoint.save`.
-      steps_per_epoch: float, for intervals in epochs.
+      run_config: its `keep` and `keep_every` determine which checkpoints stay.
+      variables: see `checkpoint.save`.
+      steps_per_epoch: converts an interval in epochs to steps.
       saved: the step that the variables were restored from, or None.
-      workers: Workers where there are several: all of them call `save` and `finish` together, and
-        the chief writes.
+      workers: given when there are several workers. All of them call `save` and `finish`
+        together, and the chief writes.
     """
 
-    def __init__(self, run_dir, run_config, variables, steps_per_epoch, saved=None, workers=None):
+    def __init__(
+        self,
+        run_dir: pathlib.Path,
+        run_config: RunConfig,
+        variables: checkpoint.VariableTree,
+        steps_per_epoch: float,
+        saved: int | None = None,
+        workers: Workers | None = None,
+    ) -> None:
         self._run_dir = run_dir
         self._keep = run_config.keep
         self._keep_every = None
@@ -43,66 +55,70 @@ class Saver:
         self._workers = workers
         self._verified = retention.VerificationCache()
         self._thread = concurrent.futures.ThreadPoolExecutor(1, "save")
-        self._pending = None  # what the thread is at, where this process writes
-        self._under_way = None  # its step
-        self._saved = saved  # the newest step that is known to be on the disk
+        # The write in progress; None on workers that do not write.
+        self._pending_write: concurrent.futures.Future[str | None] | None = None
+        self._pending_step: int | None = None
+        self._saved_step = saved  # the newest step known to be on the disk
         self._failures = 0
 
-    def save(self, step, metrics=None):
-        """Begins to save a step, once; training may go on at the return.
+    def save(self, step: int, metrics: Mapping[str, float] | None = None) -> None:
+        """Begins to save a step unless it is already saved; training may continue on return.
 
         Raises:
-          checkpoint.NonFiniteError: nothing is written.
-          UsageError: the save before was the third failure of the disk in a row.
+          checkpoint.NonFiniteError: a variable is not finite; nothing is written.
+          UsageError: the previous save was the third failure in a row.
         """
         if self.finish() == step:
             return
         copies = checkpoint.copy_to_host(self._variables)
-        self._under_way = step
+        self._pending_step = step
         if self._workers is None or self._workers.is_chief:
-            self._pending = self._thread.submit(self._write, step, copies, metrics)
+            self._pending_write = self._thread.submit(self._write, step, copies, metrics)
 
-    def finish(self):
-        """Waits for the save that is under way.
+    def finish(self) -> int | None:
+        """Waits for the save in progress.
 
         Returns:
-          the newest step that is known to be on the disk, or None.
+          the newest step known to be on the disk, or None.
 
         Raises:
-          UsageError: it was the third failure of the disk in a row.
+          UsageError: the save was the third failure in a row.
         """
-        if self._under_way is not None:
-            saved = self._pending is not None and self._wait_for_outcome()
-            if self._workers is not None:  # all agree, or one would save what others have
+        if self._pending_step is not None:
+            saved = self._pending_write is not None and self._wait_for_write()
+            if self._workers is not None:
+                # All workers must agree, or one would save a step that the others skip.
                 saved = bool(self._workers.all_reduce_max(saved)[0])
             if saved:
-                self._saved = self._under_way
-            self._under_way = None
-        return self._saved
+                self._saved_step = self._pending_step
+            self._pending_step = None
+        return self._saved_step
 
-    def wait(self):
-        """Waits for the disk as `finish` does, but for no other worker; raises nothing."""
-        if self._pending is not None:
-            concurrent.futures.wait([self._pending])
+    def wait(self) -> None:
+        """Waits for the write in progress but not for other workers; raises nothing."""
+        if self._pending_write is not None:
+            concurrent.futures.wait([self._pending_write])
 
-    def __enter__(self):
+    def __enter__(self) -> "Saver":
         return self
 
-    def __exit__(self, *_):
+    def __exit__(self, *_) -> None:
         self._thread.shutdown()
-        error = self._pending.result() if self._pending is not None else None
+        error = self._pending_write.result() if self._pending_write is not None else None
         if error is not None:
-            logging.error("step %d could not be saved: %s", self._under_way, error)
+            logging.error("step %d could not be saved: %s", self._pending_step, error)
 
-    def _wait_for_outcome(self):
-        """Whether the thread has saved, which it is waited for."""
-        error = self._pending.result()
-        self._pending = None
+    def _wait_for_write(self) -> bool:
+        """Waits for the thread; returns whether it saved the step."""
+        error = self._pending_write.result()
+        self._pending_write = None
         if error is None:
             self._failures = 0
             return True
         self._failures += 1
-        logging.error("step %d could not be saved (%d): %s", self._under_way, self._failures, error)
+        logging.error(
+            "step %d could not be saved (%d): %s", self._pending_step, self._failures, error
+        )
         if self._failures == _MAX_FAILURES:
             raise UsageError(
                 f"--checkpoint_dir={self._run_dir.parent}: {_MAX_FAILURES} checkpoints in a"
@@ -110,14 +126,16 @@ class Saver:
             )
         return False
 
-    def _write(self, step, copies, metrics):
-        """In the thread; returns what hindered the disk to take the checkpoint, or None."""
+    def _write(
+        self, step: int, copies: checkpoint.VariableTree, metrics: Mapping[str, float] | None
+    ) -> str | None:
+        """Runs in the thread; returns the error that prevented the save, or None."""
         started = time.monotonic()
         try:
             folder = checkpoint.save(self._run_dir, step, copies, metrics)
         except (OSError, tf.errors.OpError, IndexError) as error:
             return summarize_error(error)
-        self._verified.note(folder)
+        self._verified.mark_intact(folder)
         logging.info("saved %s in %.1f s", folder, time.monotonic() - started)
         try:
             retention.prune(self._run_dir, self._keep, self._keep_every, verified=self._verified)

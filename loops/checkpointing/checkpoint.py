@@ -1,22 +1,25 @@
-"""Step folders: written whole or not at all, verified before they are trusted.
+"""Atomic checkpoints in step folders, verified by size and sha256 before they are restored.
 
 A checkpoint is written into `.tmp-*`, read back, synced to disk and only then renamed to
-`step-<n>/`; the newest step folder that passes its checks is the state of the run. There is no
-pointer file that could name the wrong one.
+`step-<n>/`. The newest step folder that passes verification is the state of the run. No pointer
+file exists that could name the wrong folder.
 """
 
-import hashlib
 import json
 import os
 import pathlib
 import re
 import shutil
+from collections.abc import Mapping
 
 import numpy as np
 import tensorflow as tf
 from absl import logging
 
-from input_pipeline.system.atomic_files import write_bytes
+from input_pipeline.system.atomic_files import sha256, write_bytes
+
+# Nested dicts of variables; the keys name the variables in the file.
+VariableTree = Mapping[str, "tf.Variable | VariableTree"]
 
 _STEP_FOLDER = re.compile(r"step-(\d{8,})")
 _PREFIX = "ckpt"
@@ -24,32 +27,38 @@ _MANIFEST = "manifest.json"
 
 
 class NonFiniteError(Exception):
-    """A variable that should be saved holds a NaN or an infinity."""
+    """A variable to be saved contains a NaN or an infinity."""
 
 
 class CorruptCheckpointError(Exception):
-    """A step folder that does not pass its checks."""
+    """A step folder fails verification."""
 
 
-def save(run_dir, step, variables, metrics=None):
+def save(
+    run_dir: pathlib.Path | str,
+    step: int,
+    variables: VariableTree,
+    metrics: Mapping[str, float] | None = None,
+) -> pathlib.Path:
     """Writes the checkpoint of a step.
 
     Args:
       run_dir: the run folder.
-      step: number of steps done.
-      variables: nested dicts of tf.Variable; the keys name them in the file.
-      metrics: figures of this step's evaluation, kept in the manifest.
+      step: number of completed steps.
+      variables: the variables to save.
+      metrics: metrics of this step's evaluation, stored in the manifest.
 
     Returns:
-      pathlib.Path of the step folder.
+      the step folder.
 
     Raises:
       NonFiniteError: names the variable; nothing is written.
-      OSError, tf.errors.OpError, IndexError (a file reads back short): nothing is left behind.
+      OSError, tf.errors.OpError, IndexError: writing failed, IndexError because a file is short
+        when it is read back; no files are left behind.
     """
     run_dir = pathlib.Path(run_dir)
     require_finite(variables)
-    final = run_dir / f"step-{step:08d}"
+    final = step_folder(run_dir, step)
     temporary = run_dir / f".tmp-{step:08d}-{os.getpid()}"
     shutil.rmtree(temporary, ignore_errors=True)
     try:
@@ -59,14 +68,14 @@ def save(run_dir, step, variables, metrics=None):
         files = sorted(p for p in temporary.iterdir() if p.is_file())
         manifest = {
             "step": int(step),
-            "files": {p.name: {"bytes": p.stat().st_size, "sha256": _sha256(p)} for p in files},
+            "files": {p.name: {"bytes": p.stat().st_size, "sha256": sha256(p)} for p in files},
             "metrics": metrics or {},
         }
         (temporary / _MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n")
         for path in [*files, temporary / _MANIFEST, temporary]:
             _fsync(path)
         if final.exists():
-            # A step that was found corrupt and has been trained again.
+            # The folder was corrupt, so the step was trained again.
             remove(final)
         os.rename(temporary, final)
         _fsync(run_dir)
@@ -76,19 +85,20 @@ def save(run_dir, step, variables, metrics=None):
     return final
 
 
-def restore(step_dir, variables):
-    """Reads a step folder into variables; every one of both sides must be matched.
+def restore(step_dir: pathlib.Path | str, variables: VariableTree) -> None:
+    """Restores variables from a step folder; file and variables must match one to one.
 
     Raises:
-      CorruptCheckpointError: before any variable has been touched.
+      CorruptCheckpointError: raised before any variable changes.
+      AssertionError, ValueError: the folder and the variables do not match.
     """
     verify(step_dir)
     checkpoint = tf.train.Checkpoint(**variables)
     checkpoint.read(str(pathlib.Path(step_dir) / _PREFIX)).assert_consumed()
 
 
-def restore_partial(step_dir, variables):
-    """Reads some variables of a verified step folder; all that are asked for must be there.
+def restore_partial(step_dir: pathlib.Path | str, variables: VariableTree) -> None:
+    """Restores some variables of a verified step folder; all given ones must be in the file.
 
     Raises:
       AssertionError, ValueError: a variable is missing or has another shape.
@@ -98,7 +108,7 @@ def restore_partial(step_dir, variables):
     status.assert_existing_objects_matched().expect_partial()
 
 
-def verify(step_dir):
+def verify(step_dir: pathlib.Path | str) -> dict:
     """Checks sizes and hashes of a step folder against its manifest; returns the manifest.
 
     Raises:
@@ -108,9 +118,9 @@ def verify(step_dir):
     try:
         manifest = json.loads((step_dir / _MANIFEST).read_text())
         files = manifest["files"]
-        for name, facts in files.items():
+        for name, metadata in files.items():
             path = step_dir / name
-            if path.stat().st_size != facts["bytes"] or _sha256(path) != facts["sha256"]:
+            if path.stat().st_size != metadata["bytes"] or sha256(path) != metadata["sha256"]:
                 raise CorruptCheckpointError(f"{path} differs from its manifest")
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise CorruptCheckpointError(f"{step_dir}: {error!r}") from error
@@ -119,8 +129,8 @@ def verify(step_dir):
     return manifest
 
 
-def parse_step(step_dir):
-    """The step that a folder's name tells, or None where it is not a step folder."""
+def parse_step(step_dir: pathlib.Path | str) -> int | None:
+    """Returns the step in a folder's name, or None if the name is not a step folder's."""
     match = _STEP_FOLDER.fullmatch(pathlib.Path(step_dir).name)
     return int(match[1]) if match else None
 
@@ -130,29 +140,30 @@ def step_folder(run_dir: pathlib.Path, step: int) -> pathlib.Path:
     return run_dir / f"step-{step:08d}"
 
 
-def list_step_folders(run_dir):
-    """All step folders of a run, newest first, intact or not; none where there is no folder."""
+def list_step_folders(run_dir: pathlib.Path | str) -> list[pathlib.Path]:
+    """Lists all step folders of a run, intact or not, newest first; empty without a run folder."""
     entries = pathlib.Path(run_dir).iterdir() if os.path.isdir(run_dir) else ()
     return sorted((p for p in entries if p.is_dir() and parse_step(p) is not None), key=parse_step)[
         ::-1
     ]
 
 
-def find_newest_intact(run_dir):
-    """The newest step folder that passes its checks, or None; names each that does not."""
+def find_newest_intact(run_dir: pathlib.Path | str) -> pathlib.Path | None:
+    """Returns the newest intact step folder, or None; logs each corrupt one."""
     return next((f for f in list_step_folders(run_dir) if is_intact(f)), None)
 
 
-def find_best_intact(run_dir):
-    """The intact step folder with the highest top-1 at its save, or None."""
+def find_best_intact(run_dir: pathlib.Path | str) -> pathlib.Path | None:
+    """Returns the intact step folder with the highest recorded top-1, or None."""
     scored = [(m, f) for f in list_step_folders(run_dir) if (m := read_top1(f)) is not None]
     best_first = sorted(scored, key=lambda pair: pair[0], reverse=True)
     return next((f for _, f in best_first if is_intact(f)), None)
 
 
-def remove_unfinished(run_dir):
-    """Removes what a killed process left half-written. Only for the holder of the run's lock."""
+def remove_unfinished(run_dir: pathlib.Path | str) -> None:
+    """Removes temporary files of killed processes; the caller must hold the run's lock."""
     for path in pathlib.Path(run_dir).iterdir():
+        # Earlier versions wrote evaluation results through `.eval-*`.
         if not path.name.startswith((".tmp-", ".del-", ".eval-")):
             continue
         if path.is_dir():
@@ -161,51 +172,51 @@ def remove_unfinished(run_dir):
             path.unlink(missing_ok=True)
 
 
-def is_intact(folder):
-    """Whether a step folder passes its checks; the log says why not."""
+def is_intact(folder: pathlib.Path) -> bool:
+    """Returns whether a step folder passes verification; logs the reason if it does not."""
     try:
         verify(folder)
     except CorruptCheckpointError as error:
-        logging.warning("%s is not intact and passed over: %s", folder.name, error)
+        logging.warning("skipping corrupt checkpoint %s: %s", folder.name, error)
         return False
     return True
 
 
-def read_top1(folder):
-    """Top-1 of the evaluation at a step folder's save, or None."""
+def read_top1(folder: pathlib.Path) -> float | None:
+    """Returns the top-1 accuracy recorded in a step folder, or None."""
     try:
         return json.loads((folder / _MANIFEST).read_text())["metrics"].get("top1")
     except (OSError, ValueError, KeyError, AttributeError):
         return None
 
 
-def add_metrics(folder, metrics):
-    """Adds an evaluation that was made after the save to the manifest of a step folder.
+def add_metrics(folder: pathlib.Path, metrics: Mapping[str, float]) -> None:
+    """Stores the metrics of a later evaluation in a step folder's manifest.
 
     Raises:
-      OSError: the disk is full or fails; the manifest is as before.
+      OSError: the disk is full or fails; the manifest is unchanged.
     """
     path = folder / _MANIFEST
-    facts = json.loads(path.read_text())
-    write_bytes(path, (json.dumps({**facts, "metrics": metrics}, indent=1) + "\n").encode())
+    manifest = json.loads(path.read_text())
+    write_bytes(path, (json.dumps({**manifest, "metrics": metrics}, indent=1) + "\n").encode())
 
 
-def remove(folder):
-    """Renames before removing, so that a half-removed folder never looks like a step."""
+def remove(folder: pathlib.Path) -> None:
+    """Renames a step folder, then removes it, so that a partly removed one never looks intact."""
     doomed = folder.with_name(f".del-{folder.name}-{os.getpid()}")
     os.rename(folder, doomed)
     shutil.rmtree(doomed, ignore_errors=True)
 
 
-def copy_to_host(variables, path=""):
-    """Copies variables into the memory of the host, for a save while training goes on.
+def copy_to_host(variables: VariableTree, path: str = "") -> VariableTree:
+    """Copies variables to host memory, so that training can continue during a save.
 
     Args:
-      variables: nested dicts of tf.Variable.
-      path: of the dict, for the message.
+      variables: the variables to copy.
+      path: prefix of the variables' names in error messages.
 
     Returns:
-      the same dicts of tf.Variable with values of their own, which nobody changes.
+      the same nested dicts with independent copies of the variables.
 
     Raises:
       NonFiniteError: names the variable.
@@ -223,8 +234,8 @@ def copy_to_host(variables, path=""):
     return copies
 
 
-def require_finite(variables, path=""):
-    """Raises NonFiniteError, which names the variable, if a variable holds a NaN or an infinity."""
+def require_finite(variables: VariableTree, path: str = "") -> None:
+    """Raises NonFiniteError with a variable's name if it contains a NaN or an infinity."""
     for name, value in variables.items():
         if isinstance(value, dict):
             require_finite(value, f"{path}{name}/")
@@ -232,19 +243,14 @@ def require_finite(variables, path=""):
             raise NonFiniteError(f"{path}{name}")
 
 
-def _read_back(folder):
-    """Reads every tensor, whose checksums TensorFlow compares."""
+def _read_back(folder: pathlib.Path) -> None:
+    """Reads every tensor, because TensorFlow verifies checksums only when it reads."""
     reader = tf.train.load_checkpoint(str(folder / _PREFIX))
     for name in reader.get_variable_to_shape_map():
         reader.get_tensor(name)
 
 
-def _sha256(path):
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _fsync(path):
+def _fsync(path: pathlib.Path) -> None:
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -1,27 +1,37 @@
-"""The net of a run, rebuilt from its record: what eval and predict start from."""
+"""Rebuilds the model of a run from its record and loads its weights."""
 
 import dataclasses
+import pathlib
 
+import keras
 import tensorflow as tf
 from absl import logging
 
 from input_pipeline.errors import UsageError
 from input_pipeline.text import summarize_error
 from loops.checkpointing import checkpoint
+from loops.checkpointing.run_folder import Record
 from nets import registry
 
 
-def variables_by_path(keras_object):
-    """The tf.Variables of a model or optimizer by their paths, as checkpoints name them."""
+def variables_by_path(
+    keras_object: keras.Model | keras.optimizers.Optimizer,
+) -> dict[str, tf.Variable]:
+    """Returns the tf.Variables of a model or optimizer, keyed by their names in checkpoints."""
     return {variable.path: variable.value for variable in keras_object.variables}
 
 
-def build_model(strategy, net_config, num_classes, dtype):
-    """Builds a net under a strategy.
+def build_model(
+    strategy: "tf.distribute.Strategy",
+    net_config: registry.NetConfig,
+    num_classes: int,
+    dtype: str,
+) -> keras.Model:
+    """Builds a model under a strategy.
 
     Args:
-      strategy: tf.distribute.Strategy.
-      net_config: NetConfig.
+      strategy: the strategy that owns the variables.
+      net_config: the architecture.
       num_classes: length of the logits.
       dtype: see `mixed_precision.resolve_compute_dtype`.
     """
@@ -30,33 +40,38 @@ def build_model(strategy, net_config, num_classes, dtype):
         return registry.build_model(derived)
 
 
-def restore_model(strategy, record, step_dir, dtype, averaged=True):
-    """Builds the net of a run and reads its weights: their moving average if the run keeps one.
+def restore_model(
+    strategy: "tf.distribute.Strategy",
+    record: Record,
+    step_dir: pathlib.Path,
+    dtype: str,
+    averaged: bool = True,
+) -> keras.Model:
+    """Builds the model of a run and loads its weights, the EMA weights if the run has them.
 
     Args:
-      strategy: tf.distribute.Strategy.
-      record: Record of the run.
-      step_dir: intact step folder.
+      strategy: the strategy that owns the variables.
+      record: record of the run.
+      step_dir: an intact step folder.
       dtype: see `mixed_precision.resolve_compute_dtype`.
-      averaged: false for the weights themselves even where there is an average.
-
-    Returns:
-      keras.Model.
+      averaged: False loads the weights themselves even if the run has EMA weights.
     """
     model = build_model(strategy, record.config.net, len(record.class_names), dtype)
     load_weights(model, record, step_dir, averaged)
     return model
 
 
-def load_weights(model, record, step_dir, averaged=True):
-    """Reads a step folder's weights into a net of its run that is there already.
+def load_weights(
+    model: keras.Model, record: Record, step_dir: pathlib.Path, averaged: bool = True
+) -> None:
+    """Loads the weights of a step folder into an existing model of the same run.
 
     Args:
-      model: keras.Model.
+      model: the model whose weights are replaced.
       record, step_dir, averaged: see `restore_model`.
 
     Raises:
-      UsageError: they are of another net, or have been removed meanwhile.
+      UsageError: the checkpoint belongs to another architecture or has been removed meanwhile.
     """
     try:
         checkpoint.restore_partial(step_dir, {"model": variables_by_path(model)})
@@ -65,16 +80,18 @@ def load_weights(model, record, step_dir, averaged=True):
             checkpoint.restore_partial(step_dir, {"ema": _averaged_variables(model)})
     except (AssertionError, ValueError) as error:
         reason = summarize_error(error)
-        raise UsageError(f"{step_dir}: not of a {record.config.net.model}: {reason}") from None
+        raise UsageError(
+            f"{step_dir}: is not a checkpoint of {record.config.net.model}: {reason}"
+        ) from None
     except tf.errors.NotFoundError:
         raise UsageError(
-            f"{step_dir}: was removed before it was read, as a training does with all but its"
-            " newest; try again, or name one that stays"
+            f"{step_dir}: was removed before it was read, because training keeps only its newest"
+            " checkpoints; try again, or name a checkpoint that is kept"
         ) from None
-    logging.info("%s of %s", "averaged weights" if averaged else "weights", step_dir)
+    logging.info("loaded the %s of %s", "EMA weights" if averaged else "weights", step_dir)
 
 
-def _averaged_variables(model):
-    """Those that an average is kept of: all but seeds and counters."""
-    found = variables_by_path(model)
-    return {path: v for path, v in found.items() if v.dtype.is_floating}
+def _averaged_variables(model: keras.Model) -> dict[str, tf.Variable]:
+    """Returns the variables that have an EMA: all except seeds and counters."""
+    variables = variables_by_path(model)
+    return {path: v for path, v in variables.items() if v.dtype.is_floating}

@@ -1,4 +1,4 @@
-"""A run's folder: its record, its lock, and what `--ckpt` may name in it."""
+"""The run folder: its name, its record `config.json`, its lock, and the checkpoints in it."""
 
 import contextlib
 import dataclasses
@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Iterator, Mapping
 from importlib import metadata
 
 import tensorflow as tf
@@ -22,29 +23,33 @@ from loops.config import config_json
 from loops.config.config import Config
 from loops.runtime import environment
 
-_MAX_NAME_BYTES = 200  # bytes; file systems take 255
+_MAX_NAME_BYTES = 200  # file systems allow 255
 _PACKAGES = ("tensorflow", "tensorflow-cpu", "keras", "numpy", "opencv-python-headless")
 
 
 @dataclasses.dataclass(frozen=True)
 class Record:
-    """What a run's config.json holds.
+    """The contents of a run's config.json.
 
     Attributes:
-      config: Config.
+      config: the resolved configuration.
       class_names: name of each class, by label.
-      dataset: name, images and fingerprint of each split when the run was last started.
-      weights: file, sha256 and source of imported weights; empty for a run that was trained.
+      dataset: number of images and fingerprint of each split at the last start of the run.
+      weights: file, sha256 and source of imported weights; empty for a trained run.
     """
 
     config: Config
-    class_names: tuple
-    dataset: dict
-    weights: dict = dataclasses.field(default_factory=dict)
+    class_names: tuple[str, ...]
+    dataset: dict[str, dict[str, int | str]]
+    weights: dict[str, str] = dataclasses.field(default_factory=dict)
 
 
-def resolve_run_dir(config):
-    """The run folder of a training command."""
+def resolve_run_dir(config: Config) -> pathlib.Path:
+    """Returns the run folder of a training command.
+
+    Raises:
+      UsageError: `--run_name` or `--checkpoint_dir` cannot be used.
+    """
     name = config.run.run_name
     if not name:
         stamp = time.strftime("%Y%m%d-%H%M%S")
@@ -54,46 +59,48 @@ def resolve_run_dir(config):
     if len(os.fsencode(name)) > _MAX_NAME_BYTES:
         raise UsageError(f"--run_name={name[:20]}...: longer than {_MAX_NAME_BYTES} bytes")
     if checkpoint.parse_step(name) is not None or name == "best":
-        raise UsageError(f"--run_name={name}: this is how --ckpt names a step; choose another")
+        raise UsageError(f"--run_name={name}: --ckpt reads this name as a step; choose another")
     root = pathlib.Path(config.run.checkpoint_dir)
     if root.exists() and not root.is_dir():
-        raise UsageError(f"--checkpoint_dir={root}: not a folder")
+        raise UsageError(f"--checkpoint_dir={root}: is not a folder")
     for flag, value in (("run_name", name), ("checkpoint_dir", str(root))):
         if value != escape_non_utf8(value):
-            raise UsageError(f"--{flag}={value}: not UTF-8, and so no path for TensorFlow's files")
+            raise UsageError(
+                f"--{flag}={value}: is not UTF-8, but TensorFlow requires it of paths; rename it"
+            )
     return root / name
 
 
-def resolve_new_run_dir(config, of):
-    """The run folder that `--run_name` names, for a mode that makes one at one go.
+def resolve_new_run_dir(config: Config, contents: str) -> pathlib.Path:
+    """Returns the run folder that `--run_name` names, for a mode that creates it in one step.
 
     Args:
-      config: Config of the command line.
-      of: what it is to hold, for the message.
+      config: configuration of the command line.
+      contents: what the folder will contain, for the error message.
 
     Raises:
-      UsageError: no name, or something is there already.
+      UsageError: `--run_name` is missing or the folder already exists and is not empty.
     """
     if not config.run.run_name:
-        raise UsageError(f"--run_name is missing: name the run folder of {of}")
+        raise UsageError(f"--run_name is missing: name the run folder for {contents}")
     run_dir = resolve_run_dir(config)
     if run_dir.exists() and (not run_dir.is_dir() or any(run_dir.iterdir())):
         raise UsageError(
-            f"--run_name={run_dir.name}: {run_dir} is there already; choose another name"
+            f"--run_name={run_dir.name}: {run_dir} already exists; choose another name"
         )
     return run_dir
 
 
-def is_foreign(run_dir):
-    """Whether a folder holds something else than a run, or than the beginnings of one."""
+def contains_other_files(run_dir: pathlib.Path) -> bool:
+    """Returns whether a path exists and is neither a run folder nor the beginning of one."""
     if not run_dir.exists() or (run_dir / "config.json").exists():
         return False
     own = (folder_lock.NAME, "log.txt", ".tmp-")
     return not run_dir.is_dir() or any(not p.name.startswith(own) for p in run_dir.iterdir())
 
 
-def write_record(run_dir, record):
-    """Writes config.json, whole or not at all."""
+def write_record(run_dir: pathlib.Path, record: Record) -> None:
+    """Writes config.json atomically."""
     text = json.dumps(
         {
             **to_json(record),
@@ -107,8 +114,8 @@ def write_record(run_dir, record):
     atomic_files.write_bytes(run_dir / "config.json", f"{text}\n".encode())
 
 
-def to_json(record):
-    """A Record as JSON can hold it; `from_json` is the way back."""
+def to_json(record: Record) -> dict:
+    """Converts a Record to JSON types; `from_json` is the inverse."""
     return {
         "config": config_json.to_json(record.config),
         "class_names": record.class_names,
@@ -117,12 +124,12 @@ def to_json(record):
     }
 
 
-def from_json(data, where):
+def from_json(data: Mapping, where: pathlib.Path | str) -> Record:
     """Rebuilds a Record.
 
     Args:
-      data: what `to_json` returned.
-      where: file that it comes from, for the log.
+      data: a result of `to_json`.
+      where: the file that contains it, for the log.
     """
     return Record(
         config=config_json.from_json(Config, data["config"], where),
@@ -132,32 +139,32 @@ def from_json(data, where):
     )
 
 
-def get_package_versions():
-    """Versions of Python and of the packages that results depend on, by name."""
-    found = {"python": platform.python_version()}
+def get_package_versions() -> dict[str, str]:
+    """Returns the versions of Python and of the packages that affect results, by name."""
+    versions = {"python": platform.python_version()}
     for package in _PACKAGES:
         with contextlib.suppress(metadata.PackageNotFoundError):
-            found[package] = metadata.version(package)
-    return found
+            versions[package] = metadata.version(package)
+    return versions
 
 
-def read_record(run_dir):
+def read_record(run_dir: pathlib.Path | str) -> Record:
     """Reads config.json.
 
     Raises:
-      UsageError: it is missing or not a record of a run.
+      UsageError: the file is missing or invalid.
     """
     path = pathlib.Path(run_dir, "config.json")
     try:
         return from_json(json.loads(path.read_text()), path)
     except OSError:
-        raise UsageError(f"{run_dir}: not a run folder, it has no config.json") from None
+        raise UsageError(f"{run_dir}: is not a run folder, it has no config.json") from None
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UsageError(f"{path}: not the record of a run ({error!r})") from None
+        raise UsageError(f"{path}: is not the record of a run ({error!r})") from None
 
 
-def lock(run_dir):
-    """Holds the run folder, as `folder_lock.acquire`, against a second trainer."""
+def lock(run_dir: pathlib.Path) -> contextlib.AbstractContextManager[None]:
+    """Locks a run folder against other training processes; see `folder_lock.acquire`."""
     return folder_lock.acquire(
         run_dir,
         f"--checkpoint_dir={run_dir.parent}",
@@ -167,15 +174,19 @@ def lock(run_dir):
 
 
 @contextlib.contextmanager
-def create_or_roll_back(run_dir):
-    """Locks a run folder while a mode fills it at one go; a failure leaves nothing behind.
+def create_or_roll_back(run_dir: pathlib.Path) -> Iterator[None]:
+    """Locks a new run folder while a mode fills it, and removes the folder if the mode fails.
 
     Raises:
-      UsageError: the disk is full or takes no files.
+      UsageError: the folder cannot be written, or another process has created the run.
     """
-    with lock(run_dir):  # outside: a folder that somebody else fills is not ours to remove
+    # Lock first, because the folder of another process must not be removed.
+    with lock(run_dir):
         if (run_dir / "config.json").exists():
-            raise UsageError(f"--run_name={run_dir.name}: {run_dir} has just been made by another")
+            raise UsageError(
+                f"--run_name={run_dir.name}: another process has just created {run_dir}; choose"
+                " another name"
+            )
         try:
             yield
         except BaseException as error:
@@ -188,50 +199,54 @@ def create_or_roll_back(run_dir):
             ) from error
 
 
-def find_checkpoint(ckpt, flag="--ckpt"):
-    """Resolves `--ckpt`.
+def find_checkpoint(ckpt: str, flag: str = "--ckpt") -> tuple[pathlib.Path, pathlib.Path]:
+    """Finds the checkpoint that `--ckpt` names.
 
     Args:
-      ckpt: a run folder, RUN/best, or a step folder.
-      flag: that named it, for the messages.
+      ckpt: RUN (its newest checkpoint), RUN/best, or a step folder.
+      flag: the flag that has this value, for error messages.
 
     Returns:
-      (run folder, step folder), both pathlib.Path.
+      (run folder, step folder).
 
     Raises:
-      UsageError: nothing there that could be evaluated.
+      UsageError: the path contains no intact checkpoint.
     """
     if not ckpt:
         raise UsageError(f"{flag} is missing: name a run folder, as in {flag}=checkpoints/RUN")
     path, where = pathlib.Path(ckpt), f"{flag}={ckpt}"
     if path.name == "best" and not path.exists() and path.parent.is_dir():
-        return path.parent, _require_found(
-            checkpoint.find_best_intact(path.parent), where, "evaluated and saved"
-        )
+        step_dir = checkpoint.find_best_intact(path.parent)
+        if step_dir is None:
+            raise UsageError(
+                f"{where}: contains no intact checkpoint that was evaluated; train the run first"
+            )
+        return path.parent, step_dir
     if not path.is_dir():
         raise UsageError(f"{where}: there is no such folder")
     if checkpoint.parse_step(path) is None:
-        return path, _require_found(checkpoint.find_newest_intact(path), where, "saved")
+        step_dir = checkpoint.find_newest_intact(path)
+        if step_dir is None:
+            raise UsageError(f"{where}: contains no intact checkpoint; train the run first")
+        return path, step_dir
     try:
         checkpoint.verify(path)
     except checkpoint.CorruptCheckpointError as error:
-        raise UsageError(f"{where}: not intact: {error}") from None
+        raise UsageError(f"{where}: is not intact: {error}") from None
     return path.absolute().parent, path
 
 
-def _require_found(step_dir, where, what):
-    if step_dir is None:
-        raise UsageError(f"{where}: nothing in it is intact and was {what}; train it first")
-    return step_dir
+def get_git_commit() -> str:
+    """Returns the commit of this code, with `+` if files are modified; empty outside git."""
+    folder = pathlib.Path(__file__).parent
 
-
-def get_git_commit():
-    """The commit of this code, with `+` where files differ from it; empty outside git."""
-    here = pathlib.Path(__file__).parent
-
-    def git(*words):
+    def git(*arguments: str) -> str:
         return subprocess.run(
-            ["git", "-C", here, *words], capture_output=True, text=True, timeout=10, check=True
+            ["git", "-C", folder, *arguments],
+            capture_output=True,
+            text=True,
+            timeout=10,
+            check=True,
         ).stdout.strip()
 
     try:

@@ -1,20 +1,24 @@
-"""A run in a few words: what it is, of which data, with which software."""
+"""Describes a run for TensorBoard: model, data, flags and package versions."""
+
+from collections.abc import Mapping
+
+import keras
 
 from input_pipeline.text import pluralize
+from loops.checkpointing.run_folder import Record
 from loops.config.config import Config
 
 
-def format_markdown(record, versions, model, total_steps):
-    """Describes a run for a reader of its curves.
+def format_markdown(
+    record: Record, versions: Mapping[str, str], model: keras.Model, total_steps: int
+) -> str:
+    """Formats a description of a run as Markdown.
 
     Args:
-      record: Record of the run.
-      versions: dict from package to version.
-      model: keras.Model.
+      record: record of the run.
+      versions: version of each package.
+      model: the model of the run.
       total_steps: length of the run.
-
-    Returns:
-      str in Markdown.
     """
     config = record.config
     parameters = sum(v.value.shape.num_elements() for v in model.trainable_variables)
@@ -34,8 +38,8 @@ def format_markdown(record, versions, model, total_steps):
     return "\n".join(lines)
 
 
-def get_hyperparameters(config):
-    """What TensorBoard's table of runs shows: dict from flag to a number, a bool or a string."""
+def get_hyperparameters(config: Config) -> dict[str, bool | int | float | str]:
+    """Returns the flags that TensorBoard's HPARAMS table shows, by name."""
     values = {name: value for name, value in config.leaves().items() if value is not None}
     plain = (bool, int, float, str)
     return {n: v if isinstance(v, plain) else str(v) for n, v in values.items() if v != ""}

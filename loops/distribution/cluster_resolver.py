@@ -1,4 +1,4 @@
-"""Who the workers of a training are: what TF_CONFIG or Slurm says."""
+"""Determines the workers of a training run from TF_CONFIG or Slurm."""
 
 import json
 import os
@@ -14,19 +14,19 @@ _TF_CONFIG_EXAMPLE = (
 )
 
 
-def make_resolver():
-    """The workers that TF_CONFIG names, or else Slurm: a tf.distribute ClusterResolver.
+def make_resolver() -> tf.distribute.cluster_resolver.ClusterResolver:
+    """Makes the resolver of the workers that TF_CONFIG or, without it, Slurm names.
 
     Raises:
-      UsageError: neither names any, or TF_CONFIG not which of them this is, or a host's port.
+      UsageError: no workers are named, or TF_CONFIG has no valid task or a host without a port.
     """
     if count_tf_config_hosts():
         _require_task()
-        found = tf.distribute.cluster_resolver.TFConfigClusterResolver()
-        spec = found.cluster_spec()
+        resolver = tf.distribute.cluster_resolver.TFConfigClusterResolver()
+        spec = resolver.cluster_spec()
         for host in (host for kind in spec.jobs for host in spec.job_tasks(kind)):
             data_service.parse_address(host, "TF_CONFIG, host")
-        return found
+        return resolver
     if int(os.environ.get("SLURM_NTASKS", "1")) > 1:
         return slurm.make_resolver()
     raise UsageError(
@@ -34,11 +34,11 @@ def make_resolver():
     )
 
 
-def count_tf_config_hosts():
-    """How many hosts TF_CONFIG names.
+def count_tf_config_hosts() -> int:
+    """Returns the number of hosts in TF_CONFIG.
 
     Raises:
-      UsageError: it cannot be read.
+      UsageError: TF_CONFIG is malformed.
     """
     text = os.environ.get("TF_CONFIG") or "{}"
     try:
@@ -47,18 +47,18 @@ def count_tf_config_hosts():
         raise UsageError(f"TF_CONFIG={text}: not of the form {_TF_CONFIG_EXAMPLE}") from None
 
 
-def _require_task():
-    """Raises UsageError where TF_CONFIG does not say which of its workers this process is."""
+def _require_task() -> None:
+    """Raises UsageError if the task in TF_CONFIG is not one of its workers."""
     text = os.environ["TF_CONFIG"]
-    known = json.loads(text)
-    places = [
+    tf_config = json.loads(text)
+    tasks = [
         (kind, str(index))
         for kind in ("chief", "worker")
-        for index in range(len(known["cluster"].get(kind, ())))
+        for index in range(len(tf_config["cluster"].get(kind, ())))
     ]
-    task = known.get("task")
-    if not isinstance(task, dict) or (task.get("type"), str(task.get("index"))) not in places:
+    task = tf_config.get("task")
+    if not isinstance(task, dict) or (task.get("type"), str(task.get("index"))) not in tasks:
         raise UsageError(
-            f"TF_CONFIG={text}: its task is {json.dumps(task)}, which is none of its workers; set"
-            ' it on each of them, as in "task": {"type": "worker", "index": 0}'
+            f"TF_CONFIG={text}: its task {json.dumps(task)} is not one of its workers; set the task"
+            ' on each worker, as in "task": {"type": "worker", "index": 0}'
         )

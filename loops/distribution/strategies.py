@@ -1,29 +1,27 @@
-"""Devices and strategies; the only place that makes one."""
+"""Sets up devices and makes the tf.distribute strategy; no other module makes one."""
 
 import contextlib
 import dataclasses
 import signal
+from collections.abc import Callable, Mapping
 
+import keras
 import tensorflow as tf
 from absl import logging
 
 from input_pipeline.errors import UsageError
 from input_pipeline.text import pluralize
+from loops.config.config import Config
+from loops.config.training import DistributionConfig
 from loops.distribution import cluster_resolver, iterator_workarounds, workers
 from loops.runtime import malloc
 
 
-def make_strategy(config):
-    """Sets the devices up and makes the strategy. Call before any other TensorFlow operation.
-
-    Args:
-      config: DistributionConfig.
-
-    Returns:
-      tf.distribute.Strategy.
+def make_strategy(config: DistributionConfig) -> tf.distribute.Strategy:
+    """Sets up the devices and makes the strategy. Call it before any other TensorFlow operation.
 
     Raises:
-      UsageError: devices that TensorFlow has started with already.
+      UsageError: TensorFlow has already started with other devices.
     """
     if config.deterministic:
         tf.config.experimental.enable_op_determinism()
@@ -45,14 +43,14 @@ def make_strategy(config):
     return strategy
 
 
-def hide_gpus():
-    """Hides them from a mode that computes nothing there: a training may need all their memory."""
-    with contextlib.suppress(RuntimeError):  # TensorFlow has begun with them in this process
+def hide_gpus() -> None:
+    """Hides the GPUs in a mode that does not use them, because training may need their memory."""
+    with contextlib.suppress(RuntimeError):  # TensorFlow has already initialized the GPUs
         tf.config.set_visible_devices([], "GPU")
 
 
-def set_up_gpus():
-    """The GPUs that are here; memory, theirs or the host's, is set up."""
+def set_up_gpus() -> list[tf.config.PhysicalDevice]:
+    """Configures GPU memory, or host memory if there is no GPU; returns the GPUs."""
     gpus = tf.config.list_physical_devices("GPU")
     if not gpus:
         malloc.keep_freed_memory()
@@ -61,52 +59,52 @@ def set_up_gpus():
     return gpus
 
 
-def is_multi_worker(config):
-    """Whether a DistributionConfig, or TF_CONFIG where it leaves that open, asks for workers.
+def is_multi_worker(config: DistributionConfig) -> bool:
+    """Returns whether `--strategy`, or TF_CONFIG if it is "auto", selects several workers.
 
     Raises:
-      UsageError: TF_CONFIG cannot be read.
+      UsageError: TF_CONFIG is malformed.
     """
     if config.strategy != "auto":
         return config.strategy == "multi_worker"
     return cluster_resolver.count_tf_config_hosts() > 1
 
 
-def to_single_process(config):
-    """The DistributionConfig of a mode that one process does by itself, whoever else there is.
+def to_single_process(config: DistributionConfig) -> DistributionConfig:
+    """Returns the DistributionConfig for a mode that runs in one process.
 
     Raises:
-      UsageError: several workers are asked for in so many words.
+      UsageError: the command line requests several workers.
     """
     if config.strategy == "multi_worker":
         raise UsageError(
-            "--strategy=multi_worker: only training and plain evaluation work with several; leave"
-            " it out"
+            "--strategy=multi_worker: only training and plain evaluation support several workers;"
+            " leave it out"
         )
     return dataclasses.replace(config, strategy="one") if is_multi_worker(config) else config
 
 
-def require_run_name(config):
-    """Raises UsageError where several workers would each make up a name of the run."""
+def require_run_name(config: Config) -> None:
+    """Raises UsageError if several workers have no common run name."""
     if is_multi_worker(config.distribution) and not config.run.run_name:
-        raise UsageError("--run_name is missing: several workers must know the run by one name")
+        raise UsageError("--run_name is missing: several workers need the same run name")
 
 
-def _make_multi_worker_strategy(config):
-    """Makes the strategy over all workers, before any other TensorFlow operation.
+def _make_multi_worker_strategy(config: DistributionConfig) -> tf.distribute.Strategy:
+    """Makes the strategy over all workers that TF_CONFIG or Slurm names.
 
-    Who they are is told by TF_CONFIG or by Slurm. Between them gradients travel neither encrypted
-    nor authenticated: for private networks only.
+    Gradient traffic is neither encrypted nor authenticated, so use a private network.
     """
     if config.cpu_devices > 1:
         raise UsageError(
-            f"--cpu_devices={config.cpu_devices}: not with several workers; start more of them"
+            f"--cpu_devices={config.cpu_devices}: is not supported with several workers; start more"
+            " workers instead"
         )
     resolver = cluster_resolver.make_resolver()
-    # Left to choose, TensorFlow sends the gradients of GPUs round by gRPC.
-    way = tf.distribute.experimental.CommunicationImplementation
+    # With AUTO, TensorFlow would send the gradients of GPUs by gRPC.
+    implementations = tf.distribute.experimental.CommunicationImplementation
     options = tf.distribute.experimental.CommunicationOptions(
-        implementation=way.NCCL if set_up_gpus() else way.AUTO
+        implementation=implementations.NCCL if set_up_gpus() else implementations.AUTO
     )
     try:
         strategy = tf.distribute.MultiWorkerMirroredStrategy(resolver, options)
@@ -114,36 +112,36 @@ def _make_multi_worker_strategy(config):
         raise UsageError(
             f"TF_CONFIG or Slurm: this worker cannot start ({error.message})"
         ) from None
-    # TensorFlow's service for workers has taken SIGTERM for itself: back to whoever had it.
+    # TensorFlow has installed its own SIGTERM handler in C++, so install Python's again.
     signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGTERM))
     first, local, replicas = workers.get_replica_slice(strategy)
-    logging.info("replicas %d to %d of %d here", first, first + local - 1, replicas)
+    logging.info("this worker has replicas %d to %d of %d", first, first + local - 1, replicas)
     return strategy
 
 
-def _split_cpu(count):
+def _split_cpu(count: int) -> None:
     cpu = tf.config.list_physical_devices("CPU")[0]
-    wanted = [tf.config.LogicalDeviceConfiguration()] * count
+    devices = [tf.config.LogicalDeviceConfiguration()] * count
     if len(tf.config.get_logical_device_configuration(cpu) or ()) == count:
         return
     try:
-        tf.config.set_logical_device_configuration(cpu, wanted)
+        tf.config.set_logical_device_configuration(cpu, devices)
     except RuntimeError:
         raise UsageError(
             f"--cpu_devices={count}: TensorFlow already runs with other devices; use a new process"
         ) from None
 
 
-def per_replica_batch_size(batch_size, strategy):
-    """Images of one replica in one step; see `divide_batch`."""
+def per_replica_batch_size(batch_size: int, strategy: tf.distribute.Strategy) -> int:
+    """Returns the images per step of one replica; see `divide_batch`."""
     return divide_batch(batch_size, strategy.num_replicas_in_sync)
 
 
-def divide_batch(batch_size, replicas):
-    """Images of one of so many replicas.
+def divide_batch(batch_size: int, replicas: int) -> int:
+    """Returns the images per step of each of several replicas.
 
     Raises:
-      UsageError: the batch cannot be shared evenly.
+      UsageError: the batch size is not divisible by the number of replicas.
     """
     if batch_size % replicas:
         near = max(replicas, round(batch_size / replicas) * replicas)
@@ -153,40 +151,44 @@ def divide_batch(batch_size, replicas):
     return batch_size // replicas
 
 
-def require_equal_micro_batches(batch_size, strategy, parts):
-    """Raises UsageError where a replica's images cannot be cut into equal micro-batches."""
-    of_replica = per_replica_batch_size(batch_size, strategy)
-    if of_replica % parts:
+def require_equal_micro_batches(
+    batch_size: int, strategy: tf.distribute.Strategy, parts: int
+) -> None:
+    """Raises UsageError if a replica's images do not divide into `parts` equal micro-batches."""
+    per_replica = per_replica_batch_size(batch_size, strategy)
+    if per_replica % parts:
         replicas = pluralize(strategy.num_replicas_in_sync, "replica")
         raise UsageError(
-            f"--accumulate={parts}: does not divide the {of_replica} images of"
+            f"--accumulate={parts}: does not divide the {per_replica} images of"
             f" --batch_size={batch_size} on each of {replicas}"
         )
 
 
-def distribute(strategy, make_dataset):
-    """Deals the batches of a dataset to the replicas in turn.
+def distribute(
+    strategy: tf.distribute.Strategy, make_dataset: Callable[[], tf.data.Dataset]
+) -> tf.data.Dataset | tf.distribute.DistributedDataset:
+    """Distributes the batches of a dataset to the replicas in turn.
 
     Args:
-      strategy: tf.distribute.Strategy.
-      make_dataset: function without arguments that returns batches of one replica's size.
+      strategy: the strategy with the replicas.
+      make_dataset: returns a dataset of batches of one replica's size.
 
     Returns:
-      tf.distribute.DistributedDataset, or the dataset itself where one CPU replica takes it all.
+      the distributed dataset, or the dataset itself for a single CPU replica.
     """
     if strategy.num_replicas_in_sync == 1 and not tf.config.list_logical_devices("GPU"):
-        # Nothing is to be dealt or copied.
+        # There is nothing to distribute or to copy.
         return make_dataset()
     iterator_workarounds.disable_device_autotuning()
     options = None
     if strategy.num_replicas_in_sync > 1:
-        # With the one batch that is the default, replicas wait for each other's reader.
+        # With the default of one buffered batch, replicas wait for each other's reader.
         options = tf.distribute.InputOptions(experimental_per_replica_buffer_size=4)
     return strategy.distribute_datasets_from_function(lambda _: make_dataset(), options)
 
 
-def moving_statistics(model):
-    """The float variables that the layers which train move without a gradient."""
+def moving_statistics(model: keras.Model) -> list[keras.Variable]:
+    """Returns the batch-norm moving statistics of trainable layers."""
     frozen = {id(v) for layer in model.layers if not layer.trainable for v in layer.variables}
     return [
         v
@@ -195,20 +197,19 @@ def moving_statistics(model):
     ]
 
 
-def make_batch_norm_averager(strategy, model, averages):
-    """Makes the function that gives all replicas the mean of their moving statistics.
+def make_batch_norm_averager(
+    strategy: tf.distribute.Strategy, model: keras.Model, averages: Mapping[str, tf.Variable]
+) -> Callable[[], None]:
+    """Makes the function that averages moving statistics over all replicas.
 
-    Every replica moves its own ones towards its own batches, and a checkpoint would hold the
-    first one's: to be called before an evaluation or a save.
+    Each replica updates its statistics from its own batches, and a checkpoint contains those of
+    the first replica. Call the function before each evaluation and each save.
 
     Args:
-      strategy: tf.distribute.Strategy of the model.
-      model: keras.Model.
-      averages: the moving averages of its variables by path, see `Ema`; those of statistics differ
-        among replicas as these do.
-
-    Returns:
-      function without arguments or result.
+      strategy: the strategy of the model.
+      model: the model whose statistics are averaged.
+      averages: the EMA variables by path, see `Ema`, or empty. Those of moving statistics differ
+        between replicas, too.
     """
     statistics = moving_statistics(model)
     if strategy.num_replicas_in_sync == 1 or not statistics:
@@ -216,9 +217,9 @@ def make_batch_norm_averager(strategy, model, averages):
 
     variables = [*statistics, *(averages[v.path] for v in statistics if averages)]
 
-    def average():
+    def average() -> None:
         context = tf.distribute.get_replica_context()
-        # A copy has a device of its own, which collectives ask for; a variable read does not.
+        # Collectives need tensors with a known device. A copy has one; a variable read does not.
         values = [tf.identity(tf.convert_to_tensor(v)) for v in variables]
         means = context.all_reduce(tf.distribute.ReduceOp.MEAN, values)
         for variable, mean in zip(variables, means, strict=True):

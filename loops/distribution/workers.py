@@ -1,8 +1,10 @@
-"""What several workers must agree on: their Python sides decide alike or wait for each other."""
+"""Agreement between the worker processes of a training run."""
 
 import functools
 import os
+import pathlib
 import time
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import tensorflow as tf
@@ -10,65 +12,63 @@ import tensorflow as tf
 from input_pipeline.errors import UsageError
 from input_pipeline.sample_order import ReplicaSlice
 
-# So long a network's file system may hide what another machine has just made.
+# Network file systems may take this long to show a new folder.
 _FOLDER_TIMEOUT_SECONDS = 60.0
 
 
 class Workers:
-    """The processes of a training, and agreement among them.
+    """The worker processes of a training run.
 
     Args:
-      strategy: tf.distribute.Strategy.
+      strategy: the strategy over all workers.
 
     Attributes:
-      number: how many there are.
-      is_chief: whether this one writes the run folder.
+      num_workers: number of workers.
+      is_chief: whether this worker writes the run folder.
     """
 
-    def __init__(self, strategy):
-        number, self.num_workers = _get_index_and_count(strategy)
-        self.is_chief = number == 0
+    def __init__(self, strategy: "tf.distribute.Strategy") -> None:
+        index, self.num_workers = _get_index_and_count(strategy)
+        self.is_chief = index == 0
         self._all_reduce_max = tf.function(
             lambda values: strategy.run(_all_reduce_max, args=(values,)), autograph=False
         )
         self._strategy = strategy
 
-    def all_reduce_max(self, *values):
-        """The largest of every worker's values; all workers must call this together.
+    def all_reduce_max(self, *values: float) -> list[float]:
+        """Returns the maximum of each value over all workers; all must call this together.
 
         Args:
-          values: floats that float64 holds exactly.
-
-        Returns:
-          list of floats, equal on all workers.
+          values: numbers that float64 represents exactly.
         """
         if self.num_workers == 1:
             return [float(value) for value in values]
         result = self._all_reduce_max(tf.constant(values, tf.float64))
         return self._strategy.experimental_local_results(result)[0].numpy().tolist()
 
-    def require_equal(self, value, what):
-        """Returns a value that must be the same on all workers.
+    def require_equal(self, value: float, what: str) -> float:
+        """Returns a value after checking that it is the same on all workers.
+
+        Args:
+          value: a number that float64 represents exactly.
+          what: description of the value for the error message.
 
         Raises:
-          UsageError: it is not.
+          UsageError: the workers have different values.
         """
         high, low = self.all_reduce_max(value, -value)
         if high != -low:
             raise UsageError(
-                f"--checkpoint_dir: workers differ in {what}, from {-low:g} to {high:g}; all of"
-                " them must see one folder, and what another has just written there"
+                f"--checkpoint_dir: workers differ in {what}, from {-low:g} to {high:g}; all"
+                " workers need one shared folder and must see its newest files"
             )
         return value
 
-    def wait_for_folder(self, path):
-        """Waits until the chief has come this far, and until a folder of his is seen by all.
-
-        Args:
-          path: of the folder.
+    def wait_for_folder(self, path: pathlib.Path | str) -> None:
+        """Waits until the chief has created a folder and every worker sees it.
 
         Raises:
-          UsageError: on all workers, where one does not see it.
+          UsageError: a worker does not see the folder; raised on all workers.
         """
         self.all_reduce_max(0)
         deadline = time.monotonic() + _FOLDER_TIMEOUT_SECONDS
@@ -76,25 +76,25 @@ class Workers:
             time.sleep(1.0)
         if self.all_reduce_max(float(not os.path.isdir(path)))[0]:
             raise UsageError(
-                f"--checkpoint_dir: not every worker sees {path}, which worker 0 has made; all of"
-                " them need one folder that they share"
+                f"--checkpoint_dir: not every worker sees {path}, which worker 0 has created; all"
+                " workers need one shared folder"
             )
 
 
-def _all_reduce_max(values):
-    """All workers' values side by side: collectives gather, but know no maximum."""
+def _all_reduce_max(values: tf.Tensor) -> tf.Tensor:
+    """Gathers the values and takes their maximum, because collectives can only sum and gather."""
     context = tf.distribute.get_replica_context()
     return tf.reduce_max(context.all_gather(values[None], axis=0), axis=0)
 
 
-def _get_index_and_count(strategy):
-    """(which worker this is, how many there are); the chief is number 0."""
+def _get_index_and_count(strategy: "tf.distribute.Strategy") -> tuple[int, int]:
+    """Returns (index of this worker, number of workers); the chief has index 0."""
     resolver = strategy.cluster_resolver
-    tasks = resolver.cluster_spec().as_dict() if resolver is not None else {}
-    if not tasks:
+    cluster = resolver.cluster_spec().as_dict() if resolver is not None else {}
+    if not cluster:
         return 0, 1
-    places = [(kind, i) for kind in ("chief", "worker") for i in range(len(tasks.get(kind, ())))]
-    return places.index((resolver.task_type, resolver.task_id)), len(places)
+    tasks = [(kind, i) for kind in ("chief", "worker") for i in range(len(cluster.get(kind, ())))]
+    return tasks.index((resolver.task_type, resolver.task_id)), len(tasks)
 
 
 def get_replica_slice(strategy: "tf.distribute.Strategy") -> ReplicaSlice:
@@ -104,29 +104,34 @@ def get_replica_slice(strategy: "tf.distribute.Strategy") -> ReplicaSlice:
     return ReplicaSlice(number * local, local, strategy.num_replicas_in_sync)
 
 
-def gather(strategy, batch):
-    """The replicas' tensors of all workers, joined in the order in which images were dealt.
+def gather(
+    strategy: "tf.distribute.Strategy", batch: Mapping[str, tf.Tensor]
+) -> dict[str, np.ndarray]:
+    """Concatenates the tensors of all replicas and workers in the order of the images.
 
     Args:
-      strategy: tf.distribute.Strategy.
-      batch: dict of per-replica tensors [B, ...].
+      strategy: the strategy over all workers.
+      batch: per-replica tensors [B, ...] by name.
 
     Returns:
-      dict of numpy arrays [replicas * B, ...], the same on every worker.
+      arrays [replicas * B, ...] by name, the same on every worker.
     """
-    local = strategy.experimental_local_results
+    local_results = strategy.experimental_local_results
     if _get_index_and_count(strategy)[1] == 1:
-        return {k: np.concatenate([t.numpy() for t in local(v)]) for k, v in batch.items()}
-    joined = {k: local(v)[0].numpy() for k, v in _make_gather(strategy)(batch).items()}
-    return {k: v.astype(local(batch[k])[0].dtype.as_numpy_dtype) for k, v in joined.items()}
+        return {k: np.concatenate([t.numpy() for t in local_results(v)]) for k, v in batch.items()}
+    gathered = {k: local_results(v)[0].numpy() for k, v in _make_gather(strategy)(batch).items()}
+    dtypes = {k: local_results(v)[0].dtype.as_numpy_dtype for k, v in batch.items()}
+    return {k: v.astype(dtypes[k]) for k, v in gathered.items()}
 
 
 @functools.lru_cache(maxsize=1)
-def _make_gather(strategy):
-    """A function that is traced once for a batch; `strategy.gather` is traced at every call."""
+def _make_gather(
+    strategy: "tf.distribute.Strategy",
+) -> Callable[[Mapping[str, tf.Tensor]], Mapping[str, tf.Tensor]]:
+    """Makes a gather function that traces once, unlike `strategy.gather`, which always traces."""
 
-    def on_replica(batch):
-        # Collectives take numbers only, and only of a known device: a copy has one.
+    def on_replica(batch: Mapping[str, tf.Tensor]) -> Mapping[str, tf.Tensor]:
+        # Collectives need numbers with a known device, which a copy has.
         numbers = {k: tf.cast(v, tf.int32) if v.dtype == tf.bool else v for k, v in batch.items()}
         copies = {name: tf.identity(value) for name, value in numbers.items()}
         return tf.distribute.get_replica_context().all_gather(copies, axis=0)

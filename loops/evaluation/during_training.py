@@ -69,7 +69,7 @@ class TrainingEvaluator:
             values[f"accuracy/top{k}"] = results[f"top{k}"]
         if "top1_raw" in results:
             values["accuracy_raw/top1"] = results["top1_raw"]
-        self._writer.measure("eval", step, values)
+        self._writer.write_scalars("eval", step, values)
         return results
 
     def metrics_at(self, step: int) -> dict[str, float]:
@@ -108,7 +108,7 @@ class TrainingEvaluator:
         )
         if self._is_chief:
             eval_results.write_json(self._run_dir, results, self._config.evaluation.json)
-            self._writer.measure("eval", step, eval_results.to_scalars(results))
+            self._writer.write_scalars("eval", step, eval_results.to_scalars(results))
             console.print_summary(
                 f"{self._run_dir}, step {step}", console.format_evaluation(results)
             )

@@ -182,7 +182,7 @@ def log_to_tensorboard(
       curve: folder of the event files, and `split` of the line in metrics.jsonl.
     """
     with _warn_if_unwritable(run_dir / curve), metric_writer.MetricWriter(run_dir) as writer:
-        writer.measure(curve, results["step"], to_scalars(results, suffix))
+        writer.write_scalars(curve, results["step"], to_scalars(results, suffix))
         log_more(writer)
 
 
@@ -206,11 +206,13 @@ def log_images(
     """
     step, suffix = results["step"], _make_tag_suffix(results)
     diagram = plots.draw_reliability_diagram(results["reliability"])
-    writer.image(curve, step, f"reliability{suffix}", diagram)
+    writer.write_image(curve, step, f"reliability{suffix}", diagram)
     names = [datasets.display_name(name) for name in split.class_names]
     if len(names) <= _MAX_CLASSES_DRAWN:
         matrix = comparison.confusion_matrix(probs, split.labels, len(names))
-        writer.image(curve, step, f"confusion{suffix}", plots.draw_confusion_matrix(matrix, names))
+        writer.write_image(
+            curve, step, f"confusion{suffix}", plots.draw_confusion_matrix(matrix, names)
+        )
     images, captions = [], []
     for mistake in results["mistakes"]:
         encoded, _ = split.read(tf.constant(mistake["position"], tf.int64))
@@ -222,7 +224,7 @@ def log_images(
         truth, predicted = (datasets.display_name(mistake[k]) for k in ("class", "predicted"))
         captions.append(f"{predicted} {mistake['probability']:.0%}\nis {truth}")
     if images:
-        writer.image_grid(curve, step, f"mistakes{suffix}", images, captions)
+        writer.write_image_grid(curve, step, f"mistakes{suffix}", images, captions)
 
 
 def _make_tag_suffix(results: dict, between: str = "") -> str:

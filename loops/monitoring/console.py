@@ -1,14 +1,16 @@
-"""What a mode says at its end: a summary on stdout, and the same facts as JSON."""
+"""Prints summaries and tables to stdout, and formats evaluation results for them."""
+
+from collections.abc import Iterable, Mapping, Sequence
 
 from input_pipeline.text import escape_non_utf8, pluralize
 
 
-def _print(text):
-    """Prints to stdout, also the name of a file that is not UTF-8."""
+def _print(text: str) -> None:
+    """Prints to stdout, with escapes for names of files that are not UTF-8."""
     print(escape_non_utf8(text))
 
 
-def print_summary(title, rows):
+def print_summary(title: str, rows: Sequence[tuple[str, str]]) -> None:
     """Prints a title and aligned (name, value) rows to stdout."""
     width = max(len(name) for name, _ in rows)
     _print(title)
@@ -16,14 +18,14 @@ def print_summary(title, rows):
         _print(f"  {name.ljust(width)}  {value}")
 
 
-def print_lines(texts):
+def print_lines(texts: Iterable[str]) -> None:
     """Prints lines of text to stdout."""
     for text in texts:
         _print(text)
 
 
-def print_table(header, rows):
-    """Prints rows of text under a header to stdout: the first column to the left, others right."""
+def print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Prints a table to stdout: first column left-aligned, other columns right-aligned."""
     widths = [max(len(row[i]) for row in [header, *rows]) for i in range(len(header))]
     for row in [header, *rows]:
         first, *others = zip(row, widths, strict=True)
@@ -34,8 +36,8 @@ def print_table(header, rows):
 COMPARISON_HEADER = ("", "top-1", "top-5", "NLL", "Brier", "ECE")
 
 
-def format_evaluation(results):
-    """Rows for `print_summary` from the results of an evaluation."""
+def format_evaluation(results: Mapping) -> list[tuple[str, str]]:
+    """Formats the results of an evaluation as rows for `print_summary`."""
     rows = []
     for name, value in results.items():
         if name.startswith("top") and name[3:].isdigit():
@@ -52,16 +54,17 @@ def format_evaluation(results):
     if "ece" in results:
         rows.append(("ECE", f"{results['ece']:.2%}" + _format_interval(results, "ece", "{:.2%}")))
     if "temperature" in results:
-        told = "temperature {temperature:.3f}: ECE {ece_odd:.2%} to {ece_calibrated:.2%}".format(
-            **results
+        template = (
+            "temperature {temperature:.3f}: ECE {ece_odd:.2%} to {ece_calibrated:.2%},"
+            " NLL {nll_odd:.4f} to {nll_calibrated:.4f}"
         )
-        rows.append(
-            ("calibrated", told + ", NLL {nll_odd:.4f} to {nll_calibrated:.4f}".format(**results))
-        )
+        rows.append(("calibrated", template.format(**results)))
     if "real_top1" in results:
-        told = "{real_top1:.2%}  (95 % interval {real_top1_low:.2%} to {real_top1_high:.2%}, {n})"
+        template = (
+            "{real_top1:.2%}  (95 % interval {real_top1_low:.2%} to {real_top1_high:.2%}, {n})"
+        )
         count = pluralize(results["real_num_examples"], "image")
-        rows.append(("ReaL top-1", told.format(**results, n=count)))
+        rows.append(("ReaL top-1", template.format(**results, n=count)))
     rows.append(
         (
             "images",
@@ -72,50 +75,51 @@ def format_evaluation(results):
     return rows
 
 
-def _format_interval(results, name, form):
+def _format_interval(results: Mapping, name: str, template: str) -> str:
     if f"{name}_low" not in results:
         return ""
-    low, high = (form.format(results[f"{name}_{end}"]) for end in ("low", "high"))
+    low, high = (template.format(results[f"{name}_{end}"]) for end in ("low", "high"))
     return f"  (95 % interval {low} to {high})"
 
 
-def format_comparison(results):
-    """Rows under COMPARISON: each model, its centre crop, and all of them together."""
+def format_comparison(results: Mapping) -> list[list[str]]:
+    """Formats rows under `COMPARISON_HEADER`: each model, its center crop, and the ensemble."""
     rows = []
     for member in results.get("members", []):
         rows += _format_with_center_crop(member["model"], member)
-    together = "ensemble" if "members" in results else pluralize(results["crops"], "crop")
-    return rows + _format_with_center_crop(together, results)
+    name = "ensemble" if "members" in results else pluralize(results["crops"], "crop")
+    return rows + _format_with_center_crop(name, results)
 
 
-def _format_with_center_crop(name, judged):
-    rows = [format_comparison_row(name, judged)]
-    if "center_crop" in judged:
+def _format_with_center_crop(name: str, results: Mapping) -> list[list[str]]:
+    rows = [format_comparison_row(name, results)]
+    if "center_crop" in results:
         rows.append(
             format_comparison_row(
-                f"{name}, centre crop" if "model" in judged else "centre crop",
-                judged["center_crop"],
+                f"{name}, center crop" if "model" in results else "center crop",
+                results["center_crop"],
             )
         )
     return rows
 
 
-def format_comparison_row(name, judged):
-    """One row under COMPARISON."""
-    top = [f"{judged[k]:.2%}" if k in judged else "" for k in ("top1", "top5")]
-    return [name, *top, f"{judged['nll']:.4f}", f"{judged['brier']:.4f}", f"{judged['ece']:.2%}"]
+def format_comparison_row(name: str, results: Mapping) -> list[str]:
+    """Formats one row under `COMPARISON_HEADER`."""
+    top = [f"{results[k]:.2%}" if k in results else "" for k in ("top1", "top5")]
+    scores = [f"{results['nll']:.4f}", f"{results['brier']:.4f}", f"{results['ece']:.2%}"]
+    return [name, *top, *scores]
 
 
-def format_size_sweep(every):
-    """Header and rows of the table of several image sizes, for `print_table`."""
-    rows = [format_comparison_row(f"{results['image_size']} px", results) for results in every]
+def format_size_sweep(results: Iterable[Mapping]) -> tuple[Sequence[str], list[list[str]]]:
+    """Formats the results of several image sizes as (header, rows) for `print_table`."""
+    rows = [format_comparison_row(f"{r['image_size']} px", r) for r in results]
     return COMPARISON_HEADER, rows
 
 
-def format_paired_tests(results):
-    """What McNemar's tests say, one line each."""
-    form = (
+def format_paired_tests(results: Mapping) -> list[str]:
+    """Formats the results of McNemar's tests, one line per pair of models."""
+    template = (
         "  {a} against {b}: {difference:+.2%} top-1 (95 % interval {difference_low:+.2%} to"
         " {difference_high:+.2%}), p = {p_value:.2g} (McNemar, {test}: {only_a} against {only_b})"
     )
-    return [form.format(**pair) for pair in results.get("paired", [])]
+    return [template.format(**pair) for pair in results.get("paired", [])]

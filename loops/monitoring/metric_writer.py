@@ -1,10 +1,12 @@
-"""The one sink of measurements: a log line, a JSON line and TensorBoard, under the same names."""
+"""Writes metrics to the log, metrics.jsonl and TensorBoard under the same names."""
 
 import contextlib
 import json
 import math
 import pathlib
+from collections.abc import Iterator, Mapping, Sequence
 
+import numpy as np
 import tensorflow as tf
 from absl import logging
 from tensorboard.plugins.hparams.summary_v2 import hparams_pb
@@ -13,7 +15,7 @@ from input_pipeline.system import atomic_files
 from input_pipeline.text import escape_non_utf8, summarize_error
 from loops.monitoring import plots
 
-# Shown first in a log line, in this order and with these formats.
+# Metrics that a log line shows, in this order.
 _LOG_FORMATS = {
     "loss/cross_entropy": "loss {:.4f}",
     "loss/total": "with decay {:.4f}",
@@ -31,75 +33,78 @@ _LOG_FORMATS = {
 
 
 @contextlib.contextmanager
-def _log_disk_errors(what):
-    """A full disk costs a point of a curve, and not the training."""
+def _log_disk_errors(description: str) -> Iterator[None]:
+    """Logs disk errors, because a full disk may cost data points but not the training."""
     try:
         yield
     except (OSError, tf.errors.OpError) as error:
-        logging.error("not on the disk: %s: %s", what, summarize_error(error))
+        logging.error("could not write %s: %s", description, summarize_error(error))
 
 
 class MetricWriter:
-    """Writes measurements of a run folder; a context manager that closes its files.
+    """Writes the metrics of a run; a context manager that closes its files.
 
     Args:
       run_dir: the run folder.
-      resumed_at: the step that training goes on from; lines of later steps, which a killed
-        process may have left, are removed from metrics.jsonl. None removes nothing.
+      resumed_at: the step that training resumes from. Lines of later steps, written by a killed
+        process, are removed from metrics.jsonl. None removes nothing.
     """
 
-    def __init__(self, run_dir, resumed_at=None):
+    def __init__(self, run_dir: pathlib.Path | str, resumed_at: int | None = None) -> None:
         self._run_dir = pathlib.Path(run_dir)
-        self._writers = {}
+        self._writers: dict[str, tf.summary.SummaryWriter] = {}
         self._path = self._run_dir / "metrics.jsonl"
         if resumed_at is not None:
-            self._drop_after(resumed_at)
+            self._remove_lines_after(resumed_at)
         self._file = open(self._path, "a", buffering=1)  # noqa: SIM115
         if self._path.stat().st_size and not self._path.read_bytes().endswith(b"\n"):
-            self._file.write("\n")  # after the half line of a killed process
+            self._file.write("\n")  # ends a partial line of a killed process
 
-    def measure(self, split, step, values):
-        """Records scalars.
+    def write_scalars(self, split: str, step: int, values: Mapping[str, float]) -> None:
+        """Writes scalars.
 
         Args:
           split: "train", "eval" or "watch".
-          step: number of steps done.
-          values: dict from tag to number.
+          step: number of completed steps.
+          values: values by tag.
         """
         shown = [form.format(values[tag]) for tag, form in _LOG_FORMATS.items() if tag in values]
-        if shown:  # figures of other sizes and splits are in the table that they are for
+        if shown:  # metrics of other image sizes and splits are printed as a table instead
             logging.info("%s step %d: %s", split, step, ", ".join(shown))
+        # NaN and infinity are not valid JSON.
         numbers = {t: v if math.isfinite(v) else None for t, v in values.items()}
-        with _log_disk_errors(f"measurements of step {step}"):
+        with _log_disk_errors(f"metrics of step {step}"):
             self._file.write(json.dumps({"split": split, "step": int(step), **numbers}) + "\n")
             with self._writer(split).as_default(step=step):
                 for tag, value in values.items():
                     tf.summary.scalar(tag, value)
             self._writer(split).flush()
 
-    def image_grid(self, split, step, tag, images, titles):
-        """Records a grid of images with a title below each.
+    def write_image_grid(
+        self, split: str, step: int, tag: str, images: np.ndarray, titles: Sequence[str]
+    ) -> None:
+        """Writes a grid of images with a title below each.
 
         Args:
-          images: uint8 numpy array [N, S, S, 3], RGB.
-          titles: N strings, of one or several lines.
+          split: see `write_scalars`.
+          step: see `write_scalars`.
+          tag: TensorBoard tag.
+          images: uint8 [N, S, S, 3], RGB.
+          titles: N strings of one or more lines.
         """
-        self.image(split, step, tag, plots.draw_image_grid(images, titles))
+        self.write_image(split, step, tag, plots.draw_image_grid(images, titles))
 
-    def image(self, split, step, tag, image):
-        """Records one image: uint8 [H, W, 3], RGB."""
+    def write_image(self, split: str, step: int, tag: str, image: np.ndarray) -> None:
+        """Writes one image, uint8 [H, W, 3], RGB."""
         with _log_disk_errors(tag):
             with self._writer(split).as_default(step=step):
                 tf.summary.image(tag, image[None])
             self._writer(split).flush()
 
-    def describe(self, markdown, hyperparameters):
-        """Records what the run is: a text, and a row of TensorBoard's table of runs.
-
-        Args:
-          markdown: str.
-          hyperparameters: dict from name to a number, a bool or a string.
-        """
+    def write_description(
+        self, markdown: str, hyperparameters: Mapping[str, bool | int | float | str]
+    ) -> None:
+        """Writes a description of the run and its row in TensorBoard's HPARAMS table."""
         shown = {
             n: escape_non_utf8(v) if isinstance(v, str) else v for n, v in hyperparameters.items()
         }
@@ -110,20 +115,20 @@ class MetricWriter:
                 tf.summary.experimental.write_raw_pb(row.SerializeToString())
             self._writer("train").flush()
 
-    def __enter__(self):
+    def __enter__(self) -> "MetricWriter":
         return self
 
-    def __exit__(self, *_):
+    def __exit__(self, *_) -> None:
         for file in (self._file, *self._writers.values()):
-            with _log_disk_errors("the last measurements"):
+            with _log_disk_errors("the last metrics"):
                 file.close()
 
-    def _writer(self, split):
+    def _writer(self, split: str) -> tf.summary.SummaryWriter:
         if split not in self._writers:
             self._writers[split] = tf.summary.create_file_writer(str(self._run_dir / split))
         return self._writers[split]
 
-    def _drop_after(self, step):
+    def _remove_lines_after(self, step: int) -> None:
         if not self._path.exists():
             return
         kept = []
@@ -132,18 +137,22 @@ class MetricWriter:
                 if json.loads(line)["step"] <= step:
                     kept.append(line)
             except (ValueError, KeyError, TypeError):
-                logging.warning("%s: dropped a broken line", self._path)
+                logging.warning("%s: removed an invalid line", self._path)
         atomic_files.write_bytes(self._path, "".join(kept).encode())
 
 
 class NullMetricWriter:
-    """The sink of a worker that is not the chief."""
+    """Writes nothing; used by workers other than the chief."""
 
-    def measure(self, split, step, values):
+    def write_scalars(self, split: str, step: int, values: Mapping[str, float]) -> None:
         """Does nothing."""
 
-    def image_grid(self, split, step, tag, images, titles):
+    def write_image_grid(
+        self, split: str, step: int, tag: str, images: np.ndarray, titles: Sequence[str]
+    ) -> None:
         """Does nothing."""
 
-    def describe(self, markdown, hyperparameters):
+    def write_description(
+        self, markdown: str, hyperparameters: Mapping[str, bool | int | float | str]
+    ) -> None:
         """Does nothing."""

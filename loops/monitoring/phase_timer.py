@@ -1,36 +1,33 @@
-"""What the wall time of a training goes into beside its steps."""
+"""Measures how training time is spent outside of the steps: saving, evaluating, logging."""
 
 import contextlib
 import time
+from collections.abc import Iterator
 
 
 class PhaseTimer:
-    """Adds up seconds by what they went into, from when it is made."""
+    """Sums the wall time of each phase; the total time starts at construction."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self._start = time.monotonic()
-        self._seconds = {}
+        self._seconds: dict[str, float] = {}
 
     @contextlib.contextmanager
-    def phase(self, what):
-        """While entered, time goes into something."""
+    def phase(self, name: str) -> Iterator[None]:
+        """Adds the time spent inside the context to a phase, also when an error is raised."""
         started = time.monotonic()
         try:
             yield
         finally:
-            self._seconds[what] = self.seconds(what) + time.monotonic() - started
+            self._seconds[name] = self._seconds.get(name, 0.0) + time.monotonic() - started
 
-    def seconds(self, *what):
-        """Seconds that some things have taken so far, together."""
-        return sum(self._seconds.get(name, 0.0) for name in what)
-
-    def values(self):
-        """Seconds so far by tag; `time/total` is all of them, those of the steps included."""
+    def values(self) -> dict[str, float]:
+        """Returns seconds so far by tag; `time/total` includes the steps."""
         total = time.monotonic() - self._start
         return {"time/total": total} | {f"time/{k}": v for k, v in self._seconds.items()}
 
-    def summary(self):
-        """One line."""
+    def summary(self) -> str:
+        """Returns the total time and the share of each phase in one line."""
         total = time.monotonic() - self._start
-        shares = (f"{what} {seconds / total:.1%}" for what, seconds in self._seconds.items())
+        shares = (f"{name} {seconds / total:.1%}" for name, seconds in self._seconds.items())
         return f"{total:.1f} s of training, of which " + ", ".join(shares)

@@ -1,93 +1,106 @@
-"""Pictures for TensorBoard, drawn with OpenCV: grids, reliability diagram, confusion matrix."""
+"""Draws images for TensorBoard with OpenCV: grids, reliability diagram, confusion matrix."""
 
 import itertools
+import math
+from collections.abc import Mapping, Sequence
 
 import cv2
 import numpy as np
 
 from input_pipeline.text import escape_non_utf8
 
+_Color = tuple[int, int, int]  # RGB
 _BLACK, _GRAY, _LIGHT, _WHITE = (0,) * 3, (150,) * 3, (225,) * 3, (255,) * 3
 _BLUE, _RED = (31, 90, 180), (200, 60, 50)
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
 
 
-def draw_image_grid(images, titles, columns=8, cell=128, caption=18):
-    """Draws images in rows with a title below each.
+def draw_image_grid(
+    images: np.ndarray,
+    titles: Sequence[str],
+    columns: int = 8,
+    cell: int = 128,
+    caption: int = 18,
+) -> np.ndarray:
+    """Draws images row by row with a title below each.
 
     Args:
       images: uint8 [N, S, S, 3], RGB.
-      titles: N strings of one or several lines; cut where they are too long.
-      columns: images in a row.
+      titles: N strings of one or more lines; long lines are truncated.
+      columns: images per row.
       cell: side of a drawn image in pixels.
       caption: height of a line of a title in pixels.
 
     Returns:
       uint8 [rows * (cell + lines * caption), columns * cell, 3], RGB, on white.
     """
-    rows = -(-len(images) // columns)
+    rows = math.ceil(len(images) / columns)
     height = cell + caption * max(title.count("\n") + 1 for title in titles)
-    drawn = np.full((rows * height, columns * cell, 3), 255, np.uint8)
+    canvas = np.full((rows * height, columns * cell, 3), 255, np.uint8)
     for number, (image, title) in enumerate(zip(images, titles, strict=True)):
         top, left = number // columns * height, number % columns * cell
         method = cv2.INTER_AREA if image.shape[0] > cell else cv2.INTER_NEAREST
-        drawn[top : top + cell, left : left + cell] = cv2.resize(
+        canvas[top : top + cell, left : left + cell] = cv2.resize(
             image, (cell, cell), None, 0, 0, method
         )
         for index, text in enumerate(title.split("\n")):
-            at = (left + 3, top + cell + caption * (index + 1) - 5)
-            _draw_text(drawn, text[: cell // 7], at)
-    return drawn
+            position = (left + 3, top + cell + caption * (index + 1) - 5)
+            _draw_text(canvas, text[: cell // 7], position)
+    return canvas
 
 
-def draw_reliability_diagram(points, side=360, margin=46):
-    """Accuracy over confidence: a well calibrated model lies on the diagonal.
+def draw_reliability_diagram(
+    points: Mapping[str, Sequence[float]], side: int = 360, margin: int = 46
+) -> np.ndarray:
+    """Draws accuracy over confidence; a calibrated model lies on the diagonal.
 
     Args:
-      points: of `calibration.reliability`: confidence, accuracy and num_examples of each bin.
-      side: of the axes in pixels.
-      margin: around them.
+      points: confidence, accuracy and num_examples of each bin, see `calibration.reliability`.
+      side: length of the axes in pixels.
+      margin: width of the margin in pixels.
 
     Returns:
       uint8 [H, W, 3], RGB.
     """
     canvas = np.full((side + 2 * margin, side + 2 * margin, 3), 255, np.uint8)
 
-    def at(x, y):
+    def to_pixel(x: float, y: float) -> tuple[int, int]:
         return margin + round(x * side), margin + side - round(y * side)
 
     for tick in np.linspace(0, 1, 6):
-        cv2.line(canvas, at(tick, 0), at(tick, 1), _LIGHT, 1)
-        cv2.line(canvas, at(0, tick), at(1, tick), _LIGHT, 1)
-        x, y = at(tick, 0)
+        cv2.line(canvas, to_pixel(tick, 0), to_pixel(tick, 1), _LIGHT, 1)
+        cv2.line(canvas, to_pixel(0, tick), to_pixel(1, tick), _LIGHT, 1)
+        x, y = to_pixel(tick, 0)
         _draw_text(canvas, f"{tick:.1f}", (x - 10, y + 16))
-        x, y = at(0, tick)
+        x, y = to_pixel(0, tick)
         _draw_text(canvas, f"{tick:.1f}", (x - 28, y + 4))
-    cv2.line(canvas, at(0, 0), at(1, 1), _GRAY, 1, cv2.LINE_AA)
+    cv2.line(canvas, to_pixel(0, 0), to_pixel(1, 1), _GRAY, 1, cv2.LINE_AA)
     bins = list(zip(points["confidence"], points["accuracy"], strict=True))
-    for confidence, accuracy in bins:  # the gap that the calibration error adds up
-        cv2.line(canvas, at(confidence, confidence), at(confidence, accuracy), _RED, 2)
+    for confidence, accuracy in bins:  # the gaps whose mean is the expected calibration error
+        cv2.line(canvas, to_pixel(confidence, confidence), to_pixel(confidence, accuracy), _RED, 2)
     for (x0, y0), (x1, y1) in itertools.pairwise(bins):
-        cv2.line(canvas, at(x0, y0), at(x1, y1), _BLUE, 1, cv2.LINE_AA)
+        cv2.line(canvas, to_pixel(x0, y0), to_pixel(x1, y1), _BLUE, 1, cv2.LINE_AA)
     for confidence, accuracy in bins:
-        cv2.circle(canvas, at(confidence, accuracy), 4, _BLUE, -1, cv2.LINE_AA)
-    cv2.rectangle(canvas, at(0, 1), at(1, 0), _BLACK, 1)
+        cv2.circle(canvas, to_pixel(confidence, accuracy), 4, _BLUE, -1, cv2.LINE_AA)
+    cv2.rectangle(canvas, to_pixel(0, 1), to_pixel(1, 0), _BLACK, 1)
     below = (margin + side // 2 - 100, 2 * margin + side - 8)
     _draw_text(canvas, "confidence, bins of equal mass", below)
     _draw_text(canvas, "accuracy", (6, margin - 12))
     return canvas
 
 
-def draw_confusion_matrix(matrix, names, longest=1000):
-    """The confusion matrix: true classes downwards, predicted ones to the right.
+def draw_confusion_matrix(
+    matrix: np.ndarray, names: Sequence[str], longest: int = 1000
+) -> np.ndarray:
+    """Draws a confusion matrix with true classes as rows and predicted classes as columns.
 
-    A cell is darker the larger its share of the row, mistakes red and the diagonal blue; up to 20
-    classes are named and their images counted.
+    A cell is darker the larger its share of the row. The diagonal is blue and mistakes are red.
+    With up to 20 classes, names and counts are shown.
 
     Args:
       matrix: int [C, C].
       names: C strings.
-      longest: side in pixels that the cells have together, about.
+      longest: approximate side of all cells together in pixels.
 
     Returns:
       uint8 [H, W, 3], RGB.
@@ -97,10 +110,10 @@ def draw_confusion_matrix(matrix, names, longest=1000):
     cell = max(1, min(48, longest // count))
     margin = 130 if named else 24
     share = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
-    # Square root: a confusion of a few percent must be seen beside a diagonal of 90.
+    # The square root makes a confusion of a few percent visible next to a diagonal of 90 %.
     weight = np.sqrt(share)[..., None]
-    colours = np.where(np.eye(count, dtype=bool)[..., None], _BLUE, _RED)
-    cells = (255 - weight * (255 - colours)).astype(np.uint8)
+    colors = np.where(np.eye(count, dtype=bool)[..., None], _BLUE, _RED)
+    cells = (255 - weight * (255 - colors)).astype(np.uint8)
     cells = cells.repeat(cell, 0).repeat(cell, 1)
     canvas = np.full((margin + len(cells) + 4, margin + len(cells) + 4, 3), 255, np.uint8)
     canvas[margin : margin + len(cells), margin : margin + len(cells)] = cells
@@ -109,21 +122,23 @@ def draw_confusion_matrix(matrix, names, longest=1000):
     _draw_text(canvas, "true, down; predicted, right", (4, 14))
     if not named:
         return canvas
-    columns = np.full((len(cells), margin - 4, 3), 255, np.uint8)  # turned upright below
+    columns = np.full((len(cells), margin - 4, 3), 255, np.uint8)  # rotated below
     for number, name in enumerate(names):
         middle = number * cell + cell // 2 + 4
         _draw_text(canvas, name[:17], (4, margin + middle))
         _draw_text(columns, name[:14], (2, middle))
         for other in range(count):
             if matrix[number, other]:
-                shown = _WHITE if weight[number, other, 0] > 0.7 else _BLACK
-                at = (margin + other * cell + 4, margin + middle)
-                _draw_text(canvas, str(matrix[number, other]), at, shown)
+                color = _WHITE if weight[number, other, 0] > 0.7 else _BLACK
+                position = (margin + other * cell + 4, margin + middle)
+                _draw_text(canvas, str(matrix[number, other]), position, color)
     upright = cv2.rotate(columns, cv2.ROTATE_90_COUNTERCLOCKWISE)
     canvas[20 : margin - 4, margin : margin + len(cells)] = upright[-(margin - 24) :]
     return canvas
 
 
-def _draw_text(canvas, text, at, colour=_BLACK):
-    """Writes small text; (x, y) is its lower left corner."""
-    cv2.putText(canvas, escape_non_utf8(text), at, _FONT, 0.38, colour, 1, cv2.LINE_AA)
+def _draw_text(
+    canvas: np.ndarray, text: str, position: tuple[int, int], color: _Color = _BLACK
+) -> None:
+    """Draws small text with its lower left corner at (x, y)."""
+    cv2.putText(canvas, escape_non_utf8(text), position, _FONT, 0.38, color, 1, cv2.LINE_AA)

@@ -1,4 +1,6 @@
-"""TensorBoard's profiler over some steps of a training."""
+"""Records a TensorBoard profile of some training steps."""
+
+import pathlib
 
 import tensorflow as tf
 from absl import logging
@@ -7,33 +9,33 @@ from loops.config import flag_parsers
 
 
 class Profiler:
-    """Records what the host and the devices do between two steps.
+    """Profiles the host and the devices between two steps.
 
     Args:
-      run_dir: the run folder; TensorBoard finds the profile in its `train` folder.
+      run_dir: the run folder; the profile is written to its `train` folder.
       window: `--profile`.
     """
 
-    def __init__(self, run_dir, window):
+    def __init__(self, run_dir: pathlib.Path, window: str) -> None:
         self._folder = str(run_dir / "train")
         self.step_range = flag_parsers.parse_profile_window(window)
-        self._runs = False
+        self._is_recording = False
 
-    def start_or_stop(self, done):
-        """Starts or ends the record; called after every call of the step, and before the first."""
+    def start_or_stop(self, step: int) -> None:
+        """Starts or stops recording; call it before the first and after each call of the step."""
         if not self.step_range:
             return
         first, last = self.step_range
-        if not self._runs and first <= done < last:
+        if not self._is_recording and first <= step < last:
             tf.profiler.experimental.start(self._folder)
-            self._runs = True
-        elif self._runs and done >= last:
+            self._is_recording = True
+        elif self._is_recording and step >= last:
             self.close()
 
-    def close(self):
-        """Ends the record and writes it."""
-        if self._runs:
-            self._runs = False
+    def close(self) -> None:
+        """Stops recording and writes the profile."""
+        if self._is_recording:
+            self._is_recording = False
             tf.profiler.experimental.stop()
             logging.info(
                 "profile written to %s; TensorBoard shows it with the package xprof", self._folder

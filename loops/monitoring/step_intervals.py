@@ -1,26 +1,35 @@
-"""What is due after which step, and how many steps one call of the training step does."""
+"""Determines the steps at which to log, evaluate and save, and the steps per call of the step."""
+
+from collections.abc import Iterable
 
 from loops.config import flag_parsers
+from loops.config.training import RunConfig
 
-# Between two calls of the step, signals and the progress bar are served.
+# Signals and the progress bar are handled only between two calls of the training step.
 _SECONDS_PER_CALL = 2.0
 
 
 class StepIntervals:
-    """Keeps the intervals of a run.
+    """The logging, evaluation and saving intervals of a run.
 
-    The nth time that something is due is at n whole intervals, rounded to a step: what comes every
-    two epochs then falls on every second of what comes every epoch.
+    Event n is due at step round(n * interval). With this rule, events every two epochs coincide
+    with every second event of those every epoch.
 
     Args:
-      run_config: RunConfig.
-      steps_per_epoch: float.
+      run_config: its `log_every`, `eval_every` and `save_every` are the intervals.
+      steps_per_epoch: converts intervals in epochs to steps.
       total_steps: steps of the whole run.
-      stops: further steps at which a call must end, as where the size of the images changes.
+      stops: further steps at which a call must end, such as changes of the image size.
     """
 
-    def __init__(self, run_config, steps_per_epoch, total_steps, stops=()):
-        self._every = {
+    def __init__(
+        self,
+        run_config: RunConfig,
+        steps_per_epoch: float,
+        total_steps: int,
+        stops: Iterable[int] = (),
+    ) -> None:
+        self._intervals = {
             name: flag_parsers.parse_interval(
                 getattr(run_config, name), steps_per_epoch, f"--{name}"
             )
@@ -28,42 +37,48 @@ class StepIntervals:
         }
         self._stops = sorted({*stops, total_steps})
         self._total = total_steps
-        self.seconds_per_step = None  # unknown until a call has run that did not trace
+        # Unknown until a call has run without tracing.
+        self.seconds_per_step: float | None = None
 
-    def is_due(self, name, done):
-        """Whether something is due after `done` steps; everything is at the end."""
-        return done == self._total or (
-            done > 0 and _next_due_step(self._every[name], done - 1) == done
+    def is_due(self, name: str, step: int) -> bool:
+        """Returns whether an event, such as "log_every", is due after `step` completed steps.
+
+        All events are due at the end of the run.
+        """
+        return step == self._total or (
+            step > 0 and _next_due_step(self._intervals[name], step - 1) == step
         )
 
-    def steps_until_due(self, done):
-        """Steps until something is due, but not beyond about two seconds of work."""
+    def steps_until_due(self, step: int) -> int:
+        """Returns the number of steps until the next event, limited to about two seconds."""
         if self.seconds_per_step is None:
             return 1
         by_time = max(1, int(_SECONDS_PER_CALL / self.seconds_per_step))
-        until_due = min(_next_due_step(every, done) - done for every in self._every.values())
-        until_stop = min(stop - done for stop in self._stops if stop > done)
+        until_due = min(
+            _next_due_step(interval, step) - step for interval in self._intervals.values()
+        )
+        until_stop = min(stop - step for stop in self._stops if stop > step)
         return min(by_time, until_due, until_stop)
 
-    def reset_timing(self):
-        """The next call traces, and how long a step takes from then on is not known."""
+    def reset_timing(self) -> None:
+        """Discards the measured step time, because the next call traces."""
         self.seconds_per_step = None
 
-    def timed(self, seconds, steps):
-        """Takes note of the duration of a call.
+    def record_call(self, seconds: float, steps: int) -> bool:
+        """Records the duration of a call.
 
         Returns:
-          whether it counts as a measurement; a call that traces does not.
+          whether the call is a valid measurement, which a call that traces is not.
         """
-        counts = self.seconds_per_step is not None
-        self.seconds_per_step = seconds / steps if counts else _SECONDS_PER_CALL
-        return counts
+        is_measurement = self.seconds_per_step is not None
+        self.seconds_per_step = seconds / steps if is_measurement else _SECONDS_PER_CALL
+        return is_measurement
 
 
-def _next_due_step(every, done):
-    """The first step after `done` at which that is due which comes every so many steps."""
-    times = int(done / every)
-    # The inner rounding is of the last bits: 3 x 2.5 epochs are 5 x 1.5.
-    while (step := round(round(times * every, 6))) <= done:
+def _next_due_step(interval: float, step: int) -> int:
+    """Returns the first multiple of `interval`, rounded to a step, after `step`."""
+    times = int(step / interval)
+    # The inner rounding removes float errors: 3 x 2.5 epochs must equal 5 x 1.5 epochs.
+    while (due := round(round(times * interval, 6))) <= step:
         times += 1
-    return step
+    return due

@@ -1,33 +1,43 @@
-"""What the step reported between two log lines, as means and rates."""
+"""Accumulates the metrics of the training steps between two log lines."""
 
+from collections.abc import Mapping, Sequence
+
+import keras
 import numpy as np
+import tensorflow as tf
 
 
 class TrainMetrics:
     """Sums of the step's results since the last log line.
 
     Args:
-      batch_size: images of one step, over all replicas.
+      batch_size: images per step over all replicas.
     """
 
-    def __init__(self, batch_size):
+    def __init__(self, batch_size: int) -> None:
         self._batch_size = batch_size
         self.clear()
 
-    def clear(self):
-        """Starts anew."""
-        self._sums = {}
+    def clear(self) -> None:
+        """Resets all sums."""
+        self._sums: dict[str, float] = {}
         self._norms = None
         self._timed = {"steps": 0.0, "seconds": 0.0, "data_wait": 0.0}
 
-    def add(self, sums, seconds, timed, norms=None):
-        """Adds one call's sums.
+    def add(
+        self,
+        sums: Mapping[str, float],
+        seconds: float,
+        timed: bool,
+        norms: tf.Tensor | np.ndarray | None = None,
+    ) -> None:
+        """Adds the sums of one call of the training step.
 
         Args:
-          sums: what `train_step` returned, as floats.
+          sums: the results of `train_step`, as floats.
           seconds: duration of the call.
-          timed: false for the first call of a process, which traces.
-          norms: norm of each variable's gradient in the last step, or None.
+          timed: False for a call that traced, which is excluded from rates.
+          norms: the norm of each variable's gradient in the last step, or None.
         """
         self._norms = norms
         for name, value in sums.items():
@@ -37,8 +47,12 @@ class TrainMetrics:
             self._timed["seconds"] += seconds
             self._timed["data_wait"] += sums["data_wait"]
 
-    def values(self, l2):
-        """The measurements by tag; those that nothing is known about yet are left out."""
+    def values(self, l2: float) -> dict[str, float]:
+        """Returns means and rates by tag, without those that have no data yet.
+
+        Args:
+          l2: the L2 penalty, added to the cross-entropy in `loss/total`.
+        """
         values = {}
         images = self._sums["applied"] * self._batch_size
         if images:
@@ -49,13 +63,13 @@ class TrainMetrics:
         seconds = self._timed["seconds"]
         if seconds:
             values["speed/images_per_second"] = self._timed["steps"] * self._batch_size / seconds
-            # By the system's clock, which may be set in between.
+            # Clipped because the wait is measured by the system clock, which may be set meanwhile.
             waited = self._timed["data_wait"] / seconds
             values["speed/data_wait"] = min(1.0, max(0.0, waited))
         return values
 
-    def norms(self, variables):
-        """The norms of keras.Variables and of their last gradients, by tag."""
+    def norms(self, variables: Sequence[keras.Variable]) -> dict[str, float]:
+        """Returns the norms of variables and of their last gradients by tag."""
         values = {}
         for variable, norm in zip(variables, np.asarray(self._norms), strict=True):
             weight = np.linalg.norm(variable.numpy().ravel())
@@ -63,7 +77,7 @@ class TrainMetrics:
             values[f"norm_gradient/{variable.path}"] = float(norm)
         return values
 
-    def note(self):
-        """The mean loss so far, for the progress bar."""
+    def note(self) -> str:
+        """Returns the mean loss so far as text for the progress bar."""
         images = self._sums["applied"] * self._batch_size
         return f"loss {self._sums['loss'] / images:.3f}" if images else ""

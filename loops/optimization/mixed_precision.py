@@ -1,9 +1,9 @@
 """Which number format the nets compute in."""
 
-import pathlib
-
 import tensorflow as tf
 from absl import logging
+
+from loops.runtime import environment
 
 
 def resolve_compute_dtype(config):
@@ -30,10 +30,7 @@ def resolve_compute_dtype(config):
     return chosen
 
 
-def cpu_has_bfloat16(cpuinfo="/proc/cpuinfo"):
-    """Whether the processor multiplies bfloat16 natively (AVX512-BF16 or AMX)."""
-    try:
-        words = set(pathlib.Path(cpuinfo).read_text().split())
-    except OSError:
-        return False
-    return bool(words & {"avx512_bf16", "amx_bf16"})
+def cpu_has_bfloat16() -> bool:
+    """Returns whether the CPU multiplies bfloat16 natively (AVX512-BF16 or AMX)."""
+    cpu = environment.read_cpuinfo()
+    return cpu is not None and not cpu.flags.isdisjoint({"avx512_bf16", "amx_bf16"})

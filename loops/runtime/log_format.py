@@ -1,8 +1,9 @@
-"""How the log looks: the time and the message, on stderr and in the run's log.txt."""
+"""Formats the log as time and message, on stderr and in the run's log.txt."""
 
 import contextlib
 import logging as python_logging
 import pathlib
+from collections.abc import Iterator
 
 from absl import logging
 
@@ -10,21 +11,25 @@ _ROOT = str(pathlib.Path(__file__).parents[2])
 
 
 class _Formatter(python_logging.Formatter):
-    """`18:10:09 message`; warnings and errors say so."""
+    """Formats records as `18:10:09 message`, with the level for warnings and errors."""
 
-    def format(self, record):
+    def format(self, record: python_logging.LogRecord) -> str:
         level = "" if record.levelno <= python_logging.INFO else f"{record.levelname.lower()}: "
         return f"{self.formatTime(record, '%H:%M:%S')} {level}{record.getMessage()}"
 
 
-def _should_log(record):
-    """TensorFlow logs through absl as well, about matters of its own."""
-    within = record.pathname.removeprefix(_ROOT)
-    is_own = within != record.pathname and "-packages/" not in within  # .venv lies in there, too
+def _should_log(record: python_logging.LogRecord) -> bool:
+    """Returns whether a record is from this project or a warning from any package.
+
+    The filter is needed because TensorFlow also logs through absl.
+    """
+    path = record.pathname.removeprefix(_ROOT)
+    # `.venv` is inside the project's folder, so its packages are excluded by their path.
+    is_own = path != record.pathname and "-packages/" not in path
     return is_own or record.levelno >= python_logging.WARNING
 
 
-def set_up():
+def set_up() -> None:
     """Sends the log to stderr."""
     logging.use_absl_handler()
     logging.set_verbosity(logging.INFO)
@@ -34,8 +39,8 @@ def set_up():
 
 
 @contextlib.contextmanager
-def copy_to_file(run_dir):
-    """Copies the log to RUN/log.txt while entered; a full disk costs lines of it."""
+def copy_to_file(run_dir: pathlib.Path) -> Iterator[None]:
+    """Copies the log to RUN/log.txt inside the context; lines are lost when the disk is full."""
     handler = python_logging.FileHandler(run_dir / "log.txt")
     handler.handleError = lambda record: None
     handler.setFormatter(_Formatter())

@@ -1,32 +1,35 @@
-"""Files that flags name: JSON results, tables and pages, also where they are streams or pipes."""
+"""Writes the files that flags name: JSON results, tables and pages, also to stdout and pipes."""
 
-import contextlib
 import json
-import os
 import pathlib
 import sys
+from collections.abc import Callable
 
 from input_pipeline.errors import UsageError
+from input_pipeline.system import atomic_files
 
-# Names of what this process has open already: to open them anew would write over one another.
+# Streams that this process already has open. Opening them again would overwrite earlier output.
 _STREAMS = {
     **dict.fromkeys(("/dev/stdout", "/dev/fd/1", "/proc/self/fd/1"), "stdout"),
     **dict.fromkeys(("/dev/stderr", "/dev/fd/2", "/proc/self/fd/2"), "stderr"),
 }
 
 
-def write_json(path, facts):
-    """Writes facts to a file, whole or not at all."""
-    write_bytes(path, (json.dumps(facts, indent=1) + "\n").encode())
+def write_json(path: pathlib.Path | str, content: dict | list) -> None:
+    """Writes JSON to a file; see `write_bytes`."""
+    write_bytes(path, (json.dumps(content, indent=1) + "\n").encode())
 
 
-def is_stream(path):
-    """Whether a path is that of stdout or stderr."""
+def is_stream(path: pathlib.Path | str) -> bool:
+    """Returns whether a path names stdout or stderr."""
     return str(path) in _STREAMS
 
 
-def write_bytes(path, data):
-    """Writes a file, whole or not at all; a link stays one, and so does what is no file."""
+def write_bytes(path: pathlib.Path | str, data: bytes) -> None:
+    """Writes a file atomically.
+
+    Symbolic links are followed and stay links. Pipes, devices, stdout and stderr are written to.
+    """
     if is_stream(path):
         stream = getattr(sys, _STREAMS[str(path)])
         stream.flush()
@@ -34,30 +37,28 @@ def write_bytes(path, data):
         stream.buffer.flush()
         return
     path = pathlib.Path(path)
-    if path.exists() and not path.is_file():  # a pipe: to be written, not replaced
+    if path.exists() and not path.is_file():  # a pipe must be written to, not replaced
         path.write_bytes(data)
         return
-    path = path.resolve()
-    temporary = path.with_name(f".{path.name}-{os.getpid()}")
-    try:
-        temporary.write_bytes(data)
-        os.replace(temporary, path)
-    except OSError:
-        with contextlib.suppress(OSError):  # the name may be the trouble
-            temporary.unlink(missing_ok=True)  # half a file, on a full disk
-        raise
+    atomic_files.write_bytes(path.resolve(), data)
 
 
-def write_flag_output(flag, path, content, write=write_json):
+def write_flag_output(
+    flag: str,
+    path: pathlib.Path | str,
+    content: dict | list | bytes,
+    write: Callable[..., None] = write_json,
+) -> None:
     """Writes the file that a flag names.
 
     Args:
-      flag, path: as typed.
-      content: what `write` takes.
+      flag: name of the flag, with its dashes.
+      path: value of the flag.
+      content: the argument of `write`.
       write: `write_json` or `write_bytes`.
 
     Raises:
-      UsageError: it cannot be written.
+      UsageError: the file cannot be written.
     """
     try:
         write(path, content)
@@ -67,7 +68,7 @@ def write_flag_output(flag, path, content, write=write_json):
         raise UsageError(f"{flag}={path}: cannot be written ({error.strerror})") from None
 
 
-def write_json_output(path, content):
-    """Writes the file of `--json`, as typed; nothing where it is empty."""
+def write_json_output(path: str, content: dict | list) -> None:
+    """Writes the file of `--json`; does nothing if the flag is empty."""
     if path:
         write_flag_output("--json", path, content)

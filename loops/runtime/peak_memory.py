@@ -1,4 +1,4 @@
-"""The most memory that a run has held."""
+"""Measures the peak memory of a run."""
 
 import pathlib
 import resource
@@ -6,12 +6,12 @@ import resource
 import tensorflow as tf
 
 
-def peak_bytes():
-    """The most memory held so far: of the first GPU's allocator, or else of this process."""
+def peak_bytes() -> int:
+    """Returns the peak memory so far: of the first GPU if there is one, else of this process."""
     if gpus := tf.config.list_logical_devices("GPU"):
         return int(tf.config.experimental.get_memory_info(gpus[0].name[-5:])["peak"])
     try:
-        # Unlike the figure of getrusage, this one does not begin with the parent's peak.
+        # The value of getrusage would include the parent's peak from before the fork.
         status = pathlib.Path("/proc/self/status").read_text()
         return int(status.partition("VmHWM:")[2].split()[0]) * 1024
     except (OSError, IndexError):

@@ -1,4 +1,7 @@
-"""One of two workers whose second one has an infinite gradient: `python -m` with its number."""
+"""Runs one of two workers; the second has an infinite gradient.
+
+`python -m tests.canaries.hanging_worker NUMBER`
+"""
 
 import os
 import sys
@@ -6,7 +9,7 @@ import threading
 import time
 
 os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
-HANGS = 7  # exit code
+HANG_EXIT_CODE = 7
 
 
 def main():
@@ -25,19 +28,19 @@ def main():
 
     @tf.function
     def step(gradient):
-        def of_replica():
+        def on_replica():
             optimizer.apply_gradients([(tf.reshape(gradient, [1, 1]), net.trainable_variables[0])])
 
-        strategy.run(of_replica)
+        strategy.run(on_replica)
 
     step(tf.constant(8.0))
     infinite = int(sys.argv[1]) == 1
-    watchdog = threading.Timer(15.0, lambda: os._exit(HANGS))
+    watchdog = threading.Timer(15.0, lambda: os._exit(HANG_EXIT_CODE))
     watchdog.daemon = True
     watchdog.start()
     step(tf.constant(float("inf") if infinite else 8.0))
     watchdog.cancel()
-    time.sleep(30.0)  # alive, so that the other one has no error to wake up from
+    time.sleep(30.0)  # stay alive, so that the other worker gets no error
     os._exit(0)
 
 

@@ -1,4 +1,4 @@
-"""Saving step by step: what one failure, two and three of them lead to."""
+"""Background saving: pruning, failing disks, non-finite weights, several workers."""
 
 import errno
 import json
@@ -17,7 +17,7 @@ from loops.config.training import RunConfig
 
 FULL = OSError(errno.ENOSPC, "No space left on device")
 FAILURES = [FULL, tf.errors.ResourceExhaustedError(None, None, "No space left on device")]
-# What TensorFlow says of a file that is short when it is read back, see tests/canaries.
+# TensorFlow's error for a file that is short when it is read back, see tests/canaries.
 FAILURES += [IndexError("Read less bytes than requested")]
 
 
@@ -35,56 +35,54 @@ def steps(run):
     return sorted(checkpoint.parse_step(folder) for folder in checkpoint.list_step_folders(run))
 
 
-def failing(error):
+def raising(error):
     def fail(*_):
         raise error
 
     return fail
 
 
-def saved(saver, *arguments):
-    """Saves and waits; returns the newest step on the disk."""
+def save_and_wait(saver, *arguments):
+    """Returns the newest step on the disk."""
     saver.save(*arguments)
     return saver.finish()
 
 
-def test_saves_and_prunes(saver, tmp_path):
+def test_save_and_prune(saver, tmp_path):
     for step, top1 in ((1, 0.9), (2, 0.2), (3, 0.3), (4, 0.4)):
-        saved(saver, step, {"top1": top1})
+        save_and_wait(saver, step, {"top1": top1})
     assert steps(tmp_path) == [1, 3, 4]
     manifest = json.loads((tmp_path / "step-00000004" / "manifest.json").read_text())
     assert manifest["metrics"] == {"top1": 0.4}
 
 
-def test_a_step_is_saved_once(saver, tmp_path):
-    """The save that a signal asks for, right after the one that was due, keeps its figures."""
-    saved(saver, 5, {"top1": 0.5})
+def test_step_is_saved_once(saver, tmp_path):
+    """A save requested by a signal right after a regular save must keep the metrics."""
+    save_and_wait(saver, 5, {"top1": 0.5})
     before = (tmp_path / "step-00000005").stat().st_ino
-    saved(saver, 5)
+    save_and_wait(saver, 5)
     assert (tmp_path / "step-00000005").stat().st_ino == before
     assert checkpoint.verify(tmp_path / "step-00000005")["metrics"] == {"top1": 0.5}
 
 
-def test_a_resumed_run_that_is_stopped_at_once_keeps_the_figures(saver, tmp_path, variable):
-    saved(saver, 5, {"top1": 0.5})
+def test_resumed_run_that_stops_at_once_keeps_metrics(saver, tmp_path, variable):
+    save_and_wait(saver, 5, {"top1": 0.5})
     again = Saver(tmp_path, RunConfig(keep=2), {"model": {"a/b": variable}}, 10.0, saved=5)
-    assert saved(again, 5, {}) == 5
+    assert save_and_wait(again, 5, {}) == 5
     assert checkpoint.find_best_intact(tmp_path) == tmp_path / "step-00000005"
 
 
 @pytest.mark.parametrize("error", FAILURES)
-def test_two_failures_are_logged_and_the_third_ends_the_run(
-    saver, tmp_path, monkeypatch, caplog, error
-):
-    saved(saver, 1)
-    monkeypatch.setattr(checkpoint, "save", failing(error))
-    saved(saver, 2)
-    saved(saver, 3)
+def test_third_save_failure_in_a_row_ends_the_run(saver, tmp_path, monkeypatch, caplog, error):
+    save_and_wait(saver, 1)
+    monkeypatch.setattr(checkpoint, "save", raising(error))
+    save_and_wait(saver, 2)
+    save_and_wait(saver, 3)
     logged = [r.getMessage() for r in caplog.records if r.levelno == logging.ERROR]
     for step, message in zip((2, 3), logged, strict=True):
         assert f"step {step} " in message and summarize_error(error) in message
     with pytest.raises(UsageError) as caught:
-        saved(saver, 4)
+        save_and_wait(saver, 4)
     message = str(caught.value)
     assert f"--checkpoint_dir={tmp_path.parent}" in message
     assert summarize_error(error) in message and "\n" not in message
@@ -92,61 +90,61 @@ def test_two_failures_are_logged_and_the_third_ends_the_run(
     assert steps(tmp_path) == [1]
 
 
-def test_a_success_starts_the_count_anew(saver, tmp_path, monkeypatch):
+def test_success_resets_failure_count(saver, tmp_path, monkeypatch):
     save = checkpoint.save
     for step in range(1, 9):
-        works = step % 3 == 0
-        monkeypatch.setattr(checkpoint, "save", save if works else failing(FULL))
-        saved(saver, step)
+        succeeds = step % 3 == 0
+        monkeypatch.setattr(checkpoint, "save", save if succeeds else raising(FULL))
+        save_and_wait(saver, step)
     assert steps(tmp_path) == [3, 6]
 
 
-def test_a_step_that_failed_can_be_tried_again(saver, tmp_path, monkeypatch):
+def test_failed_step_can_be_saved_again(saver, tmp_path, monkeypatch):
     save = checkpoint.save
-    monkeypatch.setattr(checkpoint, "save", failing(FULL))
-    saved(saver, 7)
+    monkeypatch.setattr(checkpoint, "save", raising(FULL))
+    save_and_wait(saver, 7)
     monkeypatch.setattr(checkpoint, "save", save)
-    saved(saver, 7)
+    save_and_wait(saver, 7)
     assert steps(tmp_path) == [7]
 
 
-def test_older_steps_are_kept_while_the_disk_is_full(saver, tmp_path, monkeypatch):
-    saved(saver, 1)
-    saved(saver, 2)
-    monkeypatch.setattr(checkpoint, "save", failing(FULL))
-    saved(saver, 3)
-    saved(saver, 4)
+def test_old_checkpoints_stay_while_disk_is_full(saver, tmp_path, monkeypatch):
+    save_and_wait(saver, 1)
+    save_and_wait(saver, 2)
+    monkeypatch.setattr(checkpoint, "save", raising(FULL))
+    save_and_wait(saver, 3)
+    save_and_wait(saver, 4)
     assert steps(tmp_path) == [1, 2]
 
 
-def test_what_is_not_finite_is_no_failure_of_the_disk(saver, tmp_path, variable):
+def test_nonfinite_weights_are_not_a_disk_failure(saver, tmp_path, variable):
     variable.assign(float("nan"))
     for step in (1, 2, 3, 4):
         with pytest.raises(checkpoint.NonFiniteError, match="model/a/b"):
-            saved(saver, step)
+            save_and_wait(saver, step)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_milestones_are_kept(tmp_path, variable):
+def test_keep_every(tmp_path, variable):
     config = RunConfig(keep=1, keep_every="0.4epochs")
     saver = Saver(tmp_path, config, {"model": {"a/b": variable}}, 10.0)
     for step in range(2, 11, 2):
-        saved(saver, step)
+        save_and_wait(saver, step)
     assert steps(tmp_path) == [4, 8, 10]
 
 
-def test_milestones_where_an_epoch_is_no_whole_number_of_steps(tmp_path, variable):
-    """3.25 steps an epoch: saves at 3, 6, ... are no multiples of three epochs, 10 steps."""
+def test_keep_every_with_fractional_steps_per_epoch(tmp_path, variable):
+    """With 3.25 steps per epoch, saves at 3, 6, ... are not multiples of three epochs (9.75)."""
     saver = Saver(
         tmp_path, RunConfig(keep=1, keep_every="3epochs"), {"model": {"a/b": variable}}, 3.25
     )
     for step in range(3, 40, 3):
-        saved(saver, step)
+        save_and_wait(saver, step)
     assert steps(tmp_path) == [12, 21, 30, 39]
 
 
 class OtherWorker:
-    """Workers as the second of two sees them; the chief has written."""
+    """Stands in for Workers on the second of two workers; the chief's write succeeded."""
 
     is_chief = False
 
@@ -154,17 +152,17 @@ class OtherWorker:
         return [1.0 for _ in values]
 
 
-def test_only_the_chief_writes_but_all_take_note(tmp_path, variable):
+def test_only_chief_writes_checkpoint(tmp_path, variable):
     saver = Saver(tmp_path, RunConfig(), {"model": {"a/b": variable}}, 1.0, workers=OtherWorker())
-    assert saved(saver, 3) == 3
+    assert save_and_wait(saver, 3) == 3
     assert steps(tmp_path) == []
     variable.assign(float("inf"))
     with pytest.raises(checkpoint.NonFiniteError):
         saver.save(4)
 
 
-def test_training_goes_on_while_a_step_is_written(saver, tmp_path, variable, monkeypatch):
-    """What is written is what the variables were; the next save waits for the one before."""
+def test_variables_may_change_during_save(saver, tmp_path, variable, monkeypatch):
+    """The values at the call are written, and the next save waits for the previous one."""
     save, may_write = checkpoint.save, threading.Event()
 
     def slow(*arguments):
@@ -185,7 +183,7 @@ def test_training_goes_on_while_a_step_is_written(saver, tmp_path, variable, mon
         assert read.numpy() == step
 
 
-def test_the_end_waits_for_the_disk(tmp_path, variable, monkeypatch, caplog):
+def test_exit_waits_for_last_save(tmp_path, variable, monkeypatch, caplog):
     save = checkpoint.save
 
     def slow(*arguments):
@@ -196,26 +194,26 @@ def test_the_end_waits_for_the_disk(tmp_path, variable, monkeypatch, caplog):
     with Saver(tmp_path, RunConfig(), {"model": {"a/b": variable}}, 1.0) as saver:
         saver.save(1)
     assert steps(tmp_path) == [1]
-    monkeypatch.setattr(checkpoint, "save", failing(FULL))
+    monkeypatch.setattr(checkpoint, "save", raising(FULL))
     with Saver(tmp_path, RunConfig(), {"model": {"a/b": variable}}, 1.0) as saver:
         saver.save(2)
     assert "step 2 could not be saved" in caplog.text
 
 
-def test_a_kept_step_is_hashed_once_and_again_when_it_changes(saver, tmp_path, monkeypatch):
-    verify, seen = checkpoint.verify, []
+def test_kept_checkpoint_is_verified_again_only_if_it_changes(saver, tmp_path, monkeypatch):
+    verify, verified = checkpoint.verify, []
 
-    def noting(folder):
-        seen.append(checkpoint.parse_step(folder))
+    def recording(folder):
+        verified.append(checkpoint.parse_step(folder))
         return verify(folder)
 
-    monkeypatch.setattr(checkpoint, "verify", noting)
+    monkeypatch.setattr(checkpoint, "verify", recording)
     for step in (1, 2):
-        saved(saver, step)
-    assert seen == []  # what this process wrote it has read back
+        save_and_wait(saver, step)
+    assert verified == []  # this process read its own files back when it wrote them
     manifest = tmp_path / "step-00000002/manifest.json"
     manifest.write_text(manifest.read_text()[:-9])
     for step in (3, 4):
-        saved(saver, step)
-    assert set(seen) == {2}
-    assert steps(tmp_path) == [2, 3, 4]  # the broken one counts for nothing, and is left alone
+        save_and_wait(saver, step)
+    assert set(verified) == {2}
+    assert steps(tmp_path) == [2, 3, 4]  # the corrupt one is neither counted nor removed

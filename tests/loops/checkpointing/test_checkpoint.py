@@ -1,4 +1,4 @@
-"""Step folders: what is saved comes back, what is damaged is never taken for a step."""
+"""Step folders: save and restore, detection of corruption, atomicity and pruning."""
 
 import errno
 import json
@@ -18,8 +18,8 @@ DATA, INDEX, MANIFEST = "ckpt.data-00000-of-00001", "ckpt.index", "manifest.json
 SIZE = 500
 
 
-def make(value):
-    """Variables of three types in nested dicts, whose keys have slashes as Keras's paths do."""
+def make_variables(value):
+    """Makes variables of three dtypes; their keys contain slashes, as Keras's paths do."""
     weights = np.arange(SIZE, dtype=np.float32) + 1000.0 * value
     return {
         "model": {
@@ -32,7 +32,7 @@ def make(value):
     }
 
 
-def values_of(variables):
+def to_arrays(variables):
     return {
         f"{group}:{name}": np.asarray(tf.cast(v, tf.float64))
         for group, members in variables.items()
@@ -40,37 +40,37 @@ def values_of(variables):
     }
 
 
-def same(one, two):
-    one, two = values_of(one), values_of(two)
-    return one.keys() == two.keys() and all(np.array_equal(one[k], two[k]) for k in one)
+def are_equal(a, b):
+    a, b = to_arrays(a), to_arrays(b)
+    return a.keys() == b.keys() and all(np.array_equal(a[k], b[k]) for k in a)
 
 
-def names(folder):
+def list_names(folder):
     return sorted(path.name for path in folder.iterdir())
 
 
-def contents(folder):
+def read_files(folder):
     return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
 
 
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory):
-    """A run folder with steps 3 and 7; never changed."""
+    """A run folder with steps 3 and 7; read only."""
     run = tmp_path_factory.mktemp("saved")
     for step in (3, 7):
-        checkpoint.save(run, step, make(step))
+        checkpoint.save(run, step, make_variables(step))
     return run
 
 
 @pytest.fixture
 def run(saved, tmp_path):
-    """A copy of it that a test may damage."""
+    """A copy of the run folder that a test may change."""
     return pathlib.Path(shutil.copytree(saved, tmp_path / "run"))
 
 
-def test_save_writes_one_folder_and_leaves_nothing_else(saved):
-    assert names(saved) == ["step-00000003", "step-00000007"]
-    assert names(saved / "step-00000007") == [DATA, INDEX, MANIFEST]
+def test_save_leaves_only_the_step_folder(saved):
+    assert list_names(saved) == ["step-00000003", "step-00000007"]
+    assert list_names(saved / "step-00000007") == [DATA, INDEX, MANIFEST]
     manifest = json.loads((saved / "step-00000007" / MANIFEST).read_text())
     assert manifest["step"] == 7
     assert set(manifest["files"]) == {DATA, INDEX}
@@ -78,20 +78,20 @@ def test_save_writes_one_folder_and_leaves_nothing_else(saved):
 
 
 def test_restore(saved):
-    variables = make(0)
+    variables = make_variables(0)
     checkpoint.restore(saved / "step-00000007", variables)
-    assert same(variables, make(7))
+    assert are_equal(variables, make_variables(7))
     checkpoint.restore(str(saved / "step-00000003"), variables)
-    assert same(variables, make(3))
+    assert are_equal(variables, make_variables(3))
 
 
-def test_other_programs_see_the_keys_as_they_are(saved):
-    """Slashes neither make levels nor collide, and the tensors have their own types."""
+def test_file_contains_keys_and_dtypes(saved):
+    """Keys with slashes stay distinct, and tensors keep their dtypes."""
     reader = tf.train.load_checkpoint(str(saved / "step-00000003" / "ckpt"))
     stored = reader.get_variable_to_dtype_map()
     suffix = "/.ATTRIBUTES/VARIABLE_VALUE"
-    found = {name.removesuffix(suffix).replace(".S", "/") for name in stored if suffix in name}
-    assert found == {
+    keys = {name.removesuffix(suffix).replace(".S", "/") for name in stored if suffix in name}
+    assert keys == {
         "model/stem_conv/kernel",
         "model/stem_conv/kernel_2",
         "model/block/bn/gamma",
@@ -101,20 +101,22 @@ def test_other_programs_see_the_keys_as_they_are(saved):
     assert tf.bfloat16 in stored.values()
 
 
-def test_restore_wants_every_variable_on_both_sides(saved):
-    more, fewer, other = make(0), make(0), make(0)
-    more["model"]["extra"] = tf.Variable(1.0)
-    del fewer["counters"]["step"]
-    other["model"]["stem_conv/kernel"] = tf.Variable(tf.zeros([SIZE - 1]))
-    for variables in (more, fewer, other):
+def test_restore_requires_exact_match(saved):
+    extra, missing, reshaped = make_variables(0), make_variables(0), make_variables(0)
+    extra["model"]["extra"] = tf.Variable(1.0)
+    del missing["counters"]["step"]
+    reshaped["model"]["stem_conv/kernel"] = tf.Variable(tf.zeros([SIZE - 1]))
+    for variables in (extra, missing, reshaped):
         with pytest.raises((AssertionError, ValueError)):
             checkpoint.restore(saved / "step-00000007", variables)
 
 
-def test_read_part(saved):
-    part = {"model": {"block/bn/gamma": make(0)["model"]["block/bn/gamma"]}}
+def test_restore_partial(saved):
+    part = {"model": {"block/bn/gamma": make_variables(0)["model"]["block/bn/gamma"]}}
     checkpoint.restore_partial(saved / "step-00000007", part)
-    assert np.array_equal(part["model"]["block/bn/gamma"], make(7)["model"]["block/bn/gamma"])
+    assert np.array_equal(
+        part["model"]["block/bn/gamma"], make_variables(7)["model"]["block/bn/gamma"]
+    )
     with pytest.raises(AssertionError):
         checkpoint.restore_partial(
             saved / "step-00000007", {"model": {"missing": tf.Variable(1.0)}}
@@ -124,10 +126,10 @@ def test_read_part(saved):
         checkpoint.restore_partial(saved / "step-00000007", wrong)
 
 
-def test_a_step_beyond_eight_digits(tmp_path):
-    folder = checkpoint.save(tmp_path, 123_456_789, make(1))
+def test_step_with_more_than_eight_digits(tmp_path):
+    folder = checkpoint.save(tmp_path, 123_456_789, make_variables(1))
     assert folder.name == "step-123456789"
-    checkpoint.save(tmp_path, 99_999_999, make(2))
+    checkpoint.save(tmp_path, 99_999_999, make_variables(2))
     assert checkpoint.find_newest_intact(tmp_path) == folder
 
 
@@ -144,12 +146,12 @@ def test_a_step_beyond_eight_digits(tmp_path):
         ("train", None),
     ],
 )
-def test_step_of(name, step):
+def test_parse_step(name, step):
     assert checkpoint.parse_step(pathlib.Path("run", name)) == step
 
 
-def damaged(folder, kind):
-    """Damages a step folder in one of the ways that disks and people do."""
+def corrupt(folder, kind):
+    """Corrupts a file of a step folder; `kind` is the file and the kind of damage."""
     path = folder / {"data": DATA, "index": INDEX, "manifest": MANIFEST}[kind.split()[0]]
     size = path.stat().st_size
     match kind.split(maxsplit=1)[1]:
@@ -174,7 +176,7 @@ def damaged(folder, kind):
             path.write_text(text)
 
 
-DAMAGE = [
+CORRUPTIONS = [
     *(
         f"{file} {kind}"
         for file in ("data", "index", "manifest")
@@ -197,65 +199,65 @@ DAMAGE = [
 
 
 def assert_falls_back(run):
-    """Step 7 of a run is damaged: it is passed over and restores nothing at all."""
+    """Asserts that step 7 is detected as corrupt and restores nothing, and step 3 is used."""
     bad = run / "step-00000007"
     with pytest.raises(checkpoint.CorruptCheckpointError):
         checkpoint.verify(bad)
-    variables = make(1)
+    variables = make_variables(1)
     with pytest.raises(checkpoint.CorruptCheckpointError):
         checkpoint.restore(bad, variables)
-    assert same(variables, make(1))
+    assert are_equal(variables, make_variables(1))
     newest = checkpoint.find_newest_intact(run)
     assert newest == run / "step-00000003"
     checkpoint.restore(newest, variables)
-    assert same(variables, make(3))
+    assert are_equal(variables, make_variables(3))
 
 
-@pytest.mark.parametrize("kind", DAMAGE)
-def test_damage_is_found(run, kind):
-    if kind == "manifest cut by a byte":  # the line's end: the same JSON
+@pytest.mark.parametrize("kind", CORRUPTIONS)
+def test_corruption_is_detected(run, kind):
+    if kind == "manifest cut by a byte":  # without the line end it is still the same JSON
         os.truncate(run / "step-00000007" / MANIFEST, 40)
-    damaged(run / "step-00000007", kind)
+    corrupt(run / "step-00000007", kind)
     assert_falls_back(run)
 
 
 @pytest.mark.parametrize("name", [DATA, INDEX])
-def test_bit_flips_are_found(run, name):
+def test_bit_flips_are_detected(run, name):
     path = run / "step-00000007" / name
-    whole = path.read_bytes()
+    original = path.read_bytes()
     rng = random.Random(0)
-    places = {0, len(whole) - 1} | {rng.randrange(len(whole)) for _ in range(30)}
-    for place in sorted(places):
-        flipped = bytearray(whole)
-        flipped[place] ^= 1 << rng.randrange(8)
+    positions = {0, len(original) - 1} | {rng.randrange(len(original)) for _ in range(30)}
+    for position in sorted(positions):
+        flipped = bytearray(original)
+        flipped[position] ^= 1 << rng.randrange(8)
         path.write_bytes(flipped)
         with pytest.raises(checkpoint.CorruptCheckpointError):
             checkpoint.verify(path.parent)
     assert_falls_back(run)
-    path.write_bytes(whole)
+    path.write_bytes(original)
     assert checkpoint.find_newest_intact(run) == path.parent
 
 
-def test_both_files_of_another_step(run):
-    """As after a mistaken copy: the manifest tells them apart although they are sound."""
+def test_files_copied_from_another_step_are_detected(run):
+    """The files are valid but belong to another step, which the manifest reveals."""
     for name in (DATA, INDEX):
         shutil.copy(run / "step-00000003" / name, run / "step-00000007" / name)
     assert_falls_back(run)
 
 
-def test_a_renamed_step_folder_is_not_believed(run):
+def test_renamed_step_folder_is_corrupt(run):
     os.rename(run / "step-00000003", run / "step-00000099")
     assert checkpoint.find_newest_intact(run) == run / "step-00000007"
 
 
-def test_every_step_damaged(run):
+def test_all_steps_corrupt(run):
     for step in ("step-00000003", "step-00000007"):
         (run / step / DATA).unlink()
     assert checkpoint.find_newest_intact(run) is None
     assert len(checkpoint.list_step_folders(run)) == 2
 
 
-def test_no_steps(tmp_path):
+def test_run_without_checkpoints(tmp_path):
     (tmp_path / "train").mkdir()
     (tmp_path / "step-00000009").write_text("a file")
     assert checkpoint.list_step_folders(tmp_path) == []
@@ -264,18 +266,18 @@ def test_no_steps(tmp_path):
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
-def test_what_is_not_finite_is_never_written(run, bad):
-    before = contents(run)
-    variables = make(9)
+def test_nonfinite_variables_are_not_saved(run, bad):
+    before = read_files(run)
+    variables = make_variables(9)
     variables["model"]["block/bn/gamma"].assign([1, 2, bad, 4, 5, 6, 7])
     with pytest.raises(checkpoint.NonFiniteError, match="model/block/bn/gamma"):
         checkpoint.save(run, 9, variables)
-    assert contents(run) == before
-    assert names(run) == ["step-00000003", "step-00000007"]
+    assert read_files(run) == before
+    assert list_names(run) == ["step-00000003", "step-00000007"]
 
 
-class Disk:
-    """Counts the calls of an os function and fails at the n-th."""
+class FailingCall:
+    """Wraps a function, counts its calls and raises an error at the n-th."""
 
     def __init__(self, real, at, error):
         self.real, self.at, self.error, self.calls = real, at, error, 0
@@ -292,20 +294,20 @@ FULL = OSError(errno.ENOSPC, "No space left on device")
 
 @pytest.mark.parametrize("at", [1, 2, 3, 4])
 @pytest.mark.parametrize("error", [FULL, KeyboardInterrupt()])
-def test_a_failing_sync_leaves_no_step(run, monkeypatch, at, error):
-    """Files, manifest and folder are synced before the rename: four chances to fail."""
-    before = contents(run)
-    disk = Disk(os.fsync, at, error)
-    monkeypatch.setattr(os, "fsync", disk)
+def test_failed_fsync_leaves_no_step_folder(run, monkeypatch, at, error):
+    """Before the rename there are four syncs: of two files, the manifest and the folder."""
+    before = read_files(run)
+    fsync = FailingCall(os.fsync, at, error)
+    monkeypatch.setattr(os, "fsync", fsync)
     with pytest.raises(type(error)):
-        checkpoint.save(run, 9, make(9))
-    assert disk.calls == at
-    assert contents(run) == before
-    assert names(run) == ["step-00000003", "step-00000007"]
+        checkpoint.save(run, 9, make_variables(9))
+    assert fsync.calls == at
+    assert read_files(run) == before
+    assert list_names(run) == ["step-00000003", "step-00000007"]
 
 
-def test_everything_is_synced_before_the_name_and_the_name_after(run, monkeypatch):
-    """Without the last one a power cut may take the new name back."""
+def test_fsync_before_and_after_rename(run, monkeypatch):
+    """Without a sync of the run folder, a power failure may undo the rename."""
     log = []
     fsync, rename = os.fsync, os.rename
 
@@ -319,64 +321,64 @@ def test_everything_is_synced_before_the_name_and_the_name_after(run, monkeypatc
 
     monkeypatch.setattr(os, "fsync", logged_sync)
     monkeypatch.setattr(os, "rename", logged_rename)
-    checkpoint.save(run, 9, make(9))
+    checkpoint.save(run, 9, make_variables(9))
     at = log.index("RENAME")
     assert sorted(log[:at])[1:] == [DATA, INDEX, MANIFEST]
     assert log[at - 1].startswith(".tmp-")
     assert log[at + 1 :] == [run.name]
 
 
-def test_a_failing_rename_leaves_no_step(run, monkeypatch):
-    before = contents(run)
-    monkeypatch.setattr(os, "rename", Disk(os.rename, 1, FULL))
+def test_failed_rename_leaves_no_step_folder(run, monkeypatch):
+    before = read_files(run)
+    monkeypatch.setattr(os, "rename", FailingCall(os.rename, 1, FULL))
     with pytest.raises(OSError, match="No space"):
-        checkpoint.save(run, 9, make(9))
-    assert contents(run) == before
-    assert names(run) == ["step-00000003", "step-00000007"]
+        checkpoint.save(run, 9, make_variables(9))
+    assert read_files(run) == before
+    assert list_names(run) == ["step-00000003", "step-00000007"]
 
 
 @pytest.mark.parametrize(("function", "at"), [("fsync", 1), ("fsync", 3), ("rename", 1)])
-def test_a_kill_in_the_middle_leaves_only_junk_that_clean_takes(run, monkeypatch, function, at):
-    """A process that ends there and then has no chance to tidy up."""
+def test_kill_during_save_leaves_only_removable_files(run, monkeypatch, function, at):
+    """A killed process cannot remove its temporary files."""
     with monkeypatch.context() as patch:
-        patch.setattr(os, function, Disk(getattr(os, function), at, SystemExit(9)))
+        patch.setattr(os, function, FailingCall(getattr(os, function), at, SystemExit(9)))
         patch.setattr(shutil, "rmtree", lambda *_, **__: None)
         with pytest.raises(SystemExit):
-            checkpoint.save(run, 9, make(9))
-    junk = set(names(run)) - {"step-00000003", "step-00000007"}
-    assert len(junk) == 1 and junk.pop().startswith(".tmp-00000009-")
+            checkpoint.save(run, 9, make_variables(9))
+    unfinished = set(list_names(run)) - {"step-00000003", "step-00000007"}
+    assert len(unfinished) == 1 and unfinished.pop().startswith(".tmp-00000009-")
     assert checkpoint.find_newest_intact(run).name == "step-00000007"
     checkpoint.remove_unfinished(run)
-    assert names(run) == ["step-00000003", "step-00000007"]
-    checkpoint.save(run, 9, make(9))
+    assert list_names(run) == ["step-00000003", "step-00000007"]
+    checkpoint.save(run, 9, make_variables(9))
     assert checkpoint.find_newest_intact(run).name == "step-00000009"
 
 
-def test_a_kill_while_an_old_step_is_removed(run, monkeypatch):
-    """Half a folder must not stay under the name of a step."""
+def test_kill_during_prune(run, monkeypatch):
+    """A partly removed folder must not keep the name of a step folder."""
     with monkeypatch.context() as patch:
-        patch.setattr(shutil, "rmtree", Disk(shutil.rmtree, 1, SystemExit(9)))
+        patch.setattr(shutil, "rmtree", FailingCall(shutil.rmtree, 1, SystemExit(9)))
         with pytest.raises(SystemExit):
             retention.prune(run, keep=1)
-    assert [n for n in names(run) if n.startswith("step-")] == ["step-00000007"]
+    assert [n for n in list_names(run) if n.startswith("step-")] == ["step-00000007"]
     checkpoint.remove_unfinished(run)
-    assert names(run) == ["step-00000007"]
+    assert list_names(run) == ["step-00000007"]
 
 
-def test_a_disk_that_takes_no_more_bytes(run):
-    """The writer itself fails, in TensorFlow's code, not in ours."""
-    variables = make(9)
+def test_full_disk_during_save(run):
+    """The write fails inside TensorFlow."""
+    variables = make_variables(9)
     variables["model"]["big"] = tf.Variable(tf.ones([100_000]))
-    before = contents(run)
+    before = read_files(run)
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, hard))
-    try:  # Python ignores SIGXFSZ, so writing fails with EFBIG
+    try:  # Python ignores SIGXFSZ, so the write fails with EFBIG
         with pytest.raises((OSError, tf.errors.OpError)):
             checkpoint.save(run, 9, variables)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-    assert contents(run) == before
-    assert names(run) == ["step-00000003", "step-00000007"]
+    assert read_files(run) == before
+    assert list_names(run) == ["step-00000003", "step-00000007"]
     checkpoint.save(run, 9, variables)
     assert checkpoint.find_newest_intact(run).name == "step-00000009"
 
@@ -384,8 +386,8 @@ def test_a_disk_that_takes_no_more_bytes(run):
 @pytest.mark.parametrize(
     ("bytes_kept", "kind"), [(None, (OSError, tf.errors.OpError)), (5, IndexError)]
 )
-def test_what_was_written_wrong_is_not_renamed(run, monkeypatch, bytes_kept, kind):
-    """A disk that flips a bit as it writes, or loses some, is caught by the reading back."""
+def test_read_back_detects_wrong_writes(run, monkeypatch, bytes_kept, kind):
+    """A disk flips a bit or loses bytes during the write."""
     write = tf.train.Checkpoint.write
 
     def flipping(self, prefix, *args, **kwargs):
@@ -398,20 +400,20 @@ def test_what_was_written_wrong_is_not_renamed(run, monkeypatch, bytes_kept, kin
 
     monkeypatch.setattr(tf.train.Checkpoint, "write", flipping)
     with pytest.raises(kind):
-        checkpoint.save(run, 9, make(9))
-    assert names(run) == ["step-00000003", "step-00000007"]
+        checkpoint.save(run, 9, make_variables(9))
+    assert list_names(run) == ["step-00000003", "step-00000007"]
 
 
-def test_a_corrupt_step_is_replaced_when_it_is_trained_again(run):
-    damaged(run / "step-00000007", "data cut in half")
-    checkpoint.save(run, 7, make(70))
-    variables = make(0)
+def test_corrupt_step_is_replaced_when_trained_again(run):
+    corrupt(run / "step-00000007", "data cut in half")
+    checkpoint.save(run, 7, make_variables(70))
+    variables = make_variables(0)
     checkpoint.restore(checkpoint.find_newest_intact(run), variables)
-    assert same(variables, make(70))
-    assert names(run) == ["step-00000003", "step-00000007"]
+    assert are_equal(variables, make_variables(70))
+    assert list_names(run) == ["step-00000003", "step-00000007"]
 
 
-def test_clean_takes_what_a_killed_process_left(run):
+def test_remove_unfinished(run):
     (run / ".tmp-00000009-123").mkdir()
     (run / ".tmp-00000009-123" / DATA).write_bytes(b"half")
     (run / ".del-step-00000001-123").mkdir()
@@ -419,11 +421,11 @@ def test_clean_takes_what_a_killed_process_left(run):
     (run / "train").mkdir()
     (run / "config.json").write_text("{}")
     checkpoint.remove_unfinished(run)
-    assert names(run) == ["config.json", "step-00000003", "step-00000007", "train"]
+    assert list_names(run) == ["config.json", "step-00000003", "step-00000007", "train"]
 
 
-def save_many(run, **top1_of_step):
-    for name, top1 in top1_of_step.items():
+def save_many(run, **top1s):
+    for name, top1 in top1s.items():
         metrics = {} if top1 is None else {"top1": top1, "nll": 1.0 - top1}
         checkpoint.save(run, int(name[1:]), {"c": {"s": tf.Variable(1)}}, metrics)
 
@@ -432,7 +434,7 @@ def steps(run):
     return [checkpoint.parse_step(folder) for folder in checkpoint.list_step_folders(run)]
 
 
-def test_prune_keeps_the_newest_and_the_best(tmp_path):
+def test_prune_keeps_newest_and_best(tmp_path):
     save_many(tmp_path, s1=0.2, s2=0.6, s3=0.4, s4=None, s5=0.5, s6=0.1)
     retention.prune(tmp_path, keep=2)
     assert steps(tmp_path) == [6, 5, 2]
@@ -441,29 +443,29 @@ def test_prune_keeps_the_newest_and_the_best(tmp_path):
     assert steps(tmp_path) == [6, 5, 2]
     retention.prune(tmp_path, keep=1)
     assert steps(tmp_path) == [6, 2]
-    assert all(not name.startswith(".") for name in names(tmp_path))
+    assert all(not name.startswith(".") for name in list_names(tmp_path))
 
 
-def test_prune_where_the_best_is_among_the_newest(tmp_path):
+def test_prune_when_best_is_among_newest(tmp_path):
     save_many(tmp_path, s1=0.2, s2=0.3, s3=0.9)
     retention.prune(tmp_path, keep=1)
     assert steps(tmp_path) == [3]
 
 
-def test_prune_without_any_figures(tmp_path):
+def test_prune_without_metrics(tmp_path):
     save_many(tmp_path, s1=None, s2=None, s3=None)
     retention.prune(tmp_path, keep=2)
     assert steps(tmp_path) == [3, 2]
     assert checkpoint.find_best_intact(tmp_path) is None
 
 
-def test_the_best_that_is_damaged_gives_way_to_the_second(tmp_path):
+def test_corrupt_best_falls_back_to_second_best(tmp_path):
     save_many(tmp_path, s1=0.6, s2=0.9, s3=0.1)
-    damaged(tmp_path / "step-00000002", "data cut by a byte")
+    corrupt(tmp_path / "step-00000002", "data cut by a byte")
     assert checkpoint.find_best_intact(tmp_path).name == "step-00000001"
 
 
-def test_a_best_step_with_a_broken_manifest_does_not_stop_the_pruning(tmp_path):
+def test_prune_with_invalid_manifest_of_best_step(tmp_path):
     save_many(tmp_path, s1=0.9, s2=0.3, s3=0.2)
     (tmp_path / "step-00000001" / MANIFEST).write_text("{")
     retention.prune(tmp_path, keep=1)
@@ -471,17 +473,17 @@ def test_a_best_step_with_a_broken_manifest_does_not_stop_the_pruning(tmp_path):
     assert checkpoint.find_best_intact(tmp_path) == tmp_path / "step-00000002"
 
 
-def test_prune_does_not_count_damaged_steps(tmp_path):
-    """A run went on from step 1 since step 3 is damaged, and has just saved step 2."""
+def test_prune_does_not_count_corrupt_steps(tmp_path):
+    """Step 3 is corrupt, so the run resumed from step 1 and has just saved step 2."""
     save_many(tmp_path, s1=None, s2=None, s3=None)
-    damaged(tmp_path / "step-00000003", "data cut by a byte")
+    corrupt(tmp_path / "step-00000003", "data cut by a byte")
     retention.prune(tmp_path, keep=1)
     assert checkpoint.find_newest_intact(tmp_path) == tmp_path / "step-00000002"
 
 
-def test_a_damaged_best_step_does_not_shield_itself(tmp_path):
-    """The best of those that can still be read is kept."""
+def test_prune_keeps_best_intact_step(tmp_path):
+    """A corrupt step with a higher top-1 does not count."""
     save_many(tmp_path, s1=0.6, s2=0.9, s3=0.1, s4=0.2)
-    damaged(tmp_path / "step-00000002", "data cut by a byte")
+    corrupt(tmp_path / "step-00000002", "data cut by a byte")
     retention.prune(tmp_path, keep=1)
     assert checkpoint.find_best_intact(tmp_path) == tmp_path / "step-00000001"

@@ -1,4 +1,4 @@
-"""Deterministic operations do not slow the loading of images down, nor stop it."""
+"""Op determinism neither slows down nor blocks image loading."""
 
 import threading
 import time
@@ -21,17 +21,17 @@ def deterministic():
     framework_config.disable_op_determinism()
 
 
-def most_at_once(make_iterator):
-    """How many images of a data set with a function that has state are loaded at the same time."""
-    lock, now, most = threading.Lock(), [0], [0]
+def max_concurrent_loads(make_iterator):
+    """Returns how many images a dataset with a stateful function loads at the same time."""
+    lock, running, most = threading.Lock(), [0], [0]
 
     def load(number):
         with lock:
-            now[0] += 1
-            most[0] = max(most[0], now[0])
+            running[0] += 1
+            most[0] = max(most[0], running[0])
         time.sleep(0.02)
         with lock:
-            now[0] -= 1
+            running[0] -= 1
         return number
 
     numbers = tf.data.Dataset.range(12)
@@ -43,19 +43,22 @@ def most_at_once(make_iterator):
     return most[0]
 
 
-def test_images_are_loaded_beside_one_another():
-    """TensorFlow would load one at a time. Hence `loops/distribution/determinism.py`."""
-    assert most_at_once(iter) == 1
+def test_images_are_loaded_in_parallel():
+    """With op determinism TensorFlow loads one image at a time.
 
-    def made_within(dataset):
+    `loops/distribution/iterator_workarounds.py` works around this.
+    """
+    assert max_concurrent_loads(iter) == 1
+
+    def make_iterator(dataset):
         with iterator_workarounds.suspend_op_determinism():
             return iter(dataset)
 
-    assert most_at_once(made_within) > 1
+    assert max_concurrent_loads(make_iterator) > 1
     assert framework_config.is_op_determinism_enabled()
 
 
-def test_operations_that_need_not_be_stay_so():
+def test_disabled_op_determinism_stays_disabled():
     framework_config.disable_op_determinism()
     with iterator_workarounds.suspend_op_determinism():
         pass
@@ -63,16 +66,16 @@ def test_operations_that_need_not_be_stay_so():
 
 
 class Images:
-    """A data set whose iterator says under which regime it was made."""
+    """A dataset whose iterator yields whether op determinism was on when it was created."""
 
     def __iter__(self):
         return iter([framework_config.is_op_determinism_enabled()])
 
 
-def test_the_feed_makes_its_iterators_so(one_device, tiny_folder, monkeypatch):
-    """Else what watches a data service, which yields nothing, would be waited for for ever."""
+def test_train_input_suspends_op_determinism(one_device, tiny_folder, monkeypatch):
+    """Otherwise training would wait forever for the dataset that watches the data service."""
     config = DataConfig(dataset="folder", data_dir=str(tiny_folder), image_size=16, batch_size=4)
-    feed = TrainInput(one_device, source.open_split(config, "train"), config, seed=1)
+    train_input = TrainInput(one_device, source.open_split(config, "train"), config, seed=1)
     monkeypatch.setattr(strategies, "distribute", lambda *_: Images())
-    assert next(feed.make_iterator(0)) is False
+    assert next(train_input.make_iterator(0)) is False
     assert framework_config.is_op_determinism_enabled()

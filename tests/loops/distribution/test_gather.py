@@ -1,4 +1,4 @@
-"""Tensors of all replicas, joined for the Python side."""
+"""Gathering of tensors from all replicas."""
 
 import numpy as np
 import pytest
@@ -7,22 +7,25 @@ import tensorflow as tf
 from loops.distribution import workers
 
 
-@pytest.mark.parametrize("number", [1, 2])
-def test_types_and_order_are_kept(mirrored, monkeypatch, number):
-    """Also where workers have several replicas each, as machines with several GPUs do."""
+@pytest.mark.parametrize("num_workers", [1, 2])
+def test_gather_keeps_dtypes_and_order(mirrored, monkeypatch, num_workers):
+    """With two workers, each has several replicas, like machines with several GPUs."""
 
     def on_replica():
         first = 3 * tf.distribute.get_replica_context().replica_id_in_sync_group
         values = tf.range(first, first + 3)
         return {"number": values, "even": values % 2 == 0, "half": tf.cast(values, tf.float32) / 2}
 
-    monkeypatch.setattr(workers, "_get_index_and_count", lambda strategy: (0, number))
+    resolver = tf.distribute.cluster_resolver.SimpleClusterResolver(
+        tf.train.ClusterSpec({"worker": ["a:1", "b:1"][:num_workers]}), "", "worker", 0
+    )
+    monkeypatch.setattr(type(mirrored), "cluster_resolver", resolver)
     batch = mirrored.run(tf.function(on_replica))
-    found = workers.gather(mirrored, batch)
+    gathered = workers.gather(mirrored, batch)
     numbers = np.arange(6)
     expected = {"number": numbers.astype(np.int32), "even": numbers % 2 == 0}
     expected |= {"half": (numbers / 2).astype(np.float32)}
-    assert found.keys() == expected.keys()
+    assert gathered.keys() == expected.keys()
     for name, values in expected.items():
-        np.testing.assert_array_equal(found[name], values)
-        assert found[name].dtype == values.dtype
+        np.testing.assert_array_equal(gathered[name], values)
+        assert gathered[name].dtype == values.dtype

@@ -1,4 +1,4 @@
-"""What GPUs are asked to do, as far as a machine without one can tell."""
+"""GPU settings, as far as a machine without a GPU can test them."""
 
 import pytest
 import tensorflow as tf
@@ -11,37 +11,37 @@ from loops.tools.data import prepare, stats, verify
 from tests.command_line import parse
 
 
-@pytest.mark.parametrize(("gpus", "way"), [(["GPU:0"], "NCCL"), ([], "AUTO")])
-def test_gpus_of_several_workers_meet_by_nccl(monkeypatch, gpus, way):
-    """Of itself TensorFlow would send their gradients round by gRPC."""
+@pytest.mark.parametrize(("gpus", "implementation"), [(["GPU:0"], "NCCL"), ([], "AUTO")])
+def test_gpus_of_several_workers_use_nccl(monkeypatch, gpus, implementation):
+    """By default TensorFlow would send their gradients by gRPC."""
 
-    class Told(Exception):
+    class StrategyMade(Exception):
         pass
 
-    def strategy(resolver, options):
-        raise Told(options.implementation.name)
+    def make_strategy(resolver, options):
+        raise StrategyMade(options.implementation.name)
 
-    monkeypatch.setattr(tf.distribute, "MultiWorkerMirroredStrategy", strategy)
+    monkeypatch.setattr(tf.distribute, "MultiWorkerMirroredStrategy", make_strategy)
     monkeypatch.setattr(cluster_resolver, "make_resolver", lambda: None)
     monkeypatch.setattr(strategies, "set_up_gpus", lambda: gpus)
-    with pytest.raises(Told, match=f"^{way}$"):
+    with pytest.raises(StrategyMade, match=f"^{implementation}$"):
         strategies.make_strategy(DistributionConfig(strategy="multi_worker"))
 
 
 @pytest.mark.parametrize(
     ("gpus", "xla", "compiled"), [([], False, True), (["GPU"], False, False), (["GPU"], True, True)]
 )
-def test_who_compiles_the_stages_on_batches(monkeypatch, gpus, xla, compiled):
-    told = []
+def test_batch_augmentation_is_compiled_on_cpu_or_with_xla(monkeypatch, gpus, xla, compiled):
+    calls = []
     monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: gpus)
-    monkeypatch.setattr(tf, "function", lambda **words: told.append(words) or (lambda f: f))
+    monkeypatch.setattr(tf, "function", lambda **kwargs: calls.append(kwargs) or (lambda f: f))
     batch_augment.make_preprocess_fn(DataConfig(mean=(1.0,) * 3, std=(2.0,) * 3), 0, xla)
-    assert [words["jit_compile"] for words in told] == [compiled]
+    assert [kwargs["jit_compile"] for kwargs in calls] == [compiled]
 
 
 @pytest.mark.parametrize("mode", [prepare, stats, verify])
-def test_tools_that_look_at_images_leave_the_gpus_alone(monkeypatch, tiny_folder, tmp_path, mode):
-    told = []
-    monkeypatch.setattr(tf.config, "set_visible_devices", lambda *words: told.append(words))
+def test_data_tools_hide_the_gpus(monkeypatch, tiny_folder, tmp_path, mode):
+    calls = []
+    monkeypatch.setattr(tf.config, "set_visible_devices", lambda *args: calls.append(args))
     mode.run(*parse("--dataset=folder", f"--data_dir={tiny_folder}", f"--out={tmp_path / 'out'}"))
-    assert told == [([], "GPU")]
+    assert calls == [([], "GPU")]

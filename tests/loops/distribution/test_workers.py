@@ -1,11 +1,13 @@
-"""Several processes that train one run together, on loopback and with a watchdog."""
+"""Multi-worker training on the loopback interface, TF_CONFIG and Slurm."""
 
+import itertools
 import json
 import os
 import pathlib
 import socket
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -25,19 +27,19 @@ FLAGS = ["--dataset=folder", "--model=resnetv2_18", "--image_size=32", "--batch_
 FLAGS += ["--crops=1", "--run_name=r", "--schedule=constant", "--warmup_epochs=0"]
 
 
-def free_ports(count):
+def find_free_ports(count):
     sockets = [socket.socket() for _ in range(count)]
-    for one in sockets:
-        one.bind(("127.0.0.1", 0))
-    ports = [one.getsockname()[1] for one in sockets]
-    for one in sockets:
-        one.close()
+    for s in sockets:
+        s.bind(("127.0.0.1", 0))
+    ports = [s.getsockname()[1] for s in sockets]
+    for s in sockets:
+        s.close()
     return ports
 
 
 def start(folder, root, *words, workers=2, plans=({}, {})):
-    """Starts the workers of a training and returns their processes."""
-    hosts = [f"127.0.0.1:{port}" for port in free_ports(workers)]
+    """Starts the workers of a training run and returns their processes."""
+    hosts = [f"127.0.0.1:{port}" for port in find_free_ports(workers)]
     processes = []
     for number in range(workers):
         environment = {**os.environ, "PYTHONPATH": str(ROOT)}
@@ -47,7 +49,7 @@ def start(folder, root, *words, workers=2, plans=({}, {})):
             environment["TF_CONFIG"] = json.dumps({"cluster": {"worker": hosts}, "task": task})
         command = [sys.executable, "-m", "tests.loops.worker", json.dumps(plans[number])]
         command += [*FLAGS, f"--data_dir={folder}", f"--checkpoint_dir={root}", *words]
-        log = open(root / f"log-{number}", "w")  # noqa: SIM115 - the child's
+        log = open(root / f"log-{number}", "w")  # noqa: SIM115 - belongs to the child
         processes.append(
             subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=log)
         )
@@ -71,27 +73,27 @@ def tensors(run_dir, step):
     return {n: reader.get_tensor(n) for n in shapes if n != "_CHECKPOINTABLE_OBJECT_GRAPH"}
 
 
-def run_here(folder, root, *words):
-    """The same training by this process alone."""
+def run_single_process(folder, root, *words):
+    """Runs the same training in this process only."""
     argv = ["main.py", *FLAGS, f"--data_dir={folder}", f"--checkpoint_dir={root}", *words]
     return train.run(flags.parse([*argv, "--strategy=one"]))
 
 
 @pytest.mark.usefixtures("tiny_net")
-def test_two_workers_train_what_one_trains(tiny_folder, tmp_path):
-    """Four steps by one process; two workers' first two, and one process for the rest."""
+def test_two_workers_match_one_process(tiny_folder, tmp_path):
+    """Compares four steps of one process with two steps of two workers and two more of one."""
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     parts.mkdir()
     words = ["--sync_batch_norm", "--eval_every=2", "--save_every=2", "--ema=0.9"]
-    run_here(tiny_folder, whole, "--steps=4", *words)
+    run_single_process(tiny_folder, whole, "--steps=4", *words)
     codes, logs = run(tiny_folder, parts, "--steps=2", *words)
     assert codes == [0, 0], "\n".join(logs)
-    found = json.loads((parts / "r/eval-00000002-val-1.json").read_text())
-    assert found["num_examples"] == 11
-    assert "top1_raw" in found
+    results = json.loads((parts / "r/eval-00000002-val-1.json").read_text())
+    assert results["num_examples"] == 11
+    assert "top1_raw" in results
     for step in (2, 4):
         if step == 4:
-            run_here(tiny_folder, parts, "--steps=4")
+            run_single_process(tiny_folder, parts, "--steps=4")
         one, two = tensors(whole / "r", step), tensors(parts / "r", step)
         assert one.keys() == two.keys()
         for name, value in one.items():
@@ -99,20 +101,20 @@ def test_two_workers_train_what_one_trains(tiny_folder, tmp_path):
     assert not [p for p in (parts / "r").iterdir() if p.name.startswith((".tmp", ".del"))]
 
 
-def test_a_poisoned_worker_and_a_dead_one(tiny_folder, tmp_path):
-    """An infinity on the second worker is skipped by both; then that one is killed."""
+def test_infinite_gradient_on_one_worker_and_killed_worker(tiny_folder, tmp_path):
+    """Both workers skip a step with an infinity on the second one, which is then killed."""
     half = ["--mixed_precision", "--half_dtype=float16", "--initial_loss_scale=8", "--steps=500"]
     words = [*half, "--log_every=1", "--save_every=1", "--eval_every=1000", "--accumulate=2"]
-    plan = {"poison": [[12, 13], "inf"]}  # of step 1, whose samples 12 to 15 are the second's
+    plan = {"poison": [[12, 13], "inf"]}  # of step 1; the second worker has samples 12 to 15
     plans = (plan, {**plan, "signal": [4, "SIGKILL"]})
     codes, logs = run(tiny_folder, tmp_path, *words, plans=plans)
     assert codes[1] == -9
     assert codes[0] == 1, logs[0]
     assert "another worker is gone" in logs[0] and "Traceback" not in logs[0], logs[0]
     lines = [json.loads(line) for line in (tmp_path / "r/metrics.jsonl").read_text().splitlines()]
-    trained = [line for line in lines if line["split"] == "train"]
-    assert [line["optim/skipped_steps"] for line in trained[:3]] == [0, 1, 1]
-    assert [line["optim/loss_scale"] for line in trained[:3]] == [8.0, 4.0, 4.0]
+    train_lines = [line for line in lines if line["split"] == "train"]
+    assert [line["optim/skipped_steps"] for line in train_lines[:3]] == [0, 1, 1]
+    assert [line["optim/loss_scale"] for line in train_lines[:3]] == [8.0, 4.0, 4.0]
     newest = checkpoint.find_newest_intact(tmp_path / "r")
     assert checkpoint.parse_step(newest) >= 3
     values = tensors(tmp_path / "r", checkpoint.parse_step(newest))
@@ -121,21 +123,21 @@ def test_a_poisoned_worker_and_a_dead_one(tiny_folder, tmp_path):
 
 @pytest.mark.parametrize("text", ["{bad", "[]", '{"cluster": {"worker": 7}}', '{"cluster": 1}'])
 @pytest.mark.parametrize("strategy", ["multi_worker", "auto"])
-def test_a_tf_config_that_cannot_be_read(monkeypatch, text, strategy):
+def test_malformed_tf_config(monkeypatch, text, strategy):
     monkeypatch.setenv("TF_CONFIG", text)
-    said = refusal(strategies.make_strategy, DistributionConfig(strategy=strategy))
-    assert said.startswith(f"TF_CONFIG={text}: not of the form {{")
+    message = refusal(strategies.make_strategy, DistributionConfig(strategy=strategy))
+    assert message.startswith(f"TF_CONFIG={text}: not of the form {{")
 
 
-def test_a_host_without_a_port(monkeypatch):
-    known = {"cluster": {"worker": ["a:1", "b"]}, "task": {"type": "worker", "index": 0}}
-    monkeypatch.setenv("TF_CONFIG", json.dumps(known))
-    said = refusal(strategies.make_strategy, DistributionConfig(strategy="multi_worker"))
-    assert said.startswith("TF_CONFIG, host=b: give HOST:PORT")
+def test_tf_config_host_without_port(monkeypatch):
+    tf_config = {"cluster": {"worker": ["a:1", "b"]}, "task": {"type": "worker", "index": 0}}
+    monkeypatch.setenv("TF_CONFIG", json.dumps(tf_config))
+    message = refusal(strategies.make_strategy, DistributionConfig(strategy="multi_worker"))
+    assert message.startswith("TF_CONFIG, host=b: give HOST:PORT")
 
 
-def test_a_port_that_is_taken():
-    """In a process of its own, which TensorFlow's servers need."""
+def test_port_in_use():
+    """Runs in a separate process, because TensorFlow's servers cannot be stopped."""
     code = (
         "from loops.config import training\n"
         "from loops.distribution import strategies\n"
@@ -144,25 +146,26 @@ def test_a_port_that_is_taken():
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
-        hosts = [f"127.0.0.1:{port}" for port in (taken.getsockname()[1], *free_ports(1))]
+        hosts = [f"127.0.0.1:{port}" for port in (taken.getsockname()[1], *find_free_ports(1))]
         task = {"type": "worker", "index": 0}
-        known = {"cluster": {"worker": hosts}, "task": task}
-        environment = {**os.environ, "TF_CONFIG": json.dumps(known), "PYTHONPATH": str(ROOT)}
+        tf_config = {"cluster": {"worker": hosts}, "task": task}
+        environment = {**os.environ, "TF_CONFIG": json.dumps(tf_config), "PYTHONPATH": str(ROOT)}
         command = [sys.executable, "-c", code]
-        ended = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=90)
-    last = ended.stderr.strip().splitlines()[-1]
+        process = subprocess.run(
+            command, env=environment, capture_output=True, text=True, timeout=90
+        )
+    last = process.stderr.strip().splitlines()[-1]
     assert "UsageError: TF_CONFIG or Slurm: this worker cannot start" in last
 
 
-def test_a_folder_that_is_seen_late_or_never(tmp_path, monkeypatch, one_device):
-    team = Workers(one_device)
-    monkeypatch.setattr(
-        "loops.distribution.workers.time.sleep", lambda seconds: (tmp_path / "late").mkdir()
-    )
-    team.wait_for_folder(tmp_path / "late")
-    monkeypatch.setattr("loops.distribution.workers._FOLDER_TIMEOUT_SECONDS", 0.0)
-    said = refusal(team.wait_for_folder, tmp_path / "never")
-    assert said.startswith(f"--checkpoint_dir: not every worker sees {tmp_path / 'never'}")
+def test_wait_for_folder(tmp_path, monkeypatch, one_device):
+    workers = Workers(one_device)
+    monkeypatch.setattr(time, "sleep", lambda seconds: (tmp_path / "late").mkdir())
+    workers.wait_for_folder(tmp_path / "late")
+    clock = itertools.count(0.0, 61.0)  # longer than the timeout
+    monkeypatch.setattr(time, "monotonic", lambda: next(clock))
+    message = refusal(workers.wait_for_folder, tmp_path / "never")
+    assert message.startswith(f"--checkpoint_dir: not every worker sees {tmp_path / 'never'}")
     assert checkpoint.list_step_folders(tmp_path / "never") == []
 
 
@@ -170,27 +173,27 @@ def test_a_folder_that_is_seen_late_or_never(tmp_path, monkeypatch, one_device):
     "task",
     [None, 7, {}, {"type": "worker"}, {"type": "worker", "index": 2}, {"type": "ps", "index": 0}],
 )
-def test_a_tf_config_that_does_not_say_who_this_is(monkeypatch, task):
-    """The likeliest mistake: the same TF_CONFIG for all, or none of the two indices."""
-    known = {"cluster": {"worker": ["a:1", "b:1"], "ps": ["c:1"]}}
-    monkeypatch.setenv("TF_CONFIG", json.dumps(known | ({"task": task} if task else {})))
+def test_tf_config_without_valid_task(monkeypatch, task):
+    """The most likely mistake is the same TF_CONFIG on all workers."""
+    tf_config = {"cluster": {"worker": ["a:1", "b:1"], "ps": ["c:1"]}}
+    monkeypatch.setenv("TF_CONFIG", json.dumps(tf_config | ({"task": task} if task else {})))
     config = DistributionConfig(strategy="multi_worker")
-    said = refusal(strategies.make_strategy, config)
-    assert said.startswith("TF_CONFIG={") and '"task": {"type": "worker", "index": 0}' in said
+    message = refusal(strategies.make_strategy, config)
+    assert message.startswith("TF_CONFIG={") and '"task": {"type": "worker", "index": 0}' in message
 
 
-def test_what_one_process_does_alone(monkeypatch):
-    """Predicting in a shell that still has the TF_CONFIG of a training waits for nobody."""
+def test_to_single_process(monkeypatch):
+    """Prediction must not wait for workers if TF_CONFIG is still set in the shell."""
     config = DistributionConfig(cpu_devices=2)
     assert strategies.to_single_process(config) == config
     monkeypatch.setenv("TF_CONFIG", json.dumps({"cluster": {"worker": ["a:1", "b:1"]}}))
     assert strategies.to_single_process(config) == DistributionConfig(strategy="one", cpu_devices=2)
-    said = refusal(strategies.to_single_process, DistributionConfig(strategy="multi_worker"))
-    assert said.startswith("--strategy=multi_worker: only training and plain evaluation")
+    message = refusal(strategies.to_single_process, DistributionConfig(strategy="multi_worker"))
+    assert message.startswith("--strategy=multi_worker: only training and plain evaluation")
 
 
 @pytest.mark.parametrize("words", [["--strategy=multi_worker"], ["--strategy=auto"]])
-def test_workers_that_nobody_names(words, tmp_path, tiny_folder, monkeypatch):
+def test_workers_or_run_name_missing(words, tmp_path, tiny_folder, monkeypatch):
     monkeypatch.delenv("TF_CONFIG", raising=False)
     monkeypatch.delenv("SLURM_NTASKS", raising=False)
     argv = ["main.py", *FLAGS, f"--data_dir={tiny_folder}", f"--checkpoint_dir={tmp_path}", *words]
@@ -204,10 +207,10 @@ def test_workers_that_nobody_names(words, tmp_path, tiny_folder, monkeypatch):
             train.run(flags.parse(argv))
 
 
-def in_slurm(monkeypatch, tasks, **names):
-    """The environment of a task of a Slurm job step."""
-    given = {"JOB_ID": "1", "NTASKS": str(tasks), "STEP_NUM_TASKS": str(tasks), **names}
-    for name, value in given.items():
+def set_slurm_environment(monkeypatch, tasks, **names):
+    """Sets the environment variables of a task of a Slurm job step."""
+    variables = {"JOB_ID": "1", "NTASKS": str(tasks), "STEP_NUM_TASKS": str(tasks), **names}
+    for name, value in variables.items():
         monkeypatch.setenv(f"SLURM_{name}", value)
 
 
@@ -216,43 +219,48 @@ def in_slurm(monkeypatch, tasks, **names):
     [
         ("n[1-2]", "1(x2)", ["n1:8888", "n2:8888"]),
         ("n1", "2", ["n1:8888", "n1:8889"]),
-        ("n[2,10]", "1(x2)", ["n2:8888", "n10:8888"]),  # in the order of the tasks
+        ("n[2,10]", "1(x2)", ["n2:8888", "n10:8888"]),  # in task order
     ],
 )
-def test_slurm_names_the_workers(monkeypatch, nodes, per_node, expected):
-    in_slurm(monkeypatch, 2, PROCID="1", STEP_NODELIST=nodes, STEP_TASKS_PER_NODE=per_node)
+def test_slurm_workers(monkeypatch, nodes, per_node, expected):
+    set_slurm_environment(
+        monkeypatch, 2, PROCID="1", STEP_NODELIST=nodes, STEP_TASKS_PER_NODE=per_node
+    )
     monkeypatch.setenv("PATH", "")
     monkeypatch.delenv("TF_CONFIG", raising=False)
     resolver = cluster_resolver.make_resolver()
     assert resolver.cluster_spec().as_dict()["worker"] == expected
     assert (resolver.task_type, resolver.task_id) == ("worker", 1)
-    assert resolver.num_accelerators() == {"GPU": 0}  # of which here is none
+    assert resolver.num_accelerators() == {"GPU": 0}  # as the test hides all GPUs
 
 
 @pytest.mark.parametrize(
-    ("seen", "tasks", "of_task", "left"),
+    ("visible", "tasks", "gpus_per_task", "expected"),
     [
         ("0,1,2,3", "4(x2)", None, "1"),
         ("4,5,6,7", "2(x4)", None, "6,7"),
-        (None, "4(x2)", None, "1"),  # as nvidia-smi lists four
+        (None, "4(x2)", None, "1"),  # nvidia-smi lists four
         ("0,1,2,3", "1(x8)", None, "0,1,2,3"),
-        ("0", "4(x2)", None, "0"),  # Slurm has bound one to each task
+        ("0", "4(x2)", None, "0"),  # Slurm has bound one GPU to each task
         ("0,1,2,3", "4(x2)", "4", "0,1,2,3"),
         ("", "4(x2)", None, ""),
         ("-1", "4(x2)", None, "-1"),
     ],
 )
-def test_tasks_of_a_node_share_its_gpus(monkeypatch, tmp_path, seen, tasks, of_task, left):
+def test_slurm_tasks_of_a_node_share_its_gpus(
+    monkeypatch, tmp_path, visible, tasks, gpus_per_task, expected
+):
     nodes = {"STEP_NODELIST": "n[1-8]", "STEP_TASKS_PER_NODE": tasks, "NODEID": "1"}
-    in_slurm(monkeypatch, 8, PROCID="5", LOCALID="1", **nodes)
-    if of_task:
-        monkeypatch.setenv("SLURM_GPUS_PER_TASK", of_task)
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", seen or "")  # which is undone, whoever sets it
-    if seen is None:
+    set_slurm_environment(monkeypatch, 8, PROCID="5", LOCALID="1", **nodes)
+    if gpus_per_task:
+        monkeypatch.setenv("SLURM_GPUS_PER_TASK", gpus_per_task)
+    # Set first in any case, so that monkeypatch restores the variable.
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible or "")
+    if visible is None:
         monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
     tool = tmp_path / "nvidia-smi"
     tool.write_text("#!/bin/sh\nfor n in 0 1 2 3; do echo GPU $n: A100; echo '  MIG'; done\n")
     tool.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     slurm.make_resolver()
-    assert os.environ["CUDA_VISIBLE_DEVICES"] == left
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == expected

@@ -1,4 +1,4 @@
-"""A mode's last words: a table on stdout, and JSON that is whole or not there."""
+"""Summaries and tables on stdout, and output files that are written atomically."""
 
 import json
 import os
@@ -26,7 +26,7 @@ RESULTS = {
 }
 
 
-def test_summary(capsys):
+def test_print_summary(capsys):
     console.print_summary("run, step 3", console.format_evaluation(RESULTS))
     captured = capsys.readouterr()
     assert captured.err == ""
@@ -41,39 +41,39 @@ def test_summary(capsys):
     assert len(rows) == 4
 
 
-def test_json_is_replaced_whole(tmp_path, monkeypatch):
+def test_json_is_replaced_atomically(tmp_path, monkeypatch):
     path = tmp_path / "out.json"
     output_files.write_json(path, RESULTS)
     assert json.loads(path.read_text()) == RESULTS
     output_files.write_json(str(path), {"a": 1})
     assert json.loads(path.read_text()) == {"a": 1}
 
-    def full(*_):
+    def raise_disk_full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(os, "replace", full)
+    monkeypatch.setattr(os, "replace", raise_disk_full)
     with pytest.raises(OSError, match="No space"):
         output_files.write_json(path, RESULTS)
     assert json.loads(path.read_text()) == {"a": 1}
 
 
-FIGURES = {"nll": 0.5, "brier": 0.25, "ece": 0.0625, "top1": 0.75}
+METRICS = {"nll": 0.5, "brier": 0.25, "ece": 0.0625, "top1": 0.75}
 
 
-def test_table_of_several_predictors(capsys):
-    results = FIGURES | {"crops": 10, "center_crop": FIGURES | {"top1": 0.5}}
-    results["members"] = [FIGURES | {"model": "a", "top5": 1.0}, FIGURES | {"model": "bb"}]
+def test_comparison_table(capsys):
+    results = METRICS | {"crops": 10, "center_crop": METRICS | {"top1": 0.5}}
+    results["members"] = [METRICS | {"model": "a", "top5": 1.0}, METRICS | {"model": "bb"}]
     rows = console.format_comparison(results)
     console.print_table(console.COMPARISON_HEADER, rows)
     header, *lines = capsys.readouterr().out.splitlines()
-    assert [row[0] for row in rows] == ["a", "bb", "ensemble", "centre crop"]
+    assert [row[0] for row in rows] == ["a", "bb", "ensemble", "center crop"]
     assert header.split() == ["top-1", "top-5", "NLL", "Brier", "ECE"]
     assert lines[0].split() == ["a", "75.00%", "100.00%", "0.5000", "0.2500", "6.25%"]
-    assert lines[3].split()[:3] == ["centre", "crop", "50.00%"]
+    assert lines[3].split()[:3] == ["center", "crop", "50.00%"]
     assert len({len(line) for line in [header, *lines]}) == 1
 
 
-def test_lines_of_paired_tests():
+def test_format_paired_tests():
     pair = {"a": "x", "b": "y", "difference": -0.012, "difference_low": -0.03, "p_value": 0.04321}
     pair |= {"difference_high": 0.005, "test": "exact", "only_a": 3, "only_b": 9}
     (line,) = console.format_paired_tests({"paired": [pair]})
@@ -84,7 +84,7 @@ def test_lines_of_paired_tests():
     assert console.format_paired_tests({}) == []
 
 
-def test_a_link_stays_one(tmp_path):
+def test_symbolic_link_is_followed(tmp_path):
     target = tmp_path / "elsewhere.json"
     link = tmp_path / "link.json"
     link.symlink_to(target)
@@ -93,8 +93,8 @@ def test_a_link_stays_one(tmp_path):
 
 
 @pytest.mark.parametrize("to", ["a pipe", "the end of a file"])
-def test_stdout_is_written_between_what_is_said(tmp_path, to):
-    """`--json=/dev/stdout | jq`, and `>> log.txt`: the log keeps what it had."""
+def test_json_to_stdout_keeps_order_and_earlier_output(tmp_path, to):
+    """`--json=/dev/stdout | jq` must work, and `>> log.txt` must keep the content of the file."""
     code = (
         "from loops.monitoring import console\n"
         "from loops.runtime import output_files\n"
@@ -106,12 +106,12 @@ def test_stdout_is_written_between_what_is_said(tmp_path, to):
     log.write_text("the log\n")
     with log.open("ab") as file:
         stdout = subprocess.PIPE if to == "a pipe" else file
-        done = subprocess.run([sys.executable, "-c", code], stdout=stdout, check=True)
-    said = done.stdout.decode() if to == "a pipe" else log.read_text().removeprefix("the log\n")
-    assert said == 'before\n{\n "a": 1\n}\nafter\n'
+        process = subprocess.run([sys.executable, "-c", code], stdout=stdout, check=True)
+    output = process.stdout if to == "a pipe" else log.read_bytes().removeprefix(b"the log\n")
+    assert output.decode() == 'before\n{\n "a": 1\n}\nafter\n'
 
 
-def test_a_reader_that_has_gone_is_no_wrong_path(tmp_path):
+def test_broken_pipe_is_not_a_usage_error(tmp_path):
     def write(path, content):
         raise BrokenPipeError
 
@@ -119,8 +119,8 @@ def test_a_reader_that_has_gone_is_no_wrong_path(tmp_path):
         output_files.write_flag_output("--json", tmp_path / "x", {}, write)
 
 
-def test_what_is_no_file_is_written_and_not_replaced(tmp_path):
-    """As /dev/stdout, which a superuser could replace for all."""
+def test_pipe_is_written_to_and_not_replaced(tmp_path):
+    """The same holds for devices such as /dev/null, which root could replace."""
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
     reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)

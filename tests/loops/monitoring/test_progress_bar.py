@@ -1,4 +1,4 @@
-"""Progress: one plain line a minute where nobody watches, a bar where somebody does."""
+"""Progress: one log line per minute, or a bar on a terminal."""
 
 import io
 import logging
@@ -12,7 +12,7 @@ from loops.monitoring import progress_bar
 
 @pytest.fixture
 def now(monkeypatch):
-    """A clock that the test sets: now[0] in seconds."""
+    """A fake clock; the test sets now[0] in seconds."""
     seconds = [1000.0]
     monkeypatch.setattr(time, "monotonic", lambda: seconds[0])
     return seconds
@@ -29,7 +29,7 @@ class Terminal(io.StringIO):
         return True
 
 
-def test_one_line_a_minute(now, log, capsys):
+def test_one_line_per_minute(now, log, capsys):
     bar = progress_bar.Progress("train", total=10_000)
     for _ in range(59):
         now[0] += 1.0
@@ -51,14 +51,14 @@ def test_one_line_a_minute(now, log, capsys):
     assert captured.out == "" and "\r" not in captured.err
 
 
-def test_a_resumed_run_does_not_count_what_was_done_before(now, log):
-    bar = progress_bar.Progress("train", total=10_000, done=4_000)
+def test_rate_excludes_images_of_earlier_process(now, log):
+    bar = progress_bar.Progress("train", total=10_000, initial=4_000)
     now[0] += 100.0
     bar.advance(1_000)
     assert log.messages == ["train: 5000 of 10000 images, 10.0 images/s, 0:08:20 left"]
 
 
-def test_pauses_are_left_out_of_the_rate(now, log):
+def test_rate_excludes_pauses(now, log):
     bar = progress_bar.Progress("train", total=2_000)
     now[0] += 50.0
     bar.advance(500)
@@ -69,17 +69,17 @@ def test_pauses_are_left_out_of_the_rate(now, log):
     assert log.messages == ["train: 1000 of 2000 images, 10.0 images/s, 0:01:40 left"]
 
 
-def test_nothing_done_yet(now, log):
+def test_unknown_time_left(now, log):
     bar = progress_bar.Progress("eval", total=100)
     now[0] += 61.0
     bar.advance(0)
     assert log.messages == ["eval: 0 of 100 images, 0.0 images/s, ? left"]
 
 
-def test_a_bar_on_a_terminal(now, log, monkeypatch):
+def test_bar_on_terminal(now, log, monkeypatch):
     terminal = Terminal()
     monkeypatch.setattr(sys, "stderr", terminal)
-    bar = progress_bar.Progress("train", total=100, done=20)
+    bar = progress_bar.Progress("train", total=100, initial=20)
     for _ in range(4):
         now[0] += 100.0
         bar.advance(20, "loss 0.5")
@@ -100,5 +100,5 @@ def test_a_bar_on_a_terminal(now, log, monkeypatch):
         (float("inf"), "?"),
     ],
 )
-def test_clock(seconds, shown):
+def test_format_duration(seconds, shown):
     assert progress_bar.format_duration(seconds) == shown

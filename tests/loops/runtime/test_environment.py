@@ -1,4 +1,4 @@
-"""Facts of the machine, and what is said where two machines differ."""
+"""Description of the machine and differences between two descriptions."""
 
 import os
 import pathlib
@@ -25,33 +25,34 @@ flags\t\t: fpu
         ("Features\t: fp asimd\n", (os.uname().machine, [])),
     ],
 )
-def test_the_processor(tmp_path, text, expected):
+def test_detect_cpu(tmp_path, text, expected):
     path = tmp_path / "cpuinfo"
     path.write_text(text)
     assert environment.detect_cpu(path) == expected
 
 
-def test_without_cpuinfo(tmp_path):
+def test_detect_cpu_without_cpuinfo(tmp_path):
     model, features = environment.detect_cpu(tmp_path / "nowhere")
     assert model and features == []
+    assert environment.read_cpuinfo(tmp_path / "nowhere") is None
 
 
-def test_facts(monkeypatch):
+def test_describe_machine(monkeypatch):
     monkeypatch.setenv("TF_ENABLE_ONEDNN_OPTS", "0")
     monkeypatch.delenv("XLA_FLAGS", raising=False)
-    found = environment.describe_machine()
-    assert found["threads"] == len(os.sched_getaffinity(0))
-    assert found["TF_ENABLE_ONEDNN_OPTS"] == "0" and "XLA_FLAGS" not in found
-    assert set(found["cpu_features"].split()) <= set(
+    machine = environment.describe_machine()
+    assert machine["threads"] == len(os.sched_getaffinity(0))
+    assert machine["TF_ENABLE_ONEDNN_OPTS"] == "0" and "XLA_FLAGS" not in machine
+    assert set(machine["cpu_features"].split()) <= set(
         pathlib.Path("/proc/cpuinfo").read_text().split()
     )
 
 
-def test_differences():
-    was = {"cpu": "A", "threads": 2, "gpus": "", "keras": "3.15"}
+def test_list_differences():
+    recorded = {"cpu": "A", "threads": 2, "gpus": "", "keras": "3.15"}
     now = {"cpu": "A", "threads": 4, "gpus": "", "XLA_FLAGS": "--x"}
-    assert environment.list_differences(was, was) == []
-    assert environment.list_differences(was, now) == [
+    assert environment.list_differences(recorded, recorded) == []
+    assert environment.list_differences(recorded, now) == [
         "XLA_FLAGS was none, here --x",
         "keras was 3.15, here none",
         "threads was 2, here 4",

@@ -1,4 +1,4 @@
-"""Freed memory stays with the process: big blocks are not mapped anew."""
+"""Freed memory stays with the process: large blocks are not mapped again."""
 
 import subprocess
 import sys
@@ -16,11 +16,11 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt)
 """
 
 
-def _page_faults(what):
-    words = [sys.executable, "-c", _PROGRAM, what]
-    return int(subprocess.run(words, check=True, capture_output=True, text=True).stdout)
+def _count_page_faults(mode):
+    command = [sys.executable, "-c", _PROGRAM, mode]
+    return int(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
 
 
-def test_kept_memory_is_not_faulted_in_again():
-    # 32 MiB are 8,192 pages: 20 times without, once or twice with.
-    assert _page_faults("keep") < _page_faults("plain") / 3
+def test_kept_memory_causes_no_page_faults():
+    # 32 MiB are 8,192 pages. They fault 20 times without the setting, once or twice with it.
+    assert _count_page_faults("keep") < _count_page_faults("plain") / 3

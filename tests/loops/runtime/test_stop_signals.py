@@ -1,22 +1,23 @@
-"""Ctrl-C and SIGTERM are remembered; the second one does not wait."""
+"""SIGINT and SIGTERM: the first is recorded, the second exits the process."""
 
 import os
 import pathlib
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
 
-from loops.runtime.stop_signals import StoppedBySignal, StopSignals
+from loops.runtime.stop_signals import NoSignals, StoppedBySignal, StopSignals
 
 ROOT = pathlib.Path(__file__).resolve().parents[3]
-BOTH = [signal.SIGINT, signal.SIGTERM]
+STOP_SIGNALS = [signal.SIGINT, signal.SIGTERM]
 
 
-@pytest.mark.parametrize("number", BOTH)
-def test_the_first_is_remembered(number):
+@pytest.mark.parametrize("number", STOP_SIGNALS)
+def test_first_signal_is_recorded(number):
     before = signal.getsignal(number)
     with StopSignals() as signals:
         assert signals.received is None
@@ -25,11 +26,12 @@ def test_the_first_is_remembered(number):
     assert signal.getsignal(number) is before
 
 
-@pytest.mark.parametrize("number", BOTH)
-def test_the_second_ends_the_process(number):
-    """Also where Python does not get a turn, as here while it waits for a digest.
+@pytest.mark.parametrize("number", STOP_SIGNALS)
+def test_second_signal_exits_the_process(number):
+    """This works even while Python cannot run handlers, such as during a long hash.
 
-    The first comes thrice at once, as to a process of the group that is signalled besides.
+    The first signal arrives three times at once, because a batch system may signal both the
+    process and its group.
     """
     code = (
         "import hashlib, signal; from loops.runtime.stop_signals import StopSignals\n"
@@ -42,7 +44,7 @@ def test_the_second_ends_the_process(number):
     command = [sys.executable, "-c", code]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout.readline() == "first\n"
-        time.sleep(1.0)  # until it waits, and is not taken for a part of the first
+        time.sleep(1.0)  # later than a repetition of the first signal
         process.send_signal(number)
         try:
             assert process.wait(timeout=20) == 128 + number
@@ -51,24 +53,37 @@ def test_the_second_ends_the_process(number):
         assert process.stdout.read() == ""
 
 
-def test_nothing_is_left_behind():
+def list_descriptors():
+    """Returns the open file descriptors, without the one that lists them."""
+    return {fd for fd in os.listdir("/proc/self/fd") if os.path.exists(f"/proc/self/fd/{fd}")}
+
+
+def test_exit_releases_thread_pipe_and_handlers():
     before = signal.set_wakeup_fd(-1)
-    with StopSignals() as signals:
-        assert signals._counter.is_alive() and os.fstat(signals._pipe)
-    assert not signals._counter.is_alive()
-    with pytest.raises(OSError, match="Bad file descriptor"):
-        os.fstat(signals._pipe)
+    threads, descriptors = set(threading.enumerate()), list_descriptors()
+    with StopSignals():
+        (thread,) = set(threading.enumerate()) - threads
+        assert thread.is_alive()
+        assert len(list_descriptors() - descriptors) == 2  # both ends of the pipe
+    assert not thread.is_alive()
+    assert list_descriptors() == descriptors
     assert signal.set_wakeup_fd(before) == -1
 
 
+def test_no_signals_has_the_same_attributes():
+    signals = StopSignals()
+    assert NoSignals.received is signals.received is None
+    assert NoSignals.save_requested is signals.save_requested is False
+
+
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_exit_codes(number, code):
+def test_exit_code(number, code):
     error = StoppedBySignal(number, "step 7 is saved")
     assert error.exit_code == code
     assert number.name in str(error) and "step 7 is saved" in str(error)
 
 
-def test_sigusr1_is_a_wish():
+def test_sigusr1_requests_checkpoint():
     before = signal.getsignal(signal.SIGUSR1)
     with StopSignals() as signals:
         assert not signals.save_requested

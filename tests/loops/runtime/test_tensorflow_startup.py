@@ -1,4 +1,4 @@
-"""The settings that TensorFlow is loaded with."""
+"""Settings that TensorFlow is imported with."""
 
 import subprocess
 import sys
@@ -7,50 +7,56 @@ import pytest
 
 from loops.runtime import tensorflow_startup
 
-_SETTING = "TF_ENABLE_ONEDNN_OPTS"
+_VARIABLE = "TF_ENABLE_ONEDNN_OPTS"
 
 
-@pytest.mark.parametrize("machine, wanted", [("x86_64", "1"), ("AMD64", "1"), ("aarch64", None)])
-def test_kernels_are_asked_for_on_x86(monkeypatch, machine, wanted):
+@pytest.mark.parametrize("machine, expected", [("x86_64", "1"), ("AMD64", "1"), ("aarch64", None)])
+def test_onednn_is_enabled_on_x86(monkeypatch, machine, expected):
     environ = {}
     monkeypatch.setattr(tensorflow_startup.platform, "machine", lambda: machine)
     monkeypatch.setattr(tensorflow_startup.os, "environ", environ)
     tensorflow_startup.enable_onednn()
-    assert environ.get(_SETTING) == wanted
+    assert environ.get(_VARIABLE) == expected
 
 
-def test_a_setting_of_the_shell_stays(monkeypatch):
+def test_variable_of_the_shell_is_kept(monkeypatch):
     monkeypatch.setattr(tensorflow_startup.platform, "machine", lambda: "x86_64")
-    monkeypatch.setenv(_SETTING, "0")
+    monkeypatch.setenv(_VARIABLE, "0")
     tensorflow_startup.enable_onednn()
-    assert tensorflow_startup.os.environ[_SETTING] == "0"
+    assert tensorflow_startup.os.environ[_VARIABLE] == "0"
 
 
-@pytest.mark.parametrize("word", ["main", "benchmarks.harness"])
-def test_nothing_loads_tensorflow_before_the_kernels_are_chosen(word):
-    """TensorFlow reads the setting once, when it is loaded."""
-    code = f"import sys, {word}; print('tensorflow' in sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout == "False\n"
-
-
-def test_a_mode_runs_with_them(monkeypatch):
-    code = (
-        f"import os; os.environ.pop('{_SETTING}', None); import main; main.mode_function('stats');"
-        f" import sys; print('tensorflow' in sys.modules, os.environ.get('{_SETTING}'))"
+@pytest.mark.parametrize("module", ["main", "benchmarks.harness"])
+def test_tensorflow_is_not_imported_before_variable_is_set(module):
+    """TensorFlow reads the variable only once, during the import."""
+    code = f"import sys, {module}; print('tensorflow' in sys.modules)"
+    process = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    wanted = "1" if tensorflow_startup.platform.machine() in ("x86_64", "AMD64") else None
-    assert done.stdout == f"True {wanted}\n"
+    assert process.stdout == "False\n"
 
 
-def test_the_collector_leaves_what_is_imported_alone():
-    """Once: what a process has made since may be garbage one day."""
+def test_mode_runs_with_onednn():
+    code = (
+        f"import os; os.environ.pop('{_VARIABLE}', None); import main; main.mode_function('stats');"
+        f" import sys; print('tensorflow' in sys.modules, os.environ.get('{_VARIABLE}'))"
+    )
+    process = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    expected = "1" if tensorflow_startup.platform.machine() in ("x86_64", "AMD64") else None
+    assert process.stdout == f"True {expected}\n"
+
+
+def test_imported_objects_are_frozen_once():
+    """Objects created after the first import may become garbage and must not be frozen."""
     code = (
         "import gc, main; main.mode_function('stats'); first = gc.get_freeze_count();"
-        " made = [[] for _ in range(1000)]; main.mode_function('eval');"
+        " objects = [[] for _ in range(1000)]; main.mode_function('eval');"
         " print(first, gc.get_freeze_count() - first, gc.isenabled())"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    first, more, enabled = done.stdout.split()
+    process = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    first, more, enabled = process.stdout.split()
     assert int(first) > 100_000 and int(more) <= 0 and enabled == "True"

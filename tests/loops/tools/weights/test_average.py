@@ -66,7 +66,7 @@ def test_average_of_steps(trained, capsys):
     assert train.run(*parse(*resumed))["step"] == 7
     assert checkpoint.verify(trained / "mean/step-00000007")
 
-    with pytest.raises(UsageError, match=r"--run_name=mean: .* is there already"):
+    with pytest.raises(UsageError, match=r"--run_name=mean: .* already exists"):
         average.run(*parse("--mode=average", *words, "--run_name=mean"))
 
 

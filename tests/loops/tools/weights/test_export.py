@@ -225,7 +225,7 @@ def test_a_missing_library_names_the_extra(run_dir, tmp_path, monkeypatch, missi
         ("--format=saved_model --out=ROOT", "is there already"),
         ("--format=saved_model --out=.", "--out=.: . is there already"),
         ("--format=saved_model --out=ROOT/m --ckpt=RUN,RUN", "ensembles are not exported"),
-        ("--format=saved_model --out=ROOT/m --ckpt=ROOT", "nothing in it is intact"),
+        ("--format=saved_model --out=ROOT/m --ckpt=ROOT", "contains no intact checkpoint"),
     ],
 )
 def test_mistakes(run_dir, tmp_path, words, message):
