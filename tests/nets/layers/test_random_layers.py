@@ -50,9 +50,8 @@ def test_random_numbers_are_uniform_and_uncorrelated():
     assert x.min() >= 0 and x.max() < 1
     counts = np.histogram(x, 20, (0, 1))[0]
     expected = x.size / 20
-    assert (
-        (counts - expected) ** 2 / expected
-    ).sum() < 43.8  # chi-square, 19 degrees of freedom, p = 0.001
+    # Chi-square test with 19 degrees of freedom, p = 0.001.
+    assert ((counts - expected) ** 2 / expected).sum() < 43.8
     assert np.abs(np.corrcoef(x.T) - np.eye(5)).max() < 0.04
     assert abs(np.corrcoef(x[:-1, 0], x[1:, 0])[0, 1]) < 0.03
 
