@@ -30,10 +30,8 @@ def test_cosine_and_linear_end_at_the_final_rate():
     for step in (0, 9, 10, 11, 37, 99, 100):
         progress = max(0, step - 10) / 90
         warmup = 2.0 * (step + 1) / 10
-        cosine = 0.5 + 1.5 * 0.5 * (1 + math.cos(math.pi * progress))
-        assert compute_rate("cosine", step, final=0.5) == pytest.approx(
-            warmup if step < 10 else cosine
-        )
+        cosine = warmup if step < 10 else 0.5 + 1.5 * 0.5 * (1 + math.cos(math.pi * progress))
+        assert compute_rate("cosine", step, final=0.5) == pytest.approx(cosine)
         linear = warmup if step < 10 else 2.0 - 1.5 * progress
         assert compute_rate("linear", step, final=0.5) == pytest.approx(linear)
     assert compute_rate("constant", 100, final=0.5) == 2.0
@@ -42,9 +40,8 @@ def test_cosine_and_linear_end_at_the_final_rate():
 
 def test_step_drops_at_thirds_and_eight_ninths():
     # 90 epochs of one step. He et al. drop the rate at 30 and 60, Goyal et al. also at 80.
-    rates = [
-        compute_rate("step", s, total=90, warmup=0, peak=1.0) for s in (0, 29, 30, 59, 60, 79, 80)
-    ]
+    steps = (0, 29, 30, 59, 60, 79, 80)
+    rates = [compute_rate("step", step, total=90, warmup=0, peak=1.0) for step in steps]
     assert rates == pytest.approx([1, 1, 0.1, 0.1, 0.01, 0.01, 0.001], rel=1e-5)
 
 
@@ -53,10 +50,8 @@ def test_constant_does_not_change_after_the_warmup():
 
 
 def test_rates_of_consecutive_steps_differ_after_a_million_steps():
-    rates = [
-        compute_rate("cosine", s, total=4_000_000, warmup=0, peak=1e6)
-        for s in (2_000_000, 2_000_001)
-    ]
+    steps = (2_000_000, 2_000_001)
+    rates = [compute_rate("cosine", s, total=4_000_000, warmup=0, peak=1e6) for s in steps]
     assert rates[0] > rates[1]
 
 

@@ -175,7 +175,7 @@ def test_adaptive_clipping_precedes_global_norm_clipping_and_skips_the_classifie
     changes = {"momentum": 0.0, "nesterov": False, "learning_rate": lambda step: tf.constant(1.0)}
 
     def run_step(**clipping):
-        """Returns the weights before a step and the change of each."""
+        """Returns the weights before a step and the update of each, times -1."""
         state = make_state(one_device, "--momentum=0", "--nonesterov")
         before = weights(state)
         step = make_train_step(state, settings(**changes, weight_decay=0.0, **clipping))
@@ -194,8 +194,8 @@ def test_adaptive_clipping_precedes_global_norm_clipping_and_skips_the_classifie
         expected[path] = gradient * scale
     assert any(np.abs(expected[p]).max() < 0.9 * np.abs(gradients[p]).max() for p in expected)
     total = np.sqrt(sum((value**2).sum() for value in expected.values()))
-    _, changes = run_step(clip_factor=factor, clip_norm=float(total) / 2)
-    for path, value in changes.items():
+    _, updates = run_step(clip_factor=factor, clip_norm=float(total) / 2)
+    for path, value in updates.items():
         np.testing.assert_allclose(value, expected[path] / 2, rtol=2e-3, atol=1e-7)
 
 
@@ -209,13 +209,11 @@ def test_recompute_trains_bit_identical_weights(mirrored, monkeypatch, half):
 
     monkeypatch.setattr(registry, "build_model", build)
     images = random_images(2)
-    plain, results = run_steps(mirrored, images, *half, accumulate=2)
-    recomputing, recomputing_results = run_steps(
-        mirrored, images, *half, "--recompute", accumulate=2
-    )
+    plain, expected = run_steps(mirrored, images, *half, accumulate=2)
+    recomputing, results = run_steps(mirrored, images, *half, "--recompute", accumulate=2)
     assert type(recomputing.model) is RecomputingModel
     assert type(plain.model) is not RecomputingModel
-    assert results["applied"] == 2 and results["loss"] == recomputing_results["loss"]
+    assert expected["applied"] == 2 and results["loss"] == expected["loss"]
     plain.average_batch_norm()
     recomputing.average_batch_norm()
     for one, other in zip(plain.model.variables, recomputing.model.variables, strict=True):
