@@ -228,7 +228,8 @@ class TrainStep:
             gradients,
             self._variables,
             learning_rate,
-            (self._decoupled_decay, self._decayed),
+            decoupled_decay=self._decoupled_decay,
+            decayed_ids=self._decayed,
         )
         if state.ema is not None:
             state.strategy.run(state.ema.update, args=(state.step,))

@@ -1,26 +1,33 @@
 """AlexNet (Krizhevsky et al. 2012, "ImageNet classification with deep convolutional networks").
 
-Section 3.5 and figure 2: five convolutions, of which the second, fourth and fifth see only their
-half of the channels (the two GPUs of the paper), overlapping pooling, three dense layers.
+Section 3.5 and figure 2: five convolutions, overlapping pooling and three dense layers. The
+second, fourth and fifth convolution have two groups, because the paper split them over two GPUs.
 
-Departures from the paper: the input is 224 px as the text says and the first convolution pads it
-by 2, which yields the paper's 55 x 55 maps; weights start as He et al. 2015 have them, not from a
-normal distribution of deviation 0.01, and biases at 0. `batch_norm` puts batch norm in the place
-of both response normalisations and leaves all else alone.
+Differences from the paper:
+
+- The input is 224 px, as the text says. The first convolution pads it by 2, which gives the
+  paper's 55 x 55 feature maps.
+- Weights are initialized as in He et al. 2015, not from a normal distribution with standard
+  deviation 0.01. Biases start at 0.
+- `batch_norm` replaces both local response normalizations and changes nothing else.
 """
 
+import keras
 
-def alexnet(kit, num_classes, image_size, batch_norm=False):
+from nets.layers.kit import Kit
+
+
+def alexnet(kit: Kit, num_classes: int, image_size: int, batch_norm: bool = False) -> keras.Model:
     """Builds an AlexNet.
 
     Args:
-      kit: `nets.layers.kit.Kit`.
+      kit: layers of the net.
       num_classes: length of the logits.
-      image_size: S, side of the images, at least 64; the first dense layer depends on it.
-      batch_norm: AlexNet-BN.
+      image_size: S, side of the images, at least 64. It sets the size of the first dense layer.
+      batch_norm: build AlexNet-BN.
 
     Returns:
-      keras.Model from images [B, S, S, 3] to float32 logits [B, num_classes].
+      Model from images [B, S, S, 3] to float32 logits [B, num_classes].
     """
     normalize = kit.batch_norm if batch_norm else kit.local_response_norm
     image = kit.image(image_size)
@@ -32,11 +39,14 @@ def alexnet(kit, num_classes, image_size, batch_norm=False):
     x = kit.conv_relu(x, 384, 3, "conv4", groups=2)
     x = kit.conv_relu(x, 256, 3, "conv5", groups=2)
     x = kit.max_pool(x, "pool5", padding=0)  # 6 x 6
-    return kit.net(image, dense_layers(kit, x, num_classes))
+    return kit.build_model(image, dense_layers(kit, x, num_classes))
 
 
-def dense_layers(kit, x, num_classes):
-    """Two hidden layers of 4096 with dropout in both, and the classifier (section 4.2)."""
+def dense_layers(kit: Kit, x: keras.KerasTensor, num_classes: int) -> keras.KerasTensor:
+    """Applies two hidden layers of 4096 units, each with dropout, and the classifier.
+
+    Sections 3.5 and 4.2 of the paper. Returns the logits [B, num_classes].
+    """
     x = kit.flatten(x, "flatten")
     for name in ("fc6", "fc7"):
         x = kit.relu(kit.dense(x, 4096, name), f"{name}_relu")

@@ -1,10 +1,13 @@
-"""Which architectures there are, and how a name becomes a net."""
+"""Registry of the architectures: builds a net from its name and configuration."""
 
 import dataclasses
 import functools
 import importlib
 import typing
 from typing import Annotated
+
+if typing.TYPE_CHECKING:
+    import keras
 
 # Residual blocks per stage: table 1 of He et al. 2015; 200 from section 5 of He et al. 2016.
 _DEPTHS = {
@@ -19,29 +22,29 @@ _DEPTHS = {
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Architecture:
-    """One registered net: the function of its module that builds it, and that one's arguments.
+    """A registered net: the function that builds it and the arguments of that function.
 
     Attributes:
-      family: name of the module in this folder, and of the function in it.
-      options: its arguments.
-      smallest_image: side in pixels of the smallest image that it takes.
-      sized: its dense layers are made for images of one size.
+      family: name of the module in this package, and of the builder function in it.
+      options: keyword arguments of the builder function.
+      min_image_size: side in pixels of the smallest image that the net accepts.
+      fixed_input_size: all images must have one size, because a dense layer depends on it.
     """
 
     family: str
-    options: dict
-    smallest_image: int = 32
-    sized: bool = False
+    options: dict[str, tuple[int, ...] | bool]
+    min_image_size: int = 32
+    fixed_input_size: bool = False
 
 
-def _make_residual(family, layers, **options):
+def _make_residual(family: str, layers: int, **options: bool) -> Architecture:
     return Architecture(
         family=family, options={"depths": _DEPTHS[layers], "bottleneck": layers >= 50, **options}
     )
 
 
-def _make_fixed_size(family, **options):
-    return Architecture(family=family, options=options, smallest_image=64, sized=True)
+def _make_fixed_size(family: str, **options: bool) -> Architecture:
+    return Architecture(family=family, options=options, min_image_size=64, fixed_input_size=True)
 
 
 _ARCHITECTURES = {
@@ -58,28 +61,28 @@ _ARCHITECTURES = {
 }
 
 
-def names():
-    """Names of all architectures, as `--model` takes them."""
+def names() -> tuple[str, ...]:
+    """Returns the names of all architectures, the values of `--model`."""
     return tuple(_ARCHITECTURES)
 
 
-def get_architecture(model):
-    """The Architecture of a name."""
+def get_architecture(model: str) -> Architecture:
+    """Returns the Architecture with this name."""
     return _ARCHITECTURES[model]
 
 
-def min_image_size(model):
-    """Side in pixels of the smallest image that the net of this name can take."""
-    return _ARCHITECTURES[model].smallest_image
+def min_image_size(model: str) -> int:
+    """Returns the side in pixels of the smallest image that this net accepts."""
+    return _ARCHITECTURES[model].min_image_size
 
 
-def has_fixed_input_size(model):
-    """Whether the net of this name is made for images of one size: AlexNet and ZFNet."""
-    return _ARCHITECTURES[model].sized
+def has_fixed_input_size(model: str) -> bool:
+    """Returns whether all images of this net must have one size: AlexNet and ZFNet."""
+    return _ARCHITECTURES[model].fixed_input_size
 
 
-def is_residual(model):
-    """Whether the net of this name has residual blocks."""
+def is_residual(model: str) -> bool:
+    """Returns whether this net has residual blocks."""
     return "depths" in _ARCHITECTURES[model].options
 
 
@@ -144,17 +147,16 @@ def is_same_architecture(config: NetConfig, other: NetConfig) -> bool:
     return dataclasses.replace(other, **same) == config
 
 
-def build_model(config):
+def build_model(config: NetConfig) -> "keras.Model":
     """Builds the net of a config under the current distribution strategy.
 
     Args:
-      config: NetConfig with `num_classes` set, and `input_size` for nets of a fixed input
-        size.
+      config: `num_classes` must be set, and `input_size` for nets with a fixed input size.
 
     Returns:
-      keras.Model from normalised images [B, S, S, 3] to float32 logits [B, num_classes].
+      Model from normalized images [B, S, S, 3] to float32 logits [B, num_classes].
     """
-    # Imported here so that `--help` and a mistyped flag need not wait for TensorFlow.
+    # Imported late, because `--help` and a misspelled flag must not wait for TensorFlow.
     from nets.layers.kit import Kit
 
     kit = Kit(
@@ -169,7 +171,7 @@ def build_model(config):
     )
     architecture = _ARCHITECTURES[config.model]
     options = architecture.options
-    if architecture.sized:
+    if architecture.fixed_input_size:
         options = {**options, "image_size": config.input_size}
     module = importlib.import_module(f"nets.{architecture.family}")
     return getattr(module, architecture.family)(kit, config.num_classes, **options)

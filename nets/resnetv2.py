@@ -1,26 +1,34 @@
 """ResNetV2: pre-activation residual nets (He et al. 2016, "Identity mappings", figure 4e).
 
-With zero initialisation, branches start at zero by their last convolution: a ReLU is behind every
-batch norm, which a gamma of zero would leave without a gradient.
+`zero_init_residual` sets the last convolution of a residual branch to zero, not the gamma of its
+last batch norm. A ReLU follows every batch norm, so a gamma of zero would get no gradient.
 
-Departures from the paper's appendix: the stem is a bare convolution and pooling, its batch norm
-and ReLU being those of the first block (with bottlenecks the same function of the image; with 18
-and 34 layers the first shortcut is not activated), and the stride of a bottleneck sits on the
-3 x 3 convolution. Both are as in timm's `resnetv2_*`.
+Differences from the paper's appendix, both as in timm's `resnetv2_*`:
+
+- The stem is a convolution and pooling. Its batch norm and ReLU are those of the first block.
+  With bottlenecks the net computes the same function. With 18 and 34 layers the first shortcut
+  gets no activation.
+- The stride of a bottleneck is on the 3 x 3 convolution.
 """
 
+from collections.abc import Sequence
 
-def resnetv2(kit, num_classes, depths, bottleneck):
+import keras
+
+from nets.layers.kit import Kit
+
+
+def resnetv2(kit: Kit, num_classes: int, depths: Sequence[int], bottleneck: bool) -> keras.Model:
     """Builds a pre-activation ResNet.
 
     Args:
-      kit: `nets.layers.kit.Kit`.
+      kit: layers of the net.
       num_classes: length of the logits.
       depths: residual blocks in each of the four stages.
-      bottleneck: three-layer blocks (ResNetV2-50 and deeper) in place of two-layer ones.
+      bottleneck: use blocks of three layers (ResNetV2-50 and deeper), not of two.
 
     Returns:
-      keras.Model from images [B, S, S, 3] to float32 logits [B, num_classes].
+      Model from images [B, S, S, 3] to float32 logits [B, num_classes].
     """
     block = bottleneck_block if bottleneck else basic_block
     image = kit.image()
@@ -33,11 +41,13 @@ def resnetv2(kit, num_classes, depths, bottleneck):
     x = kit.batch_norm_relu(x, "final")
     x = kit.global_average_pool(x, "pool")
     x = kit.dropout(x, "dropout")
-    return kit.net(image, kit.logits(x, num_classes))
+    return kit.build_model(image, kit.logits(x, num_classes))
 
 
-def basic_block(kit, x, width, stride, name):
-    """BN, ReLU, 3 x 3 convolution, twice."""
+def basic_block(
+    kit: Kit, x: keras.KerasTensor, width: int, stride: int, name: str
+) -> keras.KerasTensor:
+    """Applies batch norm, ReLU and a 3 x 3 convolution, twice."""
     preactivated = kit.batch_norm_relu(x, f"{name}_preact")
     shortcut = projection(kit, x, preactivated, width, stride, name)
     x = kit.conv(preactivated, width, 3, f"{name}_conv1", stride)
@@ -46,8 +56,10 @@ def basic_block(kit, x, width, stride, name):
     return kit.add(x, shortcut, f"{name}_add")
 
 
-def bottleneck_block(kit, x, width, stride, name):
-    """BN, ReLU before each of a 1 x 1, a 3 x 3 and a 1 x 1 convolution."""
+def bottleneck_block(
+    kit: Kit, x: keras.KerasTensor, width: int, stride: int, name: str
+) -> keras.KerasTensor:
+    """Applies 1 x 1, 3 x 3 and 1 x 1 convolutions, each after batch norm and ReLU."""
     preactivated = kit.batch_norm_relu(x, f"{name}_preact")
     shortcut = projection(kit, x, preactivated, 4 * width, stride, name)
     x = kit.conv(preactivated, width, 1, f"{name}_conv1")
@@ -58,8 +70,15 @@ def bottleneck_block(kit, x, width, stride, name):
     return kit.add(x, shortcut, f"{name}_add")
 
 
-def projection(kit, x, preactivated, channels, stride, name):
-    """The identity where the shape allows it, else a 1 x 1 convolution of the pre-activated x."""
+def projection(
+    kit: Kit,
+    x: keras.KerasTensor,
+    preactivated: keras.KerasTensor,
+    channels: int,
+    stride: int,
+    name: str,
+) -> keras.KerasTensor:
+    """Returns the shortcut: x if the shapes match, else a 1 x 1 convolution of `preactivated`."""
     if stride == 1 and x.shape[-1] == channels:
         return x
     return kit.conv(preactivated, channels, 1, f"{name}_shortcut", stride)

@@ -1,28 +1,34 @@
 """ZFNet (Zeiler & Fergus 2013, "Visualizing and understanding convolutional networks").
 
-Figure 3: AlexNet with a first layer of 7 x 7 and stride 2 and a second of 5 x 5 and stride 2,
-without its division in two, and with normalisation behind the pooling.
+Figure 3: AlexNet without groups and with normalization after the pooling. The first convolution
+is 7 x 7 with stride 2, the second 5 x 5 with stride 2.
 
-Departures from the paper: it leaves padding open, and the 110, 55, 26, 13 and 6 of the figure
-need a first convolution padded by 1 and pooling windows that may reach over the edge; the contrast
-normalisation across maps is AlexNet's; weights start as He et al. 2015 have them; there is no
-renormalisation of filters. `batch_norm` puts batch norm in the place of both normalisations.
+Differences from the paper:
+
+- The paper does not state the padding. The sizes in its figure (110, 55, 26, 13 and 6) require a
+  first convolution padded by 1 and pooling windows that may extend over the edge.
+- The contrast normalization across feature maps is AlexNet's local response normalization.
+- Weights are initialized as in He et al. 2015. Filters are not renormalized.
+- `batch_norm` replaces both local response normalizations.
 """
 
+import keras
+
 from nets.alexnet import dense_layers
+from nets.layers.kit import Kit
 
 
-def zfnet(kit, num_classes, image_size, batch_norm=False):
+def zfnet(kit: Kit, num_classes: int, image_size: int, batch_norm: bool = False) -> keras.Model:
     """Builds a ZFNet.
 
     Args:
-      kit: `nets.layers.kit.Kit`.
+      kit: layers of the net.
       num_classes: length of the logits.
-      image_size: S, side of the images, at least 64; the first dense layer depends on it.
-      batch_norm: ZFNet-BN.
+      image_size: S, side of the images, at least 64. It sets the size of the first dense layer.
+      batch_norm: build ZFNet-BN.
 
     Returns:
-      keras.Model from images [B, S, S, 3] to float32 logits [B, num_classes].
+      Model from images [B, S, S, 3] to float32 logits [B, num_classes].
     """
     normalize = kit.batch_norm if batch_norm else kit.local_response_norm
     image = kit.image(image_size)
@@ -34,4 +40,4 @@ def zfnet(kit, num_classes, image_size, batch_norm=False):
     x = kit.conv_relu(x, 384, 3, "conv4")
     x = kit.conv_relu(x, 256, 3, "conv5")
     x = kit.max_pool(x, "pool5", padding="over")  # 6 x 6
-    return kit.net(image, dense_layers(kit, x, num_classes))
+    return kit.build_model(image, dense_layers(kit, x, num_classes))

@@ -1,53 +1,54 @@
-"""What is done to the gradients once they are summed over replicas, before the optimizer."""
+"""Gradient clipping and gradient norms, applied after the all-reduce and before the optimizer."""
+
+from collections.abc import Sequence
 
 import tensorflow as tf
 
-# Weights that start at zero could otherwise never move.
+# Lower bound on the norm of the weights. Weights initialized with zeros could not move without it.
 _MIN_WEIGHT_NORM = 1e-3
 
 
-def clip_by_global_norm(gradients, clip_norm):
-    """Scales all gradients alike so that their norm together is at most `clip_norm`.
+def clip_by_global_norm(gradients: Sequence[tf.Tensor], clip_norm: float) -> list[tf.Tensor]:
+    """Scales all gradients by one factor so that their global norm is at most `clip_norm`.
+
+    Pascanu et al. 2013, algorithm 1.
 
     Args:
-      gradients: float32 tensors, finite (Pascanu et al. 2013, algorithm 1).
-      clip_norm: largest norm.
-
-    Returns:
-      list of tensors.
+      gradients: finite float32 tensors.
+      clip_norm: maximum global norm.
     """
     return tf.clip_by_global_norm(gradients, clip_norm)[0]
 
 
-def adaptive_grad_clip(gradients, weights, clip_factor):
-    """Adaptive gradient clipping (Brock et al. 2021, section 4.1, equation 3).
+def adaptive_grad_clip(
+    gradients: Sequence[tf.Tensor], weights: Sequence[tf.Tensor], clip_factor: float
+) -> list[tf.Tensor]:
+    """Applies adaptive gradient clipping (Brock et al. 2021, section 4.1, equation 3).
 
-    The norm of each unit's gradient is at most `clip_factor` times the norm of its weights, or
-    times 0.001 where those are smaller. A unit is what makes one output: all of a kernel but its
-    last axis; biases, scales and offsets are one unit each.
+    Limits the gradient norm of each unit to `clip_factor` * max(norm of its weights, 0.001). A
+    unit produces one output: it is a slice of a kernel along its last axis. Each bias, scale or
+    offset vector is one unit.
 
     Args:
       gradients: float32 tensors.
       weights: tensors of the same shapes.
-      clip_factor: largest ratio of the norms.
-
-    Returns:
-      list of tensors.
+      clip_factor: maximum ratio of the two norms.
     """
     clipped = []
     for gradient, weight in zip(gradients, weights, strict=True):
-        of_gradient, of_weight = _unitwise_norms(gradient), _unitwise_norms(weight)
-        most = clip_factor * tf.maximum(of_weight, _MIN_WEIGHT_NORM)
-        factor = tf.where(of_gradient > most, most / tf.maximum(of_gradient, 1e-12), 1.0)
-        clipped.append(gradient * factor)
+        gradient_norms, weight_norms = _unitwise_norms(gradient), _unitwise_norms(weight)
+        max_norms = clip_factor * tf.maximum(weight_norms, _MIN_WEIGHT_NORM)
+        scale = max_norms / tf.maximum(gradient_norms, 1e-12)
+        clipped.append(gradient * tf.where(gradient_norms > max_norms, scale, 1.0))
     return clipped
 
 
-def _unitwise_norms(tensor):
+def _unitwise_norms(tensor: tf.Tensor) -> tf.Tensor:
+    """Returns the norm of each unit, in a shape that broadcasts to the tensor."""
     axes = list(range(len(tensor.shape) - 1)) if len(tensor.shape) > 1 else None
     return tf.sqrt(tf.reduce_sum(tf.square(tensor), axis=axes, keepdims=True))
 
 
-def compute_norms(tensors):
-    """Euclidean norm of each tensor: float32 [number of tensors]."""
+def compute_norms(tensors: Sequence[tf.Tensor]) -> tf.Tensor:
+    """Returns the L2 norm of each tensor: float32 [number of tensors]."""
     return tf.stack([tf.sqrt(2.0 * tf.nn.l2_loss(t)) for t in tensors])

@@ -1,16 +1,14 @@
-"""Which number format the nets compute in."""
+"""Chooses the compute dtype of the nets."""
 
 import tensorflow as tf
 from absl import logging
 
+from loops.config.training import PrecisionConfig
 from loops.runtime import environment
 
 
-def resolve_compute_dtype(config):
+def resolve_compute_dtype(config: PrecisionConfig) -> str:
     """Resolves the precision flags on this machine.
-
-    Args:
-      config: PrecisionConfig.
 
     Returns:
       "float32", "float16" or "bfloat16".
@@ -18,16 +16,18 @@ def resolve_compute_dtype(config):
     if not config.mixed_precision:
         return "float32"
     if config.half_dtype != "auto":
-        chosen, why = config.half_dtype, f"--half_dtype={config.half_dtype}"
+        dtype, reason = config.half_dtype, f"--half_dtype={config.half_dtype}"
     elif tf.config.list_physical_devices("GPU"):
-        chosen, why = "float16", "with dynamic loss scaling, the GPU's fast format"
+        dtype, reason = "float16", "the GPU's fast format, with dynamic loss scaling"
     elif cpu_has_bfloat16():
-        chosen, why = "bfloat16", "which this CPU has"
+        dtype, reason = "bfloat16", "supported by this CPU"
     else:
-        logging.warning("--mixed_precision: this CPU has no bfloat16; computing in float32")
+        logging.warning(
+            "--mixed_precision: this CPU does not support bfloat16; computing in float32"
+        )
         return "float32"
-    logging.info("computing in %s (%s); variables and logits in float32", chosen, why)
-    return chosen
+    logging.info("computing in %s (%s); variables and logits in float32", dtype, reason)
+    return dtype
 
 
 def cpu_has_bfloat16() -> bool:

@@ -1,20 +1,28 @@
-"""Optimizers and which variables decay."""
+"""Optimizers, and the weight decay of each variable."""
+
+from collections.abc import Collection, Sequence
+from typing import NamedTuple
 
 import keras
 import tensorflow as tf
 from absl import logging
 
+from loops.config.registry import OPTIMIZERS
+from loops.config.training import OptimizationConfig
+
 
 class SGD(keras.optimizers.SGD):
-    """Keras's SGD with momentum, in one fused kernel in place of eight passes over memory.
+    """Keras's SGD with momentum as one fused kernel, which replaces eight passes over memory.
 
     velocity = momentum * velocity - learning_rate * gradient; then variable += velocity, or with
-    Nesterov's form variable += momentum * velocity - learning_rate * gradient.
+    Nesterov momentum variable += momentum * velocity - learning_rate * gradient.
     """
 
-    def update_step(self, gradient, variable, learning_rate):
+    def update_step(
+        self, gradient: tf.Tensor, variable: keras.Variable, learning_rate: tf.Tensor
+    ) -> None:
         rate, gradient = (tf.cast(value, variable.dtype) for value in (learning_rate, gradient))
-        if not self.momentum:  # Keras then keeps no velocities
+        if not self.momentum:  # Keras has no velocities in this case
             tf.raw_ops.ResourceApplyGradientDescent(var=variable.handle, alpha=rate, delta=gradient)
             return
         velocity = self.momentums[self._get_variable_index(variable)].value
@@ -29,76 +37,95 @@ class SGD(keras.optimizers.SGD):
 
 
 class LARS(SGD):
-    """Momentum with a learning rate for each layer (You et al. 2017, algorithm 1).
+    """SGD with momentum and a learning rate per layer (You et al. 2017, algorithm 1).
 
-    rate = learning_rate * trust * |w| / (|g| + decay * |w|); then as SGD, without Nesterov, with
-    this rate and the gradient g + decay * w. Variables that do not decay (biases, norms) go
-    without the layer's own rate, as in the authors' later work (You et al. 2020, appendix).
+    rate = learning_rate * trust_coefficient * |w| / (|g| + decay * |w|). Then as SGD without
+    Nesterov momentum, with this rate and the gradient g + decay * w. Variables without weight
+    decay (biases, norms) use the global learning rate, as in the authors' later work (You et al.
+    2020, appendix).
+
+    Args:
+      momentum: momentum coefficient.
+      l2: weight decay, an L2 penalty.
+      decayed: indices of the variables with weight decay.
     """
 
-    trust = 0.001
+    trust_coefficient = 0.001
 
-    def __init__(self, momentum, l2, decayed):
+    def __init__(self, momentum: float, l2: float, decayed: Collection[int]):
         super().__init__(0.0, momentum=momentum, nesterov=False, name="lars")
         self._l2 = l2
         self._decayed = decayed
 
-    def update_step(self, gradient, variable, learning_rate):
+    def update_step(
+        self, gradient: tf.Tensor, variable: keras.Variable, learning_rate: tf.Tensor
+    ) -> None:
         index = self._get_variable_index(variable)
         if index in self._decayed:
             weight = tf.convert_to_tensor(variable)
-            of_weight, of_gradient = tf.norm(weight), tf.norm(gradient)
-            ratio = self.trust_coefficient * of_weight / (of_gradient + self._l2 * of_weight)
-            both = (of_weight > 0.0) & (of_gradient > 0.0)
-            learning_rate *= tf.where(both, ratio, 1.0)
+            weight_norm, gradient_norm = tf.norm(weight), tf.norm(gradient)
+            ratio = self.trust_coefficient * weight_norm / (gradient_norm + self._l2 * weight_norm)
+            nonzero = (weight_norm > 0.0) & (gradient_norm > 0.0)
+            learning_rate *= tf.where(nonzero, ratio, 1.0)
             gradient += self._l2 * weight
         super().update_step(gradient, variable, learning_rate)
 
 
 class LAMB(keras.optimizers.Adam):
-    """Adam with a learning rate for each layer (You et al. 2020, algorithm 2).
+    """Adam with a learning rate per layer (You et al. 2020, algorithm 2).
 
-    r = m' / (sqrt(v') + epsilon) + decay * w, with m' and v' the corrected moments; then
-    w -= learning_rate * |w| / |r| * r. Keras's own leaves the decay out of r. Variables that do
-    not decay (biases, norms) go without the layer's own rate.
+    r = m' / (sqrt(v') + epsilon) + decay * w, with the bias-corrected moments m' and v'. Then
+    w -= learning_rate * |w| / |r| * r. Keras's LAMB omits the decay from r. Variables without
+    weight decay (biases, norms) use the global learning rate.
+
+    Args:
+      decoupled: weight decay.
+      decayed: indices of the variables with weight decay.
     """
 
-    def __init__(self, decoupled, decayed):
+    def __init__(self, decoupled: float, decayed: Collection[int]):
         super().__init__(0.0, beta_1=0.9, beta_2=0.999, epsilon=1e-6, name="lamb")
         self._decoupled = decoupled
         self._decayed = decayed
 
-    def update_step(self, gradient, variable, learning_rate):
+    def update_step(
+        self, gradient: tf.Tensor, variable: keras.Variable, learning_rate: tf.Tensor
+    ) -> None:
         index = self._get_variable_index(variable)
         first, second = self._momentums[index].value, self._velocities[index].value
         first.assign_add((1.0 - self.beta_1) * (gradient - first))
         second.assign_add((1.0 - self.beta_2) * (tf.square(gradient) - second))
-        # In float64: 1 - 0.999 has lost five digits in float32.
+        # float64, because 1 - 0.999 loses five digits in float32.
         updates = tf.cast(self.iterations.value + 1, tf.float64)
-        missing = [tf.cast(1.0 - b**updates, tf.float32) for b in (self.beta_1, self.beta_2)]
-        direction = tf.convert_to_tensor(first) / missing[0]
-        direction /= tf.sqrt(tf.convert_to_tensor(second) / missing[1]) + self.epsilon
+        corrections = [tf.cast(1.0 - b**updates, tf.float32) for b in (self.beta_1, self.beta_2)]
+        direction = tf.convert_to_tensor(first) / corrections[0]
+        direction /= tf.sqrt(tf.convert_to_tensor(second) / corrections[1]) + self.epsilon
         if index in self._decayed:
             weight = tf.convert_to_tensor(variable)
             direction += self._decoupled * weight
-            of_weight, of_direction = tf.norm(weight), tf.norm(direction)
-            both = (of_weight > 0.0) & (of_direction > 0.0)
-            learning_rate *= tf.where(both, of_weight / of_direction, 1.0)
+            weight_norm, direction_norm = tf.norm(weight), tf.norm(direction)
+            nonzero = (weight_norm > 0.0) & (direction_norm > 0.0)
+            learning_rate *= tf.where(nonzero, weight_norm / direction_norm, 1.0)
         variable.assign_sub(learning_rate * direction)
 
 
-def build_optimizer(config, model):
-    """Makes the optimizer of a config with all its variables.
+class WeightDecay(NamedTuple):
+    """Weight decay in its two forms. At least one is 0.
 
-    Built before anything is traced: variables made inside the first call would trace the step
-    twice. Apply it with `apply_gradients`.
+    Attributes:
+      l2: coefficient of the L2 penalty.
+      decoupled: decay per unit of learning rate (Loshchilov & Hutter 2019).
+    """
 
-    Args:
-      config: OptimizationConfig.
-      model: keras.Model.
+    l2: float
+    decoupled: float
 
-    Returns:
-      keras.optimizers.Optimizer.
+
+def build_optimizer(config: OptimizationConfig, model: keras.Model) -> keras.optimizers.Optimizer:
+    """Builds the optimizer of a config with all its variables.
+
+    The variables must exist before the training step is traced: created in the first call, they
+    would make TensorFlow trace the step twice. Apply gradients with `apply_gradients`.
     """
     l2, decoupled = get_weight_decay(config)
     kernels = {id(kernel) for kernel in get_trainable_kernels(model)}
@@ -116,74 +143,77 @@ def build_optimizer(config, model):
     return optimizer
 
 
-def get_weight_decay(config):
-    """The weight decay of a config in its two forms.
-
-    Args:
-      config: OptimizationConfig.
-
-    Returns:
-      (L2 penalty, decoupled decay per unit of learning rate (Loshchilov & Hutter 2019)), of which
-      one is 0.
-    """
+def get_weight_decay(config: OptimizationConfig) -> WeightDecay:
+    """Returns the weight decay of a config, in the form that `--decay_kind` selects."""
     kind = config.decay_kind
     if kind == "auto":
-        kind = "l2" if config.optimizer in ("sgd", "lars") else "decoupled"
-    return (config.weight_decay, 0.0) if kind == "l2" else (0.0, config.weight_decay)
+        kind = OPTIMIZERS[config.optimizer].decay_kind
+    if kind == "l2":
+        return WeightDecay(l2=config.weight_decay, decoupled=0.0)
+    return WeightDecay(l2=0.0, decoupled=config.weight_decay)
 
 
-def get_step_weight_decay(config):
-    """The part of `get_weight_decay` that the training step applies.
+def get_step_weight_decay(config: OptimizationConfig) -> WeightDecay:
+    """Returns the weight decay that the training step must apply.
 
-    LARS and LAMB apply theirs themselves: it enters the rate of a layer.
+    LARS applies the L2 penalty and LAMB the decoupled decay in the optimizer, because these affect
+    the learning rate of a layer.
     """
     l2, decoupled = get_weight_decay(config)
-    return 0.0 if config.optimizer == "lars" else l2, (
-        0.0 if config.optimizer == "lamb" else decoupled
+    return WeightDecay(
+        l2=0.0 if config.optimizer == "lars" else l2,
+        decoupled=0.0 if config.optimizer == "lamb" else decoupled,
     )
 
 
-def apply_gradients(strategy, optimizer, gradients, variables, learning_rate, shrink=None):
-    """Applies gradients that are already summed over replicas, on every replica alike.
+def apply_gradients(
+    strategy: "tf.distribute.Strategy",
+    optimizer: keras.optimizers.Optimizer,
+    gradients: Sequence[tf.Tensor],
+    variables: Sequence[keras.Variable],
+    learning_rate: tf.Tensor,
+    decoupled_decay: float = 0.0,
+    decayed_ids: Collection[int] = frozenset(),
+) -> None:
+    """Applies gradients that are already summed over replicas, the same way on each replica.
 
-    Keras's own `apply` sums gradients itself, before anybody could look at the sum or clip it.
+    Keras's `apply` sums the gradients itself, so the sum could not be checked or clipped.
 
     Args:
-      strategy: tf.distribute.Strategy; called from outside its replicas.
+      strategy: the distribution strategy. Call this function in cross-replica context.
       optimizer: built optimizer.
       gradients: one for each variable, equal on all replicas.
-      variables: the keras.Variables that the optimizer was built with.
-      learning_rate: float32 scalar tensor.
-      shrink: (decoupled decay, ids of the variables that shrink by it), or None.
+      variables: the variables that the optimizer was built with.
+      learning_rate: float32 scalar.
+      decoupled_decay: decoupled weight decay per unit of learning rate.
+      decayed_ids: `id(variable)` of the variables that get the decoupled decay.
     """
-    decay, shrinking = shrink or (0.0, frozenset())
 
-    def update_one(variable, gradient, shrinks):
-        if shrinks:
-            variable.assign_sub(learning_rate * decay * tf.convert_to_tensor(variable))
+    def update_variable(variable: tf.Variable, gradient: tf.Tensor, decays: bool) -> None:
+        if decays:
+            decay = learning_rate * decoupled_decay
+            variable.assign_sub(decay * tf.convert_to_tensor(variable))
         optimizer.update_step(gradient, variable, learning_rate)
 
     with strategy.scope():
         for gradient, variable in zip(gradients, variables, strict=True):
-            shrinks = bool(decay) and id(variable) in shrinking
+            decays = bool(decoupled_decay) and id(variable) in decayed_ids
             strategy.extended.update(
-                variable.value, update_one, args=(gradient, shrinks), group=False
+                variable.value, update_variable, args=(gradient, decays), group=False
             )
         optimizer.iterations.assign_add(1)
 
 
-def select_decayed_kernels(model):
-    """The kernels of convolutions and dense layers: what weight decay pulls towards zero.
+def select_decayed_kernels(model: keras.Model) -> list[keras.Variable]:
+    """Returns the variables with weight decay, and logs how many they are.
 
-    By layer type, since in Keras 3 a batch norm's scale is just named `gamma` and filters by name
-    decay it unnoticed. Biases and norms are left alone.
-
-    Returns:
-      list of keras.Variable.
+    These are the kernels of convolutions and dense layers, not biases and norms. They are selected
+    by layer attribute, because in Keras 3 the scale of a batch norm is just named `gamma`. A
+    filter on names such as "bn" would not exclude it.
     """
     kernels = get_trainable_kernels(model)
     logging.info(
-        "%d of %d trainable tensors decay, %.2f of %.2f million parameters",
+        "weight decay on %d of %d trainable tensors, %.2f of %.2f million parameters",
         len(kernels),
         len(model.trainable_variables),
         sum(k.value.shape.num_elements() for k in kernels) / 1e6,
@@ -192,13 +222,13 @@ def select_decayed_kernels(model):
     return kernels
 
 
-def get_trainable_kernels(model):
-    """The kernels of convolutions and dense layers that are trained, from input to output."""
+def get_trainable_kernels(model: keras.Model) -> list[keras.Variable]:
+    """Returns the trainable kernels of convolutions and dense layers, from input to output."""
     kernels = [getattr(layer, "kernel", None) for layer in model.layers]
     return [kernel for kernel in kernels if kernel is not None and kernel.trainable]
 
 
-def get_output_variables(model):
-    """The trainable variables of the layer that makes the logits: the last one with a kernel."""
+def get_output_variables(model: keras.Model) -> list[keras.Variable]:
+    """Returns the trainable variables of the classifier: the last layer with a kernel."""
     layers = [layer for layer in model.layers if getattr(layer, "kernel", None) is not None]
     return layers[-1].trainable_variables

@@ -1,35 +1,37 @@
-"""Steps of a run and of its parts, and what follows from them."""
+"""Length of a training run in steps, its learning rate and its image sizes."""
 
+import tensorflow as tf
 from absl import logging
 
 from input_pipeline.text import pluralize
 from loops.config import flag_parsers
+from loops.config.config import Config
 from loops.optimization import lr_schedules
 
 
 class TrainSchedule:
-    """Steps of a run and of its parts, the learning rate, and the size of the images.
+    """Steps, learning rate and image sizes of a training run.
 
     Args:
       config: resolved Config.
       num_examples: images of the train split.
 
     Attributes:
-      total_steps: of the whole run.
-      steps_per_epoch: float.
+      total_steps: steps of the whole run.
+      steps_per_epoch: a float, because an epoch may end within a batch.
       image_sizes: (first step, side in pixels) of each stage of `--image_size_schedule`.
     """
 
-    def __init__(self, config, num_examples):
+    def __init__(self, config: Config, num_examples: int):
         batch_size = config.data.batch_size
         self.total_steps = flag_parsers.compute_total_steps(config.length, num_examples, batch_size)
         self.steps_per_epoch = num_examples / batch_size
         self.image_sizes = flag_parsers.parse_image_size_schedule(
             config.data.image_size_schedule, self.steps_per_epoch
         )
-        warmup = round(config.optimization.warmup_epochs * self.steps_per_epoch)
-        # A short trial run of a long recipe would otherwise be all warm-up.
-        self._warmup_steps = min(warmup, self.total_steps // 2)
+        warmup_steps = round(config.optimization.warmup_epochs * self.steps_per_epoch)
+        # A short trial run of a long recipe must not consist of warm-up only.
+        self._warmup_steps = min(warmup_steps, self.total_steps // 2)
         self._optimization = config.optimization
         self._peak, self._final = (
             lr_schedules.scale_by_batch_size(rate, config.optimization, batch_size)
@@ -37,10 +39,10 @@ class TrainSchedule:
         )
         self._batch_size = batch_size
 
-    def log(self):
-        """Says what the run's length amounts to."""
+    def log(self) -> None:
+        """Logs the number of steps, the warm-up and the peak learning rate."""
         logging.info(
-            "%s of %s, %.1f steps an epoch, %s of warm-up to learning rate %g",
+            "%s of %s, %.1f steps per epoch, %s of warm-up to learning rate %g",
             pluralize(self.total_steps, "step"),
             pluralize(self._batch_size, "image"),
             self.steps_per_epoch,
@@ -48,8 +50,8 @@ class TrainSchedule:
             self._peak,
         )
 
-    def learning_rate(self, step):
-        """Learning rate of a step: float32 scalar tensor."""
+    def learning_rate(self, step: tf.Tensor) -> tf.Tensor:
+        """Returns the learning rate of a step: a float32 scalar."""
         return lr_schedules.learning_rate(
             self._optimization, step, self.total_steps, self._warmup_steps, self._peak, self._final
         )

@@ -1,8 +1,8 @@
-"""Batch normalisation over TensorFlow's fused kernel.
+"""Batch normalization with TensorFlow's fused kernel.
 
-Keras 3's own layer computes moments and normalisation as separate float32 operations; the fused
-kernel reads half-precision inputs directly and keeps its statistics in float32, which makes a
-ResNet step about 1.6 times as fast on a CPU.
+Keras 3 computes moments and normalization as separate float32 operations. The fused kernel reads
+half-precision inputs directly and keeps its statistics in float32. This makes a ResNet step about
+1.6 times as fast on a CPU.
 """
 
 import keras
@@ -10,20 +10,25 @@ import tensorflow as tf
 
 
 class BatchNorm(keras.layers.Layer):
-    """Normalises over all axes but the last (Ioffe & Szegedy 2015, algorithm 1).
+    """Normalizes over all axes except the last (Ioffe & Szegedy 2015, algorithm 1).
 
     The variables have the names, shapes and meaning of `keras.layers.BatchNormalization`:
     `gamma`, `beta`, `moving_mean`, and `moving_variance` (the biased variance), all float32 [C].
 
     Args:
-      momentum: share of the old moving statistics that a training step keeps.
+      momentum: fraction of the old moving statistics that a training step keeps.
       epsilon: added to the variance.
-      gamma_initializer: "ones", or "zeros" for the last one of a residual branch.
-      synchronized: take the moments over the batch of all replicas together.
+      gamma_initializer: "ones", or "zeros" for the last batch norm of a residual branch.
+      synchronized: compute the moments over the batch of all replicas.
     """
 
     def __init__(
-        self, momentum=0.9, epsilon=1e-5, gamma_initializer="ones", synchronized=False, **kwargs
+        self,
+        momentum: float = 0.9,
+        epsilon: float = 1e-5,
+        gamma_initializer: str = "ones",
+        synchronized: bool = False,
+        **kwargs,
     ):
         super().__init__(**kwargs)
         self.momentum = momentum
@@ -31,11 +36,11 @@ class BatchNorm(keras.layers.Layer):
         self.gamma_initializer = gamma_initializer
         self.synchronized = synchronized
 
-    def build(self, input_shape):
+    def build(self, input_shape: tuple[int | None, ...]) -> None:
         shape = (input_shape[-1],)
 
-        def weight(name, initializer, trainable):
-            # autocast off: statistics and scale stay in float32 whatever the compute dtype is.
+        def add_weight(name: str, initializer: str, trainable: bool) -> keras.Variable:
+            # No autocast: statistics and scale stay in float32 for every compute dtype.
             return self.add_weight(
                 shape=shape,
                 name=name,
@@ -44,31 +49,40 @@ class BatchNorm(keras.layers.Layer):
                 autocast=False,
             )
 
-        self.gamma = weight("gamma", self.gamma_initializer, True)
-        self.beta = weight("beta", "zeros", True)
-        self.moving_mean = weight("moving_mean", "zeros", False)
-        self.moving_variance = weight("moving_variance", "ones", False)
+        self.gamma = add_weight("gamma", self.gamma_initializer, True)
+        self.beta = add_weight("beta", "zeros", True)
+        self.moving_mean = add_weight("moving_mean", "zeros", False)
+        self.moving_variance = add_weight("moving_variance", "ones", False)
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
         return input_shape
 
-    def call(self, inputs, training=False):
-        """Maps [B, H, W, C] to the same shape and dtype; updates the statistics when training."""
+    def call(self, inputs: tf.Tensor, training: bool = False) -> tf.Tensor:
+        """Maps [B, H, W, C] to the same shape and dtype; in training, updates the statistics."""
         if not (training and self.trainable):
             outputs, _, _ = self._fused_batch_norm(inputs, self.moving_mean, self.moving_variance)
             return outputs
         if self.synchronized and tf.distribute.get_strategy().num_replicas_in_sync > 1:
-            outputs, mean, variance = self._synchronized(inputs)
+            outputs, mean, variance = self._synchronized_batch_norm(inputs)
         else:
             outputs, mean, variance = self._fused_batch_norm(inputs)
-            # The kernel returns the unbiased variance; the biased one is what Keras keeps.
+            # The kernel returns the unbiased variance, but Keras keeps the biased one.
             count = tf.cast(tf.size(inputs) // inputs.shape[-1], tf.float32)
             variance *= (count - 1.0) / count
-        self._update(mean, variance)
+        self._update_statistics(mean, variance)
         return outputs
 
-    def _fused_batch_norm(self, inputs, mean=None, variance=None):
-        """Runs the kernel: on the batch's own moments, or on given ones for inference."""
+    def _fused_batch_norm(
+        self,
+        inputs: tf.Tensor,
+        mean: keras.Variable | None = None,
+        variance: keras.Variable | None = None,
+    ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        """Runs the kernel with the moments of the batch, or with given ones for inference.
+
+        Returns:
+          (outputs, mean, variance).
+        """
         inference = mean is not None
         return tf.compat.v1.nn.fused_batch_norm(
             inputs,
@@ -80,11 +94,14 @@ class BatchNorm(keras.layers.Layer):
             is_training=not inference,
         )
 
-    def _synchronized(self, inputs):
-        """Normalises with the moments of all replicas' inputs, which have equal shapes.
+    def _synchronized_batch_norm(self, inputs: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        """Normalizes with the moments of the inputs of all replicas, which have equal shapes.
 
-        Two passes, mean first: the difference of the mean square and the squared mean loses
-        digits when the mean is large.
+        Takes two passes, the mean first. The difference of the mean square and the squared mean
+        loses precision if the mean is large.
+
+        Returns:
+          (outputs, mean, variance).
         """
         context = tf.distribute.get_replica_context()
         x = tf.cast(inputs, tf.float32)
@@ -102,14 +119,14 @@ class BatchNorm(keras.layers.Layer):
         )
         return tf.cast(outputs, inputs.dtype), mean, variance
 
-    def _update(self, mean, variance):
-        """Moves the statistics towards the batch's, unless the batch was poisoned.
+    def _update_statistics(self, mean: tf.Tensor, variance: tf.Tensor) -> None:
+        """Moves the statistics toward the moments of the batch, if these are finite.
 
-        The forward pass writes them before anybody knows that the step will be skipped, so a
-        NaN let in here would stay for good.
+        The forward pass updates them before the step is known to be skipped. A NaN written here
+        would stay in the statistics forever.
         """
         finite = tf.reduce_all(tf.math.is_finite(mean) & tf.math.is_finite(variance))
         for variable, new in ((self.moving_mean, mean), (self.moving_variance, variance)):
             old = tf.convert_to_tensor(variable)
-            moved = old * self.momentum + new * (1.0 - self.momentum)
-            variable.assign(tf.where(finite, moved, old))
+            updated = old * self.momentum + new * (1.0 - self.momentum)
+            variable.assign(tf.where(finite, updated, old))

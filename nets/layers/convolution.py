@@ -1,28 +1,38 @@
-"""Convolution and pooling with the padding that papers and published weights expect."""
+"""Convolution and pooling with the symmetric padding that papers and published weights expect."""
+
+from typing import Literal
 
 import keras
 import tensorflow as tf
 
 
 class Conv(keras.layers.Layer):
-    """2-D convolution, zero-padded alike on all sides.
+    """2-D convolution with the same zero padding on all sides.
 
-    TensorFlow's SAME pads a strided convolution unevenly, which published weights do not expect.
-    Its explicit padding runs outside oneDNN on a CPU, 80 times slower in bfloat16, so strided
-    layers pad in an operation of their own (about 3 % of a step).
+    TensorFlow's "SAME" pads a strided convolution unevenly, which does not fit published weights.
+    Its explicit padding bypasses oneDNN on a CPU and is 80 times slower in bfloat16. So strided
+    layers pad in a separate operation, which takes about 3 % of a step.
 
     Args:
       filters: output channels.
       size: side of the square kernel.
       stride: step in both directions.
-      padding: zeros on each side; None for (size - 1) / 2, which keeps the size at stride 1.
-      groups: the input's channels are cut into so many, and each filter sees one of them.
+      padding: zeros on each side. None means (size - 1) / 2, which keeps the size at stride 1.
+      groups: number of groups of input channels. Each filter sees one group.
       bias: add one number per filter.
-      zeros: the kernel starts at zero.
+      zero_init: initialize the kernel with zeros.
     """
 
     def __init__(
-        self, filters, size, stride=1, padding=None, groups=1, bias=False, zeros=False, **kwargs
+        self,
+        filters: int,
+        size: int,
+        stride: int = 1,
+        padding: int | None = None,
+        groups: int = 1,
+        bias: bool = False,
+        zero_init: bool = False,
+        **kwargs,
     ):
         super().__init__(**kwargs)
         self.filters = filters
@@ -31,9 +41,9 @@ class Conv(keras.layers.Layer):
         self.padding = (size - 1) // 2 if padding is None else padding
         self.groups = groups
         self.bias = bias
-        self.zeros = zeros
+        self.zero_init = zero_init
 
-    def build(self, input_shape):
+    def build(self, input_shape: tuple[int | None, ...]) -> None:
         # He et al. 2015, eq. 10, in its backward form (fan-out), as ResNets are trained.
         initializer = keras.initializers.VarianceScaling(
             2.0 * self.groups, "fan_out", "untruncated_normal"
@@ -41,19 +51,19 @@ class Conv(keras.layers.Layer):
         self.kernel = self.add_weight(
             shape=(self.size, self.size, input_shape[-1] // self.groups, self.filters),
             name="kernel",
-            initializer="zeros" if self.zeros else initializer,
+            initializer="zeros" if self.zero_init else initializer,
         )
         if self.bias:
             self.offset = self.add_weight(shape=(self.filters,), name="bias", initializer="zeros")
 
-    def compute_output_shape(self, input_shape):
-        def out(n):
+    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
+        def output_side(n: int | None) -> int | None:
             return None if n is None else (n + 2 * self.padding - self.size) // self.stride + 1
 
         batch, height, width, _ = input_shape
-        return (batch, out(height), out(width), self.filters)
+        return (batch, output_side(height), output_side(width), self.filters)
 
-    def call(self, inputs):
+    def call(self, inputs: tf.Tensor) -> tf.Tensor:
         """Maps [B, H, W, C] to [B, (H + 2 padding - size) // stride + 1, ..., filters]."""
         same = self.stride == 1 and 2 * self.padding == self.size - 1
         if self.padding and not same:
@@ -65,38 +75,39 @@ class Conv(keras.layers.Layer):
 
 
 class MaxPool(keras.layers.Layer):
-    """3 x 3 maximum with stride 2.
+    """3 x 3 max pooling with stride 2.
 
     Args:
-      padding: 1 for a row of the lowest finite number on all sides; 0 for none, where what does
-        not fill a window is left out; "over" for none, where the last window may reach over the
-        edge instead.
+      padding: 1 pads all sides with the lowest finite number. 0 does not pad and drops rows and
+        columns that do not fill a window. "over" does not drop them: the last window extends over
+        the edge.
 
     Attributes:
-      mirrored: pad with the outermost rows and columns in place of the lowest number. They stand in
-        every window that reaches the padding, so that outputs and gradients are the same; 2.6 times
-        as slow, but the lowest number leaves an 8-bit scale no room for any other.
+      symmetric_padding: pad with the outermost rows and columns, not with the lowest number. Each
+        window that reaches the padding contains them already, so outputs and gradients are the
+        same. This is 2.6 times as slow, but 8-bit quantization needs it: the lowest number would
+        take up the whole scale.
     """
 
-    mirrored = False
+    symmetric_padding = False
 
-    def __init__(self, padding=1, **kwargs):
+    def __init__(self, padding: int | Literal["over"] = 1, **kwargs):
         super().__init__(**kwargs)
         self.padding = padding
 
-    def _compute_padding(self, n):
-        """Rows or columns added before and after n of them, which may be a tensor."""
+    def _compute_padding(self, n: int | tf.Tensor) -> tuple[int | tf.Tensor, int | tf.Tensor]:
+        """Returns the number of rows or columns to add before and after n of them."""
         return (0, 1 - n % 2) if self.padding == "over" else (self.padding, self.padding)
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
         batch, height, width, channels = input_shape
-        out = [
+        sides = [
             None if n is None else (n + sum(self._compute_padding(n)) - 3) // 2 + 1
             for n in (height, width)
         ]
-        return (batch, *out, channels)
+        return (batch, *sides, channels)
 
-    def call(self, inputs):
+    def call(self, inputs: tf.Tensor) -> tf.Tensor:
         """Maps [B, H, W, C] to about [B, H / 2, W / 2, C]."""
         if self.padding != 0:
             shape = tf.shape(inputs)

@@ -1,8 +1,10 @@
-"""The kit that architectures are built from.
+"""The layers that architectures are built from.
 
-The one place that knows the compute dtype, the initialisers, the batch-norm constants and the
-kernels behind a layer; an architecture only says what is connected to what, as its paper does.
+`Kit` is the only place that sets the compute dtype, initializers, batch-norm constants and kernels.
+An architecture only connects layers, as its paper does.
 """
+
+from typing import Literal
 
 import keras
 import tensorflow as tf
@@ -15,41 +17,43 @@ from nets.layers.response_norm import LocalResponseNorm
 
 
 class Relu(keras.layers.Layer):
-    """max(x, 0)."""
+    """Computes max(x, 0)."""
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
         return input_shape
 
-    def call(self, inputs):
+    def call(self, inputs: tf.Tensor) -> tf.Tensor:
         return tf.nn.relu(inputs)
 
 
 class Kit:
-    """Layers of one net; every method takes a tensor and a layer name and returns a tensor.
+    """Makes the layers of one net.
+
+    Most methods take a tensor and a layer name, apply a new layer and return its output.
 
     Args:
-      compute_dtype: "float32", "float16" or "bfloat16"; variables are float32 in any case.
-      synchronized: batch norm over all replicas.
-      zero_init_residual: a layer that is `last_of_branch` starts at zero, batch norm by its gamma
-        (Goyal et al. 2017, section 5.1) and a convolution by its kernel, so that a residual block
-        starts as the identity.
+      compute_dtype: "float32", "float16" or "bfloat16". Variables are always float32.
+      synchronized: compute batch-norm moments over all replicas.
+      zero_init_residual: initialize layers that are `last_of_branch` with zeros, so that residual
+        blocks start as the identity (Goyal et al. 2017, section 5.1). This sets the gamma of a
+        batch norm or the kernel of a convolution.
       momentum, epsilon: of batch norm.
-      dropout: rate in [0, 1), or None for the net's own.
-      stochastic_depth: rate of the last residual block.
-      recompute: store only the inputs of residual blocks, see `RecomputingNet`.
+      dropout: rate in [0, 1), or None for the default of the net.
+      stochastic_depth: drop rate of the last residual block.
+      recompute: store only the inputs of residual blocks, see `RecomputingModel`.
     """
 
     def __init__(
         self,
-        compute_dtype="float32",
-        synchronized=False,
-        zero_init_residual=False,
+        compute_dtype: str = "float32",
+        synchronized: bool = False,
+        zero_init_residual: bool = False,
         *,
-        momentum=0.9,
-        epsilon=1e-5,
-        dropout=None,
-        stochastic_depth=0.0,
-        recompute=False,
+        momentum: float = 0.9,
+        epsilon: float = 1e-5,
+        dropout: float | None = None,
+        stochastic_depth: float = 0.0,
+        recompute: bool = False,
     ):
         half = compute_dtype != "float32"
         self._dtype = keras.DTypePolicy(f"mixed_{compute_dtype}" if half else "float32")
@@ -61,70 +65,93 @@ class Kit:
         self._stochastic_depth = stochastic_depth
         self._recompute = recompute
         self._samples = None
-        self._blocks = 0
+        self._num_blocks = 0
         self._block_boundaries = []
 
-    def image(self, size=None):
-        """The input: normalised images [B, H, W, 3]; of one size only where it is given."""
+    def image(self, size: int | None = None) -> keras.KerasTensor:
+        """Makes the input: normalized images [B, H, W, 3], of a fixed size if it is given."""
         return keras.Input((size, size, 3), name="image", dtype="float32")
 
-    def net(self, image, logits):
-        """The finished net from its input and its output."""
+    def build_model(self, image: keras.KerasTensor, logits: keras.KerasTensor) -> keras.Model:
+        """Builds the net from its input and its output."""
         if self._recompute and self._block_boundaries:
             return RecomputingModel(image, logits, self._block_boundaries)
         return keras.Model(image, logits)
 
-    def conv(self, x, filters, size, name, stride=1, last_of_branch=False):
-        """A convolution without bias, padded to keep the size at stride 1."""
-        zeros = last_of_branch and self._zero_init_residual
-        return Conv(filters, size, stride, zeros=zeros, name=name, dtype=self._dtype)(x)
+    def conv(
+        self,
+        x: keras.KerasTensor,
+        filters: int,
+        size: int,
+        name: str,
+        stride: int = 1,
+        last_of_branch: bool = False,
+    ) -> keras.KerasTensor:
+        """Applies a convolution without bias, padded to keep the size at stride 1."""
+        zero_init = last_of_branch and self._zero_init_residual
+        return Conv(filters, size, stride, zero_init=zero_init, name=name, dtype=self._dtype)(x)
 
-    def conv_relu(self, x, filters, size, name, stride=1, padding=None, groups=1):
-        """A convolution with bias, then ReLU: what nets were made of before batch norm."""
-        layer = Conv(filters, size, stride, padding, groups, True, name=name, dtype=self._dtype)
-        return self.relu(layer(x), f"{name}_relu")
+    def conv_relu(
+        self,
+        x: keras.KerasTensor,
+        filters: int,
+        size: int,
+        name: str,
+        stride: int = 1,
+        padding: int | None = None,
+        groups: int = 1,
+    ) -> keras.KerasTensor:
+        """Applies a convolution with bias and ReLU, as in nets without batch norm."""
+        conv = Conv(filters, size, stride, padding, groups, bias=True, name=name, dtype=self._dtype)
+        return self.relu(conv(x), f"{name}_relu")
 
-    def local_response_norm(self, x, name):
-        """AlexNet's normalisation over neighbouring channels."""
+    def local_response_norm(self, x: keras.KerasTensor, name: str) -> keras.KerasTensor:
+        """Applies AlexNet's normalization over neighboring channels."""
         return LocalResponseNorm(name=name, dtype=self._dtype)(x)
 
-    def batch_norm(self, x, name, last_of_branch=False):
-        """Batch norm over all axes but the channels."""
-        zeros = last_of_branch and self._zero_init_residual
+    def batch_norm(
+        self, x: keras.KerasTensor, name: str, last_of_branch: bool = False
+    ) -> keras.KerasTensor:
+        """Applies batch norm over all axes except the channels."""
+        zero_init = last_of_branch and self._zero_init_residual
         return BatchNorm(
             self._momentum,
             self._epsilon,
-            gamma_initializer="zeros" if zeros else "ones",
+            gamma_initializer="zeros" if zero_init else "ones",
             synchronized=self._synchronized,
             name=name,
             dtype=self._dtype,
         )(x)
 
-    def relu(self, x, name):
-        """max(x, 0)."""
+    def relu(self, x: keras.KerasTensor, name: str) -> keras.KerasTensor:
+        """Applies max(x, 0)."""
         return Relu(name=name, dtype=self._dtype)(x)
 
-    def batch_norm_relu(self, x, name):
-        """Batch norm, called NAME_bn, then ReLU."""
+    def batch_norm_relu(self, x: keras.KerasTensor, name: str) -> keras.KerasTensor:
+        """Applies batch norm, named NAME_bn, and ReLU, named NAME_relu."""
         return self.relu(self.batch_norm(x, f"{name}_bn"), f"{name}_relu")
 
-    def max_pool(self, x, name, padding=1):
-        """Maximum of 3 x 3 with stride 2; `padding` as of `MaxPool`."""
+    def max_pool(
+        self, x: keras.KerasTensor, name: str, padding: int | Literal["over"] = 1
+    ) -> keras.KerasTensor:
+        """Applies 3 x 3 max pooling with stride 2. See `MaxPool` for `padding`."""
         return MaxPool(padding, name=name, dtype=self._dtype)(x)
 
-    def begin_residual_blocks(self, x, blocks):
-        """Says that x is the input of the first of so many residual blocks; returns it."""
-        self._blocks = blocks
+    def begin_residual_blocks(self, x: keras.KerasTensor, num_blocks: int) -> keras.KerasTensor:
+        """Records that x is the input of the first of `num_blocks` residual blocks; returns x."""
+        self._num_blocks = num_blocks
         self._block_boundaries = [x]
         return x
 
-    def add(self, branch, shortcut, name):
-        """The end of a residual block.
+    def add(
+        self, branch: keras.KerasTensor, shortcut: keras.KerasTensor, name: str
+    ) -> keras.KerasTensor:
+        """Ends a residual block: adds the branch, with stochastic depth, to the shortcut.
 
-        Of L blocks, stochastic depth drops the branch of the l-th with l / L of its rate (Huang
-        et al. 2016, eq. 4).
+        Block l of L drops its branch with probability `stochastic_depth` * l / L (Huang et al.
+        2016, eq. 4).
         """
-        rate = self._stochastic_depth * len(self._block_boundaries) / max(1, self._blocks)
+        rate = self._stochastic_depth * len(self._block_boundaries) / max(1, self._num_blocks)
         if rate:
             layer = StochasticDepth(
                 rate, self._get_sample_variable(), name=f"{name}_drop", dtype=self._dtype
@@ -134,34 +161,34 @@ class Kit:
         self._block_boundaries.append(x)
         return x
 
-    def dropout(self, x, name, default=0.0):
-        """Dropout at the rate that the user set, or else at the net's own."""
+    def dropout(self, x: keras.KerasTensor, name: str, default: float = 0.0) -> keras.KerasTensor:
+        """Applies dropout at the rate set by the user, or else at the net's default rate."""
         rate = default if self._dropout is None else self._dropout
         if not rate:
             return x
         return Dropout(rate, self._get_sample_variable(), name=name, dtype=self._dtype)(x)
 
-    def _get_sample_variable(self):
+    def _get_sample_variable(self) -> tf.Variable:
         if self._samples is None:
             self._samples = make_sample_variable()
         return self._samples
 
-    def flatten(self, x, name):
-        """[B, H, W, C] as [B, H * W * C]."""
+    def flatten(self, x: keras.KerasTensor, name: str) -> keras.KerasTensor:
+        """Reshapes [B, H, W, C] to [B, H * W * C]."""
         return keras.layers.Flatten(name=name, dtype=self._dtype)(x)
 
-    def dense(self, x, units, name):
-        """A dense layer with bias, which computes as the net does; see `logits` for the last."""
+    def dense(self, x: keras.KerasTensor, units: int, name: str) -> keras.KerasTensor:
+        """Applies a hidden dense layer with bias in the compute dtype. See also `logits`."""
         return keras.layers.Dense(
             units, kernel_initializer="he_normal", name=name, dtype=self._dtype
         )(x)
 
-    def global_average_pool(self, x, name):
-        """Mean over height and width: [B, H, W, C] to [B, C]."""
+    def global_average_pool(self, x: keras.KerasTensor, name: str) -> keras.KerasTensor:
+        """Averages over height and width: [B, H, W, C] to [B, C]."""
         return keras.layers.GlobalAveragePooling2D(name=name, dtype=self._dtype)(x)
 
-    def squeeze_excite(self, x, name, ratio=16):
-        """Scales each channel by a gate seen from all of them (Hu et al. 2018, section 3)."""
+    def squeeze_excite(self, x: keras.KerasTensor, name: str, ratio: int = 16) -> keras.KerasTensor:
+        """Scales each channel by a gate computed from all channels (Hu et al. 2018, section 3)."""
         channels = x.shape[-1]
         gate = self.global_average_pool(x, f"{name}_squeeze")  # [B, C]
         for suffix, units, activation in (
@@ -178,8 +205,11 @@ class Kit:
         gate = keras.layers.Reshape((1, 1, channels), name=f"{name}_gate", dtype=self._dtype)(gate)
         return keras.layers.Multiply(name=f"{name}_scale", dtype=self._dtype)([x, gate])
 
-    def logits(self, x, num_classes):
-        """The classifier, in float32: half-precision logits cost accuracy and overflow softmax."""
+    def logits(self, x: keras.KerasTensor, num_classes: int) -> keras.KerasTensor:
+        """Applies the classifier in float32.
+
+        Half-precision logits reduce accuracy and overflow the softmax.
+        """
         return keras.layers.Dense(
             num_classes,
             kernel_initializer=keras.initializers.RandomNormal(stddev=0.01),

@@ -1,55 +1,64 @@
 """Activation recomputation (Chen et al. 2016, "Training deep nets with sublinear memory cost").
 
-`keras.remat` fails on batch norm inside a `tf.function`, and `tf.recompute_grad` would move the
-moving statistics twice. Here a block is a pure function of its input and its variables' values;
-the statistics that its first pass yields are kept, those of the second are not looked at.
+`keras.remat` fails on batch norm inside a `tf.function`, and `tf.recompute_grad` would update the
+moving statistics twice. In this module a block is a pure function of its input and the values of
+its variables. The statistics of the first pass are kept, those of the second are discarded.
 """
 
 import itertools
+from collections.abc import Sequence
 
 import keras
 import tensorflow as tf
 
 
 class RecomputingModel(keras.Model):
-    """A functional net that, in training, stores the inputs of its blocks and nothing in them.
+    """Functional model that stores only the inputs of its blocks during training.
 
-    Layers, variables and results are those of the same net without recomputation.
+    Layers, variables and results are the same as without recomputation.
 
     Args:
       inputs, outputs: of the whole net, as for `keras.Model`.
-      cuts: tensors of the net, in order, each of which all paths lead through: the first block
-        goes from the first to the second of them. What lies before and behind is stored.
+      block_boundaries: tensors of the net, in order. All paths must pass through each of them.
+        The first block lies between the first two. Activations before the first and after the
+        last are stored.
     """
 
-    def __init__(self, inputs, outputs, cuts):
+    def __init__(
+        self,
+        inputs: keras.KerasTensor,
+        outputs: keras.KerasTensor,
+        block_boundaries: Sequence[keras.KerasTensor],
+    ):
         super().__init__(inputs=inputs, outputs=outputs)
-        stem = keras.Model(inputs, cuts[0])
-        blocks = [keras.Model(a, b) for a, b in itertools.pairwise(cuts)]
-        head = keras.Model(cuts[-1], outputs)
+        stem = keras.Model(inputs, block_boundaries[0])
+        blocks = [keras.Model(a, b) for a, b in itertools.pairwise(block_boundaries)]
+        head = keras.Model(block_boundaries[-1], outputs)
 
-        def train(images):
+        def train(images: tf.Tensor) -> tf.Tensor:
             x = stem(images, training=True)
             for block in blocks:
                 x = _call_with_recompute(block, x)
             return head(x, training=True)
 
-        # In a closure: as attributes, the parts would be saved as models of their own.
+        # The parts are in a closure, because Keras would save attributes as separate models.
         self._train = train
 
-    def call(self, inputs, training=None, mask=None):
+    def call(
+        self, inputs: tf.Tensor, training: bool | None = None, mask: tf.Tensor | None = None
+    ) -> tf.Tensor:
         if training:
             return self._train(inputs)
         return super().call(inputs, training=training, mask=mask)
 
 
-def _call_with_recompute(block, x):
-    """The block's output; its activations are computed again when the gradient needs them."""
+def _call_with_recompute(block: keras.Model, x: tf.Tensor) -> tf.Tensor:
+    """Returns the block's output. The gradient computes its activations again."""
     trainable, others = block.trainable_variables, block.non_trainable_variables
     constants = [tf.convert_to_tensor(v.value) for v in others]
 
     def forward(x, weights):
-        """Returns the output and the new values of the variables that are not trained."""
+        """Returns the output and the new values of the non-trainable variables."""
         values = [*zip(trainable, weights, strict=True), *zip(others, constants, strict=True)]
         with keras.StatelessScope(state_mapping=values) as scope:
             y = block(x, training=True)
@@ -60,13 +69,13 @@ def _call_with_recompute(block, x):
         y, updated = forward(x, weights)
 
         def gradient(upstream, *_):
-            # Without this edge the optimiser of the graph would find the first pass again.
+            # Without this edge, TensorFlow's graph optimizer would reuse the first pass.
             with tf.control_dependencies([upstream]):
-                again = tf.identity(x)
+                x_again = tf.identity(x)
             with tf.GradientTape() as tape:
-                tape.watch([again, *weights])
-                y, _ = forward(again, weights)
-            return tape.gradient(y, [again, *weights], upstream)
+                tape.watch([x_again, *weights])
+                y, _ = forward(x_again, weights)
+            return tape.gradient(y, [x_again, *weights], upstream)
 
         return (y, *updated), gradient
 

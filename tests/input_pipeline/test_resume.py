@@ -202,9 +202,7 @@ def test_trainer_waits_for_a_late_worker(monkeypatch):
             batches()
         first, late = service.workers
         _await_ready(service.start("worker", first))
-        with pytest.raises(
-            UsageError, match="1 of 2 workers have registered; start the others"
-        ):
+        with pytest.raises(UsageError, match="1 of 2 workers have registered; start the others"):
             batches()
         monkeypatch.setattr(data_service, "_REGISTRATION_TIMEOUT_SECONDS", 60.0)
         second = service.start("worker", late)  # needs seconds to import TensorFlow

@@ -1,4 +1,4 @@
-"""Training steps on random images, for several test files."""
+"""Training steps on random images, shared by several test files."""
 
 import dataclasses
 
@@ -18,7 +18,7 @@ BATCH, SIZE, CLASSES = 8, 16, 3
 
 
 def settings(**changes):
-    """StepSettings; changes that OptimizationConfig knows go there."""
+    """Makes StepSettings. `changes` are fields of StepSettings or of OptimizationConfig."""
     optimization = {"label_smoothing": 0.1, "weight_decay": 1e-2}
     known = {f.name for f in dataclasses.fields(OptimizationConfig)} - {"learning_rate"}
     optimization |= {name: changes.pop(name) for name in known & set(changes)}
@@ -40,7 +40,7 @@ def make_state(strategy, *arguments):
 
 
 def batches(strategy, images, labels=None):
-    """Deals the images [steps * BATCH, S, S, 3] to the replicas as the pipeline does."""
+    """Distributes images [steps * BATCH, S, S, 3] over the replicas as the input pipeline does."""
     labels = np.arange(len(images)) % CLASSES if labels is None else labels
     per_replica = BATCH // strategy.num_replicas_in_sync
     data = {
@@ -61,21 +61,31 @@ def random_images(steps, seed=0):
 
 
 def run_steps(strategy, images, *arguments, labels=None, **changes):
-    """Trains over the images in one call; returns the state and the results."""
+    """Trains on the images in one call of the step; returns (TrainState, dict of results).
+
+    Args:
+      strategy: the distribution strategy.
+      images: uint8 [steps * BATCH, S, S, 3].
+      *arguments: flags, as on the command line.
+      labels: classes of the images, or None for 0, 1, 2, 0, ...
+      **changes: see `settings`.
+    """
     flags_of_changes = [f"--{k}={v}" for k, v in changes.items() if k in ("optimizer", "ema")]
     state = make_state(strategy, *arguments, *flags_of_changes)
-    meet = "--sync_batch_norm" in arguments and strategy.num_replicas_in_sync > 1
-    step = TrainStep(state, settings(replicas_synchronize=meet, **changes))
+    synchronized = "--sync_batch_norm" in arguments and strategy.num_replicas_in_sync > 1
+    step = TrainStep(state, settings(replicas_synchronize=synchronized, **changes))
     steps = tf.constant(len(images) // BATCH, tf.int64)
     results = step(batches(strategy, images, labels), steps)
     return state, {name: float(value) for name, value in results.items()}
 
 
 def weights(state):
+    """Returns the values of the trainable variables by their paths."""
     return {v.path: v.numpy() for v in state.model.trainable_variables}
 
 
 def assert_replicas_equal(state):
+    """Asserts that all replicas have the same weights and optimizer variables."""
     for variable in [*state.model.trainable_variables, *state.optimizer.variables]:
         local = state.strategy.experimental_local_results(variable.value)
         for value in local[1:]:

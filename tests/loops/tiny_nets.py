@@ -1,4 +1,4 @@
-"""A net that trains in a moment, for fixtures that serve a whole module."""
+"""A net of two convolutions that trains fast, for fixtures of any scope."""
 
 import contextlib
 
@@ -10,7 +10,7 @@ from nets.layers.kit import Kit
 
 
 def build(config):
-    """Two convolutions in place of the registered net."""
+    """Builds two convolutions. Replaces `registry.build_model`."""
     kit = Kit(config.compute_dtype, config.sync_batch_norm)
     image = kit.image()
     x = kit.batch_norm_relu(kit.conv(image, 8, 3, "conv1", stride=2), "conv1")
@@ -21,7 +21,7 @@ def build(config):
 
 @contextlib.contextmanager
 def two_convolutions():
-    """Puts them in place of every registered net, in fixtures of any scope too."""
+    """Replaces every registered net by this one inside the `with` block."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(registry, "build_model", build)
         yield

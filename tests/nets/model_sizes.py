@@ -1,19 +1,20 @@
-"""Trainable parameters of every registered net with 1,000 classes."""
+"""Number of trainable parameters of each registered net with 1,000 classes."""
 
-# Made by the formula of test_registry.py from the papers' tables. As published elsewhere: the
-# five ResNets and SE-ResNet-50 by torchvision and timm to the last digit, ResNetV2-50 by timm;
-# SE-ResNet-18, 34, 101 and 152 (11.78, 21.96, 49.33 and 66.82 million) by timm's legacy nets.
+# Computed from the papers' tables by `trainable_parameters` and `early_parameters` in
+# test_registry.py. Published counts agree: torchvision's and timm's of the five ResNets and
+# SE-ResNet-50, and timm's of ResNetV2-50, to the last digit. timm's legacy nets agree for
+# SE-ResNet-18, 34, 101 and 152 (11.78, 21.96, 49.33 and 66.82 million).
 #
-# AlexNet at 224 px, weights + biases; conv2, conv4 and conv5 see half of the channels:
+# AlexNet at 224 px, weights + biases. conv2, conv4 and conv5 have two groups:
 #   conv1 11 * 11 * 3 * 96 + 96 = 34,944        fc6 6 * 6 * 256 * 4096 + 4096 = 37,752,832
 #   conv2 5 * 5 * 48 * 256 + 256 = 307,456      fc7 4096 * 4096 + 4096 = 16,781,312
 #   conv3 3 * 3 * 256 * 384 + 384 = 885,120     logits 4096 * 1000 + 1000 = 4,097,000
 #   conv4 3 * 3 * 192 * 384 + 384 = 663,936
-#   conv5 3 * 3 * 192 * 256 + 256 = 442,624     sum 60,965,224 (Caffe's count, too)
+#   conv5 3 * 3 * 192 * 256 + 256 = 442,624     sum 60,965,224 (as in Caffe)
 # ZFNet, without groups: conv1 7 * 7 * 3 * 96 + 96 = 14,208, conv2 5 * 5 * 96 * 256 + 256 = 614,656,
 #   conv3 as above, conv4 3 * 3 * 384 * 384 + 384 = 1,327,488, conv5 3 * 3 * 384 * 256 + 256
 #   = 884,992, dense layers as above: sum 62,357,608.
-# Batch norm in place of the normalisations of 96 and 256 maps: 2 * (96 + 256) = 704 more.
+# Batch norm instead of local response norm of 96 and 256 channels: 2 * (96 + 256) = 704 more.
 MODEL_SIZES = {
     "alexnet": 60_965_224,
     "alexnet_bn": 60_965_928,

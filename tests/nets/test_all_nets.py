@@ -1,11 +1,14 @@
-"""The whole registry: stages, sizes, gradients, formats, memorisation, and golden logits.
+"""Every registered net: stages, sizes, gradients, dtypes, memorization and golden logits.
 
-The golden file pins each net's arithmetic, not its initialiser: weights come from numpy by a rule.
-`python -m tests.nets.test_all_nets` writes it anew, after a change that was meant.
+The golden logits fix the arithmetic of each net, not its initializer, because NumPy generates the
+weights. `python -m tests.nets.test_all_nets` writes the golden logits of new nets. After an
+intended change of the arithmetic, `--all` rewrites those of all nets.
 """
 
+import argparse
 import json
 import pathlib
+import sys
 import zlib
 
 import keras
@@ -35,15 +38,15 @@ def build(model, size=SIZE, **fields):
 
 
 @pytest.fixture
-def quick_weights(monkeypatch):
-    """Zeros in place of millions of random numbers that are never looked at."""
+def zero_weights(monkeypatch):
+    """Initializes weights with zeros, because random values for millions of weights take time."""
     for name in ("VarianceScaling", "RandomNormal"):
         initializer = getattr(keras.initializers, name)
         monkeypatch.setattr(initializer, "__call__", lambda _, shape, **__: tf.zeros(shape))
 
 
-def set_by_rule(net):
-    """Weights that follow from each variable's name: normal, scaled by the fan-in."""
+def assign_golden_weights(net):
+    """Sets weights that depend only on the variable's path: normal, scaled by the fan-in."""
     for variable in net.variables:
         rng = np.random.default_rng(zlib.crc32(variable.path.encode()))
         shape = tuple(variable.shape)
@@ -58,50 +61,111 @@ def set_by_rule(net):
 
 
 def golden_image(size=SIZE):
-    """[1, S, S, 3]: waves of a different length in each channel, between -2 and 2."""
+    """Returns an image [1, S, S, 3] of waves between -2 and 2, whose length varies by channel."""
     rows, columns = np.indices((size, size)).astype(np.float64)
     channels = [2 * np.sin(rows / a + 1) * np.cos(columns / b) for a, b in ((5, 9), (3, 4), (7, 2))]
     return np.stack(channels, -1)[None].astype(np.float32)
 
 
-def first_logits(model):
+def compute_logits(model):
+    """Computes the first eight logits of a net with the golden weights and image."""
     net = build(model)
-    set_by_rule(net)
+    assign_golden_weights(net)
     return net(golden_image(), training=False).numpy()[0, :8].tolist()
 
 
+def golden_logits(model, path=GOLDEN):
+    """Returns the stored logits; fails with the command that writes them if there are none."""
+    stored = json.loads(path.read_text())
+    if model not in stored:
+        pytest.fail(f"no golden logits of {model}: run `python -m tests.nets.test_all_nets`")
+    return np.array(stored[model])
+
+
+def main(arguments, path=GOLDEN, compute=compute_logits):
+    """Writes the golden logits that the file lacks, or with `--all` those of all nets."""
+    parser = argparse.ArgumentParser(prog="python -m tests.nets.test_all_nets")
+    parser.add_argument("--all", action="store_true", help="rewrite the logits of all nets")
+    rewrite_all = parser.parse_args(arguments).all
+    logits = {} if rewrite_all else json.loads(path.read_text())
+    for model in registry.names():
+        if model not in logits:
+            logits[model] = [float(f"{x:.6g}") for x in compute(model)]
+    lines = [f' "{model}": {json.dumps(logits[model])}' for model in registry.names()]
+    path.write_text("{\n" + ",\n".join(lines) + "\n}\n")
+
+
 @pytest.mark.parametrize("model", ALL)
-def test_golden_logits(model, quick_weights):
-    expected = np.array(json.loads(GOLDEN.read_text())[model])
-    got = np.array(first_logits(model))
+def test_golden_logits(model, zero_weights):
+    expected = golden_logits(model)
+    logits = np.array(compute_logits(model))
     assert np.abs(expected).max() > 0.1
-    assert np.abs(got - expected).max() <= 1e-3 * np.abs(expected).max()
+    assert np.abs(logits - expected).max() <= 1e-3 * np.abs(expected).max()
 
 
-def test_golden_logits_are_of_every_net():
+def test_golden_file_has_exactly_the_registered_nets():
     assert list(json.loads(GOLDEN.read_text())) == list(registry.names())
 
 
+@pytest.fixture
+def golden_copy(tmp_path):
+    """A copy of the golden file that lacks one net."""
+    stored = json.loads(GOLDEN.read_text())
+    del stored["resnet_18"]
+    path = tmp_path / "golden.json"
+    path.write_text(json.dumps(stored))
+    return path
+
+
+def test_golden_command_writes_only_the_missing_logits(golden_copy):
+    computed = []
+
+    def compute(model):
+        computed.append(model)
+        return [1 / 3] * 8
+
+    main([], golden_copy, compute)
+    assert computed == ["resnet_18"]
+    kept = [line for line in GOLDEN.read_text().splitlines() if "resnet_18" not in line]
+    lines = golden_copy.read_text().splitlines()
+    assert [line for line in lines if "resnet_18" not in line] == kept
+    assert f' "resnet_18": {[0.333333] * 8},' in lines
+    assert list(json.loads(golden_copy.read_text())) == list(registry.names())
+    main([], golden_copy, compute)
+    assert computed == ["resnet_18"] and golden_copy.read_text().splitlines() == lines
+
+
+def test_golden_command_with_all_rewrites_the_logits_of_all_nets(golden_copy):
+    main(["--all"], golden_copy, lambda model: [float(len(model))] * 8)
+    expected = {model: [float(len(model))] * 8 for model in registry.names()}
+    assert json.loads(golden_copy.read_text()) == expected
+
+
+def test_missing_golden_logits_fail_with_the_command_to_run(golden_copy):
+    with pytest.raises(pytest.fail.Exception, match=r"run `python -m tests\.nets\.test_all_nets`"):
+        golden_logits("resnet_18", golden_copy)
+
+
 @pytest.mark.parametrize("model", STAGED)
-def test_strides_and_channels_of_every_stage(model, quick_weights):
+def test_strides_and_channels_of_every_stage(model, zero_weights):
     """Table 1 of He et al. 2015: 56, 28, 14 and 7 at 224 px, so strides 4 to 32."""
     net = build(model)
     depths = registry.get_architecture(model).options["depths"]
-    last = [f"stage{stage}_block{blocks}_add" for stage, blocks in enumerate(depths, 1)]
-    names = ["stem_conv", "stem_pool", *last]
+    last_blocks = [f"stage{stage}_block{blocks}_add" for stage, blocks in enumerate(depths, 1)]
+    names = ["stem_conv", "stem_pool", *last_blocks]
     stages = keras.Model(net.input, [net.get_layer(name).output for name in names])
     shapes = [t.shape for t in stages.compute_output_spec(keras.KerasTensor((1, 224, 224, 3)))]
-    wide = 4 if int(model.split("_")[1]) >= 50 else 1
+    expansion = 4 if int(model.split("_")[1]) >= 50 else 1
     assert [s[1:] for s in shapes] == [
         (112, 112, 64),
         (56, 56, 64),
-        *((56 // 2**i, 56 // 2**i, 64 * 2**i * wide) for i in range(4)),
+        *((56 // 2**i, 56 // 2**i, 64 * 2**i * expansion) for i in range(4)),
     ]
 
 
 @pytest.mark.parametrize("model", [m for m in registry.names() if registry.has_fixed_input_size(m)])
-def test_maps_of_alexnet_and_zfnet(model, quick_weights):
-    """The papers' figures; AlexNet's 55 from 224 px needs the padding by 2."""
+def test_feature_maps_of_alexnet_and_zfnet(model, zero_weights):
+    """Sizes from the papers' figures. AlexNet's 55 from 224 px requires the padding by 2."""
     net = build(model, 224)
     sides = [x.output.shape[1] for x in net.layers if isinstance(x, Conv | MaxPool)]
     if model.startswith("alexnet"):
@@ -120,8 +184,8 @@ def test_maps_of_alexnet_and_zfnet(model, quick_weights):
 
 @pytest.mark.parametrize("size", [64, 96, 160, 224, 299])
 @pytest.mark.parametrize("model", ALL)
-def test_sizes(model, size, quick_weights):
-    """Shapes only, from the graph: running five sizes of every net would take minutes."""
+def test_image_sizes(model, size, zero_weights):
+    """Checks the shapes of the graph, because running five sizes of each net would take minutes."""
     net = build(model, size)
     assert net.compute_output_spec(keras.KerasTensor((2, size, size, 3))).shape == (2, 42)
     if size == 64:
@@ -144,20 +208,20 @@ def test_every_trainable_tensor_gets_a_gradient(model):
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
 @pytest.mark.parametrize("model", ALL)
-def test_half_precision(model, dtype, quick_weights):
+def test_half_precision(model, dtype, zero_weights):
     net = build(model, compute_dtype=dtype)
-    set_by_rule(net)
+    assign_golden_weights(net)
     logits = net(golden_image(), training=False)
     assert logits.dtype == tf.float32
     assert {v.dtype for v in net.variables} == {"float32"}
-    expected = np.array(json.loads(GOLDEN.read_text())[model])
+    expected = golden_logits(model)
     tolerance = 0.15 if dtype == "bfloat16" else 0.02
     assert np.abs(logits[0, :8] - expected).max() < tolerance * np.abs(expected).max()
 
 
 @pytest.mark.parametrize("model", ALL)
-def test_memorises_64_images(model):
-    """The loss on 64 images of the built-in set halves within 300 steps, dropout off."""
+def test_memorizes_64_images(model):
+    """The loss on 64 images of the built-in data set halves within 300 steps without dropout."""
     images, labels = shapes_images()
     keras.utils.set_random_seed(3)
     net = build(model, dropout=0.0)
@@ -178,18 +242,18 @@ def test_memorises_64_images(model):
     first = None
     recent = []
     for i in range(300):
-        at = slice(i % 4 * 16, i % 4 * 16 + 16)
-        recent = [*recent[-3:], float(step(images[at], labels[at]))]
+        batch = slice(i % 4 * 16, i % 4 * 16 + 16)
+        recent = [*recent[-3:], float(step(images[batch], labels[batch]))]
         assert np.isfinite(recent[-1])
         if i == 3:
             first = np.mean(recent)
         elif i > 3 and np.mean(recent) < first / 2:
             return
-    raise AssertionError(f"from {first} to {np.mean(recent)} in 300 steps")
+    raise AssertionError(f"the loss fell only from {first} to {np.mean(recent)} in 300 steps")
 
 
 def shapes_images():
-    """64 normalised images [64, 64, 64, 3] of the built-in set and their labels."""
+    """Returns 64 normalized images [64, 64, 64, 3] of the built-in data set and their labels."""
     from input_pipeline.sources import shapes
 
     labels = np.arange(64) % 10
@@ -197,7 +261,7 @@ def shapes_images():
     return (pixels.astype(np.float32) - 127.5) / 64.0, labels
 
 
-def test_assign_samples_reaches_every_layer():
+def test_assign_samples_reaches_every_random_layer():
     net = build("alexnet_bn")
     assign_samples(net, 5, 77)
     variables = {id(x.samples): x.samples for x in net.layers if hasattr(x, "samples")}
@@ -205,6 +269,4 @@ def test_assign_samples_reaches_every_layer():
 
 
 if __name__ == "__main__":
-    found = {m: [float(f"{x:.6g}") for x in first_logits(m)] for m in registry.names()}
-    rows = [f' "{model}": {json.dumps(logits)}' for model, logits in found.items()]
-    GOLDEN.write_text("{\n" + ",\n".join(rows) + "\n}\n")
+    main(sys.argv[1:])

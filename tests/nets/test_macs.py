@@ -1,4 +1,4 @@
-"""Multiply-adds against counts added up by hand and those that others publish."""
+"""Multiply-adds against counts computed by hand and published counts."""
 
 import math
 
@@ -10,7 +10,7 @@ from nets import registry
 from nets.macs import count_multiply_adds
 from tests.nets.test_registry import BLOCKS
 
-# In units of 10^9, as torchvision lists them with its weights.
+# Published with torchvision's weights, in units of 10^9.
 TORCHVISION = {
     "resnet_18": 1.814,
     "resnet_34": 3.664,
@@ -21,14 +21,14 @@ TORCHVISION = {
 
 
 @pytest.fixture(autouse=True)
-def quick_net(monkeypatch):
-    """No random numbers for weights that are never looked at."""
+def zero_weights(monkeypatch):
+    """Initializes weights with zeros, because random numbers take time and no test needs them."""
     monkeypatch.setattr(
         keras.initializers.VarianceScaling, "__call__", lambda _, shape, **__: tf.zeros(shape)
     )
 
 
-def counted(model, size):
+def count(model, size):
     input_size = size if registry.has_fixed_input_size(model) else 0
     net = registry.build_model(
         registry.NetConfig(model=model, num_classes=1000, input_size=input_size)
@@ -36,19 +36,19 @@ def counted(model, size):
     return count_multiply_adds(net, size)
 
 
-def residual(family, layer_count, size):
-    """By hand: k * k * in * out weights act at each of the output's positions."""
+def residual_multiply_adds(family, layer_count, size):
+    """Computes by hand: k * k * in * out weights, applied at each output position."""
     expansion = 4 if layer_count >= 50 else 1
     side = math.ceil(size / 2)
     total = side**2 * 7 * 7 * 3 * 64
     side, channels = math.ceil(side / 2), 64
     for stage, blocks in enumerate(BLOCKS[layer_count]):
         width, out = 64 * 2**stage, 64 * 2**stage * expansion
-        before, side = side, math.ceil(side / (2 if stage else 1))
+        input_side, side = side, math.ceil(side / (2 if stage else 1))
         for block in range(blocks):
             if expansion == 4:
-                first = before if block == 0 else side  # the stride is on the 3 x 3
-                total += first**2 * channels * width
+                conv1_side = input_side if block == 0 else side  # the stride is on the 3 x 3
+                total += conv1_side**2 * channels * width
                 total += side**2 * (9 * width * width + width * out)
             else:
                 total += side**2 * 9 * (channels * width + width * out)
@@ -60,20 +60,20 @@ def residual(family, layer_count, size):
     return total + channels * 1000
 
 
-def test_alexnet_and_zfnet_by_hand():
+def test_multiply_adds_of_alexnet_and_zfnet():
     dense = 6 * 6 * 256 * 4096 + 4096 * 4096 + 4096 * 1000
     convolutions = (
         55**2 * 11 * 11 * 3 * 96
         + 27**2 * 25 * 48 * 256
         + 13**2 * 9 * (256 * 384 + 192 * 384 + 192 * 256)
     )
-    assert counted("alexnet", 224) == counted("alexnet_bn", 224) == convolutions + dense
+    assert count("alexnet", 224) == count("alexnet_bn", 224) == convolutions + dense
     convolutions = (
         110**2 * 7 * 7 * 3 * 96
         + 26**2 * 25 * 96 * 256
         + 13**2 * 9 * (256 * 384 + 384 * 384 + 384 * 256)
     )
-    assert counted("zfnet", 224) == counted("zfnet_bn", 224) == convolutions + dense
+    assert count("zfnet", 224) == count("zfnet_bn", 224) == convolutions + dense
 
 
 @pytest.mark.parametrize(
@@ -86,21 +86,22 @@ def test_alexnet_and_zfnet_by_hand():
         ("resnetse_50", 96),
     ],
 )
-def test_residual_nets_by_hand(model, size):
+def test_multiply_adds_of_residual_nets(model, size):
     family, layers = model.split("_")
-    assert counted(model, size) == residual(family, int(layers), size)
+    assert count(model, size) == residual_multiply_adds(family, int(layers), size)
 
 
 @pytest.mark.parametrize("model", TORCHVISION)
-def test_counts_by_hand_are_those_of_torchvision(model):
+def test_hand_computed_multiply_adds_match_torchvision(model):
     family, layers = model.split("_")
-    assert residual(family, int(layers), 224) / 1e9 == pytest.approx(TORCHVISION[model], abs=6e-4)
+    multiply_adds = residual_multiply_adds(family, int(layers), 224)
+    assert multiply_adds / 1e9 == pytest.approx(TORCHVISION[model], abs=6e-4)
 
 
 @pytest.mark.faults
 @pytest.mark.parametrize(
     "model", [m for m in registry.names() if not registry.has_fixed_input_size(m)]
 )
-def test_every_residual_net(model):
+def test_multiply_adds_of_every_residual_net(model):
     family, layers = model.split("_")
-    assert counted(model, 224) == residual(family, int(layers), 224)
+    assert count(model, 224) == residual_multiply_adds(family, int(layers), 224)

@@ -1,6 +1,7 @@
-"""Every registered net: its size, its shapes and formats, and that all of it learns."""
+"""Every registered net: parameter count, shapes, dtypes, gradients and initial weights."""
 
 import functools
+import math
 
 import keras
 import numpy as np
@@ -20,7 +21,7 @@ BLOCKS = {
     152: (3, 8, 36, 3),
     200: (3, 24, 36, 3),
 }
-# By `early_parameters` and `trainable_parameters` below.
+# Families whose parameters `early_parameters` and `trainable_parameters` below compute.
 _FAMILIES = ("alexnet", "zfnet", "resnet", "resnetv2", "resnetse")
 OF_THE_PAPERS = [model for model in registry.names() if model.partition("_")[0] in _FAMILIES]
 PUBLISHED = {
@@ -32,13 +33,13 @@ PUBLISHED = {
     "resnetv2_50": 25_549_352,
     "resnetse_50": 28_088_024,
 }
-# One net of each family, and the bottleneck of each family at its least depth.
+# The smallest net of each residual family.
 SMALL = ("resnet_18", "resnetv2_18", "resnetse_18")
 
 
 @functools.cache
 def build(model, **fields):
-    """A net with 42 classes, shared by the tests: none of them changes a trainable weight."""
+    """Builds a net with 42 classes. Tests share it, so they must not change trainable weights."""
     keras.utils.set_random_seed(1)
     if registry.has_fixed_input_size(model):
         fields = {"input_size": 64, **fields}
@@ -46,6 +47,7 @@ def build(model, **fields):
 
 
 def bottleneck_net(family):
+    """Builds a net of one bottleneck block per stage."""
     keras.utils.set_random_seed(1)
     if family == "resnetv2":
         return resnetv2.resnetv2(Kit(), 42, (1, 1, 1, 1), bottleneck=True)
@@ -53,12 +55,44 @@ def bottleneck_net(family):
     return resnet.resnet(Kit(), 42, (1, 1, 1, 1), bottleneck=True, squeeze_excite=se)
 
 
+@pytest.fixture
+def zero_weights(monkeypatch):
+    """Initializes weights with zeros, because random values for millions of weights take time."""
+
+    def zeros(_, shape, dtype=None, **__):
+        return tf.zeros(shape, dtype)
+
+    monkeypatch.setattr(keras.initializers.VarianceScaling, "__call__", zeros)
+    monkeypatch.setattr(keras.initializers.RandomNormal, "__call__", zeros)
+
+
+def build_for_imagenet(model):
+    """Builds a net with 1,000 classes for 224 px."""
+    size = 224 if registry.has_fixed_input_size(model) else 0
+    return registry.build_model(registry.NetConfig(model=model, num_classes=1000, input_size=size))
+
+
+def count_parameters(variables):
+    return sum(int(np.prod(v.shape)) for v in variables)
+
+
+def expected_parameters(model):
+    """Returns the net's row of MODEL_SIZES; fails with the line to add if there is no such row."""
+    if model not in MODEL_SIZES:
+        count = count_parameters(build_for_imagenet(model).trainable_variables)
+        pytest.fail(f'add "{model}": {count:_} to MODEL_SIZES in tests/nets/model_sizes.py')
+    return MODEL_SIZES[model]
+
+
 def images(size, batch=4, seed=0):
     return np.random.default_rng(seed).normal(size=(batch, size, size, 3)).astype(np.float32)
 
 
 def early_parameters(family, batch_norm, classes=1000):
-    """Parameters of AlexNet or ZFNet at 224 px, from (side, inputs, outputs) of each layer."""
+    """Computes the parameters of AlexNet or ZFNet at 224 px.
+
+    Layers are given as (side of the kernel, input channels, output channels).
+    """
     convs = {
         "alexnet": [(11, 3, 96), (5, 48, 256), (3, 256, 384), (3, 192, 384), (3, 192, 256)],
         "zfnet": [(7, 3, 96), (5, 96, 256), (3, 256, 384), (3, 384, 384), (3, 384, 256)],
@@ -69,14 +103,15 @@ def early_parameters(family, batch_norm, classes=1000):
 
 
 def trainable_parameters(family, layer_count, classes=1000):
-    """Parameters of a net, added up by hand.
+    """Computes the parameters of a residual net by hand.
 
-    A convolution of side k has k * k * in * out weights and no bias, a batch norm two numbers a
-    channel, a dense layer in * out + out. Post-activation nets normalise what a convolution put
-    out, the projection shortcut and the stem included; pre-activation nets what goes into a
-    convolution, neither stem nor projection, and the end of the last stage.
+    A convolution with side k has k * k * in * out weights and no bias. A batch norm has two
+    parameters per channel, a dense layer in * out + out. Post-activation nets normalize the output
+    of each convolution, including the stem and the projection shortcuts. Pre-activation nets
+    normalize the input of each convolution except the stem and the projections, and the output of
+    the last stage.
     """
-    preactivated, gated = family == "resnetv2", family == "resnetse"
+    preactivated, squeeze_excite = family == "resnetv2", family == "resnetse"
     expansion = 4 if layer_count >= 50 else 1
     total = 7 * 7 * 3 * 64 + (0 if preactivated else 2 * 64)
     channels = 64
@@ -91,49 +126,53 @@ def trainable_parameters(family, layer_count, classes=1000):
             total += sum(2 * (a if preactivated else b) for _, a, b in convs)
             if block == 0 and (stage > 0 or channels != out):
                 total += channels * out + (0 if preactivated else 2 * out)
-            if gated:
+            if squeeze_excite:
                 hidden = out // 16
                 total += out * hidden + hidden + hidden * out + out
             channels = out
     return total + (2 * channels if preactivated else 0) + channels * classes + classes
 
 
-def test_every_net_has_its_row():
-    assert set(MODEL_SIZES) == set(registry.names()), "add the net to tests/nets/model_sizes.py"
+def test_model_sizes_has_one_row_for_each_registered_net(zero_weights):
+    for model in registry.names():
+        expected_parameters(model)
+    assert set(MODEL_SIZES) - set(registry.names()) == set(), "remove these rows"
 
 
-def test_the_papers_nets_are_all_there():
+def test_missing_row_in_model_sizes_fails_with_the_line_to_add(monkeypatch, zero_weights):
+    monkeypatch.delitem(MODEL_SIZES, "resnet_18")
+    with pytest.raises(pytest.fail.Exception) as failure:
+        expected_parameters("resnet_18")
+    line = 'add "resnet_18": 11_689_512 to MODEL_SIZES in tests/nets/model_sizes.py'
+    assert str(failure.value) == line
+
+
+def test_registry_has_all_nets_of_the_papers():
     assert len(OF_THE_PAPERS) == len(set(OF_THE_PAPERS)) == 20
 
 
 @pytest.mark.parametrize("model", OF_THE_PAPERS)
-def test_the_table_agrees_with_the_papers(model):
+def test_model_sizes_match_the_papers(model, zero_weights):
     family, _, variant = model.partition("_")
+    expected = expected_parameters(model)
     if variant.isdigit():
-        assert trainable_parameters(family, int(variant)) == MODEL_SIZES[model]
+        assert trainable_parameters(family, int(variant)) == expected
     else:
-        assert early_parameters(family, variant == "bn") == MODEL_SIZES[model]
-    assert PUBLISHED.get(model, MODEL_SIZES[model]) == MODEL_SIZES[model]
+        assert early_parameters(family, variant == "bn") == expected
+    assert PUBLISHED.get(model, expected) == expected
 
 
 @pytest.mark.parametrize("model", registry.names())
-def test_number_of_trainable_parameters(model, monkeypatch):
-    def zeros(_, shape, dtype=None, **__):
-        return tf.zeros(shape, dtype)
-
-    # Random values for sixty million weights are what takes the time.
-    monkeypatch.setattr(keras.initializers.VarianceScaling, "__call__", zeros)
-    monkeypatch.setattr(keras.initializers.RandomNormal, "__call__", zeros)
-    size = 224 if registry.has_fixed_input_size(model) else 0
-    net = registry.build_model(registry.NetConfig(model=model, num_classes=1000, input_size=size))
-    counted = sum(int(np.prod(v.shape)) for v in net.trainable_variables)
-    norms = sum(int(np.prod(v.shape)) for v in net.non_trainable_variables)
-    assert counted == MODEL_SIZES[model]
-    # Nothing is frozen but the moving mean and variance, as many numbers as gamma and beta.
+def test_number_of_trainable_parameters(model, zero_weights):
+    expected = expected_parameters(model)
+    net = build_for_imagenet(model)
+    assert count_parameters(net.trainable_variables) == expected
+    # Only the moving mean and variance are not trainable: as many values as gamma and beta.
+    statistics = count_parameters(net.non_trainable_variables)
     scales = [v for v in net.trainable_variables if v.name in ("gamma", "beta")]
-    assert norms == sum(int(np.prod(v.shape)) for v in scales)
+    assert statistics == count_parameters(scales)
     if model in OF_THE_PAPERS:
-        assert (norms > 0) == (model not in ("alexnet", "zfnet"))
+        assert (statistics > 0) == (model not in ("alexnet", "zfnet"))
 
 
 @pytest.mark.parametrize("model", SMALL)
@@ -152,11 +191,11 @@ def test_logits_and_variables_are_float32(model, dtype):
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 def test_half_precision_is_close_to_float32(dtype):
     exact, half = build("resnetv2_18"), build("resnetv2_18", compute_dtype=dtype)
-    for mine, theirs in zip(half.trainable_variables, exact.trainable_variables, strict=True):
-        np.testing.assert_array_equal(mine, theirs)  # the same seed
-    expected, got = (net(images(32), training=True).numpy() for net in (exact, half))
-    assert 0.0 < np.abs(got - expected).max() < (0.1 if dtype == "bfloat16" else 0.02)
-    assert np.corrcoef(expected.ravel(), got.ravel())[0, 1] > 0.98
+    for one, other in zip(half.trainable_variables, exact.trainable_variables, strict=True):
+        np.testing.assert_array_equal(one, other)  # initialized with the same seed
+    expected, logits = (net(images(32), training=True).numpy() for net in (exact, half))
+    assert 0.0 < np.abs(logits - expected).max() < (0.1 if dtype == "bfloat16" else 0.02)
+    assert np.corrcoef(expected.ravel(), logits.ravel())[0, 1] > 0.98
 
 
 @pytest.mark.parametrize("model", SMALL)
@@ -166,15 +205,15 @@ def test_other_image_sizes(model, size):
     logits = net(images(size, batch=1), training=False)
     assert logits.shape == (1, 42)
     assert np.isfinite(logits).all()
-    # Five halvings, each rounded up.
+    # Five layers halve the size, each rounding up.
     assert net.get_layer("pool").input.shape[-1] == 512
     before_pool = keras.Model(net.input, net.get_layer("pool").input)
-    side = -(-size // 32)
+    side = math.ceil(size / 32)
     assert before_pool(images(size, batch=1)).shape == (1, side, side, 512)
 
 
 @pytest.mark.parametrize("model", registry.names())
-def test_smallest_image_is_known(model):
+def test_min_image_size(model):
     assert registry.min_image_size(model) == (64 if registry.has_fixed_input_size(model) else 32)
 
 
@@ -189,14 +228,14 @@ def test_every_trainable_tensor_gets_a_gradient(family, kind):
     gradients = tape.gradient(loss, net.trainable_variables)
     paths = [v.path for v in net.trainable_variables]
     assert len(set(paths)) == len(paths) > 20
-    dead = [p for p, g in zip(paths, gradients, strict=True) if g is None or not np.any(g)]
-    assert dead == []
+    without = [p for p, g in zip(paths, gradients, strict=True) if g is None or not np.any(g)]
+    assert without == []
     assert all(np.isfinite(g).all() for g in gradients)
 
 
 @pytest.mark.parametrize("family", ["resnet", "resnetv2", "resnetse"])
 def test_block_counts_and_strides(family):
-    """The places where the image halves: stem, pooling, the first block of stages 2 to 4."""
+    """The stem and the first block of stages 2 to 4 halve the size (and so does the pooling)."""
     net = build(f"{family}_18")
     strided = [x.name for x in net.layers if getattr(x, "stride", 1) == 2]
     blocks = [f"stage{stage}_block1" for stage in (2, 3, 4)]
@@ -204,7 +243,7 @@ def test_block_counts_and_strides(family):
     assert sorted(strided) == sorted(["stem_conv", *expected])
 
 
-def test_bottleneck_strides_on_its_3x3():
+def test_bottleneck_stride_is_on_the_3x3_convolution():
     for family in ("resnet", "resnetv2"):
         net = bottleneck_net(family)
         strided = {x.name for x in net.layers if getattr(x, "stride", 1) == 2}
@@ -213,7 +252,7 @@ def test_bottleneck_strides_on_its_3x3():
 
 
 def test_zero_init_residual_starts_as_the_identity():
-    """Every block of a post-activation net passes its input on: max(x, 0) with x >= 0."""
+    """Each block of a post-activation net returns its input, which is max(x, 0) with x >= 0."""
     net = build("resnet_18", zero_init_residual=True)
     zero = {v.path for v in net.trainable_variables if v.name == "gamma" and not np.any(v)}
     assert zero == {f"stage{s}_block{b}_conv2_bn/gamma" for s in (1, 2, 3, 4) for b in (1, 2)}
@@ -225,7 +264,7 @@ def test_zero_init_residual_starts_as_the_identity():
 
 @pytest.mark.parametrize("deep", [False, True])
 def test_zero_init_residual_of_a_preactivated_net_zeroes_the_last_convolutions(deep):
-    """Blocks without a projection pass their input on, and every zero kernel has a gradient."""
+    """Blocks without a projection return their input, and every zero kernel gets a gradient."""
     kit = Kit(zero_init_residual=True)
     net = resnetv2.resnetv2(kit, 42, (2, 1, 1, 1), bottleneck=deep)
     last = "conv3" if deep else "conv2"
@@ -245,13 +284,13 @@ def test_zero_init_residual_of_a_preactivated_net_zeroes_the_last_convolutions(d
 
 
 @pytest.mark.parametrize("model", SMALL)
-def test_scales_start_at_one_without_the_flag(model):
+def test_gamma_starts_at_one_without_zero_init_residual(model):
     net = build(model)
     assert all(np.all(v.numpy() == 1) for v in net.variables if v.name == "gamma")
 
 
 def test_squeeze_excite_scales_each_channel():
-    """The gate, worked out in numpy from the layer's own weights."""
+    """Computes the gate in numpy from the layer's weights."""
     keras.utils.set_random_seed(3)
     image = keras.Input((5, 7, 32))
     net = keras.Model(image, Kit().squeeze_excite(image, "se", ratio=16))
@@ -264,7 +303,7 @@ def test_squeeze_excite_scales_each_channel():
 
 
 def test_initial_weights_follow_the_fan_out():
-    """He et al. 2015, eq. 14: variance 2 / (k * k * out) of a convolution."""
+    """He et al. 2015, eq. 14: the variance of a kernel is 2 / (k * k * out)."""
     net = build("resnet_18")
     kernel = net.get_layer("stage4_block2_conv2").kernel.numpy()
     assert kernel.std() == pytest.approx(np.sqrt(2 / (9 * 512)), rel=0.01)

@@ -1,4 +1,4 @@
-"""Clipping against plain numpy."""
+"""Gradient clipping against NumPy."""
 
 import numpy as np
 import pytest
@@ -15,35 +15,34 @@ def tensors(scale=1.0):
 
 @pytest.mark.parametrize("clip_norm", [0.5, 1e3])
 def test_clip_by_global_norm(clip_norm):
-    given = tensors()
-    norm = np.sqrt(sum((g.astype(np.float64) ** 2).sum() for g in given))
+    gradients = tensors()
+    norm = np.sqrt(sum((g.astype(np.float64) ** 2).sum() for g in gradients))
     factor = min(1.0, clip_norm / norm)
-    for found, gradient in zip(
-        gradient_clipping.clip_by_global_norm(given, clip_norm), given, strict=True
-    ):
-        np.testing.assert_allclose(found, gradient * factor, rtol=1e-6)
+    results = gradient_clipping.clip_by_global_norm(gradients, clip_norm)
+    for result, gradient in zip(results, gradients, strict=True):
+        np.testing.assert_allclose(result, gradient * factor, rtol=1e-6)
 
 
-def test_clip_by_weights_unit_by_unit():
-    given, weights = tensors(), tensors(5.0)
-    weights[1][:, 2] = 0.0  # a unit without weights may move by a thousandth
-    given[1][:, 3] = 0.0
-    found = gradient_clipping.adaptive_grad_clip(given, weights, 0.1)
-    changed = kept = 0
-    for result, gradient, weight in zip(found, given, weights, strict=True):
-        units = gradient.shape[-1] if gradient.ndim > 1 else 1
-        for unit in range(units):
-            at = (..., unit) if gradient.ndim > 1 else ...
-            g, w = gradient[at].astype(np.float64), weight[at].astype(np.float64)
-            most = 0.1 * max(np.linalg.norm(w), 1e-3)
-            clipped = np.linalg.norm(g) > most
-            expected = g * most / np.linalg.norm(g) if clipped else g
-            np.testing.assert_allclose(np.asarray(result)[at], expected, rtol=2e-6, atol=1e-9)
-            changed, kept = changed + clipped, kept + (not clipped)
-    assert changed and kept
+def test_adaptive_grad_clip_limits_each_unit():
+    gradients, weights = tensors(), tensors(5.0)
+    weights[1][:, 2] = 0.0  # the limit is then 0.1 * 0.001
+    gradients[1][:, 3] = 0.0
+    results = gradient_clipping.adaptive_grad_clip(gradients, weights, 0.1)
+    num_clipped = num_unchanged = 0
+    for result, gradient, weight in zip(results, gradients, weights, strict=True):
+        num_units = gradient.shape[-1] if gradient.ndim > 1 else 1
+        for unit in range(num_units):
+            index = (..., unit) if gradient.ndim > 1 else ...
+            g, w = gradient[index].astype(np.float64), weight[index].astype(np.float64)
+            max_norm = 0.1 * max(np.linalg.norm(w), 1e-3)
+            clipped = np.linalg.norm(g) > max_norm
+            expected = g * max_norm / np.linalg.norm(g) if clipped else g
+            np.testing.assert_allclose(np.asarray(result)[index], expected, rtol=2e-6, atol=1e-9)
+            num_clipped, num_unchanged = num_clipped + clipped, num_unchanged + (not clipped)
+    assert num_clipped and num_unchanged
 
 
-def test_norms():
-    given = tensors()
-    expected = [np.linalg.norm(g.ravel()) for g in given]
-    np.testing.assert_allclose(gradient_clipping.compute_norms(given), expected, rtol=1e-6)
+def test_compute_norms():
+    gradients = tensors()
+    expected = [np.linalg.norm(g.ravel()) for g in gradients]
+    np.testing.assert_allclose(gradient_clipping.compute_norms(gradients), expected, rtol=1e-6)

@@ -1,4 +1,4 @@
-"""Optimizers, clipping, averages and micro-batches inside of the training step."""
+"""Optimizers, clipping, EMA and gradient accumulation inside the training step."""
 
 import keras
 import numpy as np
@@ -26,7 +26,7 @@ pytestmark = pytest.mark.usefixtures("tiny_net")
 
 @pytest.fixture
 def plain_net(tiny_net, monkeypatch):
-    """Two convolutions without batch norm, and smooth, so that rounding moves nothing far."""
+    """Two convolutions without batch norm or ReLU, so that rounding has only a small effect."""
 
     def build(config):
         kit = Kit(config.compute_dtype, config.sync_batch_norm)
@@ -46,29 +46,29 @@ def assert_close(one, two, atol=1e-6):
 
 
 @pytest.mark.usefixtures("plain_net")
-def test_accumulation_changes_nothing_without_batch_norm(one_device, mirrored):
+def test_gradient_accumulation_equals_the_whole_batch_without_batch_norm(one_device, mirrored):
     images = random_images(3)
     whole, results = run_steps(one_device, images)
-    for strategy, parts in ((one_device, 4), (mirrored, 2)):
-        cut, cut_results = run_steps(strategy, images, accumulate=parts)
-        assert_close(cut, whole)
-        assert cut_results["steps"] == 3
+    for strategy, micro_batches in ((one_device, 4), (mirrored, 2)):
+        accumulated, accumulated_results = run_steps(strategy, images, accumulate=micro_batches)
+        assert_close(accumulated, whole)
+        assert accumulated_results["steps"] == 3
         for name in ("loss", "top1", "top5"):
-            assert cut_results[name] == pytest.approx(results[name], rel=1e-5)
-    moved = weights(whole)["conv1/kernel"] - weights(make_state(one_device))["conv1/kernel"]
-    assert np.abs(moved).max() > 1e-3
+            assert accumulated_results[name] == pytest.approx(results[name], rel=1e-5)
+    update = weights(whole)["conv1/kernel"] - weights(make_state(one_device))["conv1/kernel"]
+    assert np.abs(update).max() > 1e-3
 
 
-def test_batch_norm_sees_micro_batches(one_device, mirrored):
-    """Two replicas are two micro-batches of one: batch norm has the same moments over them."""
+def test_batch_norm_uses_the_moments_of_each_micro_batch(one_device, mirrored):
+    """Two micro-batches on one device give the same moments as two replicas."""
     images = random_images(3)
-    cut, _ = run_steps(one_device, images, accumulate=2)
+    accumulated, _ = run_steps(one_device, images, accumulate=2)
     two, _ = run_steps(mirrored, images)
-    assert_close(cut, two)
+    assert_close(accumulated, two)
 
 
-def test_synchronised_batch_norm_meets_micro_batch_by_micro_batch(one_device, mirrored):
-    """Both replicas' first halves make one micro-batch, then their second halves."""
+def test_synchronized_batch_norm_with_gradient_accumulation(one_device, mirrored):
+    """The first halves of both replicas are one micro-batch, their second halves the other."""
     images = random_images(1)
     order = [0, 1, 4, 5, 2, 3, 6, 7]
     two, _ = run_steps(mirrored, images, "--sync_batch_norm", accumulate=2)
@@ -81,7 +81,7 @@ def test_synchronised_batch_norm_meets_micro_batch_by_micro_batch(one_device, mi
 @pytest.mark.parametrize("optimizer", ["lars", "adamw", "lamb"])
 def test_every_optimizer_on_two_replicas(one_device, mirrored, optimizer):
     changes = {"optimizer": optimizer, "clip_norm": 0.5, "clip_factor": 0.05}
-    # Adam divides by the gradient's own size, which turns rounding of tiny ones into steps.
+    # Adam divides by the size of the gradient, so rounding of tiny gradients changes whole steps.
     changes["learning_rate"] = lambda step: 0.001 / (1.0 + tf.cast(step, tf.float32))
     images = random_images(3)
     one, _ = run_steps(one_device, images, **changes)
@@ -91,7 +91,7 @@ def test_every_optimizer_on_two_replicas(one_device, mirrored, optimizer):
 
 
 def test_clipping_comes_after_the_reduction_and_before_the_penalty(mirrored):
-    """Norms are those of the whole batch, and clipping to nothing leaves L2 alone."""
+    """Norms are of the whole batch, and clipping to almost zero does not change the L2 term."""
     images = random_images(1)
     state = make_state(mirrored)
     before = weights(state)
@@ -106,7 +106,7 @@ def test_clipping_comes_after_the_reduction_and_before_the_penalty(mirrored):
     assert (norms > 1e-6).all()
 
 
-def test_average_follows_weights_and_statistics(mirrored):
+def test_ema_follows_weights_and_batch_norm_statistics(mirrored):
     images = random_images(3)
     state = make_state(mirrored, "--ema=0.5")
     step = TrainStep(state, settings(ema=0.5))
@@ -120,8 +120,8 @@ def test_average_follows_weights_and_statistics(mirrored):
     for number in range(3):
         step(iterator, tf.constant(1, tf.int64))
         decay = min(0.5, (1 + number) / (10 + number))
-        now = values()
-        expected = {p: decay * e + (1 - decay) * now[p] for p, e in expected.items()}
+        current = values()
+        expected = {p: decay * e + (1 - decay) * current[p] for p, e in expected.items()}
     averages = {path: v.numpy() for path, v in state.ema.variables().items()}
     assert averages.keys() == expected.keys()
     assert any("moving_variance" in path for path in averages)
@@ -131,13 +131,15 @@ def test_average_follows_weights_and_statistics(mirrored):
         for path, value in values().items():
             np.testing.assert_array_equal(value, averages[path], path)
     for path, value in values().items():
-        np.testing.assert_array_equal(value, now[path], path)
+        np.testing.assert_array_equal(value, current[path], path)
 
 
-def test_a_skipped_step_does_not_move_the_average(one_device):
+def test_skipped_step_does_not_update_the_ema(one_device):
     images = random_images(1)
     state = make_state(one_device, "--ema=0.9")
-    step = TrainStep(state, settings(ema=0.9, prepare=lambda b: _infinite(settings().prepare(b))))
+    step = TrainStep(
+        state, settings(ema=0.9, preprocess=lambda b: _make_infinite(settings().preprocess(b)))
+    )
     before = {path: v.numpy() for path, v in state.ema.variables().items()}
     results = step(batches(one_device, images), tf.constant(1, tf.int64))
     assert float(results["applied"]) == 0.0
@@ -145,41 +147,42 @@ def test_a_skipped_step_does_not_move_the_average(one_device):
         np.testing.assert_array_equal(v.numpy(), before[path])
 
 
-def _infinite(prepared):
+def _make_infinite(prepared):
     images, targets = prepared
     return images * np.inf, targets
 
 
 @pytest.mark.parametrize("devices", ["one_device", "mirrored"])
-def test_xla_changes_nothing_but_rounding(devices, request):
+def test_xla_changes_only_rounding(devices, request):
     strategy = request.getfixturevalue(devices)
     images = random_images(2)
     plain, _ = run_steps(strategy, images)
-    compiled, _ = run_steps(strategy, images, xla=True)
-    assert_close(plain, compiled, atol=1e-5)
+    xla, _ = run_steps(strategy, images, xla=True)
+    assert_close(plain, xla, atol=1e-5)
 
 
-def test_bce_is_the_loss_that_is_minimised(one_device):
+def test_training_with_bce_loss(one_device):
     images = random_images(1)
     _, results = run_steps(one_device, images, loss="bce", label_smoothing=0.0)
-    # At the start all logits are near zero: ln 2 for each class.
+    # The initial logits are near zero, so the loss of each class is ln 2.
     assert results["loss"] / BATCH == pytest.approx(np.log(2), abs=0.15)
 
 
 @pytest.mark.usefixtures("plain_net")
-def test_units_are_clipped_first_then_the_norm_of_all_and_not_the_output_layer(one_device):
-    """One step of plain SGD, in numpy from the gradients that a step without clipping takes."""
+def test_adaptive_clipping_precedes_global_norm_clipping_and_skips_the_classifier(one_device):
+    """Checks a step of plain SGD in NumPy against the gradients of a step without clipping."""
     images = random_images(1)
     changes = {"momentum": 0.0, "nesterov": False, "learning_rate": lambda step: tf.constant(1.0)}
 
-    def moved(**clipping):
+    def run_step(**clipping):
+        """Returns the weights before a step and the update of each, times -1."""
         state = make_state(one_device, "--momentum=0", "--nonesterov")
         before = weights(state)
         step = TrainStep(state, settings(**changes, weight_decay=0.0, **clipping))
         step(batches(one_device, images), tf.constant(1, tf.int64))
         return before, {path: before[path] - value for path, value in weights(state).items()}
 
-    before, gradients = moved()
+    before, gradients = run_step()
     factor = 1e-3
     expected = {}
     for path, gradient in gradients.items():
@@ -187,18 +190,18 @@ def test_units_are_clipped_first_then_the_norm_of_all_and_not_the_output_layer(o
         norm = np.sqrt((gradient**2).sum(axes, keepdims=True))
         weight = np.sqrt((before[path] ** 2).sum(axes, keepdims=True))
         limit = factor * np.maximum(weight, 1e-3)
-        shrink = 1.0 if path.startswith("logits") else np.minimum(1.0, limit / norm)
-        expected[path] = gradient * shrink
+        scale = 1.0 if path.startswith("logits") else np.minimum(1.0, limit / norm)
+        expected[path] = gradient * scale
     assert any(np.abs(expected[p]).max() < 0.9 * np.abs(gradients[p]).max() for p in expected)
     total = np.sqrt(sum((value**2).sum() for value in expected.values()))
-    _, found = moved(clip_factor=factor, clip_norm=float(total) / 2)
-    for path, value in found.items():
+    _, updates = run_step(clip_factor=factor, clip_norm=float(total) / 2)
+    for path, value in updates.items():
         np.testing.assert_allclose(value, expected[path] / 2, rtol=2e-3, atol=1e-7)
 
 
 @pytest.mark.parametrize("half", [(), ("--mixed_precision", "--half_dtype=float16")])
-def test_recomputation_changes_no_bit_of_a_step(mirrored, monkeypatch, half):
-    """Of a net with blocks, in micro-batches, on two replicas."""
+def test_recompute_trains_bit_identical_weights(mirrored, monkeypatch, half):
+    """A net with residual blocks, two micro-batches, two replicas."""
 
     def build(config):
         kit = Kit(config.compute_dtype, recompute=config.recompute)
@@ -206,11 +209,12 @@ def test_recomputation_changes_no_bit_of_a_step(mirrored, monkeypatch, half):
 
     monkeypatch.setattr(registry, "build_model", build)
     images = random_images(2)
-    plain, results = run_steps(mirrored, images, *half, accumulate=2)
-    spare, same = run_steps(mirrored, images, *half, "--recompute", accumulate=2)
-    assert type(spare.model) is RecomputingModel and type(plain.model) is not RecomputingModel
-    assert results["applied"] == 2 and results["loss"] == same["loss"]
+    plain, expected = run_steps(mirrored, images, *half, accumulate=2)
+    recomputing, results = run_steps(mirrored, images, *half, "--recompute", accumulate=2)
+    assert type(recomputing.model) is RecomputingModel
+    assert type(plain.model) is not RecomputingModel
+    assert expected["applied"] == 2 and results["loss"] == expected["loss"]
     plain.average_batch_norm()
-    spare.average_batch_norm()
-    for one, other in zip(plain.model.variables, spare.model.variables, strict=True):
+    recomputing.average_batch_norm()
+    for one, other in zip(plain.model.variables, recomputing.model.variables, strict=True):
         np.testing.assert_array_equal(one.numpy(), other.numpy(), one.path)

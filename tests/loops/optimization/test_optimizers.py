@@ -1,4 +1,4 @@
-"""The fused optimizer against Keras's, and which variables decay."""
+"""Optimizers against Keras and their papers, and which variables get weight decay."""
 
 import keras
 import numpy as np
@@ -14,21 +14,21 @@ from nets import registry
 def test_sgd_equals_keras(momentum, nesterov):
     rng = np.random.default_rng(1)
     start = rng.normal(size=(5, 3)).astype(np.float32)
-    ours, theirs = keras.Variable(start), keras.Variable(start)
+    ours, reference = keras.Variable(start), keras.Variable(start)
     fused = optimizers.SGD(0.1, momentum=momentum, nesterov=nesterov)
     plain = keras.optimizers.SGD(0.1, momentum=momentum, nesterov=nesterov)
     for _ in range(5):
         gradient = tf.constant(rng.normal(size=start.shape).astype(np.float32))
         fused.apply([gradient], [ours])
-        plain.apply([gradient], [theirs])
-    np.testing.assert_allclose(ours.numpy(), theirs.numpy(), rtol=1e-6, atol=1e-6)
+        plain.apply([gradient], [reference])
+    np.testing.assert_allclose(ours.numpy(), reference.numpy(), rtol=1e-6, atol=1e-6)
     assert np.abs(ours.numpy() - start).max() > 0.1
 
 
-def test_only_kernels_decay():
+def test_only_kernels_get_weight_decay():
     model = registry.build_model(registry.NetConfig(model="resnetse_18", num_classes=10))
     decayed = optimizers.select_decayed_kernels(model)
-    # 20 convolutions (17 of 3 x 3 and 7 x 7, 3 shortcuts), 8 gates of two dense layers, the head.
+    # 20 convolutions (17 of 3 x 3 and 7 x 7, 3 shortcuts), 8 gates with two dense layers, the head.
     assert len(decayed) == 20 + 16 + 1
     assert all(len(kernel.shape) in (2, 4) for kernel in decayed)
     undecayed = {v.name for v in model.trainable_variables} - {k.name for k in decayed}
@@ -36,7 +36,7 @@ def test_only_kernels_decay():
 
 
 class Paper:
-    """Optimizers as their papers write them, in float64 numpy; one variable that decays."""
+    """Optimizers as in their papers, in float64 NumPy, for one variable with weight decay."""
 
     def __init__(self, start, decay):
         self.w = start.astype(np.float64)
@@ -63,7 +63,7 @@ class Paper:
     def adamw(self, g, rate, epsilon=1e-8):
         self.w = self.w - rate * (self._moments(g, epsilon) + self.decay * self.w)
 
-    def lamb_of_what_does_not_decay(self, g, rate):
+    def lamb_without_decay(self, g, rate):
         self.adamw(g, rate, epsilon=1e-6)
 
     def lamb(self, g, rate):
@@ -77,7 +77,7 @@ def dense_model():
 
 
 @pytest.mark.parametrize("name", ["sgd", "lars", "adamw", "lamb"])
-def test_optimizers_do_what_their_papers_say(one_device, name):
+def test_optimizers_match_their_papers(one_device, name):
     rng = np.random.default_rng(1)
     config = OptimizationConfig(optimizer=name, weight_decay=0.1)
     with one_device.scope():
@@ -89,23 +89,25 @@ def test_optimizers_do_what_their_papers_say(one_device, name):
     assert (l2, decoupled) == {"sgd": (0.1, 0.0), "adamw": (0.0, 0.1)}.get(name, (0.0, 0.0))
     papers = [Paper(kernel.numpy(), 0.1), Paper(bias.numpy(), 0.0)]
     atol = 4e-5 if name == "adamw" else 2e-6  # Keras computes 1 - 0.999 ** t in float32
-    plain = {"lars": "sgd", "lamb": "lamb_of_what_does_not_decay"}  # of what has no rate of its own
+    # The bias has no weight decay, so it uses the global learning rate.
+    bias_methods = {"lamb": "lamb_without_decay"}
 
     @tf.function
     def update(gradients, rate):
         gradients = [gradients[0] + l2 * kernel.value, gradients[1]]
-        shrink = (decoupled, frozenset({id(kernel)}))
-        optimizers.apply_gradients(one_device, optimizer, gradients, [kernel, bias], rate, shrink)
+        optimizers.apply_gradients(
+            one_device, optimizer, gradients, [kernel, bias], rate, decoupled, {id(kernel)}
+        )
 
     for rate in (0.5, 0.3, 0.2, 0.1):
         gradients = [rng.normal(size=v.shape).astype(np.float32) for v in (kernel, bias)]
         update([tf.constant(g) for g in gradients], tf.constant(rate))
         getattr(papers[0], name)(gradients[0].astype(np.float64), rate)
-        if name == "lars":  # heavy-ball momentum, not Nesterov's
+        if name == "lars":  # plain momentum, not Nesterov's
             papers[1].m = 0.9 * papers[1].m + rate * gradients[1]
             papers[1].w = papers[1].w - papers[1].m
         else:
-            getattr(papers[1], plain.get(name, name))(gradients[1].astype(np.float64), rate)
+            getattr(papers[1], bias_methods.get(name, name))(gradients[1].astype(np.float64), rate)
         np.testing.assert_allclose(kernel.numpy(), papers[0].w, atol=atol)
         np.testing.assert_allclose(bias.numpy(), papers[1].w, atol=atol)
     assert int(optimizer.iterations) == 4
@@ -113,10 +115,11 @@ def test_optimizers_do_what_their_papers_say(one_device, name):
 
 @pytest.mark.parametrize("name", ["sgd", "lars", "adamw", "lamb"])
 @pytest.mark.parametrize("kind", ["auto", "l2", "decoupled"])
-def test_every_decay_reaches_the_weights_once(one_device, name, kind):
-    """With a gradient of zero a kernel can only shrink, and does, in either form.
+def test_weight_decay_is_applied_once(one_device, name, kind):
+    """With a zero gradient, only weight decay changes a kernel: it shrinks, in either form.
 
-    LARS has no rate of its own for a gradient of zero; Adam makes steps of one size of any L2.
+    LARS uses the global learning rate if the gradient is zero. With Adam and L2 the size of the
+    step does not depend on the decay, so there is no expected ratio.
     """
     config = OptimizationConfig(optimizer=name, weight_decay=0.1, decay_kind=kind)
     with one_device.scope():
@@ -127,9 +130,9 @@ def test_every_decay_reaches_the_weights_once(one_device, name, kind):
     start = kernel.numpy()
     l2, decoupled = optimizers.get_step_weight_decay(config)
     gradients = [l2 * kernel.value, tf.zeros(3)]
-    shrink = (decoupled, frozenset({id(kernel)}))
+    rate = tf.constant(0.01)
     optimizers.apply_gradients(
-        one_device, optimizer, gradients, [kernel, bias], tf.constant(0.01), shrink
+        one_device, optimizer, gradients, [kernel, bias], rate, decoupled, {id(kernel)}
     )
     ratio = (kernel.numpy() / start).mean()
     assert np.linalg.norm(kernel.numpy()) < np.linalg.norm(start)
@@ -142,7 +145,7 @@ def test_every_decay_reaches_the_weights_once(one_device, name, kind):
 
 
 @pytest.mark.parametrize("name", ["sgd", "lars", "adamw", "lamb"])
-def test_every_optimizer_is_built_with_its_variables(name):
+def test_build_optimizer_creates_all_variables(name):
     model = dense_model()
     optimizer = optimizers.build_optimizer(OptimizationConfig(optimizer=name), model)
     slots = 2 if name in ("adamw", "lamb") else 1
@@ -151,12 +154,12 @@ def test_every_optimizer_is_built_with_its_variables(name):
     assert len(set(paths)) == len(paths)
 
 
-def test_the_output_layer_is_the_last_with_a_kernel():
+def test_output_variables_are_those_of_the_classifier():
     model = registry.build_model(registry.NetConfig(model="resnet_18", num_classes=10))
     assert [v.shape[-1] for v in optimizers.get_output_variables(model)] == [10, 10]
 
 
-def test_frozen_kernels_do_not_decay():
+def test_frozen_kernels_get_no_weight_decay():
     model = dense_model()
     model.trainable = False
     assert optimizers.select_decayed_kernels(model) == []

@@ -1,4 +1,4 @@
-"""Steps of a run, worked out by hand."""
+"""Steps, image sizes and warm-up of a run against values computed by hand."""
 
 import pytest
 
@@ -6,7 +6,7 @@ from loops.optimization.train_schedule import TrainSchedule
 from tests.command_line import resolve
 
 
-def length(*words, examples=1000):
+def make_schedule(*words, examples=1000):
     return TrainSchedule(resolve("--batch_size=64", "--nolinear_scaling", *words), examples)
 
 
@@ -14,21 +14,21 @@ def length(*words, examples=1000):
     ("word", "steps"),
     [("--epochs=3", 47), ("--epochs=0.001", 1), ("--steps=5", 5), ("--examples=129", 3)],
 )
-def test_steps(word, steps):
-    assert length(word).total_steps == steps  # 15.625 steps an epoch
-    assert length(word).steps_per_epoch == 15.625
+def test_total_steps(word, steps):
+    assert make_schedule(word).total_steps == steps  # 15.625 steps per epoch
+    assert make_schedule(word).steps_per_epoch == 15.625
 
 
-def test_sizes_begin_at_whole_steps():
-    sizes = length("--image_size_schedule=0:64,2:96", "--epochs=3").image_sizes
+def test_image_sizes_begin_at_whole_steps():
+    sizes = make_schedule("--image_size_schedule=0:64,2:96", "--epochs=3").image_sizes
     assert sizes == ((0, 64), (31, 96))
 
 
 @pytest.mark.parametrize(("epochs", "warmup"), [(4, 16), (1.5, 12)])
-def test_warm_up_is_at_most_half_of_the_run(epochs, warmup):
+def test_warmup_is_at_most_half_of_the_run(epochs, warmup):
     """One epoch of warm-up is 16 steps; a run of 24 steps warms up for 12."""
     words = ("--learning_rate=0.5", "--warmup_epochs=1", "--schedule=constant")
-    rates = length(f"--epochs={epochs}", *words)
-    found = [float(rates.learning_rate(step)) for step in range(rates.total_steps)]
-    assert found[warmup:] == [pytest.approx(0.5)] * (rates.total_steps - warmup)
-    assert found[:warmup] == [pytest.approx(0.5 * (n + 1) / warmup) for n in range(warmup)]
+    schedule = make_schedule(f"--epochs={epochs}", *words)
+    rates = [float(schedule.learning_rate(step)) for step in range(schedule.total_steps)]
+    assert rates[warmup:] == [pytest.approx(0.5)] * (schedule.total_steps - warmup)
+    assert rates[:warmup] == [pytest.approx(0.5 * (n + 1) / warmup) for n in range(warmup)]

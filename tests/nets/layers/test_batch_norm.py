@@ -1,4 +1,4 @@
-"""Our batch norm against Keras's, in float32: everything it computes and everything it keeps."""
+"""BatchNorm against Keras's batch norm in float32: outputs, gradients and moving statistics."""
 
 import keras
 import numpy as np
@@ -12,14 +12,14 @@ CHANNELS = 6
 
 @pytest.fixture
 def inputs():
-    """Three batches [4, 5, 7, C] whose channels have different means and spreads."""
+    """Three batches [4, 5, 7, C] whose channels have different means and deviations."""
     rng = np.random.default_rng(0)
     spread, mean = rng.uniform(0.2, 3.0, CHANNELS), rng.uniform(-5.0, 5.0, CHANNELS)
     return (rng.normal(size=(3, 4, 5, 7, CHANNELS)) * spread + mean).astype(np.float32)
 
 
-def scaled(layer):
-    """Builds a layer and gives it scales and offsets that are not the initial ones."""
+def build_scaled(layer):
+    """Builds a layer and sets scales and offsets other than the initial ones; returns it."""
     layer.build((None, None, None, CHANNELS))
     layer.gamma.assign(np.linspace(0.5, 2.0, CHANNELS))
     layer.beta.assign(np.linspace(-1.0, 1.0, CHANNELS))
@@ -28,19 +28,19 @@ def scaled(layer):
 
 @pytest.fixture
 def pair():
-    """Ours and Keras's with the same constants and weights."""
+    """Our layer and Keras's, with the same constants and weights."""
     reference = keras.layers.BatchNormalization(momentum=0.9, epsilon=1e-5)
-    return scaled(BatchNorm()), scaled(reference)
+    return build_scaled(BatchNorm()), build_scaled(reference)
 
 
-def test_variables_are_those_of_keras(pair):
+def test_variables_match_keras(pair):
     ours, reference = pair
     assert [(v.name, v.shape, v.trainable) for v in ours.variables] == [
         (v.name, v.shape, v.trainable) for v in reference.variables
     ]
 
 
-def test_outputs_and_gradients(pair, inputs):
+def test_outputs_and_gradients_match_keras(pair, inputs):
     x = tf.constant(inputs[0])
     weights = tf.constant(np.random.default_rng(1).normal(size=x.shape).astype(np.float32))
     results = []
@@ -48,23 +48,23 @@ def test_outputs_and_gradients(pair, inputs):
         with tf.GradientTape() as tape:
             tape.watch(x)
             outputs = layer(x, training=True)
-            # Not a plain sum: its gradient by the input would be zero for any batch norm.
+            # Not a plain sum, because its gradient with respect to the input is always zero.
             loss = tf.reduce_sum(weights * outputs * outputs)
         results.append([outputs, *tape.gradient(loss, [x, *layer.trainable_variables])])
-    for got, expected in zip(*results, strict=True):
-        np.testing.assert_allclose(got, expected, rtol=1e-4, atol=2e-4)
+    for result, expected in zip(*results, strict=True):
+        np.testing.assert_allclose(result, expected, rtol=1e-4, atol=2e-4)
         assert np.abs(expected).max() > 0.1
 
 
-def test_moving_statistics_and_inference_after_three_steps(pair, inputs):
+def test_moving_statistics_and_inference_match_keras_after_three_steps(pair, inputs):
     for layer in pair:
         for batch in inputs:
             layer(batch, training=True)
     ours, reference = pair
     for name in ("moving_mean", "moving_variance"):
-        got, expected = getattr(ours, name), getattr(reference, name)
-        np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-6)
-    # By hand for one channel: the biased variance, nine tenths of the old kept.
+        result, expected = getattr(ours, name), getattr(reference, name)
+        np.testing.assert_allclose(result, expected, rtol=1e-5, atol=1e-6)
+    # One channel computed by hand: the biased variance, and 0.9 of the old statistics.
     mean, variance = 0.0, 1.0
     for batch in inputs.astype(np.float64)[..., 2]:
         mean, variance = 0.9 * mean + 0.1 * batch.mean(), 0.9 * variance + 0.1 * batch.var()
@@ -75,8 +75,8 @@ def test_moving_statistics_and_inference_after_three_steps(pair, inputs):
     np.testing.assert_allclose(*outputs, rtol=1e-5, atol=1e-5)
 
 
-def test_inference_leaves_the_statistics_alone(inputs):
-    layer = scaled(BatchNorm())
+def test_inference_does_not_change_the_statistics(inputs):
+    layer = build_scaled(BatchNorm())
     before = [v.numpy() for v in layer.variables]
     layer(inputs[0], training=False)
     layer(inputs[0])
@@ -84,8 +84,8 @@ def test_inference_leaves_the_statistics_alone(inputs):
         np.testing.assert_array_equal(variable, old)
 
 
-def test_a_frozen_layer_infers_even_in_training(inputs):
-    layer = scaled(BatchNorm())
+def test_frozen_layer_uses_inference_in_training(inputs):
+    layer = build_scaled(BatchNorm())
     layer.trainable = False
     trained, inferred = layer(inputs[0], training=True), layer(inputs[0], training=False)
     np.testing.assert_array_equal(trained, inferred)
@@ -93,15 +93,15 @@ def test_a_frozen_layer_infers_even_in_training(inputs):
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf, 3e38])
-def test_a_poisoned_batch_leaves_the_statistics(inputs, bad):
-    """All of them: a step that is skipped must not move the healthy channels either."""
-    layer = scaled(BatchNorm())
+def test_non_finite_batch_does_not_change_the_statistics(inputs, bad):
+    """This holds for all channels, because a skipped step must not change finite ones either."""
+    layer = build_scaled(BatchNorm())
     layer(inputs[0], training=True)
     before = layer.moving_mean.numpy(), layer.moving_variance.numpy()
-    poisoned = inputs[1].copy()
-    poisoned[0, 0, 0, 3] = bad
-    poisoned[1, 0, 0, 3] = -bad
-    outputs = layer(poisoned, training=True)
+    batch = inputs[1].copy()
+    batch[0, 0, 0, 3] = bad
+    batch[1, 0, 0, 3] = -bad
+    outputs = layer(batch, training=True)
     np.testing.assert_array_equal(layer.moving_mean, before[0])
     np.testing.assert_array_equal(layer.moving_variance, before[1])
     assert not np.isfinite(outputs[..., 3]).all() or bad == 3e38
@@ -111,8 +111,8 @@ def test_a_poisoned_batch_leaves_the_statistics(inputs, bad):
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 def test_half_precision_keeps_float32_statistics(inputs, dtype):
-    half = scaled(BatchNorm(dtype=f"mixed_{dtype}"))
-    exact = scaled(BatchNorm())
+    half = build_scaled(BatchNorm(dtype=f"mixed_{dtype}"))
+    exact = build_scaled(BatchNorm())
     outputs = half(inputs[0], training=True)
     assert outputs.dtype == dtype
     assert {v.dtype for v in half.variables} == {"float32"}
@@ -127,9 +127,13 @@ def test_half_precision_keeps_float32_statistics(inputs, dtype):
 
 
 def run_synchronized(mirrored, batches):
-    """Trains on batches cut in two; returns outputs, input gradients, and the layer."""
+    """Trains two replicas, each on one half of every batch.
+
+    Returns:
+      ([outputs, input gradients] of each batch, the layer, the weights of the loss).
+    """
     with mirrored.scope():
-        layer = scaled(BatchNorm(synchronized=True))
+        layer = build_scaled(BatchNorm(synchronized=True))
     weights = np.random.default_rng(1).normal(size=batches[0].shape).astype(np.float32)
 
     @tf.function
@@ -143,25 +147,25 @@ def run_synchronized(mirrored, batches):
 
         return mirrored.run(replica, args=(x, w))
 
-    def deal(whole):
+    def split(whole):
         halves = np.split(whole, 2)
         return mirrored.experimental_distribute_values_from_function(
             lambda context: tf.constant(halves[context.replica_id_in_sync_group])
         )
 
-    results = [step(deal(batch), deal(weights)) for batch in batches]
-    join = mirrored.experimental_local_results
-    joined = [[np.concatenate([t.numpy() for t in join(v)]) for v in pair] for pair in results]
+    results = [step(split(batch), split(weights)) for batch in batches]
+    local = mirrored.experimental_local_results
+    joined = [[np.concatenate([t.numpy() for t in local(v)]) for v in pair] for pair in results]
     return joined, layer, weights
 
 
 def test_synchronized_replicas_equal_one_device(mirrored, inputs):
-    # A mean far from zero, where a variance from the mean square would lose its digits.
+    # With a mean far from zero, a variance from the mean square would lose precision.
     batches = inputs + np.float32(50.0)
-    # The replicas see different images: without the exchange, their moments would differ.
+    # The replicas get different images, so their moments differ without the all-reduce.
     batches[:, :2] += np.float32(2.0)
     results, layer, weights = run_synchronized(mirrored, batches)
-    whole = scaled(BatchNorm())
+    whole = build_scaled(BatchNorm())
     for batch, (outputs, gradient) in zip(batches, results, strict=True):
         x = tf.constant(batch)
         with tf.GradientTape() as tape:
@@ -177,11 +181,11 @@ def test_synchronized_replicas_equal_one_device(mirrored, inputs):
             np.testing.assert_allclose(copy, getattr(whole, name), rtol=1e-6, atol=1e-6)
 
 
-def test_synchronized_to_six_digits_near_zero(mirrored):
+def test_synchronized_replicas_equal_one_device_to_six_digits_near_zero(mirrored):
     batches = np.random.default_rng(2).normal(size=(3, 8, 4, 4, CHANNELS)).astype(np.float32)
     batches[:, :4] *= np.float32(1.5)
     results, layer, _ = run_synchronized(mirrored, batches)
-    whole = scaled(BatchNorm())
+    whole = build_scaled(BatchNorm())
     for batch, (outputs, _) in zip(batches, results, strict=True):
         np.testing.assert_allclose(outputs, whole(batch, training=True), rtol=1e-6, atol=1e-6)
     for name in ("moving_mean", "moving_variance"):
@@ -189,9 +193,9 @@ def test_synchronized_to_six_digits_near_zero(mirrored):
 
 
 def test_unsynchronized_replicas_differ_from_one_device(mirrored, inputs):
-    """The comparison above can fail: the same replicas without the exchange."""
+    """Shows that the comparison above can fail: the same replicas without the all-reduce."""
     batch = inputs[0].copy()
     batch[:2] += 2.0
-    whole = scaled(BatchNorm())(batch, training=True)
-    halves = [scaled(BatchNorm())(half, training=True) for half in np.split(batch, 2)]
+    whole = build_scaled(BatchNorm())(batch, training=True)
+    halves = [build_scaled(BatchNorm())(half, training=True) for half in np.split(batch, 2)]
     assert np.abs(np.concatenate(halves) - whole).max() > 0.1

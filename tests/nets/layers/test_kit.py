@@ -1,4 +1,6 @@
-"""Convolution and pooling against Keras's padding and numpy."""
+"""Convolution, pooling and ReLU against Keras with explicit padding and against NumPy."""
+
+import math
 
 import keras
 import numpy as np
@@ -15,7 +17,7 @@ def normal(*shape):
 @pytest.mark.parametrize("stride", [1, 2])
 @pytest.mark.parametrize("size", [1, 3, 7])
 @pytest.mark.parametrize("side", [(8, 8), (9, 11), (10, 7), (1, 1)])
-def test_conv_pads_alike_on_all_sides(size, stride, side):
+def test_conv_pads_all_sides_equally(size, stride, side):
     x = normal(2, *side, 3)
     conv = Conv(5, size, stride)
     outputs = conv(x)
@@ -30,7 +32,7 @@ def test_conv_pads_alike_on_all_sides(size, stride, side):
 
 @pytest.mark.parametrize("stride", [1, 2])
 @pytest.mark.parametrize("size", [1, 3, 7])
-def test_conv_knows_its_output_shape(size, stride):
+def test_conv_computes_its_output_shape(size, stride):
     x = normal(2, 8, 11, 3)
     conv = Conv(5, size, stride)
     assert tuple(conv.compute_output_shape(x.shape)) == tuple(conv(x).shape)
@@ -39,7 +41,7 @@ def test_conv_knows_its_output_shape(size, stride):
 @pytest.mark.parametrize("side", [(8, 8), (9, 11), (10, 7), (1, 2)])
 def test_max_pool_pads_with_the_lowest_number(side):
     height, width = side
-    x = normal(2, height, width, 3) - 10.0  # below the zero that another padding would let in
+    x = normal(2, height, width, 3) - 10.0  # zero padding would change it
     padded = np.full((2, height + 2, width + 2, 3), -np.inf, np.float32)
     padded[:, 1:-1, 1:-1] = x
     rows, columns = (height - 1) // 2 + 1, (width - 1) // 2 + 1
@@ -53,7 +55,7 @@ def test_max_pool_pads_with_the_lowest_number(side):
 
 
 @pytest.mark.parametrize("dtype", ["mixed_bfloat16", "mixed_float16"])
-def test_half_precision_layers_put_out_their_format(dtype):
+def test_half_precision_layers_return_half_precision(dtype):
     x = normal(2, 8, 8, 3)
     half = dtype.removeprefix("mixed_")
     for layer in (Conv(4, 3, 2, dtype=dtype), MaxPool(dtype=dtype)):
@@ -62,7 +64,7 @@ def test_half_precision_layers_put_out_their_format(dtype):
         assert np.isfinite(np.asarray(outputs, np.float32)).all()
 
 
-def test_shapes_of_unknown_sides():
+def test_output_shapes_of_unknown_image_sizes():
     assert Conv(5, 3, 2).compute_output_shape((None, None, None, 3)) == (None,) * 3 + (5,)
     assert MaxPool().compute_output_shape((None, None, 9, 3)) == (None, None, 5, 3)
 
@@ -73,26 +75,26 @@ def test_relu():
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_mirrored_max_pool_is_the_same_function(dtype):
+def test_max_pool_with_symmetric_padding_computes_the_same(dtype):
     x = tf.cast(tf.random.stateless_normal([2, 9, 12, 3], [0, 1]) - 3.0, dtype)
-    found = []
-    for mirrored in (False, True):
+    results = []
+    for symmetric in (False, True):
         layer = MaxPool(dtype=dtype)
-        layer.symmetric_padding = mirrored
+        layer.symmetric_padding = symmetric
         with tf.GradientTape() as tape:
             tape.watch(x)
             outputs = layer(x)
             total = tf.reduce_sum(outputs)
-        found.append((outputs, tape.gradient(total, x)))
-    for one, two in zip(*found, strict=True):
+        results.append((outputs, tape.gradient(total, x)))
+    for one, two in zip(*results, strict=True):
         np.testing.assert_array_equal(tf.cast(one, tf.float32), tf.cast(two, tf.float32))
 
 
 @pytest.mark.parametrize(("groups", "padding", "stride"), [(1, 2, 4), (2, 0, 1), (2, 2, 1)])
 def test_conv_with_groups_bias_and_padding(groups, padding, stride):
-    """As AlexNet has them."""
+    """AlexNet uses these."""
     x = normal(2, 13, 15, 4)
-    conv = Conv(6, 5, stride, padding, groups, True)
+    conv = Conv(6, 5, stride, padding, groups, bias=True)
     conv.build(x.shape)
     conv.offset.assign(normal(6))
     padded = keras.layers.ZeroPadding2D(padding)(x)
@@ -106,10 +108,10 @@ def test_conv_with_groups_bias_and_padding(groups, padding, stride):
 @pytest.mark.parametrize("side", [(7, 9), (8, 11), (13, 6)])
 @pytest.mark.parametrize("padding", [0, "over"])
 def test_max_pool_without_padding(side, padding):
-    """What does not fill a window is left out; or the last window reaches over the edge."""
+    """Rows that do not fill a window are dropped, or the last window extends over the edge."""
     x = normal(2, *side, 3)
-    count = (lambda n: (n - 3) // 2 + 1) if padding == 0 else (lambda n: -(-(n - 3) // 2) + 1)
-    rows, columns = map(count, side)
+    round_down_or_up = math.floor if padding == 0 else math.ceil
+    rows, columns = (round_down_or_up((n - 3) / 2) + 1 for n in side)
     expected = np.empty((2, rows, columns, 3), np.float32)
     for i in range(rows):
         for j in range(columns):

@@ -1,4 +1,4 @@
-"""Recomputation changes what is stored and nothing else: weights and statistics bit for bit."""
+"""Recomputation gives bit-identical weights and statistics."""
 
 import keras
 import numpy as np
@@ -11,7 +11,7 @@ from nets.layers.kit import Conv, Kit
 from nets.layers.recompute import RecomputingModel
 
 
-def small_net(family, recompute, dtype="float32"):
+def build_small_net(family, recompute, dtype="float32"):
     keras.utils.set_random_seed(2)
     kit = Kit(dtype, stochastic_depth=0.4, dropout=0.2, recompute=recompute)
     if family == "resnetv2":
@@ -19,8 +19,8 @@ def small_net(family, recompute, dtype="float32"):
     return resnet.resnet(kit, 5, (1, 2), bottleneck=False, squeeze_excite=family == "resnetse")
 
 
-def stepper(net):
-    """A compiled training step with plain gradient descent."""
+def make_step(net):
+    """Makes a compiled training step with plain gradient descent."""
 
     @tf.function
     def step(images, labels, first):
@@ -36,9 +36,10 @@ def stepper(net):
     return step
 
 
-def trained(net, steps=3):
+def train(net, steps=3):
+    """Trains a net; returns the values of its variables by their paths."""
     rng = np.random.default_rng(0)
-    step = stepper(net)
+    step = make_step(net)
     for i in range(steps):
         images = rng.normal(size=(4, 32, 32, 3)).astype(np.float32)
         step(images, rng.integers(0, 5, 4), tf.constant(4 * i, tf.int64))
@@ -49,66 +50,67 @@ def trained(net, steps=3):
     ("family", "dtype"),
     [("resnet", "float32"), ("resnetv2", "bfloat16"), ("resnetse", "float32")],
 )
-def test_weights_and_statistics_bit_for_bit(family, dtype):
-    plain, again = small_net(family, False, dtype), small_net(family, True, dtype)
-    assert isinstance(again, RecomputingModel) and not isinstance(plain, RecomputingModel)
-    before = {v.path: v.numpy() for v in again.variables}
-    expected, got = trained(plain), trained(again)
-    assert list(expected) == list(got)
+def test_recompute_trains_bit_identical_weights_and_statistics(family, dtype):
+    plain = build_small_net(family, False, dtype)
+    recomputing = build_small_net(family, True, dtype)
+    assert isinstance(recomputing, RecomputingModel) and not isinstance(plain, RecomputingModel)
+    before = {v.path: v.numpy() for v in recomputing.variables}
+    expected, result = train(plain), train(recomputing)
+    assert list(expected) == list(result)
     for path, value in expected.items():
-        np.testing.assert_array_equal(got[path], value, path)
-        assert not np.array_equal(before[path], value), path  # all of it was trained
+        np.testing.assert_array_equal(result[path], value, path)
+        assert not np.array_equal(before[path], value), path  # training changes every variable
 
 
-def test_the_graph_computes_blocks_twice():
-    """The convolutions of the blocks, and only those, are there once more."""
+def test_graph_computes_blocks_twice():
+    """The graph has a second copy of the convolutions of the blocks, and only of those."""
 
-    def forward_convolutions(net):
-        graph = stepper(net).get_concrete_function(
+    def count_forward_convolutions(net):
+        graph = make_step(net).get_concrete_function(
             tf.TensorSpec((4, 32, 32, 3)),
             tf.TensorSpec((4,), tf.int64),
             tf.TensorSpec((), tf.int64),
         )
         return sum(op.type == "Conv2D" for op in graph.graph.get_operations())
 
-    net = small_net("resnetv2", False)
-    in_blocks = sum(isinstance(x, Conv) for x in net.layers) - 1  # but for the stem
+    net = build_small_net("resnetv2", False)
+    in_blocks = sum(isinstance(x, Conv) for x in net.layers) - 1  # except the stem
     assert in_blocks == 3 * 3 + 2
-    twice = forward_convolutions(small_net("resnetv2", True))
-    assert twice == forward_convolutions(net) + in_blocks
+    recomputing = count_forward_convolutions(build_small_net("resnetv2", True))
+    assert recomputing == count_forward_convolutions(net) + in_blocks
 
 
-def test_frozen_norms_stay():
-    net = small_net("resnet", True)
+def test_recompute_does_not_change_frozen_batch_norms():
+    net = build_small_net("resnet", True)
     for layer in net.layers:
         layer.trainable = layer.name == "logits"
     before = {v.path: v.numpy() for v in net.variables}
-    changed = {p for p, v in trained(net, 1).items() if not np.array_equal(v, before[p])}
+    changed = {p for p, v in train(net, 1).items() if not np.array_equal(v, before[p])}
     assert changed == {"logits/kernel", "logits/bias"}
 
 
-def test_inference_layers_and_saved_file_are_those_of_the_plain_net(tmp_path):
-    plain, again = small_net("resnetse", False), small_net("resnetse", True)
+def test_inference_layers_and_saved_weights_match_the_plain_net(tmp_path):
+    plain, recomputing = build_small_net("resnetse", False), build_small_net("resnetse", True)
     x = np.random.default_rng(0).normal(size=(2, 40, 40, 3)).astype(np.float32)
-    np.testing.assert_array_equal(plain(x, training=False), again(x, training=False))
-    assert [v.path for v in plain.variables] == [v.path for v in again.variables]
-    assert [x.name for x in plain.layers] == [x.name for x in again.layers]
-    for variable in again.variables:
+    np.testing.assert_array_equal(plain(x, training=False), recomputing(x, training=False))
+    assert [v.path for v in plain.variables] == [v.path for v in recomputing.variables]
+    assert [x.name for x in plain.layers] == [x.name for x in recomputing.layers]
+    for variable in recomputing.variables:
         variable.assign(variable + 1.0)
-    again.save_weights(tmp_path / "a.weights.h5")
+    recomputing.save_weights(tmp_path / "a.weights.h5")
     plain.load_weights(tmp_path / "a.weights.h5")
-    for one, other in zip(plain.variables, again.variables, strict=True):
+    for one, other in zip(plain.variables, recomputing.variables, strict=True):
         np.testing.assert_array_equal(one, other)
 
 
-def test_registry_builds_it():
+def test_registry_builds_recomputing_model():
     net = registry.build_model(registry.NetConfig(model="resnet_18", num_classes=3, recompute=True))
     assert isinstance(net, RecomputingModel)
     assert net.count_params() == 11_689_512 - 997 * 513 + 2 * 4800
 
 
-def test_synchronised_norms_of_two_replicas(mirrored):
-    """The moments are exchanged in the second pass as in the first."""
+def test_recompute_with_synchronized_batch_norm_on_two_replicas(mirrored):
+    """The second pass reduces the moments over replicas, as the first does."""
     images = np.random.default_rng(1).normal(size=(2, 4, 16, 16, 3)).astype(np.float32)
     results = []
     for recompute in (False, True):
@@ -123,16 +125,18 @@ def test_synchronised_norms_of_two_replicas(mirrored):
                 loss = tf.reduce_sum(tf.nn.log_softmax(net(x, training=True))[:, 0])
             return tape.gradient(loss, values)
 
-        dealt = mirrored.experimental_distribute_values_from_function(
+        per_replica_images = mirrored.experimental_distribute_values_from_function(
             lambda context: tf.constant(images[context.replica_id_in_sync_group])
         )
-        found = tf.function(lambda x, g=gradients: mirrored.run(g, args=(x,)))(dealt)
-        local = [mirrored.experimental_local_results(g)[1].numpy() for g in found]
-        moved = [
+        compute = tf.function(lambda x, g=gradients: mirrored.run(g, args=(x,)))
+        local_gradients = [
+            mirrored.experimental_local_results(g)[1].numpy() for g in compute(per_replica_images)
+        ]
+        statistics = [
             mirrored.experimental_local_results(v.value)[1].numpy()
             for v in net.non_trainable_variables
         ]
-        results.append(local + moved)
-    for plain, again in zip(*results, strict=True):
-        np.testing.assert_array_equal(plain, again)
+        results.append(local_gradients + statistics)
+    for plain, recomputed in zip(*results, strict=True):
+        np.testing.assert_array_equal(plain, recomputed)
         assert np.any(plain)

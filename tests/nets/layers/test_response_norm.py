@@ -1,4 +1,4 @@
-"""Local response normalisation against the paper's formula and TensorFlow's kernel."""
+"""Local response normalization against the paper's formula and TensorFlow's kernel."""
 
 import numpy as np
 import pytest
@@ -7,8 +7,8 @@ import tensorflow as tf
 from nets.layers.response_norm import LocalResponseNorm
 
 
-def by_hand(x):
-    """Krizhevsky et al. 2012, section 3.3, channel by channel in float64."""
+def reference(x):
+    """Computes Krizhevsky et al. 2012, section 3.3, channel by channel in float64."""
     channels = x.shape[-1]
     result = np.empty(x.shape)
     for i in range(channels):
@@ -18,14 +18,14 @@ def by_hand(x):
 
 
 @pytest.mark.parametrize("channels", [1, 4, 5, 17])
-@pytest.mark.parametrize("spread", [1.0, 300.0])
-def test_formula(channels, spread):
-    x = np.random.default_rng(0).normal(0, spread, (2, 3, 4, channels)).astype(np.float32)
-    np.testing.assert_allclose(LocalResponseNorm()(x), by_hand(x), rtol=2e-6)
+@pytest.mark.parametrize("deviation", [1.0, 300.0])
+def test_response_norm_follows_the_formula(channels, deviation):
+    x = np.random.default_rng(0).normal(0, deviation, (2, 3, 4, channels)).astype(np.float32)
+    np.testing.assert_allclose(LocalResponseNorm()(x), reference(x), rtol=2e-6)
 
 
 @pytest.mark.parametrize("compiled", [False, True])
-def test_gradient_is_that_of_the_kernel(compiled):
+def test_gradient_matches_the_tensorflow_kernel(compiled):
     rng = np.random.default_rng(1)
     x = tf.constant(rng.normal(0, 100, (2, 5, 3, 12)).astype(np.float32))
     upstream = tf.constant(rng.normal(size=x.shape).astype(np.float32))
@@ -40,18 +40,18 @@ def test_gradient_is_that_of_the_kernel(compiled):
     ours = (tf.function(gradient) if compiled else gradient)(layer)
     kernel = gradient(lambda x: tf.nn.lrn(x, 2, 2.0, 1e-4, 0.75))
     np.testing.assert_allclose(ours, kernel, rtol=1e-4, atol=1e-5)
-    assert np.abs(kernel - upstream * 2**-0.75).max() > 0.05  # the norm does something here
+    assert np.abs(kernel - upstream * 2**-0.75).max() > 0.05  # far from the identity
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
-def test_half_precision_is_computed_in_float32(dtype):
+def test_half_precision_inputs_are_normalized_in_float32(dtype):
     x = np.random.default_rng(2).normal(0, 30, (2, 4, 4, 8)).astype(np.float32)
-    x[0, 0, 0] = 400.0  # whose square is no float16
+    x[0, 0, 0] = 400.0  # its square overflows float16
     half = tf.cast(x, dtype)
     with tf.GradientTape() as tape:
         tape.watch(half)
         y = LocalResponseNorm(dtype=f"mixed_{dtype}")(half)
     assert y.dtype == tape.gradient(y, half).dtype == dtype
-    expected = by_hand(tf.cast(half, tf.float32).numpy())
+    expected = reference(tf.cast(half, tf.float32).numpy())
     eps = 2.0**-8 if dtype == "bfloat16" else 2.0**-11
     np.testing.assert_allclose(tf.cast(y, tf.float32), expected, rtol=eps)
