@@ -34,6 +34,35 @@ MAY_IMPORT = {
     "loops": ("loops", "nets", "input_pipeline"),
     "benchmarks": ("benchmarks", "flags", "loops", "nets", "input_pipeline"),
 }
+# The rooms and files of a folder from the ground up. Each may import those on the floors below it,
+# and none on its floor or above.
+FLOORS = {
+    "loops": (
+        ("runtime", "metrics"),
+        ("config",),
+        ("distribution", "monitoring"),
+        ("checkpointing", "optimization"),
+        ("train_state", "train_input", "train_failures", "evaluator"),
+        ("train_step", "evaluation"),
+        ("train_setup",),
+        ("train_loop",),
+        ("train", "evaluate", "tools"),
+    ),
+    "input_pipeline": (
+        ("arithmetic", "errors", "datasets", "synthetic", "text"),
+        ("config", "sample_order", "threads", "system", "decoding"),
+        ("sources", "augmentation"),
+        ("pipeline", "pixel_statistics"),
+        ("service", "preparation"),
+    ),
+    "nets": (
+        ("layers",),
+        ("alexnet", "zfnet", "resnet"),
+        ("resnetv2",),
+        ("registry", "torch_names", "macs"),
+    ),
+    "loops/tools": (("predict", "weights", "benchmark", "data", "replay", "auto_batch_trial"),),
+}
 # And of other people's packages; benchmarks run against whatever they like.
 MAY_USE = {
     "main": ("absl",),
@@ -52,14 +81,14 @@ MAY_USE = {
 }
 # Names that only some files may mention.
 HOMES = {
-    r"absl\.(flags|app)\b.*": ("flags.py", "main.py"),
-    r"(.*\.)?FLAGS\b.*": ("main.py",),
+    r"absl\.(flags|app)\b.*": ("flags.py",),
+    r"(.*\.)?FLAGS\b.*": ("flags.py",),
     r"tensorflow\.summary\b.*": ("loops/monitoring/metric_writer.py",),
     r"tensorboard\b.*": ("loops/monitoring/metric_writer.py",),
     r"tensorflow\.train\.(\w*Checkpoint\w*|\w*_checkpoint)\b.*": (
         "loops/checkpointing/checkpoint.py",
     ),
-    r"tensorflow\.distribute\.(\w+\.)*\w*Strategy\b.*": ("loops/distribution/strategies.py",),
+    r"tensorflow\.distribute\.(\w+\.)*\w+Strategy\b.*": ("loops/distribution/strategies.py",),
     r"tensorflow\.(io|data|train)\..*(TFRecord|Example|parse_\w*example|Feature)\w*\b.*": (
         "input_pipeline/sources/tfrecord.py",
     ),
@@ -146,6 +175,28 @@ def import_complaints(sources):
                     yield f"{path} imports {inside}"
             elif root not in sys.stdlib_module_names and not covered(name, MAY_USE.get(room, ())):
                 yield f"{path} uses {name}"
+
+
+def floor_complaints(sources):
+    """Imports inside a folder that do not go down its floors, and rooms that have no floor."""
+    modules = {module_of(path) for path in sources}
+    for folder, floors in FLOORS.items():
+        level = {room: number for number, rooms in enumerate(floors) for room in rooms}
+        prefix = folder + "/"
+        for path, text in sources.items():
+            if not path.startswith(prefix) or path == f"{prefix}__init__.py":
+                continue
+            room = path.removeprefix(prefix).split("/")[0].removesuffix(".py")
+            if room not in level:
+                yield f"{path}: {room} has no floor in {folder}"
+                continue
+            for name in imported_modules(ast.parse(text), modules):
+                inside = name.replace(".", "/")
+                if not inside.startswith(prefix):
+                    continue
+                other = inside.removeprefix(prefix).split("/")[0]
+                if other != room and level.get(other, 0) >= level[room]:
+                    yield f"{path} imports {name}, which is not below it"
 
 
 def cycle_complaints(sources):
@@ -272,6 +323,7 @@ def test_every_python_file_is_in_a_room():
     "rule",
     [
         import_complaints,
+        floor_complaints,
         cycle_complaints,
         home_complaints,
         naming_complaints,
@@ -354,7 +406,10 @@ def test_no_file_names_a_place_outside_of_the_repository():
         (home_complaints, "loops/a.py", "print(1)"),
         (home_complaints, "loops/a.py", "list(map(print, 'ab'))"),
         (home_complaints, "loops/a.py", "from absl.flags import FLAGS"),
-        (home_complaints, "flags.py", "from absl import flags\nflags.FLAGS.model"),
+        (home_complaints, "loops/a.py", "from absl import flags\nflags.FLAGS.model"),
+        (floor_complaints, "loops/metrics/a.py", "from loops import train"),
+        (floor_complaints, "loops/distribution/a.py", "from loops.monitoring import b"),
+        (floor_complaints, "loops/new_room/a.py", "import os"),
         (naming_complaints, "loops/utils.py", ""),
         (naming_complaints, "loops/common/a.py", ""),
         (text_complaints, "loops/a.py", "x = 1"),
@@ -363,7 +418,12 @@ def test_no_file_names_a_place_outside_of_the_repository():
 )
 def test_rule_can_fail(rule, path, text):
     others = {"main.py": "", "flags.py": "", "loops/config/config.py": "", "loops/train.py": ""}
-    others |= {"loops/train_state.py": "", "nets/registry.py": "", "benchmarks/peers.py": ""}
+    others |= {
+        "loops/monitoring/b.py": "",
+        "loops/train_state.py": "",
+        "nets/registry.py": "",
+        "benchmarks/peers.py": "",
+    }
     assert list(rule(others)) == []
     assert list(rule({**others, path: text})) != []
 
