@@ -103,7 +103,7 @@ def _write_tflite(export: Export, path: pathlib.Path) -> None:
     """Converts a SavedModel with batch size 1, as devices use it."""
     for layer in export.model.layers:
         if isinstance(layer, MaxPool):
-            layer.symmetric_padding = True
+            layer.symmetric_padding = True  # needed by 8-bit quantization, see `MaxPool`
     module = export.module()
     size = export.data.image_size
     spec = tf.TensorSpec([1, size, size, 3], tf.float32, "images")

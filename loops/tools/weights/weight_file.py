@@ -97,7 +97,7 @@ def read_tensor(file: WeightFile, name: str, shape: tuple[int, ...]) -> np.ndarr
     except _READ_ERRORS as error:
         raise UsageError(f"--weights={file.path}: {name} cannot be read: {error}") from None
     if not np.isfinite(values).all():
-        raise UsageError(f"--weights={file.path}: {name} has values that are not finite")
+        raise UsageError(f"--weights={file.path}: {name} has non-finite values")
     return values
 
 
