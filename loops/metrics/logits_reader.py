@@ -96,13 +96,13 @@ class LogitsFile:
             if not isinstance(meta["models"], list) or not meta["models"]:
                 raise ValueError("no models")
             self.members = [
-                self._read_model(archive, facts, i) for i, facts in enumerate(meta["models"])
+                self._read_model(archive, model, i) for i, model in enumerate(meta["models"])
             ]
 
-    def _read_model(self, archive: zipfile.ZipFile, facts: Any, number: int) -> StoredModel:
-        if not isinstance(facts, dict) or not isinstance(facts.get("model"), str):
+    def _read_model(self, archive: zipfile.ZipFile, metadata: Any, number: int) -> StoredModel:
+        if not isinstance(metadata, dict) or not isinstance(metadata.get("model"), str):
             raise ValueError(f"model {number} has no name")
-        if not all(type(facts.get(name)) is int for name in ("step", "image_size")):
+        if not all(type(metadata.get(name)) is int for name in ("step", "image_size")):
             raise ValueError(f"model {number} has no step or no image_size")
         with _open_array(archive, f"logits_{number}", np.float32, 3) as opened:
             total, views, num_classes = opened.shape
@@ -112,7 +112,7 @@ class LogitsFile:
             )
         if views not in (1, 10):
             raise ValueError(f"logits_{number} has {views} views, not 1 or 10")
-        return StoredModel(facts, views, lambda crops: self._read_probabilities(number, crops))
+        return StoredModel(metadata, views, lambda crops: self._read_probabilities(number, crops))
 
     def _read_probabilities(self, number: int, crops: int) -> np.ndarray:
         with self._convert_errors(), zipfile.ZipFile(self._path) as archive:

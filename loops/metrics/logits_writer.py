@@ -38,22 +38,22 @@ class Writer:
     Args:
       path: the `.npz` file. An existing file is replaced.
       split: Source of the images.
-      facts: names of the data set and of the split, under `dataset` and `split`.
+      metadata: names of the data set and of the split, under `dataset` and `split`.
     """
 
-    def __init__(self, path: str | pathlib.Path, split: "Source", facts: Mapping[str, str]):
+    def __init__(self, path: str | pathlib.Path, split: "Source", metadata: Mapping[str, str]):
         self._path = pathlib.Path(path)
         self._temporary = self._path.parent / f".{self._path.name}-{os.getpid()}"
         self._split = split
-        self._facts = facts
+        self._metadata = metadata
         self._models = []
         self._archive = self._entry = None
 
-    def begin_model(self, facts: Mapping[str, Any], views: int) -> Callable[[np.ndarray], None]:
+    def begin_model(self, metadata: Mapping[str, Any], views: int) -> Callable[[np.ndarray], None]:
         """Begins the next model and returns a function that appends a batch of its logits.
 
         Args:
-          facts: see `logits_reader.StoredModel.facts`.
+          metadata: see `logits_reader.StoredModel.facts`.
           views: V.
 
         Returns:
@@ -71,12 +71,12 @@ class Writer:
             shape = (self._split.num_examples, views, len(self._split.class_names))
             header = {"descr": "<f4", "fortran_order": False, "shape": shape}
             npy.write_array_header_1_0(self._entry, header)
-        self._models.append(facts)
+        self._models.append(metadata)
 
         def append(logits: np.ndarray) -> None:
             if not np.isfinite(logits).all():
                 raise DataError(
-                    f"--save_logits={self._path}: the logits of {facts['model']} are not finite;"
+                    f"--save_logits={self._path}: the logits of {metadata['model']} are not finite;"
                     " evaluate it without --mixed_precision"
                 )
             with self._convert_errors():
@@ -96,7 +96,7 @@ class Writer:
             "models": self._models,
             "class_names": list(split.class_names),
             "fingerprint": split.fingerprint,
-            **self._facts,
+            **self._metadata,
         }
         names = [os.fsencode(split.describe(i)) for i in range(split.num_examples)]
         arrays = {
