@@ -57,9 +57,10 @@ FLOORS = {
     ),
     "nets": (
         ("layers",),
-        ("alexnet", "zfnet", "resnet"),
-        ("resnetv2",),
-        ("registry", "torch_names", "macs"),
+        ("alexnet", "resnet"),
+        ("zfnet", "resnetv2"),
+        ("registry", "macs"),
+        ("torch_names",),
     ),
     "loops/tools": (("predict", "weights", "benchmark", "data", "replay", "auto_batch_trial"),),
 }

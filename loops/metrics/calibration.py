@@ -1,4 +1,4 @@
-"""Whether a model is right as often as it says: calibration error, and a temperature to mend it."""
+"""Calibration: reliability diagram, expected calibration error (ECE) and temperature scaling."""
 
 import itertools
 
@@ -10,49 +10,53 @@ BINS = 15
 _MIN_TEMPERATURE, _MAX_TEMPERATURE = 0.01, 100.0
 
 
-def confidences(probs):
-    """Probability of the likeliest class of each image, and that class: [N] and [N]."""
+def confidences(probs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the probability of the top-1 class of each image, and that class: [N] and [N]."""
     predicted = probs.argmax(axis=1)
     return probs[np.arange(len(probs)), predicted], predicted
 
 
-def bin_edges(num_examples, bins=BINS):
-    """Where equal-mass bins of N sorted images begin and end: int [bins + 1].
+def bin_edges(num_examples: int, bins: int = BINS) -> np.ndarray:
+    """Returns the edges of equal-mass bins of N sorted images: int [bins + 1].
 
-    Bins differ by one image at most; with fewer images than bins some are empty.
+    Bin sizes differ by at most one image. With fewer images than bins, some bins are empty.
     """
     return np.arange(bins + 1) * num_examples // bins
 
 
-def reliability(probs, labels, bins=BINS):
-    """The points of a reliability diagram: images sorted by confidence, in bins of equal mass.
+def reliability(
+    probs: np.ndarray, labels: np.ndarray, bins: int = BINS
+) -> dict[str, list[float] | list[int]]:
+    """Returns the points of a reliability diagram.
+
+    Images are sorted by confidence and divided into bins of equal mass.
 
     Args:
       probs: float [N, C].
       labels: int [N].
-      bins: how many.
+      bins: number of bins.
 
     Returns:
-      dict of lists, one entry for each bin that is not empty: confidence and accuracy (means)
-      and num_examples.
+      dict of lists with one entry for each non-empty bin: confidence and accuracy (means) and
+      num_examples.
     """
     confidence, predicted = confidences(probs)
     order = np.argsort(confidence, kind="stable")
-    found = {"confidence": [], "accuracy": [], "num_examples": []}
+    points = {"confidence": [], "accuracy": [], "num_examples": []}
     edges = bin_edges(len(labels), bins)
     for start, end in itertools.pairwise(edges):
         if start < end:
-            rows = order[start:end]
-            found["confidence"].append(float(confidence[rows].mean()))
-            found["accuracy"].append(float((predicted[rows] == labels[rows]).mean()))
-            found["num_examples"].append(int(end - start))
-    return found
+            indices = order[start:end]
+            points["confidence"].append(float(confidence[indices].mean()))
+            points["accuracy"].append(float((predicted[indices] == labels[indices]).mean()))
+            points["num_examples"].append(int(end - start))
+    return points
 
 
-def expected_error(probs, labels, bins=BINS):
-    """Expected calibration error (Naeini et al. 2015) over bins of equal mass.
+def expected_error(probs: np.ndarray, labels: np.ndarray, bins: int = BINS) -> float:
+    """Returns the expected calibration error (Naeini et al. 2015) over equal-mass bins, 0..1.
 
-    The mean over images of |accuracy - confidence| of their bin: 0..1.
+    It is the mean over images of |accuracy - confidence| of their bin.
     """
     points = reliability(probs, labels, bins)
     weight = np.array(points["num_examples"]) / len(labels)
@@ -60,13 +64,17 @@ def expected_error(probs, labels, bins=BINS):
     return float((weight * gap).sum())
 
 
-def expected_error_interval(probs, labels, bins=BINS, seed=0):
-    """95 % bootstrap interval of `expected_error`: (low, high).
+def expected_error_interval(
+    probs: np.ndarray, labels: np.ndarray, bins: int = BINS, seed: int = 0
+) -> tuple[float, float]:
+    """Returns the 95 % bootstrap interval of `expected_error`: (low, high).
 
-    Each resample has bins of its own. In the order of confidence, where one image may stand
-    several times, the sum of (right - confidence) over a bin is a difference of two cumulative
-    sums. The error of a finite sample is biased upwards, and more so that of its resamples:
-    a well calibrated model's value may lie below its own interval.
+    Each resample is binned again. Its images are sorted by confidence, with repeated images next
+    to each other. The sum of (right - confidence) over a bin is then a difference of two
+    cumulative sums.
+
+    The error of a finite sample is biased upwards, and the error of its resamples even more. The
+    value of a well calibrated model may therefore lie below its own interval.
     """
     confidence, predicted = confidences(probs)
     order = np.argsort(confidence, kind="stable")
@@ -76,24 +84,24 @@ def expected_error_interval(probs, labels, bins=BINS, seed=0):
     errors = []
     for counts in confidence_intervals.bootstrap_counts(total, seed):
         counts = counts[:, order]
-        seen = np.cumsum(counts, axis=1)
-        sums = np.cumsum(counts * gap, axis=1)
-        for places, values in zip(seen, sums, strict=True):
-            at = np.searchsorted(places, edges)  # the image in whose copies the edge lies
-            upto = values[at] - (places[at] - edges) * gap[at]
-            errors.append(np.abs(np.diff(upto)).sum() / total)
+        cumulative_counts = np.cumsum(counts, axis=1)
+        cumulative_gaps = np.cumsum(counts * gap, axis=1)
+        for ends, sums in zip(cumulative_counts, cumulative_gaps, strict=True):
+            index = np.searchsorted(ends, edges)  # the image whose copies contain the edge
+            sums_at_edges = sums[index] - (ends[index] - edges) * gap[index]
+            errors.append(np.abs(np.diff(sums_at_edges)).sum() / total)
     return confidence_intervals.percentile_interval(errors)
 
 
-def apply_temperature(probs, temperature):
-    """Probabilities after a temperature: p^(1/T), normalised.
+def apply_temperature(probs: np.ndarray, temperature: float) -> np.ndarray:
+    """Returns probabilities after temperature scaling: softmax(log(p) / T).
 
-    The softmax of log(p) / T. It is applied to the mean over views and models, not before it, so
-    that one number serves any ensemble (Rahaman & Thiery 2021, "pool, then calibrate").
+    It is applied after averaging over views and models, so that one temperature fits any ensemble
+    (Rahaman & Thiery 2021, "pool, then calibrate").
 
     Args:
       probs: float [N, C].
-      temperature: T > 0; above 1 softens.
+      temperature: T > 0. Values above 1 soften the probabilities.
 
     Returns:
       float64 [N, C].
@@ -101,24 +109,22 @@ def apply_temperature(probs, temperature):
     return _softmax(np.log(np.maximum(probs, 1e-300)) / temperature)
 
 
-def fit_temperature(probs, labels):
-    """The temperature with the least negative log-likelihood (Guo et al. 2017, section 4.2).
+def fit_temperature(probs: np.ndarray, labels: np.ndarray) -> float:
+    """Returns the temperature with the least negative log-likelihood (Guo et al. 2017, 4.2).
 
-    The likelihood is concave in 1 / T, so the root of its slope is bisected, between 0.01 and 100.
+    The log-likelihood is concave in 1 / T, so bisection finds the root of its slope. The result
+    is between 0.01 and 100.
 
     Args:
       probs: float [N, C], N at least 1.
       labels: int [N].
-
-    Returns:
-      float.
     """
-    logs = np.log(np.maximum(probs, 1e-300))
-    of_label = logs[np.arange(len(labels)), labels]
+    log_probs = np.log(np.maximum(probs, 1e-300))
+    label_log_probs = log_probs[np.arange(len(labels)), labels]
 
-    def slope(inverse):
-        weights = _softmax(logs * inverse)
-        return float(((weights * logs).sum(axis=1) - of_label).mean())
+    def slope(inverse_temperature: float) -> float:
+        weights = _softmax(log_probs * inverse_temperature)
+        return float(((weights * log_probs).sum(axis=1) - label_log_probs).mean())
 
     low, high = np.log(1.0 / _MAX_TEMPERATURE), np.log(1.0 / _MIN_TEMPERATURE)
     for _ in range(25):
@@ -127,6 +133,6 @@ def fit_temperature(probs, labels):
     return float(np.exp(-(low + high) / 2))
 
 
-def _softmax(logits):
+def _softmax(logits: np.ndarray) -> np.ndarray:
     exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
     return exponentials / exponentials.sum(axis=1, keepdims=True)

@@ -1,19 +1,24 @@
-"""Figures of merit from logits, in numpy: the same code for every way to get logits."""
+"""Classification metrics from logits, in NumPy.
+
+Direct evaluation and evaluation of stored logits share this code.
+"""
+
+from collections.abc import Sequence
 
 import numpy as np
 
 from loops.metrics import confidence_intervals
 
-# Where the upper left, ..., centre of `crops.extract_views` stand: the centre crop of ten.
+# Index of the center crop among the ten views of `crops.extract_views`.
 CENTER_CROP_INDEX = 4
-_IMAGES_AT_ONCE = 64  # float64 copies of this many images' logits are made at a time
+_IMAGES_AT_ONCE = 64  # limits the memory of the float64 copies of logits
 
 
-def probabilities(logits):
-    """Mean over models and views of the softmax.
+def probabilities(logits: np.ndarray) -> np.ndarray:
+    """Returns the mean softmax over models and views.
 
-    What an image gets does not depend on the images beside it, so logits may come in any
-    portions.
+    The result of an image does not depend on the other images, so logits may come in batches of
+    any size.
 
     Args:
       logits: float32 [M, N, V, C] of M models, N images, V views.
@@ -21,27 +26,32 @@ def probabilities(logits):
     Returns:
       float64 [N, C].
     """
-    return average_probabilities([mean_softmax(of_model) for of_model in logits])
+    return average_probabilities([mean_softmax(model_logits) for model_logits in logits])
 
 
-def mean_softmax(logits):
-    """Mean over views of the softmax: float32 [N, V, C] to float64 [N, C]."""
-    found = np.empty((logits.shape[0], logits.shape[2]))
+def mean_softmax(logits: np.ndarray) -> np.ndarray:
+    """Returns the mean softmax over views: float32 [N, V, C] to float64 [N, C].
+
+    An image with a logit that is not finite gets zero for every class.
+    """
+    means = np.empty((logits.shape[0], logits.shape[2]))
     for start in range(0, len(logits), _IMAGES_AT_ONCE):
-        some = np.asarray(logits[start : start + _IMAGES_AT_ONCE], np.float64)
+        batch = np.asarray(logits[start : start + _IMAGES_AT_ONCE], np.float64)
         with np.errstate(invalid="ignore"):
-            exponentials = np.exp(some - some.max(axis=-1, keepdims=True))
+            exponentials = np.exp(batch - batch.max(axis=-1, keepdims=True))
             softmax = exponentials / exponentials.sum(axis=-1, keepdims=True)
-        found[start : start + len(some)] = softmax.mean(axis=1)
-    # A net that overflowed says nothing about the image: no class gets a share.
-    return np.nan_to_num(found, copy=False, nan=0.0)
+        means[start : start + len(batch)] = softmax.mean(axis=1)
+    # NaN comes from logits that overflowed. Zeros make the prediction wrong for every label.
+    return np.nan_to_num(means, copy=False, nan=0.0)
 
 
-def average_probabilities(members):
-    """Mean over models of their probabilities; an image about which one says nothing gets none.
+def average_probabilities(members: Sequence[np.ndarray]) -> np.ndarray:
+    """Returns the mean probabilities of several models.
+
+    If the logits of one model overflowed on an image, the image gets zeros: see `mean_softmax`.
 
     Args:
-      members: list of float64 [N, C].
+      members: float64 [N, C] of each model.
 
     Returns:
       float64 [N, C].
@@ -49,58 +59,64 @@ def average_probabilities(members):
     if len(members) == 1:
         return members[0]
     mean = np.mean(members, axis=0)
-    silent = ~np.all([member.any(axis=1) for member in members], axis=0)
-    mean[silent] = 0.0
+    overflowed = ~np.all([member.any(axis=1) for member in members], axis=0)
+    mean[overflowed] = 0.0
     return mean
 
 
-def label_ranks(probs, labels):
-    """How many classes come before the label: int [N].
+def label_ranks(probs: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Returns the number of classes that rank before the label: int [N].
 
-    Of equally likely classes the lower one comes first, so that a net without an opinion does
-    not score; a row of zeros (see `probabilities`) is wrong for every k.
-    """
-    rows = np.arange(len(labels))
-    of_label = probs[rows, labels][:, None]
-    before = np.arange(probs.shape[1])[None] < labels[:, None]
-    found = ((probs > of_label) | ((probs == of_label) & before)).sum(axis=1)
-    return np.where(probs.any(axis=1), found, np.iinfo(found.dtype).max)
-
-
-def nlls(probs, labels):
-    """Negative log-likelihood of each image in nats: float64 [N]."""
-    return -np.log(np.maximum(probs[np.arange(len(labels)), labels], 1e-300))
-
-
-def brier_scores(probs, labels):
-    """Brier score of each image, 0..2: float64 [N].
-
-    The sum over classes of the squared difference between the probability and what came to
-    pass (Brier 1950, equation 2).
-    """
-    of_label = probs[np.arange(len(labels)), labels]
-    return (probs**2).sum(axis=1) - of_label**2 + (1.0 - of_label) ** 2
-
-
-def score(probs, labels, top_k=(1, 5)):
-    """Accuracies with 95 % intervals (Wilson's), and the negative log-likelihood.
+    Ties go to the lower class index, so a model with constant outputs scores at chance level. A
+    row of zeros (see `mean_softmax`) is wrong for every k.
 
     Args:
       probs: float [N, C].
       labels: int [N].
-      top_k: the ks to report.
+    """
+    label_probs = probs[np.arange(len(labels)), labels][:, None]
+    has_lower_index = np.arange(probs.shape[1])[None] < labels[:, None]
+    ranks = ((probs > label_probs) | ((probs == label_probs) & has_lower_index)).sum(axis=1)
+    return np.where(probs.any(axis=1), ranks, np.iinfo(ranks.dtype).max)
+
+
+def nlls(probs: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Returns the negative log-likelihood of each image in nats: float64 [N]."""
+    return -np.log(np.maximum(probs[np.arange(len(labels)), labels], 1e-300))
+
+
+def brier_scores(probs: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Returns the Brier score of each image, 0..2: float64 [N].
+
+    The score is the squared distance between the probabilities and the one-hot label (Brier 1950,
+    equation 2).
+    """
+    label_probs = probs[np.arange(len(labels)), labels]
+    return (probs**2).sum(axis=1) - label_probs**2 + (1.0 - label_probs) ** 2
+
+
+def score(
+    probs: np.ndarray, labels: np.ndarray, top_k: Sequence[int] = (1, 5)
+) -> dict[str, float | int]:
+    """Returns top-k accuracies with 95 % Wilson intervals, and the negative log-likelihood.
+
+    Args:
+      probs: float [N, C].
+      labels: int [N].
+      top_k: the values of k to report.
 
     Returns:
-      dict: top<k>, top<k>_error, top<k>_low, top<k>_high (fractions), nll (nats), num_examples.
+      dict with top<k>, top<k>_error, top<k>_low, top<k>_high (fractions), nll (nats) and
+      num_examples.
     """
     results = {}
-    rank = label_ranks(probs, labels)
+    ranks = label_ranks(probs, labels)
     total = len(labels)
     for k in top_k:
-        right = int((rank < k).sum())
-        low, high = confidence_intervals.wilson(right, total)
-        results[f"top{k}"] = right / total
-        results[f"top{k}_error"] = 1.0 - right / total
+        num_correct = int((ranks < k).sum())
+        low, high = confidence_intervals.wilson(num_correct, total)
+        results[f"top{k}"] = num_correct / total
+        results[f"top{k}_error"] = 1.0 - num_correct / total
         results[f"top{k}_low"], results[f"top{k}_high"] = low, high
     results["nll"] = float(nlls(probs, labels).mean())
     results["num_examples"] = total

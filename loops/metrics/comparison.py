@@ -1,43 +1,55 @@
-"""Everything that is said about predictions: of one model, of several, and of their difference."""
+"""Metrics of one model or of several, and paired tests between them."""
 
 import itertools
+from collections.abc import Mapping, Sequence, Set
+from typing import Any
 
 import numpy as np
 
 from loops.metrics import calibration, classification, confidence_intervals
 
 
-def evaluate_predictions(probs, labels, top_k=(1, 5), real=None):
-    """All figures of one predictor, with 95 % bootstrap intervals.
+def evaluate_predictions(
+    probs: np.ndarray,
+    labels: np.ndarray,
+    top_k: Sequence[int] = (1, 5),
+    real: Sequence[Set[int]] | None = None,
+) -> dict[str, float | int]:
+    """Returns all metrics of one model or ensemble, with 95 % bootstrap intervals.
 
     Args:
       probs: float64 [N, C].
       labels: int [N].
-      top_k: the ks to report.
-      real: for each image the set of labels that ImageNet-ReaL accepts, or None.
+      top_k: the values of k to report.
+      real: the labels that ImageNet-ReaL accepts for each image.
 
     Returns:
-      dict of numbers: top<k>, top<k>_error (fractions), nll (nats), brier (0..2), ece (0..1, see
-      `calibration`), each but the error with _low and _high; top<k>_wilson_low and _high, which
-      also stand in where every image is right, or none; num_examples; and those of
-      `evaluate_temperature_scaling`
-      and `real_accuracy`.
+      dict of numbers:
+        top<k>, top<k>_error: fractions.
+        nll: nats.
+        brier: 0..2.
+        ece: 0..1, see `calibration.expected_error`.
+        <metric>_low, <metric>_high: intervals of all of these except the errors.
+        top<k>_wilson_low, top<k>_wilson_high: Wilson intervals. They are also the interval where
+          the bootstrap interval is empty because all images are right, or all wrong.
+        num_examples: N.
+        The results of `evaluate_temperature_scaling` and `real_accuracy`.
     """
-    rank = classification.label_ranks(probs, labels)
-    columns = {f"top{k}": rank < k for k in top_k}
-    columns |= {
+    ranks = classification.label_ranks(probs, labels)
+    metrics = {f"top{k}": ranks < k for k in top_k}
+    metrics |= {
         "nll": classification.nlls(probs, labels),
         "brier": classification.brier_scores(probs, labels),
     }
-    bounds = confidence_intervals.bootstrap_mean_intervals(np.stack(list(columns.values())))
+    intervals = confidence_intervals.bootstrap_mean_intervals(np.stack(list(metrics.values())))
     results = {}
-    for (name, values), (low, high) in zip(columns.items(), bounds, strict=True):
+    for (name, values), (low, high) in zip(metrics.items(), intervals, strict=True):
         results[name] = float(values.mean())
         if name.startswith("top"):
             results[f"{name}_error"] = 1.0 - results[name]
             wilson = confidence_intervals.wilson(int(values.sum()), len(labels))
             results[f"{name}_wilson_low"], results[f"{name}_wilson_high"] = wilson
-            low, high = _replace_empty_interval(low, high, wilson)
+            low, high = _replace_empty_interval((low, high), wilson)
         results[f"{name}_low"], results[f"{name}_high"] = low, high
     results["ece"] = calibration.expected_error(probs, labels)
     low, high = calibration.expected_error_interval(probs, labels)
@@ -46,17 +58,23 @@ def evaluate_predictions(probs, labels, top_k=(1, 5), real=None):
     return results | (real_accuracy(probs, real) if real is not None else {})
 
 
-def _replace_empty_interval(low, high, wilson):
-    """A bootstrap interval, or Wilson's where all are right or wrong, as then every resample is."""
-    return wilson if low == high else (low, high)
+def _replace_empty_interval(
+    bootstrap: tuple[float, float], wilson: tuple[float, float]
+) -> tuple[float, float]:
+    """Returns the Wilson interval if the bootstrap interval is empty, else the latter.
+
+    It is empty if all images are right, or all wrong, because all resamples are then equal.
+    """
+    low, high = bootstrap
+    return wilson if low == high else bootstrap
 
 
-def evaluate_temperature_scaling(probs, labels):
-    """A temperature fitted on the images at even positions, and what it does for the others.
+def evaluate_temperature_scaling(probs: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+    """Fits a temperature on the images at even positions and evaluates it on the others.
 
     Returns:
-      dict: temperature; nll_odd, ece_odd (before) and nll_calibrated, ece_calibrated (after), of
-      the odd positions. Empty where there is one image.
+      dict with temperature, and of the odd positions nll_odd, ece_odd (before scaling),
+      nll_calibrated and ece_calibrated (after scaling). Empty if there is only one image.
     """
     if len(labels) < 2:
         return {}
@@ -72,27 +90,28 @@ def evaluate_temperature_scaling(probs, labels):
     }
 
 
-def real_accuracy(probs, real):
-    """Top-1 by the reassessed labels (Beyer et al. 2020, "Are we done with ImageNet?").
+def real_accuracy(probs: np.ndarray, real: Sequence[Set[int]]) -> dict[str, float | int]:
+    """Returns top-1 on the reassessed labels (Beyer et al. 2020, "Are we done with ImageNet?").
 
-    An image counts where it has any label; it is right where the prediction is one of them.
+    Images without an accepted label are left out. A prediction is right if it is one of the
+    accepted labels.
 
     Args:
       probs: float [N, C].
-      real: N sets of labels.
+      real: the accepted labels of each image.
 
     Returns:
-      dict: real_top1, real_top1_low, real_top1_high, real_num_examples.
+      dict with real_top1, real_top1_low, real_top1_high and real_num_examples.
     """
     predicted = probs.argmax(axis=1)
-    spoken = probs.any(axis=1)
-    pairs = zip(predicted, spoken, real, strict=True)
-    right = np.array([said and int(p) in accepted for p, said, accepted in pairs if accepted])
+    has_prediction = probs.any(axis=1)  # see `classification.mean_softmax`
+    images = zip(predicted, has_prediction, real, strict=True)
+    right = np.array([valid and int(p) in accepted for p, valid, accepted in images if accepted])
     if not len(right):
         return {"real_num_examples": 0}
-    ((low, high),) = confidence_intervals.bootstrap_mean_intervals(right[None])
+    (interval,) = confidence_intervals.bootstrap_mean_intervals(right[None])
     wilson = confidence_intervals.wilson(int(right.sum()), len(right))
-    low, high = _replace_empty_interval(low, high, wilson)
+    low, high = _replace_empty_interval(interval, wilson)
     return {
         "real_top1": float(right.mean()),
         "real_top1_low": low,
@@ -101,42 +120,47 @@ def real_accuracy(probs, real):
     }
 
 
-def per_class_accuracy(probs, labels, class_names):
-    """Accuracy of each class, and what its images were taken for: the confusion matrix by rows.
+def per_class_accuracy(
+    probs: np.ndarray, labels: np.ndarray, class_names: Sequence[str]
+) -> dict[str, dict[str, Any]]:
+    """Returns the accuracy of each class and its row of the confusion matrix.
 
     Returns:
-      dict from class name to num_examples, top1 (None where there is no image), and predicted_as,
-      the number of images by predicted class, the most frequent first.
+      dict from class name to num_examples, top1 (None for a class without images) and
+      predicted_as: the number of images by predicted class, the most frequent class first.
     """
     matrix = confusion_matrix(probs, labels, len(class_names))
-    found = {}
+    classes = {}
     for label, row in enumerate(matrix):
         total = int(row.sum())
         order = [i for i in np.argsort(-row, kind="stable") if row[i]]
-        found[class_names[label]] = {
+        classes[class_names[label]] = {
             "num_examples": total,
             "top1": row[label] / total if total else None,
             "predicted_as": {class_names[i]: int(row[i]) for i in order},
         }
-    return found
+    return classes
 
 
-def confusion_matrix(probs, labels, num_classes):
-    """Confusion matrix: int64 [C, C], images by true class (rows) and predicted one."""
+def confusion_matrix(probs: np.ndarray, labels: np.ndarray, num_classes: int) -> np.ndarray:
+    """Returns the number of images by true class (rows) and predicted class: int64 [C, C]."""
     pairs = np.asarray(labels, np.int64) * num_classes + probs.argmax(axis=1)
     counts = np.bincount(pairs, minlength=num_classes * num_classes)
     return counts.reshape(num_classes, num_classes)
 
 
-def find_confident_mistakes(probs, labels, most=32):
-    """The wrong predictions that the model is surest of, the surest first.
+def find_confident_mistakes(
+    probs: np.ndarray, labels: np.ndarray, max_mistakes: int = 32
+) -> list[dict[str, float | int]]:
+    """Returns the wrong predictions with the highest confidence, in descending order.
 
     Returns:
-      list of dicts: position (in the split), label, predicted (class numbers), probability.
+      list of dicts with position (in the split), label, predicted (class numbers) and
+      probability.
     """
     confidence, predicted = calibration.confidences(probs)
     wrong = np.flatnonzero((predicted != labels) & probs.any(axis=1))
-    order = wrong[np.argsort(-confidence[wrong], kind="stable")][:most]
+    order = wrong[np.argsort(-confidence[wrong], kind="stable")][:max_mistakes]
     return [
         {
             "position": int(i),
@@ -148,57 +172,67 @@ def find_confident_mistakes(probs, labels, most=32):
     ]
 
 
-def compare_models(members, names, labels, class_names, top_k=(1, 5), real=None):
-    """Judges several models, their ensemble, and ten crops against the centre.
+def compare_models(
+    members: Sequence[Mapping[int, np.ndarray]],
+    names: Sequence[str],
+    labels: np.ndarray,
+    class_names: Sequence[str],
+    top_k: Sequence[int] = (1, 5),
+    real: Sequence[Set[int]] | None = None,
+) -> dict[str, Any]:
+    """Evaluates several models and their ensemble, and compares ten crops with the center crop.
 
     Args:
-      members: for each model a dict from number of views to probabilities float64 [N, C]; all
-        have the same keys: what is judged, and 1 for the centre crop if that is another.
-      names: what each model is called.
+      members: probabilities float64 [N, C] of each model by number of views. All models have the
+        same keys: the number of views to evaluate, and 1 for the center crop.
+      names: name of each model.
       labels: int [N].
-      class_names: C strings.
-      top_k: the ks to report.
+      class_names: C names.
+      top_k: the values of k to report.
       real: see `evaluate_predictions`.
 
     Returns:
-      dict: the figures of `evaluate_predictions` for the ensemble at the most views,
-      `per_class_accuracy`, `find_confident_mistakes`,
-      `reliability` (see `calibration`), and where there is something to compare: `center_crop`
-      (figures), `members` (figures of each model and its name), and `paired`, a list of McNemar
-      tests (see `intervals.mcnemar`) of `a` and `b`.
+      dict:
+        The metrics of `evaluate_predictions` for the ensemble with the most views.
+        per_class, mistakes, reliability: see `per_class_accuracy`, `find_confident_mistakes` and
+          `calibration.reliability`.
+        center_crop: metrics of the center crop, if there are more views.
+        members: metrics and name of each model, if there are several.
+        paired: list of McNemar tests of predictors `a` and `b`, see `confidence_intervals.mcnemar`.
+          Missing if there is only one predictor.
     """
-    most = max(members[0])
+    num_views = max(members[0])
     ensembles = {
         views: classification.average_probabilities([m[views] for m in members])
         for views in members[0]
     }
 
-    def right(probs):
+    def is_right(probs: np.ndarray) -> np.ndarray:
         return classification.label_ranks(probs, labels) < 1
 
-    results = evaluate_predictions(ensembles[most], labels, top_k, real)
-    results["reliability"] = calibration.reliability(ensembles[most], labels)
-    results["mistakes"] = find_confident_mistakes(ensembles[most], labels)
-    results["per_class"] = per_class_accuracy(ensembles[most], labels, class_names)
+    results = evaluate_predictions(ensembles[num_views], labels, top_k, real)
+    results["reliability"] = calibration.reliability(ensembles[num_views], labels)
+    results["mistakes"] = find_confident_mistakes(ensembles[num_views], labels)
+    results["per_class"] = per_class_accuracy(ensembles[num_views], labels, class_names)
     paired = []
-    if most > 1 and 1 in ensembles:
+    if num_views > 1 and 1 in ensembles:
         results["center_crop"] = evaluate_predictions(ensembles[1], labels, top_k, real)
-        pair = {"a": f"{most} crops", "b": "centre crop"}
-        paired.append(
-            pair | confidence_intervals.mcnemar(right(ensembles[most]), right(ensembles[1]))
-        )
+        pair = {"a": f"{num_views} crops", "b": "center crop"}
+        test = confidence_intervals.mcnemar(is_right(ensembles[num_views]), is_right(ensembles[1]))
+        paired.append(pair | test)
     if len(members) > 1:
-        judged = [{"model": n} for n in names]
-        for found, member in zip(judged, members, strict=True):
-            found |= evaluate_predictions(member[most], labels, top_k, real)
+        member_results = [{"model": name} for name in names]
+        for metrics, member in zip(member_results, members, strict=True):
+            metrics |= evaluate_predictions(member[num_views], labels, top_k, real)
             if "center_crop" in results:
-                found["center_crop"] = evaluate_predictions(member[1], labels, top_k, real)
-        results["members"] = judged
-        hits = [right(member[most]) for member in members]
+                metrics["center_crop"] = evaluate_predictions(member[1], labels, top_k, real)
+        results["members"] = member_results
+        right = [is_right(member[num_views]) for member in members]
         for a, b in itertools.combinations(range(len(members)), 2):
             pair = {"a": names[a], "b": names[b]}
-            paired.append(pair | confidence_intervals.mcnemar(hits[a], hits[b]))
-        best = int(np.argmax([hit.sum() for hit in hits]))
+            paired.append(pair | confidence_intervals.mcnemar(right[a], right[b]))
+        best = int(np.argmax([r.sum() for r in right]))
         pair = {"a": "ensemble", "b": names[best]}
-        paired.append(pair | confidence_intervals.mcnemar(right(ensembles[most]), hits[best]))
+        test = confidence_intervals.mcnemar(is_right(ensembles[num_views]), right[best])
+        paired.append(pair | test)
     return results | ({"paired": paired} if paired else {})

@@ -1,50 +1,63 @@
-"""Puts logits on disk: what one pass over the images leaves, so that no figure needs another one.
+"""Writes the logits of an evaluation to a file, so that metrics need no second pass.
 
-A plain `.npz` (zip of `.npy`, uncompressed), which `numpy.load` reads too: `labels` int32 [N],
-`names` bytes [N] (of the files), `meta` (JSON as uint8), and `logits_<m>` float32 [N, V, C] of each
-model. `logits_file` reads it.
+The file is an uncompressed `.npz` (a zip archive of `.npy`), which `numpy.load` also reads:
+
+  labels: int32 [N].
+  names: bytes [N], file names of the images.
+  meta: JSON as uint8.
+  logits_<m>: float32 [N, V, C] of model m.
+
+`logits_reader` reads it.
 """
 
 import contextlib
 import json
 import os
 import pathlib
+import types
 import zipfile
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from numpy.lib import format as npy
 
 from input_pipeline.errors import DataError, UsageError
 
+if TYPE_CHECKING:  # it imports TensorFlow
+    from input_pipeline.sources.source import Source
+
 FORMAT = 1
 
 
 class Writer:
-    """Writes a file of logits as they come; a context manager that leaves a whole file or none.
+    """Writes a file of logits batch by batch.
+
+    Use it as a context manager. The file appears under its name only after `finish`.
 
     Args:
-      path: the `.npz` file; replaced if it is there.
+      path: the `.npz` file. An existing file is replaced.
       split: Source of the images.
-      facts: dict of `dataset` and `split`.
+      metadata: names of the data set and of the split, under `dataset` and `split`.
     """
 
-    def __init__(self, path, split, facts):
+    def __init__(self, path: str | pathlib.Path, split: "Source", metadata: Mapping[str, str]):
         self._path = pathlib.Path(path)
         self._temporary = self._path.parent / f".{self._path.name}-{os.getpid()}"
         self._split = split
-        self._facts = facts
+        self._metadata = metadata
         self._models = []
         self._archive = self._entry = None
 
-    def begin_model(self, facts, views):
-        """Begins the next model; returns the function that takes the logits of each batch.
+    def begin_model(self, metadata: Mapping[str, Any], views: int) -> Callable[[np.ndarray], None]:
+        """Begins the next model and returns a function that appends a batch of its logits.
 
         Args:
-          facts: see `logits_file.Member.facts`.
+          metadata: see `logits_reader.StoredModel.facts`.
           views: V.
 
         Returns:
-          function of float32 [b, V, C]: the images in the order of the split.
+          function of float32 [b, V, C]. Call it in the order of the split.
 
         Raises:
           UsageError: the disk is full or fails.
@@ -58,21 +71,21 @@ class Writer:
             shape = (self._split.num_examples, views, len(self._split.class_names))
             header = {"descr": "<f4", "fortran_order": False, "shape": shape}
             npy.write_array_header_1_0(self._entry, header)
-        self._models.append(facts)
+        self._models.append(metadata)
 
-        def add(logits):
+        def append(logits: np.ndarray) -> None:
             if not np.isfinite(logits).all():
                 raise DataError(
-                    f"--save_logits={self._path}: {facts['model']} has logits that are not finite;"
+                    f"--save_logits={self._path}: the logits of {metadata['model']} are not finite;"
                     " evaluate it without --mixed_precision"
                 )
             with self._convert_errors():
                 self._entry.write(np.ascontiguousarray(logits, "<f4").tobytes())
 
-        return add
+        return append
 
-    def finish(self):
-        """Adds what the logits are of and gives the file its name.
+    def finish(self) -> None:
+        """Writes labels, names and metadata, and gives the file its name.
 
         Raises:
           UsageError: the disk is full or fails.
@@ -83,7 +96,7 @@ class Writer:
             "models": self._models,
             "class_names": list(split.class_names),
             "fingerprint": split.fingerprint,
-            **self._facts,
+            **self._metadata,
         }
         names = [os.fsencode(split.describe(i)) for i in range(split.num_examples)]
         arrays = {
@@ -99,13 +112,13 @@ class Writer:
             self._archive.close()
             os.replace(self._temporary, self._path)
 
-    def _close_entry(self):
+    def _close_entry(self) -> None:
         if self._entry is not None:
             self._entry.close()
         self._entry = None
 
     @contextlib.contextmanager
-    def _convert_errors(self):
+    def _convert_errors(self) -> Iterator[None]:
         try:
             yield
         except OSError as error:
@@ -113,13 +126,19 @@ class Writer:
                 f"--save_logits={self._path}: could not be written ({error.strerror or error})"
             ) from None
 
-    def __enter__(self):
+    def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_):
+    def __exit__(
+        self,
+        exception_type: type[BaseException] | None,
+        exception: BaseException | None,
+        traceback: types.TracebackType | None,
+    ) -> None:
         if self._archive is not None:
             with contextlib.suppress(OSError, ValueError):
                 self._close_entry()
                 self._archive.close()
-            self._archive.fp = None  # or it tries again, and complains, when it is collected
+            # Otherwise the archive tries to close again, and logs an error, on deletion.
+            self._archive.fp = None
         self._temporary.unlink(missing_ok=True)

@@ -1,8 +1,13 @@
-"""The nets that predict together: each with its own preprocessing, all with the same classes."""
+"""Predicts images with one net or an ensemble.
+
+Each net has its own preprocessing. All have the same classes.
+"""
 
 import dataclasses
 import functools
+from collections.abc import Callable, Iterator, Sequence
 
+import keras
 import numpy as np
 import tensorflow as tf
 from absl import logging
@@ -18,44 +23,44 @@ from loops.tools.predict import explain, views
 
 @dataclasses.dataclass(frozen=True)
 class Predictor(trained_models.TrainedModel):
-    """A member that predicts pictures; its weights are read when they are first wanted.
+    """A trained model that predicts images. Its weights are read on first use.
 
     Attributes:
-      strategy: tf.distribute.Strategy.
+      strategy: the strategy to build the net in.
     """
 
-    strategy: object
+    strategy: "tf.distribute.Strategy"
 
     @property
-    def preprocessing(self):
-        """How this net sees a picture."""
+    def preprocessing(self) -> views.Preprocessing:
+        """The preprocessing that the net was trained for."""
         data = self.config.data
-        crops, seams = self.config.evaluation.crops, self.config.prediction.seam_carving
+        crops, seam_carving = self.config.evaluation.crops, self.config.prediction.seam_carving
         return views.Preprocessing(
-            data.image_size, data.crop_fraction, data.interpolation, crops, seams
+            data.image_size, data.crop_fraction, data.interpolation, crops, seam_carving
         )
 
     @functools.cached_property
-    def logits(self):
+    def logits(self) -> Callable[[tf.Tensor], tf.Tensor]:
         """The net as a function from uint8 views [B, V, S, S, 3] to float32 logits [B, V, C]."""
         return self._compile_logits_fn(self.restore(self.strategy))
 
     @functools.cached_property
-    def float32_model(self):
-        """The net in float32, whatever it was trained in: gradients are looked at closely."""
+    def float32_model(self) -> keras.Model:
+        """The net in float32, also after mixed-precision training, for accurate gradients."""
         return self.restore(self.strategy, dtype="float32")
 
     @functools.cached_property
-    def float32_logits(self):
-        """As `logits`, by `float32_model`."""
+    def float32_logits(self) -> Callable[[tf.Tensor], tf.Tensor]:
+        """Like `logits`, but computed by `float32_model`."""
         return self._compile_logits_fn(self.float32_model)
 
     @functools.cached_property
-    def grad_cam(self):
-        """Where `float32_model` sees a class, see `explain.make_grad_cam`."""
+    def grad_cam(self) -> Callable[[tf.Tensor, int], np.ndarray]:
+        """The Grad-CAM function of `float32_model`, see `explain.make_grad_cam`."""
         return explain.make_grad_cam(self.float32_model, self.config.data.image_size)
 
-    def _compile_logits_fn(self, model):
+    def _compile_logits_fn(self, model: keras.Model) -> Callable[[tf.Tensor], tf.Tensor]:
         data = self.config.data
         return tf.function(
             make_logits_fn(model, data.mean, data.std), reduce_retracing=True, autograph=False
@@ -64,53 +69,61 @@ class Predictor(trained_models.TrainedModel):
 
 @dataclasses.dataclass(frozen=True)
 class Ensemble:
-    """One net or several.
+    """One net or several with the same classes.
 
     Attributes:
-      members: tuple of Predictor.
-      class_names: of all of them, by label.
+      members: the nets.
+      class_names: name of each class, by label.
     """
 
-    members: tuple
-    class_names: tuple
+    members: tuple[Predictor, ...]
+    class_names: tuple[str, ...]
 
     @property
-    def preprocessings(self):
-        """The different ways in which they see a picture: tuple of Sight."""
+    def preprocessings(self) -> tuple[views.Preprocessing, ...]:
+        """The different kinds of preprocessing of the members."""
         return tuple(dict.fromkeys(member.preprocessing for member in self.members))
 
-    def load_float32_models(self):
-        """Reads the weights in float32 as well, while the checkpoints are there."""
+    def load_float32_models(self) -> None:
+        """Reads the float32 weights now, because training may remove the checkpoints later."""
         for member in self.members:
             _ = member.float32_model
 
-    def predict(self, paths):
-        """Runs every net on every file, with batches of files decoded in parallel.
+    def predict(self, paths: Sequence[str]) -> Iterator[tuple[str, np.ndarray | None]]:
+        """Runs all nets on image files, which are decoded in parallel and in batches.
 
         Args:
-          paths: list of str.
+          paths: paths of the files.
 
         Yields:
-          (path, float32 logits [M, V, C]) for each file, in order; None in place of the logits of
-          a file that does not decode.
+          (path, float32 logits [M, V, C]) for each file, in order. The logits are None for a file
+          that does not decode.
+
+        Raises:
+          UsageError: a batch does not fit into memory.
         """
-        config, sights = self.members[0].config, self.preprocessings
-        most = config.evaluation.eval_batch_size or choose_views_per_batch() // sights[0].num_views
-        batch_size = min(most, len(paths))
-        dataset = views.make_dataset(paths, sights, batch_size, config.data.reader_threads)
+        config, preprocessings = self.members[0].config, self.preprocessings
+        max_batch_size = (
+            config.evaluation.eval_batch_size
+            or choose_views_per_batch() // preprocessings[0].num_views
+        )
+        batch_size = min(max_batch_size, len(paths))
+        dataset = views.make_dataset(paths, preprocessings, batch_size, config.data.reader_threads)
         bar = progress_bar.Progress("predict", len(paths))
         try:
             for number, (batch, decoded) in enumerate(dataset):
-                looks = [batch[sights.index(member.preprocessing)] for member in self.members]
-                calls = [m.logits(look) for m, look in zip(self.members, looks, strict=True)]
-                logits = np.stack([call.numpy() for call in calls], axis=1)  # [B, M, V, C]
-                here = paths[number * batch_size : (number + 1) * batch_size]
-                for path, good, of_image in zip(here, decoded.numpy(), logits, strict=False):
-                    yield path, of_image if good else None
-                bar.advance(len(here))
+                inputs = [batch[preprocessings.index(m.preprocessing)] for m in self.members]
+                # Start all nets before waiting for the first result.
+                outputs = [m.logits(x) for m, x in zip(self.members, inputs, strict=True)]
+                logits = np.stack([output.numpy() for output in outputs], axis=1)  # [B, M, V, C]
+                batch_paths = paths[number * batch_size : (number + 1) * batch_size]
+                images = zip(batch_paths, decoded.numpy(), logits, strict=False)
+                for path, is_decoded, image_logits in images:
+                    yield path, image_logits if is_decoded else None
+                bar.advance(len(batch_paths))
         except tf.errors.ResourceExhaustedError as error:
             raise UsageError(
-                f"--eval_batch_size={batch_size}: out of memory; give a smaller one"
+                f"--eval_batch_size={batch_size}: out of memory; choose a smaller batch size"
                 f" ({tf_error_message(error)[:100]})"
             ) from None
         finally:

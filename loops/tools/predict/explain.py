@@ -1,7 +1,10 @@
-"""What an answer rests on: Grad-CAM (Selvaraju et al. 2017) and occlusion (Zeiler & Fergus 2014).
+"""Explains predictions: Grad-CAM (Selvaraju et al. 2017) and occlusion (Zeiler & Fergus 2014).
 
-Both return numbers; colours are the matter of `loops.tools.predict.overlays`.
+Both return numbers. `loops.tools.predict.overlays` draws them.
 """
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
 
 import keras
 import numpy as np
@@ -9,62 +12,71 @@ import tensorflow as tf
 
 from loops.metrics import classification
 
-# Views of one call of the net: small, since explanations are made one picture at a time.
+# Views of one call of the net. Small, because images are explained one at a time.
 _BATCH_SIZE = 20
 
 
-def find_feature_map(model, size):
-    """The last tensor of a net that still has a height and a width.
+class Occlusion(NamedTuple):
+    """Result of `occlusion`.
 
-    It is found by the layers' connections: from the logits back to the first tensor [B, H, W, C]
-    that is larger than one pixel, which is what a global average pool takes, or what is flattened.
-    The way back ends where layers join; a net whose map has shrunk to a pixel gives that pixel.
+    Attributes:
+      drop: float64 [positions, positions], probability without the patch minus with it.
+      starts: int [positions], first row of each patch; the first columns are the same.
+    """
+
+    drop: np.ndarray
+    starts: np.ndarray
+
+
+def find_feature_map(model: keras.Model, size: int) -> keras.KerasTensor:
+    """Finds the last tensor of a net that still has a height and a width.
+
+    The search follows the layers from the logits back to the first tensor [B, H, W, C] of more
+    than one pixel. This is the input of the global average pool or of the flatten layer. The
+    search ends at a layer with several inputs. If all maps have one pixel, it returns the last.
 
     Args:
-      model: keras.Model from images to logits, of layers in the functional form.
+      model: functional keras.Model from images to logits.
       size: side of the images in pixels.
-
-    Returns:
-      keras.KerasTensor.
 
     Raises:
       ValueError: no tensor on the way has four axes.
     """
-    made_by = {id(layer.output): layer for layer in model.layers}
-    tensor, found = model.output, []
+    producers = {id(layer.output): layer for layer in model.layers}
+    tensor, maps = model.output, []
     while True:
         if len(tensor.shape) == 4:
-            found.append(tensor)
-        inputs = made_by[id(tensor)].input
+            maps.append(tensor)
+        inputs = producers[id(tensor)].input
         if not isinstance(inputs, keras.KerasTensor) or tensor is inputs:
             break
         tensor = inputs
-    if not found:
-        raise ValueError("no layer on the way from the logits has a feature map")
-    shapes = keras.Model(model.input, found).compute_output_shape((1, size, size, 3))
-    for tensor, shape in zip(found, shapes, strict=True):
+    if not maps:
+        raise ValueError("no layer between the input and the logits has a feature map")
+    shapes = keras.Model(model.input, maps).compute_output_shape((1, size, size, 3))
+    for tensor, shape in zip(maps, shapes, strict=True):
         if shape[1] * shape[2] > 1:
             return tensor
-    return found[0]
+    return maps[0]
 
 
-def make_grad_cam(model, size):
-    """Makes the function that says where a net sees a class.
+def make_grad_cam(model: keras.Model, size: int) -> Callable[[tf.Tensor, int], np.ndarray]:
+    """Makes the Grad-CAM function of a net.
 
     Args:
-      model: keras.Model in float32, from normalised images to logits.
+      model: float32 model from normalized images to logits.
       size: side of the images in pixels.
 
     Returns:
-      function from normalised float32 images [B, S, S, 3] and a class index to float32
-      [B, h, w], at least 0: ReLU(sum_k a_k A_k), where A [h, w, K] is the last feature map and
-      a_k the mean over it of the gradient of the class's logit by A_k (equations 1 and 2).
+      function from normalized float32 images [B, S, S, 3] and a class index to float32 [B, h, w].
+      The map is ReLU(sum_k a_k A_k), where A [h, w, K] is the last feature map. The weight a_k is
+      the mean gradient of the class's logit with respect to A_k (equations 1 and 2).
     """
     features = find_feature_map(model, size)
     trunk, head = keras.Model(model.input, features), keras.Model(features, model.output)
 
     @tf.function(reduce_retracing=True, autograph=False)
-    def grad_cam(images, class_index):
+    def grad_cam(images: tf.Tensor, class_index: tf.Tensor) -> tf.Tensor:
         maps = trunk(images, training=False)  # [B, h, w, K]
         with tf.GradientTape() as tape:
             tape.watch(maps)
@@ -75,46 +87,52 @@ def make_grad_cam(model, size):
     return lambda images, class_index: grad_cam(images, tf.constant(class_index)).numpy()
 
 
-def occlusion(logits, image, class_index, window, fill, positions=10):
-    """How much less probable a class is when a patch hides a part of the picture.
+def occlusion(
+    logits: Callable[[tf.Tensor], tf.Tensor],
+    image: np.ndarray,
+    class_index: int,
+    window: int,
+    fill: Sequence[float],
+    positions: int = 10,
+) -> Occlusion:
+    """Measures how much the probability of a class drops when a patch hides a part of the image.
 
-    Zeiler & Fergus 2014, section 4.2: a patch in the pictures' mean colour stands at each of
-    `positions` x `positions` places, evenly spread and flush with the borders.
+    A patch in the mean color is placed at `positions` x `positions` places, evenly spaced and
+    flush with the borders (Zeiler & Fergus 2014, section 4.2).
 
     Args:
       logits: function from uint8 [B, 1, S, S, 3] to float32 logits [B, 1, C].
-      image: uint8 array [S, S, 3].
-      class_index: int.
+      image: uint8 [S, S, 3].
+      class_index: the class.
       window: side of the patch in pixels.
-      fill: three numbers, 0..255, the patch's colour.
-      positions: patches along each side.
-
-    Returns:
-      (drop, float64 [positions, positions]: probability without patch minus with it; starts, int
-      [positions]: where patches begin, down and across alike).
+      fill: color of the patch, three numbers 0..255.
+      positions: number of patches along each side.
     """
     starts = np.round(np.linspace(0, image.shape[0] - window, positions)).astype(int)
-    hidden = np.tile(image, (positions * positions + 1, 1, 1, 1))
-    for number, (top, left) in enumerate((t, l) for t in starts for l in starts):  # noqa: E741
-        hidden[number, top : top + window, left : left + window] = np.round(fill)
-    found = [
+    # The last copy stays without a patch.
+    images = np.tile(image, (positions * positions + 1, 1, 1, 1))
+    corners = [(top, left) for top in starts for left in starts]
+    for occluded, (top, left) in zip(images, corners, strict=False):
+        occluded[top : top + window, left : left + window] = np.round(fill)
+    batches = [
         classification.probabilities(logits(tf.constant(batch)[:, None]).numpy()[None])
-        for batch in _padded_batches(hidden)
+        for batch in _padded_batches(images)
     ]
-    probability = np.concatenate(found)[: len(hidden), class_index]
-    return (probability[-1] - probability[:-1]).reshape(positions, positions), starts
+    probability = np.concatenate(batches)[: len(images), class_index]
+    drop = (probability[-1] - probability[:-1]).reshape(positions, positions)
+    return Occlusion(drop, starts)
 
 
-def project_to_pixels(drop, starts, window, size):
-    """Gives every pixel the mean drop of the patches that hide it.
+def project_to_pixels(drop: np.ndarray, starts: np.ndarray, window: int, size: int) -> np.ndarray:
+    """Returns the mean drop over the patches that hide each pixel.
 
     Args:
-      drop, starts: of `occlusion`.
+      drop, starts: see `Occlusion`.
       window: side of the patch in pixels.
-      size: side of the picture in pixels.
+      size: side of the image in pixels.
 
     Returns:
-      float64 [size, size]; zero where no patch has been.
+      float64 [size, size], zero where no patch was placed.
     """
     total, count = np.zeros((size, size)), np.zeros((size, size))
     for row, top in enumerate(starts):
@@ -124,8 +142,8 @@ def project_to_pixels(drop, starts, window, size):
     return total / np.maximum(count, 1)
 
 
-def _padded_batches(images):
-    """Batches of one size, the last filled up with its own images, so that nets trace once."""
+def _padded_batches(images: np.ndarray) -> Iterator[np.ndarray]:
+    """Yields batches of equal size, so that nets trace once. The last one repeats its images."""
     for start in range(0, len(images), _BATCH_SIZE):
         batch = images[start : start + _BATCH_SIZE]
         yield np.resize(batch, (_BATCH_SIZE, *batch.shape[1:]))

@@ -1,9 +1,11 @@
-"""All there is to show of one predicted picture, as pixels and captions.
+"""Explains the prediction of one image as pixels and captions.
 
-How it is laid out is not decided here: see `page` for HTML and `figure` for one image.
+`html_report` and `figure` decide on the layout.
 """
 
 import dataclasses
+from collections.abc import Sequence
+from typing import TypedDict
 
 import cv2
 import numpy as np
@@ -13,17 +15,20 @@ from input_pipeline import datasets
 from input_pipeline.augmentation import batch_augment, crops
 from input_pipeline.text import pluralize
 from loops.metrics import classification
-from loops.tools.predict import explain, overlays, seam_carving, views
+from loops.tools.predict import ensemble, explain, overlays, seam_carving, views
 
-# Long side in pixels up to which the picture itself is shown.
+# Larger images are shown with this long side, in pixels.
 _MAX_PICTURE_SIDE = 640
-# Side of the patch of an occlusion map over that of the view, about Zeiler and Fergus's.
+# Side of the occluding patch as a fraction of the view, about as in Zeiler & Fergus.
 _PATCH_FRACTION = 0.25
+
+# A class of a prediction: its folder name or WordNet id, its readable name, its probability.
+ClassProbability = TypedDict("ClassProbability", {"class": str, "name": str, "probability": float})
 
 
 @dataclasses.dataclass(frozen=True)
 class Panel:
-    """A small image with a title under it and, below that, a note."""
+    """A small image with a title and a note below it."""
 
     pixels: np.ndarray  # uint8 [h, w, 3], RGB
     title: str
@@ -32,38 +37,46 @@ class Panel:
 
 @dataclasses.dataclass(frozen=True)
 class ModelExplanation:
-    """How one net sees the picture: its name, its best classes, its views, its heat maps."""
+    """The prediction of one net: its name, its top classes, its views and its heat maps."""
 
     name: str
-    top: list
-    views: list
-    heat_maps: list
+    top: list[ClassProbability]
+    views: list[Panel]
+    heat_maps: list[Panel]
 
 
 @dataclasses.dataclass(frozen=True)
 class ExplainedPrediction:
-    """One picture: its path, itself, the best classes of all nets, their looks, the carving."""
+    """The prediction of one image by one net or several.
+
+    Attributes:
+      path: path of the file.
+      picture: uint8 [h, w, 3], the image, made smaller if it is large.
+      size: height and width of the file in pixels.
+      top: the most probable classes, averaged over the nets.
+      model_explanations: one for each net.
+      carving: the steps of seam carving, and plain resizing for comparison.
+    """
 
     path: str
     picture: np.ndarray
-    size: tuple  # height and width of the file's pixels
-    top: list
-    model_explanations: list
-    carving: list
+    size: tuple[int, int]
+    top: list[ClassProbability]
+    model_explanations: list[ModelExplanation]
+    carving: list[Panel]
 
 
-def top_classes(probabilities, class_names, most):
-    """The most probable classes of one image.
+def top_classes(
+    probabilities: np.ndarray, class_names: Sequence[str], max_classes: int
+) -> list[ClassProbability]:
+    """Returns the most probable classes of one image in descending order.
 
     Args:
       probabilities: float [C].
       class_names: C names.
-      most: how many to return.
-
-    Returns:
-      list of dicts: `class`, `name` (readable), `probability`; the most probable first.
+      max_classes: number of classes to return.
     """
-    order = np.argsort(-probabilities, kind="stable")[:most]
+    order = np.argsort(-probabilities, kind="stable")[:max_classes]
     return [
         {
             "class": class_names[i],
@@ -74,97 +87,113 @@ def top_classes(probabilities, class_names, most):
     ]
 
 
-def explain_image(ensemble, path, logits, most):
-    """Puts together what can be shown of a picture.
+def explain_image(
+    nets: ensemble.Ensemble, path: str, logits: np.ndarray, max_classes: int
+) -> ExplainedPrediction:
+    """Explains the prediction of one image.
 
     Args:
-      ensemble: Ensemble.
-      path: the picture's file.
-      logits: float32 [M, V, C], as `Ensemble.predict` yields them.
-      most: how many classes to show.
-
-    Returns:
-      Exhibit.
+      nets: the nets that predicted the image.
+      path: path of the image file.
+      logits: float32 [M, V, C] from `Ensemble.predict`.
+      max_classes: number of classes to show.
     """
     image = views.decode_file(path)
     probabilities = classification.probabilities(logits[:, None])[0]
     class_index = int(np.argmax(probabilities))
-    looks = [
-        _explain_model(member, image, of_member, ensemble.class_names, most, class_index)
-        for member, of_member in zip(ensemble.members, logits, strict=True)
+    model_explanations = [
+        _explain_model(member, image, member_logits, nets.class_names, max_classes, class_index)
+        for member, member_logits in zip(nets.members, logits, strict=True)
     ]
     return ExplainedPrediction(
         path=path,
         picture=_shrink_to_fit(image.numpy(), _MAX_PICTURE_SIDE),
         size=tuple(image.shape[:2]),
-        top=top_classes(probabilities, ensemble.class_names, most),
-        looks=looks,
-        carving=_make_seam_carving_panels(image, ensemble.members[0].preprocessing),
+        top=top_classes(probabilities, nets.class_names, max_classes),
+        model_explanations=model_explanations,
+        carving=_make_seam_carving_panels(image, nets.members[0].preprocessing),
     )
 
 
-def _explain_model(member, image, logits, class_names, most, class_index):
-    """The Look of one net; logits [V, C]."""
-    sight = member.preprocessing
-    pixels = views.preprocess_image(image, sight).numpy()
-    of_views = classification.probabilities(logits[None, :, None])  # [V, C]
+def _explain_model(
+    member: ensemble.Predictor,
+    image: tf.Tensor,
+    logits: np.ndarray,
+    class_names: Sequence[str],
+    max_classes: int,
+    class_index: int,
+) -> ModelExplanation:
+    """Explains the prediction of one net, given its logits [V, C]."""
+    preprocessing = member.preprocessing
+    pixels = views.preprocess_image(image, preprocessing).numpy()
+    view_probabilities = classification.probabilities(logits[None, :, None])  # [V, C]
     panels = []
-    for view, name, shares in zip(pixels, sight.names, of_views, strict=True):
-        (first,) = top_classes(shares, class_names, 1)
-        panels.append(
-            Panel(view, name, f"{first['name']} {overlays.format_percent(first['probability'])}")
-        )
+    for view, name, probabilities in zip(
+        pixels, preprocessing.view_names, view_probabilities, strict=True
+    ):
+        (top1,) = top_classes(probabilities, class_names, 1)
+        percent = overlays.format_percent(top1["probability"])
+        panels.append(Panel(view, name, f"{top1['name']} {percent}"))
     return ModelExplanation(
         name=f"{member.record.config.net.model}, {member.step_dir}",
-        top=top_classes(of_views.mean(axis=0), class_names, most),
+        top=top_classes(view_probabilities.mean(axis=0), class_names, max_classes),
         views=panels,
         heat_maps=_make_heat_map_panels(
-            member, pixels[sight.names.index("centre")], class_names, class_index
+            member, pixels[preprocessing.view_names.index("center")], class_names, class_index
         ),
     )
 
 
-def _make_heat_map_panels(member, view, class_names, class_index):
-    """The centre view, and over it where the net sees the class and what it cannot do without."""
+def _make_heat_map_panels(
+    member: ensemble.Predictor, view: np.ndarray, class_names: Sequence[str], class_index: int
+) -> list[Panel]:
+    """Makes the panels of the center view, its Grad-CAM and its occlusion map."""
     data, size = member.config.data, len(view)
     name = datasets.display_name(class_names[class_index])
     images = batch_augment.normalize(tf.constant(view[None]), data.mean, data.std)
     (cam,) = member.grad_cam(images, class_index)
     window = max(1, round(_PATCH_FRACTION * size))
     drop, starts = explain.occlusion(member.float32_logits, view, class_index, window, data.mean)
-    hidden = explain.project_to_pixels(drop, starts, window, size)
-    worst = max(0.0, float(drop.max()))
-    speaks = f"{cam.shape[0]} × {cam.shape[1]} map" if cam.max() > 0 else "nothing speaks for it"
+    pixel_drop = explain.project_to_pixels(drop, starts, window, size)
+    max_drop = max(0.0, float(drop.max()))
+    cam_note = f"{cam.shape[0]} × {cam.shape[1]} map" if cam.max() > 0 else "no positive evidence"
     return [
-        Panel(view, "centre view", f"explained: {name}"),
-        Panel(overlays.draw_heat_map(view, cam), "Grad-CAM", speaks),
+        Panel(view, "center view", f"explained class: {name}"),
+        Panel(overlays.draw_heat_map(view, cam), "Grad-CAM", cam_note),
         Panel(
-            overlays.draw_heat_map(view, np.maximum(hidden, 0)),
+            overlays.draw_heat_map(view, np.maximum(pixel_drop, 0)),
             "occlusion",
-            f"a hidden patch costs up to {100 * worst:.1f} points",
+            f"a patch lowers the probability by up to {100 * max_drop:.1f} points",
         ),
     ]
 
 
-def _make_seam_carving_panels(image, sight):
-    """Seam carving beside plain resizing to the same square."""
-    resized = seam_carving.resize_short_side(image, sight.size, sight.interpolation).numpy()
-    gone = seam_carving.find_removed_pixels(resized, sight.size)
-    plain = crops.resize(image, sight.size, sight.size, sight.interpolation).numpy()
-    seams = max(resized.shape[:2]) - sight.size
-    use = "one of the views" if sight.seams else "for comparison, not a view"
+def _make_seam_carving_panels(image: tf.Tensor, preprocessing: views.Preprocessing) -> list[Panel]:
+    """Makes the panels of seam carving, and of plain resizing to the same square."""
+    size, interpolation = preprocessing.size, preprocessing.interpolation
+    resized = seam_carving.resize_short_side(image, size, interpolation).numpy()
+    removed = seam_carving.find_removed_pixels(resized, size)
+    plain = crops.resize(image, size, size, interpolation).numpy()
+    num_seams = max(resized.shape[:2]) - size
+    for_comparison = "for comparison, not a view"
     return [
         Panel(
-            overlays.highlight_pixels(resized, gone), "seams to remove", pluralize(seams, "seam")
+            overlays.highlight_pixels(resized, removed),
+            "seams to remove",
+            pluralize(num_seams, "seam"),
         ),
-        Panel(seam_carving.carve(resized, sight.size), "seam carving", use),
-        Panel(plain, "plain resizing", "for comparison, not a view"),
+        Panel(
+            seam_carving.carve(resized, size),
+            "seam carving",
+            "one of the views" if preprocessing.seam_carving else for_comparison,
+        ),
+        Panel(plain, "plain resizing", for_comparison),
     ]
 
 
-def _shrink_to_fit(image, side):
-    """uint8 [H, W, 3] shrunk so that no side is longer."""
-    scale = side / max(image.shape[:2])
+def _shrink_to_fit(image: np.ndarray, max_side: int) -> np.ndarray:
+    """Shrinks uint8 [H, W, 3] so that no side is longer than `max_side`."""
+    scale = max_side / max(image.shape[:2])
     if scale >= 1:
         return image
     height, width = (max(1, round(length * scale)) for length in image.shape[:2])

@@ -1,14 +1,23 @@
-"""Exhibits as one self-contained HTML page: no script, no request, every text escaped.
+"""Renders explained predictions as one self-contained HTML page.
 
-The page's own policy forbids scripts and requests, so that even a text that slipped through could
-do nothing.
+The page contains no script and makes no request, and all text is escaped. Its content security
+policy forbids scripts and requests, as a second line of defense if unescaped text got in.
 """
 
 import base64
 import html
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
 
 from input_pipeline.text import pluralize
 from loops.tools.predict import image_paths, overlays
+from loops.tools.predict.explained_prediction import (
+    ClassProbability,
+    ExplainedPrediction,
+    Panel,
+)
 
 _CONTENT_SECURITY_POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 _STYLE = """
@@ -55,16 +64,13 @@ figcaption span { display: block; color: var(--quiet); overflow-wrap: anywhere; 
 """
 
 
-def render_page(articles, results, omitted):
-    """The whole page.
+def render_page(articles: Sequence[str], results: Mapping[str, Any], omitted: int) -> str:
+    """Returns the HTML of the whole page.
 
     Args:
-      articles: list of str, each from `render_article`.
-      results: as in the JSON file of the prediction.
-      omitted: number of predicted pictures that have no exhibit here.
-
-    Returns:
-      str of HTML.
+      articles: HTML of each image, from `render_article`.
+      results: the JSON results of the prediction.
+      omitted: number of predicted images without an article.
     """
     total = len(results["images"])
     title = f"{pluralize(total, 'picture')} predicted"
@@ -73,7 +79,7 @@ def render_page(articles, results, omitted):
     views += " and seam carving" if results["seam_carving"] else ""
     parts = [
         f"<header><h1>{title}</h1>",
-        f"<p>By {_escape(nets)}; the mean over {_escape(views)}.</p>",
+        f"<p>By {_escape(nets)}, averaged over {_escape(views)}.</p>",
         f"<p>{pluralize(omitted, 'more picture')} predicted but not shown.</p>" if omitted else "",
         "</header>",
         *articles,
@@ -88,83 +94,75 @@ def render_page(articles, results, omitted):
     )
 
 
-def render_article(exhibit):
-    """The part of the page about one picture.
-
-    Args:
-      exhibit: `explained_prediction.ExplainedPrediction`.
-
-    Returns:
-      str of HTML.
-    """
-    height, width = exhibit.size
-    name = _escape(image_paths.replace_non_utf8(exhibit.path))
-    several = len(exhibit.model_explanations) > 1
+def render_article(prediction: ExplainedPrediction) -> str:
+    """Returns the HTML of the part of the page about one image."""
+    height, width = prediction.size
+    path = _escape(image_paths.replace_non_utf8(prediction.path))
+    picture, bars = _render_picture(prediction.picture), _render_bars(prediction.top)
+    is_ensemble = len(prediction.model_explanations) > 1
     parts = [
-        f"<article>\n<h2>{name}<small>{width} × {height} px</small></h2>",
-        f'<div class="front">{_render_picture(exhibit.picture)}{_render_bars(exhibit.top)}</div>',
+        f"<article>\n<h2>{path}<small>{width} × {height} px</small></h2>",
+        f'<div class="front">{picture}{bars}</div>',
     ]
-    for look in exhibit.model_explanations:
-        title = "What one net saw" if several else "What the net saw"
-        parts.append(f"<h3>{title}<small>{_escape(look.name)}</small></h3>")
-        parts.append(_render_bars(look.top[:3]) if several else "")
-        parts.append(_render_panels(look.views))
-        parts.append("<h3>What the answer rests on<small>the centre view</small></h3>")
-        parts.append(_render_panels(look.heat_maps, "large"))
-    parts.append("<h3>Seam carving<small>beside plain resizing to the same square</small></h3>")
-    parts.append(_render_panels(exhibit.carving, "large"))
+    for explanation in prediction.model_explanations:
+        parts.append(f"<h3>Views<small>{_escape(explanation.name)}</small></h3>")
+        parts.append(_render_bars(explanation.top[:3]) if is_ensemble else "")
+        parts.append(_render_panels(explanation.views))
+        parts.append("<h3>Explanation<small>of the center view</small></h3>")
+        parts.append(_render_panels(explanation.heat_maps, "large"))
+    parts.append("<h3>Seam carving<small>compared with plain resizing</small></h3>")
+    parts.append(_render_panels(prediction.carving, "large"))
     return "\n".join([*parts, "</article>"])
 
 
-def _render_picture(pixels):
-    """The picture as it is; a very small one is enlarged along its longer side."""
+def _render_picture(pixels: np.ndarray) -> str:
+    """Renders the picture. The style sheet enlarges a very small one along its longer side."""
     height, width = pixels.shape[:2]
-    kind = "" if max(height, width) >= 240 else "wide" if width >= height else "tall"
-    return _render_image(pixels, "the picture", kind)
+    css_class = "" if max(height, width) >= 240 else "wide" if width >= height else "tall"
+    return _render_image(pixels, "the picture", css_class)
 
 
-def _render_bars(top):
-    rows = []
-    for found in top:
-        code = (
-            "" if found["class"] == found["name"] else f" <small>{_escape(found['class'])}</small>"
+def _render_bars(classes: Sequence[ClassProbability]) -> str:
+    items = []
+    for scored in classes:
+        is_named = scored["class"] != scored["name"]
+        code = f" <small>{_escape(scored['class'])}</small>" if is_named else ""
+        items.append(
+            f"<li><span>{_escape(scored['name'])}{code}</span>"
+            f"<b>{_escape(overlays.format_percent(scored['probability']))}</b>"
+            f'<i><i style="width: {100 * scored["probability"]:.2f}%; height: 8px"></i></i></li>'
         )
-        rows.append(
-            f"<li><span>{_escape(found['name'])}{code}</span>"
-            f"<b>{_escape(overlays.format_percent(found['probability']))}</b>"
-            f'<i><i style="width: {100 * found["probability"]:.2f}%; height: 8px"></i></i></li>'
-        )
-    return f'<ol class="bars">{"".join(rows)}</ol>'
+    return f'<ol class="bars">{"".join(items)}</ol>'
 
 
-def _render_panels(panels, kind=""):
+def _render_panels(panels: Sequence[Panel], css_class: str = "") -> str:
     figures = [
         f"<figure>{_render_image(panel.pixels, panel.title)}<figcaption>{_escape(panel.title)}"
         f"<span>{_escape(panel.note)}</span></figcaption></figure>"
         for panel in panels
     ]
     tiny = " tiny" if panels and panels[0].pixels.shape[0] < 100 else ""
-    return f'<div class="panels {kind}{tiny}">{"".join(figures)}</div>'
+    return f'<div class="panels {css_class}{tiny}">{"".join(figures)}</div>'
 
 
-def _render_failures(bad):
+def _render_failures(bad: Sequence[Mapping[str, str]]) -> str:
     if not bad:
         return ""
-    rows = [f"<li><b>{_escape(file['path'])}</b>: {_escape(file['reason'])}</li>" for file in bad]
-    return f'<article class="bad"><h2>Not decoded</h2><ol>{"".join(rows)}</ol></article>'
+    items = [f"<li><b>{_escape(file['path'])}</b>: {_escape(file['reason'])}</li>" for file in bad]
+    return f'<article class="bad"><h2>Not decoded</h2><ol>{"".join(items)}</ol></article>'
 
 
-def _render_image(pixels, text, kind=""):
-    """An <img> with the file inside; small images keep every pixel, photographs are JPEGs."""
-    small = max(pixels.shape[:2]) < 100
-    form, data = (
-        ("png", overlays.encode_png(pixels)) if small else ("jpeg", overlays.encode_jpeg(pixels))
+def _render_image(pixels: np.ndarray, alt: str, css_class: str = "") -> str:
+    """Renders an <img> that contains its file: PNG for small images, JPEG for photographs."""
+    is_small = max(pixels.shape[:2]) < 100
+    mime, data = (
+        ("png", overlays.encode_png(pixels)) if is_small else ("jpeg", overlays.encode_jpeg(pixels))
     )
     height, width = pixels.shape[:2]
-    source = f"data:image/{form};base64,{base64.b64encode(data).decode('ascii')}"
-    shape = f'class="{kind}" width="{width}" height="{height}"'
-    return f'<img src="{source}" {shape} alt="{_escape(text)}">'
+    source = f"data:image/{mime};base64,{base64.b64encode(data).decode('ascii')}"
+    attributes = f'class="{css_class}" width="{width}" height="{height}"'
+    return f'<img src="{source}" {attributes} alt="{_escape(alt)}">'
 
 
-def _escape(value):
+def _escape(value: object) -> str:
     return html.escape(str(value), quote=True)

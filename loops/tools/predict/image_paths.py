@@ -1,29 +1,27 @@
-"""Which image files `--image` names."""
+"""Resolves `--image` to paths of image files."""
 
 import glob
 import os
 import pathlib
 import sys
+from collections.abc import Iterable
 
 from input_pipeline.decoding import decode
 from input_pipeline.errors import UsageError
 from input_pipeline.sources import image_folders
 
 
-def find(text):
-    """The image files that `--image` names.
+def find(text: str) -> list[str]:
+    """Returns the image files that `--image` names.
 
-    A folder stands for all files in it and below it with an image's extension, a glob (`*`, `?`,
-    `[...]`, `**`) for what it matches. A name that exists is never taken for a glob or a list.
+    A folder stands for all files in and below it with an image extension. A glob (`*`, `?`,
+    `[...]`, `**`) stands for its matches. A name that exists is not split and not expanded.
 
     Args:
-      text: paths separated by commas; `-` reads one path a line from stdin.
-
-    Returns:
-      list of str.
+      text: paths separated by commas, or `-` to read one path per line from stdin.
 
     Raises:
-      UsageError: nothing is named, or there is no such file, or no image in a folder.
+      UsageError: the text is empty, a file does not exist, or a folder contains no image.
     """
     if not text:
         raise UsageError("--image is missing: name files or folders, separated by commas")
@@ -33,55 +31,57 @@ def find(text):
     return [path for name in names for path in _expand_name(name, f"--image={name}")]
 
 
-def _expand_lines(lines):
-    """The files that lines name, each a path of its own: commas and spaces belong to it."""
+def _expand_lines(lines: Iterable[str]) -> list[str]:
+    """Returns the files that lines name. Each line is one path, with its commas and spaces."""
     paths = []
     for number, line in enumerate(lines, 1):
         if name := line.rstrip("\r\n"):
             paths += _expand_name(name, f"--image=-, line {number}: {name}")
     if not paths:
-        raise UsageError("--image=-: stdin names no file; send one path a line")
+        raise UsageError("--image=-: stdin contains no path; send one path per line")
     return paths
 
 
-def _expand_name(name, what):
+def _expand_name(name: str, prefix: str) -> list[str]:
+    """Returns the image files of one name; `prefix` begins error messages."""
     if os.path.isdir(name):
-        if found := [str(p) for p in _list_files(name) if _is_image(p)]:
-            return found
-        raise UsageError(f"{what}: no image in this folder ({', '.join(decode.EXTENSIONS)})")
+        if paths := [str(path) for path in _list_files(name) if _is_image(path)]:
+            return paths
+        raise UsageError(f"{prefix}: the folder contains no image ({', '.join(decode.EXTENSIONS)})")
     if os.path.isfile(name):
         return [name]
     if glob.has_magic(name):
         matches = sorted(glob.glob(name, recursive=True))
         files = [path for path in matches if _is_image(pathlib.Path(path))]
         below = [path for m in matches if os.path.isdir(m) for path in _list_files(m)]
-        found = [*files, *(str(path) for path in sorted(below) if _is_image(path))]
-        if found:
-            return list(dict.fromkeys(found))  # `**` names a file by each folder above it
-        raise UsageError(f"{what}: no image matches ({', '.join(decode.EXTENSIONS)})")
-    raise UsageError(f"{what}: there is no such file or folder")
+        paths = [*files, *(str(path) for path in sorted(below) if _is_image(path))]
+        if paths:
+            return list(dict.fromkeys(paths))  # `**` matches a file and each of its folders
+        raise UsageError(f"{prefix}: matches no image ({', '.join(decode.EXTENSIONS)})")
+    raise UsageError(f"{prefix}: there is no such file or folder")
 
 
-def _list_files(folder):
-    """All files below a folder, sorted, also behind links to folders.
+def _list_files(folder: str) -> list[pathlib.Path]:
+    """Returns all files below a folder, sorted. Links to folders are followed.
 
-    Each folder once: by its own name, or by that of the first link to it.
+    Each folder is listed once: under its own name if it lies below `folder`, otherwise under the
+    first link to it.
     """
-    names = {os.path.realpath(here): here for here, *_ in os.walk(folder, followlinks=False)}
-    found = []
-    for here, folders, files in os.walk(folder, followlinks=True):
+    names = {os.path.realpath(parent): parent for parent, *_ in os.walk(folder, followlinks=False)}
+    paths = []
+    for parent, folders, files in os.walk(folder, followlinks=True):
         folders.sort()
-        if names.setdefault(os.path.realpath(here), here) != here:
+        if names.setdefault(os.path.realpath(parent), parent) != parent:
             folders.clear()
             continue
-        found += [pathlib.Path(here, file) for file in files]
-    return sorted(found)
+        paths += [pathlib.Path(parent, file) for file in files]
+    return sorted(paths)
 
 
-def _is_image(path):
+def _is_image(path: pathlib.Path) -> bool:
     return image_folders.is_image_name(path.name) and path.is_file()
 
 
-def replace_non_utf8(path):
-    """A path as text that every terminal and file can take: odd bytes become a mark."""
+def replace_non_utf8(path: str | os.PathLike[str]) -> str:
+    """Returns a path as valid text. Bytes that are not UTF-8 become replacement characters."""
     return os.fsencode(path).decode("utf-8", "replace")

@@ -1,53 +1,56 @@
-"""What a prediction leaves behind: lines on stdout, a CSV table, a page or figures."""
+"""Writes the results of a prediction: a summary on stdout, a CSV table, a page or figures."""
 
 import csv
 import io
 import os
 import pathlib
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
+import numpy as np
 import tensorflow as tf
 from absl import logging
 
 from input_pipeline.decoding import decode
 from input_pipeline.errors import DataError, UsageError
 from input_pipeline.text import tf_error_message
+from loops.config.config import Config
 from loops.monitoring import console, progress_bar
 from loops.runtime import output_files
-from loops.tools.predict import explained_prediction, figure, html_report, image_paths
+from loops.tools.predict import ensemble, explained_prediction, figure, html_report, image_paths
 
-# Up to so many pictures, stdout has a block for each; beyond, a line.
+# With more images, stdout has one line per image and not a block per image.
 _MAX_BLOCKS = 20
-_MAX_NAME_BYTES = 180  # bytes of a figure's name; file systems take 255
+_MAX_NAME_BYTES = 180  # of a figure's file name; file systems allow 255
 
 
-def summarize(images):
-    """Says on stdout what was found.
+def summarize(images: Sequence[Mapping[str, Any]]) -> None:
+    """Prints the predictions to stdout.
 
     Args:
-      images: as in the JSON file of a prediction.
+      images: `images` of the JSON results of a prediction.
     """
     if len(images) <= _MAX_BLOCKS:
         for image in images:
             rows = [(p["name"], f"{p['probability']:.2%}") for p in image["predictions"]]
             console.print_summary(image["path"], rows)
         return
-    firsts = [(image["path"], image["predictions"][0]) for image in images]
-    rows = [(path, f"{first['probability']:7.2%}  {first['name']}") for path, first in firsts]
-    console.print_summary(f"{len(images)} images, the most probable class of each:", rows)
+    top1 = [(image["path"], image["predictions"][0]) for image in images]
+    rows = [(path, f"{p['probability']:7.2%}  {p['name']}") for path, p in top1]
+    console.print_summary(f"{len(images)} images, top-1 class of each:", rows)
 
 
-def to_csv(results, most):
-    """A table with one line per file: its path, the best classes, and why it did not decode.
+def to_csv(results: Mapping[str, Any], max_classes: int) -> bytes:
+    """Returns a CSV table in UTF-8 with one line per file.
+
+    The columns are path, class<k>, name<k> and probability<k> for k from 1, and error.
 
     Args:
-      results: as in the JSON file of a prediction.
-      most: classes of each image.
-
-    Returns:
-      bytes, CSV in UTF-8: path, then class<k>, name<k>, probability<k> from the first on, error.
+      results: the JSON results of a prediction.
+      max_classes: number of classes of each image.
     """
     text = io.StringIO()
-    ranks = range(1, most + 1)
+    ranks = range(1, max_classes + 1)
     columns = [f"{name}{k}" for k in ranks for name in ("class", "name", "probability")]
     table = csv.writer(text, lineterminator="\n")
     table.writerow(["path", *columns, "error"])
@@ -59,81 +62,108 @@ def to_csv(results, most):
     return text.getvalue().encode("utf-8", "replace")
 
 
-def write(config, results, most):
+def write(config: Config, results: Mapping[str, Any], max_classes: int) -> None:
     """Writes the files of `--json` and `--csv`.
 
     Args:
-      config: Config.
-      results: as in the JSON file of a prediction.
-      most: classes of each image.
+      config: Config of the command line.
+      results: the JSON results of a prediction.
+      max_classes: number of classes of each image.
     """
     output_files.write_json_output(config.evaluation.json, results)
     if config.prediction.csv:
-        table = to_csv(results, most)
+        table = to_csv(results, max_classes)
         output_files.write_flag_output(
             "--csv", config.prediction.csv, table, output_files.write_bytes
         )
 
 
-def write_report(path, nets, chosen, most, results):
-    """Writes the page of `--report`.
+def write_report(
+    path: str,
+    nets: ensemble.Ensemble,
+    chosen: Sequence[tuple[str, np.ndarray]],
+    max_classes: int,
+    results: Mapping[str, Any],
+) -> None:
+    """Writes the HTML page of `--report`.
 
     Args:
-      path: of the HTML file.
-      nets: Ensemble.
-      chosen: list of (path, logits [M, V, C]) of the pictures to draw.
-      most: classes to show of each.
-      results: as in the JSON file of the prediction.
+      path: path of the HTML file.
+      nets: the nets that predicted the images.
+      chosen: (path, logits [M, V, C]) of each image to draw.
+      max_classes: number of classes to show of each image.
+      results: the JSON results of the prediction.
     """
-    articles = [
-        html_report.render_article(shown) for shown in _explain_images(nets, chosen, most, results)
-    ]
+    explained = _explain_images(nets, chosen, max_classes, results)
+    articles = [html_report.render_article(prediction) for prediction in explained]
     text = html_report.render_page(articles, results, len(results["images"]) - len(chosen))
     encoded = text.encode("utf-8", "replace")
     output_files.write_flag_output("--report", path, encoded, output_files.write_bytes)
     console.print_summary("report", [("page", path)])
 
 
-def make_figure_folder(nets):
-    """RUN/explain of the first run, made if it is not there.
+def make_figure_folder(nets: ensemble.Ensemble) -> pathlib.Path:
+    """Creates RUN/explain of the first net's run and returns its path.
 
     Raises:
-      UsageError: it cannot be made.
+      UsageError: the folder cannot be created.
     """
     folder = pathlib.Path(nets.members[0].step_dir).absolute().parent / "explain"
     try:
         folder.mkdir(exist_ok=True)
     except OSError as error:
         raise UsageError(
-            f"--explain: {folder} cannot be made ({error.strerror}); name a page with --report"
+            f"--explain: {folder} cannot be created ({error.strerror}); write a page with --report"
         ) from None
     return folder
 
 
-def write_figures(folder, nets, chosen, most, results):
-    """Writes a figure of each image and adds its path as `figure`; see `write_report`."""
-    exhibits = _explain_images(nets, chosen, most, results)
-    for number, (shown, image) in enumerate(zip(exhibits, results["images"], strict=False), 1):
-        file = pathlib.Path(shown.path).absolute()
-        # The number tells apart what folders of the same name hold.
+def write_figures(
+    folder: pathlib.Path,
+    nets: ensemble.Ensemble,
+    chosen: Sequence[tuple[str, np.ndarray]],
+    max_classes: int,
+    results: Mapping[str, Any],
+) -> None:
+    """Writes a figure of each chosen image and adds its path to the results as `figure`.
+
+    Args:
+      folder: folder of the figures.
+      nets, chosen, max_classes, results: see `write_report`.
+    """
+    explained = _explain_images(nets, chosen, max_classes, results)
+    images = zip(explained, results["images"], strict=False)
+    for number, (prediction, image) in enumerate(images, 1):
+        file = pathlib.Path(prediction.path).absolute()
+        # The number makes names unique: different folders may have the same name.
         name = os.fsencode(f"{number:02d}-{file.parent.name}-{file.name}")[:_MAX_NAME_BYTES]
         path = folder / f"{name.decode(errors='ignore')}.png"
         output_files.write_flag_output(
-            "--explain", path, figure.draw(shown).png(), output_files.write_bytes
+            "--explain", path, figure.draw(prediction).png(), output_files.write_bytes
         )
         image["figure"] = image_paths.replace_non_utf8(path)
     console.print_summary("figures", [("folder", str(folder))])
 
 
-def _explain_images(nets, chosen, most, results):
-    """Yields the Exhibit of each chosen picture."""
+def _explain_images(
+    nets: ensemble.Ensemble,
+    chosen: Sequence[tuple[str, np.ndarray]],
+    max_classes: int,
+    results: Mapping[str, Any],
+) -> Iterator[explained_prediction.ExplainedPrediction]:
+    """Yields the explained prediction of each chosen image.
+
+    Raises:
+      UsageError: out of memory.
+      DataError: an image does not decode any longer.
+    """
     omitted = len(results["images"]) - len(chosen)
     if omitted:
-        logging.warning("the first %d pictures are drawn, %d are not", len(chosen), omitted)
+        logging.warning("drawing the first %d images; %d are not drawn", len(chosen), omitted)
     bar = progress_bar.Progress("draw", len(chosen))
     try:
         for path, logits in chosen:
-            yield explained_prediction.explain_image(nets, path, logits, most)
+            yield explained_prediction.explain_image(nets, path, logits, max_classes)
             bar.advance(1)
     except tf.errors.ResourceExhaustedError as error:
         raise UsageError(
@@ -141,9 +171,9 @@ def _explain_images(nets, chosen, most, results):
             f" CUDA_VISIBLE_DEVICES=-1 ({tf_error_message(error)[:100]})"
         ) from None
     except tf.errors.OpError as error:
-        shown = image_paths.replace_non_utf8(path)
+        text_path = image_paths.replace_non_utf8(path)
         raise DataError(
-            f"{shown} does not decode any more: {decode.describe_error(error)}"
+            f"{text_path} does not decode any longer: {decode.describe_error(error)}"
         ) from None
     finally:
         bar.close()

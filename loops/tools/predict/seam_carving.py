@@ -1,9 +1,11 @@
-"""Content-aware resizing to a square: seams of least energy leave (Avidan & Shamir 2007).
+"""Content-aware resizing to a square by seam carving (Avidan & Shamir 2007).
 
-A seam is one pixel of every row, each at most one column from the pixel above it. The energy is
-the paper's e1, |dI/dx| + |dI/dy|, summed over red, green and blue: backward energy, what a pixel
-is worth where it stands, not what its removal would bring together (Rubinstein et al. 2008).
-Everything is in integers, so that equal seams are equal; of those the leftmost goes.
+A seam contains one pixel of each row, at most one column away from its pixel in the next row. The
+seam with the least energy is removed first. The energy is e1 of the paper, |dI/dx| + |dI/dy|,
+summed over red, green and blue. This is backward energy: the energy of the removed pixels, not of
+the edges that their removal creates (Rubinstein et al. 2008).
+
+All arithmetic is in integers, so that ties are exact. Of equal seams the leftmost is removed.
 """
 
 import numpy as np
@@ -11,55 +13,56 @@ import tensorflow as tf
 
 from input_pipeline.augmentation import crops
 
-# Beyond this aspect ratio a picture is squeezed first: two columns in three are no seams to spare.
+# A longer image is first squeezed to this aspect ratio. Carving it would remove more than two
+# columns in three, and with them the content.
 MAX_ASPECT_RATIO = 3
 
 
-def carve_to_square(image, size, interpolation="bilinear"):
-    """Resizes the short side to `size`, then carves the long side down to it.
+def carve_to_square(image: tf.Tensor, size: int, interpolation: str = "bilinear") -> tf.Tensor:
+    """Resizes the short side to `size`, then carves the long side to the same length.
 
     Args:
-      image: uint8 tensor [H, W, 3].
+      image: uint8 [H, W, 3].
       size: side of the result in pixels.
-      interpolation: of the resizing, "bilinear" or "bicubic".
+      interpolation: "bilinear" or "bicubic", for resizing.
 
     Returns:
-      uint8 tensor [size, size, 3].
+      uint8 [size, size, 3].
     """
     resized = resize_short_side(image, size, interpolation)
     carved = tf.numpy_function(lambda pixels: carve(pixels, size), [resized], tf.uint8)
     return tf.ensure_shape(carved, [size, size, 3])
 
 
-def resize_short_side(image, size, interpolation="bilinear"):
-    """What is carved: uint8 [H, W, 3] with its short side resized to `size`.
+def resize_short_side(image: tf.Tensor, size: int, interpolation: str = "bilinear") -> tf.Tensor:
+    """Resizes the short side of uint8 [H, W, 3] to `size`.
 
-    The long side follows, but to no more than LARGEST_ASPECT * size.
+    The aspect ratio is kept up to MAX_ASPECT_RATIO.
     """
     sides = tf.cast(tf.shape(image)[:2], tf.float64)
     scaled = tf.round(sides * (tf.cast(size, tf.float64) / tf.reduce_min(sides)))
-    most = tf.cast(MAX_ASPECT_RATIO * size, tf.float64)
-    height, width = tf.unstack(tf.cast(tf.clip_by_value(scaled, size, most), tf.int32))
+    max_side = tf.cast(MAX_ASPECT_RATIO * size, tf.float64)
+    height, width = tf.unstack(tf.cast(tf.clip_by_value(scaled, size, max_side), tf.int32))
     return crops.resize(image, height, width, interpolation)
 
 
-def carve(image, size):
+def carve(image: np.ndarray, size: int) -> np.ndarray:
     """Removes seams across the long side of an image until it is a square.
 
     Args:
-      image: uint8 array [H, W, 3] whose short side is `size`.
-      size: int.
+      image: uint8 [H, W, 3] whose short side is `size`.
+      size: side of the result in pixels.
 
     Returns:
-      uint8 array [size, size, 3].
+      uint8 [size, size, 3].
     """
     if image.shape[0] > image.shape[1]:
         return carve(image.swapaxes(0, 1), size).swapaxes(0, 1)
     return np.take_along_axis(image, find_kept_columns(image, size)[..., None], axis=1)
 
 
-def find_removed_pixels(image, size):
-    """Which pixels `carve` takes out: bool array [H, W]."""
+def find_removed_pixels(image: np.ndarray, size: int) -> np.ndarray:
+    """Returns the mask of the pixels that `carve` removes: bool [H, W]."""
     if image.shape[0] > image.shape[1]:
         return find_removed_pixels(image.swapaxes(0, 1), size).T
     mask = np.ones(image.shape[:2], bool)
@@ -67,15 +70,15 @@ def find_removed_pixels(image, size):
     return mask
 
 
-def find_kept_columns(image, width):
-    """The columns that are left in each row when seams have been removed one after the other.
+def find_kept_columns(image: np.ndarray, width: int) -> np.ndarray:
+    """Returns the columns of each row that remain after seams are removed one by one.
 
     Args:
-      image: uint8 array [H, W, 3].
-      width: columns to keep, at most W.
+      image: uint8 [H, W, 3].
+      width: number of columns to keep, at most W.
 
     Returns:
-      int64 array [H, width], ascending in each row.
+      int64 [H, width], ascending in each row.
     """
     planes = np.ascontiguousarray(np.moveaxis(image, -1, 0), np.int16)  # [3, H, W]
     columns = np.broadcast_to(np.arange(image.shape[1]), image.shape[:2])
@@ -88,33 +91,34 @@ def find_kept_columns(image, width):
     return columns.astype(np.int64)
 
 
-def energy(planes):
-    """e1 of the paper: differences between the neighbours on either side, both ways.
+def energy(planes: np.ndarray) -> np.ndarray:
+    """Returns e1 of the paper: absolute differences of the two adjacent pixels, in x and in y.
 
     Args:
-      planes: int16 array [3, H, W] of values 0..255; at the border the pixel is its own neighbour.
+      planes: int16 [3, H, W] of values 0..255. Border pixels are replicated.
 
     Returns:
-      int32 array [H, W].
+      int32 [H, W].
     """
     padded = np.pad(planes, ((0, 0), (1, 1), (1, 1)), mode="edge")
     across = np.abs(padded[:, 1:-1, 2:] - padded[:, 1:-1, :-2])
     down = np.abs(padded[:, 2:, 1:-1] - padded[:, :-2, 1:-1])
-    # Six differences of at most 255 fit into int16.
+    # int16 holds the sum of six differences of at most 255.
     return (across + down).sum(axis=0, dtype=np.int32)
 
 
-def find_cheapest_seam(energies):
-    """The connected path from top to bottom over the least energy, by dynamic programming.
+def find_cheapest_seam(energies: np.ndarray) -> np.ndarray:
+    """Finds the connected path from top to bottom with the least energy by dynamic programming.
 
     Args:
-      energies: int32 array [H, W].
+      energies: int32 [H, W].
 
     Returns:
-      int64 array [H], a column for every row.
+      int64 [H], the column of the seam in each row.
     """
     height, width = energies.shape
-    # Cost of the best path from the bottom up to each pixel, walled in by what no path can cost.
+    # Cost of the best path from the bottom to each pixel. The columns at both sides have a cost
+    # that no path can reach.
     costs = np.full((height, width + 2), np.iinfo(np.int32).max // 2, np.int32)
     costs[:, 1:-1] = energies
     for row in range(height - 2, -1, -1):

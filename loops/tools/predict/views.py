@@ -1,7 +1,8 @@
-"""What a net looks at: the views of one picture, and those of many files in batches."""
+"""The views that a net predicts on: of one image, and of many files in batches."""
 
 import os
 import pathlib
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -12,120 +13,118 @@ from input_pipeline.augmentation import crops
 from input_pipeline.decoding import decode
 from loops.tools.predict import seam_carving
 
-_CROP_NAMES = ("upper left", "upper right", "lower left", "lower right", "centre")
+_CROP_NAMES = ("upper left", "upper right", "lower left", "lower right", "center")
 
 
 class Preprocessing(NamedTuple):
-    """How a net sees a picture; nets of one sight share their views.
+    """How an image becomes the views of a net. Nets with equal preprocessing share their views.
 
     Attributes:
       size: side of a view in pixels.
       crop_fraction, interpolation: see `crops.extract_views`.
       num_crops: 1 or 10.
-      seams: whether the picture carved to a square is one more view, the last.
+      seam_carving: whether the image carved to a square is one more view, the last one.
     """
 
     size: int
     crop_fraction: float
     interpolation: str
     num_crops: int
-    seams: bool
+    seam_carving: bool
 
     @property
-    def num_views(self):
-        """V: the crops, and one more where seams are carved."""
-        return self.num_crops + int(self.seams)
+    def num_views(self) -> int:
+        """V: the number of crops, plus one with seam carving."""
+        return self.num_crops + int(self.seam_carving)
 
     @property
-    def names(self):
-        """What people call the views, in their order."""
-        listed = ["centre"]
+    def view_names(self) -> list[str]:
+        """Readable names of the views, in their order."""
+        names = ["center"]
         if self.num_crops > 1:
-            listed = [*_CROP_NAMES, *(f"{name}, mirrored" for name in _CROP_NAMES)]
-        return [*listed, "seam carving"] if self.seams else listed
+            names = [*_CROP_NAMES, *(f"{name}, mirrored" for name in _CROP_NAMES)]
+        return [*names, "seam carving"] if self.seam_carving else names
 
 
-def preprocess_image(image, sight):
-    """The views of one picture.
-
-    Args:
-      image: uint8 tensor [H, W, 3].
-      sight: Sight.
-
-    Returns:
-      uint8 tensor [V, S, S, 3].
-    """
-    size, crop_fraction, interpolation, num_crops, seams = sight
+def preprocess_image(image: tf.Tensor, preprocessing: Preprocessing) -> tf.Tensor:
+    """Returns the views of one image: uint8 [H, W, 3] to uint8 [V, S, S, 3]."""
+    size, crop_fraction, interpolation, num_crops, with_seam_carving = preprocessing
     views = crops.extract_views(image, size, num_crops, crop_fraction, interpolation)
-    if seams:
+    if with_seam_carving:
         carved = seam_carving.carve_to_square(image, size, interpolation)
         views = tf.concat([views, carved[None]], axis=0)
     return views
 
 
-def decode_file(path):
-    """The pixels of a file, uint8 tensor [H, W, 3].
+def decode_file(path: str) -> tf.Tensor:
+    """Returns the pixels of a file: uint8 [H, W, 3].
 
     Raises:
-      tf.errors.OpError: it cannot be read or does not decode.
+      tf.errors.OpError: the file cannot be read or decoded.
     """
     return decode.decode_image(tf.io.read_file(_resolve_path(path)))
 
 
-def _resolve_path(path):
-    """A path for TensorFlow, which takes `..` back along it, not from where a link leads."""
+def _resolve_path(path: str) -> str | bytes:
+    """Returns a path that TensorFlow resolves like the operating system.
+
+    TensorFlow removes `folder/..` from the text of a path, which is wrong if `folder` is a link.
+    """
     has_parents = os.pardir in pathlib.PurePath(path).parts
     return os.fsencode(os.path.realpath(path) if has_parents else path)
 
 
-def describe_decode_error(path):
-    """Why `make_dataset` marks a file, in one line.
-
-    Args:
-      path: str.
-
-    Returns:
-      str.
-    """
+def describe_decode_error(path: str) -> str:
+    """Returns in one line why `make_dataset` could not decode a file."""
     try:
         decode_file(path)
     except tf.errors.OpError as error:
         return decode.describe_error(error)
-    return "it decodes now, but did not at first"
+    return "it decodes now, but did not before"
 
 
-def make_dataset(paths, sights, batch_size, reader_threads=0):
-    """Batches of views of files, in order; a file that does not decode is marked, not left out.
+def make_dataset(
+    paths: Sequence[str],
+    preprocessings: Sequence[Preprocessing],
+    batch_size: int,
+    reader_threads: int = 0,
+) -> tf.data.Dataset:
+    """Returns batches of the views of files, in order.
+
+    A file that does not decode keeps its place and is marked.
 
     Args:
-      paths: list of N str.
-      sights: list of Sight.
-      batch_size: B; the last batch is padded, so that nets are traced once.
-      reader_threads: how many decode; 0: one per core.
+      paths: N file names.
+      preprocessings: the different kinds of preprocessing to apply to each file.
+      batch_size: B. The last batch is padded, so that nets are traced once.
+      reader_threads: number of threads that decode; 0 for one per core.
 
     Returns:
-      tf.data.Dataset of (tuple of uint8 [B, V, S, S, 3], one for each sight; decoded, bool [B],
-      false for a file that does not decode and for padding).
+      tf.data.Dataset of (views, decoded). `views` is a tuple with uint8 [B, V, S, S, 3] for each
+      preprocessing. `decoded` is bool [B], false for a file that does not decode and for padding.
     """
-    # Captured by reference: constants of a graph would be copied into it.
+    # Captured by reference, because constants would be copied into the graph.
     names = tf.constant([_resolve_path(path) for path in paths])
 
-    def attempt(index, number):
-        """The file at the first attempt; where that fails, black at the second."""
-        real = (number == 0) & (index < len(paths))
+    def load_attempt(
+        index: tf.Tensor, attempt: tf.Tensor
+    ) -> tuple[tuple[tf.Tensor, ...], tf.Tensor]:
+        """Returns the views of a file at the first attempt, and black views at the second."""
+        is_file = (attempt == 0) & (index < len(paths))
 
-        def picture():
+        def load_views() -> tuple[tf.Tensor, ...]:
             image = decode.decode_image(tf.io.read_file(names[index]))
-            return tuple(preprocess_image(image, sight) for sight in sights)
+            return tuple(preprocess_image(image, p) for p in preprocessings)
 
-        def black():
-            return tuple(tf.zeros([s.num_views, s.size, s.size, 3], tf.uint8) for s in sights)
+        def make_black_views() -> tuple[tf.Tensor, ...]:
+            shapes = [(p.num_views, p.size, p.size, 3) for p in preprocessings]
+            return tuple(tf.zeros(shape, tf.uint8) for shape in shapes)
 
-        return tf.cond(real, picture, black), real
+        return tf.cond(is_file, load_views, make_black_views), is_file
 
-    @tf.autograph.experimental.do_not_convert  # which would take longer than small jobs
-    def load(index):
-        attempts = tf.data.Dataset.range(2).map(lambda number: attempt(index, number))
+    @tf.autograph.experimental.do_not_convert  # conversion would take longer than small jobs
+    def load(index: tf.Tensor) -> tuple[tuple[tf.Tensor, ...], tf.Tensor]:
+        attempts = tf.data.Dataset.range(2).map(lambda attempt: load_attempt(index, attempt))
         return attempts.ignore_errors(log_warning=False).take(1).get_single_element()
 
     padded = -(-len(paths) // batch_size) * batch_size

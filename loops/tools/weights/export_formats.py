@@ -1,23 +1,57 @@
-"""The forms that a net is exported in: how each is written, and how it is read again."""
+"""The export formats: how each one is written and read back."""
 
 import contextlib
 import dataclasses
 import os
+import pathlib
 import tempfile
+import types
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 
+import keras
 import numpy as np
 import tensorflow as tf
 from absl import logging
 
+from input_pipeline.config import DataConfig
 from input_pipeline.errors import UsageError
-from loops.checkpointing import restore
+from loops.checkpointing import restore, run_folder
 from loops.tools.weights import sidecar
 from loops.tools.weights.serving_module import ExportedModel
 from nets.layers.kit import MaxPool
 
 _ONNX_OPSET = 17
+
+# A function from images float32 [N, S, S, 3], 0..255, to logits [N, C].
+LogitsFn = Callable[[np.ndarray], np.ndarray]
+
+
+@dataclasses.dataclass(frozen=True)
+class Export:
+    """A net to export.
+
+    Attributes:
+      model: float32 model from normalized images to logits.
+      record: Record of its run.
+      data: DataConfig of its preprocessing.
+      int8: whether to quantize.
+      calibration: function that returns images float32 [1, S, S, 3], 0..255, for quantization.
+    """
+
+    model: keras.Model
+    record: run_folder.Record
+    data: DataConfig
+    int8: bool
+    calibration: Callable[[], Iterable[np.ndarray]]
+
+    def module(self) -> ExportedModel:
+        """Returns the net with its preprocessing."""
+        return ExportedModel(self.model, self.data, self.record.class_names)
+
+    def tensors(self) -> dict[str, np.ndarray]:
+        """Returns the net's variables by path."""
+        return {v.path: v.numpy() for v in self.model.variables}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,106 +59,77 @@ class Format:
     """One value of `--format`.
 
     Attributes:
-      suffix: how the file's name must end.
-      write: function of an Export and a path.
-      read: function of an Export and a path that returns a function from images float32
-        [N, S, S, 3], 0..255, to logits [N, C].
+      suffix: required suffix of the file name.
+      write: writes an export to a path.
+      read: reads an export back from a path and returns its logits function.
     """
 
     suffix: str
-    write: Callable
-    read: Callable
+    write: Callable[[Export, pathlib.Path], None]
+    read: Callable[[Export, pathlib.Path], LogitsFn]
 
 
-@dataclasses.dataclass(frozen=True)
-class Export:
-    """What is exported.
-
-    Attributes:
-      model: keras.Model of float32.
-      record: Record of its run.
-      data: DataConfig.
-      int8: whether to quantise.
-      calibration: function that returns an iterable of images float32 [1, S, S, 3], 0..255.
-    """
-
-    model: object
-    record: object
-    data: object
-    int8: bool
-    calibration: Callable
-
-    def module(self):
-        """The net with its preprocessing."""
-        return ExportedModel(self.model, self.data, self.record.class_names)
-
-    def tensors(self):
-        """The net's variables by path, as numpy arrays."""
-        return {v.path: v.numpy() for v in self.model.variables}
-
-
-def _write_saved_model(export, path):
+def _write_saved_model(export: Export, path: pathlib.Path) -> None:
     module = export.module()
     tf.saved_model.save(module, str(path), signatures=module.signatures())
 
 
-def _read_saved_model(export, path):
+def _read_saved_model(export: Export, path: pathlib.Path) -> LogitsFn:
     loaded = tf.saved_model.load(str(path))
     names = list(export.tensors())
     sidecar.verify(path, {n: v.numpy() for n, v in zip(names, loaded.weights, strict=True)})
-    call = loaded.signatures["images"]
-    return lambda images: call(images=tf.constant(images))["logits"].numpy()
+    signature = loaded.signatures["images"]
+    return lambda images: signature(images=tf.constant(images))["logits"].numpy()
 
 
-def _write_weights(export, path):
+def _write_weights(export: Export, path: pathlib.Path) -> None:
     export.model.save_weights(str(path))
 
 
-def _read_weights(export, path):
+def _read_weights(export: Export, path: pathlib.Path) -> LogitsFn:
     net = export.record.config.net
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         strategy = tf.distribute.get_strategy()
         model = restore.build_model(strategy, net, len(export.record.class_names), "float32")
         model.load_weights(str(path))
-    again = dataclasses.replace(export, model=model)
-    sidecar.verify(path, again.tensors())
-    module = again.module()
+    loaded = dataclasses.replace(export, model=model)
+    sidecar.verify(path, loaded.tensors())
+    module = loaded.module()
     return lambda images: module.images(tf.constant(images))["logits"].numpy()
 
 
-def _write_tflite(export, path):
-    """Converts by way of a SavedModel that takes one image, which is what devices do."""
-    for layer in export.model._flatten_layers():
+def _write_tflite(export: Export, path: pathlib.Path) -> None:
+    """Converts a SavedModel with batch size 1, as devices use it."""
+    for layer in export.model.layers:
         if isinstance(layer, MaxPool):
-            layer.symmetric_padding = True
+            layer.symmetric_padding = True  # needed by 8-bit quantization, see `MaxPool`
     module = export.module()
     size = export.data.image_size
-    one = tf.TensorSpec([1, size, size, 3], tf.float32, "images")
+    spec = tf.TensorSpec([1, size, size, 3], tf.float32, "images")
     with tempfile.TemporaryDirectory() as folder, _silence_converters():
-        signature = module.images.get_concrete_function(one)
+        signature = module.images.get_concrete_function(spec)
         tf.saved_model.save(module, folder, signatures={"serving_default": signature})
         converter = tf.lite.TFLiteConverter.from_saved_model(folder)
         if export.int8:
             converter.optimizations = [tf.lite.Optimize.DEFAULT]
-            converter.representative_dataset = lambda: ([i] for i in export.calibration())
+            converter.representative_dataset = lambda: ([image] for image in export.calibration())
             converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
         path.write_bytes(converter.convert())
 
 
-def _read_tflite(_, path):
+def _read_tflite(_: Export, path: pathlib.Path) -> LogitsFn:
     with _silence_converters():
         interpreter = tf.lite.Interpreter(model_content=path.read_bytes())
         runner = interpreter.get_signature_runner("serving_default")
 
-    def call(images):
-        rows = [runner(images=image[None])["logits"][0] for image in images]
-        return np.stack(rows)
+    def compute_logits(images: np.ndarray) -> np.ndarray:
+        return np.stack([runner(images=image[None])["logits"][0] for image in images])
 
-    return call
+    return compute_logits
 
 
-def _write_onnx(export, path):
+def _write_onnx(export: Export, path: pathlib.Path) -> None:
     tf2onnx = _import_optional("tf2onnx")
     _import_optional("onnxruntime")
     module = export.module()
@@ -135,11 +140,11 @@ def _write_onnx(export, path):
     path.write_bytes(model.SerializeToString())
 
 
-def _read_onnx(_, path):
+def _read_onnx(_: Export, path: pathlib.Path) -> LogitsFn:
     onnxruntime = _import_optional("onnxruntime")
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    (name,) = [one.name for one in session.get_inputs()]
-    return lambda images: session.run(["logits"], {name: images})[0]
+    (input_name,) = [tensor.name for tensor in session.get_inputs()]
+    return lambda images: session.run(["logits"], {input_name: images})[0]
 
 
 FORMATS = {
@@ -150,11 +155,11 @@ FORMATS = {
 }
 
 
-def _import_optional(name):
-    """Imports a package that only one format needs.
+def _import_optional(name: str) -> types.ModuleType:
+    """Imports a package that only the ONNX export needs.
 
     Raises:
-      UsageError: it is not installed; says what to install.
+      UsageError: it is not installed. The message contains the command that installs it.
     """
     try:
         if name == "tf2onnx":
@@ -166,23 +171,23 @@ def _import_optional(name):
         return onnxruntime
     except ImportError as error:
         raise UsageError(
-            f"--format=onnx: {error.name or name} is not installed; the extra is in"
-            " requirements/export.txt: pip install -r requirements/export.txt"
+            f"--format=onnx: {error.name or name} is not installed; run"
+            " pip install -r requirements/export.txt"
         ) from None
 
 
 @contextlib.contextmanager
-def _silence_converters():
-    """Keeps what converters say about themselves out of the log, also from C++."""
+def _silence_converters() -> Iterator[None]:
+    """Suppresses the logs and warnings of converters, including those from C++ (fd 2)."""
     level = logging.get_verbosity()
-    kept = os.dup(2)
-    with warnings.catch_warnings(), open(os.devnull, "w") as nowhere:
+    stderr = os.dup(2)
+    with warnings.catch_warnings(), open(os.devnull, "w") as devnull:
         warnings.simplefilter("ignore")
         logging.set_verbosity(logging.ERROR)
-        os.dup2(nowhere.fileno(), 2)
+        os.dup2(devnull.fileno(), 2)
         try:
             yield
         finally:
-            os.dup2(kept, 2)
-            os.close(kept)
+            os.dup2(stderr, 2)
+            os.close(stderr)
             logging.set_verbosity(level)

@@ -1,32 +1,36 @@
-"""What leaves the house: a net with its preprocessing, as functions that TensorFlow can save."""
+"""The module that exports save: a net with its preprocessing."""
 
 import os
+from collections.abc import Sequence
 
+import keras
 import tensorflow as tf
 
 from input_pipeline.augmentation import batch_augment, crops
+from input_pipeline.config import DataConfig
 from input_pipeline.decoding import decode
 
 
 class ExportedModel(tf.Module):
-    """A net that takes photographs as they are, in float32.
+    """A float32 net that accepts image files and pixels that are not normalized.
 
-    Signatures, each with `logits` and `probabilities` [N, C]:
-      images (also `serving_default`): `images` float32 [N, S, S, 3], RGB, 0..255, not normalised.
-      encoded: `encoded` string [N], JPEG, PNG, BMP, GIF or WebP files; the centre crop, resized as
-        in evaluation.
-      encoded_ten_crop: the same, probabilities averaged over ten crops, logits their logarithm.
-      classes: no input; `classes` string [C], names by label.
+    All signatures except `classes` return `logits` and `probabilities` [N, C]:
+      images (also `serving_default`): `images` float32 [N, S, S, 3], RGB, 0..255.
+      encoded: `encoded` string [N], JPEG, PNG, BMP, GIF or WebP files. Predicts on the center
+        crop, resized as in evaluation.
+      encoded_ten_crop: the same, with probabilities averaged over ten crops. The logits are their
+        logarithm.
+      classes: no input; returns `classes` string [C], class names by label.
 
     Args:
-      model: keras.Model of float32.
+      model: float32 model from normalized images to logits.
       data: DataConfig of the run.
-      class_names: C names.
+      class_names: name of each class, by label.
     """
 
-    def __init__(self, model, data, class_names):
+    def __init__(self, model: keras.Model, data: DataConfig, class_names: Sequence[str]):
         super().__init__()
-        # In a list of its own: a Keras model's own tracking leaves out what a converter needs.
+        # Listed here, because the tracking of a Keras model omits what converters need.
         self.weights = [variable.value for variable in model.variables]
         self._data = data
         self._net = lambda images: model(
@@ -35,7 +39,7 @@ class ExportedModel(tf.Module):
         self._names = tf.constant([os.fsencode(name) for name in class_names])
         size = data.image_size
         self.images = tf.function(
-            self._images, [tf.TensorSpec([None, size, size, 3], tf.float32, "images")]
+            self._classify_images, [tf.TensorSpec([None, size, size, 3], tf.float32, "images")]
         )
         files = tf.TensorSpec([None], tf.string, "encoded")
         self.encoded = tf.function(lambda encoded: self._classify_encoded(encoded, 1), [files])
@@ -44,35 +48,36 @@ class ExportedModel(tf.Module):
         )
         self.classes = tf.function(lambda: {"classes": self._names}, [])
 
-    def signatures(self):
-        """Concrete functions by name, for `tf.saved_model.save`."""
-        found = {
+    def signatures(self) -> dict[str, tf.types.experimental.ConcreteFunction]:
+        """Returns concrete functions by name, for `tf.saved_model.save`."""
+        functions = {
             name: getattr(self, name).get_concrete_function()
             for name in ("images", "encoded", "encoded_ten_crop", "classes")
         }
-        return {"serving_default": found["images"], **found}
+        return {"serving_default": functions["images"], **functions}
 
-    def _images(self, images):
+    def _classify_images(self, images: tf.Tensor) -> dict[str, tf.Tensor]:
         logits = self._net(images)
         return {"logits": logits, "probabilities": tf.nn.softmax(logits)}
 
-    def _classify_encoded(self, encoded, count):
+    def _classify_encoded(self, encoded: tf.Tensor, num_crops: int) -> dict[str, tf.Tensor]:
         size = self._data.image_size
         views = tf.map_fn(
-            lambda one: self._decode_crops(one, count),
+            lambda file: self._decode_crops(file, num_crops),
             encoded,
-            fn_output_signature=tf.TensorSpec([count, size, size, 3], tf.uint8),
+            fn_output_signature=tf.TensorSpec([num_crops, size, size, 3], tf.uint8),
         )  # [N, V, S, S, 3]
         logits = self._net(tf.reshape(tf.cast(views, tf.float32), [-1, size, size, 3]))
-        if count == 1:
+        if num_crops == 1:
             return {"logits": logits, "probabilities": tf.nn.softmax(logits)}
-        each = tf.reshape(tf.nn.softmax(logits), [-1, count, logits.shape[-1]])  # [N, V, C]
-        mean = tf.reduce_mean(each, axis=1)
+        shape = [-1, num_crops, logits.shape[-1]]
+        crop_probabilities = tf.reshape(tf.nn.softmax(logits), shape)  # [N, V, C]
+        mean = tf.reduce_mean(crop_probabilities, axis=1)
         return {"logits": tf.math.log(mean), "probabilities": mean}
 
-    def _decode_crops(self, encoded, count):
+    def _decode_crops(self, encoded: tf.Tensor, num_crops: int) -> tf.Tensor:
         data = self._data
         image = decode.decode_image(encoded)
         return crops.extract_views(
-            image, data.image_size, count, data.crop_fraction, data.interpolation
+            image, data.image_size, num_crops, data.crop_fraction, data.interpolation
         )

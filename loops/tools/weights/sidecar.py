@@ -1,88 +1,25 @@
-"""A file beside an export with the sha256 of each tensor, so that a flipped bit is not believed."""
+"""The sidecar file of an export: hashes of its tensors, and the preprocessing of its net.
+
+An import verifies the hashes, so that a damaged file is not used.
+"""
 
 import hashlib
 import json
 import math
 import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from absl import logging
 
+from input_pipeline.config import DataConfig
 from input_pipeline.errors import DataError, UsageError
-
-
-def path_for(path):
-    """`PATH.sha256.json` of an exported file or folder."""
-    path = pathlib.Path(path)
-    return path.with_name(path.name + ".sha256.json")
-
-
-def hash_tensors(tensors):
-    """sha256 of each tensor's little-endian float32 bytes.
-
-    Args:
-      tensors: dict from name to array.
-
-    Returns:
-      dict from name to hexadecimal text.
-    """
-    return {
-        name: hashlib.sha256(np.asarray(value, "<f4").tobytes()).hexdigest()
-        for name, value in tensors.items()
-    }
-
-
-def hash_files(path):
-    """sha256 of a file, or of each file of a folder by its path in there."""
-    path = pathlib.Path(path)
-    files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
-    found = {}
-    for file in files:
-        name = str(file.relative_to(path)) if path.is_dir() else file.name
-        with open(file, "rb") as opened:
-            found[name] = hashlib.file_digest(opened, "sha256").hexdigest()
-    return found
-
-
-def verify(path, tensors):
-    """Compares what was read back with the hashes beside a file.
-
-    Args:
-      path: the exported file or folder.
-      tensors: dict from name to array, as read.
-
-    Returns:
-      "verified", or "not verified" for a file from elsewhere, which has no hashes.
-
-    Raises:
-      DataError: a tensor is not the one that was exported.
-      UsageError: the file beside it holds no hashes.
-    """
-    beside = path_for(path)
-    if not beside.exists():
-        return "not verified"
-    try:
-        expected = json.loads(beside.read_text(encoding="utf-8"))["tensors"]
-        names = set(expected)
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
-        raise UsageError(f"{beside}: not a file of hashes; remove it to go on unverified") from None
-    found = hash_tensors(tensors)
-    if names != set(found):
-        odd = sorted(map(str, names ^ set(found)))[0]
-        raise DataError(f"{path}: {odd} is not both in it and in {beside.name}")
-    for name, digest in found.items():
-        if expected[name] != digest:
-            raise DataError(f"{path}: {name} is not the tensor that was exported")
-    return "verified"
-
+from input_pipeline.system import atomic_files
 
 _PREPROCESSING_KEY = "trained_for"
-
-
 _PREPROCESSING_FIELDS = ("image_size", "mean", "std", "crop_fraction", "interpolation")
-
-
-# What a file that is missing, or holds anything at all, can lead to.
+# Errors that a missing or malformed file may raise.
 _READ_ERRORS = (
     OSError,
     ValueError,
@@ -94,38 +31,98 @@ _READ_ERRORS = (
 )
 
 
-def describe_preprocessing(data, class_names):
-    """What stands in the file beside an export.
+def path_for(path: str | pathlib.Path) -> pathlib.Path:
+    """Returns `PATH.sha256.json` for an exported file or folder."""
+    path = pathlib.Path(path)
+    return path.with_name(path.name + ".sha256.json")
+
+
+def hash_tensors(tensors: Mapping[str, np.ndarray]) -> dict[str, str]:
+    """Returns the sha256 of each tensor's little-endian float32 bytes in hexadecimal, by name."""
+    return {
+        name: hashlib.sha256(np.asarray(value, "<f4").tobytes()).hexdigest()
+        for name, value in tensors.items()
+    }
+
+
+def hash_files(path: str | pathlib.Path) -> dict[str, str]:
+    """Returns the sha256 of a file by its name, or of each file in a folder by relative path."""
+    path = pathlib.Path(path)
+    if not path.is_dir():
+        return {path.name: atomic_files.sha256(path)}
+    files = sorted(p for p in path.rglob("*") if p.is_file())
+    return {str(file.relative_to(path)): atomic_files.sha256(file) for file in files}
+
+
+def verify(path: str | pathlib.Path, tensors: Mapping[str, np.ndarray]) -> str:
+    """Compares tensors that were read from an export with the hashes in its sidecar.
+
+    Args:
+      path: the exported file or folder.
+      tensors: the tensors by name.
+
+    Returns:
+      "verified", or "not verified" for a file without a sidecar.
+
+    Raises:
+      DataError: a tensor differs from the exported one, is missing, or was added.
+      UsageError: the sidecar contains no hashes.
+    """
+    sidecar = path_for(path)
+    if not sidecar.exists():
+        return "not verified"
+    try:
+        expected = json.loads(sidecar.read_text(encoding="utf-8"))["tensors"]
+        names = set(expected)
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        raise UsageError(
+            f"{sidecar}: not a file of hashes; remove it to continue without verification"
+        ) from None
+    actual = hash_tensors(tensors)
+    if names != set(actual):
+        name = sorted(map(str, names ^ set(actual)))[0]
+        raise DataError(f"{path}: {name} is in only one of this file and {sidecar.name}")
+    for name, digest in actual.items():
+        if expected[name] != digest:
+            raise DataError(f"{path}: {name} differs from the exported tensor")
+    return "verified"
+
+
+def describe_preprocessing(data: DataConfig, class_names: Sequence[str]) -> dict[str, Any]:
+    """Returns the preprocessing and the classes to store in the sidecar.
 
     Args:
       data: DataConfig that the net was trained with.
-      class_names: by label.
+      class_names: name of each class, by label.
     """
     return {
-        **{n: getattr(data, n) for n in _PREPROCESSING_FIELDS},
+        **{name: getattr(data, name) for name in _PREPROCESSING_FIELDS},
         "class_names": list(class_names),
     }
 
 
-def read_preprocessing(path, num_classes):
-    """What an exported file was trained for.
+def read_preprocessing(
+    path: str | pathlib.Path, num_classes: int
+) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """Reads the preprocessing of an exported net from its sidecar.
 
     Args:
-      path: of the file of weights.
-      num_classes: that its head has.
+      path: path of the file of weights.
+      num_classes: number of outputs of the classifier.
 
     Returns:
-      (dict of preprocessing by the names of flags and fields, class names by label); both are
-      empty, which the log says, where nothing of use stands beside the file.
+      (values of the preprocessing flags by name, class names by label). Both are empty, with a
+      warning, if the sidecar is missing or not valid.
     """
     try:
-        known = json.loads(path_for(path).read_text(encoding="utf-8"))[_PREPROCESSING_KEY]
-        names = tuple(known["class_names"])
-        mean, std = (tuple(map(float, known[name])) for name in ("mean", "std"))
-        values = {"mean": mean, "std": std, "image_size": int(known["image_size"])}
-        values["crop_fraction"] = float(known["crop_fraction"])
-        values["interpolation"] = str(known["interpolation"])
-        if len(names) != num_classes or not all(isinstance(name, str) for name in names):
+        stored = json.loads(path_for(path).read_text(encoding="utf-8"))[_PREPROCESSING_KEY]
+        class_names = tuple(stored["class_names"])
+        mean, std = (tuple(map(float, stored[name])) for name in ("mean", "std"))
+        values = {"mean": mean, "std": std, "image_size": int(stored["image_size"])}
+        values["crop_fraction"] = float(stored["crop_fraction"])
+        values["interpolation"] = str(stored["interpolation"])
+        is_text = all(isinstance(name, str) for name in class_names)
+        if len(class_names) != num_classes or not is_text:
             raise ValueError
         if len(mean) != 3 or len(std) != 3 or min(std) <= 0:
             raise ValueError
@@ -133,9 +130,9 @@ def read_preprocessing(path, num_classes):
             raise ValueError
     except _READ_ERRORS:
         logging.warning(
-            "%s: nothing beside it says what it was trained for; image size, mean, std and crops"
-            " are defaults: give --image_size and the others where they differ",
+            "%s: no valid .sha256.json file with its preprocessing; using the defaults of image"
+            " size, mean, std and crop: set --image_size and the others if they differ",
             path,
         )
         return {}, ()
-    return values, names
+    return values, class_names

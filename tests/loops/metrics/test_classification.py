@@ -1,4 +1,4 @@
-"""Figures of merit against scikit-learn, scipy, and cases small enough for the hand."""
+"""Tests classification metrics against scikit-learn, SciPy and hand-computed cases."""
 
 import math
 import warnings
@@ -15,13 +15,13 @@ N, C = 203, 11
 
 @pytest.fixture
 def logits():
-    """[2, N, 3, C]: two models, three views; float32, spread over a few units."""
+    """float32 [2, N, 3, C]: two models, three views, standard deviation 2."""
     return np.random.default_rng(0).normal(0, 2, (2, N, 3, C)).astype(np.float32)
 
 
 @pytest.fixture
 def labels(logits):
-    """Mostly the likeliest class of one model, so that accuracies are neither 0 nor 1."""
+    """Mostly the top-1 class of one model, so that accuracies are neither 0 nor 1."""
     rng = np.random.default_rng(1)
     likely = logits[0, :, 0].argmax(-1)
     return np.where(rng.random(N) < 0.6, likely, rng.integers(0, C, N)).astype(np.int32)
@@ -35,7 +35,7 @@ def test_probabilities_are_the_mean_softmax(logits):
     np.testing.assert_allclose(probs.sum(1), 1.0, rtol=1e-12)
 
 
-def test_probabilities_of_large_logits():
+def test_softmax_of_large_logits_does_not_overflow():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         probs = classification.probabilities(np.array([[[[1e4, 1e4 - math.log(3), -1e4]]]]))
@@ -59,16 +59,16 @@ def test_nll_against_scikit_learn(logits, labels):
     assert classification.score(probs, labels)["nll"] == pytest.approx(expected, rel=1e-9)
 
 
-def test_keys_of_the_results(logits, labels):
+def test_score_returns_plain_numbers_under_the_documented_keys(logits, labels):
     results = classification.score(classification.probabilities(logits), labels, (1, 3))
     kinds = ("", "_error", "_low", "_high")
     expected = {f"top{k}{kind}" for k in (1, 3) for kind in kinds} | {"nll", "num_examples"}
     assert set(results) == expected
     assert results["num_examples"] == N
-    assert all(type(v) in (int, float) for v in results.values())  # as JSON wants them
+    assert all(type(v) in (int, float) for v in results.values())  # serializable as JSON
 
 
-def test_by_hand():
+def test_ranks_top_k_and_nll_by_hand():
     probs = np.array([[0.7, 0.2, 0.1], [0.2, 0.3, 0.5], [0.1, 0.6, 0.3], [0.25, 0.25, 0.5]])
     labels = np.array([0, 0, 2, 2])
     assert classification.label_ranks(probs, labels).tolist() == [0, 2, 1, 0]
@@ -87,13 +87,13 @@ def test_by_hand():
         ([1.0, 0.0, 0.0, 0.0], [0, 1, 2, 3]),
     ],
 )
-def test_of_equal_classes_the_lower_comes_first(row, expected):
-    """A net without an opinion scores what one fixed guess scores, not 100 %."""
+def test_ties_go_to_the_lower_class(row, expected):
+    """A model with constant outputs scores like one fixed guess, not 100 %."""
     probs = np.tile(row, (4, 1))
     assert classification.label_ranks(probs, np.arange(4)).tolist() == expected
 
 
-def test_a_net_that_says_nothing_is_at_chance():
+def test_constant_logits_score_at_chance_level():
     labels = np.arange(10).repeat(7)
     results = classification.score(classification.probabilities(np.zeros((1, 70, 1, 10))), labels)
     assert (results["top1"], results["top5"]) == (0.1, 0.5)
@@ -103,8 +103,8 @@ def test_a_net_that_says_nothing_is_at_chance():
 @pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning")
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 @pytest.mark.parametrize("view", [slice(None), 1])
-def test_logits_that_are_not_finite_are_wrong(logits, bad, view):
-    """Also where one view only is broken, and whichever class the label is."""
+def test_non_finite_logits_are_wrong_for_every_label(logits, bad, view):
+    """This also holds if only one view is not finite."""
     logits[:, 5, view, 3] = bad
     if view == slice(None):
         logits[:, 5] = bad
@@ -119,14 +119,14 @@ def test_logits_that_are_not_finite_are_wrong(logits, bad, view):
 
 
 @pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning")
-def test_logits_that_are_not_finite_are_wrong_for_any_k():
-    """Of three classes, a top-5 that is nothing but NaN is no hit either."""
+def test_non_finite_logits_are_wrong_for_k_above_the_number_of_classes():
+    """Top-5 of three classes is wrong if all logits are NaN."""
     probs = classification.probabilities(np.full((1, 2, 1, 3), np.nan))
     results = classification.score(probs, np.array([0, 2]), (1, 5))
     assert (results["top1"], results["top5"]) == (0.0, 0.0)
 
 
-def test_other_images_are_not_touched_by_a_broken_one(logits, labels):
+def test_non_finite_logits_do_not_change_other_images(logits, labels):
     whole = classification.probabilities(logits)
     logits[0, 5] = np.nan
     broken = classification.probabilities(logits)

@@ -1,4 +1,4 @@
-"""Every figure against scikit-learn, scipy, or a plain loop over images."""
+"""Tests every metric and interval against scikit-learn, SciPy or a plain loop over images."""
 
 import math
 
@@ -14,7 +14,7 @@ N, C = 307, 7
 
 @pytest.fixture(scope="module")
 def predicted():
-    """Probabilities of an overconfident model, and labels."""
+    """Returns probabilities of an overconfident model, and labels."""
     rng = np.random.default_rng(3)
     logits = rng.normal(0, 3, (1, N, 2, C)).astype(np.float32)
     logits[0, :, 1] = logits[0, :, 0] + rng.normal(0, 1, (N, C))
@@ -24,16 +24,16 @@ def predicted():
 
 
 def ece_by_a_loop(probs, labels, bins=15):
-    """Naeini et al.'s sum, one image at a time."""
-    rows = sorted(range(len(labels)), key=lambda i: probs[i].max())
+    """Computes the sum of Naeini et al. one image at a time."""
+    order = sorted(range(len(labels)), key=lambda i: probs[i].max())
     error = 0.0
     for b in range(bins):
-        inside = rows[b * len(rows) // bins : (b + 1) * len(rows) // bins]
-        if inside:
-            confidence = sum(probs[i].max() for i in inside)
-            right = sum(probs[i].argmax() == labels[i] for i in inside)
+        in_bin = order[b * len(order) // bins : (b + 1) * len(order) // bins]
+        if in_bin:
+            confidence = sum(probs[i].max() for i in in_bin)
+            right = sum(probs[i].argmax() == labels[i] for i in in_bin)
             error += abs(confidence - right)
-    return error / len(rows)
+    return error / len(order)
 
 
 def test_brier_against_a_loop_and_scikit_learn(predicted):
@@ -44,8 +44,8 @@ def test_brier_against_a_loop_and_scikit_learn(predicted):
     assert comparison.evaluate_predictions(probs, labels)["brier"] == pytest.approx(
         expected, rel=1e-12
     )
-    theirs = sum(sklearn_metrics.brier_score_loss(labels == c, probs[:, c]) for c in range(C))
-    assert expected == pytest.approx(theirs, rel=1e-9)
+    reference = sum(sklearn_metrics.brier_score_loss(labels == c, probs[:, c]) for c in range(C))
+    assert expected == pytest.approx(reference, rel=1e-9)
 
 
 @pytest.mark.parametrize("count", [1, 2, 14, 15, 16, 100, N])
@@ -67,18 +67,18 @@ def test_ece_by_hand():
 
 def test_temperature_against_scipy(predicted):
     probs, labels = predicted
-    found = calibration.fit_temperature(probs, labels)
+    fitted = calibration.fit_temperature(probs, labels)
 
     def nll(log_temperature):
         softened = special.softmax(np.log(probs) / math.exp(log_temperature), axis=1)
         return sklearn_metrics.log_loss(labels, softened, labels=range(C))
 
     best = optimize.minimize_scalar(nll, bounds=(-3, 3), method="bounded", options={"xatol": 1e-9})
-    assert found == pytest.approx(math.exp(best.x), rel=1e-4)
-    assert found > 1.2  # the labels are noisier than the model believes
+    assert fitted == pytest.approx(math.exp(best.x), rel=1e-4)
+    assert fitted > 1.2  # because the model is overconfident
 
 
-def test_temperature_of_extreme_sets():
+def test_temperature_is_finite_and_bounded():
     certain = np.tile([1.0, 0.0, 0.0], (6, 1))
     assert calibration.fit_temperature(certain, np.zeros(6, int)) < 0.011
     assert calibration.fit_temperature(certain, np.ones(6, int)) > 99
@@ -87,21 +87,21 @@ def test_temperature_of_extreme_sets():
 
 def test_temperature_is_fitted_on_even_positions_and_scored_on_odd_ones(predicted):
     probs, labels = predicted
-    found = comparison.evaluate_predictions(probs, labels)
-    assert found["temperature"] == calibration.fit_temperature(probs[::2], labels[::2])
-    softened = special.softmax(np.log(probs[1::2]) / found["temperature"], axis=1)
+    results = comparison.evaluate_predictions(probs, labels)
+    assert results["temperature"] == calibration.fit_temperature(probs[::2], labels[::2])
+    softened = special.softmax(np.log(probs[1::2]) / results["temperature"], axis=1)
     odd = labels[1::2]
-    assert found["ece_odd"] == pytest.approx(ece_by_a_loop(probs[1::2], odd))
-    assert found["ece_calibrated"] == pytest.approx(ece_by_a_loop(softened, odd))
+    assert results["ece_odd"] == pytest.approx(ece_by_a_loop(probs[1::2], odd))
+    assert results["ece_calibrated"] == pytest.approx(ece_by_a_loop(softened, odd))
     expected = sklearn_metrics.log_loss(odd, softened, labels=range(C))
-    assert found["nll_calibrated"] == pytest.approx(expected)
-    assert found["nll_calibrated"] < found["nll_odd"]
+    assert results["nll_calibrated"] == pytest.approx(expected)
+    assert results["nll_calibrated"] < results["nll_odd"]
     changed = labels.copy()
-    changed[1::2] = 0  # what stands at odd positions has no say in the temperature
-    assert comparison.evaluate_predictions(probs, changed)["temperature"] == found["temperature"]
+    changed[1::2] = 0  # labels at odd positions do not affect the temperature
+    assert comparison.evaluate_predictions(probs, changed)["temperature"] == results["temperature"]
 
 
-def test_bootstrap_of_means_against_a_loop(predicted):
+def test_bootstrap_interval_of_the_mean_against_a_loop(predicted):
     probs, labels = predicted
     right = (probs.argmax(1) == labels).astype(float)
     rng = np.random.default_rng(11)
@@ -124,8 +124,8 @@ def test_bootstrap_counts_are_resamples():
     assert counts.var() == pytest.approx(12 / 13, rel=0.1)  # of a binomial (13, 1/13)
 
 
-def test_bootstrap_of_ece_resamples_and_bins_anew(predicted):
-    """The same draws, each resample written out and judged by the loop."""
+def test_ece_interval_bins_each_resample(predicted):
+    """Expands some of the resamples and computes their ECE by the loop."""
     probs, labels = predicted
     errors = []
     for counts in confidence_intervals.bootstrap_counts(N):
@@ -138,112 +138,112 @@ def test_bootstrap_of_ece_resamples_and_bins_anew(predicted):
     assert low < calibration.expected_error(probs, labels) < high
 
 
-def test_each_resampled_ece_is_exact(predicted, monkeypatch):
-    probs, labels = predicted
-    counts = next(confidence_intervals.bootstrap_counts(N))[:3]
-    expected = []
-    for row in counts:
-        drawn = np.repeat(np.arange(N), row.astype(int))
-        expected.append(ece_by_a_loop(probs[drawn], labels[drawn]))
-    monkeypatch.setattr(confidence_intervals, "bootstrap_counts", lambda *_: [counts])
-    monkeypatch.setattr(confidence_intervals, "percentile_interval", list)
-    found = calibration.expected_error_interval(probs, labels)
-    np.testing.assert_allclose(found, expected, atol=1e-12)
+@pytest.mark.parametrize(("count", "seed"), [(16, 0), (40, 0), (40, 1)])
+def test_ece_interval_is_exact(predicted, count, seed):
+    """Expands all resamples and computes their ECE by the loop."""
+    probs, labels = (array[:count] for array in predicted)
+    errors = []
+    for counts in confidence_intervals.bootstrap_counts(count, seed):
+        for row in counts:
+            drawn = np.repeat(np.arange(count), row.astype(int))
+            errors.append(ece_by_a_loop(probs[drawn], labels[drawn]))
+    interval = calibration.expected_error_interval(probs, labels, seed=seed)
+    assert interval == pytest.approx(np.quantile(errors, (0.025, 0.975)), abs=1e-12)
 
 
-def test_confusion_and_classes_against_scikit_learn(predicted):
+def test_confusion_matrix_and_per_class_accuracy_against_scikit_learn(predicted):
     probs, labels = predicted
     names = [f"class{i}" for i in range(C)]
     expected = sklearn_metrics.confusion_matrix(labels, probs.argmax(1), labels=range(C))
     np.testing.assert_array_equal(comparison.confusion_matrix(probs, labels, C), expected)
-    found = comparison.per_class_accuracy(probs, labels, names)
+    classes = comparison.per_class_accuracy(probs, labels, names)
     for label, name in enumerate(names):
         row = {names[i]: n for i, n in enumerate(expected[label]) if n}
-        assert found[name]["predicted_as"] == row
-        assert found[name]["num_examples"] == (labels == label).sum()
+        assert classes[name]["predicted_as"] == row
+        assert classes[name]["num_examples"] == (labels == label).sum()
         recall = sklearn_metrics.recall_score(labels, probs.argmax(1), labels=[label], average=None)
-        assert found[name]["top1"] == pytest.approx(recall[0])
-    without = comparison.per_class_accuracy(probs[labels != 2], labels[labels != 2], names)[
-        "class2"
-    ]
-    assert without == {"num_examples": 0, "top1": None, "predicted_as": {}}
+        assert classes[name]["top1"] == pytest.approx(recall[0])
+    others = labels != 2
+    classes = comparison.per_class_accuracy(probs[others], labels[others], names)
+    assert classes["class2"] == {"num_examples": 0, "top1": None, "predicted_as": {}}
 
 
 def test_real_accuracy_by_hand():
     probs = np.eye(4)[[0, 1, 2, 3, 0]]
     real = [{0}, {2, 3}, {1, 2}, frozenset(), {3}]
-    found = comparison.real_accuracy(probs, real)
-    assert (found["real_top1"], found["real_num_examples"]) == (0.5, 4)
+    results = comparison.real_accuracy(probs, real)
+    assert (results["real_top1"], results["real_num_examples"]) == (0.5, 4)
     assert comparison.real_accuracy(probs, [frozenset()] * 5) == {"real_num_examples": 0}
-    everything = comparison.real_accuracy(probs, [{0, 1, 2, 3}] * 5)
+    all_right = comparison.real_accuracy(probs, [{0, 1, 2, 3}] * 5)
     wilson = stats.binomtest(5, 5).proportion_ci(method="wilson")
-    assert everything["real_top1"] == everything["real_top1_high"] == 1.0
-    assert everything["real_top1_low"] == pytest.approx(wilson.low)
+    assert all_right["real_top1"] == all_right["real_top1_high"] == 1.0
+    assert all_right["real_top1_low"] == pytest.approx(wilson.low)
 
 
 @pytest.mark.parametrize(("only_a", "only_b"), [(0, 0), (3, 9), (40, 25), (17, 17), (480, 520)])
-def test_mcnemar_exact_against_scipy(only_a, only_b):
+def test_exact_mcnemar_against_scipy(only_a, only_b):
     a = np.repeat([True, False, True], [only_a, only_b, 30])
     b = np.repeat([False, True, True], [only_a, only_b, 30])
-    found = confidence_intervals.mcnemar(a, b)
+    results = confidence_intervals.mcnemar(a, b)
     expected = stats.binomtest(only_a, only_a + only_b).pvalue if only_a + only_b else 1.0
-    assert found["p_value"] == pytest.approx(expected, rel=1e-9)
-    assert (found["only_a"], found["only_b"], found["test"]) == (only_a, only_b, "exact")
-    assert found["difference"] == pytest.approx((only_a - only_b) / len(a))
-    assert found["difference_low"] <= found["difference"] <= found["difference_high"]
+    assert results["p_value"] == pytest.approx(expected, rel=1e-9)
+    assert (results["only_a"], results["only_b"], results["test"]) == (only_a, only_b, "exact")
+    assert results["difference"] == pytest.approx((only_a - only_b) / len(a))
+    assert results["difference_low"] <= results["difference"] <= results["difference_high"]
 
 
-def test_mcnemar_of_many_images_against_scipy():
+def test_chi_squared_mcnemar_against_scipy():
     a = np.repeat([True, False], [700, 800])
-    found = confidence_intervals.mcnemar(a, ~a)
-    assert found["test"] == "chi-squared"
-    assert found["p_value"] == pytest.approx(stats.chi2.sf(99**2 / 1500, 1))
+    results = confidence_intervals.mcnemar(a, ~a)
+    assert results["test"] == "chi-squared"
+    assert results["p_value"] == pytest.approx(stats.chi2.sf(99**2 / 1500, 1))
     exact = stats.binomtest(700, 1500).pvalue
-    assert found["p_value"] == pytest.approx(exact, rel=0.02)
+    assert results["p_value"] == pytest.approx(exact, rel=0.02)
 
 
-def test_ensemble_beside_its_members():
+def test_compare_models_evaluates_ensemble_members_and_center_crop():
     rng = np.random.default_rng(5)
     labels = rng.integers(0, 3, 40)
     members = []
     for _ in range(2):
         ten = special.softmax(rng.normal(0, 1, (40, 3)) + 2 * np.eye(3)[labels], axis=1)
         members.append({10: ten, 1: special.softmax(rng.normal(0, 1, (40, 3)), axis=1)})
-    found = comparison.compare_models(members, ["a", "b"], labels, ("x", "y", "z"), (1,))
+    results = comparison.compare_models(members, ["a", "b"], labels, ("x", "y", "z"), (1,))
     mean = (members[0][10] + members[1][10]) / 2
-    assert found["top1"] == (mean.argmax(1) == labels).mean()
-    assert [m["model"] for m in found["members"]] == ["a", "b"]
-    for one, member in zip(found["members"], members, strict=True):
+    assert results["top1"] == (mean.argmax(1) == labels).mean()
+    assert [m["model"] for m in results["members"]] == ["a", "b"]
+    for one, member in zip(results["members"], members, strict=True):
         assert one["top1"] == (member[10].argmax(1) == labels).mean()
         assert one["center_crop"]["top1"] == (member[1].argmax(1) == labels).mean()
-    assert [(p["a"], p["b"]) for p in found["paired"][:2]] == [
-        ("10 crops", "centre crop"),
+    assert [(p["a"], p["b"]) for p in results["paired"][:2]] == [
+        ("10 crops", "center crop"),
         ("a", "b"),
     ]
-    assert found["paired"][2]["a"] == "ensemble"
+    assert results["paired"][2]["a"] == "ensemble"
     alone = comparison.compare_models(members[:1], ["a"], labels, ("x", "y", "z"), (1,))
     assert "members" not in alone and len(alone["paired"]) == 1
 
 
-def test_mistakes_are_the_surest_wrong_ones():
+def test_confident_mistakes_are_sorted_by_confidence():
     probs = np.array([[0.9, 0.1], [0.2, 0.8], [0.6, 0.4], [0.0, 0.0]])
-    found = comparison.find_confident_mistakes(probs, np.array([1, 0, 0, 1]))
-    assert found == [
+    mistakes = comparison.find_confident_mistakes(probs, np.array([1, 0, 0, 1]))
+    assert mistakes == [
         {"position": 0, "label": 1, "predicted": 0, "probability": 0.9},
         {"position": 1, "label": 0, "predicted": 1, "probability": 0.8},
     ]
 
 
-def test_one_image_can_be_judged():
-    found = comparison.evaluate_predictions(np.array([[0.7, 0.3]]), np.array([1]), (1,))
-    assert (found["top1"], found["ece"]) == (0.0, 0.7)
-    assert "temperature" not in found
+def test_single_image_can_be_evaluated():
+    results = comparison.evaluate_predictions(np.array([[0.7, 0.3]]), np.array([1]), (1,))
+    assert (results["top1"], results["ece"]) == (0.0, 0.7)
+    assert "temperature" not in results
 
 
-@pytest.mark.parametrize("portion", [1, 2, 3, 64, 65, 130])
-def test_an_image_is_judged_alike_in_any_company(portion):
-    """What makes cached logits give exactly the direct run's figures, whatever its batches."""
+@pytest.mark.parametrize("batch_size", [1, 2, 3, 64, 65, 130])
+def test_softmax_does_not_depend_on_the_batch_size(batch_size):
+    """Stored logits therefore give exactly the metrics of the direct evaluation."""
     logits = np.random.default_rng(8).normal(0, 4, (130, 10, 11)).astype(np.float32)
     whole = classification.mean_softmax(logits)
-    parts = [classification.mean_softmax(logits[i : i + portion]) for i in range(0, 130, portion)]
-    np.testing.assert_array_equal(np.concatenate(parts), whole)
+    starts = range(0, 130, batch_size)
+    batches = [classification.mean_softmax(logits[i : i + batch_size]) for i in starts]
+    np.testing.assert_array_equal(np.concatenate(batches), whole)

@@ -1,4 +1,4 @@
-"""Wilson's interval against published figures and against scipy's."""
+"""Tests the Wilson interval against published values and SciPy."""
 
 import pytest
 from scipy import stats
@@ -15,13 +15,13 @@ from loops.metrics import confidence_intervals
         (1, 29, 0.0061, 0.1718),
     ],
 )
-def test_published_figures(successes, trials, low, high):
+def test_wilson_interval_against_published_values(successes, trials, low, high):
     assert confidence_intervals.wilson(successes, trials) == pytest.approx((low, high), abs=5e-5)
 
 
 @pytest.mark.parametrize("trials", [1, 2, 7, 500, 50_000])
 @pytest.mark.parametrize("share", [0.0, 0.01, 0.5, 0.77, 1.0])
-def test_against_scipy(trials, share):
+def test_wilson_interval_against_scipy(trials, share):
     successes = round(share * trials)
     expected = stats.binomtest(successes, trials).proportion_ci(0.95, method="wilson")
     low, high = confidence_intervals.wilson(successes, trials)

@@ -1,4 +1,4 @@
-"""ImageNet-ReaL's file: read as published, refused in any other form."""
+"""Tests reading of the ImageNet-ReaL label file, and the rejection of other files."""
 
 import json
 import os
@@ -11,29 +11,34 @@ from loops.metrics import imagenet_real
 
 @pytest.fixture
 def published(tmp_path):
-    """A file of the published form: image i accepts i % 1000; every seventh nothing."""
-    rows = [[] if i % 7 == 0 else [i % 1000, 3] for i in range(50_000)]
+    """A file in the published format. Image i accepts i % 1000 and 3; every seventh nothing."""
+    lists = [[] if i % 7 == 0 else [i % 1000, 3] for i in range(50_000)]
     path = tmp_path / "real.json"
-    path.write_text(json.dumps(rows))
+    path.write_text(json.dumps(lists))
     return path
 
 
-def test_images_are_found_by_the_number_in_their_name(published):
+def test_labels_are_looked_up_by_the_number_in_the_file_name(published):
     names = [f"val/n01440764/ILSVRC2012_val_{n:08d}.JPEG" for n in (2, 50_000, 1, 5001)]
-    found = imagenet_real.load_image_labels(published, "ilsvrc2012", "val", names)
-    assert found == [{1, 3}, {999, 3}, set(), {0, 3}]
+    accepted = imagenet_real.load_image_labels(published, "ilsvrc2012", "val", names)
+    assert accepted == [{1, 3}, {999, 3}, set(), {0, 3}]
 
 
 @pytest.mark.parametrize(
     ("dataset", "split", "name", "message"),
     [
-        ("folder", "val", "ILSVRC2012_val_00000001.JPEG", "val split of folder"),
-        ("ilsvrc2012", "train", "ILSVRC2012_val_00000001.JPEG", "train split"),
-        ("ilsvrc2012", "val", "n01440764_18.JPEG", "n01440764_18.JPEG is not named"),
-        ("ilsvrc2012", "val", "ILSVRC2012_val_00050001.JPEG", "is not named"),
+        ("folder", "val", "ILSVRC2012_val_00000001.JPEG", "not for the val split of folder"),
+        (
+            "ilsvrc2012",
+            "train",
+            "ILSVRC2012_val_00000001.JPEG",
+            "not for the train split",
+        ),
+        ("ilsvrc2012", "val", "n01440764_18.JPEG", "n01440764_18.JPEG has no image number"),
+        ("ilsvrc2012", "val", "ILSVRC2012_val_00050001.JPEG", "has no image number"),
     ],
 )
-def test_other_images_are_refused(published, dataset, split, name, message):
+def test_images_outside_ilsvrc2012_val_are_rejected(published, dataset, split, name, message):
     with pytest.raises(UsageError, match=message):
         imagenet_real.load_image_labels(published, dataset, split, [name])
 
@@ -43,7 +48,7 @@ def test_other_images_are_refused(published, dataset, split, name, message):
     ["", "7", "[1, 2]", "[[1], [2]]", '{"a": [1]}', "[" * 100_000]
     + [json.dumps([[bad]] * 50_000) for bad in (1000, -1, "1", True, 0.5)],
 )
-def test_other_files_are_refused(tmp_path, text):
+def test_invalid_label_files_are_rejected(tmp_path, text):
     path = tmp_path / "real.json"
     path.write_text(text)
     with pytest.raises(UsageError, match=r"^--real_labels="):
@@ -53,7 +58,7 @@ def test_other_files_are_refused(tmp_path, text):
 
 
 @pytest.mark.skipif("REAL_IMAGES_DIR" not in os.environ, reason="REAL_IMAGES_DIR is not set")
-def test_the_published_file():
-    """Of the 50,000 images 46,837 have a label (Beyer et al. 2020, section 3)."""
+def test_published_file():
+    """46,837 of the 50,000 images have a label (Beyer et al. 2020, section 3)."""
     path = os.path.join(os.environ["REAL_IMAGES_DIR"], "facts", "imagenet_real.json")
     assert sum(bool(labels) for labels in imagenet_real.read(path)) == 46_837

@@ -1,4 +1,4 @@
-"""Heat maps against hand-worked gradients and plain loops."""
+"""Tests Grad-CAM and occlusion against hand-computed gradients and plain loops."""
 
 import keras
 import numpy as np
@@ -12,13 +12,13 @@ from nets.layers.batch_norm import BatchNorm
 RNG = np.random.default_rng(3)
 
 
-def smallest_of_each_family():
-    """Deeper nets of a family end in the same layers."""
-    of_family = {}
+def smallest_net_of_each_family():
+    """Returns one net per family, because all nets of a family end in the same layers."""
+    smallest = {}
     for name in registry.names():
         family = name.rpartition("_")[0] if name[-1].isdigit() else name
-        of_family.setdefault(family, name)
-    return sorted(of_family.values())
+        smallest.setdefault(family, name)
+    return sorted(smallest.values())
 
 
 def images(count, size):
@@ -26,7 +26,7 @@ def images(count, size):
 
 
 def test_grad_cam_of_a_linear_head():
-    """Global average pool and a dense layer: a_k = w_k / (h w), so the map is known."""
+    """With a global average pool and a dense layer, a_k = w_k / (h w)."""
     image = keras.Input((None, None, 3))
     features = keras.layers.Conv2D(5, 3, strides=2, padding="same")(image)
     pooled = keras.layers.GlobalAveragePooling2D()(features)
@@ -35,13 +35,13 @@ def test_grad_cam_of_a_linear_head():
     maps = keras.Model(image, features)(batch).numpy()  # [2, 5, 5, 5]
     weights = model.layers[-1].kernel.numpy()[:, 3]
     expected = np.maximum(0, (maps * weights).sum(axis=-1)) / 25
-    found = explain.make_grad_cam(model, 10)(batch, 3)
-    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-7)
-    assert found.shape == (2, 5, 5) and found.max() > 0
+    cam = explain.make_grad_cam(model, 10)(batch, 3)
+    np.testing.assert_allclose(cam, expected, rtol=1e-5, atol=1e-7)
+    assert cam.shape == (2, 5, 5) and cam.max() > 0
 
 
 def test_grad_cam_of_a_flattened_head():
-    """Pool, flatten, dense, ReLU, dense, as in AlexNet: the gradient by hand."""
+    """Computes the gradient of pool, flatten, dense, ReLU, dense (as in AlexNet) by hand."""
     image = keras.Input((8, 8, 3))
     x = keras.layers.ReLU()(keras.layers.Conv2D(4, 3, padding="same")(image))
     pooled = keras.layers.MaxPool2D(2)(x)
@@ -53,13 +53,13 @@ def test_grad_cam_of_a_flattened_head():
     first, second = (layer.kernel.numpy() for layer in (model.layers[-3], model.layers[-1]))
     gradient = (first @ ((before > 0) * second[:, 1])).reshape(4, 4, 4)  # [h, w, K]
     expected = np.maximum(0, (maps * gradient.mean(axis=(0, 1))).sum(axis=-1))
-    found = explain.make_grad_cam(model, 8)(batch, 1)
-    np.testing.assert_allclose(found[0], expected, rtol=1e-4, atol=1e-7)
+    cam = explain.make_grad_cam(model, 8)(batch, 1)
+    np.testing.assert_allclose(cam[0], expected, rtol=1e-4, atol=1e-7)
     assert explain.find_feature_map(model, 8) is pooled
 
 
-def test_a_map_of_one_pixel_is_not_the_last_one():
-    """Convolutions in place of dense layers end in 1 x 1 maps, which say nothing of where."""
+def test_feature_map_has_more_than_one_pixel():
+    """Convolutions in place of dense layers end in 1 x 1 maps without a position."""
     image = keras.Input((None, None, 3))
     features = keras.layers.Conv2D(4, 3, padding="same")(image)
     x = keras.layers.Conv2D(6, 8)(features)
@@ -71,13 +71,13 @@ def test_a_map_of_one_pixel_is_not_the_last_one():
         explain.find_feature_map(keras.Model(inputs, keras.layers.Dense(2)(inputs)), 8)
 
 
-def settle(model, batch):
-    """Gives batch norm the moments of a batch, as training would.
+def set_batch_norm_statistics(model, batch):
+    """Sets the moving statistics of batch norm to the moments of a batch.
 
-    With those that it begins with, values grow from block to block: of 152 layers with gates, two
-    ways to compute the same differ by a fifth.
+    With the initial statistics, activations grow from block to block. In a net of 152 layers with
+    squeeze-and-excitation, rounding differences then grow to 20 %.
     """
-    for layer in model._flatten_layers():
+    for layer in model.layers:
         if isinstance(layer, BatchNorm):
             layer.momentum = 0.0
     model(batch, training=True)
@@ -88,7 +88,7 @@ def check_grad_cam(name):
     config = registry.NetConfig(model=name, num_classes=7, input_size=size)
     model = registry.build_model(config)
     batch = images(1, size)
-    settle(model, images(4, size))
+    set_batch_norm_statistics(model, images(4, size))
     features = explain.find_feature_map(model, size)
     joined = keras.Model(model.input, [features, model.output])
     with tf.GradientTape() as tape:
@@ -96,24 +96,24 @@ def check_grad_cam(name):
         score = logits[0, 2]
     weights = tape.gradient(score, maps).numpy().mean(axis=(1, 2), keepdims=True)
     expected = np.maximum(0, (weights * maps.numpy()).sum(axis=-1))
-    found = explain.make_grad_cam(model, size)(batch, 2)
-    assert found.shape[1] == found.shape[2] > 1
-    np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-6 * max(1, expected.max()))
+    cam = explain.make_grad_cam(model, size)(batch, 2)
+    assert cam.shape[1] == cam.shape[2] > 1
+    np.testing.assert_allclose(cam, expected, rtol=1e-3, atol=1e-6 * max(1, expected.max()))
 
 
-@pytest.mark.parametrize("name", smallest_of_each_family())
+@pytest.mark.parametrize("name", smallest_net_of_each_family())
 def test_grad_cam_of_each_family(name):
     check_grad_cam(name)
 
 
 @pytest.mark.faults
-@pytest.mark.parametrize("name", sorted(set(registry.names()) - set(smallest_of_each_family())))
+@pytest.mark.parametrize("name", sorted(set(registry.names()) - set(smallest_net_of_each_family())))
 def test_grad_cam_of_every_other_net(name):
     check_grad_cam(name)
 
 
 def logits_of_brightness(views):
-    """A net that sums the corner of red and the middle of green."""
+    """Returns logits that sum a corner of the red channel and the middle of the green one."""
     views = tf.cast(views, tf.float32)
     corner = tf.reduce_sum(views[:, :, :5, :6, 0], axis=(2, 3)) / 800
     middle = tf.reduce_sum(views[:, :, 8:14, 7:15, 1], axis=(2, 3)) / 900
@@ -121,7 +121,7 @@ def logits_of_brightness(views):
 
 
 @pytest.mark.parametrize(("window", "positions"), [(6, 4), (20, 1), (3, 9), (1, 2)])
-def test_occlusion_against_a_plain_loop(window, positions):
+def test_occlusion_against_plain_loop(window, positions):
     image = RNG.integers(0, 256, (20, 20, 3)).astype(np.uint8)
     fill = (101.4, 7.0, 30.6)
 

@@ -1,5 +1,7 @@
-"""The HTML page in a real browser: it loads quietly, shows what it should, and runs nothing."""
+"""Tests the HTML report in a real browser: content, console, and that no script runs."""
 
+import dataclasses
+import re
 import shutil
 
 import numpy as np
@@ -18,8 +20,8 @@ def pixels(width, height):
     return rng.integers(0, 256, (height, width, 3)).astype(np.uint8)
 
 
-def exhibit():
-    """One picture, two nets; the images come in the order of SIZES."""
+def make_prediction():
+    """Returns a prediction by two nets. Its images are in the order of SIZES."""
     top = [{"class": HOSTILE, "name": HOSTILE, "probability": 0.9}]
     top += [{"class": "n1", "name": QUOTED, "probability": 1e-7}]
     panels = [Panel(pixels(*size), f"view {QUOTED}", HOSTILE) for size in SIZES[1:]]
@@ -28,7 +30,7 @@ def exhibit():
         picture=pixels(*SIZES[0]),
         size=(854, 1280),
         top=top,
-        looks=[
+        model_explanations=[
             ModelExplanation(HOSTILE, top, panels[:2], panels[2:4]),
             ModelExplanation(QUOTED, top, panels[4:5], []),
         ],
@@ -36,10 +38,10 @@ def exhibit():
     )
 
 
-def document():
+def make_page():
     results = {"models": [HOSTILE, "b"], "crops": 10, "seam_carving": True}
     results |= {"images": [{}], "bad": [{"path": QUOTED, "reason": HOSTILE}]}
-    return html_report.render_page([html_report.render_article(exhibit())], results, 3)
+    return html_report.render_page([html_report.render_article(make_prediction())], results, 3)
 
 
 @pytest.fixture(scope="module")
@@ -67,14 +69,14 @@ def browser():
 
 @pytest.fixture(scope="module")
 def loaded(browser, tmp_path_factory):
-    """The browser with the page in it."""
+    """The browser after loading the page."""
     path = tmp_path_factory.mktemp("page") / "page.html"
-    path.write_text(document(), encoding="utf-8")
+    path.write_text(make_page(), encoding="utf-8")
     browser.get(path.as_uri())
     return browser
 
 
-def test_the_console_is_silent_and_nothing_is_fetched(loaded):
+def test_page_logs_nothing_and_makes_no_request(loaded):
     assert loaded.get_log("browser") == []
     fetched = loaded.execute_script(
         "return performance.getEntriesByType('resource').map(entry => entry.name)"
@@ -82,14 +84,14 @@ def test_the_console_is_silent_and_nothing_is_fetched(loaded):
     assert [name for name in fetched if not name.startswith("data:")] == []
 
 
-def test_images_have_their_natural_size(loaded):
-    found = loaded.execute_script(
+def test_all_images_are_loaded(loaded):
+    sizes = loaded.execute_script(
         "return [...document.images].map(i => [i.naturalWidth, i.naturalHeight, i.complete])"
     )
-    assert [tuple(row) for row in found] == [(*size, True) for size in SIZES]
+    assert [tuple(size) for size in sizes] == [(*size, True) for size in SIZES]
 
 
-def test_shown_in_proportion(loaded):
+def test_images_keep_their_aspect_ratio_and_fit_the_window(loaded):
     for width in (1200, 420):
         loaded.set_window_size(width, 900)
         ratios = loaded.execute_script(
@@ -97,11 +99,11 @@ def test_shown_in_proportion(loaded):
             " / (i.height * i.naturalWidth))"
         )
         assert ratios == pytest.approx([1.0] * len(SIZES), rel=0.03)
-        wide = "return document.documentElement.scrollWidth - window.innerWidth"
-        assert loaded.execute_script(wide) <= 0, width
+        overflow = "return document.documentElement.scrollWidth - window.innerWidth"
+        assert loaded.execute_script(overflow) <= 0, width
 
 
-def test_names_are_inert(loaded):
+def test_hostile_names_are_escaped(loaded):
     assert loaded.title == "1 picture predicted"
     count = "return document.querySelectorAll(arguments[0]).length"
     assert loaded.execute_script(count, "script, iframe, object, form") == 0
@@ -112,36 +114,40 @@ def test_names_are_inert(loaded):
     assert alts[1:] == [f"view {QUOTED}"] * (len(SIZES) - 1)
 
 
-def test_the_policy_would_stop_what_slipped_through(browser, tmp_path):
-    """The same page with a live script in it: a second line of defence."""
+def test_content_security_policy_blocks_scripts(browser, tmp_path):
+    """Loads the page with an unescaped script in it."""
     path = tmp_path / "page.html"
-    path.write_text(document().replace("</article>", f"{HOSTILE}</article>", 1), encoding="utf-8")
+    path.write_text(make_page().replace("</article>", f"{HOSTILE}</article>", 1), encoding="utf-8")
     browser.get(path.as_uri())
     assert browser.execute_script("return document.scripts.length") == 1
     assert browser.title == "1 picture predicted"
     assert "Content Security Policy" in browser.get_log("browser")[0]["message"]
 
 
-def test_bars_are_as_long_as_their_share(browser, tmp_path):
+def test_bar_lengths_are_proportional_to_probabilities(browser, tmp_path):
     path = tmp_path / "page.html"
-    path.write_text(document(), encoding="utf-8")
+    path.write_text(make_page(), encoding="utf-8")
     browser.get(path.as_uri())
-    shares = browser.execute_script(
+    fractions = browser.execute_script(
         "const width = element => element.getBoundingClientRect().width;"
         "const bars = [...document.querySelectorAll('.bars i i')];"
         "return bars.map(bar => width(bar) / width(bar.parentElement));"
     )
-    assert shares[:2] == pytest.approx([0.9, 0.0], abs=0.005)
+    assert fractions[:2] == pytest.approx([0.9, 0.0], abs=0.005)
 
 
-def test_the_figure_takes_any_size_and_text():
-    drawn = figure.draw(exhibit())
+def test_figure_accepts_any_size_and_text():
+    drawn = figure.draw(make_prediction())
     assert drawn.pixels.dtype == np.uint8 and drawn.pixels.shape[1] == 1120
     assert drawn.png()[:4] == b"\x89PNG"
 
 
-def test_small_pictures_are_enlarged_on_the_page():
-    """By the classes that the style sheet widens."""
-    for size, shape in (((100, 50), "wide"), ((50, 100), "tall"), ((300, 200), "")):
-        assert f'class="{shape}"' in html_report._render_picture(pixels(*size))
-        assert not shape or f"img.{shape} " in document()
+@pytest.mark.parametrize(
+    ("size", "css_class"), [((100, 50), "wide"), ((50, 100), "tall"), ((300, 200), "")]
+)
+def test_small_pictures_are_enlarged_by_the_style_sheet(size, css_class):
+    prediction = dataclasses.replace(make_prediction(), picture=pixels(*size))
+    article = html_report.render_article(prediction)
+    (picture,) = re.findall(r'<img [^>]*alt="the picture">', article)
+    assert f' class="{css_class}" ' in picture
+    assert not css_class or f"img.{css_class} " in make_page()

@@ -1,4 +1,4 @@
-"""What `--image` names: files, folders, globs and lines of stdin."""
+"""Tests how `--image` resolves files, folders, globs and lines of stdin."""
 
 import io
 import os
@@ -14,7 +14,8 @@ ODD = ("one, two.jpg", "[1].jpg", "no_extension", "._a.jpg")
 
 
 @pytest.fixture
-def here(tmp_path, monkeypatch):
+def image_folder(tmp_path, monkeypatch):
+    """Makes FILES and ODD in the current folder."""
     for name in (*FILES, *ODD):
         path = tmp_path / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -28,7 +29,7 @@ def here(tmp_path, monkeypatch):
     ("text", "expected"),
     [
         ("a.jpg", ["a.jpg"]),
-        ("notes.txt", ["notes.txt"]),  # named, so tried: content decides what it is
+        ("notes.txt", ["notes.txt"]),  # any extension is accepted for a named file
         ("b.PNG,a.jpg,b.PNG", ["b.PNG", "a.jpg", "b.PNG"]),
         ("sub", ["sub/c.jpeg", "sub/deep/d.webp"]),
         (".", ["[1].jpg", "a.jpg", "b.PNG", "one, two.jpg", "sub/c.jpeg", "sub/deep/d.webp"]),
@@ -42,70 +43,70 @@ def here(tmp_path, monkeypatch):
         ("one, two.jpg", ["one, two.jpg"]),
     ],
 )
-def test_found(here, text, expected):
+def test_find_expands_files_folders_and_globs(image_folder, text, expected):
     assert image_paths.find(text) == expected
 
 
 @pytest.mark.parametrize(
-    ("text", "words"),
+    ("text", "message"),
     [
         ("", "--image is missing"),
         ("nowhere.jpg", "--image=nowhere.jpg: there is no such file"),
         ("a.jpg,,b.PNG", "--image=: there is no such file"),
-        ("empty", "--image=empty: no image in this folder"),
-        ("dir.jpg", "--image=dir.jpg: no image in this folder"),
-        ("*.tif", r"--image=\*\.tif: no image matches"),
-        ("*.txt", r"--image=\*\.txt: no image matches"),
+        ("empty", "--image=empty: the folder contains no image"),
+        ("dir.jpg", "--image=dir.jpg: the folder contains no image"),
+        ("*.tif", r"--image=\*\.tif: matches no image"),
+        ("*.txt", r"--image=\*\.txt: matches no image"),
     ],
 )
-def test_refused(here, text, words):
-    with pytest.raises(UsageError, match=words):
+def test_find_rejects_missing_images(image_folder, text, message):
+    with pytest.raises(UsageError, match=message):
         image_paths.find(text)
 
 
-def send(monkeypatch, data):
+def set_stdin(monkeypatch, data):
     monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(data), "utf-8"))
 
 
-def test_a_line_of_stdin_need_not_be_utf_8(here, monkeypatch):
-    """In a folder of Latin-1 times: only the system knows what these bytes are called."""
+def test_stdin_accepts_paths_that_are_not_utf8(image_folder, monkeypatch):
+    """For example, file names in Latin-1."""
     name = b"caf\xe9.jpg"
     shutil.copy("a.jpg", os.fsdecode(name))
-    send(monkeypatch, name + b"\n")
+    set_stdin(monkeypatch, name + b"\n")
     assert image_paths.find("-") == [os.fsdecode(name)]
 
 
-def test_lines_of_stdin(here, monkeypatch):
-    send(monkeypatch, b"a.jpg\n\none, two.jpg\r\nsub\nno_extension")
+def test_stdin_has_one_path_per_line(image_folder, monkeypatch):
+    set_stdin(monkeypatch, b"a.jpg\n\none, two.jpg\r\nsub\nno_extension")
     expected = ["a.jpg", "one, two.jpg", "sub/c.jpeg", "sub/deep/d.webp", "no_extension"]
     assert image_paths.find("-") == expected
 
 
 @pytest.mark.parametrize(
-    ("text", "words"),
+    ("text", "message"),
     [
-        ("", "--image=-: stdin names no file"),
-        ("\n\n", "--image=-: stdin names no file"),
+        ("", "--image=-: stdin contains no path"),
+        ("\n\n", "--image=-: stdin contains no path"),
         ("a.jpg\nnowhere.jpg\n", "--image=-, line 2: nowhere.jpg: there is no such file"),
     ],
 )
-def test_refused_lines(here, monkeypatch, text, words):
-    send(monkeypatch, text.encode())
-    with pytest.raises(UsageError, match=words):
+def test_stdin_rejects_missing_images(image_folder, monkeypatch, text, message):
+    set_stdin(monkeypatch, text.encode())
+    with pytest.raises(UsageError, match=message):
         image_paths.find("-")
 
 
-def test_paths_that_are_no_text():
+def test_replace_non_utf8_returns_valid_text():
     odd = os.fsdecode(b"caf\xe9.jpg")
     with pytest.raises(UnicodeEncodeError):
         odd.encode()
     assert image_paths.replace_non_utf8(odd) == "caf\N{REPLACEMENT CHARACTER}.jpg"
 
 
-def test_linked_folders_are_entered_and_rings_are_not(here, tmp_path):
+def test_links_to_folders_are_followed_without_cycles(image_folder, tmp_path):
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos/2023").symlink_to(tmp_path / "sub")
-    (tmp_path / "sub/ring").symlink_to(tmp_path / "photos")
+    (tmp_path / "sub/cycle").symlink_to(tmp_path / "photos")
     expected = ["photos/2023/c.jpeg", "photos/2023/deep/d.webp"]
     assert image_paths.find("photos") == image_paths.find("phot*") == expected
     (tmp_path / "both/y").mkdir(parents=True)

@@ -1,4 +1,4 @@
-"""Prediction of files and folders, against the evaluation's own figures and one net at a time."""
+"""Tests prediction of files and folders against evaluation and against single nets."""
 
 import csv
 import io
@@ -22,7 +22,7 @@ pytestmark = pytest.mark.usefixtures("tiny_net")
 
 @pytest.fixture(scope="module")
 def runs(make_run, tiny_folder, tmp_path_factory):
-    """Run folders by name: nets that differ in weights, in preprocessing, in classes."""
+    """A folder of runs whose nets differ in weights, preprocessing or classes."""
     root = tmp_path_factory.mktemp("runs")
     make_run(root / "a", 1, data_dir=str(tiny_folder))
     make_run(root / "b", 2, image_size=40, interpolation="bicubic", crop_fraction=0.8)
@@ -34,7 +34,7 @@ def runs(make_run, tiny_folder, tmp_path_factory):
 
 @pytest.fixture
 def pictures(tiny_folder, tmp_path):
-    """A folder of three pictures and, between them in order, two files that are none."""
+    """A folder of three pictures (a, c, e) and two files that do not decode (b, d)."""
     folder = tmp_path / "pictures"
     folder.mkdir()
     for name, label in (("a.jpg", "disc"), ("c.jpg", "grid"), ("e.jpg", "stripes")):
@@ -48,79 +48,87 @@ def run(*words):
     return predict.run(flags.parse(["main.py", "--mode=predict", *map(str, words)]))
 
 
-def shares(image):
-    """Probability by class name."""
+def probabilities_by_class(image):
+    """Returns the probability of each class by its name."""
     return {p["class"]: p["probability"] for p in image["predictions"]}
 
 
-def test_folder_scores_as_evaluation_does(runs, tiny_folder, tmp_path):
+def test_predicting_a_folder_equals_evaluation(runs, tiny_folder, tmp_path):
     words = ["t", "--mode=eval", f"--ckpt={runs / 'a'}", "--crops=1"]
     expected = evaluate.run(flags.parse(words))
     out = tmp_path / "out.json"
-    found = run(
+    results = run(
         f"--ckpt={runs / 'a'}", f"--image={tiny_folder / 'val'}", "--crops=1", f"--json={out}"
     )
-    assert json.loads(out.read_text()) == found
-    assert len(found["images"]) == expected["num_examples"] == 11
-    right = [f"/{image['predictions'][0]['class']}/" in image["path"] for image in found["images"]]
+    assert json.loads(out.read_text()) == results
+    assert len(results["images"]) == expected["num_examples"] == 11
+    right = [
+        f"/{image['predictions'][0]['class']}/" in image["path"] for image in results["images"]
+    ]
     assert np.mean(right) == pytest.approx(expected["top1"])
-    labels = [re.search(r"/val/(\w+)/", image["path"])[1] for image in found["images"]]
-    of_label = [shares(i)[label] for i, label in zip(found["images"], labels, strict=True)]
-    assert -np.log(of_label).mean() == pytest.approx(expected["nll"], rel=1e-4)
-    for image in found["images"]:
-        assert sum(shares(image).values()) == pytest.approx(1.0)
-        assert list(shares(image).values()) == sorted(shares(image).values(), reverse=True)
+    labels = [re.search(r"/val/(\w+)/", image["path"])[1] for image in results["images"]]
+    label_probabilities = [
+        probabilities_by_class(i)[label] for i, label in zip(results["images"], labels, strict=True)
+    ]
+    assert -np.log(label_probabilities).mean() == pytest.approx(expected["nll"], rel=1e-4)
+    for image in results["images"]:
+        assert sum(probabilities_by_class(image).values()) == pytest.approx(1.0)
+        assert list(probabilities_by_class(image).values()) == sorted(
+            probabilities_by_class(image).values(), reverse=True
+        )
 
 
-def test_nets_are_averaged(runs, tiny_folder):
-    """Each with its own size, interpolation and crop; the batches are of an odd size."""
+def test_ensemble_averages_nets_of_different_preprocessing(runs, tiny_folder):
+    """The nets differ in image size, interpolation and crop. The last batch is smaller."""
     image = f"--image={tiny_folder / 'val'}"
     words = [image, "--eval_batch_size=4"]
-    alone = [run(f"--ckpt={runs / name}", *words) for name in ("a", "b", "a2")]
+    single = [run(f"--ckpt={runs / name}", *words) for name in ("a", "b", "a2")]
     together = run(f"--ckpt={','.join(str(runs / name) for name in ('a', 'b', 'a2'))}", *words)
     assert [m.split("/")[-2] for m in together["models"]] == ["a", "b", "a2"]
-    for number, found in enumerate(together["images"]):
-        of_each = [shares(result["images"][number]) for result in alone]
-        assert np.ptp([list(sorted(s.values())) for s in of_each], axis=0).max() > 0.01
-        for name, probability in shares(found).items():
-            assert probability == pytest.approx(np.mean([s[name] for s in of_each]), abs=1e-5)
+    for number, averaged in enumerate(together["images"]):
+        members = [probabilities_by_class(result["images"][number]) for result in single]
+        assert np.ptp([list(sorted(s.values())) for s in members], axis=0).max() > 0.01
+        for name, probability in probabilities_by_class(averaged).items():
+            assert probability == pytest.approx(np.mean([s[name] for s in members]), abs=1e-5)
 
 
 def test_seam_carving_is_the_eleventh_view(runs, tiny_folder):
     path = str(tiny_folder / "val" / "grid" / "00.jpg")
-    ten = shares(run(f"--ckpt={runs / 'a'}", f"--image={path}")["images"][0])
+    ten = probabilities_by_class(run(f"--ckpt={runs / 'a'}", f"--image={path}")["images"][0])
     eleven = run(f"--ckpt={runs / 'a'}", f"--image={path}", "--seam_carving")
     assert eleven["seam_carving"] is True
     image = views.decode_file(path)
-    sight = views.Preprocessing(32, 0.875, "bilinear", 1, True)
-    _, carved = views.preprocess_image(image, sight)
-    # The carved picture, as a file of the size at which a centre crop takes all of it.
+    preprocessing = views.Preprocessing(32, 0.875, "bilinear", 1, True)
+    _, carved = views.preprocess_image(image, preprocessing)
+    # The carved picture as a file of which the center crop is the whole image.
     words = [f"--ckpt={runs / 'a'}", "--crops=1", "--crop_fraction=1"]
     file = tiny_folder.parent / "carved.png"
     cv2.imwrite(str(file), carved.numpy()[..., ::-1])
-    alone = shares(run(*words, f"--image={file}")["images"][0])
-    for name, probability in shares(eleven["images"][0]).items():
+    alone = probabilities_by_class(run(*words, f"--image={file}")["images"][0])
+    for name, probability in probabilities_by_class(eleven["images"][0]).items():
         assert probability == pytest.approx((10 * ten[name] + alone[name]) / 11, abs=1e-5)
 
 
-def test_bad_files_are_listed_and_the_others_predicted(runs, pictures, tmp_path, capsys):
+def test_files_that_do_not_decode_are_listed_and_the_others_predicted(
+    runs, pictures, tmp_path, capsys
+):
     words = [f"--ckpt={runs / 'a'}", f"--image={pictures}", f"--json={tmp_path / 'o.json'}"]
     words += [f"--csv={tmp_path / 'o.csv'}", f"--report={tmp_path / 'o.html'}", "--crops=1"]
     with pytest.raises(DataError, match=r"2 of 5 images.*b\.jpg.*d\.jpg"):
         run(*words)
     out = capsys.readouterr().out
-    found = json.loads((tmp_path / "o.json").read_text())
-    assert [i["path"][-5:] for i in found["images"]] == ["a.jpg", "c.jpg", "e.jpg"]
-    assert [i["path"][-5:] for i in found["bad"]] == ["b.jpg", "d.jpg"]
-    assert all(i["path"] in out for i in found["images"])
-    # The good files get the answer that they get without the bad ones beside them.
+    results = json.loads((tmp_path / "o.json").read_text())
+    assert [i["path"][-5:] for i in results["images"]] == ["a.jpg", "c.jpg", "e.jpg"]
+    assert [i["path"][-5:] for i in results["bad"]] == ["b.jpg", "d.jpg"]
+    assert all(i["path"] in out for i in results["images"])
+    # The predictions are the same without the files that do not decode.
     (pictures / "b.jpg").unlink()
     (pictures / "d.jpg").unlink()
-    assert run(*words[:2], "--crops=1")["images"] == found["images"]
+    assert run(*words[:2], "--crops=1")["images"] == results["images"]
     rows = list(csv.DictReader(io.StringIO((tmp_path / "o.csv").read_text())))
     assert [row["path"][-5:] for row in rows] == ["a.jpg", "c.jpg", "e.jpg", "b.jpg", "d.jpg"]
     assert [bool(row["error"]) for row in rows] == [False, False, False, True, True]
-    for row, image in zip(rows, found["images"], strict=False):
+    for row, image in zip(rows, results["images"], strict=False):
         for k, p in enumerate(image["predictions"], 1):
             assert (row[f"class{k}"], row[f"name{k}"]) == (p["class"], p["name"])
             assert float(row[f"probability{k}"]) == p["probability"]
@@ -128,15 +136,15 @@ def test_bad_files_are_listed_and_the_others_predicted(runs, pictures, tmp_path,
     assert page.count("<article") == 4 and "Not decoded" in page and "d.jpg" in page
 
 
-def test_only_bad_files(runs, pictures, tmp_path):
+def test_report_of_only_files_that_do_not_decode(runs, pictures, tmp_path):
     words = [f"--ckpt={runs / 'a'}", f"--image={pictures / 'b.jpg'}", "--explain"]
     with pytest.raises(DataError, match=r"1 of 1 image not decoded"):
         run(*words, f"--report={tmp_path / 'o.html'}")
     assert "Not decoded" in (tmp_path / "o.html").read_text()
 
 
-def test_a_strip_is_predicted_as_eval_sees_it(runs, tmp_path):
-    """Its short side at 37 px, the whole of it would be 37 x 2,960,000."""
+def test_extreme_aspect_ratio_is_not_resized_as_a_whole(runs, tmp_path):
+    """With its short side resized to 37 px, the whole image would have 2,960,000 columns."""
     cv2.imwrite(str(tmp_path / "strip.png"), np.tile(np.uint8([0, 90, 200]), (1, 80_000, 1)))
     cv2.imwrite(str(tmp_path / "patch.png"), np.tile(np.uint8([0, 90, 200]), (60, 60, 1)))
     words = [f"--ckpt={runs / 'a'}", "--seam_carving", f"--report={tmp_path / 'o.html'}"]
@@ -148,16 +156,16 @@ def test_a_strip_is_predicted_as_eval_sees_it(runs, tmp_path):
     assert "80000" in (tmp_path / "o.html").read_text()
 
 
-def test_figures_that_have_no_place(runs, tiny_folder):
+def test_explain_folder_that_cannot_be_created_is_an_error(runs, tiny_folder):
     (runs / "b" / "explain").write_text("")
-    with pytest.raises(UsageError, match=r"--explain: .*b/explain cannot be made"):
+    with pytest.raises(UsageError, match=r"--explain: .*b/explain cannot be created"):
         run(f"--ckpt={runs / 'b'}", f"--image={tiny_folder / 'val'}", "--explain")
 
 
-@pytest.mark.parametrize(("other", "words"), [("fewer", "'stripes'"), ("reordered", "order")])
-def test_other_classes_are_refused(runs, tiny_folder, other, words):
+@pytest.mark.parametrize(("other", "message"), [("fewer", "'stripes'"), ("reordered", "order")])
+def test_ensemble_of_different_classes_is_rejected(runs, tiny_folder, other, message):
     ckpt = f"--ckpt={runs / 'a'},{runs / other}"
-    with pytest.raises(UsageError, match=rf"--ckpt=\S*{other}: .*{words}"):
+    with pytest.raises(UsageError, match=rf"--ckpt=\S*{other}: .*{message}"):
         run(ckpt, f"--image={tiny_folder / 'val'}")
 
 
@@ -170,80 +178,82 @@ def test_other_classes_are_refused(runs, tiny_folder, other, words):
         (["--ckpt={a},{a}/nowhere", "--image={jpg}"], "--ckpt=.*nowhere: there is no such"),
         (["--ckpt={a}", "--image={jpg}", "--image_size=20"], "--image_size=20"),
         (["--ckpt={a}", "--image="], "--image is missing"),
-        (["--ckpt={a}", "--image={a}"], "no image in this folder"),
+        (["--ckpt={a}", "--image={a}"], "the folder contains no image"),
     ],
 )
-def test_wrong_commands(runs, tiny_folder, words, message):
+def test_invalid_commands(runs, tiny_folder, words, message):
     places = {"a": runs / "a", "jpg": tiny_folder / "val" / "grid" / "00.jpg"}
     with pytest.raises(UsageError, match=message):
         run(*(word.format(**places) for word in words))
 
 
-def test_explain_without_a_page_writes_figures(runs, tiny_folder):
+def test_explain_without_report_writes_figures(runs, tiny_folder):
     folder = tiny_folder / "val" / "grid"
     out = runs / "a2" / "o.json"
     words = [f"--ckpt={runs / 'a2'}", f"--image={folder}", "--crops=1", f"--json={out}"]
-    found = run(*words, "--explain")
-    assert json.loads(out.read_text()) == found
-    paths = [image["figure"] for image in found["images"]]
+    results = run(*words, "--explain")
+    assert json.loads(out.read_text()) == results
+    paths = [image["figure"] for image in results["images"]]
     assert len(set(paths)) == 4 and all(str(runs / "a2") in path for path in paths)
     assert cv2.imread(paths[0]).shape[1] == 1120
 
 
-def test_a_checkpoint_that_training_removes_while_pictures_are_predicted(
+def test_report_when_training_removes_the_checkpoint_during_prediction(
     make_run, pictures, tmp_path, monkeypatch
 ):
-    """The page's own float32 weights have been read by then."""
+    """The float32 weights of the report are read before the prediction."""
     folder = make_run(tmp_path / "a")
-    predicted = ensemble.Ensemble.predict
+    predict_images = ensemble.Ensemble.predict
 
-    def pruned(nets, paths):
-        yield from predicted(nets, paths)
+    def predict_and_remove(nets, paths):
+        yield from predict_images(nets, paths)
         shutil.rmtree(folder / "step-00000004")
 
-    monkeypatch.setattr(ensemble.Ensemble, "predict", pruned)
+    monkeypatch.setattr(ensemble.Ensemble, "predict", predict_and_remove)
     out = tmp_path / "o.html"
     run(f"--ckpt={folder}", f"--image={pictures / 'a.jpg'}", f"--report={out}", "--crops=1")
     assert out.read_text().count("<article") == 1
 
 
 @pytest.mark.parametrize(
-    ("error", "kind", "said"),
+    ("error", "expected", "message"),
     [
         (tf.errors.ResourceExhaustedError, UsageError, "out of memory while drawing"),
-        (tf.errors.NotFoundError, DataError, r"a\.jpg does not decode any more"),
+        (tf.errors.NotFoundError, DataError, r"a\.jpg does not decode any longer"),
     ],
 )
-def test_what_hinders_the_drawing_is_one_line(runs, pictures, monkeypatch, error, kind, said):
-    def fails(*_):
-        raise error(None, None, "so it is")
+def test_errors_while_drawing(runs, pictures, monkeypatch, error, expected, message):
+    def fail(*_):
+        raise error(None, None, "reason")
 
-    monkeypatch.setattr(explained_prediction, "explain_image", fails)
-    with pytest.raises(kind, match=said):
+    monkeypatch.setattr(explained_prediction, "explain_image", fail)
+    with pytest.raises(expected, match=message):
         run(f"--ckpt={runs / 'a'}", f"--image={pictures / 'a.jpg'}", "--crops=1", "--explain")
 
 
-def test_nets_of_one_size_beside_one_that_grew(make_run, pictures, tmp_path):
-    """The sizes that a member was trained at bind no other member."""
+def test_ensemble_of_a_fixed_size_net_and_one_with_an_image_size_schedule(
+    make_run, pictures, tmp_path
+):
+    """The image sizes of one member's training do not apply to the others."""
     grown = make_run(tmp_path / "grown", image_size_schedule="0:32,1:40")
     sized = make_run(tmp_path / "sized", 2, model="alexnet", image_size=64)
     words = [f"--image={pictures / 'a.jpg'}", "--crops=1"]
     both = [run(f"--ckpt={a},{b}", *words) for a, b in ((grown, sized), (sized, grown))]
-    shares = [image["predictions"][0]["probability"] for b in both for image in b["images"]]
-    assert shares[0] == pytest.approx(shares[1])
+    top1 = [image["predictions"][0]["probability"] for b in both for image in b["images"]]
+    assert top1[0] == pytest.approx(top1[1])
 
 
-def test_a_path_back_from_a_linked_folder(runs, pictures, tmp_path):
-    """Where the link leads, as for every other program."""
+def test_path_with_parent_of_a_linked_folder(runs, pictures, tmp_path):
+    """`link/..` is the parent of the link's target, as for the operating system."""
     (tmp_path / "far/album").mkdir(parents=True)
     shutil.copy(pictures / "a.jpg", tmp_path / "far/a.jpg")
     (tmp_path / "album").symlink_to(tmp_path / "far/album")
-    found = run(f"--ckpt={runs / 'a'}", f"--image={tmp_path / 'album/../a.jpg'}", "--crops=1")
-    assert len(found["images"]) == 1 and not found["bad"]
+    results = run(f"--ckpt={runs / 'a'}", f"--image={tmp_path / 'album/../a.jpg'}", "--crops=1")
+    assert len(results["images"]) == 1 and not results["bad"]
 
 
-def test_shown_in_a_notebook(runs, tiny_folder):
-    """Two nets of different sizes, eleven views each; the answer is that of the command."""
+def test_show_draws_a_figure_for_a_notebook(runs, tiny_folder):
+    """Uses two nets of different sizes, with eleven views each."""
     image = tiny_folder / "val" / "disc" / "01.jpg"
     figure = predict.show(f"{runs / 'a'},{runs / 'b'}", image, top_k=2)
     pixels = tf.io.decode_png(figure._repr_png_()).numpy()
@@ -253,7 +263,7 @@ def test_shown_in_a_notebook(runs, tiny_folder):
         predict.show(runs / "a", image.parent)
 
 
-def test_most_drawn(runs, tiny_folder, tmp_path, monkeypatch, caplog):
+def test_number_of_drawn_images_is_limited(runs, tiny_folder, tmp_path, monkeypatch, caplog):
     monkeypatch.setattr(predict, "MAX_DRAWN_IMAGES", 2)
     out = tmp_path / "o.html"
     run(f"--ckpt={runs / 'a'}", f"--image={tiny_folder / 'val'}", f"--report={out}", "--crops=1")
@@ -261,24 +271,26 @@ def test_most_drawn(runs, tiny_folder, tmp_path, monkeypatch, caplog):
     assert "9 more pictures" in out.read_text() and "9 are not" in caplog.text
 
 
-def test_many_images_get_a_line_each(capsys):
-    found = [{"class": "n01440764", "name": "tench", "probability": 0.5}]
-    outputs.summarize([{"path": f"{i}.jpg", "predictions": found} for i in range(21)])
+def test_summary_of_many_images_has_one_line_per_image(capsys):
+    predictions = [{"class": "n01440764", "name": "tench", "probability": 0.5}]
+    outputs.summarize([{"path": f"{i}.jpg", "predictions": predictions} for i in range(21)])
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 22 and re.fullmatch(r"  20\.jpg\s+50\.00%  tench", lines[-1])
 
 
-def test_top_classes_prefers_the_lower_of_equals():
-    found = predict.top_classes(np.array([0.2, 0.4, 0.4]), ("a", "n01440764", "c"), 2)
-    assert [p["class"] for p in found] == ["n01440764", "c"]
-    assert found[0]["name"] == datasets.display_name("n01440764") == "tench"
+def test_top_classes_orders_ties_by_class_index():
+    top = predict.top_classes(np.array([0.2, 0.4, 0.4]), ("a", "n01440764", "c"), 2)
+    assert [p["class"] for p in top] == ["n01440764", "c"]
+    assert top[0]["name"] == datasets.display_name("n01440764") == "tench"
 
 
-def test_nobody_reads_what_is_said_but_the_files_are_there(runs, pictures, tmp_path, monkeypatch):
-    def closed(*_):
+class ClosedPipe(io.StringIO):
+    def write(self, text):
         raise BrokenPipeError
 
-    monkeypatch.setattr(outputs.console, "print_summary", closed)
+
+def test_output_files_are_written_before_stdout_breaks(runs, pictures, tmp_path, monkeypatch):
+    monkeypatch.setattr("sys.stdout", ClosedPipe())
     (pictures / "b.jpg").unlink()
     (pictures / "d.jpg").unlink()
     files = [tmp_path / "p.csv", tmp_path / "p.json"]
@@ -289,8 +301,8 @@ def test_nobody_reads_what_is_said_but_the_files_are_there(runs, pictures, tmp_p
     assert len(json.loads(files[1].read_text())["images"]) == 3
 
 
-def test_a_figure_of_a_picture_with_a_long_name(runs, pictures):
+def test_figure_name_of_an_image_with_a_long_name(runs, pictures):
     long = pictures / ("n" * 245 + ".jpg")
     shutil.copy(pictures / "a.jpg", long)
-    found = run(f"--ckpt={runs / 'a'}", f"--image={long}", "--explain", "--crops=1")
-    assert re.search(r"explain/01-pictures-n+\.png$", found["images"][0]["figure"])
+    results = run(f"--ckpt={runs / 'a'}", f"--image={long}", "--explain", "--crops=1")
+    assert re.search(r"explain/01-pictures-n+\.png$", results["images"][0]["figure"])

@@ -1,4 +1,4 @@
-"""Seam carving against an exhaustive search over all seams, and against plain loops."""
+"""Tests seam carving against an exhaustive search over all seams and against plain loops."""
 
 import itertools
 
@@ -11,19 +11,19 @@ from loops.tools.predict import seam_carving
 
 
 def plain_energy(image):
-    """|dI/dx| + |dI/dy| over the channels, pixel by pixel; borders repeat."""
+    """Computes |dI/dx| + |dI/dy| over the channels pixel by pixel, with replicated borders."""
     image = image.astype(int)
     height, width, _ = image.shape
-    found = np.zeros((height, width), int)
+    energies = np.zeros((height, width), int)
     for y, x in itertools.product(range(height), range(width)):
         left, right = image[y, max(x - 1, 0)], image[y, min(x + 1, width - 1)]
         above, below = image[max(y - 1, 0), x], image[min(y + 1, height - 1), x]
-        found[y, x] = np.abs(right - left).sum() + np.abs(below - above).sum()
-    return found
+        energies[y, x] = np.abs(right - left).sum() + np.abs(below - above).sum()
+    return energies
 
 
 def all_seams(height, width):
-    """Every connected path from top to bottom, those further left first."""
+    """Yields every connected path from top to bottom, from left to right."""
     for first in range(width):
         for turns in itertools.product((-1, 0, 1), repeat=height - 1):
             seam = np.cumsum((first, *turns))
@@ -32,7 +32,7 @@ def all_seams(height, width):
 
 
 def searched_seam(energies):
-    """The first of the cheapest seams, found by trying all of them."""
+    """Finds the leftmost of the cheapest seams by trying all seams."""
     rows = np.arange(energies.shape[0])
     return min(all_seams(*energies.shape), key=lambda seam: energies[rows, seam].sum())
 
@@ -47,21 +47,21 @@ def planes(image):
 
 
 @pytest.mark.parametrize("shape", [(7, 5), (1, 4), (4, 1), (2, 2)])
-def test_energy(shape):
+def test_energy_against_plain_loop(shape):
     image = noise(*shape)
     np.testing.assert_array_equal(seam_carving.energy(planes(image)), plain_energy(image))
 
 
-def test_energy_at_its_largest():
+def test_largest_energy_does_not_overflow():
     image = np.indices((6, 6)).sum(axis=0)[..., None] // 2 % 2 * np.full(3, 255, int)
-    found = seam_carving.energy(planes(image.astype(np.uint8)))
-    np.testing.assert_array_equal(found, plain_energy(image))
-    assert found.max() == 6 * 255
+    energies = seam_carving.energy(planes(image.astype(np.uint8)))
+    np.testing.assert_array_equal(energies, plain_energy(image))
+    assert energies.max() == 6 * 255
 
 
 @pytest.mark.parametrize("seed", range(8))
-@pytest.mark.parametrize("levels", [2, 256])  # of two levels there are many equal seams
-def test_every_seam_is_the_cheapest_there_is(seed, levels):
+@pytest.mark.parametrize("levels", [2, 256])  # two levels give many ties
+def test_each_removed_seam_is_the_cheapest(seed, levels):
     image = noise(5, 6, levels, seed)
     kept = seam_carving.find_kept_columns(image, 2)
     left, columns = image, np.tile(np.arange(6), (5, 1))
@@ -72,14 +72,14 @@ def test_every_seam_is_the_cheapest_there_is(seed, levels):
     np.testing.assert_array_equal(kept, columns)
 
 
-def test_tall_images_lose_rows_as_wide_ones_lose_columns():
+def test_carving_rows_equals_carving_columns_of_the_transposed_image():
     image = noise(9, 6)
     wide = seam_carving.carve(image.swapaxes(0, 1), 6)
     np.testing.assert_array_equal(seam_carving.carve(image, 6), wide.swapaxes(0, 1))
 
 
 @pytest.mark.parametrize("shape", [(5, 9), (9, 5), (5, 5), (1, 3)])
-def test_carved_is_what_is_not_removed(shape):
+def test_carved_image_contains_the_pixels_that_are_not_removed(shape):
     image = noise(*shape)
     size = min(shape)
     mask = seam_carving.find_removed_pixels(image, size)
@@ -92,7 +92,7 @@ def test_carved_is_what_is_not_removed(shape):
     np.testing.assert_array_equal(carved, np.stack(list(lines)))
 
 
-def test_what_is_busy_stays_and_what_is_flat_goes():
+def test_seams_avoid_textured_regions():
     image = np.full((32, 60, 3), 90, np.uint8)
     image[6:26, 38:58] = noise(20, 20)
     mask = seam_carving.find_removed_pixels(image, 32)
@@ -106,16 +106,16 @@ def test_what_is_busy_stays_and_what_is_flat_goes():
         ((375, 500), (224, 299)),  # 75 seams
         ((500, 375), (299, 224)),
         ((100, 100), (224, 224)),
-        ((10, 1000), (224, 672)),  # squeezed to three times the side
+        ((10, 1000), (224, 672)),  # limited to three times the side
         ((1, 1), (224, 224)),
     ],
 )
-def test_the_short_side_is_resized(shape, resized):
+def test_resize_short_side(shape, resized):
     image = tf.constant(noise(*shape))
     assert tuple(seam_carving.resize_short_side(image, 224).shape[:2]) == resized
 
 
-def test_in_a_dataset_as_eagerly():
+def test_carve_to_square_in_a_dataset_equals_eager():
     image = noise(40, 61)
     expected = seam_carving.carve(crops.resize(image, 32, 49, "bicubic").numpy(), 32)
     eager = seam_carving.carve_to_square(tf.constant(image), 32, "bicubic")

@@ -1,7 +1,9 @@
-"""Averaged weights: float64 means, batch-norm statistics of their own, a run like any other."""
+"""Tests weight averaging: float64 means, new batch-norm statistics, and the run folder."""
 
 import contextlib
 import json
+import os
+import shutil
 
 import keras
 import numpy as np
@@ -22,6 +24,7 @@ pytestmark = pytest.mark.usefixtures("tiny_net")
 
 @pytest.fixture(scope="module")
 def trained(tiny_folder, tmp_path_factory):
+    """A folder with the run `a`, which has the steps 2, 4 and 6."""
     root = tmp_path_factory.mktemp("runs")
     words = ["--dataset=folder", f"--data_dir={tiny_folder}", f"--checkpoint_dir={root}"]
     words += ["--batch_size=8", "--crops=1", "--save_every=2", "--steps=6", "--image_size=32"]
@@ -36,29 +39,29 @@ def tensors(step_dir):
 
 
 def test_average_of_steps(trained, capsys):
-    """Three: the sum of two float32 halves exactly, float64 or not."""
+    """Averages three steps, because the mean of two is often exact in float32 too."""
     steps = [trained / f"a/step-0000000{step}" for step in (2, 4, 6)]
     words = [f"--ckpt={','.join(map(str, steps))}", f"--checkpoint_dir={trained}"]
     words += ["--bn_batches=2", f"--json={trained / 'facts.json'}"]
-    facts = average.run(*parse("--mode=average", *words, "--run_name=mean"))
+    results = average.run(*parse("--mode=average", *words, "--run_name=mean"))
     for path in ("mean/average.json", "facts.json"):
-        assert json.loads((trained / path).read_text()) == facts
-    assert facts["average_of"] == [str(step) for step in steps]
-    assert (facts["bn_batches"], facts["bn_images"]) == (2, 16)
+        assert json.loads((trained / path).read_text()) == results
+    assert results["average_of"] == [str(step) for step in steps]
+    assert (results["bn_batches"], results["bn_images"]) == (2, 16)
     assert str(steps[1]) in capsys.readouterr().out
 
     one, two, three = (tensors(step) for step in steps)
-    found = tensors(trained / "mean/step-00000006")
-    assert set(found) == set(one)
-    differ = 0
-    for name, value in found.items():
+    averaged = tensors(trained / "mean/step-00000006")
+    assert set(averaged) == set(one)
+    num_rounded = 0
+    for name, value in averaged.items():
         exact = (one[name].astype(np.float64) + two[name] + three[name]) / 3
         if "moving" in name:
             assert (value != exact.astype(np.float32)).any()
         elif value.dtype == np.float32:
             np.testing.assert_array_equal(value, exact.astype(np.float32))
-            differ += (value != (one[name] + two[name] + three[name]) / 3).sum()
-    assert differ  # a float32 sum would show
+            num_rounded += (value != (one[name] + two[name] + three[name]) / 3).sum()
+    assert num_rounded  # a float32 sum would differ
 
     results = evaluate.run(*parse("--mode=eval", f"--ckpt={trained / 'mean'}", "--crops=1"))
     assert results["num_examples"] == 11 and results["step"] == 6
@@ -70,27 +73,33 @@ def test_average_of_steps(trained, capsys):
         average.run(*parse("--mode=average", *words, "--run_name=mean"))
 
 
-def test_mixed_images_come_in_pairs(trained, tiny_folder):
-    """Fewer images than a batch, and an odd number of them."""
+def test_batch_size_is_even_with_mixup(tiny_folder):
+    """The split has 23 images, fewer than a batch."""
     words = ("--dataset=folder", f"--data_dir={tiny_folder}", "--image_size=32", "--mixup=0.2")
     config = resolve(*words, "--batch_size=24")
     batch = next(average.train_batches(source.open_split(config.data, "train"), config))
     assert batch.shape == (22, 32, 32, 3)
 
 
-def test_a_large_batch_is_not_taken_at_once(tiny_folder, monkeypatch):
-    """Eight GPUs or as many micro-batches had it; here is one device."""
-    words = ("--dataset=folder", f"--data_dir={tiny_folder}", "--image_size=32")
-    for more, size in (("--batch_size=16 --accumulate=4", 4), ("--batch_size=4096", 6)):
-        monkeypatch.setattr(average, "_MAX_BATCH_SIZE", 6)
-        config = resolve(*words, *more.split())
-        batch = next(average.train_batches(source.open_split(config.data, "train"), config))
-        assert batch.shape == (size, 32, 32, 3)
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [(["--batch_size=16", "--accumulate=4"], 4), (["--batch_size=4096"], 256)],
+)
+def test_large_batch_is_limited_to_one_device(tiny_folder, tmp_path, words, expected):
+    """Training may have split it over many devices or micro-batches."""
+    shutil.copytree(tiny_folder, tmp_path / "data")
+    image = tmp_path / "data" / "train" / "disc" / "00.jpg"
+    for number in range(260):
+        os.link(image, image.with_name(f"copy{number}.jpg"))
+    data = ("--dataset=folder", f"--data_dir={tmp_path / 'data'}", "--image_size=32")
+    config = resolve(*data, *words)
+    batch = next(average.train_batches(source.open_split(config.data, "train"), config))
+    assert batch.shape == (expected, 32, 32, 3)
 
 
 @pytest.mark.parametrize("trainable", [True, False])
-def test_statistics_are_those_of_all_images_together(trainable):
-    """Also of a backbone that was frozen in training."""
+def test_batch_norm_statistics_are_the_moments_of_all_images(trainable):
+    """This includes layers that were frozen in training."""
     kit = Kit()
     image = kit.image()
     model = keras.Model(
@@ -102,14 +111,14 @@ def test_statistics_are_those_of_all_images_together(trainable):
     average.recompute_batch_norm(model, [*map(tf.constant, batches), None], 3)
     layer = model.get_layer("bn")
     assert layer.trainable == trainable
-    together = np.concatenate(batches).astype(np.float64)
-    np.testing.assert_allclose(layer.moving_mean.numpy(), together.mean((0, 1, 2)), rtol=1e-5)
-    np.testing.assert_allclose(layer.moving_variance.numpy(), together.var((0, 1, 2)), rtol=1e-4)
+    images = np.concatenate(batches).astype(np.float64)
+    np.testing.assert_allclose(layer.moving_mean.numpy(), images.mean((0, 1, 2)), rtol=1e-5)
+    np.testing.assert_allclose(layer.moving_variance.numpy(), images.var((0, 1, 2)), rtol=1e-4)
     assert layer.momentum == 0.9
 
 
-def test_statistics_are_of_images_as_they_were_at_the_end(trained, tmp_path, monkeypatch):
-    """Of 23 images in batches of eight, 2.9 steps an epoch, and six steps."""
+def test_batch_norm_statistics_use_the_final_image_size(trained, tmp_path, monkeypatch):
+    """The run has six steps, which is about two epochs of 23 images in batches of eight."""
     sizes = []
 
     def recompute(model, batches, count):
@@ -118,14 +127,14 @@ def test_statistics_are_of_images_as_they_were_at_the_end(trained, tmp_path, mon
     monkeypatch.setattr(average, "recompute_batch_norm", recompute)
     for schedule in ("", "0:36", "0:36,1:40", "0:36,2:40"):
         data = {"image_size_schedule": schedule}
-        other = like_a(trained, tmp_path / f"r{len(sizes)}", data=data)
+        other = copy_run(trained, tmp_path / f"r{len(sizes)}", data=data)
         words = [f"--ckpt={other},{trained / 'a'}", f"--checkpoint_dir={tmp_path}"]
         average.run(*parse("--mode=average", *words, f"--run_name=m{len(sizes)}"))
     assert sizes == [32, 36, 40, 36]
 
 
-def like_a(trained, folder, data=None, **net):
-    """Makes the folder of a run with the weights of the first, but other settings."""
+def copy_run(trained, folder, data=None, **net):
+    """Makes a run folder with the weights of run `a` and changed settings; returns its path."""
     folder.mkdir()
     (folder / "step-00000006").symlink_to(trained / "a/step-00000006")
     record = json.loads((trained / "a/config.json").read_text())
@@ -135,16 +144,16 @@ def like_a(trained, folder, data=None, **net):
     return folder
 
 
-def test_settings_that_a_training_alone_follows(trained, tmp_path):
-    """One resumed with `--recompute`, one with dropout: one function of one set of weights."""
-    other = like_a(trained, tmp_path / "other", recompute=True, dropout=0.3, stochastic_depth=0.1)
+def test_settings_that_only_affect_training_may_differ(trained, tmp_path):
+    """With recomputation or dropout, equal weights still give equal predictions."""
+    other = copy_run(trained, tmp_path / "other", recompute=True, dropout=0.3, stochastic_depth=0.1)
     words = [f"--ckpt={trained / 'a'},{other}", f"--checkpoint_dir={tmp_path}", "--run_name=m"]
     average.run(*parse("--mode=average", *words, "--bn_batches=1"))
-    found, one = tensors(tmp_path / "m/step-00000006"), tensors(trained / "a/step-00000006")
+    averaged, one = tensors(tmp_path / "m/step-00000006"), tensors(trained / "a/step-00000006")
     weights = [n for n, v in one.items() if "moving" not in n and v.dtype == np.float32]
     assert weights
     for name in weights:
-        np.testing.assert_array_equal(found[name], one[name])
+        np.testing.assert_array_equal(averaged[name], one[name])
 
 
 @pytest.mark.parametrize(
@@ -157,10 +166,12 @@ def test_settings_that_a_training_alone_follows(trained, tmp_path):
         ("--ckpt=A,PIXELS --run_name=m", r"/pixels/.* another mean or std than those of .*/a/step"),
     ],
 )
-def test_mistakes(trained, tmp_path, words, message):
+def test_invalid_commands(trained, tmp_path, words, message):
     words = words.replace("=A", f"={trained / 'a'}").replace(",A", f",{trained / 'a'}")
-    words = words.replace("OTHER", str(like_a(trained, tmp_path / "other", model="resnet_18")))
-    words = words.replace("PIXELS", str(like_a(trained, tmp_path / "pixels", {"std": [50.0] * 3})))
+    words = words.replace("OTHER", str(copy_run(trained, tmp_path / "other", model="resnet_18")))
+    words = words.replace(
+        "PIXELS", str(copy_run(trained, tmp_path / "pixels", {"std": [50.0] * 3}))
+    )
     before = sorted(trained.iterdir())
     with pytest.raises(UsageError, match=message):
         average.run(*parse("--mode=average", f"--checkpoint_dir={trained}", *words.split()))
@@ -168,28 +179,28 @@ def test_mistakes(trained, tmp_path, words, message):
 
 
 @pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyboardInterrupt()])
-def test_a_folder_that_could_not_be_filled_is_gone(trained, monkeypatch, error):
-    """Or its name could not be used again."""
+def test_incomplete_run_folder_is_removed(trained, monkeypatch, error):
+    """Its name can be used again."""
 
-    def fails(*_):
+    def fail(*_):
         raise error
 
-    monkeypatch.setattr(checkpoint, "save", fails)
+    monkeypatch.setattr(checkpoint, "save", fail)
     words = [f"--ckpt={trained / 'a/step-00000002'},{trained / 'a'}", "--bn_batches=1"]
     words += [f"--checkpoint_dir={trained}", "--run_name=full"]
-    wanted = UsageError if isinstance(error, OSError) else KeyboardInterrupt
-    with pytest.raises(wanted) as caught:
+    expected = UsageError if isinstance(error, OSError) else KeyboardInterrupt
+    with pytest.raises(expected) as caught:
         average.run(*parse("--mode=average", *words))
-    if wanted is UsageError:
+    if expected is UsageError:
         assert "--run_name=full" in str(caught.value) and "No space left" in str(caught.value)
     assert not (trained / "full").exists()
 
 
-@pytest.mark.parametrize("when", ["while", "after"])
-def test_a_folder_that_another_process_makes_is_left_alone(tmp_path, when):
-    """Both found the name free; the second must not remove what the first has written."""
+@pytest.mark.parametrize("is_locked", [True, False])
+def test_run_folder_of_another_process_is_not_removed(tmp_path, is_locked):
+    """Two processes chose the same free name; the second must not remove the first one's files."""
     run_dir = tmp_path / "mean"
-    with run_folder.lock(run_dir) if when == "while" else contextlib.nullcontext():
+    with run_folder.lock(run_dir) if is_locked else contextlib.nullcontext():
         run_dir.mkdir(exist_ok=True)
         (run_dir / "config.json").write_text("{}")
         with (

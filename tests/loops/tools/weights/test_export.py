@@ -1,4 +1,4 @@
-"""Exports: each form is what the run predicts, and one that is not does not stay."""
+"""Tests that each export format predicts like the run, and that others are not kept."""
 
 import dataclasses
 import json
@@ -34,7 +34,7 @@ def run(run_dir, *words):
     return export.run(*parse("--mode=export", f"--ckpt={run_dir}", *words))
 
 
-def test_an_image_that_does_not_decode_is_named(run_dir, tiny_folder, tmp_path):
+def test_error_names_the_image_that_does_not_decode(run_dir, tiny_folder, tmp_path):
     folder = tmp_path / "data"
     shutil.copytree(tiny_folder, folder)
     bad = sorted((folder / "val").glob("*/*"))[3]
@@ -52,17 +52,18 @@ def test_an_image_that_does_not_decode_is_named(run_dir, tiny_folder, tmp_path):
 
 @pytest.fixture(scope="module")
 def saved_model(run_dir, tmp_path_factory):
-    """A SavedModel of the run, and the facts of its export."""
+    """Path of a SavedModel of the run, and the results of its export."""
     out = tmp_path_factory.mktemp("export") / "model"
     with two_convolutions():
         return out, run(run_dir, "--format=saved_model", f"--out={out}", f"--json={out}.json")
 
 
-def test_saved_model_says_what_the_evaluation_says(saved_model, run_dir, tiny_folder, tmp_path):
-    """From files alone, in a program that knows nothing of this one."""
-    out, facts = saved_model
-    assert json.loads(out.with_name("model.json").read_text()) == facts
-    assert facts["difference"] <= 1e-4 and facts["equal_top1"] == facts["num_images"] == 11
+def test_saved_model_equals_evaluation(saved_model, run_dir, tiny_folder, tmp_path):
+    """Loads the SavedModel without the code of the net."""
+    out, results = saved_model
+    assert json.loads(out.with_name("model.json").read_text()) == results
+    assert results["difference"] <= 1e-4
+    assert results["equal_top1"] == results["num_images"] == 11
     loaded = tf.saved_model.load(str(out))
     names = loaded.signatures["classes"]()["classes"].numpy().tolist()
     assert names == [b"disc", b"grid", b"stripes"]
@@ -73,9 +74,9 @@ def test_saved_model_says_what_the_evaluation_says(saved_model, run_dir, tiny_fo
     evaluate.run(*parse(*words, f"--save_logits={path}"))
     with np.load(path) as file:
         logits = file["logits_0"]
-    one = loaded.signatures["encoded"](encoded=encoded)
-    np.testing.assert_allclose(one["logits"], logits[:, 4], atol=1e-4)
-    np.testing.assert_allclose(one["probabilities"], tf.nn.softmax(logits[:, 4]), atol=1e-5)
+    center = loaded.signatures["encoded"](encoded=encoded)
+    np.testing.assert_allclose(center["logits"], logits[:, 4], atol=1e-4)
+    np.testing.assert_allclose(center["probabilities"], tf.nn.softmax(logits[:, 4]), atol=1e-5)
     ten = loaded.signatures["encoded_ten_crop"](encoded=encoded)["probabilities"]
     np.testing.assert_allclose(ten, tf.nn.softmax(logits).numpy().mean(1), atol=1e-5)
 
@@ -83,23 +84,23 @@ def test_saved_model_says_what_the_evaluation_says(saved_model, run_dir, tiny_fo
 @pytest.mark.parametrize(
     ("form", "suffix"), [("weights_h5", ".weights.h5"), ("tflite", ".tflite"), ("onnx", ".onnx")]
 )
-def test_other_forms(run_dir, tmp_path, capfd, form, suffix):
+def test_other_formats(run_dir, tmp_path, capfd, form, suffix):
     if form == "onnx":
         pytest.importorskip("tf2onnx", reason="requirements/export.txt is not installed")
         pytest.importorskip("onnxruntime", reason="requirements/export.txt is not installed")
     out = tmp_path / f"m{suffix}"
-    facts = run(run_dir, f"--format={form}", f"--out={out}")
-    assert facts["difference"] <= 1e-4 and facts["equal_top1"] == facts["num_images"]
-    assert f"{facts['difference']:.2g}" in capfd.readouterr().out
+    results = run(run_dir, f"--format={form}", f"--out={out}")
+    assert results["difference"] <= 1e-4 and results["equal_top1"] == results["num_images"]
+    assert f"{results['difference']:.2g}" in capfd.readouterr().out
     assert sorted(p.name for p in tmp_path.iterdir()) == [out.name, f"{out.name}.sha256.json"]
     hashes = json.loads((tmp_path / f"{out.name}.sha256.json").read_text())
     assert hashes["files"] == sidecar.hash_files(out)
-    assert len(hashes["tensors"]) == facts["num_tensors"] == 12
+    assert len(hashes["tensors"]) == results["num_tensors"] == 12
 
 
 @pytest.mark.parametrize("form", ["tflite", "onnx"])
-def test_other_programs_read_what_the_evaluation_says(run_dir, tiny_folder, tmp_path, form):
-    """The interpreters themselves, on centre crops; logits and their softmax."""
+def test_interpreters_equal_evaluation(run_dir, tiny_folder, tmp_path, form):
+    """Runs TFLite and ONNX on center crops and compares logits and probabilities."""
     if form == "onnx":
         pytest.importorskip("tf2onnx", reason="requirements/export.txt is not installed")
         pytest.importorskip("onnxruntime", reason="requirements/export.txt is not installed")
@@ -110,49 +111,49 @@ def test_other_programs_read_what_the_evaluation_says(run_dir, tiny_folder, tmp_
     out = tmp_path / f"m.{form}"
     run(run_dir, f"--format={form}", f"--out={out}")
     if form == "tflite":
-        read = tf.lite.Interpreter(str(out)).get_signature_runner()
+        predict = tf.lite.Interpreter(str(out)).get_signature_runner()
     else:
         import onnxruntime
 
         session = onnxruntime.InferenceSession(str(out))
         names = [output.name for output in session.get_outputs()]
-        read = lambda images: dict(  # noqa: E731
+        predict = lambda images: dict(  # noqa: E731
             zip(names, session.run(names, {"images": images}), strict=True)
         )
     for file, logits in zip(sorted((tiny_folder / "val").glob("*/*.jpg")), expected, strict=True):
         crop = crops.extract_views(decode.decode_image(file.read_bytes()), 32, 1)
-        found = read(images=tf.cast(crop, tf.float32).numpy())
-        np.testing.assert_allclose(found["logits"][0], logits, atol=1e-3)
-        np.testing.assert_allclose(found["probabilities"][0], tf.nn.softmax(logits), atol=1e-4)
+        outputs = predict(images=tf.cast(crop, tf.float32).numpy())
+        np.testing.assert_allclose(outputs["logits"][0], logits, atol=1e-3)
+        np.testing.assert_allclose(outputs["probabilities"][0], tf.nn.softmax(logits), atol=1e-4)
 
 
-def test_int8(run_dir, tmp_path):
-    tf.config.experimental.enable_tensor_float_32_execution(True)  # as TensorFlow begins
+def test_int8_quantization(run_dir, tmp_path):
+    tf.config.experimental.enable_tensor_float_32_execution(True)  # the default of TensorFlow
     out = tmp_path / "m.tflite"
     words = ["--format=tflite", "--quantize=int8", f"--out={out}", "--calibration_images=20"]
-    facts = run(run_dir, *words)
+    results = run(run_dir, *words)
     assert not tf.config.experimental.tensor_float_32_execution_enabled()
-    assert facts["equal_top1"] >= 11 * 30 / 32 and facts["difference"] > 0
+    assert results["equal_top1"] >= 11 * 30 / 32 and results["difference"] > 0
     details = tf.lite.Interpreter(str(out)).get_tensor_details()
     kernels = [d for d in details if d["dtype"] == np.int8 and len(d["shape"]) == 4]
     assert len(kernels) >= 2
 
 
 @pytest.mark.parametrize("form", ["saved_model", "weights_h5", "tflite"])
-def test_an_export_that_disagrees_does_not_stay(run_dir, tmp_path, monkeypatch, form):
-    right = export_formats.FORMATS[form]
+def test_export_that_differs_from_the_model_is_removed(run_dir, tmp_path, monkeypatch, form):
+    correct = export_formats.FORMATS[form]
 
     def read(exported, path):
-        call = right.read(exported, path)
-        return lambda images: call(images) + np.float32(0.01)
+        logits = correct.read(exported, path)
+        return lambda images: logits(images) + np.float32(0.01)
 
-    monkeypatch.setitem(export_formats.FORMATS, form, dataclasses.replace(right, read=read))
-    out = f"--out={tmp_path / 'm'}{right.suffix}"
+    monkeypatch.setitem(export_formats.FORMATS, form, dataclasses.replace(correct, read=read))
+    out = f"--out={tmp_path / 'm'}{correct.suffix}"
     with pytest.raises(DataError, match=f"--format={form}: logits differ"):
         run(run_dir, f"--format={form}", out)
     assert list(tmp_path.iterdir()) == []
     if form == "tflite":
-        wrong = dataclasses.replace(right, read=lambda *_: lambda images: np.eye(3)[[0] * 11])
+        wrong = dataclasses.replace(correct, read=lambda *_: lambda images: np.eye(3)[[0] * 11])
         monkeypatch.setitem(export_formats.FORMATS, form, wrong)
         with pytest.raises(DataError, match="--quantize=int8"):
             run(run_dir, f"--format={form}", out, "--quantize=int8", "--calibration_images=1")
@@ -171,15 +172,15 @@ def test_an_export_that_disagrees_does_not_stay(run_dir, tmp_path, monkeypatch, 
         ),
     ],
 )
-def test_a_full_disk_is_one_line(run_dir, tmp_path, monkeypatch, error):
-    """As Python, h5py and TensorFlow put it."""
+def test_full_disk_raises_a_one_line_error(run_dir, tmp_path, monkeypatch, error):
+    """The errors are those of Python, h5py and TensorFlow."""
 
     def write(*_):
         raise error
 
-    right = export_formats.FORMATS["weights_h5"]
+    correct = export_formats.FORMATS["weights_h5"]
     monkeypatch.setitem(
-        export_formats.FORMATS, "weights_h5", dataclasses.replace(right, write=write)
+        export_formats.FORMATS, "weights_h5", dataclasses.replace(correct, write=write)
     )
     words = ["--format=weights_h5", f"--out={tmp_path / 'm.weights.h5'}"]
     with pytest.raises(UsageError, match=r"--out=.*written \(No space left on device\)$"):
@@ -187,26 +188,28 @@ def test_a_full_disk_is_one_line(run_dir, tmp_path, monkeypatch, error):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_hashes_find_a_flipped_bit(tmp_path):
+def test_hashes_detect_a_flipped_bit(tmp_path):
     tensors = {"a/kernel": np.ones((2, 3), np.float32), "a/bias": np.zeros(3, np.float32)}
     path = tmp_path / "m.weights.h5"
     assert sidecar.verify(path, tensors) == "not verified"
-    beside = sidecar.path_for(path)
-    beside.write_text(json.dumps({"tensors": sidecar.hash_tensors(tensors)}))
+    hashes = sidecar.path_for(path)
+    hashes.write_text(json.dumps({"tensors": sidecar.hash_tensors(tensors)}))
     assert sidecar.verify(path, tensors) == "verified"
     flipped = tensors["a/kernel"].copy()
     flipped.view(np.uint32)[1, 2] ^= 1
-    with pytest.raises(DataError, match="a/kernel is not the tensor"):
+    with pytest.raises(DataError, match="a/kernel differs from the exported tensor"):
         sidecar.verify(path, tensors | {"a/kernel": flipped})
-    with pytest.raises(DataError, match="b/kernel is not both"):
+    with pytest.raises(DataError, match="b/kernel is in only one"):
         sidecar.verify(path, tensors | {"b/kernel": flipped})
-    beside.write_text("[]")
+    hashes.write_text("[]")
     with pytest.raises(UsageError, match=r"sha256\.json: not a file of hashes"):
         sidecar.verify(path, tensors)
 
 
 @pytest.mark.parametrize("missing", ["tf2onnx", "onnxruntime"])
-def test_a_missing_library_names_the_extra(run_dir, tmp_path, monkeypatch, missing):
+def test_error_of_a_missing_onnx_package_says_how_to_install_it(
+    run_dir, tmp_path, monkeypatch, missing
+):
     monkeypatch.setitem(sys.modules, missing, None)
     with pytest.raises(UsageError, match=r"--format=onnx: .*requirements/export\.txt"):
         run(run_dir, "--format=onnx", f"--out={tmp_path / 'm.onnx'}")
@@ -228,7 +231,7 @@ def test_a_missing_library_names_the_extra(run_dir, tmp_path, monkeypatch, missi
         ("--format=saved_model --out=ROOT/m --ckpt=ROOT", "contains no intact checkpoint"),
     ],
 )
-def test_mistakes(run_dir, tmp_path, words, message):
+def test_invalid_commands(run_dir, tmp_path, words, message):
     words = words.replace("ROOT", str(tmp_path)).replace("RUN", str(run_dir)).split()
     with pytest.raises(UsageError, match=message):
         run(run_dir, *words)

@@ -1,4 +1,4 @@
-"""Every family of nets in every form that it can be exported in; minutes, so among the faults."""
+"""Tests export of each family of nets in each format. Takes minutes, so it is marked `faults`."""
 
 import pytest
 
@@ -21,7 +21,7 @@ _FORMS = {
 
 @pytest.fixture(scope="module", params=_SIZES)
 def run_dir(request, tiny_folder, tmp_path_factory):
-    """A run of the family's smallest net; far enough that classes are not told apart by a hair."""
+    """A run of the family's smallest net, long enough that top-1 does not depend on rounding."""
     root = tmp_path_factory.mktemp("families")
     words = ["--mode=train", f"--model={request.param}", f"--image_size={_SIZES[request.param]}"]
     words += ["--dataset=folder", f"--data_dir={tiny_folder}", f"--checkpoint_dir={root}"]
@@ -32,16 +32,16 @@ def run_dir(request, tiny_folder, tmp_path_factory):
 
 
 @pytest.mark.parametrize("form", _FORMS)
-def test_says_what_the_net_says(run_dir, tmp_path, form):
+def test_export_equals_the_model(run_dir, tmp_path, form):
     if form == "onnx":
         pytest.importorskip("tf2onnx", reason="requirements/export.txt is not installed")
         pytest.importorskip("onnxruntime", reason="requirements/export.txt is not installed")
     suffix, more = _FORMS[form]
     written = "tflite" if form == "int8" else form
     words = ["--mode=export", f"--ckpt={run_dir}", f"--format={written}", *more]
-    facts = export.run(flags.parse(["main.py", *words, f"--out={tmp_path / 'm'}{suffix}"]))
-    assert facts["num_images"] == 11
+    results = export.run(flags.parse(["main.py", *words, f"--out={tmp_path / 'm'}{suffix}"]))
+    assert results["num_images"] == 11
     if form == "int8":
-        assert facts["equal_top1"] >= 11 * 30 / 32
+        assert results["equal_top1"] >= 11 * 30 / 32
     else:
-        assert facts["difference"] <= 1e-4 and facts["equal_top1"] == 11
+        assert results["difference"] <= 1e-4 and results["equal_top1"] == 11

@@ -1,4 +1,4 @@
-"""Weights from elsewhere: every tensor lands where it belongs, and nothing else gets in."""
+"""Tests import of weights: tensor by tensor, and rejection of files that do not match."""
 
 import json
 import os
@@ -27,7 +27,7 @@ from loops.tools.weights import import_weights, sidecar, weight_file
 from nets import registry, torch_names
 from nets.layers.kit import BatchNorm
 
-# Names and shapes of timm's state dicts, as its own nets list them.
+# Names and shapes of timm's state dicts.
 PUBLISHED = json.loads(
     pathlib.Path(__file__).parents[3].joinpath("nets", "published_shapes.json").read_text()
 )
@@ -35,18 +35,18 @@ CLASSES = 7
 
 
 def tensors(model, classes=1000, seed=0):
-    """A state dict of timm's names and shapes with random float32 content."""
+    """Returns a state dict with timm's names and shapes and random float32 values."""
     rng = np.random.default_rng(seed)
-    found = {}
+    state = {}
     for name, shape in PUBLISHED[model].items():
         shape = [classes if n == 1000 else n for n in shape]
         if name.endswith("num_batches_tracked"):
-            found[name] = np.array(17, np.int64)
+            state[name] = np.array(17, np.int64)
         elif name.endswith("running_var"):
-            found[name] = rng.uniform(0.5, 1.5, shape).astype(np.float32)
+            state[name] = rng.uniform(0.5, 1.5, shape).astype(np.float32)
         else:
-            found[name] = (rng.standard_normal(shape) * 0.05).astype(np.float32)
-    return found
+            state[name] = (rng.standard_normal(shape) * 0.05).astype(np.float32)
+    return state
 
 
 def command(tmp_path, file, *words):
@@ -64,16 +64,17 @@ def run(tmp_path, file, *words):
     return import_weights.run(flags.parse(command(tmp_path, file, *words)))
 
 
-def refusal(tmp_path, file, *words):
-    """The message of a refused import, which leaves nothing behind."""
+def get_import_error(tmp_path, file, *words):
+    """Runs an import that must fail without a run folder; returns its error message."""
     with pytest.raises(UsageError) as caught:
-        run(tmp_path, file, "--run_name=refused", *words)
-    assert not (tmp_path / "refused").exists()
+        run(tmp_path, file, "--run_name=rejected", *words)
+    assert not (tmp_path / "rejected").exists()
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
 
-def weights_of(run_dir, strategy):
+def load_run(run_dir, strategy):
+    """Returns the variables of a run by path, and its record."""
     record = run_folder.read_record(run_dir)
     _, step_dir = run_folder.find_checkpoint(str(run_dir))
     model = restore.restore_model(strategy, record, step_dir, "float32")
@@ -82,7 +83,7 @@ def weights_of(run_dir, strategy):
 
 @pytest.fixture(scope="module")
 def published(tmp_path_factory):
-    """A file as of timm's resnet18 with 7 classes, and its content."""
+    """A file like timm's resnet18 with 7 classes, and its content."""
     path = tmp_path_factory.mktemp("published") / "resnet18.safetensors"
     content = tensors("resnet_18", CLASSES)
     safetensors.save_file(content, path)
@@ -90,8 +91,8 @@ def published(tmp_path_factory):
 
 
 @pytest.mark.parametrize("model", PUBLISHED)
-def test_names_and_shapes_of_timm(model, monkeypatch):
-    """Every tensor of theirs is named once, every variable of ours has one, shapes agree."""
+def test_names_and_shapes_match_timm(model, monkeypatch):
+    """Tensors and variables correspond one to one, and their shapes match."""
     monkeypatch.setattr(
         keras.initializers.VarianceScaling,
         "__call__",
@@ -107,23 +108,23 @@ def test_names_and_shapes_of_timm(model, monkeypatch):
     for variable in net.variables:
         theirs = [n for n in shapes[names[variable.path]]]
         if variable.name == "kernel":
-            ours = [n for n in reversed(variable.shape)]  # [out, in, W, H]; kernels are square
+            ours = [n for n in reversed(variable.shape)]  # [out, in, W, H]: kernels are square
             assert [n for n in theirs if n != 1] == [n for n in ours if n != 1], variable.path
         else:
             assert theirs == list(variable.shape), variable.path
 
 
-def test_every_model_of_a_source_has_names():
+def test_every_supported_model_has_tensor_names():
     for models in torch_names.MODELS.values():
         for model in models:
             assert len(torch_names.map_tensor_names(model)) > 50
 
 
-def test_values_land_where_they_belong(published, tmp_path, one_device):
+def test_imported_values_are_those_of_the_file(published, tmp_path, one_device):
     path, content = published
     results = run(tmp_path, path, "--model=resnet_18", "--run_name=r", f"--json={tmp_path / 'j'}")
     assert json.loads((tmp_path / "j").read_text()) == json.loads(json.dumps(results))
-    ours, record = weights_of(tmp_path / "r", one_device)
+    ours, record = load_run(tmp_path / "r", one_device)
     assert results["tensors"] == len(ours) == len(content) - results["ignored"] == 102
     assert results["sha256"] == record.weights["sha256"]
     digest = subprocess.run(["sha256sum", path], capture_output=True, text=True, check=True)
@@ -145,7 +146,7 @@ def test_values_land_where_they_belong(published, tmp_path, one_device):
         equal(ours[f"{mine}/moving_variance"], content[f"{theirs}.running_var"])
 
 
-def test_the_run_folder_is_evaluated_and_predicted_but_not_resumed(
+def test_imported_run_can_be_evaluated_and_predicted_but_not_resumed(
     published, tiny_folder, tmp_path
 ):
     path, _ = published
@@ -161,19 +162,19 @@ def test_the_run_folder_is_evaluated_and_predicted_but_not_resumed(
     assert results["num_examples"] == 11
     assert results["step"] == 0
     image = f"--image={tiny_folder / 'val' / 'disc' / '00.jpg'}"
-    found = predict.run(flags.parse(["main.py", "--mode=predict", ckpt, image, "--crops=1"]))
-    assert len(found["images"]) == 1
+    predicted = predict.run(flags.parse(["main.py", "--mode=predict", ckpt, image, "--crops=1"]))
+    assert len(predicted["images"]) == 1
     resumed = ["main.py", f"--checkpoint_dir={tmp_path}", "--run_name=r", *data]
-    with pytest.raises(UsageError, match=r"holds imported weights.*--init_from"):
+    with pytest.raises(UsageError, match=r"contains imported weights.*--init_from"):
         train.run(flags.parse(resumed))
     with pytest.raises(UsageError, match="--run_name=r"):
         run(tmp_path, path, "--model=resnet_18", "--run_name=r")
 
 
-def test_weights_that_name_no_set_are_evaluated_on_any_of_their_classes(
+def test_weights_without_a_data_set_are_evaluated_on_any_set_with_their_classes(
     published, tiny_folder, tmp_path, quick_net
 ):
-    """Also on a prepared one, which says itself what it is."""
+    """This includes prepared data sets, whose manifest contains the classes."""
     path = tmp_path / "three.safetensors"
     safetensors.save_file(tensors("resnet_18", 3), path)
     table = tmp_path / "classes.txt"
@@ -185,11 +186,11 @@ def test_weights_that_name_no_set_are_evaluated_on_any_of_their_classes(
     words = ["--dataset=folder", f"--data_dir={tiny_folder}"]
     prepare.run(flags.parse(["main.py", "--mode=prepare", *words, f"--out={prepared}"]))
     ckpt = [f"--ckpt={tmp_path / 'r'}", "--crops=1"]
-    found = [
+    results = [
         evaluate.run(flags.parse(["main.py", "--mode=eval", *ckpt, *images]))
         for images in (words, [f"--data_dir={prepared}"])
     ]
-    assert found[0]["num_examples"] == 11 and found[0]["nll"] == found[1]["nll"]
+    assert results[0]["num_examples"] == 11 and results[0]["nll"] == results[1]["nll"]
 
 
 @pytest.mark.parametrize(
@@ -212,7 +213,7 @@ def test_weights_that_name_no_set_are_evaluated_on_any_of_their_classes(
         ),
     ],
 )
-def test_preprocessing_of_a_source(words, expected):
+def test_preprocessing_depends_on_source_and_flags(words, expected):
     from input_pipeline.augmentation import crops
 
     config = flags.parse(["main.py", "--mode=import", *words])
@@ -221,21 +222,21 @@ def test_preprocessing_of_a_source(words, expected):
     short_side = crops.eval_short_side(data.image_size, data.crop_fraction)
     assert (data.image_size, short_side, data.interpolation, data.mean) == expected
     assert data.dataset == "ilsvrc2012"
-    # The order of the 1000 classes everywhere: sorted WordNet ids.
+    # Class order of ImageNet: sorted WordNet ids.
     assert list(names) == sorted(names) and names[0] == "n01440764" and len(names) == 1000
 
 
-def test_other_classes_need_names_or_get_numbers(published, tmp_path, quick_net):
+def test_class_names_come_from_a_file_or_are_numbers(published, tmp_path, quick_net):
     path, _ = published
     run(tmp_path, path, "--model=resnet_18", "--run_name=numbers")
     assert run_folder.read_record(tmp_path / "numbers").class_names == tuple("0123456")
-    assert "7" in refusal(tmp_path, path, "--model=resnet_18", "--dataset=mini_imagenet")
+    assert "7" in get_import_error(tmp_path, path, "--model=resnet_18", "--dataset=mini_imagenet")
     table = tmp_path / "classes.txt"
     table.write_text("".join(f"{i} c{i} name {i}\n" for i in range(7)))
     run(tmp_path, path, "--model=resnet_18", "--run_name=named", f"--class_names={table}")
     assert run_folder.read_record(tmp_path / "named").class_names[6] == "c6"
     words = ["--model=resnet_18", "--dataset=mini_imagenet", f"--class_names={table}"]
-    assert f"--class_names={table}: --dataset=mini" in refusal(tmp_path, path, *words)
+    assert f"--class_names={table}: --dataset=mini" in get_import_error(tmp_path, path, *words)
 
 
 def without(name):
@@ -246,7 +247,7 @@ def changed(name, value):
     return lambda content: content.update({name: value})
 
 
-def poked(name, value):
+def with_value(name, value):
     def change(content):
         content[name] = content[name].copy()
         content[name].flat[1] = value
@@ -255,7 +256,7 @@ def poked(name, value):
 
 
 @pytest.mark.parametrize(
-    ("change", "words"),
+    ("change", "message"),
     [
         (without("bn1.running_var"), "1 tensor (bn1.running_var)"),
         (changed("extra.weight", np.zeros(3, np.float32)), "1 tensor (extra.weight)"),
@@ -265,24 +266,29 @@ def poked(name, value):
         (changed("conv1.weight", np.zeros((64, 7, 7, 3), np.float32)), "conv1.weight has shape"),
         (changed("bn1.bias", np.zeros(64, np.float64)), "bn1.bias is F64"),
         (changed("bn1.bias", np.zeros(64, np.int32)), "bn1.bias is I32"),
-        (poked("layer1.0.bn1.weight", np.nan), "layer1.0.bn1.weight holds numbers"),
-        (poked("fc.weight", -np.inf), "fc.weight holds numbers"),
-        (poked("bn1.running_var", -0.5), "bn1.running_var is a variance"),
+        (
+            with_value("layer1.0.bn1.weight", np.nan),
+            "layer1.0.bn1.weight has non-finite values",
+        ),
+        (with_value("fc.weight", -np.inf), "fc.weight has non-finite values"),
+        (with_value("bn1.running_var", -0.5), "bn1.running_var is a variance"),
         (without("fc.bias"), "fc.bias"),
         (changed("fc.bias", np.zeros((1, 7), np.float32)), "fc.bias"),
     ],
 )
-def test_files_that_do_not_fit(published, tmp_path, change, words, quick_net):
+def test_files_that_do_not_match_the_net_are_rejected(
+    published, tmp_path, change, message, quick_net
+):
     content = dict(published[1])
     change(content)
     path = tmp_path / "changed.safetensors"
     safetensors.save_file(content, path)
-    assert words in refusal(tmp_path, path, "--model=resnet_18")
+    assert message in get_import_error(tmp_path, path, "--model=resnet_18")
 
 
 @pytest.fixture
 def quick_net(monkeypatch):
-    """No random numbers for weights that are never looked at."""
+    """Initializes kernels with zeros, which is faster, for tests that do not need their values."""
     monkeypatch.setattr(
         keras.initializers.VarianceScaling,
         "__call__",
@@ -290,19 +296,20 @@ def quick_net(monkeypatch):
     )
 
 
-def test_another_net_lists_both_sides(published, tmp_path, quick_net):
+def test_error_lists_unused_and_missing_tensors(published, tmp_path, quick_net):
     path, _ = published
-    message = refusal(tmp_path, path, "--model=resnet_34")
+    message = get_import_error(tmp_path, path, "--model=resnet_34")
     assert "0 tensors of the file would be left over" in message
     assert "80 tensors (layer1.2.bn1.bias" in message
-    assert "head" in refusal(tmp_path, path, "--model=resnetv2_18")
-    assert "it has resnet_18" in refusal(
+    assert "head" in get_import_error(tmp_path, path, "--model=resnetv2_18")
+    assert "it has resnet_18" in get_import_error(
         tmp_path, path, "--model=resnetse_50", "--source=torchvision"
     )
-    assert "no net of this form" in refusal(tmp_path, path, "--model=alexnet")
+    assert "no net of this form" in get_import_error(tmp_path, path, "--model=alexnet")
 
 
-LYING = b'{"a":{"dtype":"F32","shape":[1073741824],"data_offsets":[0,4]}}'
+# A header that claims 4 GiB.
+HUGE_HEADER = b'{"a":{"dtype":"F32","shape":[1073741824],"data_offsets":[0,4]}}'
 
 
 class Canary:
@@ -311,7 +318,7 @@ class Canary:
 
 
 @pytest.mark.parametrize("source", ["timm", "torchvision", "h5"])
-def test_files_of_another_kind(published, tmp_path, monkeypatch, source):
+def test_files_of_another_format_are_rejected(published, tmp_path, monkeypatch, source):
     monkeypatch.chdir(tmp_path)
     whole = published[0].read_bytes()
     files = {
@@ -320,33 +327,33 @@ def test_files_of_another_kind(published, tmp_path, monkeypatch, source):
         "text": b"version https://git-lfs\n",
         "empty": b"",
         "header": (2**62).to_bytes(8, "little") + b"{}",
-        "long": (200).to_bytes(8, "little")
-        + b'{"a":{"dtype":"F32","shape":[1073741824],"data_offsets":[0,4]}}',
+        "long": (200).to_bytes(8, "little") + HUGE_HEADER,
+        "huge": len(HUGE_HEADER).to_bytes(8, "little") + HUGE_HEADER + bytes(4),
     }
     if source != "h5":
         files |= {"short": whole[:-1], "cut": whole[: len(whole) // 2], "head": whole[:500]}
     for name, content in files.items():
         path = tmp_path / f"{name}.bin"
         path.write_bytes(content)
-        message = refusal(tmp_path, path, "--model=resnet_18", f"--source={source}")
+        message = get_import_error(tmp_path, path, "--model=resnet_18", f"--source={source}")
         assert message.startswith(f"--weights={path}: "), message
     assert not (tmp_path / "canary").exists()
-    assert "no such file" in refusal(tmp_path, tmp_path / "none", "--model=resnet_18")
-    assert "--weights is missing" in refusal(tmp_path, "", "--model=resnet_18")
+    assert "no such file" in get_import_error(tmp_path, tmp_path / "none", "--model=resnet_18")
+    assert "--weights is missing" in get_import_error(tmp_path, "", "--model=resnet_18")
 
 
-def test_the_shell_sees_exit_code_2_and_one_line(tmp_path, capsys):
+def test_pickle_exits_with_code_2_and_a_one_line_error(tmp_path, capsys):
     path = tmp_path / "weights.pth"
     path.write_bytes(pickle.dumps(Canary()))
     assert main.main(command(tmp_path, path, "--run_name=r")) == 2
-    said = capsys.readouterr().err
-    assert said.startswith(f"error: --weights={path}: a pickle") and said.count("\n") == 1
+    stderr = capsys.readouterr().err
+    assert stderr.startswith(f"error: --weights={path}: a pickle") and stderr.count("\n") == 1
     assert os.listdir(tmp_path) == ["weights.pth"]
 
 
 @pytest.fixture(scope="module")
 def own_file(tmp_path_factory):
-    """A `.weights.h5` as the export writes it, with a recognisable number in every variable."""
+    """A `.weights.h5` as the export writes it, and its variables with random values."""
     keras.utils.set_random_seed(5)
     net = registry.build_model(registry.NetConfig(model="resnetse_18", num_classes=CLASSES))
     rng = np.random.default_rng(1)
@@ -357,30 +364,30 @@ def own_file(tmp_path_factory):
     return path, {v.path: v.numpy() for v in net.variables}
 
 
-def test_own_weights_come_back_bit_for_bit(own_file, tmp_path, one_device):
+def test_h5_round_trip_is_bit_identical(own_file, tmp_path, one_device):
     path, content = own_file
     results = run(tmp_path, path, "--source=h5", "--model=resnetse_18", "--run_name=r")
     assert results["ignored"] == 0
-    ours, _ = weights_of(tmp_path / "r", one_device)
+    ours, _ = load_run(tmp_path / "r", one_device)
     assert ours.keys() == content.keys()
     for name, value in content.items():
         np.testing.assert_array_equal(ours[name], value, name)
 
 
-def test_own_weights_bring_what_they_were_trained_for(own_file, tmp_path, quick_net):
-    """A flag that is typed wins; without the file beside it, or with another, a warning."""
+def test_h5_import_takes_preprocessing_from_the_sidecar(own_file, tmp_path, quick_net):
+    """A flag on the command line takes precedence."""
     path = tmp_path / "a.weights.h5"
     shutil.copy(own_file[0], path)
     names = [f"class {n}" for n in range(CLASSES)]
     data = DataConfig(image_size=96, mean=(1.0, 2.0, 3.0), std=(4.0, 5.0, 6.0), crop_fraction=0.9)
     tensors = sidecar.hash_tensors(own_file[1])
-    beside = {"tensors": tensors, "trained_for": sidecar.describe_preprocessing(data, names)}
-    (tmp_path / "a.weights.h5.sha256.json").write_text(json.dumps(beside))
+    stored = {"tensors": tensors, "trained_for": sidecar.describe_preprocessing(data, names)}
+    (tmp_path / "a.weights.h5.sha256.json").write_text(json.dumps(stored))
     words = ["--source=h5", "--model=resnetse_18"]
     results = run(tmp_path, path, *words, "--run_name=r", "--crop_fraction=0.8")
-    told = results["preprocessing"]
-    assert (told["image_size"], told["mean"], told["std"]) == (96, (1, 2, 3), (4, 5, 6))
-    assert told["crop_fraction"] == 0.8 and results["hashes"] == "verified"
+    values = results["preprocessing"]
+    assert (values["image_size"], values["mean"], values["std"]) == (96, (1, 2, 3), (4, 5, 6))
+    assert values["crop_fraction"] == 0.8 and results["hashes"] == "verified"
     assert run_folder.read_record(tmp_path / "r").class_names == tuple(names)
 
 
@@ -400,21 +407,21 @@ def test_own_weights_bring_what_they_were_trained_for(own_file, tmp_path, quick_
         {"crop_fraction": float("nan")},
     ],
 )
-def test_what_stands_beside_weights_and_makes_no_sense(tmp_path, caplog, change):
+def test_invalid_sidecar_is_ignored_with_a_warning(tmp_path, caplog, change):
     names = [f"class {n}" for n in range(CLASSES)]
     data = DataConfig(image_size=96, mean=(1.0, 2.0, 3.0), std=(4.0, 5.0, 6.0))
-    facts = {**sidecar.describe_preprocessing(data, names), **change}
-    (tmp_path / "a.h5.sha256.json").write_text(json.dumps({"trained_for": facts}))
+    stored = {**sidecar.describe_preprocessing(data, names), **change}
+    (tmp_path / "a.h5.sha256.json").write_text(json.dumps({"trained_for": stored}))
     assert sidecar.read_preprocessing(tmp_path / "a.h5", CLASSES) == ({}, ())
-    assert "nothing beside it says what it was trained for" in caplog.text
+    assert "no valid .sha256.json file with its preprocessing" in caplog.text
 
 
-def replaced(file, **create):
+def replace_dataset(file, **create):
     del file["layers/batch_norm/vars/0"]
     file.create_dataset("layers/batch_norm/vars/0", **create)
 
 
-def linked(make):
+def replace_by_link(make):
     def change(file):
         del file["layers/batch_norm/vars/0"]
         file["layers/batch_norm/vars/0"] = make(file)
@@ -422,32 +429,36 @@ def linked(make):
     return change
 
 
-def virtual(file):
+def replace_by_virtual(file):
     layout = h5py.VirtualLayout((64,), "f4")
     layout[:] = h5py.VirtualSource(file.filename, "layers/batch_norm/vars/1", (64,))
     del file["layers/batch_norm/vars/0"]
     file.create_virtual_dataset("layers/batch_norm/vars/0", layout)
 
 
-def cycle(file):
+def add_cycle(file):
     file["layers/batch_norm/loop"] = file["/"]
 
 
 HUGE = {"shape": (32768, 65536), "dtype": "f4"}
 HOSTILE = {
-    "nan": lambda f: replaced(f, data=np.full(64, np.nan, "f4")),
-    "shape": lambda f: replaced(f, data=np.zeros((5, 5), "f4")),
-    "float64": lambda f: replaced(f, data=np.zeros(64)),
-    "string": lambda f: replaced(f, data=np.full(64, b"x")),
-    "objects": lambda f: replaced(f, shape=(64,), dtype=h5py.string_dtype()),
-    "packed": lambda f: replaced(f, data=np.zeros(64, "f4"), chunks=(64,), compression="gzip"),
-    "bomb": lambda f: replaced(f, **HUGE, chunks=(1024, 1024), compression="gzip"),
-    "unwritten": lambda f: replaced(f, **HUGE),
-    "external": lambda f: replaced(f, shape=(64,), dtype="f4", external=[("secret", 0, 256)]),
-    "external link": linked(lambda f: h5py.ExternalLink("b.h5", "/x")),
-    "soft link": linked(lambda f: h5py.SoftLink("/layers/batch_norm/vars/1")),
-    "virtual": virtual,
-    "cycle": cycle,
+    "nan": lambda f: replace_dataset(f, data=np.full(64, np.nan, "f4")),
+    "shape": lambda f: replace_dataset(f, data=np.zeros((5, 5), "f4")),
+    "float64": lambda f: replace_dataset(f, data=np.zeros(64)),
+    "string": lambda f: replace_dataset(f, data=np.full(64, b"x")),
+    "objects": lambda f: replace_dataset(f, shape=(64,), dtype=h5py.string_dtype()),
+    "packed": lambda f: replace_dataset(
+        f, data=np.zeros(64, "f4"), chunks=(64,), compression="gzip"
+    ),
+    "bomb": lambda f: replace_dataset(f, **HUGE, chunks=(1024, 1024), compression="gzip"),
+    "unwritten": lambda f: replace_dataset(f, **HUGE),
+    "external": lambda f: replace_dataset(
+        f, shape=(64,), dtype="f4", external=[("secret", 0, 256)]
+    ),
+    "external link": replace_by_link(lambda f: h5py.ExternalLink("b.h5", "/x")),
+    "soft link": replace_by_link(lambda f: h5py.SoftLink("/layers/batch_norm/vars/1")),
+    "virtual": replace_by_virtual,
+    "cycle": add_cycle,
     "missing": lambda f: f.__delitem__("layers/batch_norm/vars/0"),
     "too many": lambda f: f["layers/batch_norm/vars"].create_dataset("4", data=np.zeros(3, "f4")),
     "nameless": lambda f: f["layers/batch_norm/vars"].attrs.__delitem__("name"),
@@ -458,42 +469,44 @@ HOSTILE = {
 
 
 @pytest.mark.parametrize("fault", HOSTILE)
-def test_hostile_h5_files(own_file, tmp_path, monkeypatch, fault, quick_net):
+def test_hostile_h5_files_are_rejected(own_file, tmp_path, monkeypatch, fault, quick_net):
     monkeypatch.chdir(tmp_path)
     pathlib.Path("secret").write_bytes(bytes(256))
     path = tmp_path / "a.weights.h5"
     path.write_bytes(own_file[0].read_bytes())
     with h5py.File(path, "a") as file:
         HOSTILE[fault](file)
-    message = refusal(tmp_path, path, "--source=h5", "--model=resnetse_18")
+    message = get_import_error(tmp_path, path, "--source=h5", "--model=resnetse_18")
     assert message.startswith(f"--weights={path}: ")
 
 
 @pytest.mark.parametrize("fault", ["bomb", "unwritten"])
-def test_sizes_that_a_file_only_claims_are_not_allocated(own_file, tmp_path, fault):
+def test_claimed_sizes_are_not_allocated(own_file, tmp_path, fault):
     path = tmp_path / "a.weights.h5"
     path.write_bytes(own_file[0].read_bytes())
     with h5py.File(path, "a") as file:
         HOSTILE[fault](file)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     with (
-        pytest.raises(UsageError, match=r"compressed|holds fewer"),
+        pytest.raises(UsageError, match=r"compressed|contains fewer"),
         weight_file.open_file(str(path), "h5"),
     ):
         pass
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 50_000  # kB
 
 
-def test_truncated_h5_and_another_net(own_file, tmp_path, quick_net):
+def test_truncated_h5_and_h5_of_another_net_are_rejected(own_file, tmp_path, quick_net):
     path = tmp_path / "cut.weights.h5"
     path.write_bytes(own_file[0].read_bytes()[:-500])
-    assert "not a sound h5 file" in refusal(tmp_path, path, "--source=h5", "--model=resnetse_18")
-    message = refusal(tmp_path, own_file[0], "--source=h5", "--model=resnet_18")
+    assert "not a valid h5 file" in get_import_error(
+        tmp_path, path, "--source=h5", "--model=resnetse_18"
+    )
+    message = get_import_error(tmp_path, own_file[0], "--source=h5", "--model=resnet_18")
     assert "32 tensors" in message and "would be left over" in message
 
 
-def test_epsilon_and_momentum_of_imported_norms():
-    """timm's and torchvision's BatchNorm2d: eps 1e-5, momentum 0.1 of the new, as ours."""
+def test_batch_norm_epsilon_and_momentum_match_pytorch():
+    """BatchNorm2d of PyTorch has eps 1e-5 and momentum 0.1, which is 0.9 in Keras."""
     config = registry.NetConfig(model="resnet_18", num_classes=3, batch_norm_epsilon=1e-3)
     net = registry.build_model(config)
     norms = [x for x in net.layers if isinstance(x, BatchNorm)]
