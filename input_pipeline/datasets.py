@@ -40,7 +40,7 @@ class DatasetSpec:
     """
 
     split_sizes: dict = dataclasses.field(default_factory=dict)
-    load_class_table: str = ""
+    class_table: str = ""
     mean: tuple = IMAGENET_MEAN
     std: tuple = IMAGENET_STD
     pca_values: tuple = IMAGENET_PCA_VALUES
