@@ -1,5 +1,7 @@
 """Tests of the input pipeline benchmark: its sides, and the ratios between them."""
 
+import sys
+
 import numpy as np
 import pytest
 
@@ -24,6 +26,12 @@ def photos(tmp_path_factory):
 def test_sides_report_images_per_second(side, photos):
     result = input_workloads.measure(side, photos, threads=2, seconds=0.1)
     assert 1 < result["images_per_second"] < 1e6
+
+
+def test_missing_torch_is_reported_as_skipped(photos, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch", None)  # makes `import torch` fail
+    result = input_workloads.measure("standard_torch", photos, threads=2, seconds=0.1)
+    assert result == {"skipped": "torch is not installed"}
 
 
 def test_opencv_side_normalizes_pixels(photos):
