@@ -1,6 +1,6 @@
-"""Side-by-side runs against peers: each one command, each writing JSON."""
+"""Benchmarks against peers: each is one command that prints a table and writes JSON."""
 
 from loops.runtime import tensorflow_startup
 
-# Before any side loads TensorFlow, so that all of them have the kernels that main.py has.
+# Set before any side imports TensorFlow, so that all sides use the same kernels as main.py.
 tensorflow_startup.enable_onednn()

@@ -1,98 +1,88 @@
-"""Our ten-crop evaluation against the same network of Keras layers and `predict`.
+"""Compares our ten-crop evaluation with the same network in plain Keras and `predict`.
 
     python -m benchmarks.eval_vs_keras --data_dir=FOLDER
 
-scores all photographs in FOLDER with a ResNetV2-50 of 1,000 classes. On one side the Evaluator of
-`main.py --mode=eval`, with its input pipeline and the mean over views; on the other the net of
-`sides/keras_resnetv2.py` (both as initialised) and `model.predict` on a tf.data pipeline of the
-very same crops, normalised, in batches of the same number of views. Both start at encoded files.
-The pipeline alone is measured too: the input side should never be the limit.
+Both sides score all photos in FOLDER with a ResNetV2-50 of 1,000 classes with initial weights.
+Both start from the encoded files.
+
+Our side is the Evaluator of `main.py --mode=eval`, with its input pipeline and the mean over
+crops. The other side is the network of `workloads/keras_resnetv2.py`. Its `model.predict` reads a
+tf.data pipeline of the same normalized crops, with the same number of crops per batch.
+
+The input pipeline is also measured alone, to show that it does not limit the speed.
 """
 
 import argparse
 import pathlib
 import statistics
 import time
+from collections.abc import Callable, Iterator
 
 from benchmarks import harness
 
+_MODULE = "benchmarks.eval_vs_keras"
 _SIDES = ("ours", "keras")
-_PACKAGES = ("tensorflow", "tensorflow-cpu", "keras", "numpy")
+_WARM_UP_IMAGES = 25
 
 
-def compare(args):
-    """Measures both sides in turn; yields what is known after each pair.
-
-    Yields:
-      dict: ratios (ours / keras, one for each pair) and median_ratio of images per second;
-      cpu_ratios (keras / ours) and median_cpu_ratio of CPU seconds per image, which another
-      program on the machine hardly moves; medians and runs (by side).
-    """
-    runs = {side: [] for side in _SIDES}
-
-    def run(side):
-        words = [f"--side={side}", f"--data_dir={args.data_dir}", f"--dtype={args.dtype}"]
-        words += [f"--size={args.size}", f"--crops={args.crops}", f"--images={args.images}"]
-        return harness.run_child("benchmarks.eval_vs_keras", words)
-
-    for pair in harness.alternate(_SIDES, args.pairs, run):
-        for side in _SIDES:
-            runs[side].append(pair[side])
-        both = zip(runs["ours"], runs["keras"], strict=True)
-        ratios, cpu_ratios = [], []
-        for our, their in both:
-            ratios.append(our["images_per_second"] / their["images_per_second"])
-            cpu_ratios.append(their["cpu_seconds_per_image"] / our["cpu_seconds_per_image"])
-        medians = {
-            side: {k: statistics.median(run[k] for run in of_side) for k in of_side[0]}
-            for side, of_side in runs.items()
-        }
-        yield {
-            "medians": medians,
-            "ratios": ratios,
-            "median_ratio": statistics.median(ratios),
-            "cpu_ratios": cpu_ratios,
-            "median_cpu_ratio": statistics.median(cpu_ratios),
-            "runs": runs,
-        }
-
-
-def measure(evaluate, input_alone, num_images):
-    """Times one side: a pass to trace and to warm up on a part, then the pass that counts.
-
-    Args:
-      evaluate: function of a number of images that evaluates them.
-      input_alone: function of a number of images that only reads them.
-      num_images: of the timed pass.
+def summarize(runs: harness.PairedRuns) -> dict:
+    """Summarizes the pairs so far.
 
     Returns:
-      dict of float: images_per_second, cpu_seconds_per_image (of all threads: where the two
-      disagree, something else had the processors), page_faults_per_image,
-      input_images_per_second, first_batch_seconds, peak_memory_mb.
+      A dict: medians and runs (by side), ratios of images per second (ours / keras of each pair),
+      cpu_ratios of CPU seconds per image (keras / ours), median_ratio and median_cpu_ratio. Other
+      programs on the machine hardly affect CPU seconds.
+    """
+    ratios = runs.ratios("images_per_second", "ours", "keras")
+    cpu_ratios = runs.ratios("cpu_seconds_per_image", "keras", "ours")
+    return {
+        "medians": runs.medians(),
+        "ratios": ratios,
+        "median_ratio": statistics.median(ratios),
+        "cpu_ratios": cpu_ratios,
+        "median_cpu_ratio": statistics.median(cpu_ratios),
+        "runs": runs.by_side,
+    }
+
+
+def measure(
+    evaluate: Callable[[int], None], read_input: Callable[[int], None], num_images: int
+) -> dict[str, float]:
+    """Times one side: two passes over a few images for tracing and warm-up, then the timed pass.
+
+    Args:
+      evaluate: evaluates a number of images.
+      read_input: reads a number of images without evaluating them.
+      num_images: images of the timed pass.
+
+    Returns:
+      A dict: images_per_second, cpu_seconds_per_image (of all threads), page_faults_per_image,
+      input_images_per_second, first_batch_seconds, peak_memory_mb. If speed and CPU time
+      disagree, other programs used the CPU.
     """
 
-    def timed(function, count):
+    def time_pass(function: Callable[[int], None], count: int) -> float:
         started = time.perf_counter()
         function(count)
         return time.perf_counter() - started
 
-    first = timed(evaluate, min(25, num_images))
-    timed(evaluate, min(25, num_images))
+    first = time_pass(evaluate, min(_WARM_UP_IMAGES, num_images))
+    time_pass(evaluate, min(_WARM_UP_IMAGES, num_images))
     before = harness.get_resource_usage()
-    seconds = timed(evaluate, num_images)
-    used = {name: value - before[name] for name, value in harness.get_resource_usage().items()}
+    seconds = time_pass(evaluate, num_images)
+    usage = {name: value - before[name] for name, value in harness.get_resource_usage().items()}
     return {
         "images_per_second": num_images / seconds,
-        "cpu_seconds_per_image": (used["user_seconds"] + used["system_seconds"]) / num_images,
-        "page_faults_per_image": used["page_faults"] / num_images,
-        "input_images_per_second": num_images / timed(input_alone, num_images),
+        "cpu_seconds_per_image": (usage["user_seconds"] + usage["system_seconds"]) / num_images,
+        "page_faults_per_image": usage["page_faults"] / num_images,
+        "input_images_per_second": num_images / time_pass(read_input, num_images),
         "first_batch_seconds": first,
         "peak_memory_mb": harness.peak_memory_mb(),
     }
 
 
-def format_rows(result):
-    """Rows of the table: quantity, side, the median, and every pair."""
+def format_rows(result: dict) -> Iterator[list]:
+    """Yields rows of the table: quantity, side, median, and the value of every pair."""
     for name in result["medians"]["ours"]:
         for side in _SIDES:
             values = [run[name] for run in result["runs"][side]]
@@ -101,42 +91,41 @@ def format_rows(result):
     yield ["ratio of CPU time", "keras / ours", result["median_cpu_ratio"], *result["cpu_ratios"]]
 
 
-def main():
-    """Compares the sides, or with `--side` measures one of them."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
-    parser.add_argument("--data_dir", required=True, help="folder of photographs, also nested")
-    parser.add_argument("--images", type=int, default=200, help="at most so many of them")
-    parser.add_argument("--size", type=int, default=224, help="side of a crop in pixels")
-    parser.add_argument("--crops", type=int, default=10, choices=(10, 1))
-    parser.add_argument(
-        "--dtype", default=harness.default_dtypes()[0], choices=("bfloat16", "float32")
-    )
-    parser.add_argument("--pairs", type=int, default=3, help="runs of each side")
-    parser.add_argument("--json", default="", help="write the result to this file")
-    parser.add_argument("--side", choices=_SIDES, help=argparse.SUPPRESS)
+def main() -> None:
+    """Compares the sides, or measures the one that `--side` names."""
+    parser = harness.BenchmarkParser(__doc__, sides=_SIDES)
+    parser.add_argument("--data_dir", required=True, help="folder of photos, searched recursively")
+    parser.add_flag("--images", 200, "number of photos to use at most")
+    parser.add_flag("--size", 224)
+    parser.add_flag("--crops", 10, "crops per image", choices=(10, 1))
+    parser.add_flag("--dtype", harness.default_dtypes()[0], choices=harness.DTYPES)
+    parser.add_flag("--pairs", 3)
     args = parser.parse_args()
-    if not pathlib.Path(args.data_dir).is_dir() or min(args.images, args.pairs) < 1:
-        parser.error("--data_dir is a folder, --images and --pairs are at least 1")
+    parser.require_positive(args, "images", "pairs")
+    if not pathlib.Path(args.data_dir).is_dir():
+        parser.error(f"--data_dir={args.data_dir}: no such folder")
     if args.side:
-        from benchmarks.workloads import eval_workloads
-
-        build = {"ours": eval_workloads.build_ours, "keras": eval_workloads.build_keras}[args.side]
-        side = build(args.data_dir, args.images, args.size, args.crops, args.dtype)
-        harness.emit(measure(*side))
+        harness.emit(_measure_side(args))
         return
 
-    given = {n: getattr(args, n) for n in ("images", "size", "crops", "dtype", "pairs")}
-    command = ["--data_dir=FOLDER", *(f"--{name}={value}" for name, value in given.items())]
-    report = harness.collect_metadata("benchmarks.eval_vs_keras", command, _PACKAGES)
+    words = parser.format_flags(args, omit=["data_dir"])
+    packages = (*harness.PACKAGES, "numpy")
+    report = harness.start_report(_MODULE, ["--data_dir=FOLDER", *words], packages)
     report["dtype"] = args.dtype
-    harness.echo(f"{report['command']}\non {report['machine']}")
-    for result in compare(args):
-        report["result"] = result
-        harness.echo(f"pair {len(result['ratios'])} of {args.pairs}: {result['ratios'][-1]:.3f}")
-        if args.json:
-            harness.write_json(args.json, report)
+    for runs in harness.run_pairs(
+        _MODULE, _SIDES, args.pairs, [f"--data_dir={args.data_dir}", *words]
+    ):
+        report["result"] = summarize(runs)
+        harness.save_report(args.json, report)
     header = ["", "", "median", *(f"pair {n + 1}" for n in range(args.pairs))]
     harness.echo("\n" + harness.format_table(header, list(format_rows(report["result"]))))
+
+
+def _measure_side(args: argparse.Namespace) -> dict[str, float]:
+    from benchmarks.workloads import eval_workloads
+
+    build = {"ours": eval_workloads.build_ours, "keras": eval_workloads.build_keras}[args.side]
+    return measure(*build(args.data_dir, args.images, args.size, args.crops, args.dtype))
 
 
 if __name__ == "__main__":

@@ -1,11 +1,13 @@
-"""What one would take instead: `keras.applications.ResNet50V2`, trained by `model.fit`.
+"""Trains `keras.applications.ResNet50V2` with `model.fit`, as a baseline.
 
     python -m benchmarks.fit_baseline --data_dir=DIR --image_size=84 --epochs=10 --run_dir=RUN
 
-trains on DIR/train/CLASS/* as a careful user of Keras would: images augmented in tf.data, SGD with
-Nesterov momentum, warm-up and cosine, decay of kernels, smoothed labels, bfloat16 where the CPU has
-it. Then it judges DIR/val (and DIR/test) on the centre crop and on ten crops, the very views of
-`main.py --mode=eval`, and writes RUN/fit.json. A run that was cut goes on from its last epoch.
+Trains on DIR/train/CLASS/* as a careful user of Keras would. It uses augmentation in tf.data, SGD
+with Nesterov momentum, warmup and cosine schedule, weight decay of kernels, label smoothing, and
+bfloat16 if the CPU supports it.
+
+Then it evaluates DIR/val (and DIR/test) on the center crop and on ten crops, the same crops as in
+`main.py --mode=eval`, and writes RUN/fit.json. An interrupted run resumes from its last epoch.
 """
 
 import argparse
@@ -13,6 +15,7 @@ import json
 import pathlib
 import shutil
 import time
+from typing import Any
 
 import keras
 import numpy as np
@@ -26,13 +29,15 @@ from loops.config import resolve
 from loops.metrics import classification
 from loops.optimization import mixed_precision
 
-# Keras decays outside of the momentum: L2 of 1e-4 with a momentum of 0.9 amounts to ten times.
+# Keras applies weight decay outside of the momentum. L2 of 1e-4 with a momentum of 0.9 corresponds
+# to ten times as much.
 _WEIGHT_DECAY = 1e-3
 _LABEL_SMOOTHING = 0.1
+_EVAL_BATCH_SIZE = 50
 
 
-def make_model(num_classes, image_size, dtype):
-    """ResNet50V2 on pixels from 0 to 255, with float32 logits [B, C]."""
+def make_model(num_classes: int, image_size: int, dtype: str) -> keras.Model:
+    """Builds ResNet50V2 on pixels from 0 to 255, with float32 logits [B, C]."""
     keras.mixed_precision.set_global_policy(dtype)
     shape = (image_size, image_size, 3)
     backbone = keras.applications.ResNet50V2(
@@ -44,8 +49,10 @@ def make_model(num_classes, image_size, dtype):
     return keras.Model(images, logits)
 
 
-def compile_model(model, total_steps, warmup_steps, learning_rate):
-    """Sets optimizer and loss: a warm-up, then a cosine to zero."""
+def compile_model(
+    model: keras.Model, total_steps: int, warmup_steps: int, learning_rate: float
+) -> None:
+    """Sets optimizer and loss: SGD with warmup and a cosine schedule to zero."""
     schedule = keras.optimizers.schedules.CosineDecay(
         initial_learning_rate=0.0,
         decay_steps=max(total_steps - warmup_steps, 1),
@@ -60,28 +67,29 @@ def compile_model(model, total_steps, warmup_steps, learning_rate):
     model.compile(optimizer, loss, metrics=["accuracy"])
 
 
-def make_train_dataset(folder, image_size, batch_size, augment, seed):
-    """Shuffled, augmented batches of a folder of class folders.
+def make_train_dataset(
+    folder: pathlib.Path, image_size: int, batch_size: int, augment: str, seed: int
+) -> tuple[tf.data.Dataset, int, list[str]]:
+    """Builds shuffled, augmented batches from class folders.
 
     Args:
-      folder: pathlib.Path with a folder for each class.
-      image_size: side in pixels.
-      batch_size: images of a batch; what is over at the end of an epoch is left out.
-      augment: "standard": random area of 10 to 100 % (TensorFlow's function wants a tenth of the
-        image), aspect 3/4 to 4/3, mirror; or "layers": RandomFlip, RandomTranslation and
-        RandomZoom of Keras.
-      seed: of the order.
+      folder: contains a folder for each class.
+      image_size: S, in pixels.
+      batch_size: B; an incomplete last batch of an epoch is dropped.
+      augment: "standard" or "layers". "standard" crops a random 8 to 100 % of the area with aspect
+        ratio 3/4 to 4/3, and flips. "layers" uses RandomFlip, RandomTranslation and RandomZoom.
+      seed: seed of the shuffling.
 
     Returns:
-      (tf.data.Dataset of (images float32 [B, S, S, 3], one-hot labels [B, C]), steps an epoch,
-      names of the classes).
+      (dataset of (images float32 [B, S, S, 3], one-hot labels [B, C]), steps per epoch, class
+      names).
     """
     classes = sorted(p.name for p in folder.iterdir() if p.is_dir())
     files = [(p, n) for n, name in enumerate(classes) for p in sorted((folder / name).iterdir())]
     paths = tf.constant([str(path) for path, _ in files])
     labels = tf.constant([number for _, number in files])
 
-    def load(path, label):
+    def load(path: tf.Tensor, label: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         image = tf.io.decode_image(tf.io.read_file(path), 3, expand_animations=False)
         if augment == "standard":
             image = _random_resized_crop(image)
@@ -99,7 +107,7 @@ def make_train_dataset(folder, image_size, batch_size, augment, seed):
     return dataset.prefetch(tf.data.AUTOTUNE), len(files) // batch_size, classes
 
 
-def _random_resized_crop(image):
+def _random_resized_crop(image: tf.Tensor) -> tf.Tensor:
     begin, size, _ = tf.image.sample_distorted_bounding_box(
         tf.shape(image),
         tf.zeros([1, 0, 4]),
@@ -110,30 +118,31 @@ def _random_resized_crop(image):
     return tf.slice(image, begin, size)
 
 
-def evaluate(model, data_dir, split, image_size, crops):
-    """Scores a split on the views of `main.py --mode=eval`.
+def evaluate(
+    model: keras.Model, data_dir: pathlib.Path, split: str, image_size: int, crops: int
+) -> dict[str, Any]:
+    """Scores a split on the crops of `main.py --mode=eval`.
 
     Returns:
-      dict: top1, top5, num_examples and so on of `metrics.score`.
+      The scores of `classification.score`: top1, top5, num_examples and so on.
     """
     words = ["eval", "--dataset=folder", f"--data_dir={data_dir}", f"--image_size={image_size}"]
     config = resolve.resolve(flags.parse(words))
     images = source.open_split(config.data, split)
-    batches = pipeline.eval_dataset(images, config.data, crops, 50, 1)
     logits, labels = [], []
-    for batch in batches:
-        real = batch["mask"].numpy()
+    for batch in pipeline.eval_dataset(images, config.data, crops, _EVAL_BATCH_SIZE, 1):
+        mask = batch["mask"].numpy()
         views = tf.reshape(batch["views"], [-1, image_size, image_size, 3])
-        of_batch = model.predict_on_batch(tf.cast(views, tf.float32))
-        logits.append(of_batch.reshape(len(real), crops, -1)[real])
-        labels.append(batch["label"].numpy()[real])
+        batch_logits = model.predict_on_batch(tf.cast(views, tf.float32))
+        logits.append(batch_logits.reshape(len(mask), crops, -1)[mask])
+        labels.append(batch["label"].numpy()[mask])
     labels = np.concatenate(labels)
     assert len(labels) == images.num_examples
     return classification.score(classification.mean_softmax(np.concatenate(logits)), labels)
 
 
-def train(args, run_dir):
-    """Trains, or goes on with, the model; returns it and the seconds of each epoch of fit."""
+def train(args: argparse.Namespace, run_dir: pathlib.Path) -> tuple[keras.Model, list[float]]:
+    """Trains the model or resumes its training; returns it and the seconds of each epoch."""
     images, steps, classes = make_train_dataset(
         args.data_dir / "train", args.image_size, args.batch_size, args.augment, args.seed
     )
@@ -141,56 +150,58 @@ def train(args, run_dir):
     model = make_model(len(classes), args.image_size, args.dtype)
     warmup = round(args.warmup_epochs * steps)
     compile_model(model, args.epochs * steps, warmup, args.learning_rate)
-    clock = _EpochTimer(run_dir / "seconds.json")
-    # The clock comes first: saving is no part of its epochs. The backup outlives `fit`, for judging
-    # may be interrupted as well.
+    timer = _EpochTimer(run_dir / "seconds.json")
+    # The timer comes first so that its epochs exclude saving. The backup is kept after `fit`,
+    # because the evaluation may be interrupted too.
     backup = keras.callbacks.BackupAndRestore(str(run_dir / "backup"), delete_checkpoint=False)
     log = keras.callbacks.CSVLogger(str(run_dir / "epochs.csv"), append=True)
-    model.fit(images, epochs=args.epochs, callbacks=[clock, backup, log], verbose=2)
-    return model, clock.seconds
+    model.fit(images, epochs=args.epochs, callbacks=[timer, backup, log], verbose=2)
+    return model, timer.seconds
 
 
 class _EpochTimer(keras.callbacks.Callback):
-    """Takes the seconds of each epoch, those before an interruption among them."""
+    """Measures the seconds of each epoch, including those before an interruption."""
 
-    def __init__(self, path):
+    def __init__(self, path: pathlib.Path) -> None:
         super().__init__()
         self._path = path
-        self.seconds = json.loads(path.read_text()) if path.exists() else []
+        self.seconds: list[float] = json.loads(path.read_text()) if path.exists() else []
 
-    def on_epoch_begin(self, epoch, logs=None):
-        self._began = time.monotonic()
+    def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
+        self._started = time.monotonic()
 
-    def on_epoch_end(self, epoch, logs=None):
-        self.seconds.append(time.monotonic() - self._began)
+    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
+        self.seconds.append(time.monotonic() - self._started)
         harness.write_json(self._path, self.seconds)
 
 
-def main():
-    """Trains and judges; does nothing where RUN/fit.json is there already."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
+def main() -> None:
+    """Trains and evaluates, unless RUN/fit.json already exists."""
+    parser = harness.BenchmarkParser(__doc__, has_json=False)
     parser.add_argument("--data_dir", type=pathlib.Path, required=True, help="train/, val/, test/")
     parser.add_argument("--run_dir", type=pathlib.Path, required=True, help="folder of this run")
-    parser.add_argument("--image_size", type=int, default=84)
-    parser.add_argument("--epochs", type=int, default=10)
-    parser.add_argument("--batch_size", type=int, default=64)
-    parser.add_argument("--learning_rate", type=float, default=0.05, help="the highest")
-    parser.add_argument("--warmup_epochs", type=float, default=1.0)
-    parser.add_argument("--augment", choices=["standard", "layers"], default="standard")
+    parser.add_flag("--image_size", 84, "image size in pixels")
+    parser.add_flag("--epochs", 10, "epochs to train")
+    parser.add_flag("--batch_size", 64, "images per step")
+    parser.add_flag("--learning_rate", 0.05, "peak learning rate")
+    parser.add_flag("--warmup_epochs", 1.0, "epochs of linear warmup")
+    parser.add_flag("--augment", "standard", "augmentation", choices=["standard", "layers"])
     half = "mixed_bfloat16" if mixed_precision.cpu_has_bfloat16() else "float32"
-    parser.add_argument("--dtype", choices=["mixed_bfloat16", "float32"], default=half)
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_flag("--dtype", half, choices=["mixed_bfloat16", "float32"])
+    parser.add_flag("--seed", 0, "seed of weights and shuffling")
     args = parser.parse_args()
     if not (args.data_dir / "train").is_dir():
-        parser.error(f"--data_dir={args.data_dir}: it has no folder train/")
+        parser.error(f"--data_dir={args.data_dir}: has no folder train/")
     result_file = args.run_dir / "fit.json"
     if result_file.exists():
-        harness.echo(f"{result_file} is there already")
+        harness.echo(f"{result_file} already exists")
         return
     args.run_dir.mkdir(parents=True, exist_ok=True)
     model, seconds = train(args, args.run_dir)
-    words = [f"--{name}={value}" for name, value in vars(args).items()]
-    report = harness.collect_metadata("benchmarks.fit_baseline", words, ("tensorflow", "keras"))
+    packages = ("tensorflow", "keras")
+    report = harness.collect_metadata(
+        "benchmarks.fit_baseline", parser.format_flags(args), packages
+    )
     report |= {"seconds_of_epochs": seconds, "parameters": model.count_params(), "results": {}}
     for split in ("val", "test"):
         if (args.data_dir / split).is_dir():

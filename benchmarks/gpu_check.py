@@ -1,11 +1,12 @@
-"""Checks of what needs a GPU: precision, replicas, memory and speed, as one table.
+"""Runs checks that need a GPU: precision, replicas, memory and speed.
 
   python -m benchmarks.gpu_check --json=gpu.json
   python -m benchmarks.gpu_check --allow_cpu
 
-Each check is a process of its own. On a machine without a GPU the command says so and ends with
-exit code 2; with `--allow_cpu` it does the same on two halves of the CPU at a tiny size, which
-shows that the script runs and nothing about GPUs. Exit code 1: a check failed.
+Each check runs in a new process. Exit code 1: a check failed. Exit code 2: the machine has no GPU.
+
+`--allow_cpu` runs the same checks on two halves of the CPU at a tiny size. This shows that the
+script works, but nothing about GPUs.
 """
 
 import argparse
@@ -21,66 +22,63 @@ _MODULE = "benchmarks.gpu_check"
 _COUNT_GPUS_CODE = "import tensorflow as tf; print(len(tf.config.list_physical_devices('GPU')))"
 
 
-def main():
-    """Runs every check in a child of its own and prints a table."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--allow_cpu", action="store_true", help="without a GPU, on the CPU")
-    parser.add_argument("--only", help="checks whose names begin so")
-    parser.add_argument("--json", help="write the figures to this file")
-    parser.add_argument("--child", help=argparse.SUPPRESS)
-    parser.add_argument("--folder", help=argparse.SUPPRESS)
+def main() -> int:
+    """Runs each check in a child process, prints a table, and returns the exit code."""
+    parser = harness.BenchmarkParser(__doc__)
+    parser.add_flag("--allow_cpu", False, "run tiny checks on the CPU")
+    parser.add_flag("--only", "", "run only the checks whose names start like this")
+    parser.add_hidden("--child")
+    parser.add_hidden("--folder", type=pathlib.Path)
     args = parser.parse_args()
-    place = "cpu" if args.allow_cpu else "gpu"
     if args.child:
         name, replicas = args.child.split(",")
-        check = gpu_checks.CHECKS[name]
-        harness.emit(check(place, int(replicas), pathlib.Path(args.folder)))
+        place = "cpu" if args.allow_cpu else "gpu"
+        harness.emit(gpu_checks.CHECKS[name](place, int(replicas), args.folder))
         return 0
+
     gpus = 0 if args.allow_cpu else _count_gpus()
     if not gpus and not args.allow_cpu:
-        sys.stderr.write("no GPU that TensorFlow sees; --allow_cpu tries the checks on the CPU\n")
+        sys.stderr.write("TensorFlow sees no GPU; use --allow_cpu to try the checks on the CPU\n")
         return 2
+    report = harness.start_report(_MODULE, parser.format_flags(args)) | {"gpus": gpus}
     with tempfile.TemporaryDirectory() as folder:
         results = _run_checks(args, 2 if args.allow_cpu else gpus, folder)
+    report["results"] = {f"{name},{replicas}": r for (name, replicas), r in results.items()}
     rows = [
-        [f"{name}, {replicas} replica(s)", "ok" if found["ok"] else "FAILED", found["what"]]
-        for (name, replicas), found in results.items()
+        [f"{name}, {replicas} replica(s)", "ok" if result["ok"] else "FAILED", result["what"]]
+        for (name, replicas), result in results.items()
     ]
-    harness.echo(harness.format_table(["check", "outcome", "figures"], rows))
-    if args.json:
-        words = ["--allow_cpu"] * args.allow_cpu + [f"--only={args.only}"] * bool(args.only)
-        facts = harness.collect_metadata(_MODULE, words, ("tensorflow-cpu", "tensorflow", "keras"))
-        named = {f"{name},{replicas}": found for (name, replicas), found in results.items()}
-        harness.write_json(args.json, {"gpus": gpus, "results": named, **facts})
-    return 0 if all(found["ok"] for found in results.values()) else 1
+    harness.echo(harness.format_table(["check", "outcome", "details"], rows))
+    harness.save_report(args.json, report)
+    return 0 if all(result["ok"] for result in results.values()) else 1
 
 
-def _run_checks(args, devices, folder):
-    """Outcome of each check by (name, replicas)."""
+def _run_checks(args: argparse.Namespace, devices: int, folder: str) -> dict[tuple[str, int], dict]:
+    """Runs the checks; returns the result of each by (name, replicas)."""
     results = {}
     for name in gpu_checks.CHECKS:
         if args.only and not name.startswith(args.only):
             continue
-        # Memory and speed of one device tell enough.
-        both = name in gpu_checks.MULTI_REPLICA_CHECKS and devices > 1
-        for replicas in (1, devices) if both else (1,):
+        # The other checks, of memory and speed, need only one device.
+        is_multi_replica = name in gpu_checks.MULTI_REPLICA_CHECKS and devices > 1
+        for replicas in (1, devices) if is_multi_replica else (1,):
             words = [f"--child={name},{replicas}", f"--folder={folder}"]
             try:
-                found = harness.run_child(_MODULE, words + ["--allow_cpu"] * args.allow_cpu)
+                result = harness.run_child(_MODULE, words + ["--allow_cpu"] * args.allow_cpu)
             except SystemExit as failure:
-                # The end is the command; what the child died of stands before it.
-                said = [line for line in str(failure).splitlines() if line.strip()]
-                found = {"ok": False, "what": said[-2:][0][:120]}
-            harness.echo(f"{name}, {replicas} replica(s): {found}")
-            results[name, replicas] = found
+                # The last line is the command; the line before it is the child's error.
+                lines = [line for line in str(failure).splitlines() if line.strip()]
+                result = {"ok": False, "what": lines[-2:][0][:120]}
+            harness.report_progress(f"{name}, {replicas} replica(s): {result}")
+            results[name, replicas] = result
     return results
 
 
-def _count_gpus():
-    """GPUs that TensorFlow sees, counted in another process: this one must stay small."""
+def _count_gpus() -> int:
+    """Counts the GPUs that TensorFlow sees, in a child process: this process must stay small."""
     command = [sys.executable, "-c", _COUNT_GPUS_CODE]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    return int(done.stdout.split()[-1])
+    process = subprocess.run(command, capture_output=True, text=True, check=True)
+    return int(process.stdout.split()[-1])
 
 
 if __name__ == "__main__":

@@ -1,15 +1,16 @@
-"""What preparing a data set is worth: speed from shards, memory over epochs, time to open.
+"""Measures what preparing a data set gains: reading speed, memory over epochs, time to open.
 
     python -m benchmarks.input_formats --data_dir=DIR
 
-measures, on the JPEG files in DIR: `classic` until a normalised batch is ready, from the files as
-they are and from TFRecords re-encoded at a short side of 288; the memory of the pipeline at batch
-256 after each of 20 epochs; and the time and memory that opening 1,281,167 images takes, as a list,
-as class folders prepared as lists, and as TFRecords. Each measurement runs in a process of its own,
-sides in turns.
+Uses the JPEG files in DIR and measures, each in a new process:
+
+* Speed of `classic` up to a normalized batch, from the original files and from TFRecords that were
+  re-encoded at a short side of 288 pixels. These two sides alternate.
+* Memory of the input pipeline at batch 256, after each of 20 epochs.
+* Time and memory to open 1,281,167 images: as a list, as class folders prepared as lists, and as
+  TFRecords.
 """
 
-import argparse
 import os
 import statistics
 import tempfile
@@ -17,72 +18,68 @@ import tempfile
 from benchmarks import harness
 from benchmarks.workloads import input_format_workloads
 
-_WANTED = 1.4
-_OPEN_KINDS = ("list", "prepared", "tfrecord")
-_PACKAGES = ("tensorflow", "tensorflow-cpu", "opencv-python-headless", "numpy")
 _MODULE = "benchmarks.input_formats"
+_TARGET = 1.4  # target ratio of the speed from TFRecords to the speed from files
+_SPEED_SIDES = ("files", "tfrecord")
+OPEN_KINDS = ("list", "prepared", "tfrecord")
 
 
-def summarize(report):
-    """Rows of the table: what, the figure, what it should be."""
-    speed = report["images_per_second"]
-    medians = {side: statistics.median(values) for side, values in speed.items()}
+def summarize(report: dict) -> list[list[str | float]]:
+    """Returns rows of the table: quantity, value, target."""
+    speeds = report["images_per_second"]
+    medians = {side: statistics.median(values) for side, values in speeds.items()}
     memory = report["memory_mb"]
     rows = [
         ["classic from files, images/s", medians["files"], ""],
         ["classic from TFRecords at 288, images/s", medians["tfrecord"], ""],
-        ["ratio", medians["tfrecord"] / medians["files"], f"at least {_WANTED}"],
+        ["ratio", medians["tfrecord"] / medians["files"], f"at least {_TARGET}"],
         ["memory at batch 256 after epoch 1, MB", memory[0], ""],
         [f"memory after epoch {len(memory)}, MB", memory[-1], "flat"],
-        ["most memory, MB", report["peak_memory_mb"], "under 1500"],
+        ["peak memory, MB", report["peak_memory_mb"], "under 1500"],
     ]
-    for kind, opened in report["opening"].items():
-        rows.append([f"opening 1,281,167 images, {kind}, s", opened["seconds"], "under 2"])
-        rows.append([f"most memory of it, {kind}, MB", opened["peak_mb"], "under 300"])
-    return [[what, float(figure), wanted] for what, figure, wanted in rows]
+    for kind, opening in report["opening"].items():
+        rows.append([f"opening 1,281,167 images, {kind}, s", opening["seconds"], "under 2"])
+        rows.append([f"peak memory of opening, {kind}, MB", opening["peak_mb"], "under 300"])
+    return [[quantity, float(value), target] for quantity, value, target in rows]
 
 
-def main():
-    """Measures everything, or with `--side` one thing."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
-    default = os.path.join(os.environ.get("REAL_IMAGES_DIR", ""), "ilsvrc_sample")
-    parser.add_argument("--data_dir", default=default, help="folder of .JPEG files")
-    parser.add_argument("--threads", type=int, default=os.cpu_count(), help="that load images")
-    parser.add_argument("--seconds", type=float, default=4.0, help="of measuring, per run")
-    parser.add_argument("--rounds", type=int, default=5, help="runs of each side")
-    parser.add_argument("--epochs", type=int, default=20, help="of which memory is looked at")
-    parser.add_argument("--json", default="", help="write the result to this file")
-    parser.add_argument("--side", choices=input_format_workloads.SIDES, help=argparse.SUPPRESS)
-    parser.add_argument("--work", default="", help=argparse.SUPPRESS)
+def main() -> None:
+    """Measures everything, or what `--side` names."""
+    parser = harness.BenchmarkParser(__doc__, sides=input_format_workloads.SIDES)
+    parser.add_flag("--data_dir", harness.default_photo_folder())
+    parser.add_flag("--threads", os.cpu_count())
+    parser.add_flag("--seconds", 4.0)
+    parser.add_flag("--rounds", 5)
+    parser.add_flag("--epochs", 20, "epochs of the memory measurement")
+    parser.add_hidden("--work", default="")
     args = parser.parse_args()
     if not os.path.isdir(args.data_dir):
-        parser.error(f"--data_dir={args.data_dir}: no such folder; name one of JPEG files")
+        parser.error(f"--data_dir={args.data_dir}: no such folder; name a folder of JPEG files")
     if args.side:
         harness.emit(input_format_workloads.SIDES[args.side](args))
         return
 
-    given = {n: getattr(args, n) for n in ("data_dir", "threads", "seconds", "rounds", "epochs")}
-    command = [f"--{name}={value}" for name, value in given.items()]
-    report = harness.collect_metadata(_MODULE, command, _PACKAGES)
-    harness.echo(f"{report['command']}\non {report['machine']}")
+    words = parser.format_flags(args)
+    packages = (*harness.PACKAGES[:2], "opencv-python-headless", "numpy")
+    report = harness.start_report(_MODULE, words, packages)
     with tempfile.TemporaryDirectory() as work:
+        child_words = [f"--work={work}", *words]
 
-        def run(side):
-            return harness.run_child(_MODULE, [f"--side={side}", f"--work={work}", *command])
+        def run(side: str) -> dict:
+            return harness.run_child(_MODULE, [f"--side={side}", *child_words])
 
         report["prepared"] = run("prepare")
-        speed = {"files": [], "tfrecord": []}
-        for pair in harness.alternate(speed, args.rounds, run):
-            for side, result in pair.items():
-                speed[side].append(result["images_per_second"])
-        report["images_per_second"] = speed
+        for runs in harness.run_pairs(_MODULE, _SPEED_SIDES, args.rounds, child_words):
+            report["images_per_second"] = {
+                side: runs.values(side, "images_per_second") for side in _SPEED_SIDES
+            }
+            harness.save_report(args.json, report)
         report |= run("memory")
-        report["opening"] = {kind: run(f"open_{kind}") for kind in _OPEN_KINDS}
-    if args.json:
-        harness.write_json(args.json, report)
-    harness.echo("\n" + harness.format_table(["", "figure", "wanted"], summarize(report)))
+        report["opening"] = {kind: run(f"open_{kind}") for kind in OPEN_KINDS}
+    harness.save_report(args.json, report)
+    harness.echo("\n" + harness.format_table(["", "value", "target"], summarize(report)))
     sizes = report["prepared"]
-    harness.echo(f"{sizes['bytes_before']} bytes became {sizes['bytes_after']}")
+    harness.echo(f"prepared {sizes['bytes_before']} bytes into {sizes['bytes_after']} bytes")
 
 
 if __name__ == "__main__":

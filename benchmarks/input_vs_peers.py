@@ -1,22 +1,27 @@
-"""Our input pipeline against the ways that others feed a net, from JPEG files to batches.
+"""Compares our input pipeline with other ways to turn JPEG files into batches.
 
     python -m benchmarks.input_vs_peers --data_dir=DIR
 
-measures, on the same files, size (224 pixels) and number of threads: `classic` and `standard` as
-`main.py --mode=train` runs them, batch stages included; `classic` step by step in an OpenCV
-`py_function` per image; PyTorch's DataLoader with PIL (left out where torch is not installed); and
-nothing but the full decoding of every file. Each side runs in a process of its own, in turns.
+All sides use the same files, image size (224 pixels) and number of threads:
+
+* `classic` and `standard` as in `main.py --mode=train`, including the stages on batches.
+* `classic` step by step, in an OpenCV `py_function` per image.
+* PyTorch's DataLoader with PIL, skipped if torch is not installed.
+* Only decoding every file in full.
+
+The sides alternate, each run in a new process.
 """
 
-import argparse
 import os
 import statistics
 import sys
+from collections.abc import Mapping, Sequence
 
 from benchmarks import harness
 from benchmarks.workloads import input_workloads
 
-# What is compared: our side, the other, and how many times as fast ours should be.
+_MODULE = "benchmarks.input_vs_peers"
+# Our side, the other side, target ratio of their speeds.
 _COMPARISONS = [
     ("classic", "classic_opencv", 5.0),
     ("standard", "standard_torch", 2.5),
@@ -27,69 +32,58 @@ _PACKAGES = ("tensorflow", "tensorflow-cpu", "opencv-python-headless", "torch", 
 _PACKAGES += ("pillow", "numpy")
 
 
-def compute_ratios(runs):
+def compute_ratios(speeds: Mapping[str, Sequence[float]]) -> list[dict]:
     """Compares the sides.
 
     Args:
-      runs: dict from side to the list of its images per second; a skipped side has none.
+      speeds: images per second of each run, by side; empty for a skipped side.
 
     Returns:
-      list of dicts: ours, other, ratio (of the medians), wanted.
+      A list of dicts: ours, other, ratio (of the medians), wanted (the target ratio).
     """
-    medians = {side: statistics.median(values) for side, values in runs.items() if values}
+    medians = {side: statistics.median(values) for side, values in speeds.items() if values}
     return [
-        {"ours": ours, "other": other, "ratio": medians[ours] / medians[other], "wanted": wanted}
-        for ours, other, wanted in _COMPARISONS
+        {"ours": ours, "other": other, "ratio": medians[ours] / medians[other], "wanted": target}
+        for ours, other, target in _COMPARISONS
         if ours in medians and other in medians
     ]
 
 
-def main():
-    """Compares the sides, or with `--side` measures one of them."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
-    default = os.path.join(os.environ.get("REAL_IMAGES_DIR", ""), "ilsvrc_sample")
-    parser.add_argument("--data_dir", default=default, help="folder of .JPEG files, at any depth")
-    parser.add_argument("--threads", type=int, default=os.cpu_count(), help="of every side")
-    parser.add_argument("--seconds", type=float, default=4.0, help="of measuring, per run")
-    parser.add_argument("--rounds", type=int, default=3, help="runs of each side")
-    parser.add_argument(
-        "--torch_python", default=sys.executable, help="interpreter that has torch besides"
-    )
-    parser.add_argument("--json", default="", help="write the result to this file")
-    parser.add_argument("--side", choices=input_workloads.SIDES, help=argparse.SUPPRESS)
+def main() -> None:
+    """Compares the sides, or measures the one that `--side` names."""
+    parser = harness.BenchmarkParser(__doc__, sides=input_workloads.SIDES)
+    parser.add_flag("--data_dir", harness.default_photo_folder())
+    parser.add_flag("--threads", os.cpu_count())
+    parser.add_flag("--seconds", 4.0)
+    parser.add_flag("--rounds", 3)
+    parser.add_flag("--torch_python", sys.executable)
     args = parser.parse_args()
     if not os.path.isdir(args.data_dir):
-        parser.error(f"--data_dir={args.data_dir}: no such folder; name one of JPEG files")
+        parser.error(f"--data_dir={args.data_dir}: no such folder; name a folder of JPEG files")
     if args.side:
         harness.emit(input_workloads.measure(args.side, args.data_dir, args.threads, args.seconds))
         return
 
-    given = {name: getattr(args, name) for name in ("data_dir", "threads", "seconds", "rounds")}
-    command = [f"--{name}={value}" for name, value in given.items()]
-    report = harness.collect_metadata("benchmarks.input_vs_peers", command, _PACKAGES)
-    harness.echo(f"{report['command']}\non {report['machine']}")
-    runs = {side: [] for side in input_workloads.SIDES}
-
-    def run(side):
-        python = args.torch_python if "torch" in side else sys.executable
-        return harness.run_child("benchmarks.input_vs_peers", [f"--side={side}", *command], python)
-
-    for number, results in enumerate(harness.alternate(input_workloads.SIDES, args.rounds, run), 1):
-        for side, result in results.items():
-            if "skipped" in result:
-                report["skipped"] = {side: result["skipped"]}
-                harness.echo(f"{side} is skipped: {result['skipped']}")
-            else:
-                runs[side].append(result["images_per_second"])
-        report |= {"images_per_second": runs, "ratios": compute_ratios(runs)}
-        harness.echo(f"round {number} of {args.rounds} is done")
-        if args.json:  # after every round: a run that is cut short has not been for nothing
-            harness.write_json(args.json, report)
-    rows = [[side, statistics.median(values), *values] for side, values in runs.items() if values]
+    words = parser.format_flags(args, omit=["torch_python"])
+    report = harness.start_report(_MODULE, words, _PACKAGES)
+    interpreters = {side: args.torch_python for side in input_workloads.SIDES if "torch" in side}
+    for runs in harness.run_pairs(
+        _MODULE, input_workloads.SIDES, args.rounds, words, interpreters=interpreters
+    ):
+        speeds = {}
+        for side, results in runs.by_side.items():
+            speeds[side] = [r["images_per_second"] for r in results if "skipped" not in r]
+            if "skipped" in results[-1]:
+                report["skipped"] = {side: results[-1]["skipped"]}
+        report |= {"images_per_second": speeds, "ratios": compute_ratios(speeds)}
+        harness.save_report(args.json, report)
+    for side, reason in report.get("skipped", {}).items():
+        harness.echo(f"{side} is skipped: {reason}")
+    rows = [[side, statistics.median(values), *values] for side, values in speeds.items() if values]
     rounds = [f"round {n + 1}" for n in range(args.rounds)]
     harness.echo("\n" + harness.format_table(["images/s", "median", *rounds], rows))
     compared = [[r["ours"], r["other"], r["ratio"], r["wanted"]] for r in report["ratios"]]
-    harness.echo("\n" + harness.format_table(["ours", "other", "ratio", "wanted"], compared))
+    harness.echo("\n" + harness.format_table(["ours", "other", "ratio", "target"], compared))
 
 
 if __name__ == "__main__":

@@ -1,14 +1,14 @@
-"""What the training loop costs beside its step.
+"""Measures the overhead of the training loop over its step.
 
   python -m benchmarks.loop_overhead --json=overhead.json
   python -m benchmarks.loop_overhead --costs
 
-The first command trains from memory: `bare` calls the training step on batches that are kept in
-memory, `loop` is `main.py --mode=train` on such batches, with logging at its default interval.
-Both do `--steps` after 20 of warm-up, in processes of their own, in turn.
+The first command trains on batches in memory. The side `bare` only calls the training step. The
+side `loop` is `main.py --mode=train` on such batches, with logging at its default interval. Both
+time `--steps` steps after 20 warm-up steps, alternately and in new processes.
 
-With `--costs`, `main.py --mode=train` runs on the built-in images with an evaluation and a save
-every epoch, and the table says what each of them, and a log line, has taken of the loop's time.
+With `--costs`, `main.py --mode=train` runs on the built-in images and evaluates and saves every
+epoch. The table shows how much of the loop's time went into evaluating, saving and logging.
 """
 
 import argparse
@@ -17,6 +17,8 @@ import pathlib
 import statistics
 import tempfile
 import time
+from collections.abc import Sequence
+from typing import Any
 
 from benchmarks import harness
 
@@ -24,91 +26,93 @@ _MODULE = "benchmarks.loop_overhead"
 _SIDES = ("bare", "loop")
 _WARM_UP = 20
 _LOG_EVERY = 20  # the default of --log_every
-_NUM_CLASSES = 10  # of the built-in set
+_NUM_CLASSES = 10  # of the built-in data set
 _NEVER = 10**6
 
 
-def main():
-    """Runs the children and prints a table."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--model", default="resnetv2_50")
-    parser.add_argument("--size", type=int, default=64)
-    parser.add_argument("--batch", type=int, default=32)
-    parser.add_argument("--steps", type=int, default=200)
-    parser.add_argument("--pairs", type=int, default=3)
-    parser.add_argument("--costs", action="store_true", help="of evaluating, saving and logging")
-    parser.add_argument("--json", help="write the figures to this file")
-    parser.add_argument("--side", choices=(*_SIDES, "costs"), help=argparse.SUPPRESS)
+def summarize(runs: harness.PairedRuns) -> dict:
+    """Returns a row per pair and the median ratio.
+
+    Each row has the number of the pair, images per second of both sides, their ratio
+    (loop / bare), and the ratio of CPU time per step (bare / loop).
+    """
+    ratios = runs.ratios("images_per_second", "loop", "bare")
+    speeds = [runs.values(side, "images_per_second") for side in _SIDES]
+    cpu_ratios = runs.ratios("cpu_seconds", *_SIDES)
+    columns = zip(*speeds, ratios, cpu_ratios, strict=True)
+    rows = [[number, *values] for number, values in enumerate(columns, 1)]
+    return {"rows": rows, "median_ratio": statistics.median(ratios)}
+
+
+def main() -> None:
+    """Compares the sides or reports the costs, or measures what `--side` names."""
+    parser = harness.BenchmarkParser(__doc__, sides=(*_SIDES, "costs"))
+    parser.add_flag("--model", "resnetv2_50")
+    parser.add_flag("--size", 64)
+    parser.add_flag("--batch", 32)
+    parser.add_flag("--steps", 200)
+    parser.add_flag("--pairs", 3)
+    parser.add_flag("--costs", False, "measure the costs of evaluating, saving and logging")
     args = parser.parse_args()
-    words = [f"--model={args.model}", f"--size={args.size}", f"--batch={args.batch}"]
-    words += [f"--steps={args.steps}"]
     if args.side:
-        harness.emit(
-            {"bare": _measure_bare, "loop": _measure_loop, "costs": _measure_costs}[args.side](args)
-        )
+        measure = {"bare": _measure_bare, "loop": _measure_loop, "costs": _measure_costs}
+        harness.emit(measure[args.side](args))
         return
-    options = [*words, *(["--costs"] if args.costs else [f"--pairs={args.pairs}"])]
-    facts = harness.collect_metadata(_MODULE, options, ("tensorflow-cpu", "tensorflow", "keras"))
-    for results in [_report_costs(words)] if args.costs else _compare(words, args.pairs):
-        if args.json:
-            harness.write_json(args.json, {"results": results, **facts})
 
-
-def _compare(words, pairs):
-    """Measures both sides in turn; yields what is known after each pair."""
-    rows, ratios = [], []
-    for pair in harness.alternate(
-        _SIDES, pairs, lambda side: harness.run_child(_MODULE, [*words, f"--side={side}"])
-    ):
-        speeds = [pair[side]["images_per_second"] for side in _SIDES]
-        ratios.append(speeds[1] / speeds[0])
-        used = [pair[side]["cpu_seconds"] for side in _SIDES]
-        rows.append([len(rows) + 1, *speeds, ratios[-1], used[0] / used[1]])
-        yield {"rows": rows, "median_ratio": statistics.median(ratios)}
+    words = parser.format_flags(args, omit=["pairs"] if args.costs else [])
+    report = harness.start_report(_MODULE, words)
+    if args.costs:
+        report["results"] = harness.run_child(_MODULE, [*words, "--side=costs"])
+        harness.save_report(args.json, report)
+        _print_costs(report["results"])
+        return
+    for runs in harness.run_pairs(_MODULE, _SIDES, args.pairs, words):
+        report["results"] = summarize(runs)
+        harness.save_report(args.json, report)
     header = ["pair", "bare step, images/s", "main.py, images/s", "ratio", "CPU time, bare / main"]
-    harness.echo(harness.format_table(header, rows))
-    harness.echo(f"median ratio {statistics.median(ratios):.3f}")
+    harness.echo(harness.format_table(header, report["results"]["rows"]))
+    harness.echo(f"median ratio {report['results']['median_ratio']:.3f}")
 
 
-def _report_costs(words):
-    costs = harness.run_child(_MODULE, [*words, "--side=costs"])
+def _print_costs(costs: dict[str, float]) -> None:
     rows = [
-        [what, seconds, 100 * seconds / costs["time/total"]]
-        for what, seconds in sorted(costs.items())
+        [tag, seconds, 100 * seconds / costs["time/total"]]
+        for tag, seconds in sorted(costs.items())
     ]
     harness.echo(harness.format_table(["", "seconds", "percent"], rows))
-    return costs
 
 
-def _make_argv(args, *words):
+def _make_argv(args: argparse.Namespace, *words: str) -> list[str]:
     argv = ["main.py", "--mode=train", f"--model={args.model}", f"--image_size={args.size}"]
     return [*argv, f"--batch_size={args.batch}", "--strategy=one", *words]
 
 
-def _measure_bare(args):
-    """Images per second of the step, called for the log interval of steps at a time."""
+def _measure_bare(args: argparse.Namespace) -> dict[str, float]:
+    """Measures the step alone, with as many steps per call as the loop has per log interval."""
     from benchmarks.workloads.bare_step import BareStep
 
     return BareStep(_make_argv(args), _NUM_CLASSES).measure_speed(_WARM_UP, args.steps, _LOG_EVERY)
 
 
-def _measure_loop(args):
-    """Images per second of main.py, from the log lines of its run folder."""
+def _measure_loop(args: argparse.Namespace) -> dict[str, float]:
+    """Measures main.py, from the log lines of its run folder."""
     from benchmarks.workloads import bare_step
     from input_pipeline import pipeline
     from loops.monitoring import metric_writer
 
-    used, write_scalars = {}, metric_writer.MetricWriter.write_scalars
+    cpu_seconds, measure = {}, metric_writer.MetricWriter.write_scalars
 
-    def noting(self, split, step, values):
-        used.setdefault(step, time.process_time())
-        write_scalars(self, split, step, values)
+    def measure_and_record(self: Any, split: str, step: int, values: Any) -> None:
+        cpu_seconds.setdefault(step, time.process_time())
+        measure(self, split, step, values)
 
-    def kept(source, config, seed, first_sample, batch_size, replica_slice=None):
+    def make_dataset(
+        source: Any, config: Any, seed: int, first_sample: int, batch_size: int, *_: Any, **__: Any
+    ) -> Any:
         return bare_step.make_random_batches(args.size, batch_size, _NUM_CLASSES)
 
-    pipeline.train_dataset = kept
-    metric_writer.MetricWriter.write_scalars = noting
+    pipeline.train_dataset = make_dataset
+    metric_writer.MetricWriter.write_scalars = measure_and_record
     never = [f"--{name}={_NEVER}" for name in ("eval_every", "save_every")]
     lines = _train(_make_argv(args, f"--steps={_WARM_UP + args.steps}", *never))
     times = {line["step"]: line["time/total"] for line in lines}
@@ -116,19 +120,19 @@ def _measure_loop(args):
     seconds = times[last] - times[first]
     return {
         "images_per_second": (last - first) * args.batch / seconds,
-        "cpu_seconds": (used[last] - used[first]) / (last - first),
+        "cpu_seconds": (cpu_seconds[last] - cpu_seconds[first]) / (last - first),
     }
 
 
-def _measure_costs(args):
-    """Seconds of a run by what they went into, from the first log line to the last."""
+def _measure_costs(args: argparse.Namespace) -> dict[str, float]:
+    """Returns the seconds of each phase of a run, from the first log line to the last."""
     first, *_, last = _train(_make_argv(args, f"--steps={args.steps}"))
     tags = (tag for tag in last if tag.startswith("time/"))
     return {tag: last[tag] - first.get(tag, 0.0) for tag in tags}
 
 
-def _train(argv):
-    """Trains as main.py does; returns the lines of `metrics.jsonl` that are about training."""
+def _train(argv: Sequence[str]) -> list[dict]:
+    """Trains as main.py does; returns the lines of `metrics.jsonl` of the train split."""
     import flags
     from loops import train
     from loops.runtime import log_format

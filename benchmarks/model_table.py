@@ -1,90 +1,85 @@
-"""The table of architectures: size, arithmetic, the published error with its source, and ours.
+"""Prints the table of architectures: parameters, multiply-adds, published and own errors.
 
   python -m benchmarks.model_table
   python -m benchmarks.model_table --runs=checkpoints/RUN,checkpoints/RUN2
 
-The published figures stand in `published_errors.json` beside this file.
+The published errors and their sources are in `published_errors.json`.
 """
 
-import argparse
 import json
 import pathlib
+from collections.abc import Mapping, Sequence
 
 from benchmarks import harness
 
-_SIZE = 224
-_CLASSES = 1000
-_PUBLISHED = pathlib.Path(__file__).with_name("published_errors.json")
+_IMAGE_SIZE = 224
+_NUM_CLASSES = 1000
+_PUBLISHED_FILE = pathlib.Path(__file__).with_name("published_errors.json")
 
 
-def main():
+def main() -> None:
     """Prints the table as Markdown."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--runs", default="", help="run folders of ours, separated by commas")
-    arguments = parser.parse_args()
+    parser = harness.BenchmarkParser(__doc__, has_json=False)
+    parser.add_flag("--runs", "", "run folders with our results, separated by commas")
+    args = parser.parse_args()
     from nets import registry
 
-    ours = _read_own_errors([name for name in arguments.runs.split(",") if name])
-    published = json.loads(_PUBLISHED.read_text())
-    header = ["`--model`", "parameters", f"multiply-adds at {_SIZE} px", "published error", "ours"]
-    harness.echo(_format_row(header))
+    ours = _read_own_errors([name for name in args.runs.split(",") if name])
+    published = json.loads(_PUBLISHED_FILE.read_text())
+    size_column = f"multiply-adds at {_IMAGE_SIZE} px"
+    harness.echo(_format_row(["`--model`", "parameters", size_column, "published error", "ours"]))
     harness.echo(_format_row(["---", "---:", "---:", "---", "---"]))
     for model in registry.names():
         parameters, multiply_adds = _measure_size(model)
-        theirs = format_published_error(published, model)
-        harness.echo(
-            _format_row(
-                [
-                    f"`{model}`",
-                    f"{parameters / 1e6:.2f} M",
-                    f"{multiply_adds / 1e9:.2f} G",
-                    theirs,
-                    ours.get(model, ""),
-                ]
-            )
-        )
+        cells = [f"`{model}`", f"{parameters / 1e6:.2f} M", f"{multiply_adds / 1e9:.2f} G"]
+        cells += [format_published_error(published, model), ours.get(model, "")]
+        harness.echo(_format_row(cells))
 
 
-def format_published_error(published, model):
-    """What the table says of a model, from the rows of published_errors.json."""
+def format_published_error(published: Mapping[str, Sequence], model: str) -> str:
+    """Returns the published error of a model as text, from `published_errors.json`."""
     top1, top5, protocol, source = published.get(model, (None,) * 4)
     return f"{top1} / {top5} ({protocol}; {source})" if source else "none found"
 
 
-def _measure_size(model):
-    """Trainable parameters and multiply-adds of a net of 1000 classes."""
+def _measure_size(name: str) -> tuple[int, float]:
+    """Returns trainable parameters and multiply-adds of a network with 1000 classes."""
     import keras
     import tensorflow as tf
 
     from nets import registry
     from nets.macs import count_multiply_adds
 
-    # The values do not matter, and random ones for all nets would take minutes.
-    for name in ("VarianceScaling", "RandomNormal"):
-        getattr(keras.initializers, name).__call__ = lambda _, shape, **__: tf.zeros(shape)
-    input_size = _SIZE if registry.has_fixed_input_size(model) else 0
-    config = registry.NetConfig(model=model, num_classes=_CLASSES, input_size=input_size)
-    net = registry.build_model(config)
-    parameters = sum(v.value.shape.num_elements() for v in net.trainable_variables)
-    return parameters, count_multiply_adds(net, _SIZE)
+    # The values do not matter, and random ones for all networks would take minutes.
+    for initializer in ("VarianceScaling", "RandomNormal"):
+        getattr(keras.initializers, initializer).__call__ = lambda _, shape, **__: tf.zeros(shape)
+    input_size = _IMAGE_SIZE if registry.has_fixed_input_size(name) else 0
+    config = registry.NetConfig(model=name, num_classes=_NUM_CLASSES, input_size=input_size)
+    model = registry.build_model(config)
+    parameters = sum(v.value.shape.num_elements() for v in model.trainable_variables)
+    return parameters, count_multiply_adds(model, _IMAGE_SIZE)
 
 
-def _read_own_errors(run_dirs):
-    """Text by model, from the newest ten-crop evaluation of each run on ILSVRC2012."""
-    found = {}
+def _read_own_errors(run_dirs: Sequence[str]) -> dict[str, str]:
+    """Returns a text by model, from the last ten-crop evaluation of each run on ILSVRC2012.
+
+    Raises:
+      SystemExit: a run has no such evaluation.
+    """
+    errors = {}
     for name in run_dirs:
         run_dir = pathlib.Path(name)
         config = json.loads((run_dir / "config.json").read_text())["config"]
-        files = sorted(run_dir.glob("eval-*-val-10.json"))
-        if not files or config["data"]["dataset"] != "ilsvrc2012":
+        paths = sorted(run_dir.glob("eval-*-val-10.json"))
+        if not paths or config["data"]["dataset"] != "ilsvrc2012":
             raise SystemExit(f"{name}: no ten-crop evaluation on the val split of ilsvrc2012")
-        figures = json.loads(files[-1].read_text())
-        top1, top5 = (100 * figures[f"top{k}_error"] for k in (1, 5))
-        found[config["net"]["model"]] = f"{top1:.2f} / {top5:.2f} (10 crops; {run_dir.name})"
-    return found
+        results = json.loads(paths[-1].read_text())
+        top1, top5 = (100 * results[f"top{k}_error"] for k in (1, 5))
+        errors[config["net"]["model"]] = f"{top1:.2f} / {top5:.2f} (10 crops; {run_dir.name})"
+    return errors
 
 
-def _format_row(cells):
+def _format_row(cells: Sequence[str]) -> str:
     return "| " + " | ".join(cells) + " |"
 
 

@@ -1,11 +1,14 @@
-"""`main.py --mode=train` with Keras's batch norm in place of the fused one: what that one is worth.
+"""Trains with Keras's batch norm in place of the fused one, to measure what the fused one gains.
 
     python -m benchmarks.plain_batch_norm --mode=train --model=resnetv2_18 ...
 
-takes the flags of `main.py`. Variables have the same names: `main.py --mode=eval` judges the run.
+Takes the flags of `main.py`. Variables have the same names, so `main.py --mode=eval` can evaluate
+the run.
 """
 
 import sys
+from collections.abc import Sequence
+from typing import Any
 
 import keras
 
@@ -19,7 +22,14 @@ from nets.layers import kit
 class PlainBatchNorm(keras.layers.BatchNormalization):
     """Keras's layer with the arguments of `nets.layers.batch_norm.BatchNorm`."""
 
-    def __init__(self, momentum, epsilon, gamma_initializer, synchronized, **kwargs):
+    def __init__(
+        self,
+        momentum: float,
+        epsilon: float,
+        gamma_initializer: Any,
+        synchronized: bool,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(
             momentum=momentum,
             epsilon=epsilon,
@@ -29,8 +39,8 @@ class PlainBatchNorm(keras.layers.BatchNormalization):
         )
 
 
-def main(argv):
-    """Trains as a command line says."""
+def main(argv: Sequence[str]) -> None:
+    """Runs the training of a command line of `main.py`."""
     if "--help" in argv:
         sys.stdout.write(flags.format_help())
         return

@@ -1,10 +1,10 @@
-"""Two replicas on two halves of the CPU against one on all of it, at the same global batch.
+"""Compares two replicas on half the CPU each with one on all of it, at the same global batch.
 
   python -m benchmarks.replicas --json=replicas.json
 
-Both sides call the training step of `main.py --mode=train` on batches in memory, in processes of
-their own, in turn. What is above a ratio of 1 is the price of the second replica: two half batches
-in place of one, the sum of gradients, the update of both copies of the weights.
+Both sides call the training step of `main.py --mode=train` on batches in memory, alternately and
+in new processes. A ratio above 1 is the cost of the second replica: two smaller batches, the
+all-reduce of gradients, and the update of both copies of the weights.
 """
 
 import argparse
@@ -19,43 +19,47 @@ _WARM_UP = 4
 _STEPS_PER_CALL = 5
 
 
-def main():
-    """Runs the children and prints a table."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--model", default="resnetv2_50")
-    parser.add_argument("--size", type=int, default=64)
-    parser.add_argument("--batch", type=int, default=64, help="images of a step, of all replicas")
-    parser.add_argument("--steps", type=int, default=40)
-    parser.add_argument("--pairs", type=int, default=3)
-    parser.add_argument("--json", help="write the figures to this file")
-    parser.add_argument("--side", choices=_SIDES, help=argparse.SUPPRESS)
+def make_rows(runs: harness.PairedRuns) -> list[list[float]]:
+    """Returns a row per pair.
+
+    Each has the number of the pair, images per second of one and of two replicas, and their ratio.
+    Then follow the ratio of CPU time (two / one) and the percentage of time that two replicas wait
+    for data.
+    """
+    speeds = [runs.values(side, "images_per_second") for side in _SIDES]
+    ratios = runs.ratios("images_per_second", "one", "two")
+    cpu_ratios = runs.ratios("cpu_seconds", "two", "one")
+    waits = [100 * wait for wait in runs.values("two", "data_wait")]
+    columns = zip(*speeds, ratios, cpu_ratios, waits, strict=True)
+    return [[number, *values] for number, values in enumerate(columns, 1)]
+
+
+def main() -> None:
+    """Compares the sides, or measures the one that `--side` names."""
+    parser = harness.BenchmarkParser(__doc__, sides=_SIDES)
+    parser.add_flag("--model", "resnetv2_50")
+    parser.add_flag("--size", 64)
+    parser.add_flag("--batch", 64, "images per step, over all replicas")
+    parser.add_flag("--steps", 40)
+    parser.add_flag("--pairs", 3)
     args = parser.parse_args()
-    words = [f"--model={args.model}", f"--size={args.size}", f"--batch={args.batch}"]
-    words += [f"--steps={args.steps}"]
     if args.side:
-        harness.emit(_measure(args))
+        harness.emit(_measure_side(args))
         return
-    pairs = harness.alternate(
-        _SIDES, args.pairs, lambda side: harness.run_child(_MODULE, [*words, f"--side={side}"])
-    )
-    facts = harness.collect_metadata(_MODULE, words, ("tensorflow-cpu", "tensorflow", "keras"))
-    rows = []
-    for pair in pairs:
-        speeds = [pair[side]["images_per_second"] for side in _SIDES]
-        ratio = speeds[0] / speeds[1]
-        used = pair["two"]["cpu_seconds"] / pair["one"]["cpu_seconds"]
-        rows.append([len(rows) + 1, *speeds, ratio, used, 100 * pair["two"]["data_wait"]])
-        median = statistics.median(row[3] for row in rows)
-        if args.json:
-            result = {"rows": rows, "median": median, "size": args.size}
-            harness.write_json(args.json, {**result, **facts})
-    header = ["pair", "one, images/s", "two, images/s", "times as long", "CPU time"]
+
+    words = parser.format_flags(args, omit=["pairs"])
+    report = harness.start_report(_MODULE, words) | {"size": args.size}
+    for runs in harness.run_pairs(_MODULE, _SIDES, args.pairs, words):
+        report["rows"] = make_rows(runs)
+        report["median"] = statistics.median(runs.ratios("images_per_second", "one", "two"))
+        harness.save_report(args.json, report)
+    header = ["pair", "one, images/s", "two, images/s", "time two / one", "CPU time two / one"]
     header.append("two wait for data, %")
-    harness.echo(harness.format_table(header, rows))
-    harness.echo(f"the step of two replicas takes {median:.3f} times as long (median)")
+    harness.echo(harness.format_table(header, report["rows"]))
+    harness.echo(f"the step of two replicas takes {report['median']:.3f} times as long (median)")
 
 
-def _measure(args):
+def _measure_side(args: argparse.Namespace) -> dict[str, float]:
     from benchmarks.workloads.bare_step import BareStep
 
     argv = ["main.py", f"--model={args.model}", f"--image_size={args.size}"]

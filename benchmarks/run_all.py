@@ -1,9 +1,9 @@
-"""`make bench`: runs every comparison and writes one table, benchmarks/RESULTS.md.
+"""Runs all comparisons and writes their results to one page, benchmarks/RESULTS.md (`make bench`).
 
     python -m benchmarks.run_all [--only=step_vs_keras,...] [--again=all] [--torch_python=PYTHON]
 
-The JSON of each comparison is kept in benchmarks/kept/. One that has run on this machine with
-this code is not run again unless `--again` names it; one that was ended by its budget is.
+The JSON of each comparison is stored in benchmarks/kept/. A comparison with a complete result of
+this machine and this code is not run again unless `--again` names it.
 """
 
 import argparse
@@ -13,99 +13,107 @@ import os
 import pathlib
 import subprocess
 import sys
+from collections.abc import Mapping, Sequence
 
 from benchmarks import harness
 from benchmarks.speed_page import comparison_page, comparisons
+from benchmarks.speed_page.comparisons import Comparison
 
 _ROOT = pathlib.Path(__file__).resolve().parents[1]
-_ROOMS = ("benchmarks", "input_pipeline", "loops", "nets", "requirements")
+_PACKAGES = ("benchmarks", "input_pipeline", "loops", "nets", "requirements")
 
 
-def hash_code(root=_ROOT):
-    """Hash over the code that a benchmark runs: every Python file of the product and the locks."""
-    files = [*root.glob("*.py"), *(f for room in _ROOMS for f in (root / room).rglob("*"))]
+def hash_code(root: pathlib.Path = _ROOT) -> str:
+    """Returns a hash of all Python files and of the locked requirements."""
+    paths = [*root.glob("*.py"), *(p for name in _PACKAGES for p in (root / name).rglob("*"))]
     digest = hashlib.sha256()
-    for file in sorted(f for f in files if f.suffix == ".py" or f.parent.name == "requirements"):
-        digest.update(f"{file.relative_to(root)}\0".encode() + file.read_bytes())
+    for path in sorted(p for p in paths if p.suffix == ".py" or p.parent.name == "requirements"):
+        digest.update(f"{path.relative_to(root)}\0".encode() + path.read_bytes())
     return digest.hexdigest()[:16]
 
 
-def describe_commit(root=_ROOT):
-    """Short name of the commit of the code, with a + where files differ from it; "" without git.
+def describe_commit(root: pathlib.Path = _ROOT) -> str:
+    """Returns the short name of the commit, or "" without git.
 
-    What is written for readers makes no difference, the page of this program among it.
+    A "+" is added if tracked files differ from the commit. Markdown files do not count, because
+    this program writes one.
     """
 
-    def git(*words):
-        done = subprocess.run(["git", *words], cwd=root, capture_output=True, text=True)
-        return "" if done.returncode else done.stdout.strip()
+    def git(*words: str) -> str:
+        process = subprocess.run(["git", *words], cwd=root, capture_output=True, text=True)
+        return "" if process.returncode else process.stdout.strip()
 
-    changed = git("status", "--porcelain", "--untracked-files=no", "--", ".", ":!*.md")
-    return git("rev-parse", "--short", "HEAD") + "+" * bool(changed)
+    changes = git("status", "--porcelain", "--untracked-files=no", "--", ".", ":!*.md")
+    return git("rev-parse", "--short", "HEAD") + "+" * bool(changes)
 
 
-def fill_placeholders(words, values):
-    """The words of a command with this machine's values in them, or the reason why it has none.
+def fill_placeholders(words: Sequence[str], values: Mapping[str, str]) -> tuple[list[str], str]:
+    """Replaces the placeholders of a command by this machine's values.
 
     Args:
-      words: of a Comparison.
-      values: dict from a placeholder to its value, "" where there is none.
+      words: command of a Comparison.
+      values: value of each placeholder, "" if this machine has none.
 
     Returns:
-      (list of str, reason): one of them is empty.
+      (words, reason why there are none): one of them is empty.
     """
     for placeholder, value in values.items():
         if not value and any(placeholder in word for word in words):
             return [], f"{placeholder} is not set"
-    done = []
+    filled = []
     for word in words:
         for placeholder, value in values.items():
             word = word.replace(placeholder, value)
-        done.append(word)
-    return done, ""
+        filled.append(word)
+    return filled, ""
 
 
-def run_comparison(comparison, folder, values, identity):
-    """Runs a comparison and keeps what it found.
+def run_comparison(
+    comparison: Comparison,
+    folder: pathlib.Path,
+    values: Mapping[str, str],
+    identity: Mapping[str, object],
+) -> dict:
+    """Runs a comparison and stores its result.
 
     Args:
-      comparison: Comparison.
-      folder: pathlib.Path of the results.
+      comparison: what to run.
+      folder: folder of the results.
       values: see `fill_placeholders`.
-      identity: dict: code, commit, machine.
+      identity: code, commit and machine.
 
     Returns:
-      dict: identity, `outcome` ("done", "over its budget", "failed", "skipped"), `said` (the end of
-      its output), `date`, `report` (its JSON, of what was done so far; None where there is none).
+      A dict: the identity, `outcome` ("done", "over its budget", "failed", "skipped"), `said` (the
+      end of the output), `date`, and `report` (the JSON, possibly partial, or None).
     """
     words, reason = fill_placeholders(comparison.words, values)
-    kept = {**identity, "outcome": "skipped", "said": reason, "report": None}
+    result = {**identity, "outcome": "skipped", "said": reason, "report": None}
     if not reason:
         output = folder / f".{comparison.name}.json"
         output.unlink(missing_ok=True)
-        takes_json = comparison.rows is not None
-        # A command that begins with an interpreter of its own brings it along.
+        takes_json = comparison.make_rows is not None
+        # A command that starts with a placeholder names its interpreter.
         interpreter = [] if comparison.words[0] in values else [sys.executable]
         command = [*interpreter, *words, *([f"--json={output}"] if takes_json else [])]
-        kept |= _run_with_budget(command, 60 * comparison.minutes)
-        kept["said"] = _replace_paths(kept["said"], values)
+        result |= _run_with_time_limit(command, 60 * comparison.minutes)
+        result["said"] = _replace_paths(result["said"], values)
         if output.exists():
-            kept["report"] = json.loads(_replace_paths(output.read_text(), values))
+            result["report"] = json.loads(_replace_paths(output.read_text(), values))
             output.unlink()
-    kept["date"] = harness.utc_now()
-    harness.write_json(folder / f"{comparison.name}.json", kept)
-    return kept
+    result["date"] = harness.utc_now()
+    harness.write_json(folder / f"{comparison.name}.json", result)
+    return result
 
 
-def _replace_paths(text, values):
-    """Names places as the commands do: what is kept and shown means the same everywhere."""
+def _replace_paths(text: str, values: Mapping[str, str]) -> str:
+    """Replaces paths of this machine by placeholders, so that results read the same everywhere."""
     for placeholder, value in {**values, ".": str(_ROOT)}.items():
         text = text.replace(value, placeholder) if value else text
     return text
 
 
-def _run_with_budget(command, seconds):
-    """Runs a command in a process group of its own, which is ended whole after so many seconds."""
+def _run_with_time_limit(command: Sequence[str], seconds: float) -> dict[str, str]:
+    """Runs a command in a new process group, and kills the group when the time is over."""
     child = subprocess.Popen(
         command,
         cwd=_ROOT,
@@ -115,40 +123,43 @@ def _run_with_budget(command, seconds):
         start_new_session=True,
     )
     try:
-        said, _ = child.communicate(timeout=seconds)
+        output, _ = child.communicate(timeout=seconds)
         outcome = "failed" if child.returncode else "done"
     except subprocess.TimeoutExpired:
         os.killpg(child.pid, 9)
-        said, _ = child.communicate()
+        output, _ = child.communicate()
         outcome = "over its budget"
     except BaseException:
         os.killpg(child.pid, 9)
         raise
-    return {"outcome": outcome, "said": said[-20000:]}
+    return {"outcome": outcome, "said": output[-20000:]}
 
 
-def is_up_to_date(kept, identity):
-    """Whether a kept result is of this code and this machine, and whole, with all of its peers."""
-    same = all(kept.get(key) == identity[key] for key in ("code", "machine"))
-    lacks_peers = (kept.get("report") or {}).get("skipped")
-    return same and kept["outcome"] == "done" and not lacks_peers
+def is_up_to_date(result: Mapping, identity: Mapping) -> bool:
+    """Returns whether a stored result is complete and from this code and this machine.
+
+    A result without one of its peers is not complete.
+    """
+    is_same = all(result.get(key) == identity[key] for key in ("code", "machine"))
+    lacks_peers = (result.get("report") or {}).get("skipped")
+    return is_same and result["outcome"] == "done" and not lacks_peers
 
 
-def read_results(folder, every):
-    """The kept results by name, in order; a file that does not parse counts as not there."""
-    found = {}
-    for comparison in every:
+def read_results(folder: pathlib.Path, selected: Sequence[Comparison]) -> dict[str, dict]:
+    """Returns the stored results by name; a file that cannot be parsed counts as missing."""
+    results = {}
+    for comparison in selected:
         try:
-            found[comparison.name] = json.loads((folder / f"{comparison.name}.json").read_text())
+            results[comparison.name] = json.loads((folder / f"{comparison.name}.json").read_text())
         except (OSError, ValueError):
             continue
-    return found
+    return results
 
 
-def main(every=comparisons.ALL):
-    """Runs what is not known yet, and writes the page after each comparison."""
-    args = _parse_arguments(every)
-    names = [comparison.name for comparison in every]
+def main(available: Sequence[Comparison] = comparisons.ALL) -> None:
+    """Runs the comparisons without an up-to-date result; writes the page after each."""
+    args = _parse_arguments(available)
+    names = [comparison.name for comparison in available]
     only = args.only.split(",") if args.only else names
     again = names if args.again == "all" else args.again.split(",")
     images = os.environ.get("REAL_IMAGES_DIR", "")
@@ -157,44 +168,42 @@ def main(every=comparisons.ALL):
     machine.pop("load_before")
     identity = {"code": hash_code(), "commit": describe_commit(), "machine": machine}
     args.folder.mkdir(parents=True, exist_ok=True)
-    for comparison in (c for c in every if c.name in only):
-        kept = read_results(args.folder, [comparison]).get(comparison.name)
-        if kept and is_up_to_date(kept, identity) and comparison.name not in again:
-            harness.echo(f"{comparison.name}: known, of {kept['date']}")
+    for comparison in (c for c in available if c.name in only):
+        result = read_results(args.folder, [comparison]).get(comparison.name)
+        if result and is_up_to_date(result, identity) and comparison.name not in again:
+            harness.echo(f"{comparison.name}: up to date, from {result['date']}")
             continue
-        harness.echo(f"{comparison.name}: runs, for {comparison.minutes:g} minutes at most")
-        kept = run_comparison(comparison, args.folder, values, identity)
-        harness.echo(f"{comparison.name}: {kept['outcome']}")
-        write_page(args.out, every, args.folder, identity)
-    write_page(args.out, every, args.folder, identity)
-    harness.echo(f"{args.out} is written")
+        harness.echo(f"{comparison.name}: running for at most {comparison.minutes:g} minutes")
+        result = run_comparison(comparison, args.folder, values, identity)
+        harness.echo(f"{comparison.name}: {result['outcome']}")
+        write_page(args.out, available, args.folder, identity)
+    write_page(args.out, available, args.folder, identity)
+    harness.echo(f"wrote {args.out}")
 
 
-def write_page(path, every, folder, identity):
-    """Writes what is kept so far: a `make bench` that is cut short has not been for nothing."""
-    path.write_text(
-        comparison_page.render(every, read_results(folder, every), identity), encoding="utf-8"
-    )
+def write_page(
+    path: pathlib.Path,
+    available: Sequence[Comparison],
+    folder: pathlib.Path,
+    identity: Mapping[str, object],
+) -> None:
+    """Writes the page from the stored results."""
+    text = comparison_page.render(available, read_results(folder, available), identity)
+    path.write_text(text, encoding="utf-8")
 
 
-def _parse_arguments(every):
-    parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
+def _parse_arguments(available: Sequence[Comparison]) -> argparse.Namespace:
+    parser = harness.BenchmarkParser(__doc__, has_json=False)
     here = pathlib.Path(__file__).parent
-    parser.add_argument("--only", default="", help="these, separated by commas")
-    parser.add_argument("--again", default="", help="run these although they are known; or all")
-    parser.add_argument(
-        "--torch_python",
-        default=os.environ.get("TORCH_PYTHON", sys.executable),
-        help="interpreter that has torch and timm besides",
-    )
-    parser.add_argument("--folder", type=pathlib.Path, default=here / "kept")
-    parser.add_argument("--out", type=pathlib.Path, default=here / "RESULTS.md")
+    parser.add_flag("--only", "", "names of the comparisons to run, separated by commas")
+    parser.add_flag("--again", "", "names of comparisons to run even if up to date, or all")
+    parser.add_flag("--torch_python", os.environ.get("TORCH_PYTHON", sys.executable))
+    parser.add_flag("--folder", here / "kept", "folder of the stored results")
+    parser.add_flag("--out", here / "RESULTS.md", "page to write")
     args = parser.parse_args()
-    names = {comparison.name for comparison in every}
+    names = sorted(comparison.name for comparison in available)
     for flag in ("only", "again"):
-        unknown = {name for name in getattr(args, flag).split(",") if name} - names - {"all"}
-        if unknown:
-            parser.error(f"--{flag}: no {sorted(unknown)[0]} among {', '.join(sorted(names))}")
+        parser.require_known(f"--{flag}", getattr(args, flag) or "all", [*names, "all"])
     return args
 
 

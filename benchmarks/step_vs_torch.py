@@ -1,12 +1,13 @@
-"""Our training step and evaluation against timm's resnetv2_50 on torch.
+"""Compares our training step and evaluation with timm's resnetv2_50 on torch.
 
     python -m benchmarks.step_vs_torch --torch_python=VENV/bin/python
 
-The same net, recipe and synthetic images (224 px, batch 32, uint8 in memory, normalised in the
-step) on both sides; both must count the same multiply-adds. Torch runs as its users run it on a
-CPU: channels last, bfloat16 by autocast, eager. Where torch or timm is missing the comparison is
-skipped with a message; `pip install -r requirements/peers.in`, into an environment of its own if
-need be, brings both.
+Both sides run the same network and recipe on synthetic images: 224 px, batch 32, uint8 in memory,
+normalized in the step. The benchmark stops if their multiply-adds differ. Torch runs as its users
+run it on a CPU: channels last, bfloat16 by autocast, eager.
+
+If torch or timm is missing, the comparison is skipped with a message. Install both with
+`pip install -r requirements/peers.in`, in a separate environment if needed.
 """
 
 import argparse
@@ -14,140 +15,131 @@ import pathlib
 import statistics
 import subprocess
 import sys
+from collections.abc import Sequence
 
 from benchmarks import harness
 
+_MODULE = "benchmarks.step_vs_torch"
 _SIDES = ("ours", "torch")
-# How many times as fast ours should be.
-_WANTED = {
+_WORKS = ("train", "eval")
+# Target ratio of our speed to torch's.
+_TARGETS = {
     ("train", "bfloat16"): 1.1,
     ("train", "float32"): 1.3,
     ("eval", "bfloat16"): 1.4,
     ("eval", "float32"): 1.4,
 }
-_PACKAGES = ("tensorflow", "tensorflow-cpu", "keras", "numpy")
-_MODULE = "benchmarks.step_vs_torch"
 
 
-def find_peer_versions(python):
-    """Versions of torch and timm there, or the reason why they cannot be had.
+def find_peer_versions(python: str) -> tuple[dict[str, str], str]:
+    """Returns the versions of torch and timm, or why they are not available.
 
     Args:
       python: path of an interpreter.
 
     Returns:
-      (dict, reason): one of them is empty.
+      (versions by package, reason): one of them is empty.
     """
     code = "import timm, torch; print(torch.__version__, timm.__version__)"
     try:
-        done = subprocess.run([python, "-c", code], capture_output=True, text=True)
+        process = subprocess.run([python, "-c", code], capture_output=True, text=True)
     except OSError as error:
         return {}, f"{python}: {error.strerror}"
-    if done.returncode:
-        return {}, f"{python}: {(done.stderr.strip().splitlines() or ['no answer'])[-1]}"
-    return dict(zip(("torch", "timm"), done.stdout.split(), strict=True)), ""
+    if process.returncode:
+        return {}, f"{python}: {(process.stderr.strip().splitlines() or ['no output'])[-1]}"
+    return dict(zip(("torch", "timm"), process.stdout.split(), strict=True)), ""
 
 
-def compare(args, work, dtype):
-    """Measures both sides in turn.
+def compare(args: argparse.Namespace, words: Sequence[str], work: str, dtype: str) -> dict:
+    """Measures both sides alternately.
+
+    Args:
+      args: the parsed command line.
+      words: flags of the command.
+      work: "train" or "eval".
+      dtype: "float32" or "bfloat16".
 
     Returns:
-      dict: work, dtype, medians and runs (images per second, by side), multiply_adds, ratios
-      (ours / torch, one for each pair), ratio (their median), wanted.
+      A dict: work, dtype, medians and runs (images per second by side), multiply_adds, ratios
+      (ours / torch of each pair), ratio (their median), wanted (the target ratio).
 
     Raises:
-      SystemExit: the sides are not the same net.
+      SystemExit: the sides do not run the same network.
     """
-    runs = {side: [] for side in _SIDES}
-    words = [f"--size={args.size}", f"--batch={args.batch}", f"--steps={args.steps}"]
-    words += [f"--works={work}", f"--dtypes={dtype}"]
-
-    def run(side):
-        python = args.torch_python if side == "torch" else sys.executable
-        return harness.run_child(_MODULE, [f"--side={side}", *words], python)
-
-    for pair in harness.alternate(_SIDES, args.pairs, run):
-        counts = {side: result["multiply_adds"] for side, result in pair.items()}
+    for runs in harness.run_pairs(
+        _MODULE,
+        _SIDES,
+        args.pairs,
+        [*words, f"--works={work}", f"--dtypes={dtype}"],
+        label=f"{work}, {dtype}, ",
+        interpreters={"torch": args.torch_python},
+    ):
+        counts = {side: results[-1]["multiply_adds"] for side, results in runs.by_side.items()}
         if len(set(counts.values())) > 1:
             raise SystemExit(f"the sides are not the same net: multiply-adds {counts}")
-        for side in _SIDES:
-            runs[side].append(pair[side]["images_per_second"])
-        harness.echo(f"{work}, {dtype}: {pair}")
-    both = zip(runs["ours"], runs["torch"], strict=True)
-    ratios = [ours / theirs for ours, theirs in both]
+    ratios = runs.ratios("images_per_second", *_SIDES)
     return {
         "work": work,
         "dtype": dtype,
-        "medians": {side: statistics.median(values) for side, values in runs.items()},
-        "runs": runs,
+        "medians": {side: runs.median(side, "images_per_second") for side in _SIDES},
+        "runs": {side: runs.values(side, "images_per_second") for side in _SIDES},
         "multiply_adds": counts["ours"],
         "ratios": ratios,
         "ratio": statistics.median(ratios),
-        "wanted": _WANTED[work, dtype],
+        "wanted": _TARGETS[work, dtype],
     }
 
 
-def main():
-    """Compares the sides, or with `--side` measures one of them."""
-    args = _parse_arguments()
-    works, dtypes = args.works.split(","), args.dtypes.split(",")
+def main() -> None:
+    """Compares the sides, or measures the one that `--side` names."""
+    parser = harness.BenchmarkParser(__doc__, sides=_SIDES)
+    parser.add_flag("--size", 224)
+    parser.add_flag("--batch", 32)
+    parser.add_flag("--steps", 8)
+    parser.add_flag("--pairs", 3)
+    parser.add_flag("--works", ",".join(_WORKS), "train, eval or both, separated by a comma")
+    parser.add_flag("--dtypes", ",".join(harness.default_dtypes()))
+    parser.add_flag("--torch_python", sys.executable)
+    args = parser.parse_args()
+    parser.require_known("--works", args.works, _WORKS)
+    parser.require_known("--dtypes", args.dtypes, harness.DTYPES)
+    parser.require_positive(args, "steps", "pairs", "batch")
     if args.side:
-        from benchmarks.workloads import torch_workloads
-
-        build = {"ours": torch_workloads.build_ours, "torch": torch_workloads.build_torch}[
-            args.side
-        ]
-        run, multiply_adds = build(works[0], args.size, args.batch, dtypes[0])
-        figures = torch_workloads.measure(run, args.batch, args.steps)
-        harness.emit({**figures, "multiply_adds": multiply_adds})
+        harness.emit(_measure_side(args))
         return
-    given = {n: getattr(args, n) for n in ("size", "batch", "steps", "pairs", "works", "dtypes")}
-    command = [f"--{name}={value}" for name, value in given.items()]
-    report = harness.collect_metadata(_MODULE, command, _PACKAGES)
-    peers, reason = find_peer_versions(args.torch_python)
-    report["versions"] |= peers
+
+    if "/" in args.torch_python:
+        args.torch_python = str(pathlib.Path(args.torch_python).absolute())
+    words = parser.format_flags(args, omit=["torch_python"])
+    report = harness.start_report(_MODULE, words, (*harness.PACKAGES, "numpy"))
+    versions, reason = find_peer_versions(args.torch_python)
+    report["versions"] |= versions
+    report["results"] = []
     if reason:
         report["skipped"] = {"torch": reason}
         harness.echo(f"torch is skipped: {reason}; pip install -r requirements/peers.in")
-    report["results"] = []
-    for work, dtype in [] if reason else [(w, d) for w in works for d in dtypes]:
-        report["results"].append(compare(args, work, dtype))
-        if args.json:  # after every comparison: a run that is cut short has not been for nothing
-            harness.write_json(args.json, report)
-    if args.json:
-        harness.write_json(args.json, report)
+        harness.save_report(args.json, report)
+        return
+    for work in args.works.split(","):
+        for dtype in args.dtypes.split(","):
+            report["results"].append(compare(args, words, work, dtype))
+            harness.save_report(args.json, report)
     rows = [
         [r["work"], r["dtype"], *r["medians"].values(), r["ratio"], r["wanted"]]
         for r in report["results"]
     ]
-    if rows:
-        header = ["", "dtype", "ours, images/s", "torch, images/s", "ratio", "wanted"]
-        harness.echo(harness.format_table(header, rows))
+    header = ["", "dtype", "ours, images/s", "torch, images/s", "ratio", "target"]
+    harness.echo(harness.format_table(header, rows))
 
 
-def _parse_arguments():
-    parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
-    parser.add_argument("--size", type=int, default=224, help="side of the images in pixels")
-    parser.add_argument("--batch", type=int, default=32, help="images per step")
-    parser.add_argument("--steps", type=int, default=8, help="timed steps of a run")
-    parser.add_argument("--pairs", type=int, default=3, help="runs of each side")
-    parser.add_argument("--works", default="train,eval", help="of these two")
-    parser.add_argument("--dtypes", default=",".join(harness.default_dtypes()), help="of these two")
-    parser.add_argument(
-        "--torch_python",
-        default=sys.executable,
-        help="interpreter that has torch and timm, where this one has not",
-    )
-    parser.add_argument("--json", default="", help="write the result to this file")
-    parser.add_argument("--side", choices=_SIDES, help=argparse.SUPPRESS)
-    args = parser.parse_args()
-    wrong = set(args.works.split(",")) - {"train", "eval"}
-    wrong |= set(args.dtypes.split(",")) - {"bfloat16", "float32"}
-    if wrong or min(args.steps, args.pairs, args.batch) < 1:
-        parser.error("--works takes train and eval, --dtypes bfloat16 and float32, counts are >= 1")
-    if "/" in args.torch_python:
-        args.torch_python = str(pathlib.Path(args.torch_python).absolute())
-    return args
+def _measure_side(args: argparse.Namespace) -> dict:
+    from benchmarks.workloads import torch_workloads
+
+    work, dtype = args.works.split(",")[0], args.dtypes.split(",")[0]
+    build = {"ours": torch_workloads.build_ours, "torch": torch_workloads.build_torch}[args.side]
+    run, multiply_adds = build(work, args.size, args.batch, dtype)
+    figures = torch_workloads.measure(run, args.batch, args.steps)
+    return {**figures, "multiply_adds": multiply_adds}
 
 
 if __name__ == "__main__":

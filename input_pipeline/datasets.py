@@ -43,12 +43,12 @@ class DatasetSpec:
       warmup_epochs: epochs of linear warm-up.
     """
 
-    split_sizes: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    split_sizes: dict = dataclasses.field(default_factory=dict)
     class_table: str = ""
-    mean: tuple[float, float, float] = IMAGENET_MEAN
-    std: tuple[float, float, float] = IMAGENET_STD
-    pca_values: tuple[float, float, float] = IMAGENET_PCA_VALUES
-    pca_vectors: tuple[float, ...] = IMAGENET_PCA_VECTORS
+    mean: tuple = IMAGENET_MEAN
+    std: tuple = IMAGENET_STD
+    pca_values: tuple = IMAGENET_PCA_VALUES
+    pca_vectors: tuple = IMAGENET_PCA_VECTORS
     image_size: int = 224
     batch_size: int = 64
     epochs: float = 30.0

@@ -1,4 +1,4 @@
-"""The soak judges rightly; a short one passes."""
+"""Tests of the soak test: its criteria, its measurements, and a short run."""
 
 import json
 import random
@@ -11,7 +11,7 @@ from tests.soak import __main__ as soak
 from tests.soak import disturbed, undisturbed
 
 MEGABYTE = 1e6
-GOOD = {
+PASSING_REPORT = {
     "manual_actions": 0,
     "most_steps_lost": 200,
     "save_every": 200,
@@ -34,29 +34,29 @@ GOOD = {
         ("replay", "rounding"),
     ],
 )
-def test_what_fails_a_soak(name, value):
-    assert soak.passed(GOOD)
-    assert not soak.passed({**GOOD, name: value})
+def test_each_criterion_fails_the_soak(name, value):
+    assert soak.is_passed(PASSING_REPORT)
+    assert not soak.is_passed({**PASSING_REPORT, name: value})
 
 
-def test_growth():
+def test_growth_of_memory_and_descriptors():
     warm_up = [(n * MEGABYTE, n) for n in range(10)]
     flat = [(100 * MEGABYTE, 20 + n % 3) for n in range(30)]
-    found = undisturbed.growth(warm_up + flat)
-    assert (found["memory_growth"], found["descriptors_growth"]) == (0.0, 0)
+    growth = undisturbed.compute_growth(warm_up + flat)
+    assert (growth["memory_growth"], growth["descriptors_growth"]) == (0.0, 0)
     leak = [((100 + n) * MEGABYTE, 20 + n // 10) for n in range(40)]
-    found = undisturbed.growth(leak)
-    assert found["memory_growth"] == pytest.approx(134.5 / 114.5 - 1)
-    assert found["descriptors_growth"] == 2
-    assert undisturbed.growth(flat[:3])["memory_growth"] is None
+    growth = undisturbed.compute_growth(leak)
+    assert growth["memory_growth"] == pytest.approx(134.5 / 114.5 - 1)
+    assert growth["descriptors_growth"] == 2
+    assert undisturbed.compute_growth(flat[:3])["memory_growth"] is None
 
 
-def test_only_training_is_looked_at(monkeypatch):
-    """A process that starts has few files open, and one that ends has closed what leaked."""
+def test_samples_exclude_start_and_end_of_the_process(monkeypatch):
+    """At its start a process has few open files, and at its end it closes leaked ones."""
     steps, open_files = [0, 0, 200, 200, 400, 600], [3, 9, 20, 21, 22, 3]
-    looks = len(steps)
+    num_samples = len(steps)
 
-    class Process:
+    class FakeProcess:
         pid = returncode = 0
 
         def poll(self):
@@ -65,46 +65,47 @@ def test_only_training_is_looked_at(monkeypatch):
         def wait(self, timeout):
             return 0
 
-    class Training:
+    class FakeTraining:
         def start(self, *words):
             assert words == ("train", "--steps=600")
-            return Process()
+            return FakeProcess()
 
-        def step(self):
+        def find_step(self):
             return steps.pop(0)
 
     monkeypatch.setattr(undisturbed.time, "sleep", lambda _: None)
-    monkeypatch.setattr(undisturbed, "_resident", lambda pid: MEGABYTE)
-    monkeypatch.setattr(undisturbed, "_descriptors", lambda pid: open_files[looks - len(steps)])
-    seen = []
-    monkeypatch.setattr(undisturbed, "growth", lambda samples: seen.extend(samples) or {})
-    assert undisturbed.run(Training(), 600) == {"undisturbed_exit_code": 0, "samples": 3}
-    assert [count for _, count in seen] == [20, 21, 22]
+    monkeypatch.setattr(undisturbed, "get_resident_bytes", lambda pid: MEGABYTE)
+    monkeypatch.setattr(
+        undisturbed, "count_open_files", lambda pid: open_files[num_samples - len(steps)]
+    )
+    sampled = []
+    monkeypatch.setattr(
+        undisturbed, "compute_growth", lambda samples: sampled.extend(samples) or {}
+    )
+    report = undisturbed.run(FakeTraining(), 600)
+    assert report == {"undisturbed_exit_code": 0, "samples": 3}
+    assert [count for _, count in sampled] == [20, 21, 22]
 
 
-class Folder:
-    def __init__(self, run_dir):
-        self.run_dir = run_dir
-
-
-def test_every_damage_is_seen(tmp_path):
-    """Thirty draws meet all six kinds; the one checkpoint that would be left is never touched."""
-    draw, facts = random.Random(0), {"damage": {}}
-    disturbed._damage(Folder(tmp_path), draw, facts)
+def test_all_kinds_of_damage_are_detected(tmp_path):
+    """Thirty draws cover all six kinds, and the only remaining checkpoint is never damaged."""
+    rng, report = random.Random(0), {"damage": {}}
+    disturbed.damage_newest_checkpoint(tmp_path, rng, report)
     checkpoint.save(tmp_path, 1, {"c": {"x": tf.Variable([1.0] * 50)}})
-    disturbed._damage(Folder(tmp_path), draw, facts)
-    assert facts["damage"] == {}
+    disturbed.damage_newest_checkpoint(tmp_path, rng, report)
+    assert report["damage"] == {}
     for step in range(2, 32):
         newest = checkpoint.save(tmp_path, step, {"c": {"x": tf.Variable([1.0] * 50)}})
-        disturbed._damage(Folder(tmp_path), draw, facts)
+        disturbed.damage_newest_checkpoint(tmp_path, rng, report)
         with pytest.raises(checkpoint.CorruptCheckpointError):
             checkpoint.verify(newest)
-        disturbed._damage(Folder(tmp_path), draw, facts)  # a start that saved nothing lay between
-        assert sum(facts["damage"].values()) == step - 1
-    assert len(facts["damage"]) == 6
+        # As after a start that saved nothing.
+        disturbed.damage_newest_checkpoint(tmp_path, rng, report)
+        assert sum(report["damage"].values()) == step - 1
+    assert len(report["damage"]) == 6
 
 
 @pytest.mark.faults
-def test_a_short_soak(tmp_path):
+def test_short_soak_passes(tmp_path):
     report = soak.soak(tmp_path, minutes=2.0, seed=1)
     assert report["passed"], json.dumps(report, indent=1)

@@ -1,3 +1,4 @@
-"""What our nets reach, and with which command.
+"""Accuracies of our networks and the commands that reproduce them.
 
-`python -m benchmarks.accuracy_page` makes RESULTS.md."""
+`python -m benchmarks.accuracy_page` writes RESULTS.md.
+"""

@@ -1,4 +1,4 @@
-"""Trains and judges one row of `tables`, as far as that has not been done."""
+"""Trains and evaluates one row of `tables`, and skips what is already finished."""
 
 import collections
 import json
@@ -9,30 +9,31 @@ import signal
 import statistics
 import subprocess
 import sys
+from collections.abc import Callable, Mapping, Sequence
 
 import flags
 from benchmarks import harness
-from benchmarks.accuracy_page.rows import BestTwo, Fit
+from benchmarks.accuracy_page.rows import BestTwo, Fit, Run
 from loops.checkpointing import run_folder
 
 _ROOT = pathlib.Path(__file__).parents[2]
 
 
 class OutOfTime(Exception):
-    """The minutes are over; what ran has saved."""
+    """The time limit is over; the interrupted training has saved a checkpoint."""
 
 
-def make_command(row, done):
-    """The command that repeats a row, as words for a shell; `$` names stay.
+def make_command(row: Run | BestTwo, records: Mapping[str, dict]) -> list[str]:
+    """Returns the shell command that repeats a row, with `$` variables.
 
-    Run folders lie in `checkpoints`, whatever folder they are in here.
+    Run folders are in `checkpoints`, even if `--folder` names another place.
 
     Args:
       row: Run, Fit or BestTwo.
-      done: records of earlier rows by name; a BestTwo needs those of all its runs.
+      records: records of earlier rows by name; a BestTwo needs those of all its rows.
     """
     if isinstance(row, BestTwo):
-        checkpoints = ",".join(f"checkpoints/{name}" for name in select_best_two(row, done))
+        checkpoints = ",".join(f"checkpoints/{name}" for name in select_best_two(row, records))
         return ["python", "main.py", "--mode=eval", f"--ckpt={checkpoints}"]
     if isinstance(row, Fit):
         run_dir = f"--run_dir=checkpoints/{row.name}"
@@ -40,28 +41,28 @@ def make_command(row, done):
     return ["python", *row.program, "--mode=train", *row.flags, f"--run_name={row.name}"]
 
 
-def make_training_command(row, folder):
-    """`make_command` a Run or Fit for run folders in another place: a later flag wins."""
+def make_training_command(row: Run, folder: pathlib.Path) -> list[str]:
+    """Returns the command of a Run or Fit with run folders in `folder`: the last flag wins."""
     place = f"--run_dir={folder / row.name}"
     if not isinstance(row, Fit):
         place = f"--checkpoint_dir={folder}"
     return [*make_command(row, {}), place]
 
 
-def execute(words, seconds):
-    """Runs a command in the project's folder.
+def execute(words: Sequence[str], seconds: float) -> None:
+    """Runs a command in the root of the repository.
 
     Args:
-      words: the command; `python` is this interpreter, and $NAMES are those of the environment.
-      seconds: after so many it gets SIGTERM, upon which a training saves.
+      words: the command; `python` is this interpreter, $NAMES are environment variables.
+      seconds: time limit, after which the command gets SIGTERM: a training then saves.
 
     Raises:
-      OutOfTime: it was stopped.
-      SystemExit: it failed.
+      OutOfTime: the command was stopped.
+      SystemExit: the command failed.
     """
-    given = [sys.executable, *map(os.path.expandvars, words[1:])]
+    command = [sys.executable, *map(os.path.expandvars, words[1:])]
     harness.echo("$ " + " ".join(words))
-    child = subprocess.Popen(given, cwd=_ROOT)
+    child = subprocess.Popen(command, cwd=_ROOT)
     try:
         code = child.wait(timeout=max(seconds, 1))
     except subprocess.TimeoutExpired:
@@ -72,8 +73,8 @@ def execute(words, seconds):
         raise SystemExit(f"{' '.join(words)}: exit code {code}")
 
 
-def is_trained(row, folder):
-    """Whether the training of a Run or Fit has come to its end."""
+def is_trained(row: Run, folder: pathlib.Path) -> bool:
+    """Returns whether the training of a Run or Fit is finished."""
     if isinstance(row, Fit):
         return (folder / row.name / "fit.json").exists()
     lines = _read_train_lines(folder / row.name)
@@ -84,31 +85,39 @@ def is_trained(row, folder):
     return last["step"] >= epochs * last["step"] / last["progress/epoch"] - 1e-6
 
 
-def require_same_flags(row, folder):
-    """Compares the flags of a Run with what its folder says it was trained with.
+def require_same_flags(row: Run, folder: pathlib.Path) -> None:
+    """Compares the flags of a Run with those recorded in its run folder.
 
     Raises:
-      SystemExit: one differs; the folder then holds another run than the page would say.
+      SystemExit: a flag differs, so the folder contains another run than the table describes.
     """
-    typed = make_training_command(row, folder)[len(row.program) :]
-    words = [os.path.expandvars(word) for word in typed]
-    wanted = flags.parse(words)
-    wanted = wanted.leaves()
+    command = make_training_command(row, folder)[len(row.program) :]
+    config = flags.parse([os.path.expandvars(word) for word in command])
+    required = config.leaves()
     recorded = run_folder.read_record(folder / row.name).config.leaves()
-    for name in sorted(typed - {"mode", "checkpoint_dir", "data_dir"}):
-        if recorded[name] != wanted[name]:
+    for name in sorted(config.typed - {"mode", "checkpoint_dir", "data_dir"}):
+        if recorded[name] != required[name]:
             raise SystemExit(
-                f"{folder / row.name}: trained with --{name}={recorded[name]}, the table says"
-                f" {wanted[name]}; remove the folder to train it again"
+                f"{folder / row.name}: trained with --{name}={recorded[name]}, but the table has"
+                f" {required[name]}; remove the folder to train it again"
             )
 
 
-def evaluate(name, runs, views, folder, seconds_left):
-    """Judges one run, or the average of several, and returns {"val-1": dict, "val-10": dict, ...}.
+def evaluate(
+    name: str,
+    runs: Sequence[str],
+    views: Sequence[str],
+    folder: pathlib.Path,
+    seconds_left: Callable[[], float],
+) -> dict[str, dict]:
+    """Evaluates one run, or the average of several, on each view.
 
-    Files of an earlier call are taken where they are of these very checkpoints.
+    Result files of an earlier call are reused if they are from the same checkpoints.
+
+    Returns:
+      Results by view: {"val-1": dict, "val-10": dict, ...}.
     """
-    found = {}
+    results = {}
     for view in views:
         path = folder / f"{name}-{view}.json"
         if not _is_up_to_date(path, runs, folder):
@@ -117,12 +126,12 @@ def evaluate(name, runs, views, folder, seconds_left):
             words = ["python", "main.py", "--mode=eval", f"--ckpt={checkpoints}"]
             words += [f"--split={split}", f"--crops={crops}", f"--json={path}"]
             execute(words, seconds_left())
-        found[view] = json.loads(path.read_text())
-    return found
+        results[view] = json.loads(path.read_text())
+    return results
 
 
-def _is_up_to_date(path, runs, folder):
-    """Whether a file of results is of the newest checkpoints of these runs."""
+def _is_up_to_date(path: pathlib.Path, runs: Sequence[str], folder: pathlib.Path) -> bool:
+    """Returns whether a result file is from the newest checkpoints of these runs."""
     if not path.exists():
         return False
     newest = [max((folder / run).glob("step-*")) for run in runs]
@@ -132,51 +141,61 @@ def _is_up_to_date(path, runs, folder):
     return [model.parts[-2:] for model in models] == [step.parts[-2:] for step in newest]
 
 
-def compute_training_seconds(run_dir, examples):
-    """Time of a run, each epoch at the median of its logged speeds: interruptions do not count.
+def compute_training_seconds(run_dir: pathlib.Path, examples: int) -> float:
+    """Returns the training time of a run, each epoch at the median of its logged speeds.
 
-    Epochs may differ, as where the size of the images grows.
+    So interruptions do not count. Epochs may differ in speed, for example if the image size grows.
     """
-    epochs = collections.defaultdict(list)
+    speeds = collections.defaultdict(list)
     for line in _read_train_lines(run_dir):
         if "speed/images_per_second" in line:
-            epochs[math.ceil(line["progress/epoch"])].append(line["speed/images_per_second"])
-    return examples * statistics.mean(1 / statistics.median(of) for of in epochs.values())
+            speeds[math.ceil(line["progress/epoch"])].append(line["speed/images_per_second"])
+    return examples * statistics.mean(1 / statistics.median(epoch) for epoch in speeds.values())
 
 
-def _read_train_lines(run_dir):
-    """The lines of a run's training in metrics.jsonl; none where there is no such file."""
+def _read_train_lines(run_dir: pathlib.Path) -> list[dict]:
+    """Returns the lines of the train split in metrics.jsonl; none if there is no such file."""
     path = run_dir / "metrics.jsonl"
     lines = path.read_text().splitlines() if path.exists() else []
     return [line for line in map(json.loads, lines) if line["split"] == "train"]
 
 
-def select_best_two(row, done):
-    """Names of the two runs of a BestTwo that have the highest top-1 on val, ten crops."""
-    return sorted(row.of, key=lambda name: -done[name]["evaluations"]["val-10"]["top1"])[:2]
+def select_best_two(row: BestTwo, records: Mapping[str, dict]) -> list[str]:
+    """Returns the names of the two rows with the highest ten-crop top-1 accuracy on val."""
+
+    def top1(name: str) -> float:
+        return records[name]["evaluations"]["val-10"]["top1"]
+
+    return sorted(row.row_names, key=lambda name: -top1(name))[:2]
 
 
-def train_and_evaluate(row, folder, done, seconds_left):
-    """Trains and judges a row.
+def train_and_evaluate(
+    row: Run | BestTwo,
+    folder: pathlib.Path,
+    records: Mapping[str, dict],
+    seconds_left: Callable[[], float],
+) -> tuple[float | None, dict[str, dict]]:
+    """Trains and evaluates a row.
 
     Args:
       row: Run, Fit or BestTwo.
-      folder: pathlib.Path of all run folders.
-      done: records of earlier rows by name.
-      seconds_left: function of the seconds that are left.
+      folder: folder of all run folders.
+      records: records of earlier rows by name.
+      seconds_left: returns the seconds that are left.
 
     Returns:
-      (seconds of training, None for an average; dict of evaluations by "SPLIT-CROPS").
+      (seconds of training, or None for an average; evaluations by "SPLIT-CROPS").
     """
     if isinstance(row, BestTwo):
-        best = select_best_two(row, done)
+        best = select_best_two(row, records)
         return None, evaluate(row.name, best, row.views, folder, seconds_left)
     if not is_trained(row, folder):
         execute(make_training_command(row, folder), min(seconds_left(), row.minutes * 60))
     run_dir = folder / row.name
     if isinstance(row, Fit):
         report = json.loads((run_dir / "fit.json").read_text())
-        # All as fast as the fastest: the first one compiles, and others may have had company.
+        # Count every epoch like the fastest: the first one compiles, and other programs may have
+        # slowed down others.
         seconds = report["seconds_of_epochs"]
         return len(seconds) * min(seconds), report["results"]
     require_same_flags(row, folder)

@@ -1,36 +1,34 @@
-"""What the runs gave, kept in the repository: a JSON file for every row, with its command.
+"""Records of finished rows: one JSON file per row, stored in the repository with its command.
 
-A table may take days and more than one machine, so a record says where and when it was made, and a
-row that has one is done.
+The tables may take days and several machines. So each record contains where and when it was made,
+and a row with a record is not run again.
 """
 
 import json
 import pathlib
+from collections.abc import Mapping
+from typing import Any
 
 from benchmarks import harness
 
 DEFAULT_FOLDER = pathlib.Path(__file__).parent / "records"
-# Of each evaluation; the rest is in the run folder.
-_KEPT_SCORES = (
+# Stored of each evaluation; the run folder has all scores.
+_STORED_SCORES = (
     *("split", "crops", "num_examples", "top1", "top1_low", "top1_high", "top5"),
     *("top1_error", "top5_error", "nll"),
 )
-_PACKAGES = ("tensorflow", "tensorflow-cpu", "keras", "numpy")
 
 
-def read(folder, name, command):
-    """The record of a row, or None where there is none.
+def read(folder: pathlib.Path, name: str, command: str) -> dict | None:
+    """Returns the record of a row as `write` does, or None if there is none.
 
     Args:
-      folder: pathlib.Path of the records.
-      name: of the row.
-      command: what it has to have been made with.
-
-    Returns:
-      dict of `write`.
+      folder: folder of the records.
+      name: name of the row.
+      command: the command that the record must have.
 
     Raises:
-      SystemExit: it was made with another command.
+      SystemExit: the record was made with another command.
     """
     path = folder / f"{name}.json"
     if not path.exists():
@@ -38,32 +36,39 @@ def read(folder, name, command):
     record = json.loads(path.read_text())
     if record["command"] != command:
         raise SystemExit(
-            f"{path}: made by {record['command']!r}, the table says {command!r}; remove the file"
-            " to run it again"
+            f"{path}: made with {record['command']!r}, but the table has {command!r}; remove the"
+            " file to run it again"
         )
     return record
 
 
-def write(folder, name, kind, command, seconds, evaluations):
-    """Keeps what a row gave, and returns it.
+def write(
+    folder: pathlib.Path,
+    name: str,
+    kind: str,
+    command: str,
+    seconds: float | None,
+    evaluations: Mapping[str, Mapping[str, Any]],
+) -> dict:
+    """Stores the result of a row and returns its record.
 
     Args:
-      folder: pathlib.Path of the records.
-      name: of the row.
+      folder: folder of the records.
+      name: name of the row.
       kind: name of its class in `rows`.
-      command: that repeats it.
-      seconds: of training, or None.
-      evaluations: dict from "SPLIT-CROPS" to scores of `metrics.score`.
+      command: the command that repeats it.
+      seconds: training time, or None.
+      evaluations: scores of `classification.score`, by "SPLIT-CROPS".
 
     Returns:
-      dict: command, date, machine, versions, kind, seconds, evaluations.
+      A dict: command, date, machine, versions, kind, seconds, evaluations.
     """
-    record = harness.collect_metadata("", [], _PACKAGES) | {
+    record = harness.collect_metadata("", [], (*harness.PACKAGES, "numpy")) | {
         "command": command,
         "kind": kind,
         "seconds": None if seconds is None else round(seconds, 1),
         "evaluations": {
-            key: {name: scores[name] for name in _KEPT_SCORES if name in scores}
+            key: {name: scores[name] for name in _STORED_SCORES if name in scores}
             for key, scores in evaluations.items()
         },
     }

@@ -1,4 +1,4 @@
-"""What a row and a table of RESULTS.md are made of."""
+"""Row and table types of RESULTS.md."""
 
 import dataclasses
 
@@ -6,52 +6,52 @@ _ALL_VIEWS = ("val-1", "val-10", "test-1", "test-10")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class _Row:
-    """A row of a table that is run.
+class Row:
+    """A row of a table.
 
     Attributes:
-      name: of the record, and of the run folder.
-      label: in the table.
-      views: SPLIT-CROPS that it is judged on.
+      name: name of the record and of the run folder.
+      label: text in the table.
+      views: evaluations of the row, as SPLIT-CROPS.
     """
 
     name: str
     label: str
-    views: tuple = _ALL_VIEWS
+    views: tuple[str, ...] = _ALL_VIEWS
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Run(_Row):
-    """A training.
+class Run(Row):
+    """A training run.
 
     Attributes:
-      flags: of the command, but for the run's name.
-      program: of the command, behind `python`.
-      minutes: after so many it is stopped, to go on in another call.
+      flags: flags of the command, without the name of the run.
+      program: the command after `python`.
+      minutes: time limit of one call; the next call resumes the run.
     """
 
-    flags: tuple
-    program: tuple = ("main.py",)
+    flags: tuple[str, ...]
+    program: tuple[str, ...] = ("main.py",)
     minutes: float = 90.0
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Fit(Run):
-    """A training by `benchmarks.fit_baseline`."""
+    """A training run of `benchmarks.fit_baseline`."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class BestTwo(_Row):
-    """The average of the probabilities of the two runs, of those named, that are best on val."""
+class BestTwo(Row):
+    """The averaged probabilities of the two of the named rows that score best on val."""
 
-    of: tuple
+    row_names: tuple[str, ...]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Mean(_Row):
-    """The mean of the errors of the rows named, with the smallest and the largest; nothing runs."""
+class Mean(Row):
+    """The mean, lowest and highest error of the named rows; it is computed, not run."""
 
-    of: tuple
+    row_names: tuple[str, ...]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -59,18 +59,18 @@ class Table:
     """A table of RESULTS.md.
 
     Attributes:
-      key: what `--only` calls it.
+      key: its name in `--only`.
       title: its heading.
-      text: what the reader should know of the data.
-      rows: of it.
-      columns: "time", "machine", or SPLIT-CROPS and top1 or top5.
+      text: a description of the data.
+      rows: its rows, in order.
+      columns: "time", "machine", or SPLIT-CROPS followed by top1 or top5.
     """
 
     key: str
     title: str
     text: str
-    rows: tuple
-    columns: tuple = (
+    rows: tuple[Row, ...]
+    columns: tuple[str, ...] = (
         *("time", "val-1 top1", "val-10 top1", "val-10 top5"),
         *("test-10 top1", "test-10 top5", "machine"),
     )

@@ -1,8 +1,8 @@
-"""The runs behind RESULTS.md, in the order of their worth: what is trained, on what, how long."""
+"""The tables of RESULTS.md: their runs and the flags of each. The most important come first."""
 
-from benchmarks.accuracy_page.rows import BestTwo, Fit, Mean, Run, Table
+from benchmarks.accuracy_page.rows import BestTwo, Fit, Mean, Row, Run, Table
 
-# Set where the data lie; the commands in RESULTS.md say the same.
+# Environment variable with the folder of the data sets, as in the commands in RESULTS.md.
 DATA = "$REAL_IMAGES_DIR"
 
 _MINI = (
@@ -16,7 +16,7 @@ _BASICS = ("--batch_size=64",)
 _PLAIN = ("--learning_rate=0.2", "--warmup_epochs=1", "--label_smoothing=0.1")
 
 
-def _make_resnetv2_run(name, label, *flags):
+def _make_resnetv2_run(name: str, label: str, *flags: str) -> Run:
     return Run(name=f"mini-resnetv2_50-{name}", label=label, flags=(*_MINI, *_BASICS, *flags))
 
 
@@ -60,8 +60,8 @@ _BATCH_32 = ("--batch_size=32", *_BATCH_64[1:])
 _CLIPPED = (*_BATCH_64, "--clip_norm=1", "--ema=0.99")
 
 
-def _make_trial(name, label, *flags, program=("main.py",)):
-    """A run of which a later flag replaces an earlier one of the same name."""
+def _make_trial(name: str, label: str, *flags: str, program: tuple[str, ...] = ("main.py",)) -> Run:
+    """Returns a run on Imagenette; a later flag replaces an earlier one of the same name."""
     by_name = {}
     for flag in (*TRIAL_FLAGS, *flags):
         by_name[flag.partition("=")[0].removeprefix("--no").removeprefix("--")] = flag
@@ -88,26 +88,26 @@ _TRIALS = (
     ),
     _make_trial(
         "clipped",
-        "batch 64, gradients of norm 1 at most, averaged weights",
+        "batch 64, gradients clipped to norm 1, EMA",
         *_CLIPPED,
     ),
     _make_trial(
         "clipped-zero",
-        "the same, branches that start at zero",
+        "the same, zero-initialized residual branches",
         *_CLIPPED,
         "--zero_init_residual",
     ),
     _make_trial(
         "clipped-alexnet",
-        "clipped and averaged, AlexNet",
+        "clipping and EMA, AlexNet",
         *_CLIPPED,
         "--model=alexnet",
     ),
 )
 
 
-def _make_seed_rows(recipe, first):
-    """Rows of three seeds, of which the first is a trial, and of their mean."""
+def _make_seed_rows(recipe: str, first: str) -> tuple[Row, ...]:
+    """Returns rows of seeds 1 and 2, and of their mean with the trial `first` (seed 0)."""
     rows = [
         _make_trial(
             f"{recipe}-seed{n}", f"`{recipe}`, seed {n}", f"--recipe={recipe}", f"--seed={n}"
@@ -115,7 +115,7 @@ def _make_seed_rows(recipe, first):
         for n in (1, 2)
     ]
     names = (f"nette-{first}", *(row.name for row in rows))
-    mean = Mean(name=f"nette-{recipe}-mean", label=f"**`{recipe}`, mean of 3**", of=names)
+    mean = Mean(name=f"nette-{recipe}-mean", label=f"**`{recipe}`, mean of 3**", row_names=names)
     return *rows, mean
 
 
@@ -134,40 +134,39 @@ TABLES = (
         key="learning",
         title="mini-ImageNet, 10 epochs, ResNetV2-50",
         text="12,000 training images of 100 classes, 84 px; val and test have 2,000 each. The "
-        "row of `model.fit` is what one would take instead: keras.applications.ResNet50V2.",
+        "baseline is keras.applications.ResNet50V2 trained with `model.fit`.",
         rows=_LEARNING,
     ),
     Table(
         key="short",
-        title="Imagenette, 5 epochs, ResNetV2-18: what `--recipe=short` was chosen from",
-        text="2,600 training images of 10 classes, 128 px; val has 800 images. Nothing else was "
-        "looked at. The first row is what it has to beat; the last one shows that a net without "
-        "batch norm learns by it as well.",
+        title="Imagenette, 5 epochs, ResNetV2-18: candidates for `--recipe=short`",
+        text="2,600 training images of 10 classes, 128 px; val has 800 images. The recipe was "
+        "chosen from these runs alone. The first row is the baseline. The last row shows that the "
+        "recipe also trains a network without batch norm.",
         rows=_TRIALS,
         columns=("val-1 top1", "val-1 top5", "machine"),
     ),
     Table(
         key="seeds",
         title="Imagenette, 5 epochs, ResNetV2-18: `short` and `cosine50`, three seeds each",
-        text="Seed 0 is in the table above: of `cosine50` its first row, of `short` the one with "
-        "branches that start at zero, whose flags became the recipe.",
+        text="Seed 0 is in the table above: `cosine50` is its first row, and `short` is the row "
+        "with zero-initialized residual branches, whose flags became the recipe.",
         rows=(*_make_seed_rows("cosine50", "cosine50"), *_make_seed_rows("short", "clipped-zero")),
         columns=("val-1 top1", "val-1 top5", "machine"),
     ),
     Table(
         key="ingredients",
-        title="Imagenette, 5 epochs, ResNetV2-18: what each ingredient of `short` is worth",
-        text="One is left out at a time; mixed precision, the last, is bfloat16 here. The interval "
-        "of a difference is wider than that of a row: what lies within two points is not told "
-        "apart by 800 images.",
+        title="Imagenette, 5 epochs, ResNetV2-18: ablation of `short`",
+        text="Each row removes or replaces one part of the recipe. Mixed precision is bfloat16. "
+        "With 800 images, differences of less than two points are not significant.",
         rows=(
             _make_trial("short", "`--recipe=short`", *_SHORT),
-            _make_trial("short-ema", "without averaged weights", *_SHORT, "--ema=0"),
+            _make_trial("short-ema", "without EMA", *_SHORT, "--ema=0"),
             _make_trial(
                 "short-smoothing", "without label smoothing", *_SHORT, "--label_smoothing=0"
             ),
             _make_trial("short-zero", "without zero-init", *_SHORT, "--nozero_init_residual"),
-            _make_trial("short-clipping", "without clipping", *_SHORT, "--clip_norm=0"),
+            _make_trial("short-clipping", "without gradient clipping", *_SHORT, "--clip_norm=0"),
             _make_trial(
                 "short-plain",
                 "with Keras's batch norm",
@@ -178,7 +177,7 @@ TABLES = (
                 name="nette-average",
                 label="average of two seeds",
                 views=_VIEWS,
-                of=("nette-short", "nette-short-seed1"),
+                row_names=("nette-short", "nette-short-seed1"),
             ),
             _make_trial("short-float32", "in float32", *_SHORT, "--nomixed_precision"),
         ),
@@ -186,14 +185,14 @@ TABLES = (
     ),
     Table(
         key="nets",
-        title="mini-ImageNet, 10 epochs, six nets by one recipe",
+        title="mini-ImageNet, 10 epochs, six networks with one recipe",
         text="12,000 training images of 100 classes, 84 px; val and test have 2,000 each.",
         rows=(
             *_NETS,
             BestTwo(
                 name="mini-average",
                 label="average of the two best",
-                of=tuple(row.name for row in _NETS),
+                row_names=tuple(row.name for row in _NETS),
             ),
         ),
     ),

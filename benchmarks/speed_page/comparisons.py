@@ -1,4 +1,4 @@
-"""The comparisons that `make bench` runs, in order. A new one is one more line here."""
+"""The comparisons that `make bench` runs, in order. To add one, add an entry to `ALL`."""
 
 import dataclasses
 from collections.abc import Callable
@@ -6,7 +6,7 @@ from collections.abc import Callable
 from benchmarks import harness
 from benchmarks.speed_page import result_rows
 
-# In the words of a program: what this machine has for them; shown as they stand here.
+# Placeholders in commands: replaced by values of this machine, printed as they are.
 TORCH_PYTHON = "$TORCH_PYTHON"
 IMAGES = "$REAL_IMAGES_DIR"
 
@@ -16,25 +16,26 @@ class Comparison:
     """A benchmark with its arguments.
 
     Attributes:
-      name: of its JSON file.
-      words: of its command, behind `python`; `--json=FILE` is added.
-      minutes: after which it is ended.
-      rows: function from its JSON to a list of `result_rows.Row`; None where what it prints, in
-        Markdown, is a table of its own.
+      name: name of its JSON file, without the extension.
+      words: its command after `python`; `run_all` adds `--json=FILE`.
+      minutes: time limit.
+      make_rows: converts its JSON to rows. None if it prints a Markdown table instead.
     """
 
     name: str
-    words: tuple
+    words: tuple[str, ...]
     minutes: float
-    rows: Callable | None
+    make_rows: Callable[[result_rows.Report], list[result_rows.Row]] | None
 
 
-def _make_comparison(module, minutes, *words, name=None):
-    rows = getattr(result_rows, module, None)
-    return Comparison(name or module, ("-m", f"benchmarks.{module}", *words), minutes, rows)
+def _make_comparison(
+    module: str, minutes: float, *words: str, name: str | None = None
+) -> Comparison:
+    make_rows = getattr(result_rows, module, None)
+    return Comparison(name or module, ("-m", f"benchmarks.{module}", *words), minutes, make_rows)
 
 
-def _make_matmul_comparison(dtype):
+def _make_matmul_comparison(dtype: str) -> Comparison:
     half = () if dtype == "float32" else ("--mixed_precision", f"--half_dtype={dtype}")
     words = ("main.py", "--mode=benchmark", "--benchmark=step", "--batch_size=32", *half)
     return Comparison(f"share_{dtype}", words, 6, result_rows.matmul_share)

@@ -1,15 +1,16 @@
-"""The sides of `benchmarks.input_vs_peers`: images per second of each way to make batches."""
+"""The sides of `benchmarks.input_vs_peers`: images per second of several ways to read batches."""
 
 import pathlib
 import tempfile
 import time
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
 BATCH, SIZE = 64, 224
-_LOWEST_STRETCH, _HIGHEST_STRETCH = 0.8, 1.25
+_MIN_STRETCH, _MAX_STRETCH = 0.8, 1.25
 _SHORT_SIDES = 256, 384
-# Of each of our sides, the value of `--augment` and whether the batch stages are included.
+# Our sides: value of `--augment`, and whether the stages on batches are included.
 _OURS = {
     "standard": ("standard", True),
     "classic": ("classic", True),
@@ -18,47 +19,54 @@ _OURS = {
 SIDES = (*_OURS, "classic_opencv", "standard_torch", "decode")
 
 
-def measure(side, folder, threads, seconds):
+def measure(
+    side: str, folder: str | pathlib.Path, threads: int, seconds: float
+) -> dict[str, float | str]:
     """Measures one side.
 
     Args:
       side: one of SIDES.
-      folder: with JPEG files, at any depth.
-      threads: that read, decode and augment; also PyTorch's workers.
-      seconds: of measuring, after a quarter of it for warming up.
+      folder: folder of JPEG files, searched recursively.
+      threads: threads that read, decode and augment, or PyTorch's workers.
+      seconds: duration of the measurement, after a quarter of it for warm-up.
 
     Returns:
-      dict: images_per_second, or skipped, the reason.
+      A dict: images_per_second, or skipped (the reason).
     """
     files = sorted(str(p) for p in pathlib.Path(folder).rglob("*") if p.suffix.lower() == ".jpeg")
     if not files:
-        raise SystemExit(f"{folder}: no .JPEG file in it")
+        raise SystemExit(f"{folder}: contains no .JPEG file")
     if side in _OURS:
-        batches = _our_batches(files, threads, *_OURS[side])
-    elif side == "standard_torch":
-        try:
-            batches = _torch_batches(files, threads)
-        except ImportError as error:
-            return {"skipped": f"{error.name} is not installed"}
+        batches = _load_ours(files, threads, *_OURS[side])
     else:
-        batches = {"classic_opencv": _opencv_batches, "decode": _decoded_batches}[side](
-            files, threads
-        )
-    _count_images(batches, seconds / 4)
-    done, elapsed = _count_images(batches, seconds)
-    return {"images_per_second": done / elapsed}
+        load = {
+            "classic_opencv": _load_with_opencv,
+            "standard_torch": _load_with_torch,
+            "decode": _load_decoded,
+        }[side]
+        batches = load(files, threads)
+    try:
+        _count_images(batches, seconds / 4)
+    except ImportError as error:  # raised by the first batch, because the loaders are generators
+        if side != "standard_torch":
+            raise
+        return {"skipped": f"{error.name} is not installed"}
+    images, elapsed = _count_images(batches, seconds)
+    return {"images_per_second": images / elapsed}
 
 
-def _count_images(batches, seconds):
-    """Takes batches for some seconds; returns how many images, and the seconds it took."""
-    started, done = time.perf_counter(), 0
+def _count_images(batches: Iterator[int], seconds: float) -> tuple[int, float]:
+    """Reads batches for some seconds; returns the number of images and the elapsed seconds."""
+    started, images = time.perf_counter(), 0
     while time.perf_counter() - started < seconds:
-        done += next(batches)
-    return done, time.perf_counter() - started
+        images += next(batches)
+    return images, time.perf_counter() - started
 
 
-def _our_batches(files, threads, augment, with_batch_stages):
-    """What `main.py --mode=train` feeds the net, from raw files to normalised batches."""
+def _load_ours(
+    files: Sequence[str], threads: int, augment: str, with_batch_stages: bool
+) -> Iterator[int]:
+    """Loads what `main.py --mode=train` feeds the network, from files to normalized batches."""
     import dataclasses
 
     import flags
@@ -68,23 +76,23 @@ def _our_batches(files, threads, augment, with_batch_stages):
     from loops.config import resolve
 
     with tempfile.TemporaryDirectory() as folder:
-        listed = pathlib.Path(folder, "list.txt")
-        listed.write_text("".join(f"{file} 0\n" for file in files))
-        argv = ["benchmark", "--dataset=lists", f"--train_list={listed}", "--data_dir=/"]
+        path = pathlib.Path(folder, "list.txt")
+        path.write_text("".join(f"{file} 0\n" for file in files))
+        argv = ["benchmark", "--dataset=lists", f"--train_list={path}", "--data_dir=/"]
         argv += [f"--image_size={SIZE}", f"--batch_size={BATCH}", f"--augment={augment}"]
         config = resolve.resolve(flags.parse([*argv, f"--reader_threads={threads}"])).data
         split = source.open_split(config, "train")
-    # Of a list nothing is known; its images here are ImageNet's.
+    # The default of ImageNet, because the images in this list are ImageNet's.
     config = dataclasses.replace(config, min_crop_area=0.08)
-    prepare = batch_augment.make_preprocess_fn(config, 0)
+    preprocess = batch_augment.make_preprocess_fn(config, 0)
     for batch in pipeline.train_dataset(split, config, 0, 0, BATCH):
-        images = prepare(batch)[0] if with_batch_stages else batch["image"]
-        images[0, 0, 0, 0].numpy()  # ready
+        images = preprocess(batch)[0] if with_batch_stages else batch["image"]
+        images[0, 0, 0, 0].numpy()  # waits for the batch
         yield BATCH
 
 
-def _opencv_batches(files, threads):
-    """The steps of `classic` by OpenCV in one Python function per image, as the predecessor's."""
+def _load_with_opencv(files: Sequence[str], threads: int) -> Iterator[int]:
+    """Loads `classic` with OpenCV in one Python function per image, like our previous code."""
     import tensorflow as tf
 
     from input_pipeline import datasets
@@ -93,27 +101,41 @@ def _opencv_batches(files, threads):
     values = np.array(datasets.IMAGENET_PCA_VALUES) / 255.0
     rng = np.random.default_rng(0)
 
-    def load(path):
-        return _augment_with_opencv(path.numpy().decode(), rng, values, vectors, datasets)
+    def load(path: tf.Tensor) -> np.ndarray:
+        return augment_with_opencv(path.numpy().decode(), rng, values, vectors)
 
-    def mapped(path):
+    def load_in_graph(path: tf.Tensor) -> tf.Tensor:
         image = tf.py_function(load, [path], tf.float32)
         return tf.ensure_shape(image, [SIZE, SIZE, 3])
 
     dataset = tf.data.Dataset.from_tensor_slices(files).repeat()
-    dataset = dataset.map(mapped, num_parallel_calls=threads).batch(BATCH, drop_remainder=True)
-    for images in dataset.prefetch(2):
+    dataset = dataset.map(load_in_graph, num_parallel_calls=threads)
+    for images in dataset.batch(BATCH, drop_remainder=True).prefetch(2):
         images[0, 0, 0, 0].numpy()
         yield BATCH
 
 
-def _augment_with_opencv(path, rng, values, vectors, datasets):
-    """One image, float32 [SIZE, SIZE, 3], normalised: the three resizing steps one by one."""
+def augment_with_opencv(
+    path: str, rng: np.random.Generator, pca_values: np.ndarray, pca_vectors: np.ndarray
+) -> np.ndarray:
+    """Loads one image with the augmentation `classic`, each step separately.
+
+    Args:
+      path: image file.
+      rng: source of all random numbers.
+      pca_values: eigenvalues [3] of the pixel covariance.
+      pca_vectors: eigenvectors [3, 3].
+
+    Returns:
+      Normalized image, float32 [SIZE, SIZE, 3].
+    """
     import cv2
+
+    from input_pipeline import datasets
 
     image = cv2.cvtColor(cv2.imread(path), cv2.COLOR_BGR2RGB)
     height, width = image.shape[:2]
-    stretch = rng.uniform(_LOWEST_STRETCH, _HIGHEST_STRETCH)
+    stretch = rng.uniform(_MIN_STRETCH, _MAX_STRETCH)
     stretched = (int(width * stretch), height) if height < width else (width, int(height * stretch))
     image = cv2.resize(image, stretched)
     height, width = image.shape[:2]
@@ -129,13 +151,13 @@ def _augment_with_opencv(path, rng, values, vectors, datasets):
     hsv[..., 1] = np.minimum(hsv[..., 1] * rng.uniform(0.6, 1.4), 1.0)
     hsv[..., 2] = np.minimum(hsv[..., 2] * rng.uniform(0.6, 1.4), 255.0)
     image = cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB)
-    image += (vectors @ (rng.normal(0, 0.1, 3) * values)).astype(np.float32)
+    image += (pca_vectors @ (rng.normal(0, 0.1, 3) * pca_values)).astype(np.float32)
     mean, std = (np.float32(x) for x in (datasets.IMAGENET_MEAN, datasets.IMAGENET_STD))
     return (image - mean) / std
 
 
-def _torch_batches(files, threads):
-    """PyTorch's DataLoader: PIL, random resized crop, mirror, normalise, in worker processes."""
+def _load_with_torch(files: Sequence[str], threads: int) -> Iterator[int]:
+    """Loads with PyTorch's DataLoader: PIL, random resized crop, flip, normalize, in workers."""
     import torch
     from PIL import Image
     from torchvision import transforms
@@ -147,8 +169,8 @@ def _torch_batches(files, threads):
     mean, std = ([v / 255 for v in x] for x in (datasets.IMAGENET_MEAN, datasets.IMAGENET_STD))
     transform = transforms.Compose([*steps, transforms.Normalize(mean, std)])
 
-    class Files(torch.utils.data.Dataset):
-        """The files over and over: an epoch of few images would time the start of workers."""
+    class RepeatedFiles(torch.utils.data.Dataset):
+        """The files repeated, because short epochs would time the start of the workers."""
 
         def __len__(self):
             return 1_000_000
@@ -158,20 +180,20 @@ def _torch_batches(files, threads):
                 return transform(image.convert("RGB"))
 
     loader = torch.utils.data.DataLoader(
-        Files(), BATCH, shuffle=True, num_workers=threads, drop_last=True
+        RepeatedFiles(), BATCH, shuffle=True, num_workers=threads, drop_last=True
     )
     for images in loader:
         float(images[0, 0, 0, 0])
         yield BATCH
 
 
-def _decoded_batches(files, threads):
-    """Nothing but `tf.io.decode_jpeg` of the whole of each file."""
+def _load_decoded(files: Sequence[str], threads: int) -> Iterator[int]:
+    """Only decodes each file in full with `tf.io.decode_jpeg`."""
     import tensorflow as tf
 
-    def load(path):
+    def load(path: tf.Tensor) -> tf.Tensor:
         image = tf.io.decode_jpeg(tf.io.read_file(path), channels=3)
-        return image[0, 0]  # what is decoded is handed on, so nothing is left out
+        return image[0, 0]  # so that the decoding cannot be optimized away
 
     dataset = tf.data.Dataset.from_tensor_slices(files).repeat()
     dataset = dataset.map(load, num_parallel_calls=threads, deterministic=True).batch(BATCH)

@@ -1,25 +1,32 @@
-"""The registry's bottleneck ResNetV2 once more, written with `keras.layers` only.
+"""The bottleneck ResNetV2 of `nets.resnetv2`, built with `keras.layers` only.
 
-The same function of the same weights as `nets.resnetv2` (a test shows it), under the same layer
-names, and as fast as these layers get: no operation that the network does not need. It is what a
-careful user of Keras would write, and so the baseline of our own layers.
+It computes the same function of the same weights as `nets.resnetv2`, with the same layer names (a
+test checks this). It is as fast as Keras's layers allow and has no superfluous operation. It is
+what a careful user of Keras would write, so it is the baseline for our own layers.
 """
+
+from collections.abc import Sequence
 
 import keras
 from keras import layers
 
 
-def build_model(num_classes, depths=(3, 4, 6, 3), dtype="float32", image_size=None):
-    """Builds the net; the default depths are those of ResNetV2-50.
+def build_model(
+    num_classes: int,
+    depths: Sequence[int] = (3, 4, 6, 3),
+    dtype: str = "float32",
+    image_size: int | None = None,
+) -> keras.Model:
+    """Builds the network; the default depths are those of ResNetV2-50.
 
     Args:
       num_classes: length of the logits.
       depths: residual blocks in each of the four stages.
       dtype: "float32", or "bfloat16" or "float16" for the mixed policy of that name.
-      image_size: side of the images in pixels; None for any.
+      image_size: S, in pixels; None for any.
 
     Returns:
-      keras.Model from normalised images [B, S, S, 3] to float32 logits [B, num_classes].
+      A model from normalized images [B, S, S, 3] to float32 logits [B, num_classes].
     """
     before = keras.config.dtype_policy()
     keras.config.set_dtype_policy(dtype if dtype == "float32" else f"mixed_{dtype}")
@@ -29,10 +36,10 @@ def build_model(num_classes, depths=(3, 4, 6, 3), dtype="float32", image_size=No
         keras.config.set_dtype_policy(before)
 
 
-def _build(num_classes, depths, image_size):
+def _build(num_classes: int, depths: Sequence[int], image_size: int | None) -> keras.Model:
     image = keras.Input((image_size, image_size, 3), name="image", dtype="float32")
     x = _conv(image, 64, 7, "stem_conv", stride=2)
-    # No layer pads with anything but zeros, which would win over negative inputs here.
+    # Keras's layers pad with zeros only, which would win over negative inputs in max pooling.
     x = keras.ops.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)), constant_values=float("-inf"))
     x = layers.MaxPooling2D(3, 2, "valid", name="stem_pool")(x)
     for stage, depth in enumerate(depths):
@@ -50,8 +57,8 @@ def _build(num_classes, depths, image_size):
     return keras.Model(image, logits(x))
 
 
-def _block(x, width, stride, name):
-    """BN, ReLU before each of a 1 x 1, a 3 x 3 and a 1 x 1 convolution."""
+def _block(x: keras.KerasTensor, width: int, stride: int, name: str) -> keras.KerasTensor:
+    """Applies 1 x 1, 3 x 3 and 1 x 1 convolutions, each after BN and ReLU, and a shortcut."""
     preactivated = _batch_norm_relu(x, f"{name}_preact")
     shortcut = x
     if stride > 1 or x.shape[-1] != 4 * width:
@@ -64,8 +71,10 @@ def _block(x, width, stride, name):
     return layers.Add(name=f"{name}_add")([x, shortcut])
 
 
-def _conv(x, filters, size, name, stride=1):
-    """A convolution without bias; a strided one is padded alike on all sides, which SAME is not."""
+def _conv(
+    x: keras.KerasTensor, filters: int, size: int, name: str, stride: int = 1
+) -> keras.KerasTensor:
+    """Applies a convolution without bias; a strided one gets symmetric padding, unlike SAME."""
     if stride > 1 and size > 1:
         x = layers.ZeroPadding2D(size // 2, name=f"{name}_pad")(x)
     return layers.Conv2D(
@@ -79,6 +88,6 @@ def _conv(x, filters, size, name, stride=1):
     )(x)
 
 
-def _batch_norm_relu(x, name):
+def _batch_norm_relu(x: keras.KerasTensor, name: str) -> keras.KerasTensor:
     x = layers.BatchNormalization(momentum=0.9, epsilon=1e-5, name=f"{name}_bn")(x)
     return layers.ReLU(name=f"{name}_relu")(x)

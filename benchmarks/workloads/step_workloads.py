@@ -1,6 +1,7 @@
-"""The two sides of `benchmarks.step_vs_keras`: one recipe, our training step and plain Keras's."""
+"""The two sides of `benchmarks.step_vs_keras`: our training step and plain Keras, same recipe."""
 
 import statistics
+from collections.abc import Callable, Sequence
 
 import keras
 import tensorflow as tf
@@ -10,6 +11,7 @@ from benchmarks.workloads import keras_resnetv2
 from benchmarks.workloads.bare_step import make_random_batches
 from input_pipeline.augmentation import batch_augment
 from loops.config import resolve
+from loops.config.config import Config
 from loops.distribution import strategies
 from loops.optimization import lr_schedules
 from loops.train_state import TrainState
@@ -20,18 +22,18 @@ _NUM_CLASSES = 1000
 _WEIGHT_DECAY = 1e-4
 _MOMENTUM = 0.9
 
+# (model, function that runs a number of steps and returns their mean cross-entropy).
+Side = tuple[keras.Model, Callable[[int], float]]
 
-def build_ours(size, batch_size, dtype, model=_MODEL):
-    """Builds our net and step.
+
+def build_ours(size: int, batch_size: int, dtype: str, model: str = _MODEL) -> Side:
+    """Builds our network and training step.
 
     Args:
-      size: side of the images in pixels.
+      size: image size in pixels.
       batch_size: images per step.
       dtype: "float32" or "bfloat16".
-      model: a name of the registry.
-
-    Returns:
-      (keras.Model, function from a number of steps to their mean cross-entropy, which does them).
+      model: architecture, a name of the registry.
     """
     config, settings = _make_recipe(size, batch_size, dtype, model)
     strategy = strategies.make_strategy(config.distribution)
@@ -40,18 +42,17 @@ def build_ours(size, batch_size, dtype, model=_MODEL):
     dataset = make_random_batches(size, batch_size, _NUM_CLASSES)
     iterator = iter(strategies.distribute(strategy, lambda: dataset))
 
-    def run(num_steps):
+    def run(num_steps: int) -> float:
         sums = train_step(iterator, tf.constant(num_steps, tf.int64))
         if int(sums["applied"]) != num_steps:
-            raise FloatingPointError("gradients are not finite: a skipped step costs less")
+            raise FloatingPointError("gradients are not finite: a skipped step is faster")
         _require_one_trace(train_step)
         return float(sums["loss"]) / (num_steps * batch_size)
 
     return state.model, run
 
 
-def _make_recipe(size, batch_size, dtype, model):
-    """Config and StepSettings of our side."""
+def _make_recipe(size: int, batch_size: int, dtype: str, model: str) -> tuple[Config, StepSettings]:
     half = [] if dtype == "float32" else ["--mixed_precision", f"--half_dtype={dtype}"]
     argv = ["benchmark", f"--model={model}", "--dataset=ilsvrc2012", "--strategy=one"]
     argv += [f"--image_size={size}", f"--batch_size={batch_size}", *half]
@@ -68,8 +69,10 @@ def _make_recipe(size, batch_size, dtype, model):
     return config, settings
 
 
-def build_keras(size, batch_size, dtype, depths=(3, 4, 6, 3)):
-    """Builds the same net and step in plain Keras; arguments and result as of `build_ours`."""
+def build_keras(
+    size: int, batch_size: int, dtype: str, depths: Sequence[int] = (3, 4, 6, 3)
+) -> Side:
+    """Builds the same network and training step in plain Keras; see `build_ours`."""
     config, settings = _make_recipe(size, batch_size, dtype, _MODEL)
     mean, std = (tf.constant(m, tf.float32) for m in (config.data.mean, config.data.std))
     learning_rate = float(settings.learning_rate(tf.constant(0, tf.int64)))
@@ -94,7 +97,7 @@ def build_keras(size, batch_size, dtype, depths=(3, 4, 6, 3)):
 
     iterator = iter(make_random_batches(size, batch_size, _NUM_CLASSES))
 
-    def run(num_steps):
+    def run(num_steps: int) -> float:
         losses = []
         for _ in range(num_steps):
             batch = next(iterator)
@@ -105,7 +108,7 @@ def build_keras(size, batch_size, dtype, depths=(3, 4, 6, 3)):
     return model, run
 
 
-def _require_one_trace(step):
-    traces = getattr(step, "function", step).experimental_get_tracing_count()
+def _require_one_trace(function: tf.types.experimental.PolymorphicFunction) -> None:
+    traces = function.experimental_get_tracing_count()
     if traces != 1:
-        raise RuntimeError(f"the step was traced {traces} times: some timed step held a trace")
+        raise RuntimeError(f"the step was traced {traces} times: a timed step included tracing")

@@ -1,100 +1,109 @@
-"""The two sides of `benchmarks.step_vs_torch`: timm's net on torch, and ours.
+"""The two sides of `benchmarks.step_vs_torch`: timm's network on torch, and ours.
 
-Each is imported where it runs: torch may live in an environment of its own, without TensorFlow.
+Each side imports its packages in its build function, because torch may be installed in an
+environment without TensorFlow.
 """
 
 import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-_CLASSES = 1000
+if TYPE_CHECKING:
+    import keras
+    import torch
+
+_NUM_CLASSES = 1000
 _LEARNING_RATE, _MOMENTUM, _WEIGHT_DECAY = 0.0125, 0.9, 1e-4
 
+# (function that runs a number of steps, multiply-adds per image).
+Side = tuple[Callable[[int], object], float]
 
-def build_torch(work, size, batch_size, dtype):
-    """Builds timm's resnetv2_50 as its users train it on a CPU: channels last, autocast, eager.
+
+def build_torch(work: str, size: int, batch_size: int, dtype: str) -> Side:
+    """Builds timm's resnetv2_50 as users train it on a CPU: channels last, autocast, eager.
 
     Args:
       work: "train" for training steps, "eval" for forward passes.
-      size: side of the images in pixels.
+      size: image size in pixels.
       batch_size: images per step.
       dtype: "float32" or "bfloat16".
-
-    Returns:
-      (function that does a number of steps, multiply-adds of an image).
     """
     import timm
     import torch
 
     torch.manual_seed(0)
-    net = timm.create_model("resnetv2_50").to(memory_format=torch.channels_last)
-    multiply_adds = _count_multiply_adds(net, size)
+    model = timm.create_model("resnetv2_50").to(memory_format=torch.channels_last)
+    multiply_adds = _count_multiply_adds(model, size)
     rng = np.random.default_rng(0)
     images = torch.from_numpy(rng.integers(0, 256, (batch_size, size, size, 3), np.uint8))
-    images = images.permute(0, 3, 1, 2)  # a view: these are channels last already
-    labels = torch.from_numpy(rng.integers(0, _CLASSES, batch_size))
+    images = images.permute(0, 3, 1, 2)  # a view that is already channels last
+    labels = torch.from_numpy(rng.integers(0, _NUM_CLASSES, batch_size))
     mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in ([127.5] * 3, [127.5] * 3))
     optimizer = torch.optim.SGD(
-        net.parameters(),
+        model.parameters(),
         _LEARNING_RATE,
         momentum=_MOMENTUM,
         weight_decay=_WEIGHT_DECAY,
         nesterov=True,
         foreach=True,
     )
-    half = torch.autocast("cpu", torch.bfloat16, enabled=dtype == "bfloat16")
+    autocast = torch.autocast("cpu", torch.bfloat16, enabled=dtype == "bfloat16")
 
-    def train(steps):
-        net.train()
+    def train(steps: int) -> None:
+        model.train()
         for _ in range(steps):
             optimizer.zero_grad(set_to_none=True)
-            with half:
-                logits = net((images.float() - mean) / std)
+            with autocast:
+                logits = model((images.float() - mean) / std)
             torch.nn.functional.cross_entropy(logits.float(), labels).backward()
             optimizer.step()
 
-    def evaluate(steps):
-        net.eval()
-        with torch.inference_mode(), half:
+    def evaluate(steps: int) -> None:
+        model.eval()
+        with torch.inference_mode(), autocast:
             for _ in range(steps):
-                net((images.float() - mean) / std).float().numpy()
+                model((images.float() - mean) / std).float().numpy()
 
     return {"train": train, "eval": evaluate}[work], multiply_adds
 
 
-def _count_multiply_adds(net, size):
-    """Multiply-adds of the convolutions and dense layers of one image, by the shapes met."""
+def _count_multiply_adds(model: "torch.nn.Module", size: int) -> int:
+    """Counts the multiply-adds of convolutions and dense layers for one image, from its shapes."""
     import torch
 
-    counted = []
+    counts = []
 
     def count(layer, _, output):
         positions = output.numel() // output.shape[1]
-        counted.append(positions * layer.weight.numel())
+        counts.append(positions * layer.weight.numel())
 
-    layers = [m for m in net.modules() if isinstance(m, torch.nn.Conv2d | torch.nn.Linear)]
+    layers = [m for m in model.modules() if isinstance(m, torch.nn.Conv2d | torch.nn.Linear)]
     hooks = [layer.register_forward_hook(count) for layer in layers]
     with torch.inference_mode():
-        net.eval()(torch.zeros(1, 3, size, size))
+        model.eval()(torch.zeros(1, 3, size, size))
     for hook in hooks:
         hook.remove()
-    return sum(counted)
+    return sum(counts)
 
 
-def build_ours(work, size, batch_size, dtype):
-    """Builds our training step or our evaluation; arguments and result as of `build_torch`."""
+def build_ours(work: str, size: int, batch_size: int, dtype: str) -> Side:
+    """Builds our training step or our evaluation; see `build_torch`."""
     from benchmarks.workloads import step_workloads
     from nets.macs import count_multiply_adds
 
     if work == "train":
-        net, run = step_workloads.build_ours(size, batch_size, dtype)
+        model, run = step_workloads.build_ours(size, batch_size, dtype)
     else:
-        net, run = _build_our_evaluation(size, batch_size, dtype)
-    return run, count_multiply_adds(net, size)
+        model, run = _build_our_evaluation(size, batch_size, dtype)
+    return run, count_multiply_adds(model, size)
 
 
-def _build_our_evaluation(size, batch_size, dtype):
-    """As `step_workloads.build_ours`, for the forward pass of an evaluation."""
+def _build_our_evaluation(
+    size: int, batch_size: int, dtype: str
+) -> tuple["keras.Model", Callable[[int], None]]:
+    """Builds our network and a function that runs a number of its evaluation steps."""
     import tensorflow as tf
 
     import flags
@@ -106,38 +115,38 @@ def _build_our_evaluation(size, batch_size, dtype):
     words = ["benchmark", "--dataset=ilsvrc2012", "--strategy=one", f"--image_size={size}"]
     config = resolve.resolve(flags.parse(words))
     strategy = strategies.make_strategy(config.distribution)
-    net = restore.build_model(strategy, config.net, _CLASSES, dtype)
-    forward = tf.function(make_logits_fn(net, config.data.mean, config.data.std))
+    model = restore.build_model(strategy, config.net, _NUM_CLASSES, dtype)
+    forward = tf.function(make_logits_fn(model, config.data.mean, config.data.std))
     rng = np.random.default_rng(0)
     views = tf.constant(rng.integers(0, 256, (batch_size, 1, size, size, 3), np.uint8))
 
-    def run(steps):
+    def run(steps: int) -> None:
         for _ in range(steps):
             forward(views).numpy()
 
-    return net, run
+    return model, run
 
 
-def measure(run, batch_size, steps):
-    """Times a side: the first step, two to warm up, then `steps` one by one.
+def measure(run: Callable[[int], object], batch_size: int, steps: int) -> dict:
+    """Times a side: the first step, two warm-up steps, then `steps` one by one.
 
     Returns:
-      dict: images_per_second (of the median step), seconds (of each), cpu_seconds_per_step
-      (of all cores together), first_step_seconds.
+      A dict: images_per_second (of the median step), seconds (of each step), cpu_seconds_per_step
+      (of all cores), first_step_seconds.
     """
 
-    def seconds():
+    def time_step() -> float:
         started = time.perf_counter()
         run(1)
         return time.perf_counter() - started
 
-    first, *_ = (seconds() for _ in range(3))
+    first, *_ = (time_step() for _ in range(3))
     before = time.process_time()
-    taken = [seconds() for _ in range(steps)]
-    used = (time.process_time() - before) / steps
+    seconds = [time_step() for _ in range(steps)]
+    cpu_seconds = (time.process_time() - before) / steps
     return {
-        "images_per_second": batch_size / float(np.median(taken)),
-        "seconds": taken,
-        "cpu_seconds_per_step": used,
+        "images_per_second": batch_size / float(np.median(seconds)),
+        "seconds": seconds,
+        "cpu_seconds_per_step": cpu_seconds,
         "first_step_seconds": first,
     }

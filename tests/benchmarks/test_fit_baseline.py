@@ -1,4 +1,4 @@
-"""The baseline of model.fit: it trains, goes on after a kill, and is judged like our nets."""
+"""Tests of the model.fit baseline: input, evaluation, and resuming after a kill."""
 
 import json
 import subprocess
@@ -15,7 +15,7 @@ from benchmarks import fit_baseline
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """Twelve training and seven validation images of three classes."""
+    """Creates twelve training and seven validation images of three classes."""
     root = tmp_path_factory.mktemp("three")
     random = np.random.default_rng(0)
     for split, counts in (("train", (4, 4, 4)), ("val", (3, 3, 1))):
@@ -28,19 +28,19 @@ def folder(tmp_path_factory):
 
 
 @pytest.mark.parametrize("augment", ["standard", "layers"])
-def test_training_images(folder, augment):
+def test_train_dataset_has_augmented_images_and_one_hot_labels(folder, augment):
     batches, steps, classes = fit_baseline.make_train_dataset(folder / "train", 32, 5, augment, 0)
     assert (steps, classes) == (2, ["a", "b", "c"])
-    seen = list(batches)
-    assert [x.shape for x, _ in seen] == [(5, 32, 32, 3)] * 2
-    images = np.concatenate([x for x, _ in seen])
+    batches = list(batches)
+    assert [x.shape for x, _ in batches] == [(5, 32, 32, 3)] * 2
+    images = np.concatenate([x for x, _ in batches])
     assert images.min() >= 0 and 100 < images.mean() < 155 and images.max() <= 255
-    labels = np.concatenate([y for _, y in seen])
+    labels = np.concatenate([y for _, y in batches])
     assert labels.shape == (10, 3) and (labels.sum(1) == 1).all() and labels.sum(0).max() <= 4
 
 
-def test_judged_on_every_image_and_every_view(folder, tmp_path):
-    """A net that goes by brightness, and one picture in the wrong folder."""
+def test_evaluation_uses_all_images_and_crops(folder, tmp_path):
+    """The model classifies by brightness, and one image is in the wrong folder."""
 
     class Brightness(keras.layers.Layer):
         def call(self, images):
@@ -62,7 +62,7 @@ def test_judged_on_every_image_and_every_view(folder, tmp_path):
 
 
 @pytest.mark.faults
-def test_goes_on_after_a_kill(folder, tmp_path):
+def test_training_resumes_after_a_kill(folder, tmp_path):
     command = [sys.executable, "-u", "-m", "benchmarks.fit_baseline", f"--data_dir={folder}"]
     command += [f"--run_dir={tmp_path}", "--image_size=32", "--batch_size=4", "--dtype=float32"]
     command += ["--epochs=6"]
@@ -71,8 +71,8 @@ def test_goes_on_after_a_kill(folder, tmp_path):
         if line.startswith("Epoch 4/6"):
             child.kill()
     child.wait()
-    rest = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
-    assert "Epoch 6/6" in rest and "Epoch 3/6" not in rest
+    output = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
+    assert "Epoch 6/6" in output and "Epoch 3/6" not in output
     report = json.loads((tmp_path / "fit.json").read_text())
     assert len(report["seconds_of_epochs"]) == 6
     assert set(report["results"]) == {"val-1", "val-10"}

@@ -1,4 +1,4 @@
-"""The benchmark of prepared sets: its sides run, and its table says what they found."""
+"""Tests of the benchmark of prepared data sets: its measurements and its table."""
 
 import argparse
 import itertools
@@ -12,16 +12,16 @@ from tests.input_pipeline import encoded_images
 
 @pytest.fixture(scope="module")
 def args(tmp_path_factory):
-    """Arguments of a side, with three JPEG files to work on."""
+    """Returns the arguments of a side, with three JPEG files in its data folder."""
     root = tmp_path_factory.mktemp("formats")
-    (root / "photographs").mkdir()
+    (root / "photos").mkdir()
     for number, size in enumerate([(460, 390), (380, 410), (400, 300)]):
         image = encoded_images.picture().resize(size)
         data = encoded_images.encoded(image, "JPEG", quality=95)
-        (root / "photographs" / f"{number}.JPEG").write_bytes(data)
+        (root / "photos" / f"{number}.JPEG").write_bytes(data)
     (root / "work").mkdir()
     return argparse.Namespace(
-        data_dir=str(root / "photographs"),
+        data_dir=str(root / "photos"),
         work=str(root / "work"),
         threads=2,
         seconds=0.05,
@@ -30,48 +30,48 @@ def args(tmp_path_factory):
 
 
 @pytest.fixture(autouse=True)
-def _small(monkeypatch):
+def _small_sizes(monkeypatch):
     monkeypatch.setattr(input_format_workloads, "BATCH", 2)
     monkeypatch.setattr(input_format_workloads, "MEMORY_BATCH", 2)
     monkeypatch.setattr(input_format_workloads, "SIZE", 32)
     monkeypatch.setattr(input_format_workloads, "IMAGENET", 5000)
-    monkeypatch.setattr(input_format_workloads, "_SHARDS", 3)
+    monkeypatch.setattr(input_format_workloads, "SHARDS", 3)
 
 
-def test_sides_measure(args):
+def test_speed_from_tfrecords(args):
     sizes = input_format_workloads.prepare(args)
     assert 0 < sizes["bytes_after"] < sizes["bytes_before"]
     assert 1 < input_format_workloads.SIDES["tfrecord"](args)["images_per_second"] < 1e6
 
 
-def test_memory_is_looked_at_after_each_epoch(args, monkeypatch):
-    """Epochs of five images, in batches of two: they end in the third and the fifth."""
-    taken, looks = itertools.count(1), []
-    monkeypatch.setattr(input_format_workloads, "_load_batches", lambda _: (5 for _ in taken))
+def test_memory_is_measured_after_each_epoch(args, monkeypatch):
+    """Epochs of five images in batches of two end in the third and the fifth batch."""
+    batches, measured_at = itertools.count(1), []
+    monkeypatch.setattr(input_format_workloads, "_load_batches", lambda _: (5 for _ in batches))
     monkeypatch.setattr(
-        input_format_workloads, "_resident_mb", lambda: looks.append(next(taken)) or 1.0
+        input_format_workloads, "_resident_mb", lambda: measured_at.append(next(batches)) or 1.0
     )
     memory = input_format_workloads.measure_memory(args)
-    assert memory["memory_mb"] == [1.0, 1.0] and looks == [4, 7]
+    assert memory["memory_mb"] == [1.0, 1.0] and measured_at == [4, 7]
     assert memory["peak_memory_mb"] > 100
 
 
-@pytest.mark.parametrize("kind", input_formats._OPEN_KINDS)
-def test_opening_is_timed(args, kind):
-    opened = input_format_workloads.SIDES[f"open_{kind}"](args)
-    assert 0 < opened["seconds"] < 60
-    assert opened["peak_mb"] >= opened["kept_mb"] - 1
+@pytest.mark.parametrize("kind", input_formats.OPEN_KINDS)
+def test_opening_reports_time_and_memory(args, kind):
+    opening = input_format_workloads.SIDES[f"open_{kind}"](args)
+    assert 0 < opening["seconds"] < 60
+    assert opening["peak_mb"] >= opening["kept_mb"] - 1
 
 
-def test_the_table_says_the_ratio_of_medians():
-    opened = {"seconds": 0.5, "peak_mb": 99.0}
+def test_table_has_the_ratio_of_medians():
+    opening = {"seconds": 0.5, "peak_mb": 99.0}
     report = {
         "images_per_second": {"files": [10.0, 30.0, 20.0], "tfrecord": [40.0, 10.0, 50.0]},
         "memory_mb": [100.0, 101.0],
         "peak_memory_mb": 120.0,
-        "opening": {"list": opened},
+        "opening": {"list": opening},
     }
-    rows = {what: (figure, wanted) for what, figure, wanted in input_formats.summarize(report)}
+    rows = {name: (value, target) for name, value, target in input_formats.summarize(report)}
     assert rows["ratio"] == (2.0, "at least 1.4")
     assert rows["memory after epoch 2, MB"] == (101.0, "flat")
-    assert rows["most memory of it, list, MB"] == (99.0, "under 300")
+    assert rows["peak memory of opening, list, MB"] == (99.0, "under 300")

@@ -1,4 +1,4 @@
-"""The benchmark compares equals: the same net, and the same step."""
+"""Tests that the Keras baseline has the same network and the same training step as ours."""
 
 import json
 
@@ -14,12 +14,12 @@ from nets.layers.kit import Kit
 TINY = (1, 1, 1, 1)
 
 
-def our_net(depths, num_classes=1000):
+def build_our_model(depths, num_classes=1000):
     return resnetv2.resnetv2(Kit("float32"), num_classes, depths, bottleneck=True)
 
 
 def copy_weights(source, target):
-    """Copies by layer name; returns the number of arrays."""
+    """Copies weights by layer name; returns the number of arrays."""
     copied = 0
     for layer in source.layers:
         if layer.weights:
@@ -29,7 +29,7 @@ def copy_weights(source, target):
 
 
 def randomize(model):
-    """Gives every variable a value that shows when it is left out or swapped."""
+    """Assigns random values, so that a missing or swapped variable changes the output."""
     rng = np.random.default_rng(0)
     for variable in model.variables:
         if variable.name == "kernel":
@@ -45,7 +45,7 @@ def test_same_number_of_trainable_parameters(depths, count):
     def parameters(model):
         return sum(int(np.prod(v.shape)) for v in model.trainable_variables)
 
-    ours, theirs = our_net(depths), keras_resnetv2.build_model(1000, depths)
+    ours, theirs = build_our_model(depths), keras_resnetv2.build_model(1000, depths)
     assert parameters(ours) == parameters(theirs)
     assert len(ours.variables) == len(theirs.variables)
     assert count in (None, parameters(ours))
@@ -54,8 +54,8 @@ def test_same_number_of_trainable_parameters(depths, count):
 @pytest.mark.parametrize("training", [False, True])
 @pytest.mark.parametrize("depths", [TINY, (2, 1, 2, 1)], ids=str)
 def test_same_logits(depths, training):
-    """The stem's pooling sees negative numbers at the border: padding with zeros would show."""
-    ours, theirs = our_net(depths, 10), keras_resnetv2.build_model(10, depths)
+    """Inputs of the stem pooling are negative at the border, so padding with zeros would fail."""
+    ours, theirs = build_our_model(depths, 10), keras_resnetv2.build_model(10, depths)
     randomize(ours)
     assert copy_weights(ours, theirs) == len(theirs.variables)
     images = np.random.default_rng(1).normal(size=(2, 64, 64, 3)).astype(np.float32)
@@ -64,21 +64,21 @@ def test_same_logits(depths, training):
     np.testing.assert_allclose(theirs(images, training=training).numpy(), logits, atol=1e-4)
 
 
-def test_same_step(monkeypatch):
-    """Two steps from equal weights end in equal weights and moving statistics."""
+def test_same_training_step(monkeypatch):
+    """Two steps from equal weights give equal weights and moving statistics."""
     tiny = registry.Architecture(family="resnetv2", options={"depths": TINY, "bottleneck": True})
     monkeypatch.setitem(registry._ARCHITECTURES, "tiny", tiny)
-    # Decay as strong as the gradients: a kernel left out, or a gamma let in, would show.
+    # Decay as strong as the gradients, so that a missing kernel or a decayed gamma would fail.
     monkeypatch.setattr(step_workloads, "_WEIGHT_DECAY", 1.0)
-    ours, our_run = step_workloads.build_ours(64, 4, "float32", model="tiny")
-    theirs, their_run = step_workloads.build_keras(64, 4, "float32", depths=TINY)
-    # Away from the kink of ReLU, where a difference of rounding flips whole gradients.
+    ours, run_ours = step_workloads.build_ours(64, 4, "float32", model="tiny")
+    theirs, run_theirs = step_workloads.build_keras(64, 4, "float32", depths=TINY)
+    # Keeps inputs of ReLU away from zero, where rounding would flip gradients.
     for variable in ours.trainable_variables:
         if variable.name == "beta":
             variable.assign(np.full(variable.shape, 4.0))
     copy_weights(ours, theirs)
     before = {layer.name: layer.get_weights() for layer in ours.layers if layer.weights}
-    assert our_run(2) == pytest.approx(their_run(2), rel=1e-5)
+    assert run_ours(2) == pytest.approx(run_theirs(2), rel=1e-5)
     for name, old in before.items():
         pairs = zip(ours.get_layer(name).weights, theirs.get_layer(name).weights, strict=True)
         for (mine, other), start in zip(pairs, old, strict=True):
@@ -90,19 +90,20 @@ def test_same_step(monkeypatch):
 
 
 def test_both_sides_start_from_equal_weights():
-    """So the losses in a result tell whether the sides did the same."""
-    seeded = []
-    for build in (our_net, keras_resnetv2.build_model):
+    """So equal losses in a report show that both sides do the same."""
+    weights_by_side = []
+    for build in (build_our_model, keras_resnetv2.build_model):
         keras.utils.set_random_seed(0)
-        net = build(num_classes=10, depths=TINY)
-        seeded.append({layer.name: layer.get_weights() for layer in net.layers if layer.weights})
-    assert seeded[0].keys() == seeded[1].keys()
-    for name, weights in seeded[0].items():
-        for mine, other in zip(weights, seeded[1][name], strict=True):
+        layers = [x for x in build(num_classes=10, depths=TINY).layers if x.weights]
+        weights_by_side.append({layer.name: layer.get_weights() for layer in layers})
+    ours, theirs = weights_by_side
+    assert ours.keys() == theirs.keys()
+    for name, weights in ours.items():
+        for mine, other in zip(weights, theirs[name], strict=True):
             np.testing.assert_array_equal(mine, other, err_msg=name)
 
 
-def test_mixed_precision_leaves_the_global_policy_and_float32_logits():
+def test_mixed_precision_keeps_the_global_policy_and_float32_logits():
     model = keras_resnetv2.build_model(10, TINY, "bfloat16")
     assert keras.config.dtype_policy().name == "float32"
     assert model.get_layer("stage1_block1_conv1").compute_dtype == "bfloat16"
@@ -110,11 +111,11 @@ def test_mixed_precision_leaves_the_global_policy_and_float32_logits():
     assert model.output.dtype == "float32"
 
 
-def test_report(monkeypatch, tmp_path, capsys):
-    """The parent: sides in turn, one ratio per pair, a table and JSON."""
+def test_report_has_a_ratio_per_pair(monkeypatch, tmp_path, capsys):
+    """The sides alternate; the report has one ratio per pair, a table and JSON."""
     order = []
 
-    def run_child(module, arguments):
+    def run_child(module, arguments, python):
         side = arguments[0].removeprefix("--side=")
         order.append(side)
         speed = {"ours": [3.0, 9.0, 4.0], "keras": [2.0, 3.0, 2.0]}[side][(len(order) - 1) // 2]
@@ -143,6 +144,6 @@ def test_report(monkeypatch, tmp_path, capsys):
     assert str(tmp_path) not in out.read_text()
 
 
-def test_failure_of_a_child_is_told():
+def test_failing_child_is_an_error():
     with pytest.raises(SystemExit, match="unrecognized arguments: --nonsense"):
         harness.run_child("benchmarks.step_vs_keras", ["--nonsense"])

@@ -1,4 +1,4 @@
-"""The comparison with torch: our side, the clock, and what is said where torch is missing."""
+"""Tests of the comparison with torch: our side, the timing, and the message without torch."""
 
 import json
 import sys
@@ -12,7 +12,7 @@ from loops.distribution import strategies
 from tests.loops.tiny_nets import two_convolutions
 
 
-def test_our_evaluation_counts_the_nets_multiply_adds(one_device, monkeypatch):
+def test_our_evaluation_reports_multiply_adds(one_device, monkeypatch):
     monkeypatch.setattr(strategies, "make_strategy", lambda config: one_device)
     with two_convolutions():
         run, multiply_adds = torch_workloads.build_ours("eval", 32, 2, "float32")
@@ -20,7 +20,7 @@ def test_our_evaluation_counts_the_nets_multiply_adds(one_device, monkeypatch):
     assert multiply_adds == 16 * 16 * 8 * 27 + 8 * 8 * 16 * 72 + 16 * 1000
 
 
-def test_the_clock_leaves_out_what_warms_up(monkeypatch):
+def test_timing_excludes_warm_up(monkeypatch):
     now = [0.0]
     monkeypatch.setattr(time, "perf_counter", lambda: now[0])
     durations = iter([9.0, 5.0, 5.0, 1.0, 4.0, 2.0])
@@ -35,7 +35,7 @@ def test_the_clock_leaves_out_what_warms_up(monkeypatch):
 
 @pytest.fixture
 def main(monkeypatch, tmp_path):
-    """Returns the function that runs the comparison with sides made up: it returns its JSON."""
+    """Returns a function that runs the comparison with fake sides and returns its JSON."""
 
     def run(sides, versions):
         monkeypatch.setattr(step_vs_torch, "find_peer_versions", lambda python: versions)
@@ -51,12 +51,12 @@ def main(monkeypatch, tmp_path):
     return run
 
 
-def results(*rates, multiply_adds=100):
+def make_results(*rates, multiply_adds=100):
     return iter([{"images_per_second": r, "multiply_adds": multiply_adds} for r in rates])
 
 
-def test_ratios_are_of_pairs(main):
-    sides = {"ours": results(8.0, 9.0), "torch": results(4.0, 3.0)}
+def test_report_has_a_ratio_per_pair(main):
+    sides = {"ours": make_results(8.0, 9.0), "torch": make_results(4.0, 3.0)}
     report = main(sides, ({"torch": "2"}, ""))
     (result,) = report["results"]
     assert result["ratios"] == [2.0, 3.0] and result["ratio"] == 2.5 and result["wanted"] == 1.3
@@ -64,18 +64,18 @@ def test_ratios_are_of_pairs(main):
     assert report["versions"]["torch"] == "2" and "skipped" not in report
 
 
-def test_another_net_is_no_comparison(main):
-    sides = {"ours": results(8.0), "torch": results(4.0, multiply_adds=99)}
+def test_different_multiply_adds_are_an_error(main):
+    sides = {"ours": make_results(8.0), "torch": make_results(4.0, multiply_adds=99)}
     with pytest.raises(SystemExit, match="not the same net"):
         main(sides, ({"torch": "2"}, ""))
 
 
-def test_without_torch_it_is_skipped_with_the_reason(main, capsys):
+def test_missing_torch_is_reported_as_skipped(main, capsys):
     report = main({}, ({}, "No module named 'timm'"))
     assert report["results"] == [] and report["skipped"] == {"torch": "No module named 'timm'"}
     assert "requirements/peers.in" in capsys.readouterr().out
 
 
-def test_an_interpreter_that_is_not_there():
+def test_missing_interpreter_is_reported():
     versions, reason = step_vs_torch.find_peer_versions("/nowhere/python")
     assert versions == {} and "No such file" in reason

@@ -1,11 +1,13 @@
-"""`make soak`: one training, disturbed for so many minutes, and nobody there to help it.
-
-A tiny net trains on a set with two broken images. SIGTERM, SIGUSR1 and kill -9 come at random
-moments, the newest checkpoint is damaged at random while nothing runs, an evaluation is started in
-between, and each time the same command goes on. After these minutes one undisturbed process makes
-as many steps, while its memory and its file descriptors are watched, and must end at the same bits.
+"""Runs one training under random disturbances and checks that it recovers by itself (`make soak`).
 
     python -m tests.soak --minutes=45 --json=soak.json
+
+A tiny model trains on a data set with two broken images. At random moments the training gets
+SIGTERM, SIGUSR1 or SIGKILL, and is started again with the same command. Between the starts, the
+newest checkpoint is damaged at random, and evaluations run.
+
+Then one undisturbed process runs the same number of steps, while its memory and its file
+descriptors are measured. Both trainings must end with bit-identical weights.
 """
 
 import argparse
@@ -13,27 +15,32 @@ import json
 import pathlib
 import sys
 import tempfile
+from collections.abc import Mapping
+from typing import Any
 
 from tests.soak import disturbed, undisturbed
 from tests.soak.training import Training, make_images
 
 
-def soak(root, minutes, seed):
-    """Runs both trainings in a folder; returns the report."""
+def soak(root: pathlib.Path, minutes: float, seed: int) -> dict[str, Any]:
+    """Runs both trainings in a folder and returns the report."""
     images = make_images(root / "images")
-    upset, calm = Training(images, root, "disturbed"), Training(images, root, "undisturbed")
-    report = {"minutes": minutes, "seed": seed, "images": images.facts}
-    report |= disturbed.run(upset, 60 * minutes, seed)
+    disturbed_training = Training(images, root, "disturbed")
+    undisturbed_training = Training(images, root, "undisturbed")
+    report = {"minutes": minutes, "seed": seed, "images": images.counts}
+    report |= disturbed.run(disturbed_training, 60 * minutes, seed)
     if report["manual_actions"] == 0:
-        report |= undisturbed.run(calm, report["steps"])
-        report["final_weights_equal"] = upset.tensors() == calm.tensors()
-        report["replay"] = calm.replay()
-    report["passed"] = passed(report)
+        report |= undisturbed.run(undisturbed_training, report["steps"])
+        report["final_weights_equal"] = (
+            disturbed_training.hash_tensors() == undisturbed_training.hash_tensors()
+        )
+        report["replay"] = undisturbed_training.replay()
+    report["passed"] = is_passed(report)
     return report
 
 
-def passed(report):
-    """Whether a report is what is promised: R19 of the reliability goals."""
+def is_passed(report: Mapping[str, Any]) -> bool:
+    """Returns whether a report fulfills R19 of the reliability guarantees."""
     return bool(
         report["manual_actions"] == 0
         and report["most_steps_lost"] <= report["save_every"]
@@ -45,7 +52,8 @@ def passed(report):
     )
 
 
-def main():
+def main() -> int:
+    """Runs the soak test, prints the report, and returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--minutes", type=float, default=45.0)
     parser.add_argument("--seed", type=int, default=0)

@@ -1,4 +1,4 @@
-"""The training that a soak disturbs: its images, its command, its processes, its end."""
+"""The training of a soak test: its images, its commands and its results."""
 
 import dataclasses
 import json
@@ -15,7 +15,7 @@ from loops.checkpointing import checkpoint
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 SAVE_EVERY = 200
 _COUNTS = {"train": 3001, "val": 53}
-_BROKEN = 2  # of the train images: below the share at which training stops
+_BROKEN = 2  # of the train images: fewer than the share at which training aborts
 _FLAGS = (
     *("--dataset=folder", "--model=resnetv2_18", "--image_size=32", "--batch_size=8"),
     *("--crops=1", "--strategy=one", "--schedule=constant", "--warmup_epochs=0", "--ema=0.99"),
@@ -25,14 +25,19 @@ _FLAGS = (
 
 @dataclasses.dataclass(frozen=True)
 class Images:
-    """A folder of images and what is in it."""
+    """A folder of images.
+
+    Attributes:
+      folder: contains train/ and val/ with class folders.
+      counts: number of images of each split, and of broken ones.
+    """
 
     folder: pathlib.Path
-    facts: dict
+    counts: dict[str, int]
 
 
-def make_images(folder):
-    """Writes three classes of small noisy JPEG files; two of the train files are cut short."""
+def make_images(folder: pathlib.Path) -> Images:
+    """Writes three classes of small noisy JPEG files; two of the train files are truncated."""
     rng = np.random.default_rng(0)
     for split, count in _COUNTS.items():
         for label in range(3):
@@ -51,28 +56,32 @@ class Training:
     """One run and the processes that work on it.
 
     Args:
-      images: Images.
+      images: images to train on.
       root: folder of runs and logs.
-      name: of the run.
+      name: name of the run.
+
+    Attributes:
+      run_dir: run folder.
+      log: file with the output of all processes.
     """
 
-    def __init__(self, images, root, name):
+    def __init__(self, images: Images, root: pathlib.Path, name: str) -> None:
         self._images = images
         self._root = root
         self._name = name
         self.run_dir = root / name
         self.log = root / f"{name}.log"
 
-    def start(self, mode, *words):
-        """Starts a command on the run, with a tiny net; returns its process."""
+    def start(self, mode: str, *words: str) -> subprocess.Popen:
+        """Starts a command on the run, with a tiny model; returns its process."""
         if mode == "train":
             words = (
                 *_FLAGS,
                 f"--data_dir={self._images.folder}",
                 f"--run_name={self._name}",
                 *words,
+                f"--checkpoint_dir={self._root}",
             )
-            words = (*words, f"--checkpoint_dir={self._root}")
         else:
             words = (f"--ckpt={self.run_dir}", *words)
         plan = json.dumps({"seconds": 10**6})
@@ -81,23 +90,26 @@ class Training:
             environment = {k: v for k, v in os.environ.items() if k != "TF_CONFIG"}
             return subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=log)
 
-    def step(self):
-        """The newest intact step, 0 where there is none."""
+    def find_step(self) -> int:
+        """Returns the step of the newest intact checkpoint, or 0 if there is none."""
         newest = checkpoint.find_newest_intact(self.run_dir) if self.run_dir.exists() else None
         return checkpoint.parse_step(newest) if newest else 0
 
-    def tensors(self):
-        """sha256 of each file of the newest step: equal where every variable is, bit for bit."""
+    def hash_tensors(self) -> dict[str, str]:
+        """Returns the sha256 of each data file of the newest checkpoint.
+
+        Equal hashes mean that all variables are bit-identical.
+        """
         newest = checkpoint.find_newest_intact(self.run_dir)
         files = json.loads((newest / "manifest.json").read_text())["files"]
-        return {name: facts["sha256"] for name, facts in files.items() if ".data-" in name}
+        return {name: file["sha256"] for name, file in files.items() if ".data-" in name}
 
-    def replay(self):
-        """The verdict of `--mode=repro`."""
-        facts = self._root / f"{self._name}-replay.json"
-        self.start("repro", f"--json={facts}").wait(timeout=600)
-        return json.loads(facts.read_text())["verdict"] if facts.exists() else "none"
+    def replay(self) -> str:
+        """Returns the verdict of `--mode=repro`, or "none" if it wrote no report."""
+        path = self._root / f"{self._name}-replay.json"
+        self.start("repro", f"--json={path}").wait(timeout=600)
+        return json.loads(path.read_text())["verdict"] if path.exists() else "none"
 
-    def last_words(self):
-        """The end of what its processes said."""
+    def read_last_log_lines(self) -> list[str]:
+        """Returns the last lines that the processes printed."""
         return self.log.read_text(errors="replace").splitlines()[-20:]

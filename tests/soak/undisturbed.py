@@ -1,52 +1,53 @@
-"""One long-lived process, whose memory and file descriptors are watched."""
+"""Runs one long training process and measures its memory and file descriptors."""
 
 import os
 import statistics
 import time
+from collections.abc import Sequence
+from typing import Any
+
+from tests.soak.training import Training
 
 _SECONDS_BETWEEN_SAMPLES = 1.0
 
 
-def run(training, steps):
-    """Trains without any disturbance; returns facts for the report.
-
-    Args:
-      training: Training.
-      steps: how many.
-    """
+def run(training: Training, steps: int) -> dict[str, Any]:
+    """Runs a training of this many steps without disturbance; returns entries of the report."""
     process = training.start("train", f"--steps={steps}")
     samples = []
     while process.poll() is None:
         time.sleep(_SECONDS_BETWEEN_SAMPLES)
         try:
-            sample = (_resident(process.pid), _descriptors(process.pid))
+            sample = (get_resident_bytes(process.pid), count_open_files(process.pid))
         except OSError:
-            break  # it has just ended
-        # After its first evaluation and save, when all is loaded and traced, and before its last
-        # save, upon which it closes what a leak would have left open.
-        if 0 < training.step() < steps:
+            break  # the process has just ended
+        # Only between the first save, when everything is loaded and traced, and the last one,
+        # because the process then closes the files that a leak would have left open.
+        if 0 < training.find_step() < steps:
             samples.append(sample)
-    facts = {"undisturbed_exit_code": process.wait(timeout=60), "samples": len(samples)}
+    report = {"undisturbed_exit_code": process.wait(timeout=60), "samples": len(samples)}
     if process.returncode:
-        facts["undisturbed_log"] = training.last_words()
-    return facts | growth(samples)
+        report["undisturbed_log"] = training.read_last_log_lines()
+    return report | compute_growth(samples)
 
 
-def growth(samples):
-    """Growth of memory and descriptors over a process's life.
+def compute_growth(samples: Sequence[tuple[float, int]]) -> dict[str, float | None]:
+    """Computes how much memory and file descriptors have grown.
+
+    The first quarter of the samples is warm-up, because caches fill and event files are opened.
 
     Args:
-      samples: list of (resident bytes, open descriptors), in the order of time.
+      samples: (resident bytes, open files), in the order of time.
 
     Returns:
-      dict: `memory_growth`, of the median of the last quarter over that of the second (the first
-      one is warm-up: caches and event files come into being in it), as a share;
-      `descriptors_growth`, of the fewest of these quarters: files are opened and closed all the
-      time, and what is left open stays.
+      `memory_growth`: relative growth of the median from the second quarter to the last one.
+      `descriptors_growth`: growth of the minimum between these quarters, because files are opened
+      and closed all the time and only leaked ones stay. Both are None for too few samples.
+      `memory_bytes` and `descriptors`: the values of the last quarter.
     """
     quarter = len(samples) // 4
     if not quarter:
-        return {"memory_growth": None, "descriptors_growth": None}  # too short to tell
+        return {"memory_growth": None, "descriptors_growth": None}
     second, last = samples[quarter : 2 * quarter], samples[-quarter:]
     memory = [statistics.median(bytes_ for bytes_, _ in part) for part in (second, last)]
     descriptors = [min(count for _, count in part) for part in (second, last)]
@@ -58,10 +59,12 @@ def growth(samples):
     }
 
 
-def _resident(pid):
+def get_resident_bytes(pid: int) -> int:
+    """Returns the resident memory of a process."""
     with open(f"/proc/{pid}/statm") as statm:
         return int(statm.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
-def _descriptors(pid):
+def count_open_files(pid: int) -> int:
+    """Returns the number of open file descriptors of a process."""
     return len(os.listdir(f"/proc/{pid}/fd"))
