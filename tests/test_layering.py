@@ -38,9 +38,9 @@ MAY_IMPORT = {
 # and none on its floor or above.
 FLOORS = {
     "loops": (
-        ("runtime", "metrics"),
+        ("runtime",),
         ("config",),
-        ("distribution", "monitoring"),
+        ("distribution", "metrics", "monitoring"),
         ("checkpointing", "optimization"),
         ("train_state", "train_input", "train_failures", "evaluator"),
         ("train_step", "evaluation"),
