@@ -1,4 +1,4 @@
-"""Errors that a user can mend: main prints their one line and exits with their code."""
+"""Errors that a user can fix: main prints one line and exits with the error's exit code."""
 
 
 class UserError(Exception):
@@ -8,12 +8,12 @@ class UserError(Exception):
 
 
 class UsageError(UserError):
-    """The command is wrong; the message names the flag, its value and the mend."""
+    """The command is wrong. The message names the flag, its value and how to fix it."""
 
     exit_code = 2
 
 
 class DataError(UserError):
-    """The data is bad; the message says which file or record and why."""
+    """The data is bad. The message names the file or record and the reason."""
 
     exit_code = 3
