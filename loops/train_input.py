@@ -15,7 +15,7 @@ from input_pipeline.service import data_service, worker_watchdog
 from input_pipeline.sources.source import Source
 from loops.distribution import iterator_workarounds, strategies, workers
 
-# Training stops if a larger fraction of the samples is unreadable.
+# Training stops if a larger fraction of the samples is unreadable: it would be another data set.
 MAX_REPLACED_FRACTION = 0.001
 # The unreadable image behind an error is searched in this many steps, from the failed one on.
 _STEPS_TO_SEARCH = 4

@@ -21,7 +21,7 @@ ADVICE = {
     "decode": "prepare the data set with --short_side=288: smaller images decode faster",
     "augment": "use a cheaper --augment, a smaller --image_size, or more --reader_threads",
     "batch": "use a larger --batch_size, or --data_service if all cores are busy",
-    "copy": "the transfer to the device is the bottleneck: use a smaller --image_size",
+    "copy": "the transfer to the device is the bottleneck: use a smaller --image_size to copy less",
     "normalise": "the device is the bottleneck; on a GPU this stage costs almost nothing",
 }
 _RUNS_PER_STAGE = 3
@@ -121,7 +121,7 @@ def measure(source: Source, config: DataConfig, seed: int, seconds: float) -> di
 
 
 def _locate_decode_error(error: tf.errors.OpError, source: Source, seed: int) -> Exception:
-    """Returns a DataError that names the first unreadable image, or the error itself."""
+    """Returns a DataError for the first unreadable image of training, or the error itself."""
     indices = (
         int(sample_order.image_index(seed, 0, position, source.num_examples))
         for position in range(source.num_examples)

@@ -29,7 +29,7 @@ def measure(dtype: str, sides: Sequence[int] = _SIDES) -> dict[str, float | int]
     """
     best = {"operations_per_second": 0.0, "side": 0}
     for side in sides:
-        seconds = _time_matmul(side, dtype)
+        seconds = time_matmul(side, dtype)
         rate = 2.0 * side**3 / seconds
         if rate > best["operations_per_second"]:
             best = {"operations_per_second": rate, "side": side}
@@ -38,7 +38,7 @@ def measure(dtype: str, sides: Sequence[int] = _SIDES) -> dict[str, float | int]
     return best
 
 
-def _time_matmul(side: int, dtype: str) -> float:
+def time_matmul(side: int, dtype: str) -> float:
     """Returns the seconds of one product of two [side, side] matrices."""
     matrix = tf.cast(tf.random.stateless_uniform([side, side], (0, 1)) / side, dtype)
 

@@ -25,8 +25,9 @@ def run(config: Config) -> dict:
       config: config of the command line.
 
     Returns:
-      dict as in the JSON file: `models`, `crops` and `seam_carving`; `images` has `path` and
-      `predictions` of each image; `bad` has `path` and `reason` of each file that does not decode.
+      dict as in the JSON file: `models`, `crops`, `seam_carving`, `images` and `bad`. Each of
+      `images` has `path` and `predictions`. Each of `bad`, which do not decode, has `path` and
+      `reason`.
 
     Raises:
       UsageError: the command names no image, or no model that can predict it.
