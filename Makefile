@@ -12,15 +12,15 @@ RUN = first
 SOAK_MINUTES = 45
 TESTS = tests
 
-# The version that the interpreter $(1) reports, as 3.12. Shims that are found may still not run.
+# The version of the interpreter $(1), as 3.12. A shim may exist and still not run.
 print_version = import sys; print("%d.%d" % sys.version_info[:2])
 version = $$($(1) -c '$(print_version)' 2>/dev/null || echo does not run)
 
-# One installation at a time: a second make waits here for the first.
+# Locks the installation: a second make waits for the first.
 wait = exec 9<Makefile; flock 9 2>/dev/null || true
 
-# Installs requirements/$(1).txt unless the stamp of that very lock is there. .venv-unfinished
-# outlives an installation that was cut short: pip would take a half-copied package for whole.
+# Installs requirements/$(1).txt unless the stamp file of this lock exists. .venv-unfinished marks an
+# interrupted installation, because pip would accept a partially copied package.
 define install
 	stamp=.venv/.installed-$(1)-$$(sha256sum <requirements/$(1).txt | cut -c1-12)
 	if [ ! -e $$stamp ]; then
@@ -37,24 +37,24 @@ help:
 	awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' Makefile
 	echo
 	echo 'Variables:'
-	echo '  PYTHON=...   the interpreter for a new .venv (else python3, or python3.13 to python3.11)'
-	echo '  TESTS=...    the test files or folders to run (else tests)'
-	echo '  SOAK_MINUTES=...   how long make soak takes (else 45); its report is soak.json'
-	echo '  RUN=...      the name of the run to train (else first); a run that is there is resumed'
-	echo '  ARGS=...     more flags for the command of train or bench'
+	echo '  PYTHON=...   interpreter for a new .venv (else python3, or python3.13 to python3.11)'
+	echo '  TESTS=...    test files or folders to run (else tests)'
+	echo '  SOAK_MINUTES=...   duration of make soak (else 45); its report is soak.json'
+	echo '  RUN=...      name of the run to train (else first); an existing run is resumed'
+	echo '  ARGS=...     more flags for make train or make bench'
 
-venv: ## make .venv and install the locked packages, for the GPU if there is one
+venv: ## create .venv and install the locked packages, with CUDA if there is a GPU
 	@$(wait)
 	lock=cpu
 	if gpus=$$(nvidia-smi -L 2>/dev/null) && echo "$$gpus" | grep -q '^GPU'; then lock=gpu; fi
-	# The GPU build works without a GPU too: a login node keeps what a GPU node installed.
+	# The GPU build also works without a GPU: a login node keeps what a GPU node installed.
 	if ls .venv/.installed-gpu-* >/dev/null 2>&1; then lock=gpu; fi
-	make_anew=
-	case $(call version,.venv/bin/python) in 3.11|3.12|3.13) ;; *) make_anew=yes ;; esac
-	.venv/bin/python -c 'import pip' 2>/dev/null || make_anew=yes
-	if [ -e .venv-unfinished ]; then make_anew=yes; fi
-	if [ $$lock = gpu ] && ls .venv/.installed-cpu-* >/dev/null 2>&1; then make_anew=yes; fi
-	if [ -n "$$make_anew" ]; then
+	recreate=
+	case $(call version,.venv/bin/python) in 3.11|3.12|3.13) ;; *) recreate=yes ;; esac
+	.venv/bin/python -c 'import pip' 2>/dev/null || recreate=yes
+	if [ -e .venv-unfinished ]; then recreate=yes; fi
+	if [ $$lock = gpu ] && ls .venv/.installed-cpu-* >/dev/null 2>&1; then recreate=yes; fi
+	if [ -n "$$recreate" ]; then
 		tried=
 		for python in $(or $(PYTHON),python3 python3.13 python3.12 python3.11); do
 			found=$(call version,$$python)
@@ -66,10 +66,10 @@ venv: ## make .venv and install the locked packages, for the GPU if there is one
 			python=
 		done
 		if [ -z "$$python" ]; then
-			echo "make venv: no usable Python 3.11 to 3.13, name one with PYTHON=; tried$${tried#,}" >&2
+			echo "make venv: no usable Python 3.11 to 3.13, set one with PYTHON=; tried$${tried#,}" >&2
 			exit 1
 		fi
-		echo "making .venv with $$python ($$found)"
+		echo "creating .venv with $$python ($$found)"
 		touch .venv-unfinished
 		$$python -m venv --clear .venv
 	fi
@@ -82,25 +82,25 @@ test-venv: venv
 test: test-venv ## run the tests
 	@.venv/bin/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder $(TESTS)
 
-faults: test-venv ## run the long forms of the tests (under 60 minutes)
+faults: test-venv ## run the long tests (under 60 minutes)
 	@.venv/bin/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder -m faults $(TESTS)
 
-soak: test-venv ## disturb a training for SOAK_MINUTES and see that it needs nobody
+soak: test-venv ## kill, signal and damage a training for SOAK_MINUTES and check that it recovers
 	@.venv/bin/python -m tests.soak --minutes=$(SOAK_MINUTES) --json=soak.json
 
 lint: test-venv ## check style and formatting
 	@.venv/bin/python -m ruff check
 	.venv/bin/python -m ruff format --check
 
-bench: test-venv ## run the benchmarks that have not run yet, write benchmarks/RESULTS.md
+bench: test-venv ## run the missing benchmarks and write benchmarks/RESULTS.md
 	@.venv/bin/python -m benchmarks.run_all $(ARGS)
 
-train: venv ## train ResNetV2-50 on the built-in images, then judge it on ten crops
+train: venv ## train ResNetV2-50 on the built-in data set, then evaluate it on ten crops
 	.venv/bin/python main.py --mode=train --model=resnetv2_50 --mixed_precision \
 		--run_name=$(RUN) --crops=1 $(ARGS)
 	.venv/bin/python main.py --mode=eval --ckpt=checkpoints/$(RUN)
 
-lock: ## resolve requirements/*.in again into the hashed locks (needs uv)
+lock: ## update the hashed requirements/*.txt from requirements/*.in (needs uv)
 	@for lock in cpu gpu test export notebook; do
 		uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 			requirements/$$lock.in -o requirements/$$lock.txt

@@ -1,6 +1,7 @@
-"""Training images for the step: the iterator, and the account of images that do not decode."""
+"""Training images for the step: makes the iterator and reports images that do not decode."""
 
 import dataclasses
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import tensorflow as tf
@@ -8,28 +9,41 @@ from absl import logging
 
 from input_pipeline import pipeline, sample_order
 from input_pipeline.augmentation import batch_augment
+from input_pipeline.config import DataConfig
 from input_pipeline.errors import DataError
 from input_pipeline.service import data_service, worker_watchdog
+from input_pipeline.sources.source import Source
 from loops.distribution import iterator_workarounds, strategies, workers
 
-# Above this share of the samples, training on what is left would be training on other data.
+# Training stops if a larger fraction of the samples is unreadable: it would be another data set.
 MAX_REPLACED_FRACTION = 0.001
+# The unreadable image behind an error is searched in this many steps, from the failed one on.
+_STEPS_TO_SEARCH = 4
+_MAX_NAMES_SHOWN = 3
 
 
 class TrainInput:
     """Feeds the replicas of a strategy with a train split.
 
     Args:
-      strategy: tf.distribute.Strategy.
-      split: Source of the train split.
+      strategy: strategy that trains.
+      split: the train split.
       data: DataConfig with its sizes resolved.
       seed: the run's seed.
-      sizes: (first step, side in pixels) of each size of the images, ascending; empty for the one
-        of `data` all along.
-      accumulate: micro-batches that a replica cuts its batch into.
+      sizes: (first step, side in pixels) of each image size, ascending. If empty, all images have
+        the size of `data`.
+      accumulate: number of micro-batches that a replica splits its batch into.
     """
 
-    def __init__(self, strategy, split, data, seed, sizes=(), accumulate=1):
+    def __init__(
+        self,
+        strategy: tf.distribute.Strategy,
+        split: Source,
+        data: DataConfig,
+        seed: int,
+        sizes: Sequence[tuple[int, int]] = (),
+        accumulate: int = 1,
+    ):
         self._strategy = strategy
         self._split = split
         self._data = data
@@ -38,43 +52,43 @@ class TrainInput:
         self._replica_slice = workers.get_replica_slice(strategy)
         self._per_replica = strategies.per_replica_batch_size(data.batch_size, strategy)
         batch_augment.require_even_batch(data, self._per_replica // accumulate)
-        self._reported_images = set()
+        self._reported_images: set[int] = set()
 
-    def make_iterator(self, step):
-        """An iterator over the batches from a step on, one batch for each replica at a time."""
+    def make_iterator(self, step: int) -> Iterator:
+        """Makes an iterator over the batches from a step on, one batch per replica at a time."""
         first = step * self._data.batch_size
         data = dataclasses.replace(self._data, image_size=self.image_size(step))
 
-        def dataset():
+        def make_dataset() -> tf.data.Dataset:
             load = data_service if data.data_service else pipeline
             batches = load.train_dataset(
                 self._split, data, self._seed, first, self._per_replica, self._replica_slice
             )
-            # Of batches that may end, workers would first ask each other, at every step, whether
-            # all have one; and of which size they are would be left open.
-            without_end = tf.data.experimental.assert_cardinality(tf.data.INFINITE_CARDINALITY)
-            return batches.apply(without_end)
+            # Mark the dataset as infinite. Otherwise workers check for its end at every step, and
+            # the batch size is unknown.
+            set_infinite = tf.data.experimental.assert_cardinality(tf.data.INFINITE_CARDINALITY)
+            return batches.apply(set_infinite)
 
         with iterator_workarounds.suspend_op_determinism():
-            return iter(strategies.distribute(self._strategy, dataset))
+            return iter(strategies.distribute(self._strategy, make_dataset))
 
-    def image_size(self, step):
-        """Side in pixels of the training images of a step."""
-        begun = [first for first in self._sizes if first <= step]
-        return self._sizes[max(begun)] if begun else self._data.image_size
+    def image_size(self, step: int) -> int:
+        """Returns the side in pixels of the training images of a step."""
+        started = [first for first in self._sizes if first <= step]
+        return self._sizes[max(started)] if started else self._data.image_size
 
-    def get_size_change_steps(self):
-        """The steps at which images of another size begin, and so another iterator must."""
+    def get_size_change_steps(self) -> tuple[int, ...]:
+        """Returns the first step of each image size. Each size needs another iterator."""
         return tuple(self._sizes)
 
-    def load_first_images(self, count):
-        """The first images of training as the net sees them.
+    def load_first_images(self, count: int) -> tuple[np.ndarray, batch_augment.Targets]:
+        """Loads the first augmented images of training.
 
         Args:
-          count: how many, an even number.
+          count: number of images, even.
 
         Returns:
-          (uint8 [count, S, S, 3], Targets), as numpy arrays.
+          (uint8 [count, S, S, 3], Targets of numpy arrays).
         """
         data = dataclasses.replace(self._data, image_size=self.image_size(0))
         batch = pipeline.load_first_samples(self._split, data, self._seed, count)
@@ -82,67 +96,79 @@ class TrainInput:
         images = batch_augment.denormalize(images, data.mean, data.std)
         return images.numpy(), batch_augment.Targets(*(value.numpy() for value in targets))
 
-    def describe_sample(self, sample):
-        """What a person calls the image of a global sample number."""
+    def describe_sample(self, sample: int) -> str:
+        """Returns the name of the image behind a global sample number."""
         return self._split.describe(int(self._get_image_indices([sample])[0]))
 
-    def report_replaced_images(self, first_step, last_step, replaced, replaced_here):
-        """Names the images that were replaced in some steps.
+    def report_replaced_images(
+        self, first_step: int, end_step: int, total_replaced: int, newly_replaced: int
+    ) -> None:
+        """Logs the names of the images that were replaced in some steps.
 
         Args:
-          first_step, last_step: the steps, last excluded.
-          replaced: unreadable images since the start of the run, these steps included.
-          replaced_here: those of these steps.
+          first_step, end_step: the steps, without `end_step`.
+          total_replaced: number of unreadable images since the start of the run.
+          newly_replaced: number of unreadable images in these steps.
 
         Raises:
-          DataError: there are more of them than training can bear.
+          DataError: the fraction of unreadable images is above `MAX_REPLACED_FRACTION`.
         """
-        batch = self._data.batch_size
-        samples = np.arange(first_step * batch, last_step * batch)
+        batch_size = self._data.batch_size
+        samples = np.arange(first_step * batch_size, end_step * batch_size)
         indices = self._get_image_indices(samples)
-        fresh = [i for i in dict.fromkeys(indices) if i not in self._reported_images]
-        # Images that are known are not looked for again, epoch after epoch.
-        unnamed = replaced_here - sum(i in self._reported_images for i in indices)
-        while (
-            unnamed > 0
-            and (found := pipeline.find_first_unreadable(self._split, fresh)) is not None
-        ):
-            index, reason = found
+        candidates = [i for i in dict.fromkeys(indices) if i not in self._reported_images]
+        # Images that were reported before are not searched for again in each epoch.
+        unreported = newly_replaced - sum(i in self._reported_images for i in indices)
+        while unreported > 0:
+            unreadable = pipeline.find_first_unreadable(self._split, candidates)
+            if unreadable is None:
+                break
+            index, reason = unreadable
             self._reported_images.add(index)
-            unnamed -= indices.count(index)
-            fresh = fresh[fresh.index(index) + 1 :]
+            unreported -= indices.count(index)
+            candidates = candidates[candidates.index(index) + 1 :]
             logging.warning("%s is replaced: %s", self._split.describe(index), reason)
-        seen = max(last_step * batch, self._split.num_examples)
-        if replaced > MAX_REPLACED_FRACTION * seen:
-            names = ", ".join(self._split.describe(i) for i in sorted(self._reported_images)[:3])
+        seen = max(end_step * batch_size, self._split.num_examples)
+        if total_replaced > MAX_REPLACED_FRACTION * seen:
+            shown = sorted(self._reported_images)[:_MAX_NAMES_SHOWN]
+            names = ", ".join(self._split.describe(i) for i in shown)
             raise DataError(
-                f"{replaced} of {seen} training images do not decode, more than"
-                f" {MAX_REPLACED_FRACTION:.1%}: {names or 'see the log'}; mend or remove them"
+                f"{total_replaced} of {seen} training images do not decode, more than"
+                f" {MAX_REPLACED_FRACTION:.1%}: {names or 'see the log'}; fix or remove them"
             )
 
-    def explained(self, error, step):
-        """The UserError that says on which image, or which worker of the data service, the pipeline
-        failed, or the error itself."""
+    def to_user_error(self, error: tf.errors.OpError, step: int) -> Exception:
+        """Converts an error of the pipeline.
+
+        Args:
+          error: raised while a batch was loaded.
+          step: number of the step that needed the batch.
+
+        Returns:
+          a UserError that names the unreadable image or the lost worker of the data service, or
+          the error itself.
+        """
         if self._data.data_service and (lost := worker_watchdog.to_service_lost(error)) is not None:
             return lost
-        first = step * self._data.batch_size
-        indices = self._get_image_indices(np.arange(first, first + 4 * self._data.batch_size))
-        found = pipeline.find_first_unreadable(self._split, indices)
-        if found is None:
+        batch_size = self._data.batch_size
+        first = step * batch_size
+        samples = np.arange(first, first + _STEPS_TO_SEARCH * batch_size)
+        unreadable = pipeline.find_first_unreadable(self._split, self._get_image_indices(samples))
+        if unreadable is None:
             return error
+        index, reason = unreadable
         return DataError(
-            f"{self._split.describe(found[0])} and the {pipeline.MAX_DECODE_ATTEMPTS - 1} images"
-            " after"
-            f" it in the order of training do not decode: {found[1]}"
+            f"{self._split.describe(index)} and the {pipeline.MAX_DECODE_ATTEMPTS - 1} images after"
+            f" it in the order of training do not decode: {reason}"
         )
 
-    def _get_image_indices(self, samples):
-        """Image indices of global samples, as ints."""
-        total = self._split.num_examples
+    def _get_image_indices(self, samples: Sequence[int] | np.ndarray) -> list[int]:
+        """Returns the image index of each global sample number."""
+        num_examples = self._split.num_examples
         samples = np.asarray(samples, np.int64)
         indices = np.empty_like(samples)
-        for epoch in np.unique(samples // total):
-            here = samples // total == epoch
-            position = tf.constant(samples[here] % total)
-            indices[here] = sample_order.image_index(self._seed, epoch, position, total)
+        for epoch in np.unique(samples // num_examples):
+            in_epoch = samples // num_examples == epoch
+            position = tf.constant(samples[in_epoch] % num_examples)
+            indices[in_epoch] = sample_order.image_index(self._seed, epoch, position, num_examples)
         return indices.tolist()

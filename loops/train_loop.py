@@ -179,7 +179,7 @@ class TrainLoop:
         except tf.errors.UnavailableError:
             raise
         except tf.errors.OpError as error:
-            raise self._input.explained(error, int(self._state.step)) from error
+            raise self._input.to_user_error(error, int(self._state.step)) from error
         seconds = time.monotonic() - started
         # All workers run the same number of steps per call: the slowest worker decides.
         is_timed = self._intervals.record_call(
@@ -274,7 +274,7 @@ class TrainLoop:
         try:
             images, targets = self._input.load_first_images(_GRID_IMAGES)
         except tf.errors.OpError as error:
-            raise self._input.explained(error, 0) from error
+            raise self._input.to_user_error(error, 0) from error
         names = [datasets.display_name(name) for name in self._setup.val_split.class_names]
         captions = batch_augment.format_captions(targets, names)
         self._outputs.writer.write_image_grid("train", 0, "images/augmented", images, captions)

@@ -1,29 +1,37 @@
-"""All variables of a training run, together: what a checkpoint holds."""
+"""All variables of a training run, as a checkpoint contains them."""
 
 import keras
 import tensorflow as tf
 
 from loops.checkpointing import fine_tuning, restore
+from loops.config.config import Config
 from loops.distribution import strategies
 from loops.optimization import ema, loss_scale, losses, mixed_precision, optimizers
 
 
 class TrainState:
-    """The net, the optimizer, and the counters of a run.
+    """The model, the optimizer and the counters of a run.
 
     Args:
-      strategy: tf.distribute.Strategy.
-      config: resolved Config.
+      strategy: strategy that trains.
+      config: resolved config.
       num_classes: length of the logits.
 
     Attributes:
-      seed, compute_dtype, model, optimizer, kernels (the decayed ones), loss_scale; ema: Ema, or
-      None; step: int64 tf.Variable, steps done, skipped ones included; replaced: int64
-      tf.Variable, unreadable images so far; average_batch_norm: see
-      `strategies.make_batch_norm_averager`.
+      strategy: strategy that trains.
+      seed: the run's seed.
+      compute_dtype: compute type of the model.
+      model: keras.Model.
+      optimizer: keras.optimizers.Optimizer.
+      kernels: variables with weight decay.
+      ema: moving average of the weights, or None.
+      loss_scale: loss scale and its counters.
+      step: int64 tf.Variable, number of steps, skipped steps included.
+      replaced: int64 tf.Variable, number of unreadable images so far.
+      average_batch_norm: see `strategies.make_batch_norm_averager`.
     """
 
-    def __init__(self, strategy, config, num_classes):
+    def __init__(self, strategy: tf.distribute.Strategy, config: Config, num_classes: int):
         self.strategy = strategy
         self.seed = config.length.seed
         self._l2 = optimizers.get_weight_decay(config.optimization)[0]
@@ -46,8 +54,8 @@ class TrainState:
         self.step = tf.Variable(0, trainable=False, dtype=tf.int64, name="step")
         self.replaced = tf.Variable(0, trainable=False, dtype=tf.int64, name="replaced")
 
-    def variables(self):
-        """Nested dicts of all tf.Variables, by the names that they have in a checkpoint."""
+    def variables(self) -> dict[str, dict[str, tf.Variable]]:
+        """Returns all variables by group and by their names in a checkpoint."""
         variables = {
             "model": restore.variables_by_path(self.model),
             "optimizer": restore.variables_by_path(self.optimizer),
@@ -56,6 +64,6 @@ class TrainState:
         }
         return {**variables, "ema": self.ema.variables()} if self.ema else variables
 
-    def l2_penalty(self):
-        """The L2 penalty of the weights now, as a float."""
+    def l2_penalty(self) -> float:
+        """Returns the L2 penalty of the current weights."""
         return float(losses.l2_penalty(self.kernels, self._l2)) if self.kernels else 0.0

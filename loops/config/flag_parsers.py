@@ -3,6 +3,7 @@
 import itertools
 import math
 
+from input_pipeline.arithmetic import ceil_div
 from input_pipeline.errors import UsageError
 
 _MAX_INTERVAL = 1e12  # steps or epochs
@@ -30,7 +31,7 @@ def compute_total_steps(length, num_examples, batch_size):
     if length.steps:
         return length.steps
     examples = length.examples or length.epochs * num_examples
-    return max(1, -(-round(examples) // batch_size))
+    return max(1, ceil_div(round(examples), batch_size))
 
 
 def parse_image_size_schedule(text, steps_per_epoch):

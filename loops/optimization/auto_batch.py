@@ -1,7 +1,7 @@
-"""`--auto_batch`: into how many micro-batches a batch must be cut to fit into memory.
+"""`--auto_batch`: chooses the number of micro-batches so that a training step fits into memory.
 
-Trials are processes of their own: on a GPU one that runs out of memory must not take the training
-with it, and on a CPU the system would end it without a word.
+Memory is measured in trials. Each trial is a separate process: on a GPU, an out-of-memory error
+must not end the training; on a CPU, the system would kill it without a message.
 """
 
 import json
@@ -11,6 +11,8 @@ import pathlib
 import signal
 import subprocess
 import sys
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 from absl import logging
 
@@ -19,11 +21,12 @@ from input_pipeline.errors import UsageError
 from input_pipeline.system import available_memory
 from input_pipeline.text import pluralize
 from loops.config import config_json
+from loops.config.config import Config
 from loops.distribution import strategies
 
-# The share of what is available that training may take; the rest is for data and evaluation.
+# The fraction of the available memory for training. The rest is for data and evaluation.
 _MEMORY_FRACTION = 0.8
-# Images per replica in the trials that memory is extrapolated from.
+# Images per replica in the two trials that memory is extrapolated from.
 _TRIAL_SIZES = (2, 6)
 
 
@@ -31,140 +34,187 @@ class OutOfMemoryError(Exception):
     """A trial ran out of memory."""
 
 
-def choose_accumulate(config):
-    """Replaces `--auto_batch` by the smallest `--accumulate` that fits, and says so.
+class _Split(NamedTuple):
+    """How a replica's batch is split: number of micro-batches, and images of the whole batch."""
+
+    micro_batches: int
+    per_replica: int
+
+
+def choose_accumulate(config: Config) -> Config:
+    """Replaces `--auto_batch` by the smallest `--accumulate` that fits, and logs it.
 
     Args:
-      config: resolved Config.
-
-    Returns:
-      Config.
+      config: resolved config.
 
     Raises:
-      UsageError: not even one image at a time fits, or there are several workers.
+      UsageError: one image at a time does not fit, or there are several workers.
     """
     if not config.optimization.auto_batch:
         return config
     if strategies.is_multi_worker(config.distribution):
-        raise UsageError("--auto_batch: not with several workers; give --accumulate")
-    multiple = 2 if batch_augment.is_mixing(config.data) else 1
+        raise UsageError("--auto_batch: not with several workers; set --accumulate instead")
+    multiple = 2 if batch_augment.is_mixing(config.data) else 1  # mixing needs pairs
     try:
-        parts, of_replica = _find_micro_batches(config, multiple)
+        micro_batches, per_replica = _find_split(config, multiple)
     except OutOfMemoryError:
         raise UsageError(
-            f"--auto_batch: memory is too small for even {pluralize(multiple, 'image')}; take a"
-            f" smaller --model, --image_size={config.data.image_size} or --mixed_precision"
+            f"--auto_batch: memory is too small for even {pluralize(multiple, 'image')}; use a"
+            f" smaller --model, a smaller --image_size than {config.data.image_size}, or"
+            " --mixed_precision"
         ) from None
     logging.info(
-        "--auto_batch: --accumulate=%d, micro-batches of %d images", parts, of_replica // parts
+        "--auto_batch: --accumulate=%d, micro-batches of %d images",
+        micro_batches,
+        per_replica // micro_batches,
     )
-    return config.replace(accumulate=parts)
+    return config.replace(accumulate=micro_batches)
 
 
-def _find_micro_batches(config, multiple):
-    """The smallest number of parts that fits, and the images of a replica.
+def _find_split(config: Config, multiple: int) -> _Split:
+    """Finds the smallest number of micro-batches that fits.
+
+    Args:
+      config: resolved config.
+      multiple: the size of a micro-batch must be a multiple of this.
 
     Raises:
-      DoesNotFit: none does.
+      OutOfMemoryError: no number of micro-batches fits.
     """
     try:
-        first = _run_trial(config, _TRIAL_SIZES[0])
+        trial = run_trial(config, _TRIAL_SIZES[0])
     except OutOfMemoryError:
         if multiple > 1:
             raise
-        of_replica = _get_per_replica_batch_size(config, _run_trial(config, 1))
-        return of_replica, of_replica
-    of_replica = _get_per_replica_batch_size(config, first)
-    if first["gpu"]:
-        parts = try_micro_batches(of_replica, lambda size: _run_trial(config, size), multiple)
+        per_replica = _get_per_replica_batch_size(config, run_trial(config, 1))
+        return _Split(per_replica, per_replica)
+    per_replica = _get_per_replica_batch_size(config, trial)
+    if trial["gpu"]:
+        micro_batches = try_micro_batches(
+            per_replica, lambda size: run_trial(config, size), multiple
+        )
     else:
-        parts = _find_micro_batches_on_cpu(config, first["peak_bytes"], of_replica, multiple)
-    if parts is None:
+        micro_batches = _find_micro_batches_on_cpu(
+            config, trial["peak_bytes"], per_replica, multiple
+        )
+    if micro_batches is None:
         raise OutOfMemoryError
-    return parts, of_replica
+    return _Split(micro_batches, per_replica)
 
 
-def _get_per_replica_batch_size(config, trial):
-    """Images of a replica; UsageError where they could not be trained on, however they are cut."""
-    of_replica = strategies.divide_batch(config.data.batch_size, trial["replicas"])
-    batch_augment.require_even_batch(config.data, of_replica)
-    return of_replica
+def _get_per_replica_batch_size(config: Config, trial: dict) -> int:
+    """Returns the images per replica.
+
+    Raises:
+      UsageError: the replicas cannot train on this batch size, however it is split.
+    """
+    per_replica = strategies.divide_batch(config.data.batch_size, trial["replicas"])
+    batch_augment.require_even_batch(config.data, per_replica)
+    return per_replica
 
 
-def _find_micro_batches_on_cpu(config, peak_of_small, of_replica, multiple):
-    """The smallest number of parts by the memory of two trials, or None."""
+def _find_micro_batches_on_cpu(
+    config: Config, small_peak_bytes: int, per_replica: int, multiple: int
+) -> int | None:
+    """Estimates the smallest number of micro-batches from the memory of two trials."""
     available = available_memory.available_bytes()
     if available is None:
-        raise UsageError("--auto_batch: this system does not tell its memory; give --accumulate")
-    small, larger = _TRIAL_SIZES
+        raise UsageError(
+            "--auto_batch: the available memory cannot be determined; set --accumulate instead"
+        )
+    small, large = _TRIAL_SIZES
     try:
-        peaks = [peak_of_small, _run_trial(config, larger)["peak_bytes"]]
+        peaks = [small_peak_bytes, run_trial(config, large)["peak_bytes"]]
     except OutOfMemoryError:
-        every = list_micro_batch_counts(of_replica, multiple)
-        return next((n for n in every if of_replica // n <= small), None)
+        counts = list_micro_batch_counts(per_replica, multiple)
+        return next((count for count in counts if per_replica // count <= small), None)
     return estimate_micro_batches(
-        of_replica, _TRIAL_SIZES, peaks, _MEMORY_FRACTION * available, multiple
+        per_replica, _TRIAL_SIZES, peaks, _MEMORY_FRACTION * available, multiple
     )
 
 
-def list_micro_batch_counts(images, multiple=1):
-    """Into how many equal parts images can be cut, each a multiple of some number; ascending."""
-    parts = (d for d in range(1, images + 1) if images % d == 0)
-    return [d for d in parts if images // d % multiple == 0]
-
-
-def estimate_micro_batches(images, sizes, peaks, limit, multiple=1):
-    """Extrapolates peak memory, which grows with the images of a micro-batch along a line.
+def list_micro_batch_counts(images: int, multiple: int = 1) -> list[int]:
+    """Lists the numbers of equal parts that images can be split into, in ascending order.
 
     Args:
-      images: of a replica in one step.
-      sizes: two numbers of images per replica that were tried.
-      peaks: peak memory in bytes with each, of all replicas together.
-      limit: bytes that may be used.
-      multiple: what the images of a part must be a multiple of; mixing takes pairs.
+      images: number of images.
+      multiple: the size of a part must be a multiple of this.
+    """
+    divisors = (d for d in range(1, images + 1) if images % d == 0)
+    return [d for d in divisors if images // d % multiple == 0]
+
+
+def estimate_micro_batches(
+    images: int, sizes: Sequence[int], peaks: Sequence[int], limit: float, multiple: int = 1
+) -> int | None:
+    """Estimates the micro-batches that fit. Peak memory is linear in the micro-batch size.
+
+    Args:
+      images: images per replica in one step.
+      sizes: images per replica in each of two trials.
+      peaks: peak memory of each trial in bytes, over all replicas.
+      limit: memory that may be used, in bytes.
+      multiple: the size of a micro-batch must be a multiple of this.
 
     Returns:
-      the smallest number of equal parts of the images that fits, or None.
+      the smallest number of micro-batches that fits, or None.
     """
     per_image = max(0.0, (peaks[1] - peaks[0]) / (sizes[1] - sizes[0]))
     fixed = peaks[0] - per_image * sizes[0]
-    fit = math.inf if not per_image else (limit - fixed) / per_image
+    max_size = math.inf if not per_image else (limit - fixed) / per_image
     logging.info("--auto_batch: %.2f GB and %.3f GB per image", fixed / 1e9, per_image / 1e9)
-    return next(
-        (parts for parts in list_micro_batch_counts(images, multiple) if images // parts <= fit),
-        None,
-    )
+    counts = list_micro_batch_counts(images, multiple)
+    return next((count for count in counts if images // count <= max_size), None)
 
 
-def try_micro_batches(images, trial, multiple=1):
-    """Tries ever smaller micro-batches; `trial` raises DoesNotFit. Returns as above."""
-    for parts in list_micro_batch_counts(images, multiple):
+def try_micro_batches(
+    images: int, trial: Callable[[int], dict | None], multiple: int = 1
+) -> int | None:
+    """Tries smaller and smaller micro-batches until one fits.
+
+    Args:
+      images: images per replica in one step.
+      trial: tries a micro-batch size; raises OutOfMemoryError if it does not fit.
+      multiple: the size of a micro-batch must be a multiple of this.
+
+    Returns:
+      the smallest number of micro-batches that fits, or None.
+    """
+    for count in list_micro_batch_counts(images, multiple):
         try:
-            trial(images // parts)
+            trial(images // count)
         except OutOfMemoryError:
             continue
-        return parts
+        return count
     return None
 
 
-def _run_trial(config, size):
-    """Does two steps of two micro-batches of `size` images per replica in a process of its own.
+def run_trial(config: Config, size: int) -> dict:
+    """Runs two training steps in a separate process.
+
+    Args:
+      config: resolved config.
+      size: images per replica in each of the two micro-batches of a step.
 
     Returns:
       dict: peak_bytes, replicas, gpu.
+
+    Raises:
+      OutOfMemoryError: the trial ran out of memory.
+      UsageError: the trial failed for another reason.
     """
-    # The paths of the config are seen from this folder, so the trial has to be in it, too.
-    places = [str(pathlib.Path(__file__).resolve().parents[2]), os.environ.get("PYTHONPATH", "")]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, places))}
+    # The trial runs in the current folder, because the paths of the config may be relative to it.
+    paths = [str(pathlib.Path(__file__).resolve().parents[2]), os.environ.get("PYTHONPATH", "")]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
     command = [sys.executable, "-m", "loops.tools.auto_batch_trial", str(size)]
     text = json.dumps(config_json.to_json(config))
-    done = subprocess.run(command, env=environment, input=text, capture_output=True, text=True)
-    if done.returncode:
-        if done.returncode == -signal.SIGKILL:  # so the system ends who takes too much
+    process = subprocess.run(command, env=environment, input=text, capture_output=True, text=True)
+    if process.returncode:
+        if process.returncode == -signal.SIGKILL:  # by the system's out-of-memory killer
             raise OutOfMemoryError
-        if "ResourceExhausted" in done.stderr or "out of memory" in done.stderr.lower():
+        if "ResourceExhausted" in process.stderr or "out of memory" in process.stderr.lower():
             raise OutOfMemoryError
-        lines = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
+        lines = process.stderr.strip().splitlines() or [f"exit code {process.returncode}"]
         reason = lines[-1].rpartition("Error: ")[2][:200]
         raise UsageError(f"--auto_batch: a trial with {size} images failed: {reason}")
-    return json.loads(done.stdout.splitlines()[-1])
+    return json.loads(process.stdout.splitlines()[-1])

@@ -1,4 +1,4 @@
-"""The account of training images that do not decode."""
+"""Training input: reports of images that do not decode."""
 
 import shutil
 
@@ -11,24 +11,26 @@ from input_pipeline.sources import source
 from loops.train_input import TrainInput
 
 
-def test_a_bad_image_is_looked_for_once(tiny_folder, tmp_path, one_device, monkeypatch, caplog):
-    """Not in every epoch: all images of the steps would be decoded, while training waits."""
+def test_unreadable_image_is_searched_for_once(
+    tiny_folder, tmp_path, one_device, monkeypatch, caplog
+):
+    """A search decodes all images of the steps while training waits, so later epochs skip it."""
     folder = tmp_path / "data"
     shutil.copytree(tiny_folder, folder)
     bad = sorted((folder / "train").glob("*/*"))[4]
     bad.write_bytes(bad.read_bytes()[:100])
     config = DataConfig(dataset="folder", data_dir=str(folder), image_size=32, batch_size=1)
-    feed = TrainInput(one_device, source.open_split(config, "train"), config, seed=1)
-    looked = []
+    train_input = TrainInput(one_device, source.open_split(config, "train"), config, seed=1)
+    searches = []
     find = pipeline.find_first_unreadable
     monkeypatch.setattr(
-        pipeline, "find_first_unreadable", lambda *args: looked.append(args[1]) or find(*args)
+        pipeline, "find_first_unreadable", lambda *args: searches.append(args[1]) or find(*args)
     )
     monkeypatch.setattr("loops.train_input.MAX_REPLACED_FRACTION", 0.05)
-    epoch = 23  # images, and steps
+    epoch = 23  # steps, of one image each
     for number in range(3):
-        feed.report_replaced_images(number * epoch, (number + 1) * epoch, number + 1, 1)
+        train_input.report_replaced_images(number * epoch, (number + 1) * epoch, number + 1, 1)
     assert caplog.text.count(f"{bad.name} is replaced: ") == 1
-    assert len(looked) == 1 and len(looked[0]) == epoch
+    assert len(searches) == 1 and len(searches[0]) == epoch
     with pytest.raises(DataError, match=rf"5 of 92 training images do not decode.*{bad.name}"):
-        feed.report_replaced_images(3 * epoch, 4 * epoch, 5, 1)
+        train_input.report_replaced_images(3 * epoch, 4 * epoch, 5, 1)

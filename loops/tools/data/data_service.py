@@ -1,28 +1,31 @@
-"""`--mode=data_service`: a process that loads images for trainers on other machines."""
+"""`--mode=data_service`: a process that loads images for training on other machines."""
 
 import os
 import sys
 import time
+from typing import NoReturn
 
 from input_pipeline.errors import UsageError
 from input_pipeline.service import data_service
+from loops.config.config import Config
 from loops.monitoring import console
 from loops.runtime.stop_signals import StoppedBySignal, StopSignals
 
 _POLL_SECONDS = 0.2
 
 
-def run(config):
-    """Serves until a signal asks for an end.
+def run(config: Config) -> NoReturn:
+    """Runs the dispatcher or a worker until Ctrl-C or SIGTERM, then ends the process.
 
     Args:
-      config: Config of the command line.
+      config: config of the command line.
 
-    Never returns: Ctrl-C or SIGTERM ends the process.
+    Raises:
+      UsageError: an address is missing, not valid or in use.
     """
     role, dispatcher = config.service.role, config.data.data_service
     if not dispatcher:
-        raise UsageError("--data_service is missing: HOST:PORT of the dispatcher")
+        raise UsageError("--data_service is missing: give HOST:PORT of the dispatcher")
     with StopSignals() as signals:
         _server = data_service.start_server(role, dispatcher, config.service.workers)
         rows = [("dispatcher", dispatcher), ("workers", config.service.workers)]
@@ -32,11 +35,11 @@ def run(config):
     _exit_now(StoppedBySignal(signals.received, f"the {role} of the data service has ended"))
 
 
-def _exit_now(stopped):
-    """Ends the process with the line and exit code of a mode that was stopped.
+def _exit_now(stopped: StoppedBySignal) -> NoReturn:
+    """Ends the process with the message and exit code of a stopped mode.
 
-    At once: a server's destructor waits for a dispatcher or a worker that is gone, minutes long,
-    and there is nothing to be saved.
+    The server's destructor is skipped, because it waits for minutes if a dispatcher or worker is
+    gone. There is nothing to save.
     """
     sys.stderr.write(f"error: {stopped}\n")
     sys.stdout.flush()

@@ -1,54 +1,71 @@
-"""`--mode=prepare`: lists or TFRecord shards, with a manifest, from a raw data set."""
+"""`--mode=prepare`: converts a raw data set to lists or TFRecord shards with a manifest."""
 
 import functools
+from typing import Any
 
 from input_pipeline.errors import UsageError
 from input_pipeline.preparation import prepare
 from input_pipeline.text import pluralize
 from loops.config import dataset_flags
+from loops.config.config import Config
 from loops.distribution import strategies
 from loops.monitoring import console, progress_bar
 from loops.runtime import output_files
 
+_STORAGE_FORMATS = ("tfrecord", "lists")
+_MAX_CONVERSIONS_SHOWN = 3
 
-def run(config):
-    """Prepares a data set as a command line says.
+
+def run(config: Config) -> dict[str, Any]:
+    """Prepares a data set and returns its manifest.
 
     Args:
-      config: Config of the command line.
+      config: config of the command line.
 
-    Returns:
-      dict: the manifest.
+    Raises:
+      UsageError: `--format` or `--out` is not valid, see also `prepare.prepare`.
+      DataError: see `prepare.prepare`.
     """
     storage, out = config.export.format, config.export.out
-    if storage not in ("tfrecord", "lists"):
+    if storage not in _STORAGE_FORMATS:
         if "format" in config.typed:
             raise UsageError(f"--format={storage}: prepare writes tfrecord or lists")
         storage = "tfrecord"
     if not out:
-        raise UsageError("--out is missing: name the folder to write the prepared set into")
+        raise UsageError("--out is missing: name the folder to write the prepared data set to")
     strategies.hide_gpus()
     data = dataset_flags.resolve_data_config(config)
-    bar = functools.partial(progress_bar.Progress, "prepare")
-    facts = prepare.prepare(data, config.prepare, out, storage, bar)
-    console.print_summary(f"{out}: {facts['dataset']} as {storage}", _rows(facts))
-    output_files.write_json_output(config.evaluation.json, facts)
-    return facts
+    make_bar = functools.partial(progress_bar.Progress, "prepare")
+    manifest = prepare.prepare(data, config.prepare, out, storage, make_bar)
+    console.print_summary(f"{out}: {manifest['dataset']} as {storage}", _make_rows(manifest))
+    output_files.write_json_output(config.evaluation.json, manifest)
+    return manifest
 
 
-def _rows(facts):
+def _make_rows(manifest: dict[str, Any]) -> list[tuple[str, Any]]:
     rows = []
-    for split, of_split in facts["splits"].items():
-        shards = of_split.get("shards", [])
-        size = sum(shard["bytes"] for shard in shards)
-        said = f", {pluralize(len(shards), 'shard')}, {size / 1e6:.1f} MB" if shards else ""
-        rows.append((split, pluralize(of_split["images"], "image") + said))
-    rows.append(("classes", len(facts["classes"])))
-    rows.append(("split hash", facts["split_sha256"]))
-    if facts["short_side"]:
-        rows.append(("re-encoded", f"short side {facts['short_side']}, quality {facts['quality']}"))
-    rows.append(("left out", pluralize(facts["unlabelled"], "image") + " without a label"))
-    shown = [f"{c['file']} ({c['was']})" for c in facts["conversions"]]
-    more = f" and {len(shown) - 3} more, see the manifest" if len(shown) > 3 else ""
-    rows.append(("converted", ", ".join(shown[:3]) + more if shown else "none"))
+    for name, split in manifest["splits"].items():
+        text = pluralize(split["images"], "image")
+        if shards := split.get("shards", []):
+            size = sum(shard["bytes"] for shard in shards)
+            text += f", {pluralize(len(shards), 'shard')}, {size / 1e6:.1f} MB"
+        rows.append((name, text))
+    rows.append(("classes", len(manifest["classes"])))
+    rows.append(("split hash", manifest["split_sha256"]))
+    if manifest["short_side"]:
+        text = f"short side {manifest['short_side']}, quality {manifest['quality']}"
+        rows.append(("re-encoded", text))
+    rows.append(("left out", pluralize(manifest["unlabelled"], "image") + " without a label"))
+    rows.append(("converted", _format_conversions(manifest["conversions"])))
     return rows
+
+
+def _format_conversions(conversions: list[dict[str, Any]]) -> str:
+    """Lists the files that had another format than their names, or `none`."""
+    if not conversions:
+        return "none"
+    names = [f"{conversion['file']} ({conversion['was']})" for conversion in conversions]
+    text = ", ".join(names[:_MAX_CONVERSIONS_SHOWN])
+    if len(names) > _MAX_CONVERSIONS_SHOWN:
+        text += f" and {len(names) - _MAX_CONVERSIONS_SHOWN} more, see the manifest"
+    return text

@@ -1,45 +1,53 @@
-"""`--mode=stats`: statistics of the training pixels, which training then normalises with."""
+"""`--mode=stats`: computes the pixel statistics that training normalizes images with."""
 
 import dataclasses
 import functools
 import os
+from collections.abc import Iterable
+from typing import Any
 
 from input_pipeline import pixel_statistics
 from input_pipeline.errors import UsageError
 from input_pipeline.sources import source
 from input_pipeline.text import pluralize
 from loops.config import dataset_flags
+from loops.config.config import Config
 from loops.distribution import strategies
 from loops.monitoring import console, progress_bar
 from loops.runtime import output_files
 
 
-def run(config):
-    """Computes the statistics of a split, of train unless `--split` names another.
+def run(config: Config) -> dict[str, Any]:
+    """Computes the pixel statistics of the train split, or of another `--split`.
 
-    Only those of train are left where training finds them.
+    Only those of the train split are written where training finds them.
 
     Args:
-      config: Config of the command line.
+      config: config of the command line.
 
     Returns:
       dict as in the JSON file.
+
+    Raises:
+      UsageError: `--out` was given with another split than train.
     """
     strategies.hide_gpus()
     data = dataset_flags.resolve_data_config(config)
     split = config.evaluation.split if "split" in config.typed else "train"
     if split != "train" and "out" in config.typed:
         raise UsageError(
-            f"--out={config.export.out} with --split={split}: only the statistics of train are kept"
-            " for training; write these with --json"
+            f"--out={config.export.out} with --split={split}: training uses only the statistics of"
+            " train; write these with --json"
         )
     folder = dataset_flags.resolve_results_folder(config) if split == "train" else ""
-    bar = functools.partial(progress_bar.Progress, "stats")
-    found = pixel_statistics.compute(source.open_split(data, split), data.reader_threads, bar)
-    results = {**dataclasses.asdict(found), "dataset": data.dataset, "split": split}
-    # Before anything is written: a disk that is full by now does not take the figures along.
+    make_bar = functools.partial(progress_bar.Progress, "stats")
+    statistics = pixel_statistics.compute(
+        source.open_split(data, split), data.reader_threads, make_bar
+    )
+    results = {**dataclasses.asdict(statistics), "dataset": data.dataset, "split": split}
+    # Print first, so that the results are not lost if the disk is full.
     console.print_summary(
-        f"{data.data_dir}: pixels of {split}, RGB, 0 to 255", _rows(results, folder)
+        f"{data.data_dir}: pixels of {split}, RGB, 0 to 255", _make_rows(results, folder)
     )
     if folder:
         output_files.write_flag_output(
@@ -49,20 +57,21 @@ def run(config):
     return results
 
 
-def _rows(results, folder):
-    def shown(values):
-        return "  ".join(f"{value:.4f}" for value in values)
-
+def _make_rows(results: dict[str, Any], folder: str) -> list[tuple[str, str]]:
     rows = [
         ("images", f"{results['num_images']}, {pluralize(results['num_pixels'], 'pixel')}"),
-        ("mean", shown(results["mean"])),
-        ("std over all pixels", shown(results["std"])),
-        ("mean of the images' std", shown(results["mean_of_image_std"])),
-        ("PCA eigenvalues", shown(results["pca_eigenvalues"])),
+        ("mean", _format_numbers(results["mean"])),
+        ("std over all pixels", _format_numbers(results["std"])),
+        ("mean of the images' std", _format_numbers(results["mean_of_image_std"])),
+        ("PCA eigenvalues", _format_numbers(results["pca_eigenvalues"])),
     ]
-    for k, vector in enumerate(zip(*results["pca_eigenvectors"], strict=True)):
-        rows.append((f"PCA vector {k + 1}", shown(vector)))
+    for k, vector in enumerate(zip(*results["pca_eigenvectors"], strict=True), 1):
+        rows.append((f"PCA vector {k}", _format_numbers(vector)))
     if results["unreadable"]:
         rows.append(("left out", pluralize(results["unreadable"], "image") + " not decoded"))
     rows.append(("file", os.path.join(folder, pixel_statistics.FILENAME) if folder else "none"))
     return rows
+
+
+def _format_numbers(numbers: Iterable[float]) -> str:
+    return "  ".join(f"{number:.4f}" for number in numbers)

@@ -1,7 +1,8 @@
-"""`--mode=verify`: what is wrong with a data set, as a report and on one screen."""
+"""`--mode=verify`: checks every image of a data set, writes a report and prints a summary."""
 
 import functools
 import os
+from typing import Any
 
 from absl import logging
 
@@ -11,79 +12,77 @@ from input_pipeline.sources import manifest
 from input_pipeline.system import atomic_files
 from input_pipeline.text import pluralize
 from loops.config import dataset_flags
+from loops.config.config import Config
 from loops.distribution import strategies
 from loops.monitoring import console, progress_bar
 from loops.runtime import output_files
 
 _REPORT_FILE = "verify.json"
-_MAX_SHOWN = 12
+_MAX_FINDINGS_SHOWN = 12
 
 
-def run(config):
-    """Verifies a data set as a command line says.
+def run(config: Config) -> dict[str, Any]:
+    """Verifies a data set and returns the report.
 
     Args:
-      config: Config of the command line.
-
-    Returns:
-      dict: the report.
+      config: config of the command line.
 
     Raises:
-      DataError: images that no run could use, after the report is written.
+      DataError: some images cannot be used. The report is written first.
     """
     strategies.hide_gpus()
     data = dataset_flags.resolve_data_config(config)
     folder = dataset_flags.resolve_results_folder(config)
-    sums_path = os.path.join(folder, verify.CHECKSUMS_FILE)
-    bar = functools.partial(progress_bar.Progress, "verify")
-    results, sums = verify.verify(data, config.prepare, sums_path, bar)
-    # Before anything is written: a disk that is full by now does not take the answer along.
-    console.print_summary(f"{data.data_dir}: {data.dataset}", _rows(results, folder))
-    output_files.write_flag_output("--out", os.path.join(folder, _REPORT_FILE), results)
-    output_files.write_json_output(config.evaluation.json, results)
-    prepared = manifest.exists(data.data_dir)  # has checksums of its own
-    if not prepared and verify.read_checksums(sums_path) != sums:
-        lines = verify.format_checksums(sums)
-        output_files.write_flag_output("--out", sums_path, lines, atomic_files.write_bytes)
-        logging.info("checksums are in %s; a later run compares with them", sums_path)
-    if results["bad"]:
-        first = next(f for f in results["findings"] if f["kind"] in verify.FATAL_KINDS)
+    checksums_path = os.path.join(folder, verify.CHECKSUMS_FILE)
+    make_bar = functools.partial(progress_bar.Progress, "verify")
+    report, checksums = verify.verify(data, config.prepare, checksums_path, make_bar)
+    # Print first, so that the report is not lost if the disk is full.
+    console.print_summary(f"{data.data_dir}: {data.dataset}", _make_rows(report, folder))
+    output_files.write_flag_output("--out", os.path.join(folder, _REPORT_FILE), report)
+    output_files.write_json_output(config.evaluation.json, report)
+    has_checksums = manifest.exists(data.data_dir)  # those of the shards
+    if not has_checksums and verify.read_checksums(checksums_path) != checksums:
+        lines = verify.format_checksums(checksums)
+        output_files.write_flag_output("--out", checksums_path, lines, atomic_files.write_bytes)
+        logging.info("wrote checksums to %s; the next run compares with them", checksums_path)
+    if report["bad"]:
+        first = next(f for f in report["findings"] if f["kind"] in verify.FATAL_KINDS)
         raise DataError(
-            f"{results['bad']} of {sum(results['images'].values())} images or shards are bad, the"
+            f"{report['bad']} of {sum(report['images'].values())} images or shards are bad, the"
             f" first is {first['file']} ({first['kind']}: {first['why']})"
         )
-    return results
+    return report
 
 
-def _format_verdict(results):
-    if results["bad"]:
-        return f"{results['bad']} bad"
-    if across := results["duplicates_across_splits"]:
-        return f"every image decodes, but {across} are in more than one split"
+def _format_verdict(report: dict[str, Any]) -> str:
+    if report["bad"]:
+        return f"{report['bad']} bad"
+    if duplicates := report["duplicates_across_splits"]:
+        return f"every image decodes, but {duplicates} are in more than one split"
     return "every image is good"
 
 
-def _rows(results, folder):
-    images = ", ".join(f"{n} {split}" for split, n in results["images"].items())
-    of_class = results["images_of_class"]
+def _make_rows(report: dict[str, Any], folder: str) -> list[tuple[str, str]]:
+    images = ", ".join(f"{count} {split}" for split, count in report["images"].items())
+    per_class = report["images_of_class"]
+    most = pluralize(per_class["most"], "image")
+    formats = ", ".join(f"{count} {name}" for name, count in report["formats"].items())
     rows = [
-        ("images", f"{images}, {results['bytes'] / 1e6:.1f} MB"),
-        (
-            "classes",
-            f"{results['classes']}, {of_class['fewest']} to {pluralize(of_class['most'], 'image')}",
-        ),
-        ("formats", ", ".join(f"{n} {kind}" for kind, n in results["formats"].items())),
-        ("labels", results["label_map_says"]),
+        ("images", f"{images}, {report['bytes'] / 1e6:.1f} MB"),
+        ("classes", f"{report['classes']}, {per_class['fewest']} to {most}"),
+        ("formats", formats),
+        ("labels", report["label_map_says"]),
     ]
-    if results["numeric_folders_out_of_order"]:
-        rows.append(("labels", "NOT the numbers that the folders are called: 10 sorts before 2"))
-    for kind, count in results["counts"].items():
-        across = results["duplicates_across_splits"] if kind == "duplicate" else 0
-        rows.append((kind, f"{count}" + (f", {across} of them across splits" if across else "")))
-    for finding in results["findings"][:_MAX_SHOWN]:
+    if report["numeric_folders_out_of_order"]:
+        rows.append(("labels", "NOT the numbers in the folder names, because 10 sorts before 2"))
+    for kind, count in report["counts"].items():
+        duplicates = report["duplicates_across_splits"] if kind == "duplicate" else 0
+        across = f", {duplicates} of them across splits" if duplicates else ""
+        rows.append((kind, f"{count}{across}"))
+    for finding in report["findings"][:_MAX_FINDINGS_SHOWN]:
         rows.append((f"- {finding['kind']}", f"{finding['file']}: {finding['why']}"))
-    if len(results["findings"]) > _MAX_SHOWN:
-        rows.append(("", f"and {len(results['findings']) - _MAX_SHOWN} more"))
-    rows.append(("verdict", _format_verdict(results)))
+    if len(report["findings"]) > _MAX_FINDINGS_SHOWN:
+        rows.append(("", f"and {len(report['findings']) - _MAX_FINDINGS_SHOWN} more"))
+    rows.append(("verdict", _format_verdict(report)))
     rows.append(("report", os.path.join(folder, _REPORT_FILE)))
     return rows

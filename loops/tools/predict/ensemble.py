@@ -14,6 +14,7 @@ from absl import logging
 
 from input_pipeline.errors import UsageError
 from input_pipeline.text import pluralize, tf_error_message
+from loops.config.config import Config
 from loops.distribution import strategies
 from loops.evaluation import trained_models
 from loops.evaluator import choose_views_per_batch, make_logits_fn
@@ -130,22 +131,18 @@ class Ensemble:
             bar.close()
 
 
-def load(config):
-    """Finds the nets that `--ckpt` names.
+def load(config: Config) -> Ensemble:
+    """Finds the models that `--ckpt` names and makes a strategy for them.
 
     Args:
-      config: Config of the command line.
-
-    Returns:
-      Ensemble.
+      config: config of the command line.
 
     Raises:
-      UsageError: see `members.find`.
+      UsageError: see `trained_models.find`.
     """
-    found = trained_models.find(config)
+    models = trained_models.find(config)
     strategy = strategies.make_strategy(strategies.to_single_process(config.distribution))
-    class_names = found[0].record.class_names
-    logging.info("%s, %s", pluralize(len(found), "net"), pluralize(len(class_names), "class"))
-    return Ensemble(
-        tuple(Predictor(**vars(member), strategy=strategy) for member in found), class_names
-    )
+    class_names = models[0].record.class_names
+    logging.info("%s, %s", pluralize(len(models), "net"), pluralize(len(class_names), "class"))
+    members = tuple(Predictor(**vars(model), strategy=strategy) for model in models)
+    return Ensemble(members, class_names)

@@ -156,7 +156,7 @@ class _Replay:
                     sums = setup.step(iterator, tf.constant(1, tf.int64))
                     record = loss_trace.to_step_record(sums)
             except tf.errors.OpError as error:
-                raise setup.train_input.explained(error, step) from error
+                raise setup.train_input.to_user_error(error, step) from error
             yield record
             bar.advance(self._batch_size)
 

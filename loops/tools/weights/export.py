@@ -1,4 +1,7 @@
-"""`--mode=export`: a checkpoint in a form that other programs read, compared before it is kept."""
+"""`--mode=export`: converts a checkpoint to a format that other programs read.
+
+The export is read back and compared with the model before it gets its final name.
+"""
 
 import dataclasses
 import itertools
@@ -7,6 +10,7 @@ import os
 import pathlib
 import re
 import shutil
+from collections.abc import Iterator
 
 import numpy as np
 import tensorflow as tf
@@ -17,193 +21,227 @@ from input_pipeline.decoding import decode
 from input_pipeline.errors import DataError, UsageError
 from input_pipeline.sources import source
 from input_pipeline.text import pluralize
+from loops.config.config import Config
+from loops.config.tools import ExportConfig
 from loops.distribution import strategies
 from loops.evaluation import trained_models
+from loops.evaluation.trained_models import TrainedModel
 from loops.evaluator import make_logits_fn
 from loops.monitoring import console
 from loops.runtime import output_files
 from loops.tools.weights import sidecar
 from loops.tools.weights.export_formats import FORMATS, Export
 
+# Images of the val split that the export is compared on.
 _NUM_IMAGES = 32
-_MAX_DIFFERENCE = 1e-4  # of logits, relative to the largest where that is above 1
-_MIN_EQUAL_FRACTION = 30 / 32  # top-1 of int8
+_MAX_DIFFERENCE = 1e-4  # of logits, divided by the largest logit if that is above 1
+_MIN_EQUAL_FRACTION = 30 / 32  # images whose top-1 class int8 must keep
 
-# What a read-only folder or a full disk raises, from Python, h5py and TensorFlow.
+# Raised by Python, h5py and TensorFlow for a read-only folder or a full disk.
 _WRITE_ERRORS = (OSError, tf.errors.ResourceExhaustedError, tf.errors.PermissionDeniedError)
 
 
-def run(config):
+def run(config: Config) -> dict:
     """Exports the checkpoint that `--ckpt` names.
 
     Args:
-      config: Config of the command line.
+      config: config of the command line.
 
     Returns:
-      dict of facts, as at `--json`: format, out, difference, equal_top1, num_images and more.
+      dict as in the JSON file: format, out, difference, equal_top1, num_images and more.
 
     Raises:
-      UsageError: flags that do not fit, a path that is taken, or a library that is missing.
-      DataError: the export, read again, disagrees with the model; it is removed.
+      UsageError: conflicting flags, a path that already exists, or a library that is missing.
+      DataError: the export differs from the model; it is removed.
     """
-    # A GPU would round what its convolutions multiply, and a sound export would disagree.
+    # TF32 rounds the inputs of convolutions on a GPU, so a correct export would seem to differ.
     tf.config.experimental.enable_tensor_float_32_execution(False)
-    form = config.export.format if "format" in config.typed else "saved_model"
-    path = _resolve_output_path(form, config.export)
-    found = trained_models.find(config)
-    if len(found) > 1:
+    format_name = config.export.format if "format" in config.typed else "saved_model"
+    path = _resolve_output_path(format_name, config.export)
+    trained = trained_models.find(config)
+    if len(trained) > 1:
         raise UsageError(f"--ckpt={config.evaluation.ckpt}: name one; ensembles are not exported")
-    member = _to_float32(found[0])
-    one = dataclasses.replace(config.distribution, strategy="one")
-    strategy = strategies.make_strategy(one)
+    trained_model = _to_float32(trained[0])
+    one_device = dataclasses.replace(config.distribution, strategy="one")
+    strategy = strategies.make_strategy(one_device)
+    num_calibration_images = config.export.calibration_images
     export = Export(
-        model=member.restore(strategy),
-        record=member.record,
-        data=member.config.data,
+        model=trained_model.restore(strategy),
+        record=trained_model.record,
+        data=trained_model.config.data,
         int8=config.export.quantize == "int8",
-        calibration=lambda: _load_calibration_images(member, config.export.calibration_images),
+        calibration=lambda: _load_calibration_images(trained_model, num_calibration_images),
     )
-    folder = path.with_name(f".{path.name}-{os.getpid()}")
+    temporary = path.with_name(f".{path.name}-{os.getpid()}")
     try:
-        folder.mkdir()
-        facts = _write_and_verify(form, export, member, folder / path.name)
-        os.replace(folder / path.name, path)
-        beside = sidecar.path_for(path)
-        os.replace(folder / beside.name, beside)
+        temporary.mkdir()
+        results = _write_and_verify(format_name, export, trained_model, temporary / path.name)
+        os.replace(temporary / path.name, path)
+        sidecar_path = sidecar.path_for(path)
+        os.replace(temporary / sidecar_path.name, sidecar_path)
     except _WRITE_ERRORS as error:
         raise UsageError(f"--out={path}: cannot be written ({_describe_error(error)})") from None
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
-    facts = {"out": str(path), "model": str(member.step_dir), **facts}
-    output_files.write_json_output(config.evaluation.json, facts)
-    console.print_summary(str(path), _make_summary_rows(facts))
-    return facts
+        shutil.rmtree(temporary, ignore_errors=True)
+    results = {"out": str(path), "model": str(trained_model.step_dir), **results}
+    output_files.write_json_output(config.evaluation.json, results)
+    console.print_summary(str(path), _make_summary_rows(results))
+    return results
 
 
-def _resolve_output_path(form, export):
-    """The path of the export, which must not be there yet."""
-    if form not in FORMATS:
-        raise UsageError(f"--format={form}: --mode=export takes {', '.join(FORMATS)}")
-    suffix = FORMATS[form].suffix
-    path = pathlib.Path(export.out)
-    if not export.out:
-        raise UsageError(f"--out is missing: name what to export to, as in --out=model{suffix}")
-    if export.quantize != "none" and form != "tflite":
-        raise UsageError(f"--quantize={export.quantize} with --format={form}: only tflite")
-    others = [name for name, other in FORMATS.items() if path.name.endswith(other.suffix or " ")]
-    if not suffix and others:
-        raise UsageError(f"--out={path}: the name of a {others[0]} file; give --format={others[0]}")
+def _resolve_output_path(format_name: str, config: ExportConfig) -> pathlib.Path:
+    """Returns the path of the export, which does not exist yet.
+
+    Raises:
+      UsageError: the format or `--out` is not valid.
+    """
+    if format_name not in FORMATS:
+        raise UsageError(f"--format={format_name}: --mode=export writes {', '.join(FORMATS)}")
+    suffix = FORMATS[format_name].suffix
+    path = pathlib.Path(config.out)
+    if not config.out:
+        raise UsageError(
+            f"--out is missing: name the file or folder to write, as in --out=model{suffix}"
+        )
+    if config.quantize != "none" and format_name != "tflite":
+        raise UsageError(
+            f"--quantize={config.quantize} with --format={format_name}: quantization needs"
+            " --format=tflite"
+        )
+    matching = [
+        name
+        for name, file_format in FORMATS.items()
+        if file_format.suffix and path.name.endswith(file_format.suffix)
+    ]
+    if not suffix and matching:
+        name = matching[0]
+        raise UsageError(f"--out={path}: the name of a {name} file; give --format={name}")
     if not path.name.endswith(suffix):
-        raise UsageError(f"--out={path}: the name of a {form} file ends in {suffix}")
+        raise UsageError(f"--out={path}: the name of a {format_name} file ends in {suffix}")
     if not path.parent.is_dir():
         raise UsageError(f"--out={path}: there is no folder {path.parent}")
-    for beside in (lambda p: p, sidecar.path_for):  # "." has no name to add to
-        if (taken := beside(path)).exists():
-            raise UsageError(f"--out={path}: {taken} is there already; remove it or name another")
+    # In this order, because `sidecar.path_for` fails for ".", which always exists.
+    for make_path in (pathlib.Path, sidecar.path_for):
+        if (existing := make_path(path)).exists():
+            raise UsageError(
+                f"--out={path}: {existing} already exists; remove it or choose another"
+            )
     return path
 
 
-def _describe_error(error):
-    """Why a file cannot be written, in the system's own words."""
+def _describe_error(error: Exception) -> str:
+    """Returns the system's reason why a file cannot be written."""
     if isinstance(error, tf.errors.OpError):
         return error.message.split("; ")[-1].split(" [Op:")[0]
-    of_h5py = re.search(r"error message = '([^']*)'", str(error))
-    return of_h5py[1] if of_h5py else error.strerror or str(error).splitlines()[0]
+    h5py_reason = re.search(r"error message = '([^']*)'", str(error))
+    return h5py_reason[1] if h5py_reason else error.strerror or str(error).splitlines()[0]
 
 
-def _to_float32(member):
-    precision = dataclasses.replace(member.config.precision, mixed_precision=False)
+def _to_float32(trained_model: TrainedModel) -> TrainedModel:
+    """Returns the model with mixed precision switched off."""
+    config = trained_model.config
+    precision = dataclasses.replace(config.precision, mixed_precision=False)
     return dataclasses.replace(
-        member, config=dataclasses.replace(member.config, precision=precision)
+        trained_model, config=dataclasses.replace(config, precision=precision)
     )
 
 
-def _write_and_verify(form, export, member, path):
-    """Writes an export and its hashes, reads it again and compares: facts.
-
-    Raises:
-      DataError: it disagrees with the model.
-    """
-    FORMATS[form].write(export, path)
-    hashes = {
-        "format": form,
-        "tensors": sidecar.hash_tensors(export.tensors()),
-        "files": sidecar.hash_files(path),
-        "trained_for": sidecar.describe_preprocessing(export.data, member.record.class_names),
-    }
-    output_files.write_json(sidecar.path_for(path), hashes)
-    images = _load_val_images(member)
-    net = make_logits_fn(export.model, export.data.mean, export.data.std)
-    live = net(tf.constant(images[:, None])).numpy()[:, 0]  # [N, C]
-    again = FORMATS[form].read(export, path)(images.astype(np.float32))
-    facts = {"format": form, "int8": export.int8, **compare_logits(live, again)}
-    facts["num_bytes"] = sum(p.stat().st_size for p in [path, *path.rglob("*")] if p.is_file())
-    facts["num_tensors"] = len(hashes["tensors"])
-    least = math.ceil(_MIN_EQUAL_FRACTION * len(images))
-    if export.int8 and facts["equal_top1"] < least:
-        raise DataError(
-            f"--quantize=int8: {facts['equal_top1']} of {len(images)} images keep their top-1"
-            f" class, at least {least} must; nothing is exported; more --calibration_images help"
-        )
-    if not export.int8 and not facts["difference"] <= _MAX_DIFFERENCE:
-        raise DataError(
-            f"--format={form}: logits differ from the model's by {facts['difference']:.3g},"
-            f" more than {_MAX_DIFFERENCE}; nothing is exported"
-        )
-    return facts
-
-
-def compare_logits(live, again):
-    """How far an export's logits are from the model's.
-
-    Args:
-      live, again: float [N, C].
+def _write_and_verify(
+    format_name: str, export: Export, trained_model: TrainedModel, path: pathlib.Path
+) -> dict:
+    """Writes an export and its sidecar, reads it back and compares it with the model.
 
     Returns:
-      dict: difference (the largest one, over the largest logit where that is above 1),
+      dict of results for the JSON file.
+
+    Raises:
+      DataError: the export differs from the model.
+    """
+    FORMATS[format_name].write(export, path)
+    class_names = trained_model.record.class_names
+    metadata = {
+        "format": format_name,
+        "tensors": sidecar.hash_tensors(export.tensors()),
+        "files": sidecar.hash_files(path),
+        "trained_for": sidecar.describe_preprocessing(export.data, class_names),
+    }
+    output_files.write_json(sidecar.path_for(path), metadata)
+    images = _load_val_images(trained_model)
+    compute_logits = make_logits_fn(export.model, export.data.mean, export.data.std)
+    logits = compute_logits(tf.constant(images[:, None])).numpy()[:, 0]  # [N, C]
+    export_logits = FORMATS[format_name].read(export, path)(images.astype(np.float32))
+    results = {
+        "format": format_name,
+        "int8": export.int8,
+        **compare_logits(logits, export_logits),
+    }
+    results["num_bytes"] = sum(p.stat().st_size for p in [path, *path.rglob("*")] if p.is_file())
+    results["num_tensors"] = len(metadata["tensors"])
+    min_equal = math.ceil(_MIN_EQUAL_FRACTION * len(images))
+    if export.int8 and results["equal_top1"] < min_equal:
+        raise DataError(
+            f"--quantize=int8: {results['equal_top1']} of {len(images)} images keep their top-1"
+            f" class, and at least {min_equal} must; nothing is exported; try more"
+            " --calibration_images"
+        )
+    if not export.int8 and not results["difference"] <= _MAX_DIFFERENCE:
+        raise DataError(
+            f"--format={format_name}: logits differ from the model's by"
+            f" {results['difference']:.3g}, more than {_MAX_DIFFERENCE}; nothing is exported"
+        )
+    return results
+
+
+def compare_logits(logits: np.ndarray, export_logits: np.ndarray) -> dict[str, float | int]:
+    """Compares the logits of an export with those of the model.
+
+    Args:
+      logits, export_logits: float [N, C].
+
+    Returns:
+      dict: difference (the largest one, divided by the largest logit if that is above 1),
       equal_top1 and num_images.
     """
-    scale = max(1.0, float(np.abs(live).max()))
+    scale = max(1.0, float(np.abs(logits).max()))
     return {
-        "difference": float(np.abs(live - again).max()) / scale,
-        "equal_top1": int((live.argmax(1) == again.argmax(1)).sum()),
-        "num_images": len(live),
+        "difference": float(np.abs(logits - export_logits).max()) / scale,
+        "equal_top1": int((logits.argmax(1) == export_logits.argmax(1)).sum()),
+        "num_images": len(logits),
     }
 
 
-def _load_val_images(member):
-    """Centre crops of images spread over the val split: uint8 [N, S, S, 3]."""
-    data = member.config.data
-    split = source.open_split(data, "val", member.record.class_names)
+def _load_val_images(trained_model: TrainedModel) -> np.ndarray:
+    """Returns center crops of images spread evenly over the val split: uint8 [N, S, S, 3]."""
+    data = trained_model.config.data
+    split = source.open_split(data, "val", trained_model.record.class_names)
     count = min(_NUM_IMAGES, split.num_examples)
-    found = []
+    images = []
     for index in np.linspace(0, split.num_examples - 1, count).round().astype(np.int64):
         size = (data.image_size, 1, data.crop_fraction, data.interpolation)
         try:
             encoded, _ = split.read(tf.constant(index))
-            found.append(crops.extract_views(decode.decode_image(encoded), *size)[0].numpy())
+            images.append(crops.extract_views(decode.decode_image(encoded), *size)[0].numpy())
         except tf.errors.OpError as error:
             name = split.describe(int(index))
             raise DataError(f"{name} does not decode: {decode.describe_error(error)}") from None
-    return np.stack(found)
+    return np.stack(images)
 
 
-def _load_calibration_images(member, count):
-    """Augmented training images, one at a time: float32 [1, S, S, 3], 0..255."""
-    config = member.config
-    split = source.open_split(config.data, "train", member.record.class_names)
+def _load_calibration_images(trained_model: TrainedModel, count: int) -> Iterator[np.ndarray]:
+    """Yields augmented training images, one at a time: float32 [1, S, S, 3], 0..255."""
+    config = trained_model.config
+    split = source.open_split(config.data, "train", trained_model.record.class_names)
     batches = pipeline.train_dataset(split, config.data, config.length.seed, 0, 1)
     for batch in itertools.islice(batches, count):
         yield batch["image"].numpy().astype(np.float32)
 
 
-def _make_summary_rows(facts):
-    rows = [("format", facts["format"] + (", int8" if facts["int8"] else ""))]
-    rows.append(
-        ("size", f"{facts['num_bytes'] / 1e6:.1f} MB, {pluralize(facts['num_tensors'], 'tensor')}")
-    )
-    rows.append(("difference", f"{facts['difference']:.2g} (largest, of logits)"))
-    rows.append(
-        ("same top-1", f"{facts['equal_top1']} of {pluralize(facts['num_images'], 'image')}")
-    )
-    return rows
+def _make_summary_rows(results: dict) -> list[tuple[str, str]]:
+    num_tensors = pluralize(results["num_tensors"], "tensor")
+    num_images = pluralize(results["num_images"], "image")
+    return [
+        ("format", results["format"] + (", int8" if results["int8"] else "")),
+        ("size", f"{results['num_bytes'] / 1e6:.1f} MB, {num_tensors}"),
+        ("difference", f"{results['difference']:.2g} (largest, of logits)"),
+        ("same top-1", f"{results['equal_top1']} of {num_images}"),
+    ]

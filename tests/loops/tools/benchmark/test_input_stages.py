@@ -1,4 +1,4 @@
-"""Timing of the stages, where an image does not decode."""
+"""Timing of the input pipeline's stages."""
 
 import shutil
 
@@ -10,12 +10,12 @@ from loops.tools.benchmark import input_stages
 from tests.command_line import resolve
 
 
-def test_a_bad_image_is_named(tiny_folder, tmp_path):
+def test_error_names_an_image_that_does_not_decode(tiny_folder, tmp_path):
     folder = tmp_path / "data"
     shutil.copytree(tiny_folder, folder)
     bad = sorted((folder / "train").glob("*/*"))[4]
     bad.write_bytes(bad.read_bytes()[:100])
     words = ("--dataset=folder", f"--data_dir={folder}", "--image_size=32", "--batch_size=23")
     data = resolve(*words).data
-    with pytest.raises(DataError, match=f"{bad.name} does not decode: .*the stages cannot"):
+    with pytest.raises(DataError, match=f"{bad.name} does not decode: .*stages cannot be timed"):
         input_stages.measure(source.open_split(data, "train"), data, 0, 0.01)
