@@ -38,7 +38,7 @@ def check(config: Config) -> None:
 
 
 def check_choices(config: Config) -> None:
-    """Raises UsageError for a flag whose value is none of its choices."""
+    """Raises UsageError for a flag whose value is not one of its choices."""
     values = config.leaves()
     for name, flag in all_flags().items():
         flag.check_choice(values[name])

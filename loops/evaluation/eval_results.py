@@ -128,7 +128,7 @@ def resizing_suffix(config: Config, record: Record) -> str:
 def curve_name(run_dir: pathlib.Path) -> str:
     """Returns the folder of the event files for an evaluation of a run.
 
-    While the run trains, evaluations by other processes get a curve of their own. Otherwise
+    While the run trains, evaluations by other processes get a separate curve. Otherwise
     TensorBoard would stop reading the file that training writes once there is a newer one, and
     the steps of two writers would be out of order.
     """
