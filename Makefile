@@ -88,9 +88,11 @@ faults: test-venv ## run the long tests (under 60 minutes)
 soak: test-venv ## kill, signal and damage a training for SOAK_MINUTES and check that it recovers
 	@.venv/bin/python -m tests.soak --minutes=$(SOAK_MINUTES) --json=soak.json
 
-lint: test-venv ## check style and formatting
+lint: test-venv ## check style, formatting, types and English
 	@.venv/bin/python -m ruff check
 	.venv/bin/python -m ruff format --check
+	.venv/bin/python -m mypy
+	.venv/bin/python -m tests.prose
 
 bench: test-venv ## run the missing benchmarks and write benchmarks/RESULTS.md
 	@.venv/bin/python -m benchmarks.run_all $(ARGS)
