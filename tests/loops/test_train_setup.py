@@ -1,0 +1,66 @@
+"""One setup for every training, and a training step of one's choice."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from loops.train_setup import TrainSetup
+from loops.train_step import TrainStep
+from tests.command_line import refusal, resolve
+from tests.loops.small_steps import BATCH, batches, make_state, random_images, settings, weights
+
+pytestmark = pytest.mark.usefixtures("tiny_net")
+
+
+class TripleLossStep(TrainStep):
+    """Optimizes three times the loss."""
+
+    def loss_and_gradients(self, images, targets, scale):
+        gradients, logits, loss = super().loss_and_gradients(images, targets, scale)
+        return [3.0 * gradient for gradient in gradients], logits, 3.0 * loss
+
+
+def run_one_step(step_class, strategy, **changes):
+    """Returns (loss, update of each weight) of one step of plain gradient descent."""
+    state = make_state(strategy, "--momentum=0", "--nonesterov")
+    before = weights(state)
+    plain = {"weight_decay": 0.0, "learning_rate": lambda step: tf.constant(0.01)}
+    step = step_class(state, settings(**plain, **changes))
+    sums = step(batches(strategy, random_images(1)), tf.constant(1, tf.int64))
+    return float(sums["loss"]), {k: v - before[k] for k, v in weights(state).items()}
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_overridden_loss_and_gradients_are_what_is_optimized(mirrored, accumulate):
+    loss, updates = run_one_step(TrainStep, mirrored, accumulate=accumulate)
+    triple_loss, triple_updates = run_one_step(TripleLossStep, mirrored, accumulate=accumulate)
+    assert triple_loss == pytest.approx(3 * loss, rel=1e-5)
+    for path, update in updates.items():
+        np.testing.assert_allclose(triple_updates[path], 3 * update, atol=1e-6, err_msg=path)
+
+
+def make_config(folder, *words):
+    words = ["--dataset=folder", f"--data_dir={folder}", f"--batch_size={BATCH}", *words]
+    return resolve("--model=resnetv2_18", "--image_size=32", "--strategy=one", *words)
+
+
+def test_setup_opens_the_data_and_then_builds_the_step(tiny_folder):
+    setup = TrainSetup(make_config(tiny_folder, "--steps=5"))
+    assert (setup.train_split.num_examples, setup.val_split.num_examples) == (23, 11)
+    assert setup.schedule.total_steps == 5
+    assert setup.state is None and setup.step is None
+    setup.build(TripleLossStep)
+    assert isinstance(setup.step, TripleLossStep)
+    assert setup.state.model.output_shape == (None, 3)
+
+
+def test_setup_without_val_needs_no_val_images(tiny_folder, tmp_path):
+    (tmp_path / "train").symlink_to(tiny_folder / "train")
+    config = make_config(tmp_path)
+    assert TrainSetup(config, with_val=False).val_split is None
+    assert "val" in refusal(TrainSetup, config)
+
+
+def test_batch_size_that_replicas_cannot_share_is_refused(tiny_folder):
+    config = make_config(tiny_folder, "--batch_size=9", "--accumulate=2")
+    assert "--batch_size=9" in refusal(TrainSetup, config)
