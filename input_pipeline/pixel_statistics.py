@@ -5,7 +5,6 @@ import dataclasses
 import json
 import os
 import pathlib
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -15,7 +14,7 @@ from absl import logging
 from input_pipeline.decoding import decode
 from input_pipeline.errors import DataError
 from input_pipeline.sources.source import Source
-from input_pipeline.system.progress import NoProgress
+from input_pipeline.system.progress import NoProgress, ProgressFactory
 from input_pipeline.threads import make_dataset_options, num_parallel_calls
 
 FILENAME = "statistics.json"
@@ -75,7 +74,7 @@ def _to_tuples(value: Any) -> Any:
 
 
 def compute(
-    source: Source, threads: int = 0, progress: Callable[[int], NoProgress] = NoProgress
+    source: Source, threads: int = 0, progress: ProgressFactory = NoProgress
 ) -> PixelStatistics:
     """Reads and decodes each image once and sums its pixels in float64.
 

@@ -120,7 +120,7 @@ def _score_models(
     strategy: tf.distribute.Strategy,
     split: source.Source,
     models: list[TrainedModel],
-    real: dict | None,
+    real: list[frozenset[int]] | None,
     draw_images: bool,
 ) -> dict:
     """Evaluates models together; writes the results into the run folder of the first one."""

@@ -85,6 +85,7 @@ def train(
         _initialize(setup.state, run_dir, setup)
         setup.workers.require_equal(int(setup.state.step), "the step to resume from")
         trace = loss_trace.LossTrace(setup.state, run_dir, record, setup.workers)
+        writer: metric_writer.MetricWriter | metric_writer.NullMetricWriter
         writer = metric_writer.NullMetricWriter()
         if is_chief:
             writer = stack.enter_context(metric_writer.MetricWriter(run_dir, int(setup.state.step)))
@@ -132,7 +133,7 @@ def _update_record(
 ) -> run_folder.Record:
     """Writes config.json and returns its Record; warns if the images have changed."""
     splits = {"train": setup.train_split, "val": setup.val_split}
-    dataset = {
+    dataset: dict[str, run_folder.SplitFacts] = {
         name: {"images": split.num_examples, "fingerprint": split.fingerprint}
         for name, split in splits.items()
     }

@@ -11,7 +11,7 @@ from loops.distribution import strategies, workers
 from loops.optimization.train_schedule import TrainSchedule
 from loops.train_input import TrainInput
 from loops.train_state import TrainState
-from loops.train_step import StepSettings, TrainStep
+from loops.train_step import StepFunction, StepSettings, TrainStep
 
 
 class TrainSetup:
@@ -58,7 +58,7 @@ class TrainSetup:
             accumulate,
         )
         self.state: TrainState | None = None
-        self.step: TrainStep | None = None
+        self.step: StepFunction | None = None
 
     def build(self, step_class: type[TrainStep] = TrainStep) -> None:
         """Makes the model with initial weights, the optimizer and the step."""

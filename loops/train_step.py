@@ -21,6 +21,8 @@ from loops.train_state import TrainState
 from nets.layers import random_layers
 
 Batch = dict[str, tf.Tensor]
+# Type of `TrainStep.__call__`.
+StepFunction = Callable[[Iterator[Batch], tf.Tensor], dict[str, tf.Tensor]]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import importlib
 import typing
-from typing import Annotated
+from typing import Annotated, TypedDict, Unpack
 
 if typing.TYPE_CHECKING:
     import keras
@@ -20,6 +20,24 @@ _DEPTHS = {
 }
 
 
+class BuilderOptions(TypedDict, total=False):
+    """Keyword arguments of the builder functions. Each function takes some of them.
+
+    Attributes:
+      depths: residual blocks per stage.
+      bottleneck: residual blocks have three convolutions, not two.
+      squeeze_excite: residual blocks scale their channels.
+      batch_norm: batch norm after each convolution of AlexNet and ZFNet.
+      image_size: side of all images in pixels, for nets with a fixed input size.
+    """
+
+    depths: tuple[int, ...]
+    bottleneck: bool
+    squeeze_excite: bool
+    batch_norm: bool
+    image_size: int
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Architecture:
     """A registered net: the function that builds it and the arguments of that function.
@@ -32,18 +50,18 @@ class Architecture:
     """
 
     family: str
-    options: dict[str, tuple[int, ...] | bool]
+    options: BuilderOptions
     min_image_size: int = 32
     fixed_input_size: bool = False
 
 
-def _make_residual(family: str, layers: int, **options: bool) -> Architecture:
+def _make_residual(family: str, layers: int, **options: Unpack[BuilderOptions]) -> Architecture:
     return Architecture(
         family=family, options={"depths": _DEPTHS[layers], "bottleneck": layers >= 50, **options}
     )
 
 
-def _make_fixed_size(family: str, **options: bool) -> Architecture:
+def _make_fixed_size(family: str, **options: Unpack[BuilderOptions]) -> Architecture:
     return Architecture(family=family, options=options, min_image_size=64, fixed_input_size=True)
 
 

@@ -74,8 +74,8 @@ def parse_randaugment(text: str) -> tuple[int, float]:
       UsageError: the text has another format, or a number is out of range.
     """
     try:
-        layers, magnitude = text.split(",")
-        layers, magnitude = int(layers), float(magnitude)
+        first, second = text.split(",")
+        layers, magnitude = int(first), float(second)
     except ValueError:
         layers, magnitude = 0, 0.0
     if not (1 <= layers <= 8 and 0 <= magnitude <= 10):

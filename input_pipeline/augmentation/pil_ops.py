@@ -6,6 +6,7 @@ table of 256 entries.
 
 import math
 from collections.abc import Sequence
+from typing import TypeAlias
 
 import tensorflow as tf
 
@@ -13,7 +14,7 @@ import tensorflow as tf
 FILL_VALUE = 128.0
 
 # Factor, angle or other strength of an operation.
-_Scalar = float | int | tf.Tensor
+_Scalar: TypeAlias = float | int | tf.Tensor
 
 
 def brightness(image: tf.Tensor, factor: _Scalar) -> tf.Tensor:

@@ -46,7 +46,8 @@ def find(config: DataConfig, prepare: PrepareConfig) -> raw_set.RawSet:
 
 
 def _find_in_lists(config: DataConfig) -> raw_set.RawSet:
-    splits, classes = {}, ()
+    splits: dict[str, list[raw_set.Item]] = {}
+    classes: tuple[str, ...] = ()
     for split in _SPLITS:
         if not getattr(config, f"{split}_list"):
             continue

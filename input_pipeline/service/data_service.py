@@ -189,7 +189,7 @@ def _distribute(dispatcher: str) -> Callable[[tf.data.Dataset], tf.data.Dataset]
 
 def start_server(
     role: str, dispatcher: str, workers: str
-) -> _service.DispatchServer | _service.WorkerServer:
+) -> tf.data.experimental.service.DispatchServer | tf.data.experimental.service.WorkerServer:
     """Starts a dispatcher or a worker in this process.
 
     Args:

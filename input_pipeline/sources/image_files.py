@@ -155,7 +155,7 @@ def from_list(config: DataConfig, split: str, class_names: Sequence[str] = ()) -
             f"{getattr(config, flags[split])}: the first {_NUM_PROBED} images do not exist, for"
             f" example {probed[0]}; set --data_dir to the folder that the paths are relative to"
         )
-    return ImageFiles(root, paths, labels, class_names)
+    return ImageFiles(root, paths, labels, tuple(class_names))
 
 
 def open_split(

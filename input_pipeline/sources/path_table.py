@@ -3,6 +3,7 @@
 import collections.abc
 import os
 from collections.abc import Callable, Iterable, Sequence
+from typing import cast, overload
 
 import numpy as np
 import tensorflow as tf
@@ -14,7 +15,7 @@ _MAX_DIGITS = 7
 _UNUSUAL_BYTES = (b"\r", b"\t", b"\x0b", b"\x0c", b"\0")
 
 
-class PathTable(collections.abc.Sequence):
+class PathTable(collections.abc.Sequence[str]):
     """A sequence of str, stored as the bytes of `path label` lines and the position of each path.
 
     The paths of ILSVRC 2012 take 150 MB as str objects and half of that in this form. This form
@@ -33,13 +34,17 @@ class PathTable(collections.abc.Sequence):
     def __len__(self) -> int:
         return len(self._starts)
 
+    @overload
+    def __getitem__(self, index: int) -> str: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[str]: ...
     def __getitem__(self, index: int | slice) -> str | list[str]:
         if isinstance(index, slice):
             return [self[i] for i in range(*index.indices(len(self)))]
         return os.fsdecode(self.lines[self._starts[index] : self._ends[index]])
 
-    def __eq__(self, other: Iterable[str]) -> bool:
-        return list(self) == list(other)
+    def __eq__(self, other: object) -> bool:
+        return list(self) == list(cast(Iterable[str], other))
 
     def make_lookup(self, root: str | os.PathLike[str]) -> Callable[[tf.Tensor], tf.Tensor]:
         """Returns the function from an int64 index tensor to the full path below `root`.

@@ -19,7 +19,7 @@ from absl import logging
 from input_pipeline.system.atomic_files import sha256, write_bytes
 
 # Nested dicts of variables; the keys name the variables in the file.
-VariableTree = Mapping[str, "tf.Variable | VariableTree"]
+VariableTree = dict[str, "tf.Variable | VariableTree"]
 
 _STEP_FOLDER = re.compile(r"step-(\d{8,})")
 _PREFIX = "ckpt"

@@ -10,15 +10,17 @@ import json
 import pathlib
 import time
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Protocol
 
 import keras
+import tensorflow as tf
 from absl import logging
 
 from input_pipeline.errors import UsageError
 from input_pipeline.system import atomic_files
 from loops.checkpointing import run_folder
 from loops.config.config import select_flags
+from loops.distribution.workers import Workers
 from loops.runtime.environment import describe_machine, list_differences
 
 FILE_NAME = "loss_trace.jsonl"
@@ -82,6 +84,15 @@ def to_step_record(sums: Mapping[str, Any]) -> StepRecord:
     )
 
 
+class _TracedState(Protocol):
+    """What a trace reads of a TrainState, which this package cannot import."""
+
+    strategy: tf.distribute.Strategy
+    compute_dtype: str
+    model: keras.Model
+    step: tf.Variable
+
+
 class LossTrace:
     """Writes the loss of each of the first steps of a run.
 
@@ -99,9 +110,15 @@ class LossTrace:
 
     num_steps = NUM_STEPS
 
-    def __init__(self, state, run_dir: pathlib.Path, record: run_folder.Record | None, workers):
+    def __init__(
+        self,
+        state: _TracedState,
+        run_dir: pathlib.Path,
+        record: run_folder.Record | None,
+        workers: Workers,
+    ) -> None:
         self._state = state
-        self._path = None
+        self._path: pathlib.Path | None = None
         if workers.is_chief and int(state.step) < self.num_steps:
             self._start(run_dir / FILE_NAME, record, workers.num_workers)
 

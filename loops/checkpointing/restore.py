@@ -75,7 +75,7 @@ def load_weights(
     """
     try:
         checkpoint.restore_partial(step_dir, {"model": variables_by_path(model)})
-        averaged = averaged and record.config.optimization.ema
+        averaged = averaged and bool(record.config.optimization.ema)
         if averaged:
             checkpoint.restore_partial(step_dir, {"ema": _averaged_variables(model)})
     except (AssertionError, ValueError) as error:

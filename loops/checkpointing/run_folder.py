@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping
 from importlib import metadata
+from typing import TypedDict
 
 import tensorflow as tf
 
@@ -27,6 +28,18 @@ _MAX_NAME_BYTES = 200  # file systems allow 255
 _PACKAGES = ("tensorflow", "tensorflow-cpu", "keras", "numpy", "opencv-python-headless")
 
 
+class SplitFacts(TypedDict):
+    """What config.json contains about a split.
+
+    Attributes:
+      images: number of images.
+      fingerprint: hash over the names and labels of the images.
+    """
+
+    images: int
+    fingerprint: str
+
+
 @dataclasses.dataclass(frozen=True)
 class Record:
     """The contents of a run's config.json.
@@ -35,13 +48,13 @@ class Record:
       config: the resolved configuration.
       class_names: name of each class, by label.
       dataset: number of images and fingerprint of each split at the last start of the run.
-      weights: file, sha256 and source of imported weights; empty for a trained run.
+      weights: file, sha256, source and more of imported weights; empty for a trained run.
     """
 
     config: Config
     class_names: tuple[str, ...]
-    dataset: dict[str, dict[str, int | str]]
-    weights: dict[str, str] = dataclasses.field(default_factory=dict)
+    dataset: dict[str, SplitFacts]
+    weights: dict[str, int | str] = dataclasses.field(default_factory=dict)
 
 
 def resolve_run_dir(config: Config) -> pathlib.Path:

@@ -1,6 +1,7 @@
 """Configs as JSON, written by this version or by another."""
 
 import dataclasses
+import pathlib
 import typing
 from typing import Any
 
@@ -14,7 +15,7 @@ def to_json(config: Any) -> dict[str, Any]:
     return values
 
 
-def from_json(cls: type, data: dict[str, Any], where: str) -> Any:
+def from_json(cls: type, data: dict[str, Any], where: pathlib.Path | str) -> Any:
     """Rebuilds a config dataclass from its JSON form.
 
     Missing fields take their defaults and unknown fields are ignored. The log names both, because

@@ -149,7 +149,13 @@ def get_flag_fields(
             **facts,
         }
         flags.append(
-            FlagField(name=field.name, type=kind, default=field.default, help=text, **facts)
+            FlagField(
+                name=field.name,
+                type=kind,
+                default=typing.cast("bool | int | float | str | None", field.default),
+                help=text,
+                **facts,
+            )
         )
     return tuple(flags)
 
@@ -161,6 +167,7 @@ def iter_groups(root: type) -> Iterator[tuple[str, tuple[FlagField, ...]]]:
     `modes` and `benchmarks` of flags that do not name any.
     """
     yield "Mode", get_flag_fields(root)
+    cls: type
     for hint in typing.get_type_hints(root, include_extras=True).values():
         if typing.get_origin(hint) is typing.Annotated:
             cls, title, *facts = typing.get_args(hint)

@@ -5,11 +5,12 @@ import math
 
 from input_pipeline.arithmetic import ceil_div
 from input_pipeline.errors import UsageError
+from loops.config.training import LengthConfig
 
 _MAX_INTERVAL = 1e12  # steps or epochs
 
 
-def parse_interval(text, steps_per_epoch, flag):
+def parse_interval(text: str, steps_per_epoch: float, flag: str) -> float:
     """Steps of an interval given as `500` or `2epochs`: at least one, of epochs often no whole
     number, see `Pace`.
 
@@ -26,7 +27,7 @@ def parse_interval(text, steps_per_epoch, flag):
     return max(1, value * steps_per_epoch) if is_epochs else value
 
 
-def compute_total_steps(length, num_examples, batch_size):
+def compute_total_steps(length: LengthConfig, num_examples: int, batch_size: int) -> int:
     """Optimizer steps of a whole run; the one place that turns a duration into steps."""
     if length.steps:
         return length.steps
@@ -34,7 +35,7 @@ def compute_total_steps(length, num_examples, batch_size):
     return max(1, ceil_div(round(examples), batch_size))
 
 
-def parse_image_size_schedule(text, steps_per_epoch):
+def parse_image_size_schedule(text: str, steps_per_epoch: float) -> tuple[tuple[int, int], ...]:
     """The stages of `--image_size_schedule`.
 
     Returns:
@@ -46,8 +47,8 @@ def parse_image_size_schedule(text, steps_per_epoch):
     if not text:
         return ()
     try:
-        stages = [stage.split(":") for stage in text.split(",")]
-        stages = [(float(epoch), int(size)) for epoch, size in stages]
+        parts = [stage.split(":") for stage in text.split(",")]
+        stages = [(float(epoch), int(size)) for epoch, size in parts]
     except ValueError:
         stages = []
     epochs = [epoch for epoch, _ in stages]
@@ -60,7 +61,7 @@ def parse_image_size_schedule(text, steps_per_epoch):
     return tuple((round(epoch * steps_per_epoch), size) for epoch, size in stages)
 
 
-def parse_profile_window(text):
+def parse_profile_window(text: str) -> tuple[int, int] | tuple[()]:
     """First and last step of `--profile=START,STOP` as a tuple, or ()."""
     if not text:
         return ()
@@ -73,7 +74,7 @@ def parse_profile_window(text):
     return first, last
 
 
-def parse_top_ks(text):
+def parse_top_ks(text: str) -> tuple[int, ...]:
     """The ks of `--top_k` as a sorted tuple of ints."""
     try:
         ks = tuple(sorted({int(k) for k in text.split(",")}))
@@ -84,7 +85,7 @@ def parse_top_ks(text):
     return ks
 
 
-def parse_test_sizes(text):
+def parse_test_sizes(text: str) -> tuple[int, ...]:
     """The image sizes of `--test_size` as a tuple of ints, in the order given; () without any."""
     try:
         sizes = tuple(int(size) for size in text.split(",")) if text else ()

@@ -1,6 +1,7 @@
 """The optimizers, losses and schedules by name. TensorFlow-free, so that `--help` is fast."""
 
 import dataclasses
+from typing import Literal
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -12,7 +13,7 @@ class OptimizerSpec:
       learning_rate: default per 256 images; None for the default of the data set.
     """
 
-    decay_kind: str
+    decay_kind: Literal["l2", "decoupled"]
     learning_rate: float | None = None
 
 

@@ -4,6 +4,7 @@
 """
 
 import dataclasses
+from typing import Any
 
 from absl import logging
 
@@ -142,5 +143,6 @@ def fill_pixel_statistics(config: Config) -> Config:
         shown = [", ".join(f"{number:.2f}" for number in numbers) for numbers in defaults[:2]]
         logging.info("normalization: mean (%s), std (%s) of %s", *shown, origin)
     names = ("mean", "std", "pca_values", "pca_vectors")
-    filled = {n: old or new for n, old, new in zip(names, recorded, defaults, strict=True)}
+    pairs = zip(names, recorded, defaults, strict=True)
+    filled: dict[str, Any] = {name: old or new for name, old, new in pairs}
     return dataclasses.replace(config, data=dataclasses.replace(data, **filled))

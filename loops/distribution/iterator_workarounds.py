@@ -28,7 +28,7 @@ def disable_device_autotuning() -> None:
     def untuned(*args, **kwargs) -> tf.data.Dataset:
         return make(*args, **kwargs).with_options(threads.make_dataset_options())
 
-    untuned.untuned = True
+    untuned.untuned = True  # type: ignore[attr-defined]  # marks the patched function
     setattr(multi_device_iterator_ops, _MAKER, untuned)
 
 

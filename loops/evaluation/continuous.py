@@ -69,7 +69,7 @@ class _CheckpointEvaluator:
         self._split = split
         self._real = imagenet_real.load_split_labels(config.evaluation, config.data.dataset, split)
         self._model = None
-        self._evaluator = None
+        self._evaluator: Evaluator | None = None
 
     def __call__(self, model: TrainedModel) -> dict | None:
         """Writes and returns the results; None if the checkpoint was removed in the meantime."""

@@ -3,6 +3,7 @@
 import contextlib
 import pathlib
 from collections.abc import Callable
+from typing import TypeAlias
 
 import numpy as np
 from absl import logging
@@ -16,6 +17,9 @@ from loops.evaluator import Evaluator
 from loops.metrics import classification, comparison
 from loops.monitoring import console, metric_writer
 from loops.train_state import TrainState
+
+# See `TrainingEvaluator._predict`.
+_Predictions: TypeAlias = tuple[tuple[np.ndarray, np.ndarray], dict[str, float]]
 
 
 class TrainingEvaluator:
@@ -50,7 +54,8 @@ class TrainingEvaluator:
         self._is_chief = is_chief
         self._top_k = flag_parsers.parse_top_ks(config.evaluation.top_k)
         self._center_crop = self._make_evaluator(crops=1)
-        self._last = None  # step of the last evaluation, its predictions, its results
+        # Step of the last evaluation, its predictions, its results.
+        self._last: tuple[int, _Predictions, dict[str, float]] | None = None
 
     def evaluate_first_batch(self) -> None:
         """Evaluates one batch, to find a broken evaluation now and not after an epoch."""
@@ -124,9 +129,7 @@ class TrainingEvaluator:
             self._config.evaluation.eval_batch_size,
         )
 
-    def _predict(
-        self, evaluator: Evaluator
-    ) -> tuple[tuple[np.ndarray, np.ndarray], dict[str, float]]:
+    def _predict(self, evaluator: Evaluator) -> _Predictions:
         """Returns ((probabilities, labels), {"top1_raw": top-1 of the raw weights} with EMA)."""
         self._state.average_batch_norm()
         ema = self._state.ema

@@ -35,7 +35,7 @@ def score_models(
     predicted: list[dict[int, np.ndarray]],
     models: list[TrainedModel],
     split: Source,
-    real: dict | None = None,
+    real: list[frozenset[int]] | None = None,
     top1_raw: float | None = None,
 ) -> dict:
     """Scores the predictions of one or several models on a split.
@@ -66,7 +66,7 @@ def score(
     class_names: Sequence[str],
     describe_image: Callable[[int], str],
     ks: Sequence[int],
-    real: dict | None = None,
+    real: list[frozenset[int]] | None = None,
 ) -> dict:
     """Compares models as `comparison.compare_models` does, and names images and classes.
 

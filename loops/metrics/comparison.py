@@ -210,10 +210,11 @@ def compare_models(
     def is_right(probs: np.ndarray) -> np.ndarray:
         return classification.label_ranks(probs, labels) < 1
 
-    results = evaluate_predictions(ensembles[num_views], labels, top_k, real)
+    results: dict[str, Any] = evaluate_predictions(ensembles[num_views], labels, top_k, real)
     results["reliability"] = calibration.reliability(ensembles[num_views], labels)
     results["mistakes"] = find_confident_mistakes(ensembles[num_views], labels)
     results["per_class"] = per_class_accuracy(ensembles[num_views], labels, class_names)
+    pair: dict[str, float | int | str]
     paired = []
     if num_views > 1 and 1 in ensembles:
         results["center_crop"] = evaluate_predictions(ensembles[1], labels, top_k, real)
@@ -221,7 +222,7 @@ def compare_models(
         test = confidence_intervals.mcnemar(is_right(ensembles[num_views]), is_right(ensembles[1]))
         paired.append(pair | test)
     if len(members) > 1:
-        member_results = [{"model": name} for name in names]
+        member_results: list[dict[str, Any]] = [{"model": name} for name in names]
         for metrics, member in zip(member_results, members, strict=True):
             metrics |= evaluate_predictions(member[num_views], labels, top_k, real)
             if "center_crop" in results:

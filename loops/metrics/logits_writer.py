@@ -17,7 +17,7 @@ import pathlib
 import types
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any, Self
+from typing import IO, TYPE_CHECKING, Any, Self
 
 import numpy as np
 from numpy.lib import format as npy
@@ -47,7 +47,8 @@ class Writer:
         self._split = split
         self._metadata = metadata
         self._models = []
-        self._archive = self._entry = None
+        self._archive: zipfile.ZipFile | None = None
+        self._entry: IO[bytes] | None = None
 
     def begin_model(self, metadata: Mapping[str, Any], views: int) -> Callable[[np.ndarray], None]:
         """Begins the next model and returns a function that appends a batch of its logits.

@@ -10,7 +10,7 @@ def _print(text: str) -> None:
     print(escape_non_utf8(text))
 
 
-def print_summary(title: str, rows: Sequence[tuple[str, str]]) -> None:
+def print_summary(title: str, rows: Sequence[tuple[str, object]]) -> None:
     """Prints a title and aligned (name, value) rows to stdout."""
     width = max(len(name) for name, _ in rows)
     _print(title)

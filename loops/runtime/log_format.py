@@ -42,7 +42,8 @@ def set_up() -> None:
 def copy_to_file(run_dir: pathlib.Path) -> Iterator[None]:
     """Copies the log to RUN/log.txt inside the context; lines are lost when the disk is full."""
     handler = python_logging.FileHandler(run_dir / "log.txt")
-    handler.handleError = lambda record: None
+    # Patched for this one handler: logging has no other way to ignore errors.
+    handler.handleError = lambda record: None  # type: ignore[method-assign]
     handler.setFormatter(_Formatter())
     handler.addFilter(_should_log)
     logger = logging.get_absl_logger()

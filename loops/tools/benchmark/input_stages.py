@@ -6,6 +6,7 @@ on the same threads. The difference between two adjacent prefixes is the cost of
 
 import time
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import tensorflow as tf
 
@@ -96,7 +97,8 @@ def measure(source: Source, config: DataConfig, seed: int, seconds: float) -> di
     Raises:
       DataError: an image does not decode.
     """
-    stages, previous_ms = [], 0.0
+    stages: list[dict[str, Any]] = []
+    previous_ms = 0.0
     for name, start in make_stages(source, config, seed).items():
         try:
             iterator = start()

@@ -66,8 +66,11 @@ def measure_training(config: Config) -> Measurement:
     state, config = benchmark_setup.make_state(strategy, config, num_classes)
     setup = train_setup.TrainSetup(config, strategy=strategy)
     setup.state = state
-    step = train_setup.make_step(config, state, setup.schedule.learning_rate)
-    setup.step = _TimedStep(step, max_calls=throughput.TIMED_CALLS)
+    step = _TimedStep(
+        train_setup.make_step(config, state, setup.schedule.learning_rate),
+        max_calls=throughput.TIMED_CALLS,
+    )
+    setup.step = step
     with tempfile.TemporaryDirectory() as folder:
         run_dir = pathlib.Path(folder)
         with metric_writer.MetricWriter(run_dir, 0) as writer:
@@ -75,7 +78,7 @@ def measure_training(config: Config) -> Measurement:
             with contextlib.suppress(_AllCallsTimed):
                 TrainLoop(setup, outputs, NoSignals()).run()
     title = f"training loop on {config.data.dataset}, {config.data.augment}"
-    return _make_training_results(title, setup.step.timings(), setup.step, state, config)
+    return _make_training_results(title, step.timings(), step, state, config)
 
 
 def measure_evaluation(config: Config) -> Measurement:

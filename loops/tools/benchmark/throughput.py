@@ -34,7 +34,7 @@ class Timings:
     steps: list[int]
 
 
-def time_calls(call: Callable[[int], None]) -> Timings:
+def time_calls(call: Callable[[int], object]) -> Timings:
     """Times a function: one call to trace, two calls to warm up, then 20 timed calls.
 
     A timed call does as many steps as fit into a tenth of a second, at least one. The overhead of

@@ -42,8 +42,8 @@ def run(config: Config) -> dict[str, Any]:
     return manifest
 
 
-def _make_rows(manifest: dict[str, Any]) -> list[tuple[str, Any]]:
-    rows = []
+def _make_rows(manifest: dict[str, Any]) -> list[tuple[str, str | int]]:
+    rows: list[tuple[str, str | int]] = []
     for name, split in manifest["splits"].items():
         text = pluralize(split["images"], "image")
         if shards := split.get("shards", []):

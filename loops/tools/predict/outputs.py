@@ -62,7 +62,7 @@ def to_csv(results: Mapping[str, Any], max_classes: int) -> bytes:
     return text.getvalue().encode("utf-8", "replace")
 
 
-def write(config: Config, results: Mapping[str, Any], max_classes: int) -> None:
+def write(config: Config, results: dict[str, Any], max_classes: int) -> None:
     """Writes the files of `--json` and `--csv`.
 
     Args:

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterable
+from typing import Any
 
 from input_pipeline.text import pluralize
 from loops.checkpointing.loss_trace import StepRecord
@@ -32,8 +33,8 @@ def compare(recorded: Iterable[StepRecord], steps: Iterable[StepRecord], dtype: 
         `largest_difference`: relative to the loss; None if only one side skipped a step.
         `loss_sum`: if a step differs, its loss in the trace (`was`) and now (`here`).
     """
-    results = {"verdict": "bitwise", "steps": 0, "bitwise_steps": 0, "departs_at": None}
-    results["largest_difference"] = 0.0
+    results: dict[str, Any] = {"verdict": "bitwise", "steps": 0, "bitwise_steps": 0}
+    results |= {"departs_at": None, "largest_difference": 0.0}
     steps = iter(steps)
     for number, old in enumerate(recorded, 1):
         new = next(steps)

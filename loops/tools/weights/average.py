@@ -6,6 +6,7 @@ Izmailov et al. 2018, "Averaging weights leads to wider optima and better genera
 import dataclasses
 import pathlib
 from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 
 import keras
 import numpy as np
@@ -202,8 +203,8 @@ def recompute_batch_norm(
     bar.close()
     for total, layer, (momentum, trainable) in zip(moments, layers, settings, strict=True):
         variance = total.variance + total.mean_square - total.mean**2
-        layer.moving_mean.assign(total.mean.astype(np.float32))
-        layer.moving_variance.assign(variance.astype(np.float32))
+        layer.moving_mean.assign(np.asarray(total.mean, np.float32))
+        layer.moving_variance.assign(np.asarray(variance, np.float32))
         layer.momentum, layer.trainable = momentum, trainable
 
 
@@ -229,7 +230,7 @@ def _write_run(
     """Writes the run folder: its record, the checkpoint and average.json. Returns the results."""
     first = models[0].record
     record = run_folder.Record(config, first.class_names, first.dataset)
-    results = {
+    results: dict[str, Any] = {
         "average_of": [str(model.step_dir) for model in models],
         "step": int(state.step),
         **batch_norm_results,

@@ -11,6 +11,7 @@ import pathlib
 import re
 import shutil
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -129,7 +130,7 @@ def _resolve_output_path(format_name: str, config: ExportConfig) -> pathlib.Path
     return path
 
 
-def _describe_error(error: Exception) -> str:
+def _describe_error(error: OSError | tf.errors.OpError) -> str:
     """Returns the system's reason why a file cannot be written."""
     if isinstance(error, tf.errors.OpError):
         return error.message.split("; ")[-1].split(" [Op:")[0]
@@ -170,7 +171,7 @@ def _write_and_verify(
     compute_logits = make_logits_fn(export.model, export.data.mean, export.data.std)
     logits = compute_logits(tf.constant(images[:, None])).numpy()[:, 0]  # [N, C]
     export_logits = FORMATS[format_name].read(export, path)(images.astype(np.float32))
-    results = {
+    results: dict[str, Any] = {
         "format": format_name,
         "int8": export.int8,
         **compare_logits(logits, export_logits),

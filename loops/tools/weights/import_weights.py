@@ -2,7 +2,7 @@
 
 import pathlib
 from collections.abc import Mapping, Sequence, Set
-from typing import Literal
+from typing import Any, Literal
 
 import keras
 import numpy as np
@@ -63,9 +63,9 @@ def run(config: Config) -> dict:
         unused = set(file.shapes) - used
         counters = {name for name in unused if _is_counter(file, name, used)}
         _require_complete_match(file, names, unused - counters, model_name)
-        layout = "keras" if file_format == "h5" else "torch"
+        layout: Literal["keras", "torch"] = "keras" if file_format == "h5" else "torch"
         _assign_variables(file, names, model, layout)
-    weights = {
+    weights: dict[str, int | str] = {
         "file": importing.weights,
         "sha256": file.sha256,
         "source": importing.source,
@@ -122,7 +122,8 @@ def resolve_config(config: Config, num_classes: int) -> tuple[Config, tuple[str,
         is_imagenet = num_classes == 1000 and "class_names" not in config.typed
         config = config.replace(dataset="ilsvrc2012" if is_imagenet else "lists")
     dataset_flags.check_list_flags(config)
-    values, recorded_names = dict(_PREPROCESSING.get(importing.source, {})), ()
+    values: dict[str, Any] = dict(_PREPROCESSING.get(importing.source, {}))
+    recorded_names: tuple[str, ...] = ()
     if importing.source == "h5":
         values, recorded_names = sidecar.read_preprocessing(importing.weights, num_classes)
     if recorded_names and not config.typed & {"dataset", "class_names"}:

@@ -118,7 +118,8 @@ def read_preprocessing(
         stored = json.loads(path_for(path).read_text(encoding="utf-8"))[_PREPROCESSING_KEY]
         class_names = tuple(stored["class_names"])
         mean, std = (tuple(map(float, stored[name])) for name in ("mean", "std"))
-        values = {"mean": mean, "std": std, "image_size": int(stored["image_size"])}
+        values: dict[str, Any] = {"mean": mean, "std": std}
+        values["image_size"] = int(stored["image_size"])
         values["crop_fraction"] = float(stored["crop_fraction"])
         values["interpolation"] = str(stored["interpolation"])
         is_text = all(isinstance(name, str) for name in class_names)
