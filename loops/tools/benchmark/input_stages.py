@@ -23,7 +23,7 @@ ADVICE = {
     "augment": "use a cheaper --augment, a smaller --image_size, or more --reader_threads",
     "batch": "use a larger --batch_size, or --data_service if all cores are busy",
     "copy": "the transfer to the device is the bottleneck: use a smaller --image_size to copy less",
-    "normalise": "the device is the bottleneck; on a GPU this stage costs almost nothing",
+    "normalize": "the device is the bottleneck; on a GPU this stage costs almost nothing",
 }
 _RUNS_PER_STAGE = 3
 
@@ -78,7 +78,7 @@ def make_stages(source: Source, config: DataConfig, seed: int) -> dict[str, Call
         "augment": lambda: iterate_batches(augment),
         "batch": iterate_train_batches,
         "copy": iterate_copied_batches,
-        "normalise": lambda: (preprocess(batch) for batch in iterate_train_batches()),
+        "normalize": lambda: (preprocess(batch) for batch in iterate_train_batches()),
     }
 
 

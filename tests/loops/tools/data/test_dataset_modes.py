@@ -130,7 +130,7 @@ def test_input_benchmark_names_the_slowest_stage(tiny_folder, monkeypatch, tmp_p
     run("benchmark", benchmark, "--benchmark=input", *words, "--augment=classic", f"--json={out}")
     results = json.loads(out.read_text())
     stages = [stage["stage"] for stage in results["stages"]]
-    assert stages == ["read", "decode", "augment", "batch", "copy", "normalise"]
+    assert stages == ["read", "decode", "augment", "batch", "copy", "normalize"]
     assert results["slowest"] in stages and results["images_per_second"] > 0
 
 
