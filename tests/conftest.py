@@ -1,10 +1,10 @@
-"""What several test files need: two CPU devices, the strategies over them, a tiny data set."""
+"""Shared fixtures: two CPU devices, the strategies over them, and a tiny data set."""
 
 import gc
 import os
 import pathlib
 
-# Before TensorFlow loads, here and in the processes that tests start.
+# Set before TensorFlow is imported. Processes that tests start inherit these.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")  # as loops/runtime/tensorflow_startup.py does
 
@@ -14,8 +14,8 @@ import pytest
 import tensorflow as tf
 from absl import logging
 
-# Files that take minutes are begun first, or one process would be left alone with them at the end.
-_LONGEST = (
+# Files that take minutes start first. Otherwise one process would run them alone at the end.
+_SLOWEST_FIRST = (
     *("loops/test_train", "nets/test_all_nets", "test_main", "loops/test_evaluate_modes"),
     *("loops/distribution/test_workers", "loops/test_faults", "loops/tools/weights/test_export"),
     *("input_pipeline/test_resume", "input_pipeline/test_pipeline"),
@@ -23,46 +23,48 @@ _LONGEST = (
     *("loops/tools/weights/test_average", "input_pipeline/augmentation/test_image_augment"),
     *("loops/tools/predict/test_predict",),
 )
-_HERE = pathlib.Path(__file__).parent
+_TESTS = pathlib.Path(__file__).parent
 
 _TINY_IMAGES = {"train": (8, 8, 7), "val": (4, 4, 3), "test": (2, 2, 1)}
 _TINY_CLASSES = ("disc", "grid", "stripes")
 
 
 def pytest_configure():
-    """Splits the CPU in two, possible only until the first operation of the process; logs what
-    loops/runtime/log_format.py does."""
+    """Splits the CPU into two devices and sets the log level of main.py.
+
+    TensorFlow allows the split only before the first operation of the process.
+    """
     logging.set_verbosity(logging.INFO)
-    gc.freeze()  # what is imported is never garbage
-    assert [n for n in _LONGEST if not (_HERE / f"{n}.py").is_file()] == []
+    gc.freeze()  # imported objects are never garbage
+    assert [n for n in _SLOWEST_FIRST if not (_TESTS / f"{n}.py").is_file()] == []
     cpu = tf.config.list_physical_devices("CPU")[0]
     tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
 
 
 def pytest_collection_modifyitems(items):
-    """Sorts by file, the longest first; `--no-loadscope-reorder` keeps it so."""
-    places = {_HERE / f"{name}.py": place for place, name in enumerate(_LONGEST)}
-    items.sort(key=lambda item: places.get(item.path, len(places)))
+    """Sorts tests by file, slowest files first. `--no-loadscope-reorder` keeps this order."""
+    ranks = {_TESTS / f"{name}.py": rank for rank, name in enumerate(_SLOWEST_FIRST)}
+    items.sort(key=lambda item: ranks.get(item.path, len(ranks)))
 
 
 @pytest.fixture(scope="session")
 def mirrored():
-    """The one MirroredStrategy of the process, over two CPU devices: two of them may collide."""
+    """The only MirroredStrategy of the process, on two CPU devices. Two of them could deadlock."""
     return tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
 
 
 @pytest.fixture(scope="session")
 def one_device():
-    """A strategy over the first CPU device."""
+    """A strategy on the first CPU device."""
     return tf.distribute.OneDeviceStrategy("CPU:0")
 
 
 @pytest.fixture(scope="session")
 def tiny_folder(tmp_path_factory):
-    """A class-folder data set: 23 train, 11 val and 5 test JPEG files of three classes.
+    """A class-folder data set of 23 train, 11 val and 5 test JPEG files in three classes.
 
-    The counts are primes, so no batch size divides them; sides vary about 48 x 40 px. Classes
-    differ in form and in colour. Read only: tests that break files do so in a copy.
+    The counts are primes, so no batch size divides them. Images are about 48 x 40 px. Classes
+    differ in shape and color. The folder is read-only: a test that damages files uses a copy.
     """
     root = tmp_path_factory.mktemp("tiny_folder")
     rng = np.random.default_rng(7)
@@ -78,28 +80,28 @@ def tiny_folder(tmp_path_factory):
 
 
 def _tiny_image(label, rng):
-    """BGR uint8 [40 +- 6, 48 +- 8, 3]: a red disc, a green grid or blue stripes, with noise."""
+    """Draws a noisy red disc, green grid or blue stripes: BGR uint8 [40 +- 6, 48 +- 8, 3]."""
     height, width = int(rng.integers(34, 47)), int(rng.integers(40, 57))
     image = np.full((height, width, 3), 40.0)
-    colour = np.eye(3)[2 - label] * rng.uniform(150, 200)
+    color = np.eye(3)[2 - label] * rng.uniform(150, 200)
     rows, columns = np.indices((height, width))
     if label == 0:
-        middle = rng.uniform(0.4, 0.6, 2) * (height, width)
-        inside = np.hypot(rows - middle[0], columns - middle[1]) < rng.uniform(9, 14)
+        center = rng.uniform(0.4, 0.6, 2) * (height, width)
+        inside = np.hypot(rows - center[0], columns - center[1]) < rng.uniform(9, 14)
     elif label == 1:
         inside = (rows // 6 + columns // 6 + rng.integers(2)) % 2 == 0
     else:
         inside = (columns + rng.integers(8)) % 8 < 4
-    image[inside] += colour
+    image[inside] += color
     return np.clip(image + rng.normal(0, 8, image.shape), 0, 255).astype(np.uint8)
 
 
 @pytest.fixture(scope="session")
 def read_events():
-    """Returns the function that reads a folder's event files as TensorBoard does.
+    """Returns a function that reads the event files of a folder as TensorBoard does.
 
-    It maps each tag to {step: value}: a float of a scalar, a list of PNG files of an image. Texts
-    and hyperparameters are left out.
+    It returns {tag: {step: value}}. A scalar is a float and an image is a list of PNG files. Texts
+    and hyperparameters are omitted.
     """
 
     def read(folder):
@@ -107,14 +109,14 @@ def read_events():
 
         reader = event_accumulator.EventAccumulator(str(folder), {"tensors": 0})
         reader.Reload()
-        found = {}
+        values = {}
         for tag in reader.Tags()["tensors"]:
             plugin = reader.SummaryMetadata(tag).plugin_data.plugin_name
             arrays = {e.step: tf.make_ndarray(e.tensor_proto) for e in reader.Tensors(tag)}
-            if plugin == "images":  # width, height, then one PNG file for each image
-                found[tag] = {step: list(array[2:]) for step, array in arrays.items()}
+            if plugin == "images":  # width, height, then one PNG file per image
+                values[tag] = {step: list(array[2:]) for step, array in arrays.items()}
             elif plugin == "scalars":
-                found[tag] = {step: float(array) for step, array in arrays.items()}
-        return found
+                values[tag] = {step: float(array) for step, array in arrays.items()}
+        return values
 
     return read

@@ -1,4 +1,4 @@
-"""The command line: what it takes, what it refuses and how, and what becomes of it on resume."""
+"""Tests of the command line: accepted and refused flag values, error messages, `--help`."""
 
 import pathlib
 import re
@@ -20,20 +20,20 @@ CHOICES = {name: flag.choices for name, flag in all_flags().items() if flag.choi
 @pytest.mark.parametrize(
     ("name", "value"), [(name, value) for name, values in CHOICES.items() for value in values]
 )
-def test_every_choice_is_accepted(name, value):
+def test_every_flag_choice_is_accepted(name, value):
     config = parse(f"--{name}={value}")
     assert config.typed == {name}
     assert leaf(config, name) == value
 
 
-def test_help_lists_every_choice():
-    text = re.sub(r"\n {20,}", " ", flags.format_help())  # continuation lines joined
+def test_help_lists_every_flag_choice():
+    text = re.sub(r"\n {20,}", " ", flags.format_help())  # join continuation lines
     for name, values in CHOICES.items():
         line = text[text.index(f"--{name} ") :].partition("\n")[0]
         assert f"One of: {', '.join(map(str, values))}." in line, name
 
 
-def test_choices_come_from_the_registries():
+def test_flag_choices_equal_the_registries():
     assert {*CHOICES["model"]} == {*MODEL_SIZES}
     assert {*CHOICES["recipe"]} == {*recipes.RECIPES}
     assert {*CHOICES["optimizer"]} == {*registry.OPTIMIZERS}
@@ -41,19 +41,17 @@ def test_choices_come_from_the_registries():
 
 
 @pytest.mark.parametrize("name", CHOICES)
-def test_other_values_are_refused(name):
+def test_unknown_flag_choice_is_refused(name):
     wrong = "7" if name == "crops" else "qqqq"
     message = refusal(parse, f"--{name}={wrong}")
     assert message.startswith(f"--{name}={wrong}: ")
     assert all(str(choice) in message for choice in CHOICES[name])
 
 
-@pytest.mark.parametrize("fact", ["choices", "minimum", "maximum", "below", "modes", "hints"])
-def test_facts_of_flags_are_consistent(fact):
-    """A default satisfies its own flag; unknown facts would be a TypeError."""
+def test_flag_defaults_satisfy_their_own_checks():
     for flag in all_flags().values():
         flag.check_choice(flag.default)
-        flag.check_range(flag.default if fact != "choices" else None)
+        flag.check_range(flag.default)
 
 
 @pytest.mark.parametrize(
@@ -65,14 +63,14 @@ def test_facts_of_flags_are_consistent(fact):
         ("resnetse_51", "resnetse_50"),
     ],
 )
-def test_near_matches_of_a_model(typed, near):
+def test_misspelled_model_flag_suggests_similar_names(typed, near):
     message = refusal(parse, f"--model={typed}")
     assert f"--model={typed}" in message
     assert "did you mean" in message
     assert near in message.partition("did you mean")[2]
 
 
-def test_unknown_flag():
+def test_unknown_flag_suggests_similar_flag():
     message = refusal(parse, "--modle=resnet_18")
     assert "modle" in message and "model" in message.replace("modle", "")
 
@@ -87,27 +85,27 @@ def test_unknown_flag():
         ("--steps=", "steps"),
     ],
 )
-def test_values_of_another_type(word, flag):
+def test_flag_value_of_wrong_type_is_refused(word, flag):
     assert flag in refusal(parse, word)
 
 
-def test_words_that_are_no_flags():
+def test_positional_arguments_are_no_flags():
     assert "'train'" in refusal(parse, "train")
     assert "'60'" in refusal(parse, "--mixed_precision", "60")
 
 
-def test_booleans_both_ways():
+def test_boolean_flags_can_be_set_and_unset():
     assert parse("--mixed_precision").precision.mixed_precision is True
     assert parse("--nonesterov").optimization.nesterov is False
     assert parse("--nesterov=false").optimization.nesterov is False
 
 
-def test_nothing_typed_is_the_default_config():
+def test_no_flags_give_default_config():
     config = parse()
     assert (config, config.typed) == (Config(), frozenset())
 
 
-def test_what_was_typed_is_known_even_if_it_is_the_default():
+def test_typed_flags_are_recorded_even_if_equal_to_default():
     assert parse("--model=resnetv2_50", "--seed", "0").typed == {"model", "seed"}
 
 
@@ -120,7 +118,7 @@ def test_what_was_typed_is_known_even_if_it_is_the_default():
         ("--epochs=2", "--steps=5", "--examples=100"),
     ],
 )
-def test_two_durations(words):
+def test_conflicting_length_flags_are_refused(words):
     message = refusal(resolve, *words)
     assert sum(word.split("=")[0] in message for word in words) >= 2
 
@@ -211,7 +209,7 @@ def test_two_durations(words):
         "--bn_batches=0",
     ],
 )
-def test_values_out_of_range(word):
+def test_flag_value_out_of_range_is_refused(word):
     message = refusal(resolve, word)
     assert message.startswith(word)
 
@@ -234,16 +232,16 @@ def test_values_out_of_range(word):
         "--top_k=5,1,3",
     ],
 )
-def test_values_just_in_range(word):
+def test_flag_value_at_limit_of_range_is_accepted(word):
     name, _, value = word[2:].partition("=")
     assert str(leaf(resolve(word), name)) in (value, f"{value}.0")
 
 
-def test_top_ks_are_sorted():
+def test_top_k_flag_is_sorted():
     assert flag_parsers.parse_top_ks("5,1,3,5") == (1, 3, 5)
 
 
-def test_the_dataset_fills_what_is_not_typed():
+def test_dataset_defaults_fill_config():
     config = resolve("--dataset=ilsvrc2012", "--batch_size=512")
     assert (config.data.image_size, config.data.batch_size) == (224, 512)
     assert config.data.min_crop_area == 0.08
@@ -258,13 +256,13 @@ def test_help_lists_every_flag_once():
     assert len(listed) == len(set(listed)) > 35
     fields = {*Config().leaves()}
     assert set(listed) <= fields
-    # Fields without a flag follow from others; a new one here has lost its help text.
+    # These fields are derived from others. Any other field without a flag lacks a help text.
     assert fields - set(listed) == {"num_classes", "compute_dtype", "mean", "std"} | {
         "input_size", "batch_norm_momentum", "batch_norm_epsilon", "pca_values", "pca_vectors",
     }  # fmt: skip
 
 
-def test_help_says_something_of_each():
+def test_help_describes_every_flag():
     for name, flag in all_flags().items():
         assert flag.help.strip().endswith((".", "?")), name
     usage = " ".join(flags.format_help().split())
@@ -277,7 +275,7 @@ def test_help_says_something_of_each():
 
 @pytest.fixture(scope="module")
 def help_process():
-    """`--help` and a parsed command line in one fresh process, and what that imported."""
+    """A new process that parses flags, prints `--help` and checks which modules are imported."""
     code = (
         "import sys, flags\n"
         "flags.parse(['main.py', '--model=resnet_18'])\n"
@@ -294,19 +292,19 @@ def help_process():
     )
 
 
-def test_flags_and_help_need_no_tensorflow(help_process):
+def test_flags_and_help_do_not_import_tensorflow(help_process):
     assert help_process.returncode == 0, help_process.stderr
     assert help_process.stderr == ""
 
 
-def test_help_keeps_module_flags_out(help_process):
+def test_help_omits_flags_of_libraries(help_process):
     assert help_process.stdout == flags.format_help()
-    for foreign in ("verbosity", "logtostderr", "flagfile", "pdb", "test_srcdir", "xml_output"):
-        assert f"--{foreign}" not in help_process.stdout
+    for name in ("verbosity", "logtostderr", "flagfile", "pdb", "test_srcdir", "xml_output"):
+        assert f"--{name}" not in help_process.stdout
 
 
 @pytest.mark.parametrize("word", ["--help", "-h", "--helpfull"])
-def test_help_words(word, capsys):
+def test_help_flags_print_help(word, capsys):
     import main
 
     assert main.main(["main.py", "--model=nonsense", word]) == 0

@@ -1,7 +1,7 @@
-"""The rules of the house, read off the syntax tree of every product file.
+"""Checks the structure of the code: import directions, homes of concepts, dead config fields.
 
-Each rule is a function from sources to complaints, so that it can be shown to complain: the last
-tests here feed every one of them a source that breaks it.
+Each rule is a function that maps sources to complaints. The last tests show that every rule can
+fail: they apply it to a source that breaks it.
 """
 
 import ast
@@ -18,9 +18,9 @@ from input_pipeline.datasets import DatasetSpec
 from loops.config.config import Config
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
-ROOMS = ("nets", "input_pipeline", "loops", "benchmarks")
+PACKAGES = ("nets", "input_pipeline", "loops", "benchmarks")
 
-# What each room may import of the project. Longer names are looked up first.
+# What each package may import from the project.
 MAY_IMPORT = {
     "main": ("flags", "loops", "input_pipeline"),
     "flags": (
@@ -34,8 +34,8 @@ MAY_IMPORT = {
     "loops": ("loops", "nets", "input_pipeline"),
     "benchmarks": ("benchmarks", "flags", "loops", "nets", "input_pipeline"),
 }
-# The rooms and files of a folder from the ground up. Each may import those on the floors below it,
-# and none on its floor or above.
+# The rooms and files of each folder, from the lowest floor up. A room may import from the floors
+# below it, not from its own floor or from above.
 FLOORS = {
     "loops": (
         ("runtime",),
@@ -64,7 +64,7 @@ FLOORS = {
     ),
     "loops/tools": (("predict", "weights", "benchmark", "data", "replay", "auto_batch_trial"),),
 }
-# And of other people's packages; benchmarks run against whatever they like.
+# Third-party packages that it may use. Benchmarks may use any.
 MAY_USE = {
     "main": ("absl",),
     "flags": ("absl",),
@@ -76,11 +76,11 @@ MAY_USE = {
     ),
     "input_pipeline": (
         *("tensorflow", "numpy", "cv2", "tqdm", "absl.logging", r"scipy\.io"),
-        "grpc",  # what TensorFlow's data service speaks
+        "grpc",  # protocol of TensorFlow's data service
     ),
     "benchmarks": (".*",),
 }
-# Names that only some files may mention.
+# Names that only these files may mention.
 HOMES = {
     r"absl\.(flags|app)\b.*": ("flags.py",),
     r"(.*\.)?FLAGS\b.*": ("flags.py",),
@@ -98,8 +98,11 @@ HOMES = {
 
 
 def product_sources():
-    """Path from the root to text, of every Python file but the tests."""
-    files = [*ROOT.glob("*.py"), *(file for room in ROOMS for file in (ROOT / room).rglob("*.py"))]
+    """Returns {path: text} of every Python file outside `tests/`."""
+    files = [
+        *ROOT.glob("*.py"),
+        *(file for package in PACKAGES for file in (ROOT / package).rglob("*.py")),
+    ]
     return {str(file.relative_to(ROOT)): file.read_text(encoding="utf-8") for file in files}
 
 
@@ -107,12 +110,12 @@ SOURCES = product_sources()
 
 
 def module_of(path):
-    """`loops.metrics.calibration` of its file; a package for its `__init__.py`."""
+    """Returns the dotted name of a module, or of the package for an `__init__.py`."""
     return path.removesuffix(".py").replace("/", ".").removesuffix(".__init__")
 
 
 def imports(tree):
-    """Dotted names of all that is imported, also inside functions: `from a import b` is `a.b`."""
+    """Yields imported dotted names, also inside functions: `from a import b` gives `a.b`."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
@@ -122,7 +125,7 @@ def imports(tree):
 
 
 def imported_modules(tree, modules):
-    """Modules of the project that a file imports."""
+    """Yields the modules of the project that a file imports."""
     for name in imports(tree):
         while name and name not in modules:
             name = name.rpartition(".")[0]
@@ -131,7 +134,7 @@ def imported_modules(tree, modules):
 
 
 def mentions(tree):
-    """Dotted names that a file uses, with import aliases undone: `tf.io` is `tensorflow.io`."""
+    """Returns the dotted names that a file uses, without aliases: `tf.io` is `tensorflow.io`."""
     aliases = {}
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
@@ -155,31 +158,33 @@ def mentions(tree):
 
 
 def covered(name, patterns):
-    """Whether a dotted name is one of the patterns or lies inside of one."""
+    """Returns whether a dotted name, or a parent of it, matches one of the patterns."""
     return any(re.fullmatch(rf"{pattern}(\..*)?", name) for pattern in patterns)
 
 
-def room_of(path):
+def package_of(path):
     return path.split("/")[0].removesuffix(".py")
 
 
 def import_complaints(sources):
-    """Imports against the direction of the rooms, and packages that a room has no use for."""
+    """Yields imports in a forbidden direction, and third-party packages that are not listed."""
     modules = {module_of(path) for path in sources}
     for path, text in sources.items():
-        tree, room = ast.parse(text), room_of(path)
+        tree, package = ast.parse(text), package_of(path)
         for name in imports(tree):
             root = name.split(".")[0]
             if root in {m.split(".")[0] for m in modules}:
-                inside = next(iter(imported_modules(ast.parse(f"import {name}"), modules)), name)
-                if not covered(inside, MAY_IMPORT.get(room, ())):
-                    yield f"{path} imports {inside}"
-            elif root not in sys.stdlib_module_names and not covered(name, MAY_USE.get(room, ())):
+                module = next(iter(imported_modules(ast.parse(f"import {name}"), modules)), name)
+                if not covered(module, MAY_IMPORT.get(package, ())):
+                    yield f"{path} imports {module}"
+            elif root not in sys.stdlib_module_names and not covered(
+                name, MAY_USE.get(package, ())
+            ):
                 yield f"{path} uses {name}"
 
 
 def floor_complaints(sources):
-    """Imports inside a folder that do not go down its floors, and rooms that have no floor."""
+    """Yields imports that do not go down the floors of a folder, and rooms without a floor."""
     modules = {module_of(path) for path in sources}
     for folder, floors in FLOORS.items():
         level = {room: number for number, rooms in enumerate(floors) for room in rooms}
@@ -201,7 +206,7 @@ def floor_complaints(sources):
 
 
 def cycle_complaints(sources):
-    """A path through the imports that comes back to its start. Packages' own files are empty."""
+    """Yields import cycles. The `__init__.py` of packages are empty."""
     modules = {module_of(path) for path in sources}
     edges = {
         module_of(path): set(imported_modules(ast.parse(text), modules)) - {module_of(path)}
@@ -222,7 +227,7 @@ def cycle_complaints(sources):
 
 
 def home_complaints(sources):
-    """Names mentioned outside of their one home."""
+    """Yields names that are used outside their home module."""
     for path, text in sources.items():
         for name in sorted(mentions(ast.parse(text))):
             for pattern, homes in HOMES.items():
@@ -231,7 +236,7 @@ def home_complaints(sources):
 
 
 def naming_complaints(sources):
-    """Modules and packages whose name says nothing."""
+    """Yields modules and packages with meaningless names."""
     for path in sources:
         for part in module_of(path).split("."):
             if re.fullmatch(r"_?(utils?|common|helpers?|misc)", part):
@@ -239,7 +244,7 @@ def naming_complaints(sources):
 
 
 def text_complaints(sources):
-    """Modules without a docstring, and notes of work left undone."""
+    """Yields modules without a docstring, and TODO comments."""
     for path, text in sources.items():
         if text.strip() and not ast.get_docstring(ast.parse(text)):
             yield f"{path} has no docstring"
@@ -248,16 +253,16 @@ def text_complaints(sources):
                 yield f"{path}, line {number}: {line.strip()}"
 
 
-# Dead flags. A field counts as read where `<holder>.field` stands in product code and the holder
-# is what its dataclass goes by: `config`, the name of its branch, or `<branch>_config`, each also
-# with underscores in front. Chance namesakes, as in `text.split(",")`, do not count. A getattr on
-# such a holder with a computed name reads those fields that its function names as strings. What
-# walks over all fields, or only checks a field's range, would keep every dead flag alive:
+# Dead flags. A field counts as read if product code contains `<holder>.field`. A holder is
+# `config`, the name of the branch, or `<branch>_config`, also with leading underscores. Other
+# attributes of the same name, as in `text.split(",")`, do not count. A getattr on a holder with a
+# computed name reads the fields whose names are strings in the same function. These functions are
+# excluded, because they visit all fields or only check ranges and would hide dead flags:
 WALKERS = ("check", "from_json", "leaves", "merge", "replace", "resolve")
 
 
 def fields_read(sources, class_name, holders, walkers=WALKERS):
-    """Names of the attributes that are read from the holders, outside of the class itself."""
+    """Returns the attributes that are read from the holders, outside the class itself."""
     read = set()
     for text in sources.values():
         tree = ast.parse(text)
@@ -276,7 +281,7 @@ def fields_read(sources, class_name, holders, walkers=WALKERS):
 
 
 def _outside(node, class_name, walkers):
-    """Yields all nodes that are neither in the class nor in one of the walkers."""
+    """Yields all nodes outside the class and outside the walkers."""
     yield node
     for child in ast.iter_child_nodes(node):
         skipped = (isinstance(child, ast.ClassDef) and child.name == class_name) or (
@@ -293,7 +298,7 @@ def _is_getattr(node):
 
 
 def _last_name(node):
-    """`data` of `self._data`, `config.data`, `data` and `data(...)`; None of anything else."""
+    """Returns `data` for `self._data`, `config.data`, `data` and `data(...)`, otherwise None."""
     if isinstance(node, ast.Call):
         return _last_name(node.func)
     name = node.attr if isinstance(node, ast.Attribute) else getattr(node, "id", None)
@@ -301,7 +306,7 @@ def _last_name(node):
 
 
 def config_classes():
-    """(class, names that hold one of it) of every dataclass of the config tree."""
+    """Returns (class, names of variables that hold it) for each dataclass of the config tree."""
     hints = typing.get_type_hints(Config)
     branches = [(c, n) for n, c in hints.items() if dataclasses.is_dataclass(c)]
     of_branches = [(cls, {"config", name, f"{name}_config"}) for cls, name in branches]
@@ -313,8 +318,7 @@ def dead_fields(sources, cls, holders, walkers=WALKERS):
     return sorted(field.name for field in dataclasses.fields(cls) if field.name not in read)
 
 
-def test_every_python_file_is_in_a_room():
-    """So that no file escapes the other tests."""
+def test_every_python_file_is_checked():
     listed = [path for path in tracked_files() if path.endswith(".py")]
     assert [p for p in listed if p not in SOURCES and not p.startswith("tests/")] == []
     assert len(SOURCES) > 40
@@ -331,7 +335,7 @@ def test_every_python_file_is_in_a_room():
         text_complaints,
     ],
 )
-def test_rule(rule):
+def test_sources_follow_rule(rule):
     assert list(rule(SOURCES)) == []
 
 
@@ -341,19 +345,19 @@ def test_no_dead_config_field(cls, holders):
 
 
 def test_no_dead_dataset_field():
-    # Held as `spec` or as `datasets.get(name)`. No walker is left out: `resolve` is where a
-    # data set's defaults become the config's values.
+    # Held as `spec` or as `datasets.get(name)`. No function is excluded, because `resolve` copies
+    # the defaults of a data set to the config.
     assert dead_fields(SOURCES, DatasetSpec, {"spec", "get"}, walkers=()) == []
 
 
 def test_field_names_are_unique_in_the_config_tree():
-    """Flags are made from them, and the functions on leaves know them by name alone."""
+    """Field names become flags, and functions on leaves identify a field by its name."""
     names = [f.name for cls, _ in config_classes() for f in dataclasses.fields(cls)]
     assert len(names) == len(set(names))
 
 
 def tracked_files():
-    """Files that git has or would take; skips where this is no checkout."""
+    """Returns the files that git tracks or would add. Skips the test outside a checkout."""
     command = ["git", "-C", ROOT, "ls-files", "--cached", "--others", "--exclude-standard"]
     try:
         listed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
@@ -362,9 +366,9 @@ def tracked_files():
     return [path for path in listed.splitlines() if (ROOT / path).is_file()]
 
 
-def test_no_file_names_a_place_outside_of_the_repository():
-    """Paths beside the checkout exist on one machine; hosts of packages belong to pip."""
-    beside = "/".join(("..", "shared"))
+def test_no_file_mentions_paths_or_hosts_outside_the_repository():
+    """Paths next to the checkout exist on one machine only; package hosts are set in pip."""
+    next_to_checkout = "/".join(("..", "shared"))
     hosts = ["pypi" + ".org", "files.python" + "hosted.org"]
     complaints = []
     for path in tracked_files():
@@ -372,7 +376,7 @@ def test_no_file_names_a_place_outside_of_the_repository():
             text = (ROOT / path).read_text(encoding="utf-8")
         except UnicodeDecodeError:
             continue
-        forbidden = hosts if path == ".ci/run" else [beside, *hosts]
+        forbidden = hosts if path == ".ci/run" else [next_to_checkout, *hosts]
         complaints += [f"{path} mentions {word}" for word in forbidden if word in text]
     assert complaints == []
 
@@ -390,7 +394,7 @@ def test_no_file_names_a_place_outside_of_the_repository():
         (import_complaints, "loops/a.py", "import torch"),
         (import_complaints, "flags.py", "from loops import train"),
         (import_complaints, "flags.py", "from loops.optimization import losses"),
-        (import_complaints, "new_room/a.py", "import cv2"),
+        (import_complaints, "new_package/a.py", "import cv2"),
         (home_complaints, "loops/a.py", "import tensorflow as tf\ntf.summary.scalar('a', 1)"),
         (home_complaints, "loops/a.py", "from tensorflow import summary"),
         (home_complaints, "loops/a.py", "import tensorflow as t\nt.compat.v1.summary.image()"),
@@ -429,7 +433,7 @@ def test_rule_can_fail(rule, path, text):
     assert list(rule({**others, path: text})) != []
 
 
-def test_cycles_are_found():
+def test_import_cycle_is_reported():
     sources = {
         "loops/a.py": "from loops import b",
         "loops/b.py": "def late():\n    import loops.c",
@@ -440,7 +444,7 @@ def test_cycles_are_found():
     assert list(cycle_complaints(sources)) == []
 
 
-def test_dead_fields_are_found():
+def test_dead_config_field_is_reported():
     @dataclasses.dataclass
     class DataConfig:
         used: int = 1

@@ -1,4 +1,4 @@
-"""The program as users start it: their three commands, and one line for every mistake."""
+"""End-to-end tests of main.py: train, eval and predict, and one-line errors for mistakes."""
 
 import contextlib
 import io
@@ -30,7 +30,7 @@ TRAIN = "--mode=train --model=resnetv2_50 --mixed_precision"
 
 
 def start(*words):
-    """Runs main.py as a shell would: from the repository, so that `shapes` is drawn once."""
+    """Runs main.py as a shell does, from the repository root: `shapes` is drawn only once."""
     environment = {k: v for k, v in os.environ.items() if k != "TF_CPP_MIN_LOG_LEVEL"}
     return subprocess.run(
         [sys.executable, "main.py", *words],
@@ -42,15 +42,15 @@ def start(*words):
     )
 
 
-def metrics_lines(run):
+def read_metrics(run):
     return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
 
 
-class Trained:
-    """What the first command left behind."""
+class TrainedRun:
+    """The process and the run folder of a short training."""
 
     def __init__(self, checkpoint_dir):
-        # A sixteenth of the pixels: ten crops of 500 images are what takes the time.
+        # A sixteenth of the pixels, because ten crops of 500 images take most of the time.
         words = [*TRAIN.split(), "--steps=6", "--image_size=32"]
         words.append(f"--checkpoint_dir={checkpoint_dir}")
         self.process = start(*words)
@@ -62,15 +62,15 @@ class Trained:
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
-    return Trained(tmp_path_factory.mktemp("checkpoints"))
+    return TrainedRun(tmp_path_factory.mktemp("checkpoints"))
 
 
-def test_every_mode_has_a_function():
+def test_every_mode_is_callable():
     for mode in typing.get_args(typing.get_type_hints(Config)["mode"]):
         assert callable(main.mode_function(mode)), mode
 
 
-def test_train_makes_a_run_folder(trained):
+def test_train_creates_run_folder(trained):
     assert re.fullmatch(r"resnetv2_50-shapes-\d{8}-\d{6}", trained.run.name)
     names = {path.name for path in trained.run.iterdir()}
     assert names == {
@@ -90,18 +90,18 @@ def test_train_makes_a_run_folder(trained):
     assert record.class_names[:2] == ("arrow", "circle")
 
 
-def test_train_speaks_plainly(trained):
+def test_train_prints_summary_and_log(trained):
     stdout, stderr = trained.process.stdout, trained.process.stderr
     assert "Traceback" not in stderr and "\r" not in stderr
     assert str(trained.run) in stdout.splitlines()[0]
     assert "top-1 accuracy" in stdout and "top-5 accuracy" in stdout and "500" in stdout
     log = (trained.run / "log.txt").read_text()
     assert "step 6" in log and "step 6" in stderr
-    # The log is ours alone: nothing of TensorFlow's start, which comes before any log line.
+    # TensorFlow's startup notices do not appear.
     assert "oneDNN" not in stderr and "cuda" not in stderr.lower()
 
 
-def test_train_events(trained, read_events):
+def test_train_writes_tensorboard_events(trained, read_events):
     events = read_events(trained.run / "train")
     (grid,) = events.pop("images/augmented")[0]
     image = cv2.imdecode(np.frombuffer(grid, np.uint8), cv2.IMREAD_COLOR)
@@ -122,16 +122,16 @@ def test_train_events(trained, read_events):
         "speed/images_per_second",
         "time/total",
     }
-    assert {step for values in events.values() for step in values} == {6}
-    at = {tag: values[6] for tag, values in events.items()}
-    assert 0 < at["loss/cross_entropy"] < at["loss/total"] < 20
-    assert 0 <= at["accuracy/top1"] <= at["accuracy/top5"] <= 1
-    assert at["speed/images_per_second"] > 0 and 0 <= at["speed/data_wait"] <= 1
+    assert {step for by_step in events.values() for step in by_step} == {6}
+    values = {tag: by_step[6] for tag, by_step in events.items()}
+    assert 0 < values["loss/cross_entropy"] < values["loss/total"] < 20
+    assert 0 <= values["accuracy/top1"] <= values["accuracy/top5"] <= 1
+    assert values["speed/images_per_second"] > 0 and 0 <= values["speed/data_wait"] <= 1
     batch_size = run_folder.read_record(trained.run).config.data.batch_size
-    assert at["progress/epoch"] == pytest.approx(6 * batch_size / 2000)
+    assert values["progress/epoch"] == pytest.approx(6 * batch_size / 2000)
 
 
-def test_eval_events_overlay_those_of_train(trained, read_events):
+def test_eval_curves_share_tags_with_train(trained, read_events):
     events = read_events(trained.run / "eval")
     for tag in ("loss/total", "loss/cross_entropy", "accuracy/top1", "accuracy/top5"):
         assert list(events[tag]) == [6]
@@ -139,19 +139,19 @@ def test_eval_events_overlay_those_of_train(trained, read_events):
     assert events["loss_10_crops/cross_entropy"][6] == pytest.approx(trained.results["nll"])
 
 
-def test_metrics_lines_tell_what_the_events_tell(trained, read_events):
-    lines = metrics_lines(trained.run)
+def test_metrics_file_equals_tensorboard_events(trained, read_events):
+    lines = read_metrics(trained.run)
     assert {(line["split"], line["step"]) for line in lines} == {("train", 6), ("eval", 6)}
     for split in ("train", "eval"):
         events = read_events(trained.run / split)
-        told = {k: v for line in lines if line["split"] == split for k, v in line.items()}
-        del told["split"], told["step"]
-        assert set(told) == set(events) - {"images/augmented"}
-        for tag, value in told.items():
+        values = {k: v for line in lines if line["split"] == split for k, v in line.items()}
+        del values["split"], values["step"]
+        assert set(values) == set(events) - {"images/augmented"}
+        for tag, value in values.items():
             assert events[tag][6] == pytest.approx(value, rel=1e-6)
 
 
-def test_train_results(trained):
+def test_train_writes_evaluation_results(trained):
     results = trained.results
     assert results["num_examples"] == 500
     assert (results["crops"], results["split"], results["dataset"]) == (10, "val", "shapes")
@@ -162,22 +162,22 @@ def test_train_results(trained):
         assert float(top * 500).is_integer()
 
 
-def test_eval_gives_the_figures_of_the_end_of_training(trained, read_events):
-    """A fresh process, told nothing but the run: net, data and precision are the run's."""
+def test_eval_reproduces_results_of_training(trained, read_events):
+    """A new process takes the net, the data and the precision from the run folder."""
     path = trained.run / "eval-00000006-val-10.json"
     path.unlink()
     process = start("--mode=eval", f"--ckpt={trained.run}")
     assert process.returncode == 0, process.stderr
     results = json.loads(path.read_text())
-    # An evaluation of its own says more: of the centre crop beside, of each class, of mistakes.
-    more = {"per_class", "paired", "reliability", "mistakes", "center_crop"}
-    assert results.keys() == trained.results.keys() | more
+    # --mode=eval adds these to the results.
+    extra = {"per_class", "paired", "reliability", "mistakes", "center_crop"}
+    assert results.keys() == trained.results.keys() | extra
     for key, value in trained.results.items():
         expected = pytest.approx(value, rel=1e-4) if isinstance(value, float) else value
         assert results[key] == expected, key
-    said = trained.process.stdout.splitlines()[1:]
-    assert process.stdout.splitlines()[1 : 1 + len(said)] == said
-    # Its events join those of the training, under the same tags and at the same step.
+    summary = trained.process.stdout.splitlines()[1:]
+    assert process.stdout.splitlines()[1 : 1 + len(summary)] == summary
+    # The events extend the curves of the training: same tags, same step.
     events = read_events(trained.run / "eval")
     assert list(events["accuracy_10_crops/top1"]) == [6]
     assert len(list((trained.run / "eval").iterdir())) == 2
@@ -192,17 +192,17 @@ def free_port():
 
 @contextlib.contextmanager
 def tensorboard(logdir):
-    """Runs TensorBoard on a folder; yields the function that fetches one of its JSON pages."""
+    """Runs TensorBoard on a folder; yields a function that fetches one of its JSON pages."""
     port = free_port()
     program = pathlib.Path(sys.executable).with_name("tensorboard")
     command = [program, "--logdir", logdir, "--host", "127.0.0.1", "--port", str(port)]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as process:
-        # Past any proxy of the environment, which cannot see this machine's loopback.
+        # No proxy: it could not reach the loopback interface.
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
         def fetch(page):
-            with opener.open(f"http://127.0.0.1:{port}/data/{page}", timeout=20) as answer:
-                return json.load(answer)
+            with opener.open(f"http://127.0.0.1:{port}/data/{page}", timeout=20) as response:
+                return json.load(response)
 
         try:
             yield fetch
@@ -214,28 +214,28 @@ def tensorboard(logdir):
 
 def test_tensorboard_shows_train_and_eval(trained):
     runs = {f"{trained.run.name}/{split}" for split in ("train", "eval")}
-    found, tags, images = [], {}, {}
+    shown_runs, tags, images = [], {}, {}
     with tensorboard(trained.checkpoint_dir) as fetch:
         deadline = time.monotonic() + 90
         while time.monotonic() < deadline:
             with contextlib.suppress(urllib.error.URLError, ConnectionError, TimeoutError):
-                found = fetch("runs")
+                shown_runs = fetch("runs")
                 tags, images = fetch("plugin/scalars/tags"), fetch("plugin/images/tags")
-                if set(found) == runs == set(tags) and images:
+                if set(shown_runs) == runs == set(tags) and images:
                     break
             time.sleep(0.5)
-    assert set(found) == runs
+    assert set(shown_runs) == runs
     shared = set.intersection(*(set(tags[run]) for run in runs))
     assert {"loss/total", "accuracy/top1", "accuracy/top5"} <= shared
-    pictures = {run: set(found) for run, found in images.items() if found}
-    assert pictures.pop(f"{trained.run.name}/train") == {"images/augmented"}
-    # Of the evaluation in a process of its own, where that test has run before.
-    kinds = {f"{kind}_10_crops" for kind in ("reliability", "confusion", "mistakes")}
-    assert all(found == kinds for found in pictures.values())
+    image_tags = {run: set(by_tag) for run, by_tag in images.items() if by_tag}
+    assert image_tags.pop(f"{trained.run.name}/train") == {"images/augmented"}
+    # Images of --mode=eval, if that test has run before this one.
+    expected = {f"{name}_10_crops" for name in ("reliability", "confusion", "mistakes")}
+    assert all(names == expected for names in image_tags.values())
 
 
-def test_a_batch_that_two_replicas_cannot_share(tiny_folder, tmp_path):
-    """In a process of its own, since a process has one strategy over several devices."""
+def test_batch_size_not_divisible_by_replicas_is_refused(tiny_folder, tmp_path):
+    """Runs in a separate process, because a process has only one strategy on several devices."""
     process = start(
         "--mode=train",
         "--model=resnet_18",
@@ -248,13 +248,13 @@ def test_a_batch_that_two_replicas_cannot_share(tiny_folder, tmp_path):
         "--strategy=mirrored",
     )
     assert process.returncode == 2, process.stderr
-    assert_one_line(process.stderr, "--batch_size=7", "2 replicas")
+    assert_one_line_error(process.stderr, "--batch_size=7", "2 replicas")
     assert process.stdout == ""
     assert list(tmp_path.iterdir()) == []
 
 
-def assert_one_line(stderr, *words):
-    """Of the log, exactly one line is the error; nobody is shown a traceback."""
+def assert_one_line_error(stderr, *words):
+    """Asserts that the log ends with its only error line, which contains all `words`."""
     errors = [line for line in stderr.splitlines() if line.startswith("error: ")]
     assert len(errors) == 1, stderr
     assert stderr.rstrip().splitlines()[-1] == errors[0]
@@ -263,7 +263,7 @@ def assert_one_line(stderr, *words):
 
 
 def write_lists(folder):
-    """Lists, good and bad, of the images `a.jpg`, `b.jpg`, `c d.jpg`."""
+    """Writes valid and invalid lists of the images `a.jpg`, `b.jpg` and `c d.jpg`."""
     good = "a.jpg 0\nb.jpg 1\nc d.jpg 2\n"
     lists = {
         "good": good,
@@ -282,7 +282,7 @@ def write_lists(folder):
 
 
 def save_run(run, data_dir, weights=None, names=("disc", "grid", "stripes")):
-    """A run folder with one checkpoint, as if a ResNetV2-18 had been trained for 4 steps."""
+    """Makes a run folder with one checkpoint, like a ResNetV2-18 trained for 4 steps."""
     config = Config().replace(
         model="resnetv2_18", dataset="folder", data_dir=str(data_dir), image_size=32
     )
@@ -294,9 +294,9 @@ def save_run(run, data_dir, weights=None, names=("disc", "grid", "stripes")):
 
 
 @pytest.fixture(scope="module")
-def places(tiny_folder, tmp_path_factory, one_device):
-    """Good and bad folders by name, for the table below. Nothing in it may be changed."""
-    root = tmp_path_factory.mktemp("places")
+def folders(tiny_folder, tmp_path_factory, one_device):
+    """Valid and damaged folders by name, for the table below. Tests must not change them."""
+    root = tmp_path_factory.mktemp("folders")
     write_lists(root)
     for name in ("no_val", "odd_class", "broken", "no_images"):
         shutil.copytree(tiny_folder, root / name)
@@ -310,9 +310,9 @@ def places(tiny_folder, tmp_path_factory, one_device):
     weights = restore.variables_by_path(restore.build_model(one_device, net, 3, "float32"))
     save_run(root / "run", tiny_folder, weights)
     save_run(root / "unsaved", tiny_folder)
-    first = dict(list(weights.items())[:5])
-    save_run(root / "other_net", tiny_folder, first)
-    save_run(root / "other_classes", tiny_folder, first, ("disc", "grid"))
+    some_weights = dict(list(weights.items())[:5])
+    save_run(root / "other_net", tiny_folder, some_weights)
+    save_run(root / "other_classes", tiny_folder, some_weights, ("disc", "grid"))
     (root / "notes").mkdir()
     (root / "notes" / "todo.txt").write_text("not a run")
     return {"root": root, "tiny": tiny_folder}
@@ -323,7 +323,7 @@ LISTS = "--mode=train --dataset=lists --image_size=32 --model=resnet_18 --data_d
 REPRO = "--mode=repro --ckpt={root}"
 EVAL = "--mode=eval --crops=1 --ckpt={root}/run"
 PREDICT = "--mode=predict --crops=1 --ckpt={root}/run"
-# A command, its exit code, and what its one line must say.
+# A command, its exit code, and words that its error line must contain.
 MISTAKES = [
     ("--mode=train --model=resnet50", 2, ["--model=resnet50", "resnet_50"]),
     ("--mode=trian", 2, ["--mode=trian", "train"]),
@@ -414,28 +414,28 @@ MISTAKES = [
 ]
 
 
-def files(root):
+def list_files(root):
     return sorted(map(str, root.rglob("*")))
 
 
 @pytest.mark.parametrize(("command", "code", "words"), MISTAKES)
-def test_mistakes_get_one_line(places, capfd, monkeypatch, command, code, words):
+def test_mistake_is_a_one_line_error(folders, capfd, monkeypatch, command, code, words):
     monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO()))
-    before = files(places["root"])
-    arguments = [word.format(**places) for word in command.split()]
+    before = list_files(folders["root"])
+    arguments = [word.format(**folders) for word in command.split()]
     mode = next((w[7:] for w in arguments if w.startswith("--mode=")), "train")
     if "--checkpoint_dir" not in command and mode in all_flags()["checkpoint_dir"].modes:
-        arguments.append(f"--checkpoint_dir={places['root']}")
+        arguments.append(f"--checkpoint_dir={folders['root']}")
     assert main.main(["main.py", *arguments]) == code
     captured = capfd.readouterr()
-    assert_one_line(captured.err, *(word.format(**places) for word in words))
+    assert_one_line_error(captured.err, *(word.format(**folders) for word in words))
     assert captured.out == ""
-    assert files(places["root"]) == before
+    assert list_files(folders["root"]) == before
 
 
-def test_eval_of_good_images_does_work_here(places, capfd):
-    """The mistakes above are what fails, not the run that they are made with."""
-    copy = shutil.copytree(places["root"] / "run", places["root"] / "copy")
+def test_eval_of_table_run_works_without_mistake(folders, capfd):
+    """The commands of the table fail because of their mistakes, not because of the run."""
+    copy = shutil.copytree(folders["root"] / "run", folders["root"] / "copy")
     try:
         words = ["--mode=eval", "--crops=1", f"--ckpt={copy}", f"--json={copy}/also.json"]
         assert main.main(["main.py", *words]) == 0
@@ -447,25 +447,24 @@ def test_eval_of_good_images_does_work_here(places, capfd):
         shutil.rmtree(copy)
 
 
-def test_a_run_in_training_and_a_class_without_val_images(
-    places, tiny_folder, tmp_path, capfd, caplog
+def test_locked_run_is_refused_and_class_without_val_images_is_a_warning(
+    folders, tiny_folder, tmp_path, capfd, caplog
 ):
-    """The second is only warned of, and then the first stops the command."""
     folder = shutil.copytree(tiny_folder, tmp_path / "data")
     shutil.rmtree(folder / "val" / "grid")
-    run = pathlib.Path(shutil.copytree(places["root"] / "run", tmp_path / "run"))
+    run = pathlib.Path(shutil.copytree(folders["root"] / "run", tmp_path / "run"))
     words = [f"--data_dir={folder}", f"--checkpoint_dir={tmp_path}", "--run_name=run"]
     with run_folder.lock(run):
         assert main.main(["main.py", "--mode=train", *words]) == 2
-    assert_one_line(capfd.readouterr().err, "--run_name=run", "another process")
+    assert_one_line_error(capfd.readouterr().err, "--run_name=run", "another process")
     (warning,) = [r.getMessage() for r in caplog.records if r.levelname == "WARNING"]
     assert "grid" in warning and "val" in warning
     assert checkpoint.verify(run / "step-00000004")
 
 
-def test_the_broken_image_of_the_table_is_broken(places):
-    """The first bytes are still those of a JPEG."""
-    data = (places["root"] / "broken" / "val" / "grid" / "02.jpg").read_bytes()
+def test_truncated_image_of_table_does_not_decode(folders):
+    """Its first bytes are still those of a JPEG file."""
+    data = (folders["root"] / "broken" / "val" / "grid" / "02.jpg").read_bytes()
     assert data[:3] == b"\xff\xd8\xff"
     with pytest.raises(Exception, match=r"(?i)jpeg|input"):
         decode.decode_image(data)

@@ -1,4 +1,4 @@
-"""The ends of the program that no mode decides: nobody reads it, or Ctrl-C comes early."""
+"""Closed standard streams, an early Ctrl-C, and paths that the system refuses."""
 
 import errno
 import os
@@ -9,22 +9,29 @@ import sys
 import pytest
 
 import main
+from loops.runtime import process
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 
 
-@pytest.mark.parametrize("word", ["--help", "--mode=stats"])
-def test_a_reader_that_has_gone_costs_no_traceback(word):
-    """`python main.py --help | head -1` and a short summary that nobody waits for."""
-    code = (
-        "import sys, main\n"
-        "main.mode_function = lambda mode: lambda config: print('the summary')\n"
-        "sys.exit(main.main(['main.py', *sys.argv[1:]]))\n"
-    )
+PROGRAMS = {
+    "help": "import sys, main; sys.exit(main.main(['main.py', '--help']))",
+    "summary": (
+        "import sys\n"
+        "from loops.runtime import process\n"
+        "sys.exit(process.run(lambda: print('the summary')))\n"
+    ),
+}
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_broken_pipe_and_closed_stdout_give_no_traceback(name):
+    """As in `python main.py --help | head -1` and `>&-`, for long and short output."""
+    command = [sys.executable, "-c", PROGRAMS[name]]
     reader, writer = os.pipe()
     os.close(reader)
     ended = subprocess.run(
-        [sys.executable, "-c", code, word],
+        command,
         cwd=ROOT,
         env={k: v for k, v in os.environ.items() if k != "PYTHONUNBUFFERED"},
         stdout=writer,
@@ -33,46 +40,45 @@ def test_a_reader_that_has_gone_costs_no_traceback(word):
     )
     os.close(writer)
     assert (ended.returncode, ended.stderr) == (141, "")
-    shut = ["sh", "-c", 'exec "$@" >&-', "sh", sys.executable, "-c", code, word]
-    ended = subprocess.run(shut, cwd=ROOT, stderr=subprocess.PIPE, text=True)
+    closed = ["sh", "-c", 'exec "$@" >&-', "sh", *command]
+    ended = subprocess.run(closed, cwd=ROOT, stderr=subprocess.PIPE, text=True)
     assert (ended.returncode, ended.stderr) == (0, "")
 
 
-def test_nobody_to_tell_of_errors():
-    """`2>&-`: TensorFlow is loaded and warnings are logged, to nobody."""
+def test_closed_stderr_is_no_error():
+    """With `2>&-`, TensorFlow loads and warnings are logged all the same."""
     code = (
-        "import sys, main\n"
+        "import sys\n"
         "from absl import logging\n"
-        "def warns(config):\n"
-        "    main.tensorflow_startup.load_tensorflow()\n"
-        "    logging.warning('unheard')\n"
+        "from loops.runtime import process, tensorflow_startup\n"
+        "def warn():\n"
+        "    tensorflow_startup.load_tensorflow()\n"
+        "    logging.warning('ignored')\n"
         "    print('the summary')\n"
-        "main.mode_function = lambda mode: warns\n"
-        "sys.exit(main.main(['main.py', '--mode=stats']))\n"
+        "sys.exit(process.run(warn))\n"
     )
-    shut = ["sh", "-c", 'exec "$@" 2>&-', "sh", sys.executable, "-c", code]
+    closed = ["sh", "-c", 'exec "$@" 2>&-', "sh", sys.executable, "-c", code]
     environment = {k: v for k, v in os.environ.items() if k != "TF_CPP_MIN_LOG_LEVEL"}
-    ended = subprocess.run(shut, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True)
+    ended = subprocess.run(closed, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True)
     assert (ended.returncode, ended.stdout) == (0, "the summary\n")
 
 
-def test_ctrl_c_before_a_mode_listens_to_it(monkeypatch):
-    def interrupted(config):
+def test_ctrl_c_without_signal_handler_exits_with_130():
+    def interrupt():
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(main, "mode_function", lambda mode: interrupted)
-    assert main.main(["main.py", "--mode=stats"]) == 130
+    assert process.run(interrupt) == 130
 
 
 @pytest.mark.parametrize("name", ["x" * 300, "locked"])
-def test_a_path_that_the_system_refuses_is_one_line(tmp_path, monkeypatch, capsys, name):
-    """A name that is too long, and a folder of somebody else's (a superuser is never refused)."""
-    listed = os.scandir
+def test_refused_path_is_a_one_line_error(tmp_path, monkeypatch, capsys, name):
+    """A name is too long, or a folder is not readable, which is faked because root reads all."""
+    real_scandir = os.scandir
 
     def scandir(path):
         if pathlib.Path(path).name == "locked":
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
-        return listed(path)
+        return real_scandir(path)
 
     monkeypatch.setattr(os, "scandir", scandir)
     for split in ("train", "val"):

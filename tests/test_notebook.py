@@ -1,4 +1,4 @@
-"""predict.ipynb on a freshly trained run: it is executed as a person would, cell by cell."""
+"""Executes predict.ipynb cell by cell on a newly trained run."""
 
 import base64
 import pathlib
@@ -16,7 +16,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 NOTEBOOK = ROOT / "predict.ipynb"
 
 
-def read():
+def read_notebook():
     return nbformat.read(NOTEBOOK, as_version=4)
 
 
@@ -30,32 +30,32 @@ def run(tiny_folder, tmp_path_factory):
 
 
 def execute(run, image, tmp_path, monkeypatch):
-    """The notebook after its cells have run, with this run and image chosen in its one cell."""
+    """Executes the notebook with `run` and `image` as its parameters; returns it with outputs."""
     for name in ("IPYTHONDIR", "JUPYTER_RUNTIME_DIR", "JUPYTER_CONFIG_DIR"):
         monkeypatch.setenv(name, str(tmp_path / name))
-    monkeypatch.delenv("TF_CPP_MIN_LOG_LEVEL")  # of the tests; a person's TensorFlow is talkative
-    notebook = read()
-    (chosen,) = [c for c in notebook.cells if "parameters" in c.metadata.get("tags", ())]
-    chosen.source = f"RUN = {str(run)!r}\nIMAGE = {str(image)!r}"
+    monkeypatch.delenv("TF_CPP_MIN_LOG_LEVEL")  # conftest.py sets it, users do not
+    notebook = read_notebook()
+    (parameters,) = [c for c in notebook.cells if "parameters" in c.metadata.get("tags", ())]
+    parameters.source = f"RUN = {str(run)!r}\nIMAGE = {str(image)!r}"
     client = NotebookClient(notebook, timeout=240, resources={"metadata": {"path": str(ROOT)}})
     return client.execute()
 
 
-def test_the_figure_is_shown(run, tiny_folder, tmp_path, monkeypatch):
-    done = execute(run, tiny_folder / "val" / "grid" / "00.jpg", tmp_path, monkeypatch)
-    outputs = [o for cell in done.cells if cell.cell_type == "code" for o in cell.outputs]
+def test_notebook_shows_only_the_figure(run, tiny_folder, tmp_path, monkeypatch):
+    executed = execute(run, tiny_folder / "val" / "grid" / "00.jpg", tmp_path, monkeypatch)
+    outputs = [o for cell in executed.cells if cell.cell_type == "code" for o in cell.outputs]
     shown = [o for o in outputs if o.output_type == "execute_result"]
     assert len(shown) == 1
     png = base64.b64decode(shown[0].data["image/png"])
     figure = cv2.imdecode(np.frombuffer(png, np.uint8), cv2.IMREAD_COLOR)
     assert figure.shape[1] == 1120 and figure.shape[0] > 1200 and figure.std() > 20
-    # Nothing but the figure: a person is not shown what TensorFlow tells itself.
+    # No log lines of TensorFlow.
     assert [o.text for o in outputs if o.output_type == "stream"] == []
 
 
-def test_it_is_kept_without_outputs_and_without_logic():
-    cells = [cell for cell in read().cells if cell.cell_type == "code"]
+def test_notebook_is_committed_without_outputs_and_without_logic():
+    cells = [cell for cell in read_notebook().cells if cell.cell_type == "code"]
     assert all(not cell.outputs and cell.execution_count is None for cell in cells)
     lines = [line for cell in cells for line in cell.source.splitlines() if line]
     assert len(lines) == 6  # two names, two imports, two calls
-    nbformat.validate(read())
+    nbformat.validate(read_notebook())

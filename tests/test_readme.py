@@ -1,4 +1,4 @@
-"""Every command in README.md and docs: parsed and checked here, run by `make faults`."""
+"""Parses and checks every command in README.md and docs; `make faults` also runs README.md."""
 
 import json
 import pathlib
@@ -29,25 +29,25 @@ PAGES = sorted(
         *ROOT.glob("docs/*.md"),
     ]
 )
-OF_THE_SHELL = {"export", "cd", "test", "code=$?", "exit"}
-# What a command may begin with, besides `python main.py`, `python -m MODULE` and `make TARGET`.
-KNOWN = {"pip", "tensorboard", ".", "find", "srun", "git", *OF_THE_SHELL}
+SHELL_WORDS = {"export", "cd", "test", "code=$?", "exit"}
+# First words of other commands than `python main.py`, `python -m MODULE` and `make TARGET`.
+KNOWN = {"pip", "tensorboard", ".", "find", "srun", "git", *SHELL_WORDS}
 PYTHONS = {"python", "python3", ".venv/bin/python"}
 NEEDS = re.compile(r"# needs (ILSVRC 2012|mini-ImageNet|the file)\b")
 
 
 class Command:
-    """One line of a page: its words, and what the comment behind it says."""
+    """A command of a page: its words, and its comment."""
 
     def __init__(self, page, text):
-        self.where = f"{page.relative_to(ROOT)}: {text}"
+        self.location = f"{page.relative_to(ROOT)}: {text}"
         code, _, self.comment = text.partition("  #")
         code = code.partition("   #")[0]
         self.words = shlex.split(code)
         self.needs_data = bool(NEEDS.search(text))
 
     def after(self, *start):
-        """The words that follow a beginning, or None; any Python will do."""
+        """Returns the words after `start`, or None. All Python interpreters are equal."""
         words = ["python" if word in PYTHONS else word for word in self.words]
         for at in range(len(words) - len(start) + 1):
             if words[at : at + len(start)] == list(start):
@@ -56,7 +56,7 @@ class Command:
 
 
 def commands(page):
-    """Lines of the blocks marked `sh`, and inline code that begins like a command."""
+    """Yields the lines of `sh` blocks, and inline code that starts like a command."""
     text = page.read_text()
     fenced = re.findall(r"^```sh\n(.*?)^```", text, re.M | re.S)
     for block in fenced:
@@ -75,15 +75,15 @@ def commands(page):
 COMMANDS = [command for page in PAGES for command in commands(page)]
 
 
-def test_there_are_commands_on_every_page():
+def test_every_page_has_commands():
     assert len(COMMANDS) > 60
-    pages = {command.where.partition(":")[0] for command in COMMANDS}
+    pages = {command.location.partition(":")[0] for command in COMMANDS}
     assert pages == {str(page.relative_to(ROOT)) for page in PAGES}
 
 
-@pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command.where)
-def test_command(command):
-    """It is of a kind that is known here, and what it names exists."""
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command.location)
+def test_documented_command_is_valid(command):
+    """The command is of a known kind, and the files, flags and targets that it names exist."""
     if (words := command.after("python", "main.py")) is not None:
         check_main(words)
     elif (words := command.after("python", "-m")) is not None:
@@ -96,15 +96,15 @@ def test_command(command):
         files = [words[at + 1] for at, word in enumerate(words) if word == "-r"]
         assert [file for file in files if not (ROOT / file).is_file()] == []
     else:
-        assert command.words[0] in KNOWN, "a command that no test knows"
+        assert command.words[0] in KNOWN, "unknown kind of command"
 
 
 def check_main(words):
-    """The flags parse; those of a training fit together."""
+    """Checks that the flags parse and, for a training, that they are consistent."""
     if words == ["--help"]:
         return
     config = flags.parse(["main.py", *(word for word in words if word != "...")])
-    if not any(word.endswith("=...") for word in words):  # one that prose names as refused
+    if not any(word.endswith("=...") for word in words):  # the text names a refused flag
         mode_flags.check_flags(config)
     if config.mode == "train":
         resolve.resolve(config)
@@ -119,8 +119,8 @@ RELIABILITY = [
 ]
 
 
-def test_the_table_of_reliability_names_tests_that_are_there():
-    """Files and folders exist, and each word behind -k is in the name of one of their tests."""
+def test_reliability_table_names_existing_tests():
+    """Files and folders exist, and each word after -k is part of the name of a test in them."""
     assert len(RELIABILITY) > 20
     for words in (shlex.split(" ".join(code)) for code in RELIABILITY):
         paths = [ROOT / word for word in words if word.startswith("tests/")]
@@ -128,8 +128,8 @@ def test_the_table_of_reliability_names_tests_that_are_there():
         assert paths and files and all(path.exists() for path in paths), words
         text = "\n".join(file.read_text() for file in files)
         tests = re.findall(r"^def (test_\w+)", text, re.M)
-        wanted = words[words.index("-k") + 1].replace(" or ", " ").split() if "-k" in words else []
-        for word in wanted:
+        keywords = words[words.index("-k") + 1] if "-k" in words else ""
+        for word in keywords.replace(" or ", " ").split():
             assert any(word in test for test in tests), (words, word)
 
 
@@ -143,11 +143,11 @@ def check_module(words):
     if not path.exists():
         path = ROOT / module.replace(".", "/") / "__main__.py"
     source = path.read_text()
-    if "flags.parse(argv)" in source:  # takes the flags of main.py
+    if "flags.parse(argv)" in source:  # accepts the flags of main.py
         flags.parse(["main.py", *options])
         return
-    named = {option.partition("=")[0] for option in options if option.startswith("--")}
-    missing = [option for option in named if f'"{option}"' not in source]
+    names = {option.partition("=")[0] for option in options if option.startswith("--")}
+    missing = [option for option in names if f'"{option}"' not in source]
     shared = (ROOT / "benchmarks/harness.py").read_text()
     assert [option for option in missing if f'"{option}"' not in shared] == []
 
@@ -157,17 +157,19 @@ def check_make(words):
     assert [word for word in words if "=" not in word and word not in targets] == []
 
 
-def test_exit_codes_are_those_of_the_errors():
+def test_documented_exit_codes_equal_the_errors():
     def codes(error):
         return {error.exit_code}.union(*map(codes, error.__subclasses__()))
 
-    (told,) = re.findall(r"^Exit codes: (.*?)\n\n", (ROOT / "README.md").read_text(), re.M | re.S)
+    (documented,) = re.findall(
+        r"^Exit codes: (.*?)\n\n", (ROOT / "README.md").read_text(), re.M | re.S
+    )
     known = codes(UserError) | {0, 128 + signal.SIGINT, 128 + signal.SIGTERM, 128 + signal.SIGPIPE}
     assert {train_failures.WorkerLost.exit_code, worker_watchdog.ServiceLost.exit_code} == {1}
-    assert {int(number) for number in re.findall(r"\d+", told)} == known
+    assert {int(number) for number in re.findall(r"\d+", documented)} == known
 
 
-def test_links_lead_somewhere():
+def test_links_point_to_existing_files():
     broken = []
     for page in [*PAGES, ROOT / "CONTRIBUTING.md"]:
         for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text()):
@@ -176,13 +178,12 @@ def test_links_lead_somewhere():
     assert broken == []
 
 
-def test_pictures_are_small():
+def test_documentation_images_are_small():
     pictures = list((ROOT / "docs/pictures").iterdir())
     assert [p.name for p in pictures if p.stat().st_size > 150_000] == []
 
 
-# What README's commands are given so that each takes seconds. In this order: later ones use what
-# earlier ones made.
+# Flags that reduce the commands of README.md to seconds.
 SMALL = {
     "train": ["--steps=2", "--batch_size=8", "--model=resnetv2_18", "--crops=1"],
     "eval": ["--crops=1"],
@@ -192,7 +193,7 @@ SMALL = {
 
 
 def write_images(folder):
-    """Class folders of noise, and one photo."""
+    """Writes class folders of noise, lists of them, and one photo."""
     rng = np.random.default_rng(0)
     for split, count in (("train", 9), ("val", 4)):
         for name in ("cat", "dog"):
@@ -210,26 +211,27 @@ def write_images(folder):
 
 
 def runnable():
-    """Commands of README.md that ask for nothing that is not here."""
+    """Yields the commands of README.md that need no downloaded data."""
     for command in COMMANDS:
         words = command.after("python", "main.py")
-        here = not command.needs_data and "$REAL_IMAGES_DIR" not in command.where
-        if words and words != ["--help"] and command.where.startswith("README.md: ") and here:
+        needs_data = command.needs_data or "$REAL_IMAGES_DIR" in command.location
+        is_in_readme = command.location.startswith("README.md: ")
+        if words and words != ["--help"] and is_in_readme and not needs_data:
             yield command, words
 
 
 @pytest.mark.faults
-def test_readme_top_to_bottom(tmp_path):
-    """Each command of README.md, in its order, in an empty folder, with small settings."""
+def test_readme_commands_run_in_order(tmp_path):
+    """Later commands use what earlier ones have made. The folder is empty at the start."""
     write_images(tmp_path / "DIR")
-    ran = []
+    modes = []
     for command, words in runnable():
         mode = flags.parse(["main.py", *words]).mode
         names = {word.partition("=")[0] for word in SMALL.get(mode, [])}
         words = [word for word in words if word.partition("=")[0] not in names]
         words = [*words, *SMALL.get(mode, [])]
         if any(word.startswith("--ckpt=checkpoints/nette") for word in words):
-            continue  # of the runs on real images
+            continue  # these runs need real images
         process = subprocess.run(
             [sys.executable, str(ROOT / "main.py"), *words],
             cwd=tmp_path,
@@ -237,17 +239,17 @@ def test_readme_top_to_bottom(tmp_path):
             text=True,
             timeout=300,
         )
-        assert process.returncode == 0, f"{command.where}\n{process.stderr[-2000:]}"
-        ran.append(mode)
-    assert {"train", "eval", "predict", "repro", "verify"} <= set(ran)
+        assert process.returncode == 0, f"{command.location}\n{process.stderr[-2000:]}"
+        modes.append(mode)
+    assert {"train", "eval", "predict", "repro", "verify"} <= set(modes)
     assert (tmp_path / "first.html").is_file()
 
 
-def test_published_errors_are_those_of_the_table():
+def test_readme_table_has_published_errors():
     published = json.loads((ROOT / "benchmarks/published_errors.json").read_text())
     rows = re.findall(
         r"^\| `(\w+)` \| .* G \| (.*?) \| .*\|$", (ROOT / "README.md").read_text(), re.M
     )
     assert [name for name, _ in rows] == list(registry.names())
-    for name, told in rows:
-        assert told == model_table.format_published_error(published, name), name
+    for name, error in rows:
+        assert error == model_table.format_published_error(published, name), name

@@ -1,4 +1,4 @@
-"""A net that is built and traced in a second, for tests of what is around it."""
+"""Fixtures with a tiny net, which is built and traced in a second."""
 
 import numpy as np
 import pytest
@@ -14,20 +14,20 @@ TINY_CLASSES = ("disc", "grid", "stripes")
 
 @pytest.fixture
 def tiny_net(monkeypatch):
-    """Two convolutions in place of the registered net.
+    """Replaces every registered net by two convolutions.
 
-    Also small enough that no ReLU's input lies within rounding error of zero: in a deep net one
-    such element goes the other way on two replicas and moves weights by more than 1e-6.
+    In such a small net, no input of a ReLU is within rounding error of zero. In a deep net, one of
+    them can change sign on two replicas, which changes weights by more than 1e-6.
     """
     monkeypatch.setattr(registry, "build_model", tiny_nets.build)
 
 
 @pytest.fixture(scope="session")
 def make_run(one_device):
-    """Returns the function that makes a run folder as training leaves it, in no time.
+    """Returns a function that makes a run folder without training.
 
-    The tiny net has random weights that make it sure of itself. Further arguments are leaves of
-    the config, as `image_size=40`.
+    The weights of the tiny net are random and give confident predictions. Keyword arguments are
+    fields of the config, such as `image_size=40`.
     """
 
     def make(run, seed=0, class_names=TINY_CLASSES, **values):

@@ -1,4 +1,4 @@
-"""Evaluation counts every image once, on any number of replicas, and scores like a plain loop."""
+"""Tests of Evaluator: every image once on any number of replicas, and scores of a plain loop."""
 
 import numpy as np
 import pytest
@@ -21,30 +21,30 @@ def setup(strategy, folder):
     tf.keras.utils.set_random_seed(1)
     model = restore.build_model(strategy, config.net, 3, "float32")
     head = model.get_layer("logits").kernel
-    head.assign(60 * head)  # fresh weights tell no image from another
+    head.assign(60 * head)  # initial weights give all images almost the same logits
     return config, split, model
 
 
 @pytest.mark.parametrize(("crops", "batch_size"), [(1, 4), (1, 64), (10, 3)])
-def test_prime_split_on_two_devices_equals_one(
+def test_two_replicas_equal_one_on_split_of_prime_size(
     tiny_folder, one_device, mirrored, crops, batch_size
 ):
-    found = []
+    results = []
     for strategy in (one_device, mirrored):
         config, split, model = setup(strategy, tiny_folder)
         assert split.num_examples == 11
-        found.append(Evaluator(strategy, model, split, config.data, crops, batch_size)())
-    (one, one_labels), (two, two_labels) = found
+        results.append(Evaluator(strategy, model, split, config.data, crops, batch_size)())
+    (one, one_labels), (two, two_labels) = results
     assert one_labels.tolist() == split.labels.tolist() == two_labels.tolist()
     np.testing.assert_allclose(one, two, atol=1e-6)
 
 
-def test_center_crop_equals_a_plain_loop_over_pil_images(tiny_folder, one_device):
+def test_center_crop_equals_plain_loop_with_pil(tiny_folder, one_device):
     config, split, model = setup(one_device, tiny_folder)
     probs, labels = Evaluator(one_device, model, split, config.data, 1)()
     spec = datasets.get("folder")
     assert probs.std(0).min() > 0.05
-    right = 0
+    num_correct = 0
     for index in range(split.num_examples):
         image = Image.open(split.describe(index)).convert("RGB")
         scale = 37 / min(image.size)  # 32 * 8 / 7 = 36.57
@@ -55,11 +55,11 @@ def test_center_crop_equals_a_plain_loop_over_pil_images(tiny_folder, one_device
         logits = model((image[None] - np.float32(spec.mean)) / np.float32(spec.std))
         expected = tf.nn.softmax(logits)[0].numpy()
         np.testing.assert_allclose(probs[index], expected, atol=0.02)
-        right += int(expected.argmax() == split.labels[index])
-    assert classification.score(probs, labels, (1,))["top1"] == pytest.approx(right / 11)
+        num_correct += int(expected.argmax() == split.labels[index])
+    assert classification.score(probs, labels, (1,))["top1"] == pytest.approx(num_correct / 11)
 
 
-def test_stop_interrupts(tiny_folder, one_device):
+def test_stop_callback_interrupts_evaluation(tiny_folder, one_device):
     config, split, model = setup(one_device, tiny_folder)
     evaluator = Evaluator(one_device, model, split, config.data, 1, 2)
     with pytest.raises(Interrupted):

@@ -1,8 +1,8 @@
-"""Learning as it was: ten seeds against a stored reference, and neither worse nor better.
+"""Convergence test: ten seeds must reach the accuracy of a stored reference.
 
-As in MLPerf's reference convergence points, the reference is twice as many runs, the test is a
-t-test, and a mean that is too good fails as well: what made it so wants an explanation first, and
-then `python -m tests.loops.test_learning` writes the reference anew.
+As in MLPerf's reference convergence points, the reference has twice as many runs and the test is a
+t-test. A mean that is too good fails as well. Explain a difference before you write a new
+reference with `python -m tests.loops.test_learning`.
 """
 
 import json
@@ -18,7 +18,7 @@ from tests.loops import tiny_nets
 
 REFERENCE = pathlib.Path(__file__).with_name("learning_reference.json")
 SEEDS = range(10)
-SEEDS_OF_REFERENCE = range(100, 120)
+REFERENCE_SEEDS = range(100, 120)
 ALPHA = 0.05
 FLAGS = [
     *("--dataset=shapes", "--model=resnetv2_18", "--image_size=32", "--batch_size=32", "--crops=1"),
@@ -28,38 +28,38 @@ FLAGS = [
 
 
 def accuracies(seeds, root, *words):
-    """Top-1 on `shapes` after a short training of a tiny net, for each seed."""
-    found = []
+    """Returns the top-1 accuracy on `shapes` after a short training of a tiny net, per seed."""
+    top1 = []
     with tiny_nets.two_convolutions():
         for seed in seeds:
             argv = ["main.py", *FLAGS, f"--seed={seed}", f"--run_name={seed}", *words]
             results = train.run(flags.parse([*argv, f"--checkpoint_dir={root}"]))
-            found.append(results["top1"])
-    return found
+            top1.append(results["top1"])
+    return top1
 
 
-def p_value(found):
-    """Of Welch's t-test, two-sided, against the reference."""
+def p_value(top1):
+    """Returns the p-value of Welch's two-sided t-test against the reference."""
     reference = json.loads(REFERENCE.read_text())
     assert reference["flags"] == FLAGS
-    return stats.ttest_ind(found, reference["top1"], equal_var=False).pvalue
+    return stats.ttest_ind(top1, reference["top1"], equal_var=False).pvalue
 
 
 @pytest.mark.faults
-def test_ten_seeds_learn_as_the_reference_did(tmp_path):
-    found = accuracies(SEEDS, tmp_path)
-    assert p_value(found) > ALPHA, found
+def test_convergence_equals_reference(tmp_path):
+    top1 = accuracies(SEEDS, tmp_path)
+    assert p_value(top1) > ALPHA, top1
 
 
 @pytest.mark.faults
 @pytest.mark.parametrize("words", [["--learning_rate=0.4"], ["--augment=none"]])
-def test_other_learning_is_noticed(tmp_path, words):
-    """Slower, with half the rate; or other than it was, without augmentation."""
-    found = accuracies(SEEDS, tmp_path, *words)
-    assert p_value(found) < ALPHA, found
+def test_convergence_test_detects_changes(tmp_path, words):
+    """Half the learning rate and missing augmentation are both detected."""
+    top1 = accuracies(SEEDS, tmp_path, *words)
+    assert p_value(top1) < ALPHA, top1
 
 
 if __name__ == "__main__":
     with tempfile.TemporaryDirectory() as folder:
-        top1 = accuracies(SEEDS_OF_REFERENCE, folder)
+        top1 = accuracies(REFERENCE_SEEDS, folder)
     REFERENCE.write_text(json.dumps({"flags": FLAGS, "top1": top1}, indent=1) + "\n")

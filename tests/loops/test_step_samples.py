@@ -1,4 +1,4 @@
-"""The step tells the net which samples it sees: dropout does not depend on the replicas."""
+"""Tests that dropout and stochastic depth depend on sample numbers and not on replicas."""
 
 import keras
 import numpy as np
@@ -8,12 +8,19 @@ import tensorflow as tf
 from loops.train_step import TrainStep
 from nets import registry
 from nets.layers.kit import Kit
-from tests.loops.test_train_step import BATCH, batches, make_state, random_images, settings
+from tests.loops.small_steps import (
+    BATCH,
+    batches,
+    make_state,
+    random_images,
+    settings,
+    weights,
+)
 
 
 @pytest.fixture
 def dropping_net(monkeypatch):
-    """A net with dropout and stochastic depth, small enough for any test."""
+    """Replaces the registered net by a small one with dropout and stochastic depth."""
 
     def build(config):
         kit = Kit(config.compute_dtype, dropout=0.4, stochastic_depth=0.5)
@@ -26,20 +33,21 @@ def dropping_net(monkeypatch):
     monkeypatch.setattr(registry, "build_model", build)
 
 
-def trained(strategy, *words):
+def train_weights(strategy, *words):
+    """Trains for three steps; returns the weights."""
     state = make_state(strategy, *words)
     step = TrainStep(state, settings())
     step(batches(strategy, random_images(3)), tf.constant(3, tf.int64))
-    return {v.path: v.numpy() for v in state.model.trainable_variables}
+    return weights(state)
 
 
-def test_two_replicas_drop_what_one_drops(one_device, mirrored, dropping_net):
-    one, two = trained(one_device), trained(mirrored)
+def test_dropout_is_equal_on_one_and_two_replicas(one_device, mirrored, dropping_net):
+    one, two = train_weights(one_device), train_weights(mirrored)
     for path, value in one.items():
         np.testing.assert_allclose(two[path], value, atol=1e-6, err_msg=path)
 
 
-def test_the_seed_of_the_run_decides(one_device, dropping_net):
+def test_dropout_layer_has_seed_and_sample_number(one_device, dropping_net):
     state = make_state(one_device)
     step = TrainStep(state, settings())
     iterator = batches(one_device, random_images(2))

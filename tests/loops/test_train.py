@@ -1,4 +1,4 @@
-"""Training as a whole, in process: resume bit for bit, the run folder, and bad images."""
+"""Tests of whole trainings: bit-identical resume, the run folder, signals, unreadable images."""
 
 import json
 import logging
@@ -14,11 +14,12 @@ from tensorflow.python.framework import config as framework_config
 import flags
 from input_pipeline.augmentation import batch_augment
 from input_pipeline.errors import DataError, UsageError
-from loops import evaluate, evaluator, train, train_setup
+from loops import evaluate, train
 from loops.checkpointing import checkpoint, restore, run_folder
-from loops.monitoring import step_intervals
+from loops.evaluator import Evaluator
 from loops.runtime.stop_signals import StoppedBySignal
 from loops.train_failures import TrainingDiverged, WorkerLost
+from loops.train_step import TrainStep
 
 pytestmark = pytest.mark.usefixtures("tiny_net")
 
@@ -42,7 +43,7 @@ def run(folder, tmp_path, *arguments):
 
 
 def tensors(run_dir):
-    """All tensors of a run's newest checkpoint by name."""
+    """Returns all tensors of the newest checkpoint by name."""
     reader = tf.train.load_checkpoint(str(checkpoint.find_newest_intact(run_dir) / "ckpt"))
     shapes = reader.get_variable_to_shape_map()
     return {n: reader.get_tensor(n) for n in shapes if n != "_CHECKPOINTABLE_OBJECT_GRAPH"}
@@ -53,8 +54,9 @@ MORE = ("--ema=0.9", "--accumulate=2", "--optimizer=lamb", "--clip_norm=1", *FLO
 
 
 @pytest.mark.parametrize("half", [(), FLOAT16, MORE], ids=["float32", "float16", "more"])
-def test_four_steps_equal_two_and_two_resumed(tiny_folder, tmp_path, half):
-    # A constant schedule, since the length of the run is what a cosine depends on.
+def test_resume_is_bit_identical(tiny_folder, tmp_path, half):
+    """Four steps give the weights and optimizer state of two steps and two resumed ones."""
+    # A cosine schedule depends on the length of the run.
     options = ["--schedule=constant", "--warmup_epochs=0", *half]
     run(tiny_folder, tmp_path, "--run_name=whole", "--steps=4", "--save_every=4", *options)
     run(tiny_folder, tmp_path, "--run_name=parts", "--steps=2", *options)
@@ -66,8 +68,8 @@ def test_four_steps_equal_two_and_two_resumed(tiny_folder, tmp_path, half):
         np.testing.assert_array_equal(value, parts[name], name)
 
 
-def test_float16_is_resumed_where_there_is_none(tiny_folder, tmp_path):
-    """As on a CPU after a GPU: its loss is no longer scaled, and so its gradients are not."""
+def test_resume_of_float16_run_in_float32_resets_loss_scale(tiny_folder, tmp_path):
+    """A CPU without float16 may resume the run of a GPU."""
     options = ["--schedule=constant", "--warmup_epochs=0", "--weight_decay=0"]
     run(tiny_folder, tmp_path, "--run_name=r", "--steps=2", *options, *FLOAT16)
     before = tensors(tmp_path / "r")
@@ -80,23 +82,23 @@ def test_float16_is_resumed_where_there_is_none(tiny_folder, tmp_path):
     after = tensors(tmp_path / "r")
     (scale,) = (name for name in after if "loss_scale/scale" in name)
     assert (before[scale], after[scale]) == (2.0**15, 1.0)
-    moved = [
+    changes = [
         np.abs(after[n] - before[n]).max()
         for n in after
         if n.endswith("kernel/.ATTRIBUTES/VARIABLE_VALUE") and "model" in n
     ]
-    assert moved and 0 < max(moved) < 0.1
+    assert changes and 0 < max(changes) < 0.1
 
 
 @pytest.fixture
 def determinism():
-    """Whether TensorFlow was told to be deterministic; nobody is afterwards."""
+    """Returns a function that checks for op determinism, which is disabled after the test."""
     yield framework_config.is_op_determinism_enabled
     framework_config.disable_op_determinism()
 
 
-def test_deterministic_operations_train_and_are_the_runs(tiny_folder, tmp_path, determinism):
-    """All that may be in a step works so; an evaluation does; a resumed run must agree."""
+def test_deterministic_flag_trains_and_cannot_change_on_resume(tiny_folder, tmp_path, determinism):
+    """All operations of a step and of an evaluation have deterministic implementations."""
     assert not determinism()
     options = ["--dropout=0.2", "--mixup=0.2", "--cutmix=1", "--augment=randaugment", *MORE]
     run(tiny_folder, tmp_path, "--run_name=d", "--steps=2", "--deterministic", *options)
@@ -109,30 +111,27 @@ def test_deterministic_operations_train_and_are_the_runs(tiny_folder, tmp_path, 
         run(tiny_folder, tmp_path, "--run_name=d", "--steps=3", "--nodeterministic")
 
 
-def test_out_of_memory_names_what_may_still_be_done(tiny_folder, tmp_path, monkeypatch):
-    """A run that has begun, as at a larger size of its images, takes `--recompute` alone."""
+def test_out_of_memory_error_advises_flags(tiny_folder, tmp_path, monkeypatch):
+    """A run that has started can only add `--recompute`."""
 
-    def make_step(*_):
-        def step(*_):
-            raise tf.errors.ResourceExhaustedError(None, None, "OOM when allocating\nmuch more")
-
-        return step
+    def run_out_of_memory(*_):
+        raise tf.errors.ResourceExhaustedError(None, None, "OOM when allocating\nmuch more")
 
     with monkeypatch.context() as patch:
-        patch.setattr(train_setup, "make_step", make_step)
+        patch.setattr(TrainStep, "__call__", run_out_of_memory)
         with pytest.raises(UsageError, match=r"=8: out of memory; .*--accumulate=2 .*\(OOM when"):
             run(tiny_folder, tmp_path, "--run_name=r", "--steps=1")
     run(tiny_folder, tmp_path, "--run_name=r", "--steps=1")
-    monkeypatch.setattr(train_setup, "make_step", make_step)
+    monkeypatch.setattr(TrainStep, "__call__", run_out_of_memory)
     with pytest.raises(UsageError, match=r"=8: out of memory; resume the run with --recompute \("):
         run(tiny_folder, tmp_path, "--run_name=r", "--steps=2")
 
 
-def test_run_folder_holds_what_is_promised(tiny_folder, tmp_path):
+def test_run_folder_has_checkpoints_metrics_and_results(tiny_folder, tmp_path):
     results = run(tiny_folder, tmp_path, "--run_name=r", "--steps=5", "--save_every=2", "--keep=1")
     folder = tmp_path / "r"
     assert {"config.json", "metrics.jsonl", "log.txt", "train", "eval"} <= set(os.listdir(folder))
-    # The newest one, and the best of those that an evaluation came with.
+    # The newest checkpoint, and the best one that was evaluated.
     kept = {checkpoint.parse_step(f) for f in checkpoint.list_step_folders(folder)}
     assert 5 in kept
     assert len(kept) <= 2
@@ -153,13 +152,13 @@ def test_run_folder_holds_what_is_promised(tiny_folder, tmp_path):
     assert saved["top1_low"] <= saved["top1"] <= saved["top1_high"]
 
 
-def test_eval_of_the_run_gives_the_same_figures(tiny_folder, tmp_path):
+def test_eval_mode_reproduces_results_of_training(tiny_folder, tmp_path):
     results = run(tiny_folder, tmp_path, "--run_name=r", "--steps=2")
     argv = ["main.py", "--mode=eval", f"--ckpt={tmp_path / 'r'}", "--crops=1"]
     again = evaluate.run(flags.parse(argv))
     assert again["top1"] == results["top1"]
     assert again["nll"] == pytest.approx(results["nll"], rel=1e-6)
-    run(tiny_folder, tmp_path, "--run_name=r")  # nothing to train; its file would say less
+    run(tiny_folder, tmp_path, "--run_name=r")  # trains no step, and keeps the more complete file
     kept = json.loads((tmp_path / "r/eval-00000002-val-1.json").read_text())
     assert kept == again and "per_class" in kept
     ten = evaluate.run(flags.parse([*argv[:-1], "--split=test", "--json", str(tmp_path / "j")]))
@@ -170,20 +169,20 @@ def test_eval_of_the_run_gives_the_same_figures(tiny_folder, tmp_path):
         evaluate.run(flags.parse([*argv, "--model=resnet_18"]))
 
 
-def test_conflicting_flag_on_resume_is_refused(tiny_folder, tmp_path):
+def test_resume_with_conflicting_flag_is_refused(tiny_folder, tmp_path):
     run(tiny_folder, tmp_path, "--run_name=r", "--steps=1")
     with pytest.raises(UsageError, match=r"--weight_decay=0\.5 conflicts.*0\.0001"):
         run(tiny_folder, tmp_path, "--run_name=r", "--steps=2", "--weight_decay=0.5")
 
 
 @pytest.mark.parametrize("parts", [3, 16])
-def test_micro_batches_are_equal_or_refused(tiny_folder, tmp_path, parts):
+def test_accumulate_that_does_not_divide_batch_size_is_refused(tiny_folder, tmp_path, parts):
     with pytest.raises(UsageError, match=f"--accumulate={parts}: does not divide the 8 images"):
         run(tiny_folder, tmp_path, "--run_name=r", f"--accumulate={parts}")
     assert not (tmp_path / "r").exists()
 
 
-def test_nothing_intact_is_never_a_silent_restart(tiny_folder, tmp_path):
+def test_resume_without_intact_checkpoint_is_refused(tiny_folder, tmp_path):
     run(tiny_folder, tmp_path, "--run_name=r", "--steps=1")
     index = checkpoint.find_newest_intact(tmp_path / "r") / "ckpt.index"
     index.write_bytes(index.read_bytes()[:-1])
@@ -192,34 +191,32 @@ def test_nothing_intact_is_never_a_silent_restart(tiny_folder, tmp_path):
 
 
 @pytest.mark.parametrize("steps", [4, 2])
-def test_signal_saves_and_stops(tiny_folder, tmp_path, monkeypatch, steps):
-    """The handler is the real one: the process sends itself SIGTERM in the first evaluation."""
-    original = evaluator.Evaluator.__call__
+def test_signal_during_evaluation_saves_and_stops(tiny_folder, tmp_path, monkeypatch, steps):
+    """The process sends itself SIGTERM. The resumed run makes up for the evaluation."""
+    evaluate_split = Evaluator.__call__
 
-    def call(self, *arguments, **options):
+    def send_signal_and_evaluate(self, *arguments, **options):
         if not options.get("max_batches"):
             os.kill(os.getpid(), signal.SIGTERM)
-        return original(self, *arguments, **options)
+        return evaluate_split(self, *arguments, **options)
 
     with monkeypatch.context() as patch:
-        patch.setattr(evaluator.Evaluator, "__call__", call)
+        patch.setattr(Evaluator, "__call__", send_signal_and_evaluate)
         with pytest.raises(StoppedBySignal) as stopped:
             run(tiny_folder, tmp_path, "--run_name=r", f"--steps={steps}", "--eval_every=2")
     assert stopped.value.exit_code == 143
     newest = checkpoint.find_newest_intact(tmp_path / "r")
     assert (checkpoint.parse_step(newest), checkpoint.read_top1(newest)) == (2, None)
-    # That evaluation is made up for: the curve has no gap, and the step may be the best.
+    # The curve has no gap, and the step can be the best one.
     run(tiny_folder, tmp_path, "--run_name=r")
     lines = [json.loads(line) for line in (tmp_path / "r/metrics.jsonl").read_text().splitlines()]
-    figures = [
-        line["accuracy/top1"] for line in lines if (line["split"], line["step"]) == ("eval", 2)
-    ]
-    assert figures[0] == checkpoint.read_top1(newest) and checkpoint.is_intact(newest)
-    assert len(figures) == (1 if steps > 2 else 2)  # the last evaluation of all says it again
+    top1 = [line["accuracy/top1"] for line in lines if (line["split"], line["step"]) == ("eval", 2)]
+    assert top1[0] == checkpoint.read_top1(newest) and checkpoint.is_intact(newest)
+    assert len(top1) == (1 if steps > 2 else 2)  # the evaluation at the end repeats it
     assert checkpoint.find_best_intact(tmp_path / "r") is not None
 
 
-def test_divergence_names_step_and_samples_and_keeps_the_checkpoint(tiny_folder, tmp_path):
+def test_divergence_names_step_samples_and_last_checkpoint(tiny_folder, tmp_path):
     with pytest.raises(TrainingDiverged, match=r"step \d+: .*samples \d+ to \d+.*step-00000001"):
         run(
             tiny_folder,
@@ -233,7 +230,7 @@ def test_divergence_names_step_and_samples_and_keeps_the_checkpoint(tiny_folder,
         )
 
 
-def test_bad_image_is_replaced_counted_and_too_many(tiny_folder, tmp_path):
+def test_too_many_unreadable_images_stop_training(tiny_folder, tmp_path):
     folder = tmp_path / "data"
     shutil.copytree(tiny_folder, folder)
     bad = sorted((folder / "train").glob("*/*"))[4]
@@ -242,8 +239,8 @@ def test_bad_image_is_replaced_counted_and_too_many(tiny_folder, tmp_path):
         run(folder, tmp_path, "--run_name=r", "--epochs=2")
 
 
-def test_a_train_split_without_any_image(tiny_folder, tmp_path):
-    """As where a repository holds pointers to large files in their place."""
+def test_train_split_of_unreadable_files_is_refused(tiny_folder, tmp_path):
+    """Git LFS pointers, for example, have the names of images."""
     folder = tmp_path / "data"
     shutil.copytree(tiny_folder, folder)
     for file in (folder / "train").glob("*/*"):
@@ -253,26 +250,26 @@ def test_a_train_split_without_any_image(tiny_folder, tmp_path):
 
 
 @pytest.mark.parametrize(("branch", "name"), [("net", "model"), ("data", "dataset")])
-def test_a_run_of_another_version_is_refused_in_one_line(tmp_path, make_run, branch, name):
+def test_resume_of_run_with_unknown_value_is_refused(tmp_path, make_run, branch, name):
     folder = make_run(tmp_path / "r")
     data = json.loads((folder / "config.json").read_text())
-    data["config"][branch][name] = "of_tomorrow"
+    data["config"][branch][name] = "unknown_name"
     (folder / "config.json").write_text(json.dumps(data))
     argv = ["main.py", f"--checkpoint_dir={tmp_path}", "--run_name=r"]
-    with pytest.raises(UsageError, match=f"--{name}=of_tomorrow: unknown value"):
+    with pytest.raises(UsageError, match=f"--{name}=unknown_name: unknown value"):
         train.run(flags.parse(argv))
 
 
-def test_a_worker_that_is_lost_before_the_first_step(tiny_folder, tmp_path, monkeypatch):
-    def lost(*args, **kwargs):
+def test_lost_worker_before_first_step(tiny_folder, tmp_path, monkeypatch):
+    def lose_worker(*_, **__):
         raise tf.errors.UnavailableError(None, None, "peer")
 
-    monkeypatch.setattr(evaluator.Evaluator, "__call__", lost)
+    monkeypatch.setattr(Evaluator, "__call__", lose_worker)
     with pytest.raises(WorkerLost, match=r"another worker is gone \(peer\).*no checkpoint"):
         run(tiny_folder, tmp_path, "--run_name=r", "--steps=1")
 
 
-def test_undecodable_val_image_is_fatal(tiny_folder, tmp_path):
+def test_unreadable_val_image_is_fatal(tiny_folder, tmp_path):
     folder = tmp_path / "data"
     shutil.copytree(tiny_folder, folder)
     bad = sorted((folder / "val").glob("*/*"))[7]
@@ -281,8 +278,8 @@ def test_undecodable_val_image_is_fatal(tiny_folder, tmp_path):
         run(folder, tmp_path, "--run_name=r", "--steps=1")
 
 
-def test_a_failed_evaluation_costs_no_step(tiny_folder, tmp_path):
-    """Of an image that the batch before the first step does not reach."""
+def test_failed_evaluation_saves_a_checkpoint_first(tiny_folder, tmp_path):
+    """The unreadable image is not in the batch that is evaluated before the first step."""
     folder = tmp_path / "data"
     shutil.copytree(tiny_folder, folder)
     bad = sorted((folder / "val").glob("*/*"))[7]
@@ -294,12 +291,12 @@ def test_a_failed_evaluation_costs_no_step(tiny_folder, tmp_path):
     assert [f.name for f in checkpoint.list_step_folders(tmp_path / "r")] == ["step-00000002"]
     bad.write_bytes(good)
     run(folder, tmp_path, *words)
-    rows = [json.loads(line) for line in (tmp_path / "r/metrics.jsonl").read_text().splitlines()]
-    assert [row["step"] for row in rows if row["split"] == "eval"][:2] == [2, 3]
+    lines = [json.loads(line) for line in (tmp_path / "r/metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines if line["split"] == "eval"][:2] == [2, 3]
 
 
-def test_averages_are_what_is_evaluated_and_predicted(tiny_folder, tmp_path):
-    """While it trains, in eval and in predict; the weights themselves stand beside."""
+def test_ema_weights_are_evaluated_and_restored(tiny_folder, tmp_path):
+    """During training and in eval mode. The checkpoint also contains the raw weights."""
     words = ["--run_name=r", "--steps=3", "--ema=0.9", "--learning_rate=3", "--image_size=32"]
     results = run(tiny_folder, tmp_path, *words)
     argv = ["main.py", "--mode=eval", f"--ckpt={tmp_path / 'r'}", "--crops=1"]
@@ -319,52 +316,58 @@ def test_averages_are_what_is_evaluated_and_predicted(tiny_folder, tmp_path):
             np.testing.assert_array_equal(variable.numpy(), stored[key], key)
 
 
-def test_sizes_change_where_the_schedule_says(tiny_folder, tmp_path, monkeypatch, caplog):
-    """An epoch has 23 / 8 steps: 32 px for three of them, then 40."""
-    seen = []
-    make_prepare = batch_augment.make_preprocess_fn
+def test_image_size_schedule(tiny_folder, tmp_path, monkeypatch, caplog):
+    """An epoch has 23 / 8 steps: three steps with 32 px, then 40 px."""
+    traced_sizes = []
+    make_preprocess_fn = batch_augment.make_preprocess_fn
 
-    def noting(*arguments):
-        prepare = make_prepare(*arguments)
-        return lambda batch: (seen.append(batch["image"].shape[1]), prepare(batch))[1]
+    def make_recording_fn(*arguments):
+        preprocess = make_preprocess_fn(*arguments)
 
-    monkeypatch.setattr(batch_augment, "make_preprocess_fn", noting)
+        def record_and_preprocess(batch):
+            traced_sizes.append(batch["image"].shape[1])
+            return preprocess(batch)
+
+        return record_and_preprocess
+
+    monkeypatch.setattr(batch_augment, "make_preprocess_fn", make_recording_fn)
     words = ["--run_name=r", "--steps=5", "--image_size_schedule=0:32,1:40", "--image_size=48"]
     run(tiny_folder, tmp_path, *words, "--profile=1,9", "--log_norms", "--log_every=1")
     assert "--profile=1,9: the run ends at step 5" in caplog.text
-    assert seen == [32, 32, 40]  # the first page of images, then one trace each
+    assert traced_sizes == [32, 32, 40]  # the image grid, then one trace per size
     assert list((tmp_path / "r/train/plugins/profile").rglob("*.xplane.pb"))
     lines = [json.loads(line) for line in (tmp_path / "r/metrics.jsonl").read_text().splitlines()]
     trained = [line for line in lines if line["split"] == "train"]
     assert len(trained) == 5
-    timed = ["speed/images_per_second" in line for line in trained]
-    assert timed == [False, True, True, False, True]  # tracing, at either size, is no measurement
+    has_speed = ["speed/images_per_second" in line for line in trained]
+    assert has_speed == [False, True, True, False, True]  # not measured in steps that trace
     assert {"norm_gradient/logits/kernel", "norm_weight/conv1/kernel"} <= trained[-1].keys()
     assert trained[-1]["memory/peak_gigabytes"] > 0.1
-    seen.clear()
+    traced_sizes.clear()
     run(tiny_folder, tmp_path, "--run_name=r", "--steps=6", "--image_size=48")
-    assert seen == [40]
+    assert traced_sizes == [40]
 
 
-def test_wishes_for_a_checkpoint_are_fulfilled_and_training_goes_on(
+def test_signal_sigusr1_saves_checkpoint_and_training_continues(
     tiny_folder, tmp_path, monkeypatch, caplog
 ):
-    """The wish in step 2 is a save of its own; that in step 3 is the one that is due there."""
-    monkeypatch.setattr(step_intervals, "_SECONDS_PER_CALL", 1e-9)  # one step a call
-    steps_of_call = step_intervals.StepIntervals.steps_until_due
+    """The request in step 2 saves that step. The one in step 3 waits for the save that is due."""
+    call_step, calls = TrainStep.__call__, []
 
-    def kill(self, done):
-        if done in (1, 2):
+    def send_signal_and_train(self, *arguments):
+        calls.append(arguments)  # of one step each, while the losses are traced
+        if len(calls) in (2, 3):
             os.kill(os.getpid(), signal.SIGUSR1)
-        return steps_of_call(self, done)
+        return call_step(self, *arguments)
 
-    monkeypatch.setattr(step_intervals.StepIntervals, "steps_until_due", kill)
+    monkeypatch.setattr(TrainStep, "__call__", send_signal_and_train)
     run(tiny_folder, tmp_path, "--run_name=r", "--steps=5", "--save_every=3", "--eval_every=3")
     folders = checkpoint.list_step_folders(tmp_path / "r")
     assert [checkpoint.parse_step(f) for f in folders] == [5, 3, 2]
-    with_figures = [bool(checkpoint.verify(folder)["metrics"]) for folder in folders]
-    assert with_figures == [True, True, False]
+    assert len(calls) == 5
+    has_metrics = [bool(checkpoint.verify(folder)["metrics"]) for folder in folders]
+    assert has_metrics == [True, True, False]
     caplog.set_level(logging.INFO, "absl")
-    run(tiny_folder, tmp_path, "--run_name=r", "--steps=4")  # fewer than are done
+    run(tiny_folder, tmp_path, "--run_name=r", "--steps=4")  # fewer than were done
     assert "nothing to train: 5 of 4 steps are done" in caplog.messages
     assert checkpoint.list_step_folders(tmp_path / "r") == folders

@@ -1,4 +1,4 @@
-"""The training step: one replica against two, poisoned batches, L2, and the steps of one call."""
+"""Tests of the training step: replicas, overflow, weight decay, several steps per call, timing."""
 
 import os
 import subprocess
@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from input_pipeline.augmentation import batch_augment
 from loops.distribution import strategies
 from loops.train_step import TrainStep
 from tests.loops.small_steps import (
@@ -38,12 +37,12 @@ def test_two_replicas_equal_one(one_device, mirrored):
     assert_replicas_equal(two)
 
 
-def test_replicas_stay_equal_without_synchronised_batch_norm(mirrored):
+def test_replicas_have_equal_weights_without_sync_batch_norm(mirrored):
     state, _ = run_steps(mirrored, random_images(2))
     assert_replicas_equal(state)
 
 
-def test_one_call_of_three_steps_equals_three_calls(one_device):
+def test_three_steps_per_call_equal_three_calls(one_device):
     images = random_images(3)
     together, _ = run_steps(one_device, images)
     state = make_state(one_device)
@@ -58,7 +57,7 @@ def test_one_call_of_three_steps_equals_three_calls(one_device):
     assert step.function.experimental_get_tracing_count() == 1
 
 
-def test_first_step_is_plain_sgd_on_smoothed_loss_with_l2(one_device):
+def test_first_step_equals_sgd_with_label_smoothing_and_l2(one_device):
     images = random_images(1)
     state = make_state(one_device)
     before = weights(state)
@@ -71,7 +70,7 @@ def test_first_step_is_plain_sgd_on_smoothed_loss_with_l2(one_device):
         squares = [tf.reduce_sum(tf.square(k.value)) for k in state.kernels]
         loss = cross_entropy + 0.5 * 1e-2 * tf.add_n(squares)
     gradients = tape.gradient(loss, [v.value for v in state.model.trainable_variables])
-    # Nesterov's first step: momentum * v + v with v = -lr * g, that is 1.9 lr g.
+    # Nesterov's first step is momentum * v + v with v = -lr * g, so it is -1.9 * lr * g.
     expected = {
         v.path: before[v.path] - 1.9 * 0.05 * g.numpy()
         for v, g in zip(state.model.trainable_variables, gradients, strict=True)
@@ -84,32 +83,25 @@ def test_first_step_is_plain_sgd_on_smoothed_loss_with_l2(one_device):
     assert decayed
 
 
-@pytest.fixture
-def poisoned(monkeypatch):
-    """Images that are white all over become infinities in front of the net, black ones NaN."""
-    normal = batch_augment.normalize
-
-    def normalize(images, mean, std):
-        white = tf.reduce_all(images == 255, axis=[1, 2, 3], keepdims=True)
-        black = tf.reduce_all(images == 0, axis=[1, 2, 3], keepdims=True)
-        finite = normal(images, mean, std)
-        return tf.where(black, np.nan, tf.where(white, np.inf, finite))
-
-    monkeypatch.setattr(batch_augment, "normalize", normalize)
+def preprocess_and_poison(batch):
+    """Preprocesses a batch. White images become infinity and black images become NaN."""
+    images, targets = settings().preprocess(batch)
+    white = tf.reduce_all(batch["image"] == 255, axis=[1, 2, 3], keepdims=True)
+    black = tf.reduce_all(batch["image"] == 0, axis=[1, 2, 3], keepdims=True)
+    return tf.where(black, np.nan, tf.where(white, np.inf, images)), targets
 
 
-@pytest.mark.usefixtures("poisoned")
 @pytest.mark.parametrize(
     ("replicas", "pixel"), [((), 0), *((r, p) for r in ((0,), (1,), (0, 1)) for p in (255, 0))]
 )
-def test_overflow_is_skipped_alike_on_all_replicas(mirrored, replicas, pixel):
+def test_overflow_is_skipped_on_all_replicas(mirrored, replicas, pixel):
     images = random_images(2)
     for replica in replicas:
         images[replica * BATCH // 2] = pixel
     half = ("--mixed_precision", "--half_dtype=float16", "--initial_loss_scale=8")
     state = make_state(mirrored, *half)
     before = weights(state)
-    step = TrainStep(state, settings())
+    step = TrainStep(state, settings(preprocess=preprocess_and_poison))
     iterator = batches(mirrored, images)
     first = step(iterator, tf.constant(1, tf.int64))
     changed = any((value != before[path]).any() for path, value in weights(state).items())
@@ -118,7 +110,7 @@ def test_overflow_is_skipped_alike_on_all_replicas(mirrored, replicas, pixel):
     assert int(state.loss_scale.skipped_steps) == bool(replicas)
     assert float(first["applied"]) == (0.0 if replicas else 1.0)
     assert np.isfinite(float(first["loss"]))
-    second = step(iterator, tf.constant(1, tf.int64))  # a clean batch: training goes on
+    second = step(iterator, tf.constant(1, tf.int64))  # a finite batch is applied
     assert float(second["applied"]) == 1.0
     assert int(state.step) == 2
     assert int(state.loss_scale.skips_in_a_row) == 0
@@ -129,22 +121,21 @@ def test_overflow_is_skipped_alike_on_all_replicas(mirrored, replicas, pixel):
     assert_replicas_equal(state)
 
 
-@pytest.mark.usefixtures("poisoned")
-def test_float32_stops_at_the_first_bad_step_with_its_weights_kept(one_device):
+def test_float32_stops_at_first_non_finite_step_and_keeps_weights(one_device):
     images = random_images(4)
     images[BATCH] = 255  # in step 1
-    clean, _ = run_steps(one_device, images[:BATCH])
-    state, results = run_steps(one_device, images)
-    assert int(state.step) == 2  # the rest of the call was not run
+    first_step, _ = run_steps(one_device, images[:BATCH], preprocess=preprocess_and_poison)
+    state, results = run_steps(one_device, images, preprocess=preprocess_and_poison)
+    assert int(state.step) == 2  # the other steps of the call were not run
     assert results["steps"] == 2.0
     assert results["applied"] == 1.0
     assert bool(state.loss_scale.should_stop())
-    expected = weights(clean)
+    expected = weights(first_step)
     for path, value in weights(state).items():
         np.testing.assert_array_equal(value, expected[path], path)
 
 
-def test_average_batch_norm_gives_replicas_the_mean(mirrored):
+def test_average_batch_norm_gives_all_replicas_the_mean(mirrored):
     state, _ = run_steps(mirrored, random_images(1))
     variable = next(v for v in state.model.non_trainable_variables if "moving_mean" in v.path)
     local = [v.numpy() for v in mirrored.experimental_local_results(variable.value)]
@@ -154,7 +145,7 @@ def test_average_batch_norm_gives_replicas_the_mean(mirrored):
         np.testing.assert_allclose(value.numpy(), (local[0] + local[1]) / 2, rtol=1e-6)
 
 
-def test_statistics_that_no_step_moves_are_not_averaged(mirrored):
+def test_frozen_batch_norm_statistics_are_not_averaged(mirrored):
     moving = strategies.moving_statistics(make_state(mirrored).model)
     assert {v.path.split("/")[-1] for v in moving} == {"moving_mean", "moving_variance"}
     frozen = make_state(mirrored, "--freeze=backbone", "--init_from=somewhere", "--ema=0.9")
@@ -162,7 +153,7 @@ def test_statistics_that_no_step_moves_are_not_averaged(mirrored):
     assert frozen.average_batch_norm() is None
 
 
-def test_data_wait_is_seen(one_device):
+def test_data_wait_is_measured(one_device):
     images = random_images(3)
 
     def slow(batch):
@@ -178,8 +169,8 @@ def test_data_wait_is_seen(one_device):
     assert float(step(iterator, tf.constant(3, tf.int64))["data_wait"]) > 0.1
 
 
-def test_computing_does_not_count_as_waiting_where_one_thread_does_everything():
-    """A thread of its own may read the second clock in time; a single one computed first."""
+def test_data_wait_excludes_compute_time_with_one_thread():
+    """With one thread for operations, the step could run before the clock is read again."""
     code = """if True:
         import time
         import tensorflow as tf
@@ -187,7 +178,7 @@ def test_computing_does_not_count_as_waiting_where_one_thread_does_everything():
 
         @tf.function
         def step(iterator):
-            batch, waited = train_step.timed_next(iterator)
+            batch, waited = train_step.time_next_batch(iterator)
             product = batch["x"]
             for _ in range(40):
                 product = tf.tanh(product @ product)

@@ -1,7 +1,7 @@
-"""One worker of a training of a tiny net, for tests that start several: a process of its own.
+"""Runs main.py with a tiny net and injected faults, in a process that a test starts.
 
-The net, what is poisoned, and what the child does at which step are said in JSON on the command
-line; no switch for tests is in the product.
+The first argument is a plan in JSON: batches to poison, and when to send a signal. The product has
+no switches for tests, so this module replaces functions of it.
 """
 
 import json
@@ -15,7 +15,7 @@ os.environ["OMP_NUM_THREADS"] = "1"
 
 
 def use_tiny_net():
-    """Puts two convolutions in place of the registered nets, with dropout where it is asked for."""
+    """Replaces every registered net by two convolutions, with dropout if the config has it."""
     import keras
 
     from nets import registry
@@ -37,51 +37,52 @@ def use_tiny_net():
 
 
 def poison(samples, value):
-    """Images with these sample numbers become NaN or infinity in front of the net."""
+    """Sets all pixels of these sample numbers to NaN or infinity before they enter the net."""
     import tensorflow as tf
 
     from input_pipeline.augmentation import batch_augment
 
-    make_prepare = batch_augment.make_preprocess_fn
+    make_preprocess_fn = batch_augment.make_preprocess_fn
 
-    def make(*arguments):
-        prepare = make_prepare(*arguments)
+    def make_poisoned_fn(*arguments):
+        preprocess = make_preprocess_fn(*arguments)
 
-        def poisoned(batch):
-            images, targets = prepare(batch)
-            hit = tf.reduce_any(batch["sample"][:, None] == tf.constant(samples, tf.int64), axis=1)
-            return tf.where(hit[:, None, None, None], float(value), images), targets
+        def preprocess_and_poison(batch):
+            images, targets = preprocess(batch)
+            matches = batch["sample"][:, None] == tf.constant(samples, tf.int64)
+            is_poisoned = tf.reduce_any(matches, axis=1)[:, None, None, None]
+            return tf.where(is_poisoned, float(value), images), targets
 
-        return poisoned
+        return preprocess_and_poison
 
-    batch_augment.make_preprocess_fn = make
+    batch_augment.make_preprocess_fn = make_poisoned_fn
 
 
-def at_step(step, action):
-    """Sends this process a signal once it has logged a step."""
+def send_signal_at(step, name):
+    """Sends this process a signal after each step from `step` on, before the step is logged."""
     from loops.monitoring import step_intervals
 
     is_due = step_intervals.StepIntervals.is_due
 
-    def is_due_and_act(self, name, done):
-        if done >= step and name == "log_every" and action:
-            os.kill(os.getpid(), getattr(signal, action))
-        return is_due(self, name, done)
+    def send_signal_and_check(self, event, current_step):
+        if current_step >= step and event == "log_every" and name:
+            os.kill(os.getpid(), getattr(signal, name))
+        return is_due(self, event, current_step)
 
-    step_intervals.StepIntervals.is_due = is_due_and_act
+    step_intervals.StepIntervals.is_due = send_signal_and_check
 
 
 def kill_at(function, at):
-    """Kills this process at its n-th call of a function of os, before it is done."""
-    real, calls = getattr(os, function), []
+    """Kills this process when it calls a function of os for the n-th time."""
+    original, calls = getattr(os, function), []
 
-    def count(*arguments, **options):
+    def count_or_kill(*arguments, **options):
         calls.append(function)
         if len(calls) == at:
             os.kill(os.getpid(), signal.SIGKILL)
-        return real(*arguments, **options)
+        return original(*arguments, **options)
 
-    setattr(os, function, count)
+    setattr(os, function, count_or_kill)
 
 
 def main():
@@ -96,7 +97,7 @@ def main():
     if "poison" in plan:
         poison(*plan["poison"])
     if "signal" in plan:
-        at_step(*plan["signal"])
+        send_signal_at(*plan["signal"])
     if "kill_at" in plan:
         kill_at(*plan["kill_at"])
     return program.main(["main.py", *argv])

@@ -1,4 +1,4 @@
-"""A config as JSON, and what becomes of it when its run is resumed or evaluated."""
+"""Tests of configs: JSON files, and merging with flags on resume and on evaluation."""
 
 import dataclasses
 import json
@@ -15,11 +15,11 @@ from loops.config.training import LengthConfig
 from tests.command_line import leaf, parse, refusal, resolve
 
 
-def warnings(caplog):
+def warning_messages(caplog):
     return [r.getMessage() for r in caplog.records if r.levelno == logging.WARNING]
 
 
-def through_json(config):
+def to_json(config):
     return json.loads(json.dumps(config_json.to_json(config)))
 
 
@@ -31,33 +31,33 @@ def through_json(config):
         ("--dataset=lists", "--train_list=a b.txt", "--learning_rate=0.3", "--nolinear_scaling"),
     ],
 )
-def test_config_survives_json(words, caplog):
+def test_config_json_round_trip(words, caplog):
     config = resolve(*words)
-    again = config_json.from_json(Config, through_json(config), "config.json")
-    assert again == config
-    assert warnings(caplog) == []
+    restored = config_json.from_json(Config, to_json(config), "config.json")
+    assert restored == config
+    assert warning_messages(caplog) == []
 
 
-def test_fields_that_an_old_json_lacks(caplog):
+def test_config_fields_missing_in_old_json_get_defaults(caplog):
     config = resolve("--keep=7", "--momentum=0.8")
-    data = through_json(config)
+    data = to_json(config)
     del data["run"]["keep"]
     del data["evaluation"]
-    again = config_json.from_json(Config, data, "OLD/config.json")
-    assert again.run.keep == 3
-    assert again.evaluation == EvalConfig()
-    assert again.optimization == config.optimization
-    (message,) = warnings(caplog)
+    restored = config_json.from_json(Config, data, "OLD/config.json")
+    assert restored.run.keep == 3
+    assert restored.evaluation == EvalConfig()
+    assert restored.optimization == config.optimization
+    (message,) = warning_messages(caplog)
     assert "OLD/config.json: no keep, evaluation; using the defaults" in message
 
 
-def test_fields_that_a_newer_json_has(caplog):
-    data = through_json(resolve("--momentum=0.8"))
+def test_unknown_config_fields_in_newer_json_are_ignored(caplog):
+    data = to_json(resolve("--momentum=0.8"))
     data["data"]["hue"] = 0.1
     data["teacher"] = {"ckpt": "x"}
-    again = config_json.from_json(Config, data, "NEW/config.json")
-    assert again == resolve("--momentum=0.8")
-    (message,) = warnings(caplog)
+    restored = config_json.from_json(Config, data, "NEW/config.json")
+    assert restored == resolve("--momentum=0.8")
+    (message,) = warning_messages(caplog)
     assert "NEW/config.json" in message and "hue, teacher" in message
 
 
@@ -85,7 +85,7 @@ SAVED = ("--model=resnet_18", "--batch_size=40", "--learning_rate=0.3", "--save_
         ("--augment=none", "standard"),
     ],
 )
-def test_conflicts_on_resume(word, old):
+def test_conflicting_flag_on_resume_is_refused(word, old):
     message = refusal(merge, resolve(*SAVED), word)
     name, _, new = word.partition("=")
     assert name in message
@@ -96,12 +96,12 @@ def test_conflicts_on_resume(word, old):
 @pytest.mark.parametrize(
     "word", ["--model=resnet_18", "--batch_size=40", "--learning_rate=0.3", "--image_size=64"]
 )
-def test_equal_values_are_no_conflict(word):
+def test_equal_flag_on_resume_is_accepted(word):
     saved = resolve(*SAVED)
     assert merge(saved, word) == saved
 
 
-def test_untyped_flags_keep_the_values_of_the_run():
+def test_untyped_flags_keep_values_of_run_on_resume():
     saved = resolve(*SAVED, "--nonesterov", "--keep=9", "--steps=3")
     assert merge(saved) == saved
 
@@ -120,14 +120,14 @@ def test_untyped_flags_keep_the_values_of_the_run():
         ("--cpu_devices=2", 2),
     ],
 )
-def test_what_may_change_on_resume(word, value):
+def test_flags_that_may_change_on_resume(word, value):
     merged = merge(resolve(*SAVED), word)
     assert leaf(merged, word[2:].split("=")[0]) == value
     assert merged.net.model == "resnet_18"
     assert merged.optimization.learning_rate == 0.3
 
 
-def test_what_may_change_on_eval_only():
+def test_flags_that_may_change_only_on_eval():
     saved = resolve(*SAVED)
     words = ("--ckpt=x", "--split=test", "--image_size=96", "--crops=1", "--eval_batch_size=7")
     merged = merge(saved, *words, may_change=MAY_CHANGE_ON_EVAL, mode="evaluate")
@@ -142,28 +142,28 @@ def test_what_may_change_on_eval_only():
     assert "--split=test" in refusal(merge, saved, "--split=test")
 
 
-@pytest.mark.parametrize("was", ["--epochs=4", "--steps=400", "--examples=9000"])
-@pytest.mark.parametrize("now", ["--epochs=5", "--steps=500", "--examples=9500"])
-def test_a_new_length_replaces_the_saved_one(was, now):
-    length = merge(resolve(*SAVED, was), now).length
-    name, _, value = now[2:].partition("=")
+@pytest.mark.parametrize("saved", ["--epochs=4", "--steps=400", "--examples=9000"])
+@pytest.mark.parametrize("new", ["--epochs=5", "--steps=500", "--examples=9500"])
+def test_new_length_flag_replaces_saved_length(saved, new):
+    length = merge(resolve(*SAVED, saved), new).length
+    name, _, value = new[2:].partition("=")
     assert getattr(length, name) == float(value)
     others = {"epochs", "steps", "examples"} - {name}
     assert [getattr(length, other) for other in others] == [None, None]
 
 
-def test_a_new_length_replaces_the_epochs_of_the_dataset():
+def test_new_length_flag_replaces_epochs_of_dataset():
     saved = resolve(*SAVED)
     assert saved.length.epochs is not None
     assert merge(saved, "--steps=6").length == LengthConfig(steps=6)
 
 
-def test_two_new_lengths_are_still_refused():
+def test_two_new_length_flags_are_refused():
     merged = merge(resolve(*SAVED), "--steps=6", "--examples=7")
     assert "--steps" in refusal(resolve_config, merged)
 
 
-def test_configs_cannot_be_changed_or_filled_by_position():
+def test_config_is_frozen_and_keyword_only():
     with pytest.raises(dataclasses.FrozenInstanceError):
         Config().mode = "eval"
     with pytest.raises(TypeError):
@@ -180,22 +180,22 @@ def test_configs_cannot_be_changed_or_filled_by_position():
         ("length", "seed", True),
     ],
 )
-def test_a_value_of_another_type_is_refused(branch, name, value):
-    """By somebody's editor; it would end in a traceback much later."""
-    data = through_json(resolve())
+def test_config_json_value_of_wrong_type_is_refused(branch, name, value):
+    """An edited file would otherwise cause a traceback much later."""
+    data = to_json(resolve())
     data[branch][name] = value
     with pytest.raises(TypeError, match=f"^{name} is {value!r}, expected "):
         config_json.from_json(Config, data, "config.json")
 
 
-def test_a_whole_number_is_a_float_as_well():
-    data = through_json(resolve("--momentum=0.5"))
+def test_integer_in_config_json_is_accepted_as_float():
+    data = to_json(resolve("--momentum=0.5"))
     data["length"]["epochs"] = 3
     assert config_json.from_json(Config, data, "config.json").length.epochs == 3
 
 
-def test_a_file_of_an_earlier_command_is_not_written_again():
-    """Nor asked for: its folder may be gone."""
+def test_output_file_flag_of_saved_config_is_not_inherited():
+    """The folder of the file may no longer exist."""
     saved = resolve("--json=out.json", "--steps=9")
     for words, json_file in (((), ""), (("--json=new.json",), "new.json")):
         config = parse("--steps=12", *words)

@@ -1,4 +1,4 @@
-"""Intervals and lengths in steps."""
+"""Tests of flag parsers: intervals and training lengths in steps."""
 
 import pytest
 
@@ -21,7 +21,7 @@ from tests.command_line import refusal
         ("1epochs", 0.46, 1),  # 23 images in batches of 50
     ],
 )
-def test_interval(text, steps_per_epoch, expected):
+def test_parse_interval_flag(text, steps_per_epoch, expected):
     assert flag_parsers.parse_interval(text, steps_per_epoch, "--save_every") == expected
 
 
@@ -30,7 +30,7 @@ def test_interval(text, steps_per_epoch, expected):
     ["", "0", "-5", "1.5", "epochs", "0epochs", "2 weeks", "2epoch", "1e3", "epochs2"]
     + ["1e308epochs"],
 )
-def test_interval_refuses(text):
+def test_invalid_interval_flag_is_refused(text):
     message = refusal(flag_parsers.parse_interval, text, 40.0, "--eval_every")
     assert message.startswith(f"--eval_every={text}: ")
 
@@ -41,7 +41,7 @@ def test_interval_refuses(text):
         ({"steps": 7}, 2000, 50, 7),
         ({"epochs": 10.0}, 2000, 50, 400),
         ({"epochs": 1.0}, 23, 8, 3),  # 2.9 steps
-        ({"epochs": 2.0}, 23, 8, 6),  # 5.75 steps: epochs are not cut at their ends
+        ({"epochs": 2.0}, 23, 8, 6),  # 5.75 steps: a batch may span two epochs
         ({"epochs": 90.0}, 1_281_167, 256, 450_411),  # 450,410.3 steps
         ({"epochs": 0.5}, 2000, 50, 20),
         ({"epochs": 0.001}, 2000, 50, 1),
@@ -50,6 +50,6 @@ def test_interval_refuses(text):
         ({"examples": 1}, 2000, 32, 1),
     ],
 )
-def test_total_steps(length, num_examples, batch_size, expected):
+def test_total_steps_from_length_flags(length, num_examples, batch_size, expected):
     config = LengthConfig(**length)
     assert flag_parsers.compute_total_steps(config, num_examples, batch_size) == expected

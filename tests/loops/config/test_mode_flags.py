@@ -1,4 +1,4 @@
-"""Flags that are typed for a mode that does not use them."""
+"""Tests that a flag is refused in a mode that does not use it."""
 
 import pytest
 
@@ -8,8 +8,8 @@ from loops.config.config import all_flags
 from tests.command_line import parse
 
 
-def typed_flag(mode, name):
-    """A config of a mode with one typed flag, of any value."""
+def parse_with_flag(mode, name):
+    """Parses a command line with a mode and one flag, which has any valid value."""
     flag = all_flags()[name]
     value = flag.choices[0] if flag.choices else {bool: True, str: "x"}.get(flag.type, 1)
     return parse(f"--mode={mode}", f"--{name}={value}")
@@ -59,9 +59,9 @@ def typed_flag(mode, name):
         ("import", "seed", "train, eval"),
     ],
 )
-def test_refused_with_the_modes_that_use_the_flag(mode, name, others):
+def test_unused_flag_error_names_modes_that_use_it(mode, name, others):
     with pytest.raises(UsageError) as caught:
-        mode_flags.check_flags(typed_flag(mode, name))
+        mode_flags.check_flags(parse_with_flag(mode, name))
     assert str(caught.value).startswith(f"--{name}: --mode={mode} does not use it")
     assert others in str(caught.value)
 
@@ -85,10 +85,10 @@ def test_refused_with_the_modes_that_use_the_flag(mode, name, others):
 )
 def test_flags_of_a_mode_are_accepted(mode, names):
     for name in names.split():
-        mode_flags.check_flags(typed_flag(mode, name))
+        mode_flags.check_flags(parse_with_flag(mode, name))
 
 
-def test_every_flag_has_a_mode_that_uses_it():
+def test_every_flag_is_used_by_a_mode():
     for name, flag in all_flags().items():
         assert flag.modes or flag.benchmarks, name
         assert {*flag.modes, *flag.hints} <= {*modes.names()}, name

@@ -1,4 +1,4 @@
-"""Recipes: what they set, and that what is typed wins."""
+"""Tests of recipes: the values that they set. Typed flags take precedence."""
 
 import json
 import logging
@@ -10,25 +10,25 @@ from benchmarks.accuracy_page import records, tables
 from loops.config import recipes, resolve
 
 
-def applied(*words):
+def apply(*words):
     config = flags.parse(["main.py", "--dataset=ilsvrc2012", *words])
     return resolve.resolve(resolve.apply_recipe(config))
 
 
 @pytest.mark.parametrize("name", recipes.RECIPES)
-def test_every_value_arrives(name, caplog):
+def test_recipe_sets_and_logs_every_value(name, caplog):
     caplog.set_level(logging.INFO, "absl")
-    config = applied(f"--recipe={name}")
-    found = config.leaves()
-    assert {field: found[field] for field in recipes.RECIPES[name]} == recipes.RECIPES[name]
+    config = apply(f"--recipe={name}")
+    leaves = config.leaves()
+    assert {field: leaves[field] for field in recipes.RECIPES[name]} == recipes.RECIPES[name]
     logged = [r.getMessage() for r in caplog.records if r.levelno == logging.INFO]
     for field, value in recipes.RECIPES[name].items():
         assert f"--recipe={name}: --{field}={value}" in logged
 
 
-def test_what_is_typed_wins(caplog):
+def test_typed_flags_override_recipe(caplog):
     caplog.set_level(logging.INFO, "absl")
-    config = applied("--recipe=rsb_a3", "--steps=7", "--weight_decay=0.3", "--optimizer=sgd")
+    config = apply("--recipe=rsb_a3", "--steps=7", "--weight_decay=0.3", "--optimizer=sgd")
     assert (config.length.steps, config.length.epochs) == (7, None)
     assert config.optimization.weight_decay == 0.3
     assert config.optimization.optimizer == "sgd"
@@ -36,52 +36,52 @@ def test_what_is_typed_wins(caplog):
     assert "--recipe=rsb_a3: --weight_decay=0.3 is kept as typed" in caplog.messages
 
 
-def test_another_optimizer_keeps_its_own_rate_and_decay(caplog):
+def test_recipe_values_for_other_optimizer_are_ignored(caplog):
     caplog.set_level(logging.INFO, "absl")
-    found = applied("--recipe=short", "--optimizer=adamw", "--weight_decay=0.05").optimization
-    alone = applied("--optimizer=adamw").optimization
-    assert found.learning_rate == alone.learning_rate == 5e-4
-    assert (found.weight_decay, found.clip_norm, found.ema) == (0.05, 1.0, 0.99)
-    left_out = "--learning_rate, --momentum, --nesterov: not for --optimizer=adamw"
-    assert f"--recipe=short: {left_out}" in caplog.messages
-    same = applied("--recipe=short", "--optimizer=sgd").optimization
-    assert same == applied("--recipe=short").optimization
+    mixed = apply("--recipe=short", "--optimizer=adamw", "--weight_decay=0.05").optimization
+    alone = apply("--optimizer=adamw").optimization
+    assert mixed.learning_rate == alone.learning_rate == 5e-4
+    assert (mixed.weight_decay, mixed.clip_norm, mixed.ema) == (0.05, 1.0, 0.99)
+    ignored = "--learning_rate, --momentum, --nesterov: not for --optimizer=adamw"
+    assert f"--recipe=short: {ignored}" in caplog.messages
+    same = apply("--recipe=short", "--optimizer=sgd").optimization
+    assert same == apply("--recipe=short").optimization
 
 
-def test_without_a_recipe_nothing_changes():
+def test_config_without_recipe_is_unchanged():
     config = flags.parse(["main.py"])
     assert resolve.apply_recipe(config) == config
 
 
-def test_learning_rates_are_those_of_the_sources():
-    """At the sources' own batch sizes: 0.05 at 128, 0.1 at 256, 2.048 at 2048, 0.008, 1.7."""
+def test_recipe_learning_rates_equal_published_values():
+    """Each source publishes the learning rate for its own batch size."""
     from loops.optimization import lr_schedules
 
     sources = {"cosine50": (128, 0.05), "step90": (256, 0.1), "nvidia90": (2048, 2.048)}
     sources |= {"rsb_a3": (2048, 8e-3), "ffcv16": (4096, 1.7)}
     assert {*sources, "none", "short"} == recipes.RECIPES.keys()
     for name, (batch, rate) in sources.items():
-        optimization = applied(f"--recipe={name}").optimization
+        optimization = apply(f"--recipe={name}").optimization
         assert lr_schedules.scale_by_batch_size(
             optimization.learning_rate, optimization, batch
         ) == (pytest.approx(rate))
 
 
-def test_what_only_residual_blocks_have_is_left_out():
-    config = applied("--recipe=short", "--model=alexnet")
+def test_recipe_skips_residual_flags_for_other_nets():
+    config = apply("--recipe=short", "--model=alexnet")
     assert not config.net.zero_init_residual
     assert config.optimization.clip_norm == recipes.RECIPES["short"]["clip_norm"]
-    assert applied("--recipe=short").net.zero_init_residual
+    assert apply("--recipe=short").net.zero_init_residual
 
 
-def test_short_is_the_best_of_its_trials():
-    """RESULTS.md shows them; the recipe is that very command."""
+def test_recipe_short_is_the_best_trial():
+    """RESULTS.md lists the trials. The recipe has the flags of the best one."""
     (table,) = (table for table in tables.TABLES if table.key == "short")
     errors = {}
     for row in table.rows:
         record = json.loads((records.DEFAULT_FOLDER / f"{row.name}.json").read_text())
-        if row.name != "nette-clipped-alexnet":  # another net, longer
+        if row.name != "nette-clipped-alexnet":  # another net and a longer training
             errors[row] = record["evaluations"]["val-1"]["top1_error"]
     best = min(errors, key=errors.get)
-    chosen, by_recipe = applied(*best.flags), applied(*tables.TRIAL_FLAGS, "--recipe=short")
-    assert chosen.replace(recipe="short") == by_recipe
+    best_config, recipe_config = apply(*best.flags), apply(*tables.TRIAL_FLAGS, "--recipe=short")
+    assert best_config.replace(recipe="short") == recipe_config
