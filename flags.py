@@ -1,6 +1,7 @@
 """The command line: absl flags made from the fields of the config dataclasses."""
 
 import dataclasses
+from collections.abc import Callable
 
 from absl import flags as absl_flags
 
@@ -16,7 +17,7 @@ _EXAMPLES = """Examples:
   tensorboard --logdir checkpoints
 """
 _INDENT, _WIDTH = 28, 98  # columns of --help
-_DEFINE = {
+_DEFINE: dict[type, Callable[..., object]] = {
     bool: absl_flags.DEFINE_boolean,
     int: absl_flags.DEFINE_integer,
     float: absl_flags.DEFINE_float,

@@ -94,7 +94,7 @@ class TrainInput:
         batch = pipeline.load_first_samples(self._split, data, self._seed, count)
         images, targets = batch_augment.make_preprocess_fn(data, self._seed)(batch)
         images = batch_augment.denormalize(images, data.mean, data.std)
-        return images.numpy(), batch_augment.Targets(*(value.numpy() for value in targets))
+        return np.asarray(images), batch_augment.Targets(*map(np.asarray, targets))
 
     def describe_sample(self, sample: int) -> str:
         """Returns the name of the image behind a global sample number."""

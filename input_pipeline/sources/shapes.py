@@ -240,7 +240,7 @@ def _write_dataset(root: str) -> None:
         _, jpeg = cv2.imencode(".jpg", draw(label, seed)[..., ::-1], quality)
         path = pathlib.Path(root, name)
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(jpeg)  # cv2.imwrite does not raise when the disk is full
+        path.write_bytes(jpeg.tobytes())  # cv2.imwrite does not raise when the disk is full
     manifest = {"format": _FORMAT_VERSION, "files": SPLIT_SIZES, "classes": CLASSES}
     manifest |= {"sha256": fingerprint(root), "opencv": cv2.__version__, "numpy": np.__version__}
     pathlib.Path(root, MANIFEST_FILENAME).write_text(

@@ -104,7 +104,7 @@ def real_accuracy(probs: np.ndarray, real: Sequence[Set[int]]) -> dict[str, floa
       dict with real_top1, real_top1_low, real_top1_high and real_num_examples.
     """
     predicted = probs.argmax(axis=1)
-    has_prediction = probs.any(axis=1)  # see `classification.mean_softmax`
+    has_prediction = np.asarray(probs.any(axis=1))  # see `classification.mean_softmax`
     images = zip(predicted, has_prediction, real, strict=True)
     right = np.array([valid and int(p) in accepted for p, valid, accepted in images if accepted])
     if not len(right):

@@ -21,7 +21,7 @@ class TrainMetrics:
     def clear(self) -> None:
         """Resets all sums."""
         self._sums: dict[str, float] = {}
-        self._norms = None
+        self._norms: np.ndarray | tf.Tensor | None = None
         self._timed = {"steps": 0.0, "seconds": 0.0, "data_wait": 0.0}
 
     def add(
