@@ -4,7 +4,7 @@ import contextlib
 import json
 import math
 import pathlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 import tensorflow as tf
@@ -81,7 +81,12 @@ class MetricWriter:
             self._writer(split).flush()
 
     def write_image_grid(
-        self, split: str, step: int, tag: str, images: Iterable[np.ndarray], titles: Sequence[str]
+        self,
+        split: str,
+        step: int,
+        tag: str,
+        images: Sequence[np.ndarray] | np.ndarray,
+        titles: Sequence[str],
     ) -> None:
         """Writes a grid of images with a title below each.
 
@@ -148,7 +153,12 @@ class NullMetricWriter:
         """Does nothing."""
 
     def write_image_grid(
-        self, split: str, step: int, tag: str, images: Iterable[np.ndarray], titles: Sequence[str]
+        self,
+        split: str,
+        step: int,
+        tag: str,
+        images: Sequence[np.ndarray] | np.ndarray,
+        titles: Sequence[str],
     ) -> None:
         """Does nothing."""
 

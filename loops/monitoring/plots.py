@@ -16,7 +16,7 @@ _FONT = cv2.FONT_HERSHEY_SIMPLEX
 
 
 def draw_image_grid(
-    images: np.ndarray,
+    images: Sequence[np.ndarray] | np.ndarray,
     titles: Sequence[str],
     columns: int = 8,
     cell: int = 128,
