@@ -30,7 +30,7 @@ def test_broken_pipe_and_closed_stdout_give_no_traceback(name):
     command = [sys.executable, "-c", PROGRAMS[name]]
     reader, writer = os.pipe()
     os.close(reader)
-    ended = subprocess.run(
+    completed = subprocess.run(
         command,
         cwd=ROOT,
         env={k: v for k, v in os.environ.items() if k != "PYTHONUNBUFFERED"},
@@ -39,10 +39,10 @@ def test_broken_pipe_and_closed_stdout_give_no_traceback(name):
         text=True,
     )
     os.close(writer)
-    assert (ended.returncode, ended.stderr) == (141, "")
+    assert (completed.returncode, completed.stderr) == (141, "")
     closed = ["sh", "-c", 'exec "$@" >&-', "sh", *command]
-    ended = subprocess.run(closed, cwd=ROOT, stderr=subprocess.PIPE, text=True)
-    assert (ended.returncode, ended.stderr) == (0, "")
+    completed = subprocess.run(closed, cwd=ROOT, stderr=subprocess.PIPE, text=True)
+    assert (completed.returncode, completed.stderr) == (0, "")
 
 
 def test_closed_stderr_is_no_error():
@@ -59,8 +59,8 @@ def test_closed_stderr_is_no_error():
     )
     closed = ["sh", "-c", 'exec "$@" 2>&-', "sh", sys.executable, "-c", code]
     environment = {k: v for k, v in os.environ.items() if k != "TF_CPP_MIN_LOG_LEVEL"}
-    ended = subprocess.run(closed, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True)
-    assert (ended.returncode, ended.stdout) == (0, "the summary\n")
+    completed = subprocess.run(closed, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True)
+    assert (completed.returncode, completed.stdout) == (0, "the summary\n")
 
 
 def test_ctrl_c_without_signal_handler_exits_with_130():
