@@ -3,6 +3,7 @@
 Each net has its own preprocessing. All have the same classes.
 """
 
+import contextlib
 import dataclasses
 import functools
 from collections.abc import Callable, Iterator, Sequence
@@ -12,13 +13,13 @@ import numpy as np
 import tensorflow as tf
 from absl import logging
 
-from input_pipeline.errors import UsageError
-from input_pipeline.text import pluralize, tf_error_message
+from input_pipeline.text import pluralize
 from loops.config.config import Config
 from loops.distribution import strategies
 from loops.evaluation import trained_models
 from loops.evaluator import choose_views_per_batch, make_logits_fn
 from loops.monitoring import progress_bar
+from loops.runtime.out_of_memory import convert_out_of_memory
 from loops.tools.predict import explain, views
 
 
@@ -111,7 +112,10 @@ class Ensemble:
         batch_size = min(max_batch_size, len(paths))
         dataset = views.make_dataset(paths, preprocessings, batch_size, config.data.reader_threads)
         bar = progress_bar.Progress("predict", len(paths))
-        try:
+        out_of_memory = convert_out_of_memory(
+            f"--eval_batch_size={batch_size}", lambda: "give a smaller one"
+        )
+        with contextlib.closing(bar), out_of_memory:
             for number, (batch, decoded) in enumerate(dataset):
                 inputs = [batch[preprocessings.index(m.preprocessing)] for m in self.members]
                 # Start all nets before waiting for the first result.
@@ -122,13 +126,6 @@ class Ensemble:
                 for path, is_decoded, image_logits in images:
                     yield path, image_logits if is_decoded else None
                 bar.advance(len(batch_paths))
-        except tf.errors.ResourceExhaustedError as error:
-            raise UsageError(
-                f"--eval_batch_size={batch_size}: out of memory; choose a smaller batch size"
-                f" ({tf_error_message(error)[:100]})"
-            ) from None
-        finally:
-            bar.close()
 
 
 def load(config: Config) -> Ensemble:

@@ -13,10 +13,10 @@ from absl import logging
 
 from input_pipeline.decoding import decode
 from input_pipeline.errors import DataError, UsageError
-from input_pipeline.text import tf_error_message
 from loops.config.config import Config
 from loops.monitoring import console, progress_bar
 from loops.runtime import output_files
+from loops.runtime.out_of_memory import convert_out_of_memory
 from loops.tools.predict import ensemble, explained_prediction, figure, html_report, image_paths
 
 # With more images, stdout has one line per image and not a block per image.
@@ -161,15 +161,14 @@ def _explain_images(
     if omitted:
         logging.warning("drawing the first %d images; %d are not drawn", len(chosen), omitted)
     bar = progress_bar.Progress("draw", len(chosen))
+    out_of_memory = convert_out_of_memory(
+        "--report, --explain", lambda: "predict on a CPU: CUDA_VISIBLE_DEVICES=-1"
+    )
     try:
-        for path, logits in chosen:
-            yield explained_prediction.explain_image(nets, path, logits, max_classes)
-            bar.advance(1)
-    except tf.errors.ResourceExhaustedError as error:
-        raise UsageError(
-            "--report, --explain: out of memory while drawing; predict on a CPU:"
-            f" CUDA_VISIBLE_DEVICES=-1 ({tf_error_message(error)[:100]})"
-        ) from None
+        with out_of_memory:
+            for path, logits in chosen:
+                yield explained_prediction.explain_image(nets, path, logits, max_classes)
+                bar.advance(1)
     except tf.errors.OpError as error:
         text_path = image_paths.replace_non_utf8(path)
         raise DataError(
