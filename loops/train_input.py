@@ -37,7 +37,7 @@ class TrainInput:
 
     def __init__(
         self,
-        strategy: tf.distribute.Strategy,
+        strategy: "tf.distribute.Strategy",
         split: Source,
         data: DataConfig,
         seed: int,
