@@ -17,7 +17,7 @@ from loops.distribution import iterator_workarounds, strategies, workers
 
 # Training stops if a larger fraction of the samples is unreadable: it would be another data set.
 MAX_REPLACED_FRACTION = 0.001
-# The unreadable image behind an error is searched in this many steps, from the failed one on.
+# Number of steps, from the failed one on, that are searched for the unreadable image.
 _STEPS_TO_SEARCH = 4
 _MAX_NAMES_SHOWN = 3
 
@@ -37,7 +37,7 @@ class TrainInput:
 
     def __init__(
         self,
-        strategy: tf.distribute.Strategy,
+        strategy: "tf.distribute.Strategy",
         split: Source,
         data: DataConfig,
         seed: int,

@@ -31,7 +31,7 @@ class TrainState:
       average_batch_norm: see `strategies.make_batch_norm_averager`.
     """
 
-    def __init__(self, strategy: tf.distribute.Strategy, config: Config, num_classes: int):
+    def __init__(self, strategy: "tf.distribute.Strategy", config: Config, num_classes: int):
         self.strategy = strategy
         self.seed = config.length.seed
         self._l2 = optimizers.get_weight_decay(config.optimization)[0]

@@ -33,7 +33,7 @@ def measure(config: Config, size: int) -> dict:
     setup.build()
     data = config.data
     schedule = flag_parsers.parse_image_size_schedule(data.image_size_schedule, 1.0)
-    largest = max(data.image_size, *(image_size for _, image_size in schedule))
+    largest = max([data.image_size, *(image_size for _, image_size in schedule)])
     num_classes = len(setup.train_split.class_names)
     iterator = iter(
         strategies.distribute(

@@ -102,7 +102,7 @@ def _require_compatible(models: Sequence[TrainedModel], config: Config) -> None:
 
 
 def mean_weights(
-    models: Sequence[TrainedModel], strategy: tf.distribute.Strategy
+    models: Sequence[TrainedModel], strategy: "tf.distribute.Strategy"
 ) -> list[np.ndarray]:
     """Computes the mean of each variable over models of one architecture, summed in float64.
 
