@@ -9,6 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from input_pipeline import threads
+from input_pipeline.arithmetic import ceil_div
 from input_pipeline.augmentation import crops
 from input_pipeline.decoding import decode
 from loops.tools.predict import seam_carving
@@ -127,7 +128,7 @@ def make_dataset(
         attempts = tf.data.Dataset.range(2).map(lambda attempt: load_attempt(index, attempt))
         return attempts.ignore_errors(log_warning=False).take(1).get_single_element()
 
-    padded = -(-len(paths) // batch_size) * batch_size
+    padded = ceil_div(len(paths), batch_size) * batch_size
     files = tf.data.Dataset.from_tensor_slices(np.arange(padded))
     calls = threads.num_parallel_calls(reader_threads)
     files = files.map(load, num_parallel_calls=calls, deterministic=True)

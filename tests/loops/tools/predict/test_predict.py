@@ -218,7 +218,11 @@ def test_report_when_training_removes_the_checkpoint_during_prediction(
 @pytest.mark.parametrize(
     ("error", "expected", "message"),
     [
-        (tf.errors.ResourceExhaustedError, UsageError, "--report, --explain: out of memory; predict on a CPU"),
+        (
+            tf.errors.ResourceExhaustedError,
+            UsageError,
+            "--report, --explain: out of memory; predict on a CPU",
+        ),
         (tf.errors.NotFoundError, DataError, r"a\.jpg does not decode any longer"),
     ],
 )
