@@ -26,7 +26,7 @@ _DEFINE: dict[type, Callable[..., object]] = {
 
 
 def define() -> absl_flags.FlagValues:
-    """Returns FlagValues with one flag for every field of the config tree that is a flag."""
+    """Returns FlagValues with all flags of the config tree."""
     values = absl_flags.FlagValues()
     for flag in all_flags().values():
         define_flag = _DEFINE[flag.type]

@@ -11,7 +11,7 @@ from loops.runtime import process, tensorflow_startup
 
 
 def mode_function(mode: str) -> Callable[[Config], object]:
-    """Imports the module of a mode, and TensorFlow, only now: `--help` does not wait for them."""
+    """Imports TensorFlow and a mode's module; returns its `run`. Late, so that `--help` is fast."""
     with tensorflow_startup.gc_paused_and_frozen():
         tensorflow_startup.load_tensorflow()
         return importlib.import_module(modes.MODULES[mode]).run

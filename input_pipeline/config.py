@@ -1,7 +1,7 @@
 """The flags of data: data sets, augmentation, preparation, the data service.
 
 Each flag is one field: `Annotated[type, help, facts]`. See `loops/config/flag_fields.py` for the
-facts. Fields without help are not flags; other flags or the data set decide them.
+facts. Fields without help are not flags; other flags or the data set determine them.
 """
 
 import dataclasses
@@ -16,13 +16,13 @@ _DATASET_MODES = (
 
 # The fields of DataConfig that say how an image becomes the input of a model.
 PREPROCESSING = ("image_size", "mean", "std", "crop_fraction", "interpolation")
-# Those of them that say how it is resized and cropped.
+# The subset that says how it is resized and cropped.
 RESIZING = tuple(name for name in PREPROCESSING if name not in ("mean", "std"))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DataConfig:
-    """Where images come from, and how they become batches. None: the default of the data set."""
+    """Where images come from, and how they become batches. None: use the data set's default."""
 
     dataset: Annotated[
         str,
@@ -42,18 +42,18 @@ class DataConfig:
     ] = ""
     val_list: Annotated[
         str,
-        "As --train_list, for validation.",
+        "Like --train_list, for the val split.",
         {"modes": _DATASET_MODES, "on_resume": True, "is_lists_only": True},
     ] = ""
     test_list: Annotated[
         str,
-        "As --train_list, for the test split.",
+        "Like --train_list, for the test split.",
         {"modes": _DATASET_MODES, "on_resume": True, "is_lists_only": True},
     ] = ""
     class_names: Annotated[
         str,
-        "lists and import: file of `index wnid names` lines, with indices from 0. Without it lists "
-        "takes the number of classes from the training labels.",
+        "Class names for --dataset=lists and --mode=import: file of `index wnid names` lines, with "
+        "indices from 0. If missing, lists takes the number of classes from the training labels.",
         {"modes": _DATASET_MODES, "on_resume": True, "is_lists_only": True},
     ] = ""
     image_size: Annotated[int | None, "Input resolution in pixels.", {"on_eval": True}] = None
@@ -178,6 +178,6 @@ class ServiceConfig:
     ] = "dispatcher"
     workers: Annotated[
         str,
-        "data_service: HOST:PORT of every worker, separated by commas. For a worker, its own.",
+        "data_service: HOST:PORT of every worker, separated by commas. A worker names only itself.",
         {"modes": ("data_service",)},
     ] = ""

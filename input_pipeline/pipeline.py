@@ -1,8 +1,8 @@
 """The input pipeline: from sample numbers to batches of uint8 images.
 
 The stream starts as sample numbers, which determine everything else (see `sample_order.py`). One
-function reads, decodes and augments a sample. It runs in parallel and keeps the order. The
-accelerator normalizes the images, so the host transfers bytes and not floats.
+function reads, decodes and augments a sample. It runs in parallel and keeps the order. Images are
+normalized on the accelerator, by `batch_augment`, so the host transfers bytes and not floats.
 """
 
 import math
@@ -20,13 +20,14 @@ from input_pipeline.sample_order import ReplicaSlice
 from input_pipeline.sources.source import Source
 
 # An unreadable image is replaced by the image at the next position of the permutation. If this
-# many images in a row are unreadable, the data set is broken and not a single image.
+# many images in a row are unreadable, the whole data set is broken, not just one image.
 MAX_DECODE_ATTEMPTS = 8
-# Samples that are loaded together, if the batch size is a multiple of it. Catching the error of a
-# bad image costs a fifth of an augmentation, so it is done once per chunk.
+# Samples that are loaded together; the greatest common divisor of it and the batch size, if that is
+# not a multiple of it. Catching the error of a bad image costs a fifth of an augmentation, so it is
+# done once per chunk.
 CHUNK_SIZE = 8
-# AutoGraph would spend seconds on converting every function that a stage calls. No such function
-# has a Python `if` or loop over tensors.
+# AutoGraph would spend seconds converting every function that a stage calls. No function needs it,
+# because none has a Python `if` or a loop over tensors.
 _do_not_convert = tf.autograph.experimental.do_not_convert
 
 
@@ -55,7 +56,7 @@ def train_dataset(
         image: uint8 [B, S, S, 3].
         label: int32 [B].
         sample: int64 [B], global sample numbers.
-        replaced: int64 [B], number of unreadable images that the image stands in for.
+        replaced: int64 [B], number of unreadable images that this image replaces; 0 if none.
     """
     chunk = math.gcd(batch_size, CHUNK_SIZE)
     # Traced once, for both uses below.
@@ -146,14 +147,14 @@ def eval_dataset(
     multiple: int,
     replica_slice: ReplicaSlice | None = None,
 ) -> tf.data.Dataset:
-    """Returns each image once, in order. Zeros pad the last batches.
+    """Returns a dataset of each image once, in order. The last batches are padded with zeros.
 
     Args:
       source: the split.
       config: DataConfig with its sizes resolved.
       crops_per_image: V, 1 or 10.
       batch_size: images per batch of one replica.
-      multiple: the number of batches is a multiple of this, the number of all replicas.
+      multiple: the number of replicas on all workers; the number of batches is a multiple of it.
       replica_slice: the replicas whose batches are loaded; None for all replicas.
 
     Returns:

@@ -26,13 +26,13 @@ Model = TypeVar("Model")
 
 
 def run(config: Config) -> dict | list[dict]:
-    """Evaluates what a command line names and writes the results.
+    """Evaluates the checkpoints or logits that a command line names and writes the results.
 
     Args:
       config: config of the command line.
 
     Returns:
-      results as in the JSON file; a list of them with several sizes or `--watch`.
+      results as in the JSON file; with several sizes or `--watch`, a list of them.
     """
     _require_one_source(config)
     if config.evaluation.logits:
@@ -44,18 +44,22 @@ def run(config: Config) -> dict | list[dict]:
 
 
 def _require_one_source(config: Config) -> None:
-    """Raises UsageError for flags that exclude each other."""
+    """Raises UsageError for flags that cannot be combined."""
     evaluation = config.evaluation
     if evaluation.logits:
         for name in sorted(config.typed - select_flags(with_logits=True)):
-            raise UsageError(f"--{name} with --logits: the files say what was evaluated; drop one")
+            raise UsageError(
+                f"--{name} with --logits: the files record what was evaluated; drop one flag"
+            )
     if evaluation.watch:
         for name in sorted(config.typed & select_flags(with_watch=False)):
-            raise UsageError(f"--{name} with --watch: it evaluates one run as it is trained")
+            raise UsageError(
+                f"--{name} with --watch: --watch evaluates one run as it trains; drop one flag"
+            )
     if evaluation.save_logits and len(flag_parsers.parse_test_sizes(evaluation.test_size)) > 1:
         raise UsageError(
-            f"--save_logits with --test_size={evaluation.test_size}: name one size, a file holds"
-            " one"
+            f"--save_logits with --test_size={evaluation.test_size}: name one size, because a file"
+            " holds the logits of one"
         )
 
 
@@ -103,7 +107,8 @@ def select_members(models: Sequence[Model], members: str) -> list[Model]:
     is_valid = all(1 <= number <= len(models) for number in numbers)
     if not is_valid or len(set(numbers)) < len(numbers):
         raise UsageError(
-            f"--members={members}: give different numbers from 1 to {len(models)}, with commas"
+            f"--members={members}: give distinct numbers from 1 to {len(models)}, separated by"
+            " commas"
         )
     return [models[number - 1] for number in numbers]
 
@@ -127,7 +132,7 @@ def _score_models(
     first = models[0]
     config = first.config
     raw = None
-    if len(models) == 1 and first.has_ema:  # read it now: training may remove the step
+    if len(models) == 1 and first.has_ema:  # restored now: training may remove the step later
         raw = _make_evaluator(strategy, split, first, averaged=False)
     predicted = _predict(strategy, split, models)
     top1_raw = classification.score(*raw(), [1])["top1"] if raw is not None else None
@@ -203,7 +208,7 @@ def _predict(
 
 
 def _score_logits(config: Config) -> dict:
-    """Scores the models whose logits the files of `--logits` hold."""
+    """Scores models by the logits in the files of `--logits`."""
     evaluation = config.evaluation
     validation.check(resolve.resolve(config))
     files = logits_reader.read_all(evaluation.logits)
@@ -211,11 +216,16 @@ def _score_logits(config: Config) -> dict:
     most_views = min(model.views for model in models)
     crops = evaluation.crops if "crops" in config.typed else most_views
     if crops > most_views:
-        raise UsageError(f"--crops={crops}: the files of --logits hold only the center crop")
+        raise UsageError(
+            f"--crops={crops}: the files of --logits hold only the center crop; give --crops=1"
+        )
     file = files[0]
     metadata = file.facts
     if "split" in config.typed and evaluation.split != metadata["split"]:
-        raise UsageError(f"--split={evaluation.split}: the files are of {metadata['split']}")
+        raise UsageError(
+            f"--split={evaluation.split}: the files of --logits hold the {metadata['split']} split;"
+            " leave the flag out"
+        )
     real = None
     if evaluation.real_labels:
         real = imagenet_real.load_image_labels(

@@ -17,15 +17,15 @@ from loops.metrics import classification, logits_reader
 from loops.monitoring import progress_bar
 from loops.runtime.out_of_memory import convert_out_of_memory
 
-# Views per batch by default: enough to fill a GPU, and small enough for a small one. A CPU is
-# faster with fewer views, because their activations fit its caches (a quarter faster for
-# ResNetV2-50 at 224 px).
+# Default number of views per batch: enough to keep a GPU busy, and few enough for one with little
+# memory. A CPU is faster with fewer views, because their activations fit into its caches (by a
+# quarter for ResNetV2-50 at 224 px).
 _GPU_VIEWS_PER_BATCH = 250
 _CPU_VIEWS_PER_BATCH = 50
 
 
 class Interrupted(Exception):
-    """The caller's `stop` requested the end of an evaluation."""
+    """The caller's `stop` function requested that the evaluation end."""
 
 
 def make_logits_fn(
@@ -37,7 +37,7 @@ def make_logits_fn(
 
     Args:
       model: from normalized images to logits.
-      mean, std: of the training pixels, 0..255.
+      mean, std: mean and standard deviation of the training pixels, 0..255.
     """
 
     def compute_logits(views):
@@ -60,13 +60,13 @@ class Evaluator:
     """Evaluates one model on one split, any number of times.
 
     Args:
-      strategy: of the model.
-      model: from normalized images to logits.
+      strategy: the distribution strategy that the model was built under.
+      model: maps normalized images to logits.
       split: the images.
-      data: config with its sizes resolved.
+      data: DataConfig with its sizes resolved.
       crops: views per image, 1 or 10.
-      batch_size: images per batch over all replicas, rounded up to a multiple of them; 0 for the
-        default.
+      batch_size: images per batch over all replicas, rounded up to a multiple of the number of
+        replicas; 0 for the default.
     """
 
     def __init__(
@@ -108,14 +108,14 @@ class Evaluator:
 
         Args:
           max_batches: stop after this many batches.
-          stop: asked between batches.
+          stop: called after each batch; if it returns true, the evaluation ends.
           keep: called with the logits of each batch, float32 [b, V, C], in the split's order.
 
         Returns:
           (probabilities float64 [N, C], labels int32 [N]).
 
         Raises:
-          DataError: an image that does not decode. An evaluation never leaves one out.
+          DataError: an image does not decode. An evaluation never leaves an image out.
           UsageError: a batch does not fit into memory.
           Interrupted: `stop` returned true.
         """
@@ -125,7 +125,7 @@ class Evaluator:
         num_images = 0
         iterator = iter(self._dataset)
         out_of_memory = convert_out_of_memory(
-            f"--eval_batch_size={self._batch_size}", lambda: "give a smaller one"
+            f"--eval_batch_size={self._batch_size}", lambda: "give a smaller --eval_batch_size"
         )
         try:
             with out_of_memory:
@@ -165,15 +165,15 @@ def predict_probabilities(
     crops: int,
     keep: Callable[[np.ndarray], None] = lambda logits: None,
 ) -> dict[int, np.ndarray]:
-    """Runs one pass; returns the probabilities of all views and of the center crop.
+    """Evaluates once; returns the probabilities over all views and of the center crop.
 
     Args:
-      evaluator: with `crops` views.
+      evaluator: an Evaluator with `crops` views per image.
       crops: number of views V.
       keep: see `Evaluator`.
 
     Returns:
-      dict from V, and from 1, to float64 [N, C].
+      dict from the number of views, V and 1, to float64 [N, C].
     """
     center = []
 

@@ -24,7 +24,7 @@ from loops.train_state import TrainState
 
 
 def run(config: Config) -> dict:
-    """Trains as a command line says; returns the results of the final evaluation.
+    """Runs the training of a command line; returns the results of the final evaluation.
 
     Args:
       config: config of the command line.
@@ -34,7 +34,7 @@ def run(config: Config) -> dict:
     record = run_folder.read_record(run_dir) if (run_dir / "config.json").exists() else None
     if record is not None and record.weights:
         raise UsageError(
-            f"--run_name={run_dir.name}: contains imported weights, not a training; start one"
+            f"--run_name={run_dir.name}: contains imported weights, not a training run; start one"
             f" from them with --init_from={run_dir} and another --run_name"
         )
     if record is not None:
@@ -54,16 +54,16 @@ def train(
     record: run_folder.Record | None = None,
     signals: StopSignals | NoSignals | None = None,
 ) -> dict:
-    """Trains to the end of the config's length; returns the results of the final evaluation.
+    """Trains for the length in the config; returns the results of the final evaluation.
 
-    The state comes from the newest intact checkpoint in the run folder. Without one, the weights
-    come from `--init_from`, or else are initialized.
+    The state comes from the newest intact checkpoint in the run folder. If there is none, the
+    weights are loaded from `--init_from` or initialized at random.
 
     Args:
       config: resolved Config.
       run_dir: the run folder; created if missing.
       record: Record of the run to resume, or None for a new run.
-      signals: None if no signals are expected.
+      signals: requests to stop or to save; None handles no signals.
 
     Raises:
       UserError: an error that `main.py` turns into an exit code.
@@ -106,20 +106,23 @@ def _initialize(state: TrainState, run_dir: pathlib.Path, setup: TrainSetup) -> 
     """Restores the newest intact checkpoint; without one, loads the weights of `--init_from`.
 
     Raises:
-      DataError: there are step folders, and none is intact. The user must decide to start over.
+      DataError: there are step folders but none is intact. Only the user can decide to start over.
     """
     newest = checkpoint.find_newest_intact(run_dir)
     if newest is not None:
         try:
             checkpoint.restore(newest, state.variables())
         except (AssertionError, ValueError) as error:
-            raise DataError(f"{newest}: not of this net: {summarize_error(error)}") from None
+            raise DataError(
+                f"{newest}: is not a checkpoint of this net: {summarize_error(error)}"
+            ) from None
         state.loss_scale.reset_if_precision_changed()
         logging.info("resumed at step %d from %s", int(state.step), newest)
         return
     if checkpoint.list_step_folders(run_dir):
         raise DataError(
-            f"{run_dir}: no step folder is intact; remove them to start over, or restore one"
+            f"{run_dir}: no step folder is intact; remove them to start over, or copy an intact one"
+            " back"
         )
     init_from = setup.config.fine_tuning.init_from
     if init_from:
@@ -139,7 +142,7 @@ def _update_record(
     }
     if record is not None and record.dataset != dataset:
         logging.warning(
-            "the images differ from those at the start of this run: %s", setup.config.data
+            "the images differ from those at the last start of this run: %s", setup.config.data
         )
     record = run_folder.Record(setup.config, setup.train_split.class_names, dataset)
     run_folder.write_record(run_dir, record)
@@ -148,7 +151,7 @@ def _update_record(
 
 @contextlib.contextmanager
 def _convert_full_disk(run_dir: pathlib.Path) -> Iterator[None]:
-    """Turns the error of a disk that has no room for a new run into a UsageError."""
+    """Converts the error of a full disk into a UsageError."""
     try:
         yield
     except OSError as error:

@@ -1,4 +1,4 @@
-"""Errors that end a training, each with its exit code and what to do about it."""
+"""Errors that end training, each with its exit code and what to do about it."""
 
 import contextlib
 import pathlib
@@ -33,7 +33,7 @@ def describe_last_checkpoint(run_dir: pathlib.Path) -> str:
 
 
 def advise_on_memory(config: Config, step: int) -> str:
-    """Returns what helps against running out of memory. A started run can only add --recompute."""
+    """Returns what to do when memory runs out. Only --recompute can be added to a started run."""
     if step and registry.is_residual(config.net.model) and not config.net.recompute:
         return "resume the run with --recompute"
     return "start a run with half of it, or with --accumulate=2 or --mixed_precision"

@@ -15,7 +15,8 @@ from input_pipeline.service import data_service, worker_watchdog
 from input_pipeline.sources.source import Source
 from loops.distribution import iterator_workarounds, strategies, workers
 
-# Training stops if a larger fraction of the samples is unreadable: it would be another data set.
+# Training stops if a larger fraction of the samples is unreadable, because it would then be
+# training on a different data set.
 MAX_REPLACED_FRACTION = 0.001
 # Number of steps, from the failed one on, that are searched for the unreadable image.
 _STEPS_TO_SEARCH = 4
@@ -23,10 +24,10 @@ _MAX_NAMES_SHOWN = 3
 
 
 class TrainInput:
-    """Feeds the replicas of a strategy with a train split.
+    """Feeds a train split to the replicas of a strategy.
 
     Args:
-      strategy: strategy that trains.
+      strategy: distribution strategy.
       split: the train split.
       data: DataConfig with its sizes resolved.
       seed: the run's seed.
@@ -55,7 +56,7 @@ class TrainInput:
         self._reported_images: set[int] = set()
 
     def make_iterator(self, step: int) -> Iterator:
-        """Makes an iterator over the batches from a step on, one batch per replica at a time."""
+        """Makes an iterator that starts with the batches of a step, one batch per replica."""
         first = step * self._data.batch_size
         data = dataclasses.replace(self._data, image_size=self.image_size(step))
 
@@ -106,7 +107,7 @@ class TrainInput:
         """Logs the names of the images that were replaced in some steps.
 
         Args:
-          first_step, end_step: the steps, without `end_step`.
+          first_step, end_step: the range of steps; `end_step` is excluded.
           total_replaced: number of unreadable images since the start of the run.
           newly_replaced: number of unreadable images in these steps.
 
@@ -127,26 +128,26 @@ class TrainInput:
             self._reported_images.add(index)
             unreported -= indices.count(index)
             candidates = candidates[candidates.index(index) + 1 :]
-            logging.warning("%s is replaced: %s", self._split.describe(index), reason)
+            logging.warning("replaced %s: %s", self._split.describe(index), reason)
         seen = max(end_step * batch_size, self._split.num_examples)
         if total_replaced > MAX_REPLACED_FRACTION * seen:
             shown = sorted(self._reported_images)[:_MAX_NAMES_SHOWN]
             names = ", ".join(self._split.describe(i) for i in shown)
             raise DataError(
-                f"{total_replaced} of {seen} training images do not decode, more than"
-                f" {MAX_REPLACED_FRACTION:.1%}: {names or 'see the log'}; fix or remove them"
+                f"{total_replaced} of {seen} training samples do not decode, more than"
+                f" {MAX_REPLACED_FRACTION:.1%}: {names or 'see the log'}; fix or remove the images"
             )
 
     def to_user_error(self, error: tf.errors.OpError, step: int) -> Exception:
-        """Converts an error of the pipeline.
+        """Converts an error of the input pipeline to one that tells the user what to fix.
 
         Args:
-          error: raised while a batch was loaded.
-          step: number of the step that needed the batch.
+          error: the error that a step raised.
+          step: number of completed steps, so the failed step needed the batch after them.
 
         Returns:
-          a UserError that names the unreadable image or the lost worker of the data service, or
-          the error itself.
+          a UserError that names an unreadable image or the lost worker of the data service, or the
+          error itself.
         """
         if self._data.data_service and (lost := worker_watchdog.to_service_lost(error)) is not None:
             return lost
@@ -158,8 +159,8 @@ class TrainInput:
             return error
         index, reason = unreadable
         return DataError(
-            f"{self._split.describe(index)} and the {pipeline.MAX_DECODE_ATTEMPTS - 1} images after"
-            f" it in the order of training do not decode: {reason}"
+            f"{self._split.describe(index)} does not decode: {reason}; a step fails if"
+            f" {pipeline.MAX_DECODE_ATTEMPTS} images in a row do not decode"
         )
 
     def _get_image_indices(self, samples: Sequence[int] | np.ndarray) -> list[int]:

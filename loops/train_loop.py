@@ -37,12 +37,12 @@ _GRID_IMAGES = 32
 
 @dataclasses.dataclass(frozen=True)
 class RunOutputs:
-    """Where a training writes.
+    """Where a training run writes.
 
     Attributes:
       run_dir: the run folder, locked by the chief.
-      writer: of metrics and images.
-      trace: of the losses of the first steps.
+      writer: writes metrics and images.
+      trace: records the losses of the first steps.
     """
 
     run_dir: pathlib.Path
@@ -51,11 +51,11 @@ class RunOutputs:
 
 
 class TrainLoop:
-    """Drives one training to its end.
+    """Runs one training run from its current step to its end.
 
     Args:
-      setup: what is trained and on what; built, and restored if the run is resumed.
-      outputs: where it writes.
+      setup: the model, the data and the step. `build` was called; a resumed run is restored.
+      outputs: where the run writes.
       signals: requests to stop or to save.
     """
 
@@ -103,7 +103,7 @@ class TrainLoop:
         self._timer = PhaseTimer()
 
     def run(self) -> dict:
-        """Trains, evaluates with `--crops` at the end, and returns the results of that."""
+        """Trains, then runs the final evaluation with `--crops` and returns its results."""
         step, total_steps = int(self._state.step), self._schedule.total_steps
         self._run_missed_evaluation(step)
         if step < total_steps:
@@ -139,7 +139,7 @@ class TrainLoop:
                         first_step, step, int(self._state.replaced), int(sums["replaced"])
                     )
                 bar.advance((step - first_step) * batch_size, self._metrics.note())
-                # A requested checkpoint waits for this step's evaluation.
+                # A requested checkpoint is saved below, after this step's evaluation.
                 self._handle_signals(step, may_save=False)
 
                 started = time.monotonic()
@@ -158,14 +158,14 @@ class TrainLoop:
                 saved = self._saver.finish()
             if saved != step:
                 raise UsageError(
-                    f"{self._outputs.run_dir}: the last step could not be written, see above"
+                    f"{self._outputs.run_dir}: the last step could not be saved; see the log"
                 )
 
     def _call_step(self, iterator: Iterator, step: int) -> dict[str, float]:
         """Calls the compiled step and adds its sums to the metrics."""
         num_steps = self._intervals.steps_until_due(step)
         if step < self._outputs.trace.num_steps:
-            num_steps = 1  # the trace has the loss of each step
+            num_steps = 1  # the trace records the loss of every step
         started = time.monotonic()
         out_of_memory = convert_out_of_memory(
             f"--batch_size={self._batch_size}",
@@ -191,7 +191,7 @@ class TrainLoop:
         return sums
 
     def _log(self, step: int) -> None:
-        """Writes the metrics since the last log line."""
+        """Writes the metrics gathered since the last log line."""
         loss_scale = self._state.loss_scale
         values = {
             **self._metrics.values(self._state.l2_penalty()),
@@ -210,22 +210,23 @@ class TrainLoop:
         self._metrics.clear()
 
     def _evaluate(self, evaluate: Callable[[int], dict], step: int) -> dict:
-        """Evaluates. On a signal or an error the step is saved first."""
+        """Evaluates. If a signal or an error interrupts it, saves the step, then raises."""
         try:
             return evaluate(step)
         except Interrupted:
             self._handle_signals(step)
             raise
         except Exception:
-            if step and self._workers.num_workers == 1:  # several would wait for each other
+            # With several workers, those without the error would never join the save.
+            if step and self._workers.num_workers == 1:
                 try:
                     self._save(step)
                 except Exception as error:  # the original error is the one to report
-                    logging.error("step %d is not saved: %s", step, summarize_error(error))
+                    logging.error("step %d could not be saved: %s", step, summarize_error(error))
             raise
 
     def _save(self, step: int) -> None:
-        """Starts to save. A disk that fails does not end the training."""
+        """Starts saving the step. A failed write ends training only if it is the third in a row."""
         with self._timer.phase("saving"):
             self._state.average_batch_norm()
             try:
@@ -242,7 +243,7 @@ class TrainLoop:
         return int(number) or None, bool(save_requested)
 
     def _handle_signals(self, step: int, may_save: bool = True) -> None:
-        """Saves if it was requested. On a stop signal, saves and raises StoppedBySignal."""
+        """Saves the step if requested. On a stop signal, saves it and raises StoppedBySignal."""
         signal, save_requested = self._get_signals()
         if signal is None:
             if save_requested and may_save:
@@ -251,15 +252,15 @@ class TrainLoop:
                     self._save(step)
             return
         if not step:
-            raise StoppedBySignal(signal, "no step was done yet")
+            raise StoppedBySignal(signal, "no step was completed, so nothing was saved")
         self._save(step)
         if self._saver.finish() != step:
             last = train_failures.describe_last_checkpoint(self._outputs.run_dir)
             raise StoppedBySignal(signal, f"step {step} could not be saved; {last}")
-        raise StoppedBySignal(signal, f"step {step} is saved, the same --run_name resumes it")
+        raise StoppedBySignal(signal, f"step {step} was saved; resume with the same --run_name")
 
     def _run_missed_evaluation(self, step: int) -> None:
-        """Runs the evaluation that a signal interrupted before this step was saved."""
+        """Repeats the evaluation of this step if a signal interrupted it."""
         is_missed = self._intervals.is_due("eval_every", step) and (
             self._evaluator.is_missing_metrics(step)
         )
@@ -267,7 +268,7 @@ class TrainLoop:
             self._evaluate(self._evaluator.catch_up, step)
 
     def _run_sanity_checks(self, step: int) -> None:
-        """Evaluates one batch; before the first step also logs a grid of training images."""
+        """Evaluates one batch and, before the first step, logs a grid of training images."""
         self._evaluator.evaluate_first_batch()
         if step:
             return

@@ -1,4 +1,4 @@
-"""Sets up a training, the same way for training, replay, benchmarks and `--auto_batch`."""
+"""Sets up a training run: the same code for training, replay, benchmarks and `--auto_batch`."""
 
 from collections.abc import Callable, Sequence
 
@@ -15,20 +15,22 @@ from loops.train_step import StepFunction, StepSettings, TrainStep
 
 
 class TrainSetup:
-    """Everything that a training needs besides a run folder.
+    """Everything that a training run needs except a run folder.
 
-    It is made in two stages: the constructor opens the data and fails early, before there is a run
-    folder. `build` then makes the model, the optimizer and the step.
+    It is made in two stages. The constructor opens the data, so that errors appear before a run
+    folder exists. `build` then makes the model, the optimizer and the step.
 
     Args:
       config: resolved Config.
-      class_names: of the run, if it is resumed or replayed; else those of the train split.
+      class_names: class names of a run that is resumed or replayed. If empty, those of the train
+        split.
       with_val: whether to open the val split.
-      strategy: None makes that of the config.
+      strategy: distribution strategy. None: make the one that the config names.
 
     Attributes:
-      config, strategy, workers, train_split, val_split, schedule, train_input; state and step,
-      None until `build`.
+      config, strategy, workers, train_split, schedule, train_input.
+      val_split: None if it was not opened.
+      state, step: None until `build`.
     """
 
     def __init__(

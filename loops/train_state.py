@@ -13,12 +13,12 @@ class TrainState:
     """The model, the optimizer and the counters of a run.
 
     Args:
-      strategy: strategy that trains.
-      config: resolved config.
-      num_classes: length of the logits.
+      strategy: distribution strategy.
+      config: resolved Config.
+      num_classes: number of classes, the length of the logits.
 
     Attributes:
-      strategy: strategy that trains.
+      strategy: distribution strategy.
       seed: the run's seed.
       compute_dtype: compute type of the model.
       model: keras.Model.

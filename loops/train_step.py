@@ -1,11 +1,12 @@
-"""The training step: forward, backward, one all-reduce, one decision, one update.
+"""The training step: forward, backward, one all-reduce, one check for finite gradients, one update.
 
-Reading order: `TrainStep.__call__` runs steps in a loop of the graph, `_train_one_step` is one of
-them, `loss_and_gradients` is what is optimized. The parts are in `loops/optimization/`.
+Reading order: `TrainStep.__call__` runs steps in a graph loop, `_train_one_step` runs one of them,
+`loss_and_gradients` defines what is optimized. Losses, clipping and optimizers are in
+`loops/optimization/`.
 
 Gradients are summed over replicas once per step. The sum is finite on all replicas or on none, so
-all of them decide alike whether to apply it, without a second all-reduce. A skipped step counts as
-a step: schedules and data follow the step number.
+all replicas make the same decision whether to apply it, without a second all-reduce. A skipped step
+counts as a step: schedules and data follow the step number.
 """
 
 import dataclasses
@@ -50,7 +51,7 @@ class StepSettings:
     deterministic: bool = False
 
 
-# Sums over images that a replica reports, in this order. One all-reduce takes all of them.
+# Names of the per-replica sums over images, in this order. One all-reduce sums all of them.
 _SUMS = ("loss", "top1", "top5", "replaced")
 
 
@@ -89,7 +90,7 @@ class TrainStep:
         self.function = tf.function(self._run, autograph=False)
 
     def __call__(self, iterator: Iterator[Batch], num_steps: tf.Tensor) -> dict[str, tf.Tensor]:
-        """Runs some steps. It stops early only if `LossScale.should_stop`.
+        """Runs `num_steps` steps; fewer only if `LossScale.should_stop` becomes true.
 
         Args:
           iterator: batches of the replicas, see `TrainInput.make_iterator`.
@@ -99,7 +100,7 @@ class TrainStep:
           dict of float32 scalars, summed over the steps: `steps`, `applied` (steps), `loss`,
           `top1`, `top5` (over the images of applied steps), `replaced` (unreadable images),
           `data_wait` (seconds). With `log_norms` also `gradient_norms`, float32 [number of
-          trainable variables], of the last step before clipping.
+          trainable variables]: norms in the last step, before clipping; zeros if it was skipped.
         """
         return self.function(iterator, num_steps)
 
@@ -150,7 +151,7 @@ class TrainStep:
     def _train_one_step(self, batch):
         state = self._state
         strategy = state.strategy
-        # XLA cannot read variables of other devices.
+        # XLA cannot read variables that are on other devices.
         scale = tf.convert_to_tensor(state.loss_scale.scale)
         gradients, finite, sums = strategy.run(self._compute_reduced_gradients, args=(batch, scale))
         # All replicas hold the same sums; take the first replica's.
@@ -257,7 +258,7 @@ class TrainStep:
         return gradients, norms
 
     def _clip_adaptively(self, gradients, clip_factor):
-        """Clips all gradients but those of the output layer, as the authors do."""
+        """Applies AGC to all but the gradients of the output layer, as in Brock et al. 2021."""
         indices = [
             i for i, v in enumerate(self._variables) if id(v) not in self._output_variable_ids
         ]
@@ -272,7 +273,7 @@ class TrainStep:
 
 
 def _python_clock():
-    """Returns the time as tf.timestamp does, which deterministic operations do not include."""
+    """Stands in for tf.timestamp, which raises an error under op determinism."""
     now = tf.numpy_function(time.time, [], tf.float64)
     return tf.ensure_shape(now, [])
 

@@ -46,7 +46,7 @@ class Architecture:
       family: name of the module in this package, and of the builder function in it.
       options: keyword arguments of the builder function.
       min_image_size: side in pixels of the smallest image that the net accepts.
-      fixed_input_size: all images must have one size, because a dense layer depends on it.
+      fixed_input_size: all images must have the same size, because a dense layer depends on it.
     """
 
     family: str
@@ -95,7 +95,7 @@ def min_image_size(model: str) -> int:
 
 
 def has_fixed_input_size(model: str) -> bool:
-    """Returns whether all images of this net must have one size: AlexNet and ZFNet."""
+    """Returns whether all images of this net must have the same size, as for AlexNet and ZFNet."""
     return _ARCHITECTURES[model].fixed_input_size
 
 
@@ -106,7 +106,7 @@ def is_residual(model: str) -> bool:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class NetConfig:
-    """What a net is built from. Fields without help are not flags: other flags decide them.
+    """What a net is built from. Fields without help are not flags: other flags determine them.
 
     Each flag is `Annotated[type, help, facts]`. See `loops/config/flag_fields.py` for the facts.
     """
@@ -114,8 +114,8 @@ class NetConfig:
     model: Annotated[str, "Architecture.", {"choices": names}] = "resnetv2_50"
     zero_init_residual: Annotated[
         bool,
-        "Start residual branches at zero: gamma of the last batch norm, in ResNetV2 the kernel of "
-        "the last convolution.",
+        "Initialize residual branches to zero: gamma of the last batch norm or, in ResNetV2, the "
+        "kernel of the last convolution.",
         {"is_residual_only": True, "is_training_only": True},
     ] = False
     sync_batch_norm: Annotated[
@@ -123,8 +123,13 @@ class NetConfig:
     ] = False
     dropout: Annotated[
         float | None,
-        "Dropout rate before the dense layers. Default: 0.5 for AlexNet and ZFNet, else none.",
-        {"minimum": 0, "below": 1, "is_training_only": True, "default_text": "the net's own"},
+        "Dropout rate before the dense layers.",
+        {
+            "minimum": 0,
+            "below": 1,
+            "is_training_only": True,
+            "default_text": "0.5 for AlexNet and ZFNet, else 0",
+        },
     ] = None
     stochastic_depth: Annotated[
         float,
@@ -146,7 +151,7 @@ class NetConfig:
     compute_dtype: Annotated[str, None, {"is_training_only": True}] = "float32"
     # Input size of a net with a fixed input size; 0 for all others.
     input_size: int = 0
-    # Imported weights may have been trained with other values.
+    # Not flags, but imported weights may have been trained with other values.
     batch_norm_momentum: Annotated[float, None, {"is_training_only": True}] = 0.9
     batch_norm_epsilon: float = 1e-5
 

@@ -42,7 +42,7 @@ class Config:
     mode: Annotated[
         str,
         "train: start or resume a run. eval: evaluate checkpoints. predict: classify images. "
-        "import, export: convert weights from and for other programs. average: average the weights "
+        "import, export: convert weights from and to other formats. average: average the weights "
         "of several checkpoints. prepare, verify, stats: convert, check and measure a data set. "
         "data_service: load images for other machines. benchmark: measure speed. repro: replay the "
         "first steps of a run; exit code 3 if they differ.",
@@ -96,7 +96,7 @@ def select_flags(**facts: Any) -> frozenset[str]:
 
 
 def merge(saved: Config, config: Config, may_change: Iterable[str], action: str) -> Config:
-    """Lays the typed flags of a command over the config of a run.
+    """Overrides the config of a run with the typed flags of a command.
 
     Args:
       saved: config of the run.
@@ -114,7 +114,7 @@ def merge(saved: Config, config: Config, may_change: Iterable[str], action: str)
                 f"--{name}={new[name]} conflicts with the run, which has {old[name]}: leave the"
                 f" flag out to {action} it, or start a new run"
             )
-    # Output files belong to one command.
+    # A command does not inherit the output files of the run.
     changed = dict.fromkeys(select_flags(is_output_file=True), "")
     if config.typed & (lengths := select_flags(is_length=True)):
         changed |= dict.fromkeys(lengths)

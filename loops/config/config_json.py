@@ -56,7 +56,7 @@ def _from_json(cls: type, data: dict[str, Any], missing: list[str], unknown: lis
         elif dataclasses.is_dataclass(hints[name]):
             values[name] = _from_json(hints[name], data[name], missing, unknown)
         else:
-            is_list = isinstance(data[name], list)  # JSON has no tuples, a config no lists
+            is_list = isinstance(data[name], list)  # JSON has no tuples, and configs have no lists
             values[name] = tuple(data[name]) if is_list else data[name]
             _require_type(name, values[name], hints[name])
     unknown += sorted(set(data) - set(fields))

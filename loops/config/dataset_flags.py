@@ -15,7 +15,7 @@ def resolve_dataset(config: Config) -> Config:
     """Takes the data set from the manifest of a prepared `--data_dir`.
 
     Raises:
-      UsageError: `--dataset` was typed and is another one.
+      UsageError: `--dataset` was typed and names another data set.
     """
     data = config.data
     if not manifest.exists(data.data_dir):
@@ -27,11 +27,11 @@ def resolve_dataset(config: Config) -> Config:
 
 
 def require_named_dataset(config: Config) -> None:
-    """Checks that the typed flags are about the data set that would be read.
+    """Checks that the typed flags match the data set that would be read.
 
     Raises:
-      UsageError: a flag of `lists` was typed for another data set. Or `--data_dir` was typed
-        without `--dataset`, and it does not contain the built-in shapes.
+      UsageError: a flag of `lists` was typed for another data set, or `--data_dir` was typed
+        without `--dataset` and does not contain the built-in shapes.
     """
     check_list_flags(config)
     data = config.data
@@ -56,13 +56,13 @@ def check_list_flags(config: Config) -> None:
         flag = f"--{name}={getattr(data, name)}"
         if data.dataset != "lists":
             raise UsageError(
-                f"{flag}: --dataset={data.dataset} does not use it; leave it out, or give"
+                f"{flag}: --dataset={data.dataset} does not use this flag; leave it out, or give"
                 " --dataset=lists"
             )
         if manifest.exists(data.data_dir):
             raise UsageError(
-                f"{flag}: the prepared data set in --data_dir={data.data_dir} has its own; leave"
-                " it out"
+                f"{flag}: the prepared data set in --data_dir={data.data_dir} already has its lists"
+                " and class names; leave the flag out"
             )
 
 
@@ -93,7 +93,7 @@ def resolve_results_folder(config: Config) -> str:
     """Returns the folder for results about a data set: `--out`, or that of the images.
 
     Raises:
-      UsageError: it is read-only, or lists do not name one.
+      UsageError: it is read-only, or no folder is named, as is possible with `--dataset=lists`.
     """
     name = config.export.out or source.get_data_dir(config.data)
     if not name:
@@ -106,7 +106,7 @@ def resolve_results_folder(config: Config) -> str:
             raise UsageError(f"--out={folder}: cannot be created ({error.strerror})") from None
     elif not folder.is_dir():
         raise UsageError(f"--data_dir={folder}: there is no such folder")
-    # Root may write anywhere. A folder that is marked read-only should stay as it is all the same.
+    # Root can write anywhere, but should not write to a folder that is marked read-only either.
     if not os.access(folder, os.W_OK) or not folder.stat().st_mode & 0o222:
         raise UsageError(f"{folder} is read-only: name a folder for the results with --out")
     return str(folder)

@@ -21,19 +21,20 @@ class FlagField:
     """One flag.
 
     Attributes:
-      name: of the flag and the field.
+      name: name of the flag and of the field.
       type: bool, int, float or str.
       default: None if the data set or another flag decides.
       help: text of `--help`.
       choices: the accepted values, or () for any.
       minimum, maximum: inclusive bounds; None for no bound.
       below: exclusive upper bound; None for no bound.
-      example: a value to name in the error message.
+      example: a valid value, which the error message shows.
       modes: the modes that use the flag.
       benchmarks: the benchmarks that use the flag.
       hints: what to do instead, by mode, if the mode does not use the flag.
-      on_resume: may differ from the run that is resumed.
-      on_eval: may differ from the run that is evaluated, predicted, exported or averaged.
+      on_resume: may differ from the run that is resumed. It is also the default of `on_eval` and
+        `on_replay`, and its opposite is the default of `affects_training`.
+      on_eval: may differ from the run that is evaluated, exported, averaged or used to predict.
       on_replay: may differ from the run that is replayed.
       affects_training: a change alters the losses of the following steps.
       with_logits: may be combined with `--logits`.
@@ -71,16 +72,18 @@ class FlagField:
     is_optimizer_specific: bool = False
     is_residual_only: bool = False
     is_training_only: bool = False
-    default_text: str = "from the dataset"
+    default_text: str = "from the data set"
 
     def check_choice(self, value: Any) -> None:
-        """Raises UsageError for a value that is not one of the choices; names similar ones."""
+        """Raises UsageError for a value that is not one of the choices; suggests similar ones."""
         if not self.choices or value in self.choices:
             return
         choices = [str(choice) for choice in self.choices]
         similar = difflib.get_close_matches(str(value), choices, 3, 0.5)
         hint = (
-            f"did you mean {' or '.join(similar)}?" if similar else f"one of {', '.join(choices)}"
+            f"did you mean {' or '.join(similar)}?"
+            if similar
+            else f"give one of {', '.join(choices)}"
         )
         raise UsageError(f"--{self.name}={value}: unknown value; {hint}")
 
@@ -117,8 +120,8 @@ def get_flag_fields(
     Args:
       cls: config dataclass.
       modes: the modes of a flag that does not name any.
-      benchmarks: the benchmarks of such a flag. None: those of the step, the evaluation and the
-        training loop if train or eval use the flag.
+      benchmarks: the benchmarks of a flag that does not name any. None: step, eval and train, if
+        the mode train or eval uses the flag; else no benchmark.
     """
     hints = typing.get_type_hints(cls, include_extras=True)
     flags = []
@@ -134,7 +137,7 @@ def get_flag_fields(
             kind = typing.get_args(kind)[0]
         if typing.get_origin(kind) is typing.Literal:
             kind, facts["choices"] = str, typing.get_args(kind)
-        if callable(facts.get("choices")):  # a registry
+        if callable(facts.get("choices")):  # a function that returns the names in a registry
             facts["choices"] = facts["choices"]()
         if benchmarks is None:
             is_used = {"train", "eval"} & {*facts["modes"]}

@@ -1,4 +1,4 @@
-"""Reads the flags whose text stands for more than one number: intervals, lists, schedules."""
+"""Parses the flags whose text is more than one number: intervals, lists, schedules."""
 
 import itertools
 import math
@@ -11,11 +11,12 @@ _MAX_INTERVAL = 1e12  # steps or epochs
 
 
 def parse_interval(text: str, steps_per_epoch: float, flag: str) -> float:
-    """Steps of an interval given as `500` or `2epochs`: at least one, of epochs often no whole
-    number, see `Pace`.
+    """Returns the length in steps, at least 1, of an interval such as `500` or `2epochs`.
+
+    An interval in epochs may be a fractional number of steps, see `StepIntervals`.
 
     Raises:
-      UsageError: neither form.
+      UsageError: the text has neither form.
     """
     number, is_epochs = (text[: -len("epochs")], True) if text.endswith("epochs") else (text, False)
     try:
@@ -28,7 +29,7 @@ def parse_interval(text: str, steps_per_epoch: float, flag: str) -> float:
 
 
 def compute_total_steps(length: LengthConfig, num_examples: int, batch_size: int) -> int:
-    """Optimizer steps of a whole run; the one place that turns a duration into steps."""
+    """Returns the number of optimizer steps of a whole run, from its length in any unit."""
     if length.steps:
         return length.steps
     examples = length.examples or length.epochs * num_examples
@@ -36,13 +37,13 @@ def compute_total_steps(length: LengthConfig, num_examples: int, batch_size: int
 
 
 def parse_image_size_schedule(text: str, steps_per_epoch: float) -> tuple[tuple[int, int], ...]:
-    """The stages of `--image_size_schedule`.
+    """Parses `--image_size_schedule`.
 
     Returns:
-      tuple of (first step, side in pixels), ascending.
+      tuple of (first step, side in pixels), ascending; () for an empty text.
 
     Raises:
-      UsageError: not of the form EPOCH:PIXELS,..., or not ascending from epoch 0.
+      UsageError: the text is not of the form EPOCH:PIXELS,..., or is not ascending from epoch 0.
     """
     if not text:
         return ()
@@ -62,7 +63,7 @@ def parse_image_size_schedule(text: str, steps_per_epoch: float) -> tuple[tuple[
 
 
 def parse_profile_window(text: str) -> tuple[int, int] | tuple[()]:
-    """First and last step of `--profile=START,STOP` as a tuple, or ()."""
+    """Returns (START, STOP) of `--profile`, or () for an empty text."""
     if not text:
         return ()
     try:
@@ -75,7 +76,7 @@ def parse_profile_window(text: str) -> tuple[int, int] | tuple[()]:
 
 
 def parse_top_ks(text: str) -> tuple[int, ...]:
-    """The ks of `--top_k` as a sorted tuple of ints."""
+    """Returns the values of k in `--top_k`, sorted."""
     try:
         ks = tuple(sorted({int(k) for k in text.split(",")}))
     except ValueError:
@@ -86,11 +87,11 @@ def parse_top_ks(text: str) -> tuple[int, ...]:
 
 
 def parse_test_sizes(text: str) -> tuple[int, ...]:
-    """The image sizes of `--test_size` as a tuple of ints, in the order given; () without any."""
+    """Returns the image sizes of `--test_size` in the order given; () for an empty text."""
     try:
         sizes = tuple(int(size) for size in text.split(",")) if text else ()
     except ValueError:
         sizes = (0,)
     if any(size < 1 for size in sizes) or len(set(sizes)) < len(sizes):
-        raise UsageError(f"--test_size={text}: give different sizes in pixels, with commas")
+        raise UsageError(f"--test_size={text}: give distinct sizes in pixels, separated by commas")
     return sizes

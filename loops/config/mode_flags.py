@@ -7,7 +7,7 @@ from loops.config.config import Config, all_flags
 def check_flags(config: Config) -> None:
     """Raises UsageError for a typed flag that the mode does not use.
 
-    `benchmark` is left out: it checks flags itself, by what is measured.
+    `benchmark` is exempt. It checks its flags itself, because they depend on what is measured.
     """
     if config.mode == "benchmark":
         return

@@ -1,6 +1,6 @@
-"""The modes of the program, and the groups of them that read the same flags."""
+"""The modes of the program, and groups of modes that read the same flags."""
 
-# The module of each `--mode`. Its function `run(command)` does the work.
+# The module of each `--mode`. Its function `run(config)` does the work.
 MODULES = {
     "train": "loops.train",
     "eval": "loops.evaluate",
@@ -23,5 +23,5 @@ RESULT_MODES = (*MODEL_MODES, "prepare", "verify", "stats")
 
 
 def names() -> tuple[str, ...]:
-    """The values of `--mode`."""
+    """Returns the values of `--mode`."""
     return tuple(MODULES)

@@ -1,12 +1,12 @@
 """Recipes: named sets of flags for `--recipe`.
 
 Learning rates are per 256 images. All recipes but `short` are published and train a ResNet-50 on
-ILSVRC2012. Comments name what the original has and we have no flag for.
+ILSVRC2012. Comments name the parts of an original for which there is no flag.
 """
 
 RECIPES = {
     "none": {},
-    # After Apm5/ImageNet: 0.05 to 0.0001 at batch 128.
+    # Based on Apm5/ImageNet: learning rate 0.05 to 0.0001 at batch size 128.
     "cosine50": {
         "augment": "classic",
         "optimizer": "sgd",
@@ -93,8 +93,8 @@ RECIPES = {
         "batch_size": 4096,
         "epochs": 16.0,
     },
-    # For small data sets and few epochs, i.e. few steps. RESULTS.md has the trials behind it. It
-    # trains for the default number of epochs of the data set.
+    # For small data sets and few epochs, so for few steps. RESULTS.md has the trials behind it. It
+    # trains for the data set's default number of epochs.
     "short": {
         "augment": "standard",
         "min_crop_area": 0.35,

@@ -1,6 +1,6 @@
 """Completes a configuration: what the user left open comes from the run, the recipe, the data set.
 
-`resolve_training` is the order of it for a training; the other modes use parts of it.
+`resolve_training` does this in order for a training run; the other modes use parts of it.
 """
 
 import dataclasses
@@ -16,7 +16,7 @@ from loops.config.config import Config, merge, select_flags
 from loops.config.registry import OPTIMIZERS
 from nets import registry
 
-# The source of the pixel statistics of data sets that have none themselves.
+# Where the pixel statistics of data sets without published ones come from, as the log names it.
 _STATISTICS_SOURCE = dict.fromkeys(
     ("folder", "lists"), "ImageNet (run --mode=stats to measure those of the images)"
 )
@@ -25,7 +25,7 @@ _STATISTICS_SOURCE = dict.fromkeys(
 def resolve_training(
     config: Config, saved: Config | None = None, parent: Config | None = None
 ) -> Config:
-    """Resolves the configuration of a training. The order of the steps matters.
+    """Resolves the configuration of a training run. The order of the steps matters.
 
     Args:
       config: config of the command line.
@@ -56,7 +56,7 @@ def resolve_training(
 
 
 def inherit_normalization(config: Config, parent: Config) -> Config:
-    """Takes pixel statistics and batch-norm constants from the run behind `--init_from`."""
+    """Copies mean, std and batch-norm constants from the run behind `--init_from`."""
     return config.replace(
         mean=parent.data.mean,
         std=parent.data.std,
@@ -83,10 +83,12 @@ def apply_recipe(config: Config) -> Config:
         left_out = values.keys() & select_flags(is_optimizer_specific=True) - typed
         values = {flag: value for flag, value in values.items() if flag not in left_out}
         flags = ", ".join(f"--{flag}" for flag in sorted(left_out))
-        logging.info("--recipe=%s: %s: not for --optimizer=%s", name, flags, old["optimizer"])
+        logging.info(
+            "--recipe=%s: %s left out, because of --optimizer=%s", name, flags, old["optimizer"]
+        )
     for flag, value in values.items():
         if flag in typed:
-            logging.info("--recipe=%s: --%s=%s is kept as typed", name, flag, old[flag])
+            logging.info("--recipe=%s: the typed --%s=%s is kept", name, flag, old[flag])
         else:
             logging.info("--recipe=%s: --%s=%s", name, flag, value)
     return config.replace(**{flag: value for flag, value in values.items() if flag not in typed})

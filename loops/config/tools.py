@@ -1,4 +1,4 @@
-"""The flags of all modes but training: evaluation, prediction, import, export, benchmarks.
+"""The flags of all modes except training: evaluation, prediction, import, export, benchmarks.
 
 Each flag is one field: `Annotated[type, help, facts]`. See `flag_fields` for the facts.
 """
@@ -20,7 +20,7 @@ class PredictConfig:
     ] = ""
     seam_carving: Annotated[
         bool,
-        "Add a view that seam carving has made square.",
+        "Also classify a view that seam carving has made square.",
         {"modes": ("predict",), "on_eval": True},
     ] = False
     explain: Annotated[
@@ -71,8 +71,8 @@ class EvalConfig:
     ] = "val"
     crops: Annotated[
         int,
-        "Views per image: 10 (corners and center, also mirrored) or 1 (center). Training uses 1, "
-        "and this number at its end.",
+        "Views per image: 10 (corners and center, also mirrored) or 1 (center). Evaluations during "
+        "training use 1; the final one uses this number.",
         {
             "choices": (10, 1),
             "modes": ("train", "eval", "predict"),
@@ -126,7 +126,7 @@ class EvalConfig:
     ] = ""
     logits: Annotated[
         str,
-        "Files of --save_logits, separated by commas, to score in place of images.",
+        "Score the logits in these files of --save_logits, separated by commas, instead of images.",
         {"modes": ("eval",), "on_eval": True, "with_logits": True, "benchmarks": ()},
     ] = ""
     members: Annotated[

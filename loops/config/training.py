@@ -73,14 +73,14 @@ class OptimizationConfig:
 
     recipe: Annotated[
         str,
-        "Set the flags of a recipe: a published one, or short, ours for small data sets and few "
-        "epochs. Flags on the command line override it.",
+        "Set the flags of a recipe. All are published ones except short, which is for small data "
+        "sets and few epochs. Flags on the command line override it.",
         {"choices": recipes.names},
     ] = "none"
     optimizer: Annotated[
         str,
-        "sgd: with momentum. lars: sgd with a learning rate per layer. adamw. lamb: adamw with a "
-        "learning rate per layer.",
+        "sgd (with momentum), adamw, lars (sgd with a learning rate per layer) or lamb (adamw with "
+        "a learning rate per layer).",
         {"choices": registry.optimizer_names},
     ] = "sgd"
     momentum: Annotated[
@@ -106,8 +106,8 @@ class OptimizationConfig:
     linear_scaling: Annotated[bool, "Multiply the learning rate by batch_size / 256."] = True
     schedule: Annotated[
         str,
-        "Schedule after warm-up. cosine, linear: down to --final_learning_rate. step: times 0.1 "
-        "at 1/3, 2/3 and 8/9 of training. constant.",
+        "Learning-rate schedule after warm-up: constant; cosine or linear, down to "
+        "--final_learning_rate; or step, times 0.1 at 1/3, 2/3 and 8/9 of training.",
         {"choices": registry.schedule_names},
     ] = "cosine"
     warmup_epochs: Annotated[float | None, "Epochs of linear warm-up.", {"minimum": 0}] = None
@@ -141,8 +141,8 @@ class OptimizationConfig:
     ] = 0.0
     ema: Annotated[
         float,
-        "Decay per step of the exponential moving average (EMA) of the weights, as in 0.9999. "
-        "Evaluation uses the average (0: off).",
+        "Decay per step of the exponential moving average (EMA) of the weights, as in 0.9999 "
+        "(0: off). Evaluation uses the average.",
         {"minimum": 0, "below": 1, "example": "0.9999"},
     ] = 0.0
     auto_batch: Annotated[
@@ -197,8 +197,8 @@ class DistributionConfig:
     ] = 1
     deterministic: Annotated[
         bool,
-        "Use only deterministic operations, for exact resume on GPUs. CPUs are deterministic "
-        "anyway. Slower.",
+        "Use only deterministic operations, which are slower, to resume exactly on GPUs. CPUs are "
+        "deterministic anyway.",
         {"on_eval": True},
     ] = False
 

@@ -17,7 +17,9 @@ def check(config: Config) -> None:
     check_choices(config)
     check_ranges(config)
     if config.data.data_service and config.data.cache == "ram":
-        raise UsageError("--cache=ram and --data_service: its workers load the images; drop one")
+        raise UsageError(
+            "--cache=ram with --data_service: the workers of the service load the images; drop one"
+        )
     if config.precision.xla and config.net.sync_batch_norm:
         raise UsageError("--xla does not support --sync_batch_norm; drop one")
     _check_net(config)
@@ -33,7 +35,7 @@ def check(config: Config) -> None:
     flag_parsers.parse_test_sizes(config.evaluation.test_size)
     save_logits = config.evaluation.save_logits
     if save_logits and not save_logits.endswith(".npz"):
-        raise UsageError(f"--save_logits={save_logits}: give FILE.npz")
+        raise UsageError(f"--save_logits={save_logits}: must end in .npz")
     check_outputs(config)
 
 
@@ -62,19 +64,19 @@ def check_outputs(config: Config) -> None:
 
 
 def _check_output(flag: str, path: pathlib.Path) -> None:
-    """Checks before hours of work that a file can be written at the end."""
+    """Checks now, and not after hours of work, that a file can be written."""
     if output_files.is_stream(path):
         return
     if path.is_dir():
         raise UsageError(f"{flag}: this is a folder; name a file in it")
     if not path.parent.is_dir():
         raise UsageError(f"{flag}: there is no folder {path.parent}")
-    if path.exists() and not path.is_file():  # a device or a pipe is written, not replaced
+    if path.exists() and not path.is_file():  # a device or a pipe is written to, not replaced
         if not os.access(path, os.W_OK):
-            raise UsageError(f"{flag}: cannot be written")
+            raise UsageError(f"{flag}: is not writable")
         return
     if not os.access(path.parent, os.W_OK):
-        raise UsageError(f"{flag}: the folder {path.parent} cannot be written")
+        raise UsageError(f"{flag}: the folder {path.parent} is not writable")
 
 
 def _check_image_size_schedule(config: Config) -> None:
@@ -84,7 +86,7 @@ def _check_image_size_schedule(config: Config) -> None:
     sizes = [size for _, size in flag_parsers.parse_image_size_schedule(schedule, 1.0)]
     smallest = registry.min_image_size(model)
     if sizes and min(sizes) < smallest:
-        raise UsageError(f"{flag}: {model} needs at least {smallest}")
+        raise UsageError(f"{flag}: {model} needs at least {smallest} px")
     if sizes and registry.has_fixed_input_size(model):
         raise UsageError(f"{flag}: {model} has a fixed input size; leave the flag out")
 
@@ -94,7 +96,7 @@ def _check_net(config: Config) -> None:
     net, image_size = config.net, config.data.image_size
     smallest = registry.min_image_size(net.model)
     if image_size < smallest:
-        raise UsageError(f"--image_size={image_size}: {net.model} needs at least {smallest}")
+        raise UsageError(f"--image_size={image_size}: {net.model} needs at least {smallest} px")
     if registry.has_fixed_input_size(net.model) and image_size != net.input_size:
         raise UsageError(
             f"--image_size={image_size}: the dense layers of this {net.model} need images of"

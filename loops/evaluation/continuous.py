@@ -1,8 +1,7 @@
 """`--mode=eval --watch`: evaluates each checkpoint of a run as training saves it.
 
-It takes no lock, and training does not know of it. A run is complete when the checkpoint of its
-last step exists. The last step comes from config.json, which training writes again when a run is
-made longer.
+It takes no lock and does not affect training. A run is complete when the checkpoint of its last
+step exists. The last step comes from config.json, which training rewrites when a run is extended.
 """
 
 import contextlib
@@ -141,11 +140,13 @@ def _watch_checkpoints(run_dir: pathlib.Path, minutes: float) -> Iterator[pathli
             last_step = _read_last_step(run_dir)
             config_time = config_file.stat().st_mtime_ns
         folders = checkpoint.list_step_folders(run_dir)
-        # The newest folder disappears for a moment when training writes a damaged step again.
+        # The newest folder disappears for a moment when training rewrites a damaged step.
         is_behind = bool(folders) and max(map(checkpoint.parse_step, folders)) < last_seen
         polls_behind = polls_behind + 1 if is_behind else 0
         if polls_behind > 1:
-            raise UsageError(f"--ckpt={run_dir}: the run was started over; watch it again")
+            raise UsageError(
+                f"--ckpt={run_dir}: the run was started over; run --watch again to follow it"
+            )
         new_folders = [
             folder
             for folder in folders
@@ -157,7 +158,7 @@ def _watch_checkpoints(run_dir: pathlib.Path, minutes: float) -> Iterator[pathli
             try:
                 checkpoint.verify(folder)
             except checkpoint.CorruptCheckpointError as error:
-                if folder.exists():  # it was not just pruned
+                if folder.exists():  # training has not removed it in the meantime
                     damaged[folder] = identity  # training may write that step again
                     logging.warning("%s is skipped: %s", folder, error)
                 continue
@@ -175,7 +176,7 @@ def _watch_checkpoints(run_dir: pathlib.Path, minutes: float) -> Iterator[pathli
 
 
 def _identify_folder(folder: pathlib.Path) -> tuple[int, int] | None:
-    """Returns what differs when another folder takes the same name; None if it is gone."""
+    """Returns an identity that differs if the folder was replaced; None if it is gone."""
     with contextlib.suppress(FileNotFoundError):
         status = folder.stat()
         return status.st_ino, status.st_mtime_ns
@@ -193,12 +194,12 @@ def _read_last_step(run_dir: pathlib.Path) -> int:
         images = record.dataset["train"]["images"]
         length = record.config.length
         return flag_parsers.compute_total_steps(length, images, record.config.data.batch_size)
-    raise UsageError(f"--ckpt={run_dir}: its config.json has no length of the run")
+    raise UsageError(f"--ckpt={run_dir}: config.json does not have the length of the run")
 
 
 @dataclasses.dataclass
 class _PatienceTimer:
-    """Waits a little at a time, logs once a minute, and ends after some minutes (0: never)."""
+    """Waits in short intervals, logs once a minute, gives up after `minutes` (0: never)."""
 
     minutes: float
 
@@ -206,7 +207,7 @@ class _PatienceTimer:
         self._start = self._last_line = time.monotonic()
 
     def wait(self, what: str) -> bool:
-        """Waits for a moment; returns whether there is time left."""
+        """Waits a moment and returns True, or returns False if time is up."""
         now = time.monotonic()
         if self.minutes and now - self._start > 60 * self.minutes:
             return False

@@ -30,8 +30,8 @@ class TrainingEvaluator:
       run_dir: the run folder.
       state: variables of the run.
       val_split: images to evaluate on.
-      writer: of metrics.
-      stop: asked between batches; true ends the evaluation with `evaluator.Interrupted`.
+      writer: writes the metrics.
+      stop: called after each batch; true ends the evaluation with `evaluator.Interrupted`.
       is_chief: whether this process writes the results.
     """
 
@@ -58,7 +58,7 @@ class TrainingEvaluator:
         self._last: tuple[int, _Predictions, dict[str, float]] | None = None
 
     def evaluate_first_batch(self) -> None:
-        """Evaluates one batch, to find a broken evaluation now and not after an epoch."""
+        """Evaluates one batch, so that a broken evaluation fails now and not after an epoch."""
         self._center_crop(max_batches=1)
 
     def evaluate_center_crop(self, step: int) -> dict[str, float]:
@@ -78,7 +78,7 @@ class TrainingEvaluator:
         return results
 
     def metrics_at(self, step: int) -> dict[str, float]:
-        """Returns the metrics for the checkpoint of a step; empty if it was not evaluated."""
+        """Returns the metrics to store in a step's checkpoint; empty if it was not evaluated."""
         if self._last is None or self._last[0] != step:
             return {}
         return {name: self._last[2][name] for name in ("top1", "nll")}

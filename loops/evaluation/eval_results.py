@@ -25,7 +25,7 @@ from loops.monitoring import metric_writer, plots
 from loops.runtime import output_files
 
 WATCH_CURVE = "watch"
-# Metrics besides accuracies in TensorBoard, and the group of each.
+# Metrics that TensorBoard shows besides accuracies and NLL, and the tag group of each.
 _TENSORBOARD_GROUPS = {"brier": "calibration", "ece": "calibration", "temperature": "calibration"}
 # A confusion matrix has a pixel for each pair of classes. Above this it is not readable.
 _MAX_CLASSES_DRAWN = 2000
@@ -45,7 +45,7 @@ def score_models(
       models: in the same order. The config of the first one says how it is evaluated.
       split: the images.
       real: ImageNet-ReaL labels, see `imagenet_real`.
-      top1_raw: top-1 of the weights without EMA.
+      top1_raw: top-1 accuracy of the raw weights, that is, without EMA.
 
     Returns:
       dict of metrics and metadata, as in the JSON file.
@@ -91,14 +91,14 @@ def score(
 def add_metadata(
     results: dict, config: Config, split: Source, step: int, model_names: Sequence[str]
 ) -> dict:
-    """Adds to metrics what was evaluated, and how.
+    """Adds to a dict of metrics what was evaluated, and how.
 
     Args:
       results: dict of metrics.
-      config: of the evaluation.
-      split: its fingerprint distinguishes other images with the same names.
-      step: of the checkpoint.
-      model_names: step folders.
+      config: config of the evaluation.
+      split: its fingerprint is recorded, to identify the version of the data.
+      step: step of the checkpoint.
+      model_names: the step folders, as strings.
     """
     return {
         **results,
@@ -118,7 +118,7 @@ def get_resizing(data: DataConfig) -> dict:
 
 
 def resizing_suffix(config: Config, record: Record) -> str:
-    """Returns the suffix of file names for images that are resized differently than in the run."""
+    """Returns the file-name suffix that says how resizing differs from the run's; "" if equal."""
     formats = {"image_size": "-{}px", "crop_fraction": "-crop{:g}", "interpolation": "-{}"}
     own = get_resizing(record.config.data)
     changed = {k: v for k, v in get_resizing(config.data).items() if v != own[k]}
@@ -176,9 +176,9 @@ def log_to_tensorboard(
 
     Args:
       run_dir: the run folder.
-      results: of `score_models`.
-      suffix: of the tags, for images of another size.
-      log_more: called with the writer after the curves.
+      results: what `score_models` returned.
+      suffix: suffix of the tags, for images of another size.
+      log_more: called with the writer after the scalars are written.
       curve: folder of the event files, and `split` of the line in metrics.jsonl.
     """
     with _warn_if_unwritable(run_dir / curve), metric_writer.MetricWriter(run_dir) as writer:
@@ -197,9 +197,9 @@ def log_images(
     """Logs a reliability diagram, the confusion matrix and the most confident mistakes.
 
     Args:
-      writer: of the run.
+      writer: the run's MetricWriter.
       curve: folder of the event files.
-      results: of `score_models`.
+      results: what `score_models` returned.
       probs: the predictions, float64 [N, C].
       split: the images.
       data: how they are resized. Mistakes are shown as the center crop of the model.
@@ -228,14 +228,14 @@ def log_images(
 
 
 def _make_tag_suffix(results: dict, between: str = "") -> str:
-    """Returns the part of a tag for evaluations other than center crops of val."""
+    """Returns the suffix of a tag's group: number of crops and split, unless they are 1 and val."""
     crops_part = "" if results["crops"] == 1 else f"_{results['crops']}_crops"
     split_part = "" if results["split"] == "val" else f"_{results['split']}"
     return crops_part + between + split_part
 
 
 def _is_more_complete(path: pathlib.Path, results: dict) -> bool:
-    """Returns whether a file has all keys of the results and more, for the same predictions."""
+    """Returns whether a file holds results of the same predictions with additional keys."""
     try:
         existing = json.loads(path.read_text())
         is_same = existing["top1"] == results["top1"] and math.isclose(
@@ -252,6 +252,6 @@ def _warn_if_unwritable(path: pathlib.Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        logging.warning("%s is not written: %s", path, error.strerror or error)
+        logging.warning("could not write %s: %s", path, error.strerror or error)
     except tf.errors.OpError as error:
-        logging.warning("%s is not written: %s", path, decode.describe_error(error))
+        logging.warning("could not write %s: %s", path, decode.describe_error(error))

@@ -1,4 +1,4 @@
-"""The models that `--ckpt` names, each with the preprocessing that it was trained for."""
+"""The models that `--ckpt` names, each with the preprocessing that it was trained with."""
 
 import dataclasses
 import os
@@ -24,8 +24,8 @@ class TrainedModel:
       run_dir: the run folder.
       step_dir: the step folder.
       record: Record of the run.
-      config: config of the run with the flags of this command. Of several models, all have the
-        images of the first one, and each its own image size and normalization.
+      config: config of the run with the flags of this command. If there are several models, all
+        read the images of the first one, and each keeps its own image size and normalization.
     """
 
     run_dir: pathlib.Path
@@ -77,7 +77,7 @@ def make_evaluation_config(record: run_folder.Record, config: Config) -> Config:
         if manifest.exists(config.data.data_dir):
             config = dataclasses.replace(config, typed=config.typed | {"dataset"})
     merged = merge(saved, config, may_change, "evaluate")
-    # An evaluation reads the images once, by itself.
+    # An evaluation reads each image once, in this process.
     reading = {"data_service": "", "cache": "none"}
     merged = merged.replace(**{k: v for k, v in reading.items() if k not in config.typed})
     dataset_flags.require_named_dataset(merged)
@@ -110,7 +110,7 @@ def find(config: Config) -> list[TrainedModel]:
 
 
 def _merge_data_configs(first: DataConfig, own: DataConfig) -> DataConfig:
-    """Returns the images of the first model with the preprocessing of another one."""
+    """Returns the DataConfig of the first model with the preprocessing of another one."""
     names = (*PREPROCESSING, "image_size_schedule")
     return dataclasses.replace(first, **{name: getattr(own, name) for name in names})
 
@@ -125,11 +125,11 @@ def _require_same_classes(first: TrainedModel, record: run_folder.Record, name: 
     if len(theirs) != len(ours):
         extra = sorted({*ours} ^ {*theirs})[0]
         reason = (
-            f"has {len(ours)} classes, and {first.run_dir} has {len(theirs)}: only one has"
+            f"has {len(ours)} classes, but {first.run_dir} has {len(theirs)}: only one of them has"
             f" {extra!r}"
         )
     elif set(theirs) == set(ours):
         reason = f"has the classes of {first.run_dir} in another order, from class {index} on"
     else:
-        reason = f"class {index} is {ours[index]}, and {theirs[index]} in {first.run_dir}"
+        reason = f"class {index} is {ours[index]}, but {theirs[index]} in {first.run_dir}"
     raise UsageError(f"--ckpt={name}: {reason}; models with different classes cannot be averaged")

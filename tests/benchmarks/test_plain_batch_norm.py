@@ -34,9 +34,9 @@ def test_training_uses_keras_batch_norm(tiny_model, tiny_folder, tmp_path, monke
     plain_batch_norm.main(["x", "--mode=train", *words])
     assert set(layer_types) == {plain_batch_norm.PlainBatchNorm}
     monkeypatch.setattr(kit, "BatchNorm", batch_norm.BatchNorm)
-    results = evaluate.run(*parse("--mode=eval", f"--ckpt={tmp_path / 'r'}", "--crops=1"))
+    results = evaluate.run(parse("--mode=eval", f"--ckpt={tmp_path / 'r'}", "--crops=1"))
     assert (results["step"], results["num_examples"]) == (4, 11)
-    fused = train.run(*parse("--mode=train", *words[:-1], "--run_name=fused"))
+    fused = train.run(parse("--mode=train", *words[:-1], "--run_name=fused"))
     assert results["nll"] == pytest.approx(fused["nll"], rel=1e-3)
 
 

@@ -43,5 +43,5 @@ def test_batch_augmentation_is_compiled_on_cpu_or_with_xla(monkeypatch, gpus, xl
 def test_data_tools_hide_the_gpus(monkeypatch, tiny_folder, tmp_path, mode):
     calls = []
     monkeypatch.setattr(tf.config, "set_visible_devices", lambda *args: calls.append(args))
-    mode.run(*parse("--dataset=folder", f"--data_dir={tiny_folder}", f"--out={tmp_path / 'out'}"))
+    mode.run(parse("--dataset=folder", f"--data_dir={tiny_folder}", f"--out={tmp_path / 'out'}"))
     assert calls == [([], "GPU")]

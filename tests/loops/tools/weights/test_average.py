@@ -29,7 +29,7 @@ def trained(tiny_folder, tmp_path_factory):
     words = ["--dataset=folder", f"--data_dir={tiny_folder}", f"--checkpoint_dir={root}"]
     words += ["--batch_size=8", "--crops=1", "--save_every=2", "--steps=6", "--image_size=32"]
     with two_convolutions():
-        train.run(*parse(*words, "--run_name=a"))
+        train.run(parse(*words, "--run_name=a"))
     return root
 
 
@@ -43,7 +43,7 @@ def test_average_of_steps(trained, capsys):
     steps = [trained / f"a/step-0000000{step}" for step in (2, 4, 6)]
     words = [f"--ckpt={','.join(map(str, steps))}", f"--checkpoint_dir={trained}"]
     words += ["--bn_batches=2", f"--json={trained / 'facts.json'}"]
-    results = average.run(*parse("--mode=average", *words, "--run_name=mean"))
+    results = average.run(parse("--mode=average", *words, "--run_name=mean"))
     for path in ("mean/average.json", "facts.json"):
         assert json.loads((trained / path).read_text()) == results
     assert results["average_of"] == [str(step) for step in steps]
@@ -63,14 +63,14 @@ def test_average_of_steps(trained, capsys):
             num_rounded += (value != (one[name] + two[name] + three[name]) / 3).sum()
     assert num_rounded  # a float32 sum would differ
 
-    results = evaluate.run(*parse("--mode=eval", f"--ckpt={trained / 'mean'}", "--crops=1"))
+    results = evaluate.run(parse("--mode=eval", f"--ckpt={trained / 'mean'}", "--crops=1"))
     assert results["num_examples"] == 11 and results["step"] == 6
     resumed = ["--mode=train", "--run_name=mean", f"--checkpoint_dir={trained}", "--steps=7"]
-    assert train.run(*parse(*resumed))["step"] == 7
+    assert train.run(parse(*resumed))["step"] == 7
     assert checkpoint.verify(trained / "mean/step-00000007")
 
     with pytest.raises(UsageError, match=r"--run_name=mean: .* already exists"):
-        average.run(*parse("--mode=average", *words, "--run_name=mean"))
+        average.run(parse("--mode=average", *words, "--run_name=mean"))
 
 
 def test_batch_size_is_even_with_mixup(tiny_folder):
@@ -129,7 +129,7 @@ def test_batch_norm_statistics_use_the_final_image_size(trained, tmp_path, monke
         data = {"image_size_schedule": schedule}
         other = copy_run(trained, tmp_path / f"r{len(sizes)}", data=data)
         words = [f"--ckpt={other},{trained / 'a'}", f"--checkpoint_dir={tmp_path}"]
-        average.run(*parse("--mode=average", *words, f"--run_name=m{len(sizes)}"))
+        average.run(parse("--mode=average", *words, f"--run_name=m{len(sizes)}"))
     assert sizes == [32, 36, 40, 36]
 
 
@@ -148,7 +148,7 @@ def test_settings_that_only_affect_training_may_differ(trained, tmp_path):
     """With recomputation or dropout, equal weights still give equal predictions."""
     other = copy_run(trained, tmp_path / "other", recompute=True, dropout=0.3, stochastic_depth=0.1)
     words = [f"--ckpt={trained / 'a'},{other}", f"--checkpoint_dir={tmp_path}", "--run_name=m"]
-    average.run(*parse("--mode=average", *words, "--bn_batches=1"))
+    average.run(parse("--mode=average", *words, "--bn_batches=1"))
     averaged, one = tensors(tmp_path / "m/step-00000006"), tensors(trained / "a/step-00000006")
     weights = [n for n, v in one.items() if "moving" not in n and v.dtype == np.float32]
     assert weights
@@ -174,7 +174,7 @@ def test_invalid_commands(trained, tmp_path, words, message):
     )
     before = sorted(trained.iterdir())
     with pytest.raises(UsageError, match=message):
-        average.run(*parse("--mode=average", f"--checkpoint_dir={trained}", *words.split()))
+        average.run(parse("--mode=average", f"--checkpoint_dir={trained}", *words.split()))
     assert sorted(trained.iterdir()) == before
 
 
@@ -190,7 +190,7 @@ def test_incomplete_run_folder_is_removed(trained, monkeypatch, error):
     words += [f"--checkpoint_dir={trained}", "--run_name=full"]
     expected = UsageError if isinstance(error, OSError) else KeyboardInterrupt
     with pytest.raises(expected) as caught:
-        average.run(*parse("--mode=average", *words))
+        average.run(parse("--mode=average", *words))
     if expected is UsageError:
         assert "--run_name=full" in str(caught.value) and "No space left" in str(caught.value)
     assert not (trained / "full").exists()

@@ -26,12 +26,12 @@ def run_dir(tiny_folder, tmp_path_factory):
     words = ["--dataset=folder", f"--data_dir={tiny_folder}", f"--checkpoint_dir={root}"]
     words += ["--batch_size=8", "--crops=1", "--steps=8", "--image_size=32", "--mixed_precision"]
     with two_convolutions():
-        train.run(*parse(*words, "--half_dtype=bfloat16", "--run_name=a", "--learning_rate=1"))
+        train.run(parse(*words, "--half_dtype=bfloat16", "--run_name=a", "--learning_rate=1"))
     return root / "a"
 
 
 def run(run_dir, *words):
-    return export.run(*parse("--mode=export", f"--ckpt={run_dir}", *words))
+    return export.run(parse("--mode=export", f"--ckpt={run_dir}", *words))
 
 
 def test_error_names_the_image_that_does_not_decode(run_dir, tiny_folder, tmp_path):
@@ -71,7 +71,7 @@ def test_saved_model_equals_evaluation(saved_model, run_dir, tiny_folder, tmp_pa
     encoded = tf.constant([file.read_bytes() for file in files])
     words = ["--mode=eval", f"--ckpt={run_dir}", "--nomixed_precision"]
     path = tmp_path / "l.npz"
-    evaluate.run(*parse(*words, f"--save_logits={path}"))
+    evaluate.run(parse(*words, f"--save_logits={path}"))
     with np.load(path) as file:
         logits = file["logits_0"]
     center = loaded.signatures["encoded"](encoded=encoded)
@@ -105,7 +105,7 @@ def test_interpreters_equal_evaluation(run_dir, tiny_folder, tmp_path, form):
         pytest.importorskip("tf2onnx", reason="requirements/export.txt is not installed")
         pytest.importorskip("onnxruntime", reason="requirements/export.txt is not installed")
     words = ["--mode=eval", f"--ckpt={run_dir}", "--nomixed_precision", "--crops=1"]
-    evaluate.run(*parse(*words, f"--save_logits={tmp_path / 'l.npz'}"))
+    evaluate.run(parse(*words, f"--save_logits={tmp_path / 'l.npz'}"))
     with np.load(tmp_path / "l.npz") as file:
         expected = file["logits_0"][:, 0]
     out = tmp_path / f"m.{form}"
