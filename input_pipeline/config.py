@@ -10,14 +10,14 @@ from typing import Annotated, Literal
 from input_pipeline import datasets
 
 # Modes that read a named data set.
-_DATASET_MODES = (
-    *("train", "eval", "import", "export", "average", "repro", "prepare", "verify", "stats"),
+_DATASET_MODES = tuple(
+    ["train", "eval", "import", "export", "average", "repro", "prepare", "verify", "stats"]
 )
 
 # The fields of DataConfig that say how an image becomes the input of a model.
-PREPROCESSING = ("image_size", "mean", "std", "crop_fraction", "interpolation")
+PREPROCESSING_FIELDS = ("image_size", "mean", "std", "crop_fraction", "interpolation")
 # The subset that says how it is resized and cropped.
-RESIZING = tuple(name for name in PREPROCESSING if name not in ("mean", "std"))
+RESIZING_FIELDS = tuple(name for name in PREPROCESSING_FIELDS if name not in ("mean", "std"))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

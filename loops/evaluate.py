@@ -34,7 +34,7 @@ def run(config: Config) -> dict | list[dict]:
     Returns:
       results as in the JSON file; with several sizes or `--watch`, a list of them.
     """
-    _require_one_source(config)
+    _check_flag_combinations(config)
     if config.evaluation.logits:
         return _score_logits(config)
     if config.evaluation.watch:
@@ -43,7 +43,7 @@ def run(config: Config) -> dict | list[dict]:
         return _score_images(config)
 
 
-def _require_one_source(config: Config) -> None:
+def _check_flag_combinations(config: Config) -> None:
     """Raises UsageError for flags that cannot be combined."""
     evaluation = config.evaluation
     if evaluation.logits:
@@ -66,7 +66,7 @@ def _require_one_source(config: Config) -> None:
 def _score_images(config: Config) -> dict | list[dict]:
     """Evaluates the models of `--ckpt`, at each size of `--test_size`."""
     evaluation = config.evaluation
-    models = select_members(trained_models.find(config), evaluation.members)
+    models = select_members(trained_models.find_models(config), evaluation.members)
     first = models[0]
     sizes = flag_parsers.parse_test_sizes(evaluation.test_size)
     strategy = strategies.make_strategy(config.distribution)
@@ -239,7 +239,7 @@ def _score_logits(config: Config) -> dict:
         file.labels,
         metadata["class_names"],
         file.names.__getitem__,
-        flag_parsers.parse_top_ks(evaluation.top_k),
+        flag_parsers.parse_top_k(evaluation.top_k),
         real,
     )
     results |= {"crops": crops, "models": names, "logits": evaluation.logits.split(",")}

@@ -24,7 +24,7 @@ _GPU_VIEWS_PER_BATCH = 250
 _CPU_VIEWS_PER_BATCH = 50
 
 
-class Interrupted(Exception):
+class EvaluationInterrupted(Exception):
     """The caller's `stop` function requested that the evaluation end."""
 
 
@@ -139,7 +139,7 @@ class Evaluator:
                     num_images += len(labels[-1])
                     bar.advance(len(labels[-1]))
                     if stop():
-                        raise Interrupted
+                        raise EvaluationInterrupted
         except tf.errors.UnavailableError:  # another worker has ended; no image is to blame
             raise
         except tf.errors.OpError as error:

@@ -34,9 +34,15 @@ def describe_last_checkpoint(run_dir: pathlib.Path) -> str:
 
 def advise_on_memory(config: Config, step: int) -> str:
     """Returns what to do when memory runs out. Only --recompute can be added to a started run."""
-    if step and registry.is_residual(config.net.model) and not config.net.recompute:
+    may_recompute = registry.is_residual(config.net.model) and not config.net.recompute
+    if step and may_recompute:
         return "resume the run with --recompute"
-    return "start a run with half of it, or with --accumulate=2 or --mixed_precision"
+    flags = [f"--accumulate={2 * config.optimization.accumulate}"]
+    if may_recompute:
+        flags.append("--recompute")
+    if not config.precision.mixed_precision:
+        flags.append("--mixed_precision")
+    return f"start a run with a smaller batch, or with {' or '.join(flags)}"
 
 
 def make_nonfinite_gradients_error(
@@ -67,11 +73,11 @@ def make_nonfinite_gradients_error(
 
 
 def make_nonfinite_variable_error(
-    step: int, name: Exception, run_dir: pathlib.Path
+    step: int, error: Exception, run_dir: pathlib.Path
 ) -> TrainingDiverged:
     """Makes the error for a variable that must not be saved."""
     last = describe_last_checkpoint(run_dir)
-    return TrainingDiverged(f"step {step}: variable {name} is not finite; {last}")
+    return TrainingDiverged(f"step {step}: variable {error} is not finite; {last}")
 
 
 @contextlib.contextmanager

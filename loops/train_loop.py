@@ -21,7 +21,7 @@ from loops.checkpointing import checkpoint, loss_trace
 from loops.checkpointing.async_saver import Saver
 from loops.config import flag_parsers
 from loops.evaluation.during_training import TrainingEvaluator
-from loops.evaluator import Interrupted
+from loops.evaluator import EvaluationInterrupted
 from loops.monitoring import metric_writer, progress_bar
 from loops.monitoring.phase_timer import PhaseTimer
 from loops.monitoring.profiler import Profiler
@@ -88,7 +88,7 @@ class TrainLoop:
             self._state,
             setup.val_split,
             outputs.writer,
-            stop=lambda: self._get_signals()[0] is not None,
+            stop=lambda: self._agree_on_signals()[0] is not None,
             is_chief=is_chief,
         )
         self._saver = Saver(
@@ -213,7 +213,7 @@ class TrainLoop:
         """Evaluates. If a signal or an error interrupts it, saves the step, then raises."""
         try:
             return evaluate(step)
-        except Interrupted:
+        except EvaluationInterrupted:
             self._handle_signals(step)
             raise
         except Exception:
@@ -236,7 +236,7 @@ class TrainLoop:
                     step, error, self._outputs.run_dir
                 ) from None
 
-    def _get_signals(self) -> tuple[int | None, bool]:
+    def _agree_on_signals(self) -> tuple[int | None, bool]:
         """Returns (stop signal or None, whether a save is requested), equal on all workers."""
         own = self._signals.received or 0, self._signals.save_requested
         number, save_requested = self._workers.all_reduce_max(*own)
@@ -244,7 +244,7 @@ class TrainLoop:
 
     def _handle_signals(self, step: int, may_save: bool = True) -> None:
         """Saves the step if requested. On a stop signal, saves it and raises StoppedBySignal."""
-        signal, save_requested = self._get_signals()
+        signal, save_requested = self._agree_on_signals()
         if signal is None:
             if save_requested and may_save:
                 self._signals.save_requested = False
@@ -265,7 +265,7 @@ class TrainLoop:
             self._evaluator.is_missing_metrics(step)
         )
         if self._workers.all_reduce_max(float(is_missed))[0]:
-            self._evaluate(self._evaluator.catch_up, step)
+            self._evaluate(self._evaluator.add_missing_metrics, step)
 
     def _run_sanity_checks(self, step: int) -> None:
         """Evaluates one batch and, before the first step, logs a grid of training images."""

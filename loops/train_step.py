@@ -52,7 +52,7 @@ class StepSettings:
 
 
 # Names of the per-replica sums over images, in this order. One all-reduce sums all of them.
-_SUMS = ("loss", "top1", "top5", "replaced")
+_SUM_NAMES = ("loss", "top1", "top5", "replaced")
 
 
 class TrainStep:
@@ -72,7 +72,7 @@ class TrainStep:
         self._state = state
         self._settings = settings
         self._variables = state.model.trainable_variables
-        self._decayed = frozenset(id(kernel) for kernel in state.kernels)
+        self._decayed_ids = frozenset(id(kernel) for kernel in state.kernels)
         self._output_variable_ids = frozenset(
             id(v) for v in optimizers.get_output_variables(state.model)
         )
@@ -80,9 +80,9 @@ class TrainStep:
         self._loss = losses.get_loss(settings.optimization.loss)
         self._clock = _python_clock if settings.deterministic else tf.timestamp
         # XLA compiles the passes of one replica. It cannot compile the all-reduce.
-        self._compute_gradients = self.loss_and_gradients
+        self._compiled_loss_and_gradients = self.loss_and_gradients
         if settings.xla:
-            self._compute_gradients = tf.function(
+            self._compiled_loss_and_gradients = tf.function(
                 self.loss_and_gradients, jit_compile=True, autograph=False
             )
         # AutoGraph would convert everything that is called from here, the model included, which
@@ -106,7 +106,7 @@ class TrainStep:
 
     def loss_and_gradients(
         self, images: tf.Tensor, targets: Targets, scale: tf.Tensor
-    ) -> tuple[list[tf.Tensor], tf.Tensor, tf.Tensor]:
+    ) -> tuple[tf.Tensor, tf.Tensor, list[tf.Tensor]]:
         """Computes the loss of one micro-batch and its gradients on one replica.
 
         This is the method to override: the other parts of the step do not depend on what the loss
@@ -119,7 +119,7 @@ class TrainStep:
           scale: float32 scalar, the loss scale.
 
         Returns:
-          (gradients of `model.trainable_variables`, float32 logits [B, C], float32 loss [B]).
+          (float32 loss [B], float32 logits [B, C], gradients of `model.trainable_variables`).
         """
         settings = self._settings
         smoothing = settings.optimization.label_smoothing
@@ -127,7 +127,7 @@ class TrainStep:
             logits = self._state.model(images, training=True)
             per_example = self._loss(targets, logits, smoothing)
             scaled_loss = tf.reduce_sum(per_example) / settings.global_batch_size * scale
-        return tape.gradient(scaled_loss, self._variables), logits, per_example
+        return per_example, logits, tape.gradient(scaled_loss, self._variables)
 
     def _run(self, iterator, num_steps):
         """Loops over steps in the graph, see `__call__`."""
@@ -142,7 +142,7 @@ class TrainStep:
             totals = {name: total + results[name] for name, total in totals.items()}
             return step + 1, self._state.loss_scale.should_stop(), totals, norms
 
-        totals = {name: tf.constant(0.0) for name in ("steps", "applied", "data_wait", *_SUMS)}
+        totals = {name: tf.constant(0.0) for name in ("steps", "applied", "data_wait", *_SUM_NAMES)}
         norms = tf.zeros([len(self._variables)])
         start = (tf.constant(0, tf.int64), tf.constant(False), totals, norms)
         _, _, totals, norms = tf.while_loop(should_continue, run_step, start)
@@ -162,7 +162,7 @@ class TrainStep:
         )
         state.loss_scale.update(finite)
         state.step.assign_add(1)
-        sums = dict(zip(_SUMS, tf.unstack(sums), strict=True))
+        sums = dict(zip(_SUM_NAMES, tf.unstack(sums), strict=True))
         state.replaced.assign_add(tf.cast(sums["replaced"], tf.int64))
         # A NaN loss of a skipped step would make the mean of a whole log line NaN.
         for name in ("loss", "top1", "top5"):
@@ -199,7 +199,7 @@ class TrainStep:
             return index + 1, totals, sums + more
 
         totals = (tf.constant(0), [tf.zeros(v.shape) for v in self._variables])
-        totals = (*totals, tf.zeros([len(_SUMS)]))
+        totals = (*totals, tf.zeros([len(_SUM_NAMES)]))
         if self._settings.replicas_synchronize:
             # Collectives do not work in a loop of the graph, so the loop is unrolled.
             for _ in range(count):
@@ -214,7 +214,7 @@ class TrainStep:
     def _compute_micro_batch_gradients(self, batch, scale):
         images, targets = self._settings.preprocess(batch)
         random_layers.assign_samples(self._state.model, self._state.seed, batch["sample"][0])
-        gradients, logits, per_example = self._compute_gradients(images, targets, scale)
+        per_example, logits, gradients = self._compiled_loss_and_gradients(images, targets, scale)
         ranks = losses.label_ranks(batch["label"], logits)
         events = (ranks < 1, ranks < 5, batch["replaced"] > 0)
         counts = [tf.reduce_sum(tf.cast(event, tf.float32)) for event in events]
@@ -232,7 +232,7 @@ class TrainStep:
             self._variables,
             learning_rate,
             decoupled_decay=self._decoupled_decay,
-            decayed_ids=self._decayed,
+            decayed_ids=self._decayed_ids,
         )
         if state.ema is not None:
             state.strategy.run(state.ema.update, args=(state.step,))
@@ -252,7 +252,7 @@ class TrainStep:
         if optimization.clip_norm:
             gradients = gradient_clipping.clip_by_global_norm(gradients, optimization.clip_norm)
         gradients = [
-            g + self._l2 * v if self._l2 and id(v) in self._decayed else g
+            g + self._l2 * v if self._l2 and id(v) in self._decayed_ids else g
             for g, v in zip(gradients, self._variables, strict=True)
         ]
         return gradients, norms

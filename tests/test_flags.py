@@ -8,7 +8,7 @@ import sys
 import pytest
 
 import flags
-from loops.config import flag_parsers, modes, recipes, registry
+from loops.config import choices, flag_parsers, modes, recipes
 from loops.config.config import Config, all_flags
 from tests.command_line import leaf, parse, refusal, resolve
 from tests.nets.model_sizes import MODEL_SIZES
@@ -36,7 +36,7 @@ def test_help_lists_every_flag_choice():
 def test_flag_choices_equal_the_registries():
     assert {*CHOICES["model"]} == {*MODEL_SIZES}
     assert {*CHOICES["recipe"]} == {*recipes.RECIPES}
-    assert {*CHOICES["optimizer"]} == {*registry.OPTIMIZERS}
+    assert {*CHOICES["optimizer"]} == {*choices.OPTIMIZERS}
     assert {*CHOICES["mode"]} == {*modes.MODULES}
 
 
@@ -238,7 +238,7 @@ def test_flag_value_at_limit_of_range_is_accepted(word):
 
 
 def test_top_k_flag_is_sorted():
-    assert flag_parsers.parse_top_ks("5,1,3,5") == (1, 3, 5)
+    assert flag_parsers.parse_top_k("5,1,3,5") == (1, 3, 5)
 
 
 def test_dataset_defaults_fill_config():

@@ -72,7 +72,13 @@ class Config:
     typed: frozenset[str] = dataclasses.field(default=frozenset(), compare=False)
 
     def replace(self, **leaves: Any) -> Self:
-        """Returns this config with new values of some leaves, wherever in the tree they are."""
+        """Returns this config with new values of some leaves, wherever in the tree they are.
+
+        Raises:
+          TypeError: there is no such leaf.
+        """
+        if unknown := leaves.keys() - self.leaves().keys():
+            raise TypeError(f"unknown names: {', '.join(sorted(unknown))}")
         return _replace(self, leaves)
 
     def leaves(self) -> dict[str, Any]:

@@ -92,11 +92,12 @@ class FlagField:
         if value is None:
             return
         low, high, below = self.minimum, self.maximum, self.below
-        if (low is not None and value < low) or (high is not None and value > high):
-            is_inside = False
-        else:
-            is_inside = below is None or value < below
-        if is_inside:
+        is_outside = (
+            (low is not None and value < low)
+            or (high is not None and value > high)
+            or (below is not None and value >= below)
+        )
+        if not is_outside:
             return
         bounds = []
         if low is not None:

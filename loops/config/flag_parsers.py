@@ -75,7 +75,7 @@ def parse_profile_window(text: str) -> tuple[int, int] | tuple[()]:
     return first, last
 
 
-def parse_top_ks(text: str) -> tuple[int, ...]:
+def parse_top_k(text: str) -> tuple[int, ...]:
     """Returns the values of k in `--top_k`, sorted."""
     try:
         ks = tuple(sorted({int(k) for k in text.split(",")}))

@@ -12,8 +12,8 @@ from input_pipeline import datasets, pixel_statistics
 from input_pipeline.errors import UsageError
 from input_pipeline.sources import source
 from loops.config import dataset_flags, recipes, validation
+from loops.config.choices import OPTIMIZERS
 from loops.config.config import Config, merge, select_flags
-from loops.config.registry import OPTIMIZERS
 from nets import registry
 
 # Where the pixel statistics of data sets without published ones come from, as the log names it.

@@ -6,7 +6,7 @@ Each flag is one field: `Annotated[type, help, facts]`. See `flag_fields` for th
 import dataclasses
 from typing import Annotated, Literal
 
-from loops.config import recipes, registry
+from loops.config import choices, recipes
 from loops.config.modes import MODEL_MODES
 
 
@@ -81,7 +81,7 @@ class OptimizationConfig:
         str,
         "sgd (with momentum), adamw, lars (sgd with a learning rate per layer) or lamb (adamw with "
         "a learning rate per layer).",
-        {"choices": registry.optimizer_names},
+        {"choices": choices.optimizer_names},
     ] = "sgd"
     momentum: Annotated[
         float,
@@ -108,7 +108,7 @@ class OptimizationConfig:
         str,
         "Learning-rate schedule after warm-up: constant; cosine or linear, down to "
         "--final_learning_rate; or step, times 0.1 at 1/3, 2/3 and 8/9 of training.",
-        {"choices": registry.schedule_names},
+        {"choices": choices.schedule_names},
     ] = "cosine"
     warmup_epochs: Annotated[float | None, "Epochs of linear warm-up.", {"minimum": 0}] = None
     weight_decay: Annotated[
@@ -125,7 +125,7 @@ class OptimizationConfig:
     loss: Annotated[
         str,
         "softmax: cross-entropy over all classes. bce: binary cross-entropy of each class.",
-        {"choices": registry.loss_names},
+        {"choices": choices.loss_names},
     ] = "softmax"
     label_smoothing: Annotated[float, "Label smoothing (0: off).", {"minimum": 0, "maximum": 1}] = (
         0.0

@@ -31,7 +31,7 @@ def check(config: Config) -> None:
         if name != "keep_every" or interval != "0":
             flag_parsers.parse_interval(interval, 1, f"--{name}")
     flag_parsers.parse_profile_window(config.run.profile)
-    flag_parsers.parse_top_ks(config.evaluation.top_k)
+    flag_parsers.parse_top_k(config.evaluation.top_k)
     flag_parsers.parse_test_sizes(config.evaluation.test_size)
     save_logits = config.evaluation.save_logits
     if save_logits and not save_logits.endswith(".npz"):

@@ -169,7 +169,7 @@ def _watch_checkpoints(run_dir: pathlib.Path, minutes: float) -> Iterator[pathli
             logging.info("the run is complete at step %d", last_seen)
             return
         if not new_folders and not patience.wait(
-            f"a checkpoint after step {last_seen}, of {last_step}"
+            f"a checkpoint after step {max(0, last_seen)}, of {last_step}"
         ):
             logging.warning("no new checkpoint in %g minutes: giving up", minutes)
             return

@@ -31,7 +31,7 @@ class TrainingEvaluator:
       state: variables of the run.
       val_split: images to evaluate on.
       writer: writes the metrics.
-      stop: called after each batch; true ends the evaluation with `evaluator.Interrupted`.
+      stop: called after each batch; true ends the evaluation with `EvaluationInterrupted`.
       is_chief: whether this process writes the results.
     """
 
@@ -52,7 +52,7 @@ class TrainingEvaluator:
         self._writer = writer
         self._stop = stop
         self._is_chief = is_chief
-        self._top_k = flag_parsers.parse_top_ks(config.evaluation.top_k)
+        self._top_k = flag_parsers.parse_top_k(config.evaluation.top_k)
         self._center_crop = self._make_evaluator(crops=1)
         # Step of the last evaluation, its predictions, its results.
         self._last: tuple[int, _Predictions, dict[str, float]] | None = None
@@ -88,7 +88,7 @@ class TrainingEvaluator:
         folder = checkpoint.step_folder(self._run_dir, step)
         return folder.exists() and checkpoint.read_top1(folder) is None
 
-    def catch_up(self, step: int) -> dict[str, float]:
+    def add_missing_metrics(self, step: int) -> dict[str, float]:
         """Evaluates on center crops and adds the metrics to the checkpoint of the step."""
         results = self.evaluate_center_crop(step)
         if self._is_chief:

@@ -12,7 +12,7 @@ from absl import logging
 
 from input_pipeline import datasets
 from input_pipeline.augmentation import crops
-from input_pipeline.config import RESIZING, DataConfig
+from input_pipeline.config import RESIZING_FIELDS, DataConfig
 from input_pipeline.decoding import decode
 from input_pipeline.sources.source import Source
 from input_pipeline.system import folder_lock
@@ -25,8 +25,6 @@ from loops.monitoring import metric_writer, plots
 from loops.runtime import output_files
 
 WATCH_CURVE = "watch"
-# Metrics that TensorBoard shows besides accuracies and NLL, and the tag group of each.
-_TENSORBOARD_GROUPS = {"brier": "calibration", "ece": "calibration", "temperature": "calibration"}
 # A confusion matrix has a pixel for each pair of classes. Above this it is not readable.
 _MAX_CLASSES_DRAWN = 2000
 
@@ -52,7 +50,7 @@ def score_models(
     """
     config = models[0].config
     names = [str(model.step_dir) for model in models]
-    ks = flag_parsers.parse_top_ks(config.evaluation.top_k)
+    ks = flag_parsers.parse_top_k(config.evaluation.top_k)
     results = score(predicted, names, split.labels, split.class_names, split.describe, ks, real)
     if top1_raw is not None:
         results["top1_raw"] = top1_raw
@@ -114,7 +112,7 @@ def add_metadata(
 
 def get_resizing(data: DataConfig) -> dict:
     """Returns how images are resized and cropped, by field of DataConfig."""
-    return {name: getattr(data, name) for name in RESIZING}
+    return {name: getattr(data, name) for name in RESIZING_FIELDS}
 
 
 def resizing_suffix(config: Config, record: Record) -> str:
@@ -139,10 +137,12 @@ def to_scalars(results: dict, suffix: str = "") -> dict[str, float]:
     """Returns results by TensorBoard tag. Ten-crop metrics have separate tags."""
     suffix = _make_tag_suffix(results, suffix)
     tags = {f"accuracy{suffix}/{k}": v for k, v in results.items() if k[3:].isdigit()}
+    groups = {name: metric.tensorboard_group for name, metric in comparison.METRICS.items()}
+    groups["temperature"] = "calibration"
     tags |= {
-        f"{group}{suffix}/{k}": results[k]
-        for k, group in _TENSORBOARD_GROUPS.items()
-        if k in results
+        f"{group}{suffix}/{name}": results[name]
+        for name, group in groups.items()
+        if group and name in results
     }
     return {f"loss{suffix}/cross_entropy": results["nll"], **tags}
 

@@ -7,7 +7,7 @@ import pathlib
 import keras
 import tensorflow as tf
 
-from input_pipeline.config import PREPROCESSING, DataConfig
+from input_pipeline.config import PREPROCESSING_FIELDS, DataConfig
 from input_pipeline.errors import UsageError
 from input_pipeline.sources import manifest
 from loops.checkpointing import checkpoint, restore, run_folder
@@ -84,7 +84,7 @@ def make_evaluation_config(record: run_folder.Record, config: Config) -> Config:
     return resolve.fill_pixel_statistics(merged)
 
 
-def find(config: Config) -> list[TrainedModel]:
+def find_models(config: Config) -> list[TrainedModel]:
     """Returns the models that `--ckpt` names, separated by commas.
 
     Args:
@@ -111,7 +111,7 @@ def find(config: Config) -> list[TrainedModel]:
 
 def _merge_data_configs(first: DataConfig, own: DataConfig) -> DataConfig:
     """Returns the DataConfig of the first model with the preprocessing of another one."""
-    names = (*PREPROCESSING, "image_size_schedule")
+    names = (*PREPROCESSING_FIELDS, "image_size_schedule")
     return dataclasses.replace(first, **{name: getattr(own, name) for name in names})
 
 

@@ -1,5 +1,6 @@
 """Metrics of one model or of several, and paired tests between them."""
 
+import dataclasses
 import itertools
 from collections.abc import Mapping, Sequence, Set
 from typing import Any
@@ -7,6 +8,30 @@ from typing import Any
 import numpy as np
 
 from loops.metrics import calibration, classification, confidence_intervals
+
+
+@dataclasses.dataclass(frozen=True)
+class Metric:
+    """How a metric is shown.
+
+    Attributes:
+      label: in tables.
+      template: format of its value.
+      tensorboard_group: prefix of its TensorBoard tag; empty for no tag.
+    """
+
+    label: str
+    template: str
+    tensorboard_group: str = ""
+
+
+# The metrics besides accuracies that `evaluate_predictions` returns and that are printed in tables
+# and written to TensorBoard. `nll` is the tag `loss/cross_entropy` there.
+METRICS = {
+    "nll": Metric("NLL", "{:.4f}"),
+    "brier": Metric("Brier", "{:.4f}", tensorboard_group="calibration"),
+    "ece": Metric("ECE", "{:.2%}", tensorboard_group="calibration"),
+}
 
 
 def evaluate_predictions(

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 
 from input_pipeline.text import escape_non_utf8, pluralize
+from loops.metrics.comparison import METRICS
 
 
 def _print(text: str) -> None:
@@ -33,7 +34,7 @@ def print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         _print("  " + "  ".join(cells).rstrip())
 
 
-COMPARISON_HEADER = ("", "top-1", "top-5", "NLL", "Brier", "ECE")
+COMPARISON_HEADER = ("", "top-1", "top-5", *(metric.label for metric in METRICS.values()))
 
 
 def format_evaluation(results: Mapping) -> list[tuple[str, str]]:
@@ -46,13 +47,10 @@ def format_evaluation(results: Mapping) -> list[tuple[str, str]]:
             rows.append(
                 (f"top-{k} accuracy", f"{value:.2%}  (95 % interval {low:.2%} to {high:.2%})")
             )
-    rows.append(("NLL", f"{results['nll']:.4f}" + _format_interval(results, "nll", "{:.4f}")))
-    if "brier" in results:
-        rows.append(
-            ("Brier", f"{results['brier']:.4f}" + _format_interval(results, "brier", "{:.4f}"))
-        )
-    if "ece" in results:
-        rows.append(("ECE", f"{results['ece']:.2%}" + _format_interval(results, "ece", "{:.2%}")))
+    for name, metric in METRICS.items():
+        if name in results:
+            value = metric.template.format(results[name])
+            rows.append((metric.label, value + _format_interval(results, name, metric.template)))
     if "temperature" in results:
         template = (
             "temperature {temperature:.3f}: ECE {ece_odd:.2%} to {ece_calibrated:.2%},"
@@ -106,7 +104,7 @@ def _format_with_center_crop(name: str, results: Mapping) -> list[list[str]]:
 def format_comparison_row(name: str, results: Mapping) -> list[str]:
     """Formats one row under `COMPARISON_HEADER`."""
     top = [f"{results[k]:.2%}" if k in results else "" for k in ("top1", "top5")]
-    scores = [f"{results['nll']:.4f}", f"{results['brier']:.4f}", f"{results['ece']:.2%}"]
+    scores = [metric.template.format(results[key]) for key, metric in METRICS.items()]
     return [name, *top, *scores]
 
 

@@ -7,7 +7,7 @@ import keras
 import tensorflow as tf
 
 from input_pipeline.augmentation.batch_augment import Targets
-from loops.config import registry
+from loops.config import choices
 
 
 def cross_entropy(targets: Targets, logits: tf.Tensor, label_smoothing: float = 0.0) -> tf.Tensor:
@@ -66,7 +66,7 @@ def binary_cross_entropy(
 
 def get_loss(name: str) -> Callable[..., tf.Tensor]:
     """Returns the function of a value of `--loss`."""
-    return getattr(sys.modules[__name__], registry.LOSSES[name])
+    return getattr(sys.modules[__name__], choices.LOSSES[name])
 
 
 def l2_penalty(kernels: Sequence[keras.Variable], weight_decay: float) -> tf.Tensor:

@@ -5,7 +5,7 @@ import sys
 
 import tensorflow as tf
 
-from loops.config import registry
+from loops.config import choices
 from loops.config.training import OptimizationConfig
 
 
@@ -36,7 +36,7 @@ def learning_rate(
     # float64, because after a million steps consecutive steps would be equal in float32.
     step = tf.cast(step, tf.float64)
     progress = (step - warmup_steps) / max(1, total_steps - warmup_steps)
-    schedule = getattr(sys.modules[__name__], registry.SCHEDULES[config.schedule])
+    schedule = getattr(sys.modules[__name__], choices.SCHEDULES[config.schedule])
     factor = schedule(tf.clip_by_value(progress, 0.0, 1.0), step / total_steps)
     least = final if config.schedule in _WITH_FINAL_RATE else 0.0
     after_warmup = least + (peak - least) * factor

@@ -7,7 +7,7 @@ import keras
 import tensorflow as tf
 from absl import logging
 
-from loops.config.registry import OPTIMIZERS
+from loops.config.choices import OPTIMIZERS
 from loops.config.training import OptimizationConfig
 
 

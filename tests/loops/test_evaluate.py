@@ -10,7 +10,7 @@ from input_pipeline import datasets
 from input_pipeline.sources import source
 from loops.checkpointing import restore
 from loops.config import resolve
-from loops.evaluator import Evaluator, Interrupted
+from loops.evaluator import EvaluationInterrupted, Evaluator
 from loops.metrics import classification
 
 
@@ -62,7 +62,7 @@ def test_center_crop_equals_plain_loop_with_pil(tiny_folder, one_device):
 def test_stop_callback_interrupts_evaluation(tiny_folder, one_device):
     config, split, model = setup(one_device, tiny_folder)
     evaluator = Evaluator(one_device, model, split, config.data, 1, 2)
-    with pytest.raises(Interrupted):
+    with pytest.raises(EvaluationInterrupted):
         evaluator(stop=lambda: True)
     probs, _ = evaluator(max_batches=1)
     assert len(probs) == 2

@@ -16,8 +16,8 @@ class TripleLossStep(TrainStep):
     """Optimizes three times the loss."""
 
     def loss_and_gradients(self, images, targets, scale):
-        gradients, logits, loss = super().loss_and_gradients(images, targets, scale)
-        return [3.0 * gradient for gradient in gradients], logits, 3.0 * loss
+        loss, logits, gradients = super().loss_and_gradients(images, targets, scale)
+        return 3.0 * loss, logits, [3.0 * gradient for gradient in gradients]
 
 
 def run_one_step(step_class, strategy, **changes):

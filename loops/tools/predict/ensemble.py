@@ -135,9 +135,9 @@ def load(config: Config) -> Ensemble:
       config: config of the command line.
 
     Raises:
-      UsageError: see `trained_models.find`.
+      UsageError: see `trained_models.find_models`.
     """
-    models = trained_models.find(config)
+    models = trained_models.find_models(config)
     strategy = strategies.make_strategy(strategies.to_single_process(config.distribution))
     class_names = models[0].record.class_names
     logging.info("%s, %s", pluralize(len(models), "net"), pluralize(len(class_names), "class"))

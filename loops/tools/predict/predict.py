@@ -35,7 +35,7 @@ def run(config: Config) -> dict:
     """
     paths = image_paths.find(config.prediction.image)
     nets = ensemble.load(config)
-    max_classes = min(flag_parsers.parse_top_ks(config.evaluation.top_k)[-1], len(nets.class_names))
+    max_classes = min(flag_parsers.parse_top_k(config.evaluation.top_k)[-1], len(nets.class_names))
     figure_folder = None
     if config.prediction.explain and not config.prediction.report:
         figure_folder = outputs.make_figure_folder(nets)

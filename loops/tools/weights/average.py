@@ -50,7 +50,7 @@ def run(config: Config) -> dict:
       UsageError: there is only one checkpoint, architectures or normalizations differ, or the run
         folder already exists.
     """
-    models = trained_models.find(config)
+    models = trained_models.find_models(config)
     first = models[0]
     _require_compatible(models, config)
     run_dir = run_folder.resolve_new_run_dir(config, "the averaged weights")

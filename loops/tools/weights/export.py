@@ -59,7 +59,7 @@ def run(config: Config) -> dict:
     tf.config.experimental.enable_tensor_float_32_execution(False)
     format_name = config.export.format if "format" in config.typed else "saved_model"
     path = _resolve_output_path(format_name, config.export)
-    trained = trained_models.find(config)
+    trained = trained_models.find_models(config)
     if len(trained) > 1:
         raise UsageError(f"--ckpt={config.evaluation.ckpt}: name one; ensembles are not exported")
     trained_model = _to_float32(trained[0])

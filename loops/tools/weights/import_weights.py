@@ -9,7 +9,7 @@ import numpy as np
 from absl import logging
 
 from input_pipeline import datasets
-from input_pipeline.config import PREPROCESSING, DataConfig
+from input_pipeline.config import PREPROCESSING_FIELDS, DataConfig
 from input_pipeline.errors import DataError, UsageError
 from input_pipeline.sources import source
 from input_pipeline.text import pluralize
@@ -252,7 +252,7 @@ def _report(
         "num_classes": len(class_names),
         "dataset": config.data.dataset,
         "step_folder": str(step_dir),
-        "preprocessing": {name: getattr(config.data, name) for name in PREPROCESSING},
+        "preprocessing": {name: getattr(config.data, name) for name in PREPROCESSING_FIELDS},
     }
     rows = [(name, value) for name, value in results.items() if name != "preprocessing"]
     console.print_summary(str(step_dir), [*rows, *results["preprocessing"].items()])

@@ -57,4 +57,4 @@ def test_residual_flags_are_refused_for_other_nets(word):
 def test_dropout_flag_zero_differs_from_default():
     assert resolve("--model=alexnet").net.dropout is None
     assert resolve("--model=alexnet", "--dropout=0").net.dropout == 0
-    assert "(default: the net's own)" in flags.format_help()
+    assert "(default: 0.5 for AlexNet and ZFNet, else 0)" in " ".join(flags.format_help().split())
