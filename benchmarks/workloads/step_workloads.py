@@ -46,7 +46,7 @@ def build_ours(size: int, batch_size: int, dtype: str, model: str = _MODEL) -> S
         sums = train_step(iterator, tf.constant(num_steps, tf.int64))
         if int(sums["applied"]) != num_steps:
             raise FloatingPointError("gradients are not finite: a skipped step is faster")
-        _require_one_trace(train_step)
+        _require_one_trace(train_step.function)
         return float(sums["loss"]) / (num_steps * batch_size)
 
     return state.model, run

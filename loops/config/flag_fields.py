@@ -9,7 +9,7 @@ import difflib
 import functools
 import types
 import typing
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from input_pipeline.errors import UsageError
@@ -25,7 +25,7 @@ class FlagField:
       type: bool, int, float or str.
       default: None if the data set or another flag decides.
       help: text of `--help`.
-      choices: the accepted values, or () for any.
+      choice_source: the accepted values, or a function of a registry that returns them; () for any.
       minimum, maximum: inclusive bounds; None for no bound.
       below: exclusive upper bound; None for no bound.
       example: a valid value, which the error message shows.
@@ -52,7 +52,7 @@ class FlagField:
     type: type
     default: bool | int | float | str | None
     help: str
-    choices: tuple = ()
+    choice_source: tuple | Callable[[], tuple] = ()
     minimum: float | None = None
     maximum: float | None = None
     below: float | None = None
@@ -73,6 +73,12 @@ class FlagField:
     is_residual_only: bool = False
     is_training_only: bool = False
     default_text: str = "from the data set"
+
+    @property
+    def choices(self) -> tuple:
+        """The accepted values, or () for any."""
+        source = self.choice_source
+        return tuple(source() if callable(source) else source)
 
     def check_choice(self, value: Any) -> None:
         """Raises UsageError for a value that is not one of the choices; suggests similar ones."""
@@ -138,8 +144,7 @@ def get_flag_fields(
             kind = typing.get_args(kind)[0]
         if typing.get_origin(kind) is typing.Literal:
             kind, facts["choices"] = str, typing.get_args(kind)
-        if callable(facts.get("choices")):  # a function that returns the names in a registry
-            facts["choices"] = facts["choices"]()
+        facts["choice_source"] = facts.pop("choices", ())
         if benchmarks is None:
             is_used = {"train", "eval"} & {*facts["modes"]}
             facts.setdefault("benchmarks", ("step", "eval", "train") if is_used else ())

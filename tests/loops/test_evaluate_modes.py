@@ -81,7 +81,7 @@ def test_unwritable_run_folder_is_a_warning(runs, tmp_path, capsys, caplog):
     assert json.loads((tmp_path / "o.json").read_text()) == results
     assert f"{results['top1']:.2%}" in capsys.readouterr().out
     for name in ("eval-00000004-val-1.json", "eval"):
-        assert f"{copy / name} is not written: Is a directory" in caplog.text
+        assert f"could not write {copy / name}: Is a directory" in caplog.text
     assert not list(copy.glob(".eval*"))
 
 
@@ -297,7 +297,7 @@ def test_watch_refuses_run_that_is_started_over(runs, tmp_path, monkeypatch):
             shutil.rmtree(copy / step, ignore_errors=True)
 
     monkeypatch.setattr(time, "sleep", start_over)
-    with pytest.raises(UsageError, match="the run was started over; watch it again"):
+    with pytest.raises(UsageError, match="the run was started over; run --watch again"):
         run(f"--ckpt={copy}", "--watch", "--crops=1")
 
 
@@ -330,8 +330,8 @@ def test_watch_ends_after_watch_patience(runs, tmp_path, monkeypatch):
         ("--ckpt=A --test_size=32,40 --save_logits=y.npz", "--save_logits with --test_size"),
         ("--ckpt=A --test_size=16", "--image_size=16"),
         ("--ckpt=A --real_labels=x.json", "val split of folder"),
-        ("--ckpt=A,OTHER", "class 2 is zebra, and stripes in"),
-        ("--ckpt=A,FEWER", "has 2 classes, and .* has 3: only one has 'stripes'"),
+        ("--ckpt=A,OTHER", "class 2 is zebra, but stripes in"),
+        ("--ckpt=A,FEWER", "has 2 classes, but .* has 3: only one of them has 'stripes'"),
     ],
 )
 def test_conflicting_flags_and_models_are_refused(runs, tmp_path, words, message):

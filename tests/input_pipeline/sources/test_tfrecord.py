@@ -16,6 +16,7 @@ from input_pipeline.preparation import prepare, verify
 from input_pipeline.sources import manifest, source, tfrecord
 from input_pipeline.system import atomic_files
 from loops.config import dataset_flags
+from tests.command_line import parse
 
 FAULTS = (
     *("payload bit", "length bit", "cut inside a record", "cut between records"),
@@ -170,10 +171,10 @@ def test_damaged_file_list_affects_only_descriptions_and_verify(copy, fault):
 def test_dataset_flag_that_differs_from_manifest_is_refused(copy):
     with pytest.raises(UsageError, match=r"--dataset=lists: .*prepared from folder"):
         source.open_split(dataclasses.replace(copy, dataset="lists"), "train")
-    default = dataclasses.replace(copy, dataset="shapes")
-    assert dataset_flags.resolve_dataset(default, frozenset()).dataset == "folder"
+    prepared = f"--data_dir={copy.data_dir}"
+    assert dataset_flags.resolve_dataset(parse(prepared)).data.dataset == "folder"
     with pytest.raises(UsageError, match="--dataset=shapes"):
-        dataset_flags.resolve_dataset(default, frozenset({"dataset"}))
+        dataset_flags.resolve_dataset(parse(prepared, "--dataset=shapes"))
 
 
 @pytest.mark.parametrize("file", ["manifest.json", "train.index.npy"])

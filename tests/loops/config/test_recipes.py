@@ -33,7 +33,7 @@ def test_typed_flags_override_recipe(caplog):
     assert config.optimization.weight_decay == 0.3
     assert config.optimization.optimizer == "sgd"
     assert config.optimization.loss == "bce"
-    assert "--recipe=rsb_a3: --weight_decay=0.3 is kept as typed" in caplog.messages
+    assert "--recipe=rsb_a3: the typed --weight_decay=0.3 is kept" in caplog.messages
 
 
 def test_recipe_values_for_other_optimizer_are_ignored(caplog):
@@ -42,7 +42,7 @@ def test_recipe_values_for_other_optimizer_are_ignored(caplog):
     alone = apply("--optimizer=adamw").optimization
     assert mixed.learning_rate == alone.learning_rate == 5e-4
     assert (mixed.weight_decay, mixed.clip_norm, mixed.ema) == (0.05, 1.0, 0.99)
-    ignored = "--learning_rate, --momentum, --nesterov: not for --optimizer=adamw"
+    ignored = "--learning_rate, --momentum, --nesterov left out, because of --optimizer=adamw"
     assert f"--recipe=short: {ignored}" in caplog.messages
     same = apply("--recipe=short", "--optimizer=sgd").optimization
     assert same == apply("--recipe=short").optimization
