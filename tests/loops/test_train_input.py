@@ -33,5 +33,5 @@ def test_unreadable_image_is_searched_for_once(
         train_input.report_replaced_images(number * epoch, (number + 1) * epoch, number + 1, 1)
     assert len(re.findall(rf"replaced .*{bad.name}: ", caplog.text)) == 1
     assert len(searches) == 1 and len(searches[0]) == epoch
-    with pytest.raises(DataError, match=rf"5 of 92 training images do not decode.*{bad.name}"):
+    with pytest.raises(DataError, match=rf"5 of 92 training samples do not decode.*{bad.name}"):
         train_input.report_replaced_images(3 * epoch, 4 * epoch, 5, 1)
