@@ -102,7 +102,8 @@ def resolve(config: Config) -> Config:
     """
     validation.check_choices(config)
     spec, values = datasets.get(config.data.dataset), config.leaves()
-    lengths = [name for name in ("epochs", "steps", "examples") if values[name] is not None]
+    length_flags = select_flags(is_length=True)
+    lengths = [name for name in values if name in length_flags and values[name] is not None]
     if len(lengths) > 1:
         raise UsageError(f"--{lengths[0]} and --{lengths[1]} are both set: use one of them")
     defaults = {

@@ -13,12 +13,11 @@ from typing import Any
 import numpy as np
 from absl import logging
 
-from input_pipeline.config import DataConfig
+from input_pipeline.config import PREPROCESSING_FIELDS, DataConfig
 from input_pipeline.errors import DataError, UsageError
 from input_pipeline.system import atomic_files
 
 _PREPROCESSING_KEY = "trained_for"
-_PREPROCESSING_FIELDS = ("image_size", "mean", "std", "crop_fraction", "interpolation")
 # Errors that a missing or malformed file may raise.
 _READ_ERRORS = (
     OSError,
@@ -96,7 +95,7 @@ def describe_preprocessing(data: DataConfig, class_names: Sequence[str]) -> dict
       class_names: name of each class, by label.
     """
     return {
-        **{name: getattr(data, name) for name in _PREPROCESSING_FIELDS},
+        **{name: getattr(data, name) for name in PREPROCESSING_FIELDS},
         "class_names": list(class_names),
     }
 
