@@ -65,7 +65,7 @@ def train_dataset(
 
     # Errors are ignored only within the attempts at one sample. If a bad image were dropped from
     # the whole stream, all later batches would shift.
-    def load_with_replacement(sample: tf.Tensor) -> dict[str, tf.Tensor]:
+    def load_or_substitute(sample: tf.Tensor) -> dict[str, tf.Tensor]:
         attempts = tf.data.Dataset.range(MAX_DECODE_ATTEMPTS).map(lambda k: attempt(sample, k))
         return attempts.ignore_errors().take(1).get_single_element()
 
@@ -75,7 +75,7 @@ def train_dataset(
         first_choice = samples.map(lambda sample: attempt(sample, tf.constant(0, tf.int64)))
         whole = first_choice.ignore_errors().batch(chunk, drop_remainder=True)
         # Runs only if an image of the chunk is unreadable.
-        one_by_one = samples.map(load_with_replacement).batch(chunk, drop_remainder=True)
+        one_by_one = samples.map(load_or_substitute).batch(chunk, drop_remainder=True)
         return whole.concatenate(one_by_one).take(1).get_single_element()
 
     samples = sample_order.sample_numbers(first_sample, batch_size, replica_slice)
@@ -111,8 +111,8 @@ def load_first_samples(
             try:
                 return attempt(tf.constant(sample, tf.int64), tf.constant(offset, tf.int64))
             except tf.errors.OpError as error:
-                last = error
-        raise last
+                last_error = error
+        raise last_error
 
     with tf.device("CPU"):
         return tf.nest.map_structure(lambda *one: tf.stack(one), *map(load, range(count)))
@@ -186,14 +186,13 @@ def eval_dataset(
         views = tf.ensure_shape(views, [crops_per_image, size, size, 3])
         return {"views": views, "label": label, "mask": is_image}
 
-    step = batch_size * multiple
-    padded = ceil_div(source.num_examples, step) * step
-    local = padded
+    images_per_step = batch_size * multiple
+    num_samples = ceil_div(source.num_examples, images_per_step) * images_per_step
     if replica_slice is not None:
-        local = padded // replica_slice.total_replicas * replica_slice.local_replicas
+        num_samples = num_samples // replica_slice.total_replicas * replica_slice.local_replicas
     samples = (
         sample_order.sample_numbers(0, batch_size, replica_slice)
-        .take(local)
+        .take(num_samples)
         .map(load, **_parallel_map_options(config))
     )
     return _prefetch(samples.batch(batch_size, drop_remainder=True), config)

@@ -34,7 +34,7 @@ class TrainState:
     def __init__(self, strategy: "tf.distribute.Strategy", config: Config, num_classes: int):
         self.strategy = strategy
         self.seed = config.length.seed
-        self._l2 = optimizers.get_weight_decay(config.optimization)[0]
+        self._l2 = optimizers.get_weight_decay(config.optimization).l2
         self.compute_dtype = dtype = mixed_precision.resolve_compute_dtype(config.precision)
         keras.utils.set_random_seed(config.length.seed)
         self.model = restore.build_model(strategy, config.net, num_classes, dtype)
