@@ -310,7 +310,7 @@ def test_signal_to_one_worker_stops_all_at_the_same_step(tiny_folder, tmp_path):
     codes, logs = run(tiny_folder, tmp_path, *words, plans=[{}, {"signal": [3, "SIGTERM"]}])
     assert codes == [143, 143], "\n".join(logs)
     assert len(saved_steps(tmp_path / "r")) == 1
-    assert f"step {saved_steps(tmp_path / 'r')[0]} is saved" in logs[1]
+    assert f"step {saved_steps(tmp_path / 'r')[0]} was saved" in logs[1]
 
 
 @pytest.mark.faults
