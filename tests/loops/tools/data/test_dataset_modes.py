@@ -206,7 +206,7 @@ def test_non_utf8_file_names_are_printed(images, capsys):
 def test_ram_cache_conflicts_with_data_service(images):
     words = ["--dataset=folder", f"--data_dir={images}", "--cache=ram", "--data_service=a:1"]
     config = flags.parse(["main.py", *words])
-    with pytest.raises(UsageError, match="--cache=ram and --data_service"):
+    with pytest.raises(UsageError, match="--cache=ram with --data_service"):
         resolve.resolve(config)
 
 
@@ -268,7 +268,7 @@ def test_list_flags_conflict_with_other_data_sets(images, tmp_path, mode, flag):
     words += [f"--{flag}={tmp_path / 'list.txt'}"]
     with pytest.raises(UsageError, match=rf"--{flag}=.*list.txt: --dataset=shapes does not use"):
         run(mode, modules[mode], *words)
-    with pytest.raises(UsageError, match=r"--dataset=folder does not use it; .*--dataset=lists"):
+    with pytest.raises(UsageError, match=r"--dataset=folder does not use this flag; .*--dataset=lists"):
         run(mode, modules[mode], "--dataset=folder", f"--data_dir={images}", *words)
     assert not (tmp_path / "runs").exists()
 
@@ -283,7 +283,7 @@ def test_prepared_lists_contain_their_class_names(images, tmp_path):
     run("prepare", prepare, *words, f"--out={tmp_path / 'set'}")
     assert run("stats", stats, f"--data_dir={tmp_path / 'set'}")["num_images"] == len(names)
     with pytest.raises(
-        UsageError, match=r"--train_list=.*: the prepared data set in .* has its own"
+        UsageError, match=r"--train_list=.*: the prepared data set in .* has its lists"
     ):
         run("stats", stats, f"--data_dir={tmp_path / 'set'}", f"--train_list={lists}")
 
