@@ -268,7 +268,7 @@ def test_list_flags_conflict_with_other_data_sets(images, tmp_path, mode, flag):
     words += [f"--{flag}={tmp_path / 'list.txt'}"]
     with pytest.raises(UsageError, match=rf"--{flag}=.*list.txt: --dataset=shapes does not use"):
         run(mode, modules[mode], *words)
-    with pytest.raises(UsageError, match=r"--dataset=folder does not use this flag; .*--dataset=lists"):
+    with pytest.raises(UsageError, match=r"folder does not use this flag; .*--dataset=lists"):
         run(mode, modules[mode], "--dataset=folder", f"--data_dir={images}", *words)
     assert not (tmp_path / "runs").exists()
 
