@@ -66,7 +66,7 @@ def _check_flag_combinations(config: Config) -> None:
 def _score_images(config: Config) -> dict | list[dict]:
     """Evaluates the models of `--ckpt`, at each size of `--test_size`."""
     evaluation = config.evaluation
-    models = select_members(trained_models.find_models(config), evaluation.members)
+    models = select_models(trained_models.find_models(config), evaluation.members)
     first = models[0]
     sizes = flag_parsers.parse_test_sizes(evaluation.test_size)
     strategy = strategies.make_strategy(config.distribution)
@@ -92,25 +92,25 @@ def _score_images(config: Config) -> dict | list[dict]:
     return sweep
 
 
-def select_members(models: Sequence[Model], members: str) -> list[Model]:
+def select_models(models: Sequence[Model], numbers: str) -> list[Model]:
     """Returns the models that `--members` names, counted from 1; all if it is empty.
 
     Raises:
       UsageError: there is no such model.
     """
-    if not members:
+    if not numbers:
         return [*models]
     try:
-        numbers = [int(number) for number in members.split(",")]
+        selected = [int(number) for number in numbers.split(",")]
     except ValueError:
-        numbers = [0]
-    is_valid = all(1 <= number <= len(models) for number in numbers)
-    if not is_valid or len(set(numbers)) < len(numbers):
+        selected = [0]
+    is_valid = all(1 <= number <= len(models) for number in selected)
+    if not is_valid or len(set(selected)) < len(selected):
         raise UsageError(
-            f"--members={members}: give distinct numbers from 1 to {len(models)}, separated by"
+            f"--members={numbers}: give distinct numbers from 1 to {len(models)}, separated by"
             " commas"
         )
-    return [models[number - 1] for number in numbers]
+    return [models[number - 1] for number in selected]
 
 
 def _replace_image_size(models: list[TrainedModel], size: int) -> list[TrainedModel]:
@@ -212,7 +212,7 @@ def _score_logits(config: Config) -> dict:
     evaluation = config.evaluation
     validation.check(resolve.resolve(config))
     files = logits_reader.read_all(evaluation.logits)
-    models = select_members([m for file in files for m in file.members], evaluation.members)
+    models = select_models([m for file in files for m in file.models], evaluation.members)
     most_views = min(model.views for model in models)
     crops = evaluation.crops if "crops" in config.typed else most_views
     if crops > most_views:

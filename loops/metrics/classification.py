@@ -45,21 +45,21 @@ def mean_softmax(logits: np.ndarray) -> np.ndarray:
     return np.nan_to_num(means, copy=False, nan=0.0)
 
 
-def average_probabilities(members: Sequence[np.ndarray]) -> np.ndarray:
+def average_probabilities(probabilities: Sequence[np.ndarray]) -> np.ndarray:
     """Returns the mean probabilities of several models.
 
     If the logits of one model overflowed on an image, the image gets zeros: see `mean_softmax`.
 
     Args:
-      members: float64 [N, C] of each model.
+      probabilities: float64 [N, C] of each model.
 
     Returns:
       float64 [N, C].
     """
-    if len(members) == 1:
-        return members[0]
-    mean = np.mean(members, axis=0)
-    overflowed = ~np.all([member.any(axis=1) for member in members], axis=0)
+    if len(probabilities) == 1:
+        return probabilities[0]
+    mean = np.mean(probabilities, axis=0)
+    overflowed = ~np.all([model.any(axis=1) for model in probabilities], axis=0)
     mean[overflowed] = 0.0
     return mean
 

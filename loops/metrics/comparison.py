@@ -198,7 +198,7 @@ def find_confident_mistakes(
 
 
 def compare_models(
-    members: Sequence[Mapping[int, np.ndarray]],
+    probabilities: Sequence[Mapping[int, np.ndarray]],
     names: Sequence[str],
     labels: np.ndarray,
     class_names: Sequence[str],
@@ -208,8 +208,8 @@ def compare_models(
     """Evaluates several models and their ensemble, and compares ten crops with the center crop.
 
     Args:
-      members: probabilities float64 [N, C] of each model by number of views. All models have the
-        same keys: the number of views to evaluate, and 1 for the center crop.
+      probabilities: float64 [N, C] of each model by number of views. All models have the same
+        keys: the number of views to evaluate, and 1 for the center crop.
       names: name of each model.
       labels: int [N].
       class_names: C names.
@@ -226,10 +226,10 @@ def compare_models(
         paired: list of McNemar tests of predictors `a` and `b`, see `confidence_intervals.mcnemar`.
           Missing if there is only one predictor.
     """
-    num_views = max(members[0])
+    num_views = max(probabilities[0])
     ensembles = {
-        views: classification.average_probabilities([m[views] for m in members])
-        for views in members[0]
+        views: classification.average_probabilities([by_views[views] for by_views in probabilities])
+        for views in probabilities[0]
     }
 
     def is_right(probs: np.ndarray) -> np.ndarray:
@@ -246,15 +246,15 @@ def compare_models(
         pair = {"a": f"{num_views} crops", "b": "center crop"}
         test = confidence_intervals.mcnemar(is_right(ensembles[num_views]), is_right(ensembles[1]))
         paired.append(pair | test)
-    if len(members) > 1:
-        member_results: list[dict[str, Any]] = [{"model": name} for name in names]
-        for metrics, member in zip(member_results, members, strict=True):
-            metrics |= evaluate_predictions(member[num_views], labels, top_k, real)
+    if len(probabilities) > 1:
+        model_results: list[dict[str, Any]] = [{"model": name} for name in names]
+        for metrics, by_views in zip(model_results, probabilities, strict=True):
+            metrics |= evaluate_predictions(by_views[num_views], labels, top_k, real)
             if "center_crop" in results:
-                metrics["center_crop"] = evaluate_predictions(member[1], labels, top_k, real)
-        results["members"] = member_results
-        right = [is_right(member[num_views]) for member in members]
-        for a, b in itertools.combinations(range(len(members)), 2):
+                metrics["center_crop"] = evaluate_predictions(by_views[1], labels, top_k, real)
+        results["members"] = model_results
+        right = [is_right(by_views[num_views]) for by_views in probabilities]
+        for a, b in itertools.combinations(range(len(probabilities)), 2):
             pair = {"a": names[a], "b": names[b]}
             paired.append(pair | confidence_intervals.mcnemar(right[a], right[b]))
         best = int(np.argmax([r.sum() for r in right]))

@@ -55,7 +55,7 @@ class LogitsFile:
       labels: int32 [N].
       names: N file names.
       facts: dict with class_names, dataset, split and fingerprint.
-      members: list of StoredModel.
+      models: list of StoredModel.
 
     Raises:
       UsageError: the file is not such a file. The message contains the reason.
@@ -64,7 +64,7 @@ class LogitsFile:
     labels: np.ndarray
     names: list[str]
     facts: dict[str, Any]
-    members: list[StoredModel]
+    models: list[StoredModel]
 
     def __init__(self, path: str | pathlib.Path):
         self._path = pathlib.Path(path)
@@ -95,7 +95,7 @@ class LogitsFile:
             self.names = [os.fsdecode(name) for name in names.tolist()]
             if not isinstance(meta["models"], list) or not meta["models"]:
                 raise ValueError("no models")
-            self.members = [
+            self.models = [
                 self._read_model(archive, model, i) for i, model in enumerate(meta["models"])
             ]
 

@@ -83,8 +83,8 @@ def _format_interval(results: Mapping, name: str, template: str) -> str:
 def format_comparison(results: Mapping) -> list[list[str]]:
     """Formats rows under `COMPARISON_HEADER`: each model, its center crop, and the ensemble."""
     rows = []
-    for member in results.get("members", []):
-        rows += _format_with_center_crop(member["model"], member)
+    for model in results.get("members", []):
+        rows += _format_with_center_crop(model["model"], model)
     name = "ensemble" if "members" in results else pluralize(results["crops"], "crop")
     return rows + _format_with_center_crop(name, results)
 

@@ -43,7 +43,7 @@ def run(*words):
 
 
 def test_cached_logits_give_the_same_results(runs, tmp_path, capsys):
-    """The ensemble, each member and the center crop are scored from logits as from images."""
+    """The ensemble, each model and the center crop are scored from logits as from images."""
     both = f"--ckpt={runs / 'a'},{runs / 'b'}"
     direct = run(both, f"--save_logits={tmp_path / 'ab.npz'}", f"--json={tmp_path / 'ab.json'}")
     assert json.loads((tmp_path / "ab.json").read_text()) == direct

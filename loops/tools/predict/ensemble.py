@@ -74,22 +74,22 @@ class Ensemble:
     """One net or several with the same classes.
 
     Attributes:
-      members: the nets.
+      predictors: one for each net.
       class_names: name of each class, by label.
     """
 
-    members: tuple[Predictor, ...]
+    predictors: tuple[Predictor, ...]
     class_names: tuple[str, ...]
 
     @property
     def preprocessings(self) -> tuple[views.Preprocessing, ...]:
-        """The different kinds of preprocessing of the members."""
-        return tuple(dict.fromkeys(member.preprocessing for member in self.members))
+        """The different kinds of preprocessing of the nets."""
+        return tuple(dict.fromkeys(predictor.preprocessing for predictor in self.predictors))
 
     def load_float32_models(self) -> None:
         """Reads the float32 weights now, because training may remove the checkpoints later."""
-        for member in self.members:
-            _ = member.float32_model
+        for predictor in self.predictors:
+            _ = predictor.float32_model
 
     def predict(self, paths: Sequence[str]) -> Iterator[tuple[str, np.ndarray | None]]:
         """Runs all nets on image files, which are decoded in parallel and in batches.
@@ -104,7 +104,7 @@ class Ensemble:
         Raises:
           UsageError: a batch does not fit into memory.
         """
-        config, preprocessings = self.members[0].config, self.preprocessings
+        config, preprocessings = self.predictors[0].config, self.preprocessings
         max_batch_size = (
             config.evaluation.eval_batch_size
             or choose_views_per_batch() // preprocessings[0].num_views
@@ -117,9 +117,9 @@ class Ensemble:
         )
         with contextlib.closing(bar), out_of_memory:
             for number, (batch, decoded) in enumerate(dataset):
-                inputs = [batch[preprocessings.index(m.preprocessing)] for m in self.members]
+                inputs = [batch[preprocessings.index(p.preprocessing)] for p in self.predictors]
                 # Start all nets before waiting for the first result.
-                outputs = [m.logits(x) for m, x in zip(self.members, inputs, strict=True)]
+                outputs = [p.logits(x) for p, x in zip(self.predictors, inputs, strict=True)]
                 logits = np.stack([output.numpy() for output in outputs], axis=1)  # [B, M, V, C]
                 batch_paths = paths[number * batch_size : (number + 1) * batch_size]
                 images = zip(batch_paths, decoded.numpy(), logits, strict=False)
@@ -141,5 +141,5 @@ def load(config: Config) -> Ensemble:
     strategy = strategies.make_strategy(strategies.to_single_process(config.distribution))
     class_names = models[0].record.class_names
     logging.info("%s, %s", pluralize(len(models), "net"), pluralize(len(class_names), "class"))
-    members = tuple(Predictor(**vars(model), strategy=strategy) for model in models)
-    return Ensemble(members, class_names)
+    predictors = tuple(Predictor(**vars(model), strategy=strategy) for model in models)
+    return Ensemble(predictors, class_names)

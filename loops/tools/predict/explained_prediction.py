@@ -102,8 +102,8 @@ def explain_image(
     probabilities = classification.probabilities(logits[:, None])[0]
     class_index = int(np.argmax(probabilities))
     model_explanations = [
-        _explain_model(member, image, member_logits, nets.class_names, max_classes, class_index)
-        for member, member_logits in zip(nets.members, logits, strict=True)
+        _explain_model(predictor, image, net_logits, nets.class_names, max_classes, class_index)
+        for predictor, net_logits in zip(nets.predictors, logits, strict=True)
     ]
     return ExplainedPrediction(
         path=path,
@@ -111,12 +111,12 @@ def explain_image(
         size=tuple(image.shape[:2]),
         top=top_classes(probabilities, nets.class_names, max_classes),
         model_explanations=model_explanations,
-        carving=_make_seam_carving_panels(image, nets.members[0].preprocessing),
+        carving=_make_seam_carving_panels(image, nets.predictors[0].preprocessing),
     )
 
 
 def _explain_model(
-    member: ensemble.Predictor,
+    predictor: ensemble.Predictor,
     image: tf.Tensor,
     logits: np.ndarray,
     class_names: Sequence[str],
@@ -124,7 +124,7 @@ def _explain_model(
     class_index: int,
 ) -> ModelExplanation:
     """Explains the prediction of one net, given its logits [V, C]."""
-    preprocessing = member.preprocessing
+    preprocessing = predictor.preprocessing
     pixels = views.preprocess_image(image, preprocessing).numpy()
     view_probabilities = classification.probabilities(logits[None, :, None])  # [V, C]
     panels = []
@@ -135,25 +135,25 @@ def _explain_model(
         percent = overlays.format_percent(top1["probability"])
         panels.append(Panel(view, name, f"{top1['name']} {percent}"))
     return ModelExplanation(
-        name=f"{member.record.config.net.model}, {member.step_dir}",
+        name=f"{predictor.record.config.net.model}, {predictor.step_dir}",
         top=top_classes(view_probabilities.mean(axis=0), class_names, max_classes),
         views=panels,
         heat_maps=_make_heat_map_panels(
-            member, pixels[preprocessing.view_names.index("center")], class_names, class_index
+            predictor, pixels[preprocessing.view_names.index("center")], class_names, class_index
         ),
     )
 
 
 def _make_heat_map_panels(
-    member: ensemble.Predictor, view: np.ndarray, class_names: Sequence[str], class_index: int
+    predictor: ensemble.Predictor, view: np.ndarray, class_names: Sequence[str], class_index: int
 ) -> list[Panel]:
     """Makes the panels of the center view, its Grad-CAM and its occlusion map."""
-    data, size = member.config.data, len(view)
+    data, size = predictor.config.data, len(view)
     name = datasets.display_name(class_names[class_index])
     images = batch_augment.normalize(tf.constant(view[None]), data.mean, data.std)
-    (cam,) = member.grad_cam(images, class_index)
+    (cam,) = predictor.grad_cam(images, class_index)
     window = max(1, round(_PATCH_FRACTION * size))
-    drop, starts = explain.occlusion(member.float32_logits, view, class_index, window, data.mean)
+    drop, starts = explain.occlusion(predictor.float32_logits, view, class_index, window, data.mean)
     pixel_drop = explain.project_to_pixels(drop, starts, window, size)
     max_drop = max(0.0, float(drop.max()))
     cam_note = f"{cam.shape[0]} × {cam.shape[1]} map" if cam.max() > 0 else "no positive evidence"

@@ -108,7 +108,7 @@ def make_figure_folder(nets: ensemble.Ensemble) -> pathlib.Path:
     Raises:
       UsageError: the folder cannot be created.
     """
-    folder = pathlib.Path(nets.members[0].step_dir).absolute().parent / "explain"
+    folder = pathlib.Path(nets.predictors[0].step_dir).absolute().parent / "explain"
     try:
         folder.mkdir(exist_ok=True)
     except OSError as error:

@@ -55,7 +55,7 @@ def run(config: Config) -> dict:
         if len(drawn) < MAX_DRAWN_IMAGES:
             drawn.append((path, logits))
     results = {
-        "models": [str(member.step_dir) for member in nets.members],
+        "models": [str(predictor.step_dir) for predictor in nets.predictors],
         "crops": config.evaluation.crops,
         "seam_carving": config.prediction.seam_carving,
         "images": images,

@@ -241,7 +241,7 @@ def _write_run(
         step_dir = checkpoint.save(run_dir, int(state.step), state.variables())
         output_files.write_json(run_dir / "average.json", results)
     logging.info("averaged into %s", step_dir)
-    rows = [(f"member {i}", name) for i, name in enumerate(results["average_of"], 1)]
+    rows = [(f"model {i}", name) for i, name in enumerate(results["average_of"], 1)]
     num_images = pluralize(results["bn_images"], "training image")
     rows.append(("batch norm", f"recomputed on {num_images}"))
     rows.append(("evaluate it", f"--mode=eval --ckpt={run_dir}"))

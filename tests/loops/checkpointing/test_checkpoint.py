@@ -35,8 +35,8 @@ def make_variables(value):
 def to_arrays(variables):
     return {
         f"{group}:{name}": np.asarray(tf.cast(v, tf.float64))
-        for group, members in variables.items()
-        for name, v in members.items()
+        for group, variables_of_group in variables.items()
+        for name, v in variables_of_group.items()
     }
 
 

@@ -204,23 +204,23 @@ def test_chi_squared_mcnemar_against_scipy():
 def test_compare_models_evaluates_ensemble_members_and_center_crop():
     rng = np.random.default_rng(5)
     labels = rng.integers(0, 3, 40)
-    members = []
+    probabilities = []
     for _ in range(2):
         ten = special.softmax(rng.normal(0, 1, (40, 3)) + 2 * np.eye(3)[labels], axis=1)
-        members.append({10: ten, 1: special.softmax(rng.normal(0, 1, (40, 3)), axis=1)})
-    results = comparison.compare_models(members, ["a", "b"], labels, ("x", "y", "z"), (1,))
-    mean = (members[0][10] + members[1][10]) / 2
+        probabilities.append({10: ten, 1: special.softmax(rng.normal(0, 1, (40, 3)), axis=1)})
+    results = comparison.compare_models(probabilities, ["a", "b"], labels, ("x", "y", "z"), (1,))
+    mean = (probabilities[0][10] + probabilities[1][10]) / 2
     assert results["top1"] == (mean.argmax(1) == labels).mean()
     assert [m["model"] for m in results["members"]] == ["a", "b"]
-    for one, member in zip(results["members"], members, strict=True):
-        assert one["top1"] == (member[10].argmax(1) == labels).mean()
-        assert one["center_crop"]["top1"] == (member[1].argmax(1) == labels).mean()
+    for one, by_views in zip(results["members"], probabilities, strict=True):
+        assert one["top1"] == (by_views[10].argmax(1) == labels).mean()
+        assert one["center_crop"]["top1"] == (by_views[1].argmax(1) == labels).mean()
     assert [(p["a"], p["b"]) for p in results["paired"][:2]] == [
         ("10 crops", "center crop"),
         ("a", "b"),
     ]
     assert results["paired"][2]["a"] == "ensemble"
-    alone = comparison.compare_models(members[:1], ["a"], labels, ("x", "y", "z"), (1,))
+    alone = comparison.compare_models(probabilities[:1], ["a"], labels, ("x", "y", "z"), (1,))
     assert "members" not in alone and len(alone["paired"]) == 1
 
 

@@ -56,12 +56,12 @@ def test_round_trip(tmp_path):
     }
     assert file.labels.tolist() == [0, 1, 2, 1, 0]
     assert file.names == [f"val/{i}.jpg" for i in range(N)]
-    for seed, member in enumerate(file.members):
+    for seed, model in enumerate(file.models):
         logits = make_logits(seed)
-        assert (member.facts["model"], member.views) == (f"m{seed}", V)
-        np.testing.assert_array_equal(member.probabilities(V), classification.mean_softmax(logits))
+        assert (model.facts["model"], model.views) == (f"m{seed}", V)
+        np.testing.assert_array_equal(model.probabilities(V), classification.mean_softmax(logits))
         np.testing.assert_array_equal(
-            member.probabilities(1), classification.mean_softmax(logits[:, 4:5])
+            model.probabilities(1), classification.mean_softmax(logits[:, 4:5])
         )
     with np.load(path, allow_pickle=False) as arrays:  # numpy can read the file too
         np.testing.assert_array_equal(arrays["logits_1"], make_logits(1))
@@ -228,8 +228,8 @@ def test_hostile_file_raises_a_one_line_error(name, tmp_path, monkeypatch):
     path = tmp_path / "a.npz"
     HOSTILE[name](path)
     with pytest.raises(UsageError) as caught:
-        for member in logits_reader.LogitsFile(path).members:
-            member.probabilities(V)
+        for model in logits_reader.LogitsFile(path).models:
+            model.probabilities(V)
     assert str(caught.value).startswith(f"--logits={path}: ") and "\n" not in str(caught.value)
     assert not (tmp_path / "canary").exists()
 
@@ -242,7 +242,7 @@ def test_compressed_bomb_is_rejected_before_it_uses_memory(tmp_path):
         "from loops.metrics import logits_reader\n"
         "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
         "try:\n"
-        "    [m.probabilities(1) for m in logits_reader.LogitsFile(sys.argv[1]).members]\n"
+        "    [m.probabilities(1) for m in logits_reader.LogitsFile(sys.argv[1]).models]\n"
         "except logits_reader.UsageError:\n"
         "    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)\n"
     )
@@ -265,8 +265,8 @@ def test_random_damage_is_detected_or_harmless(tmp_path):
             del data[int(rng.integers(len(data))) :]
         (tmp_path / "a.npz").write_bytes(data)
         try:
-            (member,) = logits_reader.LogitsFile(tmp_path / "a.npz").members
-            np.testing.assert_array_equal(member.probabilities(V), expected)
+            (model,) = logits_reader.LogitsFile(tmp_path / "a.npz").models
+            np.testing.assert_array_equal(model.probabilities(V), expected)
         except UsageError as error:
             rejected += 1
             assert "\n" not in str(error)
@@ -275,8 +275,8 @@ def test_random_damage_is_detected_or_harmless(tmp_path):
 
 def test_unchanged_content_of_the_hostile_files_is_valid(tmp_path):
     save(tmp_path / "a.npz", make_content()[0])
-    (member,) = logits_reader.LogitsFile(tmp_path / "a.npz").members
-    assert member.probabilities(V).shape == (N, C)
+    (model,) = logits_reader.LogitsFile(tmp_path / "a.npz").models
+    assert model.probabilities(V).shape == (N, C)
 
 
 @pytest.mark.parametrize("kind", ["missing", "folder", "pipe"])

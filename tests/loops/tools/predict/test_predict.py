@@ -86,10 +86,10 @@ def test_ensemble_averages_nets_of_different_preprocessing(runs, tiny_folder):
     together = run(f"--ckpt={','.join(str(runs / name) for name in ('a', 'b', 'a2'))}", *words)
     assert [m.split("/")[-2] for m in together["models"]] == ["a", "b", "a2"]
     for number, averaged in enumerate(together["images"]):
-        members = [probabilities_by_class(result["images"][number]) for result in single]
-        assert np.ptp([list(sorted(s.values())) for s in members], axis=0).max() > 0.01
+        by_class = [probabilities_by_class(result["images"][number]) for result in single]
+        assert np.ptp([list(sorted(s.values())) for s in by_class], axis=0).max() > 0.01
         for name, probability in probabilities_by_class(averaged).items():
-            assert probability == pytest.approx(np.mean([s[name] for s in members]), abs=1e-5)
+            assert probability == pytest.approx(np.mean([s[name] for s in by_class]), abs=1e-5)
 
 
 def test_seam_carving_is_the_eleventh_view(runs, tiny_folder):
@@ -238,7 +238,7 @@ def test_errors_while_drawing(runs, pictures, monkeypatch, error, expected, mess
 def test_ensemble_of_a_fixed_size_net_and_one_with_an_image_size_schedule(
     make_run, pictures, tmp_path
 ):
-    """The image sizes of one member's training do not apply to the others."""
+    """The image sizes of one net's training do not apply to the others."""
     grown = make_run(tmp_path / "grown", image_size_schedule="0:32,1:40")
     sized = make_run(tmp_path / "sized", 2, model="alexnet", image_size=64)
     words = [f"--image={pictures / 'a.jpg'}", "--crops=1"]
