@@ -85,6 +85,13 @@ def test_long_sentence_on_a_page_is_reported():
     assert complaint.startswith("a.md:1: a sentence of ")
 
 
+def test_pages_without_sentence_limit_have_long_sentences():
+    """A page with short sentences must leave the list, so that the limit holds there too."""
+    for path in prose.WITHOUT_SENTENCE_LIMIT:
+        text = (prose.ROOT / path).read_text()
+        assert prose.sentence_complaints(path, text) and not prose.check(path, text)
+
+
 def test_comments_and_strings_have_no_sentence_limit():
     assert prose.check("a.py", f"# {TOO_LONG}\nx = '{TOO_LONG}'\n") == []
     assert prose.check("Makefile", f"# {TOO_LONG}\n") == []
@@ -123,8 +130,9 @@ def test_command_checks_tracked_python_files_and_pages(tmp_path):
         "good.py": '"""Good."""\n',
         "pages/bad.py": '"""A colour."""\n',
         "Makefile": "# Made anew.\n",
-        "notes.md": "Nobody checks this page.\n",
+        "docs/notes.md": "Nobody checks this page.\n",
         "LICENSE": "Whoever.\n",
+        "notes.txt": "Whoever.\n",
         "tests/prose.py": pathlib.Path(prose.__file__).read_text(),
     }
     for name, text in files.items():
@@ -142,6 +150,7 @@ def test_command_checks_tracked_python_files_and_pages(tmp_path):
 
     makefile = "Makefile:1: 'anew'; write: again"
     bad = "pages/bad.py:1: 'colour'; write: color"
-    assert run() == (1, [makefile, bad])
+    page = "docs/notes.md:1: 'Nobody'; write: no one, nothing, or name the actor"
+    assert run() == (1, [makefile, page, bad])
     assert run("pages") == run("pages/bad.py") == (1, [bad])
     assert run("good.py") == (0, [])
