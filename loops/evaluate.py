@@ -11,7 +11,7 @@ from absl import logging
 from input_pipeline.errors import UsageError
 from input_pipeline.sources import source
 from input_pipeline.text import pluralize
-from loops import train_failures
+from loops import train_failures, worker_agreement
 from loops.config import flag_parsers, resolve, validation
 from loops.config.config import Config, select_flags
 from loops.distribution import strategies, workers
@@ -66,11 +66,12 @@ def _check_flag_combinations(config: Config) -> None:
 def _score_images(config: Config) -> dict | list[dict]:
     """Evaluates the models of `--ckpt`, at each size of `--test_size`."""
     evaluation = config.evaluation
+    worker_agreement.meet(config)
     models = select_models(trained_models.find_models(config), evaluation.members)
     first = models[0]
     sizes = flag_parsers.parse_test_sizes(evaluation.test_size)
     strategy = strategies.make_strategy(config.distribution)
-    split = source.open_split(first.config.data, evaluation.split, first.record.class_names)
+    split = _open_split(strategy, models)
     real = imagenet_real.load_split_labels(evaluation, first.config.data.dataset, split)
     is_chief = workers.Workers(strategy).is_chief
     if len(sizes) <= 1:
@@ -90,6 +91,23 @@ def _score_images(config: Config) -> dict | list[dict]:
         output_files.write_json_output(evaluation.json, {"sweep": sweep})
         console.print_table(*console.format_size_sweep(sweep))
     return sweep
+
+
+def _open_split(strategy: tf.distribute.Strategy, models: list[TrainedModel]) -> source.Source:
+    """Opens the split of the first model after checking that all workers evaluate the same."""
+    first, name = models[0].config, models[0].config.evaluation.split
+    opened = []
+
+    def describe() -> dict[str, str]:
+        checkpoints = [worker_agreement.describe_checkpoint(model.step_dir) for model in models]
+        images = worker_agreement.describe_images(first, **{name: opened[0]})
+        return {"the checkpoints": ", ".join(checkpoints), **images}
+
+    workers.Workers(strategy).agree(
+        lambda: opened.append(source.open_split(first.data, name, models[0].record.class_names)),
+        describe,
+    )
+    return opened[0]
 
 
 def select_models(models: Sequence[Model], numbers: str) -> list[Model]:

@@ -9,7 +9,7 @@ from absl import logging
 
 from input_pipeline.errors import DataError, UsageError
 from input_pipeline.text import summarize_error
-from loops import train_failures
+from loops import train_failures, worker_agreement
 from loops.checkpointing import checkpoint, fine_tuning, loss_trace, run_folder, run_summary
 from loops.config import dataset_flags, resolve
 from loops.config.config import Config
@@ -30,6 +30,7 @@ def run(config: Config) -> dict:
       config: config of the command line.
     """
     strategies.require_run_name(config)
+    worker_agreement.meet(config)
     run_dir = run_folder.resolve_run_dir(dataset_flags.resolve_dataset(config))
     record = run_folder.read_record(run_dir) if (run_dir / "config.json").exists() else None
     if record is not None and record.weights:
@@ -82,8 +83,10 @@ def train(
             checkpoint.remove_unfinished(run_dir)
         setup.workers.wait_for_folder(run_dir)  # the chief creates it
         setup.build()
-        _initialize(setup.state, run_dir, setup)
-        setup.workers.require_equal(int(setup.state.step), "the step to resume from")
+        setup.workers.agree(
+            lambda: _initialize(setup.state, run_dir, setup),
+            lambda: worker_agreement.describe_state(setup.state),
+        )
         trace = loss_trace.LossTrace(setup.state, run_dir, record, setup.workers)
         writer: metric_writer.MetricWriter | metric_writer.NullMetricWriter
         writer = metric_writer.NullMetricWriter()

@@ -6,6 +6,7 @@ import tensorflow as tf
 
 from input_pipeline.augmentation import batch_augment
 from input_pipeline.sources import source
+from loops import worker_agreement
 from loops.config.config import Config
 from loops.distribution import strategies, workers
 from loops.optimization.train_schedule import TrainSchedule
@@ -42,14 +43,23 @@ class TrainSetup:
     ):
         data, accumulate = config.data, config.optimization.accumulate
         self.config = config
+        self.val_split: source.Source | None = None
         self.strategy = strategy or strategies.make_strategy(config.distribution)
         self.workers = workers.Workers(self.strategy)
         strategies.require_equal_micro_batches(data.batch_size, self.strategy, accumulate)
-        self.train_split = source.open_split(data, "train", class_names)
-        self.val_split = None
-        if with_val:
-            self.val_split = source.open_split(data, "val", self.train_split.class_names)
-            source.warn_of_missing_classes(self.train_split, self.val_split)
+
+        def open_splits() -> None:
+            self.train_split = source.open_split(data, "train", class_names)
+            if with_val:
+                self.val_split = source.open_split(data, "val", self.train_split.class_names)
+                source.warn_of_missing_classes(self.train_split, self.val_split)
+
+        self.workers.agree(
+            open_splits,
+            lambda: worker_agreement.describe_images(
+                config, train=self.train_split, val=self.val_split
+            ),
+        )
         self.schedule = TrainSchedule(config, self.train_split.num_examples)
         self.train_input = TrainInput(
             self.strategy,

@@ -44,7 +44,7 @@ FLOORS = {
         ("monitoring",),
         ("checkpointing", "optimization"),
         ("train_state", "train_input", "train_failures", "evaluator"),
-        ("train_step", "evaluation"),
+        ("train_step", "evaluation", "worker_agreement"),
         ("train_setup",),
         ("train_loop",),
         ("train", "evaluate", "tools"),

@@ -7,6 +7,8 @@ reads of tf.data service do not keep the order: they skip a worker that is late.
 
 import contextlib
 import dataclasses
+import ipaddress
+import re
 import socket
 import time
 from collections.abc import Callable
@@ -32,6 +34,10 @@ _CONNECT_TIMEOUT_SECONDS = 10
 # How long a worker may take to register at the dispatcher. TensorFlow needs seconds to load.
 _REGISTRATION_TIMEOUT_SECONDS = 60.0
 _DEFAULT_THREADS = 8
+_ADDRESS = re.compile(
+    r"(?:(?P<host>[\w.-]+)|\[(?P<ipv6>[\da-f:.]+(?:%\w+)?)\]):(?P<port>\d{1,5})",
+    re.ASCII | re.IGNORECASE,
+)
 
 
 def parse_address(text: str, flag: str = "--data_service") -> tuple[str, int]:
@@ -44,10 +50,26 @@ def parse_address(text: str, flag: str = "--data_service") -> tuple[str, int]:
     Raises:
       UsageError: the text is not HOST:PORT.
     """
-    host, _, port = text.rpartition(":")
-    if not host or not port.isdigit() or not 0 < int(port) < 65536:
+    match = _ADDRESS.fullmatch(text)
+    if not match or not 0 < int(match["port"]) < 65536:
         raise UsageError(f"{flag}={text}: give HOST:PORT, for example 10.0.0.5:5050")
-    return host, int(port)
+    return match["host"] or match["ipv6"], int(match["port"])
+
+
+def is_loopback(host: str) -> bool:
+    """Returns whether only programs on this machine can connect to a host.
+
+    The name of a machine may resolve to a loopback address on that machine itself, and to another
+    one elsewhere, so it does not count.
+    """
+    if host in (socket.gethostname(), socket.getfqdn()):
+        return False
+    try:
+        found = socket.getaddrinfo(host, None)
+    except (OSError, UnicodeError):
+        return False
+    addresses = [ipaddress.ip_address(str(item[4][0]).partition("%")[0]) for item in found]
+    return all((getattr(ip, "ipv4_mapped", None) or ip).is_loopback for ip in addresses)
 
 
 def train_dataset(
@@ -202,11 +224,19 @@ def start_server(
       The server, which runs until it is garbage-collected.
 
     Raises:
-      UsageError: an address is malformed or in use.
+      UsageError: an address is malformed, in use, or reached from this machine only, while the
+        server listens on all addresses.
     """
     port = parse_address(dispatcher)[1]
     addresses = [address.strip() for address in workers.split(",") if address.strip()]
     ports = [parse_address(address, "--workers")[1] for address in addresses]
+    own = [("--data_service", dispatcher)] if role == "dispatcher" else []
+    for flag, address in own + [("--workers", address) for address in addresses]:
+        if is_loopback(parse_address(address)[0]):
+            raise UsageError(
+                f"{flag}={address}: is a loopback address, but TensorFlow's servers listen on all"
+                " addresses; give the machine's name or its address in a private network"
+            )
     try:
         if role == "dispatcher":
             if not addresses:

@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import signal
 from collections.abc import Callable, Mapping
 
 import keras
@@ -13,7 +12,13 @@ from input_pipeline.errors import UsageError
 from input_pipeline.text import pluralize
 from loops.config.config import Config
 from loops.config.training import DistributionConfig
-from loops.distribution import cluster_resolver, iterator_workarounds, workers
+from loops.distribution import (
+    cluster_resolver,
+    iterator_workarounds,
+    rendezvous,
+    slurm,
+    workers,
+)
 from loops.runtime import malloc
 
 
@@ -100,20 +105,23 @@ def _make_multi_worker_strategy(config: DistributionConfig) -> tf.distribute.Str
             f"--cpu_devices={config.cpu_devices}: is not supported with several workers; start more"
             " workers instead"
         )
-    resolver = cluster_resolver.make_resolver()
+    cluster = cluster_resolver.find_cluster()
+    if cluster.source == "Slurm":
+        slurm.restrict_visible_gpus()
+    resolver = cluster_resolver.make_resolver(cluster)
     # With AUTO, TensorFlow would send the gradients of GPUs by gRPC.
     implementations = tf.distribute.experimental.CommunicationImplementation
     options = tf.distribute.experimental.CommunicationOptions(
         implementation=implementations.NCCL if set_up_gpus() else implementations.AUTO
     )
     try:
-        strategy = tf.distribute.MultiWorkerMirroredStrategy(resolver, options)
+        strategy = rendezvous.call_while_waiting(
+            cluster, lambda: tf.distribute.MultiWorkerMirroredStrategy(resolver, options)
+        )
     except (tf.errors.UnknownError, tf.errors.InvalidArgumentError) as error:
         raise UsageError(
             f"TF_CONFIG or Slurm: this worker cannot start ({error.message})"
         ) from None
-    # TensorFlow has installed its own SIGTERM handler in C++, so install Python's again.
-    signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGTERM))
     first, local, replicas = workers.get_replica_slice(strategy)
     logging.info("this worker has replicas %d to %d of %d", first, first + local - 1, replicas)
     return strategy

@@ -1,16 +1,19 @@
 """Agreement between the worker processes of a training run."""
 
 import functools
+import json
 import os
 import pathlib
 import time
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
-from input_pipeline.errors import UsageError
+from input_pipeline.errors import UsageError, UserError
 from input_pipeline.sample_order import ReplicaSlice
+from loops.distribution import rendezvous
 
 # Network file systems may take this long to show a new folder.
 _FOLDER_TIMEOUT_SECONDS = 60.0
@@ -46,23 +49,47 @@ class Workers:
         result = self._all_reduce_max(tf.constant(values, tf.float64))
         return self._strategy.experimental_local_results(result)[0].numpy().tolist()
 
-    def require_equal(self, value: float, what: str) -> float:
-        """Returns a value after checking that it is the same on all workers.
+    def agree(self, work: Callable[[], None], describe: Callable[[], Mapping[str, str]]) -> None:
+        """Does work that may fail on one worker only, then compares its facts on all workers.
 
         Args:
-          value: a number that float64 represents exactly.
-          what: description of the value for the error message.
+          work: what each worker does.
+          describe: returns what must be equal on all workers after it, by name.
 
         Raises:
-          UsageError: the workers have different values.
+          UserError: the work failed, on all workers with the same exit code.
+          UsageError: a fact differs, on all workers.
         """
-        high, low = self.all_reduce_max(value, -value)
-        if high != -low:
-            raise UsageError(
-                f"--checkpoint_dir: workers differ in {what}, from {-low:g} to {high:g}; all"
-                " workers need one shared folder and must see its newest files"
-            )
-        return value
+        if self.num_workers == 1:
+            work()
+            return
+        facts, error = {}, None
+        try:
+            work()
+            facts = dict(describe())
+        except UserError as failure:
+            error = failure
+        report = {"facts": facts, "error": str(error or ""), "code": error and error.exit_code}
+        reports = dict(enumerate(self._gather_json(report)))
+        if error:
+            raise error
+        for number, other in reports.items():
+            if other["error"]:
+                failed = UserError(f"worker {number} has ended: {other['error']}")
+                failed.exit_code = other["code"]
+                raise failed
+        everyone = {number: other["facts"] for number, other in reports.items()}
+        if difference := rendezvous.describe_differences(everyone):
+            raise UsageError(difference)
+
+    def _gather_json(self, value: Any) -> list[Any]:
+        """Returns the values of all workers, by number."""
+        data = json.dumps(value).encode()
+        length = int(self.all_reduce_max(len(data))[0])
+        padded = tf.constant(list(data.ljust(length)), tf.int32)[None]
+        lines = gather(self._strategy, {"json": padded})["json"].astype(np.uint8)
+        per_worker = len(lines) // self.num_workers
+        return [json.loads(bytes(line)) for line in lines[::per_worker]]
 
     def wait_for_folder(self, path: pathlib.Path | str) -> None:
         """Waits until the chief has created a folder and every worker sees it.

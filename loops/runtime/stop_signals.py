@@ -2,9 +2,11 @@
 
 import os
 import signal
+import sys
 import threading
 import time
 from types import FrameType
+from typing import NoReturn
 
 from input_pipeline.errors import UserError
 
@@ -86,3 +88,11 @@ class NoSignals:
 
     received = None
     save_requested = False
+
+
+def exit_now(stopped: StoppedBySignal) -> NoReturn:
+    """Ends the process with the message and exit code of a stopped mode, without destructors."""
+    sys.stderr.write(f"error: {stopped}\n")
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(stopped.exit_code)

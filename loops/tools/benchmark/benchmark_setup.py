@@ -10,7 +10,7 @@ from input_pipeline.errors import UsageError
 from input_pipeline.sources import shapes, source
 from loops.config import dataset_flags, resolve
 from loops.config.config import Config
-from loops.distribution import strategies, workers
+from loops.distribution import strategies
 from loops.optimization import mixed_precision
 from loops.tools.benchmark import matmul_peak
 from loops.train_state import TrainState
@@ -58,12 +58,11 @@ def make_strategy(config: Config) -> tf.distribute.Strategy:
     Raises:
       UsageError: there are several workers.
     """
-    strategy = strategies.make_strategy(config.distribution)
-    if workers.Workers(strategy).num_workers > 1:
+    if strategies.is_multi_worker(config.distribution):
         raise UsageError(
             f"--strategy={config.distribution.strategy}: --mode=benchmark measures one process"
         )
-    return strategy
+    return strategies.make_strategy(config.distribution)
 
 
 def count_classes(data: DataConfig) -> int:

@@ -1,7 +1,5 @@
 """`--mode=data_service`: a process that loads images for training on other machines."""
 
-import os
-import sys
 import time
 from typing import NoReturn
 
@@ -9,7 +7,7 @@ from input_pipeline.errors import UsageError
 from input_pipeline.service import data_service
 from loops.config.config import Config
 from loops.monitoring import console
-from loops.runtime.stop_signals import StoppedBySignal, StopSignals
+from loops.runtime.stop_signals import StoppedBySignal, StopSignals, exit_now
 
 _POLL_SECONDS = 0.2
 
@@ -28,20 +26,16 @@ def run(config: Config) -> NoReturn:
         raise UsageError("--data_service is missing: give HOST:PORT of the dispatcher")
     with StopSignals() as signals:
         _server = data_service.start_server(role, dispatcher, config.service.workers)
-        rows = [("dispatcher", dispatcher), ("workers", config.service.workers)]
+        named = dispatcher if role == "dispatcher" else config.service.workers
+        port = data_service.parse_address(named.strip())[1]
+        rows = [
+            ("dispatcher", dispatcher),
+            ("workers", config.service.workers),
+            ("listens on", f"all addresses of this machine, port {port}"),
+            ("callers", "unchecked, may read and write files: private networks only"),
+        ]
         console.print_summary(f"data service, {role}: ready", rows)
         while not signals.received:
             time.sleep(_POLL_SECONDS)
-    _exit_now(StoppedBySignal(signals.received, f"the {role} of the data service has ended"))
-
-
-def _exit_now(stopped: StoppedBySignal) -> NoReturn:
-    """Ends the process with the message and exit code of a stopped mode.
-
-    The server's destructor is skipped, because it waits for minutes if a dispatcher or worker is
-    gone. There is nothing to save.
-    """
-    sys.stderr.write(f"error: {stopped}\n")
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(stopped.exit_code)
+    # The server's destructor would wait for minutes if a dispatcher or worker is gone.
+    exit_now(StoppedBySignal(signals.received, f"the {role} of the data service has ended"))
