@@ -66,8 +66,8 @@ def _check_flag_combinations(config: Config) -> None:
 def _score_images(config: Config) -> dict | list[dict]:
     """Evaluates the models of `--ckpt`, at each size of `--test_size`."""
     evaluation = config.evaluation
-    worker_agreement.meet(config)
-    models = select_models(trained_models.find_models(config), evaluation.members)
+    with worker_agreement.start_together(config):
+        models = select_models(trained_models.find_models(config), evaluation.members)
     first = models[0]
     sizes = flag_parsers.parse_test_sizes(evaluation.test_size)
     strategy = strategies.make_strategy(config.distribution)

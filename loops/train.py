@@ -30,7 +30,14 @@ def run(config: Config) -> dict:
       config: config of the command line.
     """
     strategies.require_run_name(config)
-    worker_agreement.meet(config)
+    with worker_agreement.start_together(config):
+        run_dir, record, config = _prepare(config)
+    with StopSignals() as signals, _convert_full_disk(run_dir):
+        return train(config, run_dir, record, signals)
+
+
+def _prepare(config: Config) -> tuple[pathlib.Path, run_folder.Record | None, Config]:
+    """Finds the run folder and completes the config; returns both and the run's Record."""
     run_dir = run_folder.resolve_run_dir(dataset_flags.resolve_dataset(config))
     record = run_folder.read_record(run_dir) if (run_dir / "config.json").exists() else None
     if record is not None and record.weights:
@@ -45,8 +52,7 @@ def run(config: Config) -> dict:
             raise UsageError(f"--run_name={run_dir.name}: {run_dir} is not a run folder")
         config = resolve.resolve_training(config, parent=fine_tuning.read_parent(config))
         config = auto_batch.choose_accumulate(config)
-    with StopSignals() as signals, _convert_full_disk(run_dir):
-        return train(config, run_dir, record, signals)
+    return run_dir, record, config
 
 
 def train(

@@ -4,14 +4,18 @@ Each worker computes its own update of the weights from the gradients of all. If
 differed, the weights of the workers would differ, without an error.
 """
 
+import contextlib
 import hashlib
 import json
 import os
 import pathlib
+from collections.abc import Iterator
 
 import keras
 import tensorflow as tf
+from absl import logging
 
+from input_pipeline.errors import UserError
 from input_pipeline.sources.source import Source
 from loops.checkpointing import checkpoint, run_folder
 from loops.config.config import Config, all_flags
@@ -51,23 +55,34 @@ _CODE = ("main.py", "flags.py", "loops", "nets", "input_pipeline")
 _NUM_SAMPLED = 32
 
 
-def meet(config: Config) -> None:
-    """Waits for the other workers, if there are any, and compares what they were started with.
+@contextlib.contextmanager
+def start_together(config: Config) -> Iterator[None]:
+    """Prepares a start inside the context, then waits for the other workers, if there are any.
+
+    Compares what they were started with. If one of them fails inside the context, all end.
 
     Args:
       config: config of the command line.
 
     Raises:
-      UsageError: the workers differ, or are not named properly; raised on all workers.
+      UserError: the workers differ, or are not named properly, or one has failed; on all workers.
       StoppedBySignal: a signal ended the wait.
     """
     if not strategies.is_multi_worker(config.distribution):
+        yield
         return
     cluster = cluster_resolver.find_cluster()
     if cluster.source == "Slurm":
         slurm.restrict_visible_gpus()
     gpus = len(tf.config.list_physical_devices("GPU"))
-    rendezvous.meet(cluster, {**describe_start(config), "the number of GPUs": str(gpus)})
+    facts = {**describe_start(config), "the number of GPUs": str(gpus)}
+    try:
+        yield
+    except UserError as error:
+        logging.error("%s (the other workers are told)", error)
+        rendezvous.meet(cluster, facts, error)
+        raise
+    rendezvous.meet(cluster, facts)
 
 
 def describe_start(config: Config) -> dict[str, str]:

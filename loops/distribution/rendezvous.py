@@ -8,6 +8,7 @@ No connection lasts, so a worker that ends and starts again while others wait ne
 
 import contextlib
 import json
+import os
 import secrets
 import signal
 import socket
@@ -18,8 +19,9 @@ from typing import Any, TypeVar
 
 from absl import logging
 
-from input_pipeline.errors import UsageError
+from input_pipeline.errors import UsageError, UserError
 from input_pipeline.service.data_service import is_loopback, parse_address
+from loops.distribution import blocking_connect
 from loops.distribution.cluster_resolver import Cluster
 from loops.runtime.stop_signals import StoppedBySignal, StopSignals, exit_now
 
@@ -37,6 +39,10 @@ _VERDICT_SECONDS = 15.0
 _LAST_VERDICT_SECONDS = 2.0
 _NAME_SECONDS = 30.0
 _LONGEST_LINE = 1 << 20
+# What a worker says about itself, and what all hear in the end: text of an error, exit code.
+_Report = dict[str, Any]
+_Verdict = tuple[str, int]
+_AGREED = ("", 0)
 # The value of a fact that a worker does not have.
 NOT_SET = "not set"
 _LIST = "the list of workers (TF_CONFIG or Slurm)"
@@ -44,29 +50,38 @@ _FIRST_REPORT_SECONDS = 3.0
 _REPORT_SECONDS = 60.0
 
 
-def meet(cluster: Cluster, facts: Mapping[str, str]) -> None:
+def meet(cluster: Cluster, facts: Mapping[str, str], failure: UserError | None = None) -> None:
     """Waits until all workers are there, and compares their facts.
 
     Args:
       cluster: the workers.
       facts: what must be equal on all workers, by name; an empty value is unknown.
+      failure: an error of this worker, which it tells to the others that come in time.
 
     Raises:
       UsageError: a fact differs, on all workers; or an address cannot be used.
+      UserError: another worker has failed; the exit code is that of its error.
       StoppedBySignal: a signal ended the wait.
     """
     addresses = cluster.addresses
     if len(addresses) == 1:
         return
-    facts = {_LIST: " ".join(addresses), **facts}
+    report = {
+        "protocol": _PROTOCOL,
+        "number": cluster.number,
+        "process": f"process {os.getpid()} of {socket.gethostname()}",
+        "token": secrets.token_hex(8),
+        "facts": {_LIST: " ".join(addresses), **facts},
+        "failure": (str(failure), failure.exit_code) if failure else None,
+    }
     with StopSignals() as signals, _listen(cluster) as listener:
         wait = Wait(cluster, signals)
         if cluster.number == 0:
-            verdict = _Host(cluster, facts, listener).run(wait)
+            verdict = _Host(cluster, report, listener).run(wait)
         else:
-            verdict = _ask_host(cluster, facts, wait)
-    if verdict:
-        raise UsageError(verdict)
+            verdict = _ask_host(cluster, report, wait)
+    if verdict != _AGREED and not failure:
+        raise _to_error(verdict)
 
 
 def call_while_waiting(cluster: Cluster, connect: Callable[[], T]) -> T:
@@ -92,7 +107,7 @@ def call_while_waiting(cluster: Cluster, connect: Callable[[], T]) -> T:
             errors.append(error)
 
     thread = threading.Thread(target=run, daemon=True)
-    with StopSignals() as signals:
+    with StopSignals() as signals, blocking_connect.interpreter_unlocked():
         wait = Wait(cluster, signals)
         thread.start()
         try:
@@ -110,13 +125,15 @@ def call_while_waiting(cluster: Cluster, connect: Callable[[], T]) -> T:
 
 def _list_silent(cluster: Cluster) -> list[int]:
     """Returns the numbers of the workers whose addresses accept no connection."""
-    silent = []
-    for number, address in enumerate(cluster.addresses):
-        try:
-            socket.create_connection(parse_address(address), 1.0).close()
-        except (OSError, UnicodeError):
-            silent.append(number)
-    return silent
+    return [n for n, address in enumerate(cluster.addresses) if not _is_open(address)]
+
+
+def _is_open(address: str) -> bool:
+    try:
+        socket.create_connection(parse_address(address), 1.0).close()
+    except (OSError, UnicodeError):
+        return False
+    return True
 
 
 def describe_differences(facts: Mapping[int, Mapping[str, str]]) -> str:
@@ -269,42 +286,45 @@ class _Host:
 
     Args:
       cluster: the workers.
-      facts: those of worker 0.
+      report: that of worker 0.
       listener: listening socket with a timeout.
     """
 
-    def __init__(self, cluster: Cluster, facts: Mapping[str, str], listener: socket.socket) -> None:
+    def __init__(self, cluster: Cluster, report: _Report, listener: socket.socket) -> None:
         self._addresses = cluster.addresses
         self._listener = listener
-        self._facts: dict[int, Mapping[str, str]] = {0: facts}
+        self._reports = {0: report}
         self._last_seen: dict[int, float] = {}
-        self._processes: dict[int, str] = {}
-        self._verdict: str | None = None
+        self._verdict = report["failure"]
         self._told: set[int] = set()
+        self._reason = ""
 
-    def run(self, wait: Wait) -> str:
-        """Answers until every worker knows the verdict; returns it. It is "" if all agree."""
+    def run(self, wait: Wait) -> _Verdict:
+        """Answers until every worker knows the verdict; returns it."""
         decided = float("inf")
         while not self._is_over(time.monotonic() - decided):
             with contextlib.suppress(OSError, ValueError, TypeError, KeyError, RecursionError):
                 connection, (ip, *_) = self._listener.accept()
                 with connection:
                     self._answer(connection, ip)
-            missing = self._list_missing()
+            wait.check(self._list_missing, self._reason)
             if self._verdict is None:
-                wait.check(self._list_missing)
-                unresolved = wait.find_unresolved(missing)
-                if unresolved or not missing:
-                    self._verdict = unresolved or describe_differences(self._facts)
+                missing = self._list_missing()
+                if text := wait.find_unresolved(missing):
+                    self._verdict = (text, UsageError.exit_code)
+                elif not missing:
+                    self._verdict = self._compare(self._reports)
             if self._verdict is not None:
                 decided = min(decided, time.monotonic())
-        return self._verdict or ""
+        return self._verdict or _AGREED
 
     def _is_over(self, seconds: float) -> bool:
-        """Returns whether the verdict has been given for this time, and to all that asked."""
-        is_told = self._told >= self._last_seen.keys()
-        enough = _LAST_VERDICT_SECONDS if self._verdict else 0.0
-        return seconds >= (enough if is_told else _VERDICT_SECONDS)
+        """Returns whether the verdict has been known for this time, and to all that need it."""
+        # If worker 0 itself has failed, the others may still be starting.
+        failed = self._reports[0]["failure"] is not None
+        known = range(1, len(self._addresses)) if failed else self._last_seen.keys()
+        enough = 0.0 if self._verdict == _AGREED else _LAST_VERDICT_SECONDS
+        return seconds >= (enough if self._told.issuperset(known) else _VERDICT_SECONDS)
 
     def _list_missing(self) -> list[int]:
         recent = time.monotonic() - _ABSENT_SECONDS
@@ -318,47 +338,59 @@ class _Host:
           OSError, ValueError, TypeError, KeyError, RecursionError: the worker is gone, or another
             program asks.
         """
-        question = _receive(connection)
-        if question["protocol"] != _PROTOCOL or question["number"] == 0:
+        report = _receive(connection)
+        if report["protocol"] != _PROTOCOL or report["number"] == 0:
             return
-        number, facts = int(question["number"]), {**question["facts"]}
-        process = f"{question['process']} at {ip}"
+        number = int(report["number"])
+        known = self._reports.get(number, report)
+        report["process"] = f"{report['process']} at {ip}"
         if self._verdict is None:
-            self._verdict = self._refuse(number, process, facts)
-        if self._verdict is None:
-            self._facts[number] = facts
-            self._processes[number] = process
+            self._verdict = self._refuse(number, report, known)
+        address = self._addresses[number]
+        if self._verdict is None and _is_open(address):  # TensorFlow connects to it, too
+            self._reports[number] = report
             self._last_seen[number] = time.monotonic()
-        answer = {"missing": self._list_missing(), "verdict": self._verdict}
-        connection.sendall(json.dumps({"protocol": _PROTOCOL, **answer}).encode() + b"\n")
+        elif self._verdict is None:
+            self._reason = f"worker {number} asks, but {address} accepts no connection"
+        missing = self._list_missing()
+        answer = {"protocol": _PROTOCOL, "missing": missing, "verdict": self._verdict}
+        connection.sendall(_to_line(answer))
         if self._verdict is not None:
             self._told.add(number)
 
-    def _refuse(self, number: int, process: str, facts: Mapping[str, str]) -> str | None:
+    def _refuse(self, number: int, report: _Report, known: _Report) -> _Verdict | None:
         """Returns why the worker that asks can never take part, or None."""
-        lists = {n: {_LIST: worker[_LIST]} for n, worker in ((0, self._facts[0]), (number, facts))}
-        if difference := describe_differences(lists):
-            return difference
-        known = self._processes.get(number, process)
-        if process != known and number not in self._list_missing():
+        both = {0: self._reports[0], number: report}
+        if report["facts"][_LIST] != self._reports[0]["facts"][_LIST]:
+            return self._compare(both)
+        if report["token"] != known["token"] and number not in self._list_missing():
             return (
-                f"two processes are worker {number}: {known}, and {process}; give each worker"
-                " its own index"
+                f"two processes are worker {number}: {known['process']}, and {report['process']};"
+                " give each worker its own index",
+                UsageError.exit_code,
             )
+        if report["failure"] is not None:
+            text, code = report["failure"]
+            verdict = self._compare(both)
+            failure = (f"worker {number} at {self._addresses[number]}: {text}", int(code))
+            return verdict if verdict != _AGREED else failure
         return None
 
+    def _compare(self, reports: Mapping[int, _Report]) -> _Verdict:
+        text = describe_differences({n: report["facts"] for n, report in reports.items()})
+        return (text, UsageError.exit_code) if text else _AGREED
 
-def _ask_host(cluster: Cluster, facts: Mapping[str, str], wait: Wait) -> str:
-    """Asks worker 0 until it knows the verdict; returns it."""
+
+def _ask_host(cluster: Cluster, report: _Report, wait: Wait) -> _Verdict:
+    """Asks worker 0 until it knows the verdict; returns it. A failed worker asks for a while."""
     host, port = parse_address(cluster.addresses[0])
-    process = f"process {secrets.token_hex(4)} of {socket.gethostname()}"
-    question = {"number": cluster.number, "process": process, "facts": facts}
-    line = json.dumps({"protocol": _PROTOCOL, **question}).encode() + b"\n"
+    line = _to_line(report)
     missing, next_time, reason = [0], 0.0, ""
-    while True:
+    deadline = time.monotonic() + (float("inf") if not report["failure"] else _VERDICT_SECONDS)
+    while time.monotonic() < deadline:
         wait.check(missing.copy, reason)
-        if unresolved := wait.find_unresolved([0]):
-            return unresolved
+        if text := wait.find_unresolved([0]):
+            return text, UsageError.exit_code
         time.sleep(_POLL_SECONDS)
         if time.monotonic() < next_time:
             continue
@@ -369,13 +401,27 @@ def _ask_host(cluster: Cluster, facts: Mapping[str, str], wait: Wait) -> str:
             if answer["protocol"] != _PROTOCOL:
                 raise ValueError
             if answer["verdict"] is not None:
-                return str(answer["verdict"])
+                return str(answer["verdict"][0]), int(answer["verdict"][1])
             missing[:], reason = [int(number) for number in answer["missing"]], ""
-        except (OSError, UnicodeError) as error:
-            missing[:], reason = [0], getattr(error, "strerror", None) or str(error)
-        except (ValueError, KeyError, TypeError, RecursionError):
+        except OSError as error:
+            missing[:], reason = [0], error.strerror or str(error)
+        except (ValueError, LookupError, TypeError, RecursionError):
             missing[:], reason = [0], "what answers there is no worker that waits"
         next_time = time.monotonic() + _ASK_SECONDS
+    return _AGREED
+
+
+def _to_error(verdict: _Verdict) -> UserError:
+    text, code = verdict
+    if code == UsageError.exit_code:
+        return UsageError(text)
+    error = UserError(text)
+    error.exit_code = code
+    return error
+
+
+def _to_line(message: Mapping[str, Any]) -> bytes:
+    return json.dumps(message).encode() + b"\n"
 
 
 def _receive(connection: socket.socket) -> dict[str, Any]:

@@ -4,6 +4,8 @@ import itertools
 import json
 import os
 import pathlib
+import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -18,7 +20,7 @@ from input_pipeline.errors import UsageError
 from loops import train
 from loops.checkpointing import checkpoint
 from loops.config.training import DistributionConfig
-from loops.distribution import cluster_resolver, slurm, strategies
+from loops.distribution import strategies
 from loops.distribution.workers import Workers
 from tests.command_line import refusal
 
@@ -37,11 +39,19 @@ def find_free_ports(count):
     return ports
 
 
-def start(folder, root, *words, workers=2, plans=({}, {})):
-    """Starts the workers of a training run and returns their processes."""
+def start(folder, root, *words, workers=2, plans=({}, {}), own=((), ()), numbers=None):
+    """Starts the workers of a training run and returns their processes.
+
+    Args:
+      folder, root, words: `--data_dir`, `--checkpoint_dir` and more flags.
+      workers: number of workers.
+      plans: plan of each worker, see `tests.loops.worker`.
+      own: flags of each worker alone.
+      numbers: the workers to start; None for all.
+    """
     hosts = [f"127.0.0.1:{port}" for port in find_free_ports(workers)]
     processes = []
-    for number in range(workers):
+    for number in range(workers) if numbers is None else numbers:
         environment = {**os.environ, "PYTHONPATH": str(ROOT)}
         environment.pop("TF_CONFIG", None)
         if workers > 1:
@@ -49,6 +59,7 @@ def start(folder, root, *words, workers=2, plans=({}, {})):
             environment["TF_CONFIG"] = json.dumps({"cluster": {"worker": hosts}, "task": task})
         command = [sys.executable, "-m", "tests.loops.worker", json.dumps(plans[number])]
         command += [*FLAGS, f"--data_dir={folder}", f"--checkpoint_dir={root}", *words]
+        command += own[number] if workers > 1 else ()
         log = open(root / f"log-{number}", "w")  # noqa: SIM115 - belongs to the child
         processes.append(
             subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=log)
@@ -129,33 +140,36 @@ def test_malformed_tf_config(monkeypatch, text, strategy):
     assert message.startswith(f"TF_CONFIG={text}: not of the form {{")
 
 
-def test_tf_config_host_without_port(monkeypatch):
-    tf_config = {"cluster": {"worker": ["a:1", "b"]}, "task": {"type": "worker", "index": 0}}
-    monkeypatch.setenv("TF_CONFIG", json.dumps(tf_config))
-    message = refusal(strategies.make_strategy, DistributionConfig(strategy="multi_worker"))
-    assert message.startswith("TF_CONFIG, host=b: give HOST:PORT")
+def test_worker_that_waits_says_so_and_ends_on_a_signal(tiny_folder, tmp_path):
+    """Worker 0 of one run and worker 1 of another, each alone."""
+    cases = [(0, signal.SIGTERM, 143), (1, signal.SIGINT, 130)]
+    processes = [start(tiny_folder, tmp_path, numbers=[number])[0] for number, _, _ in cases]
+    try:
+        for process, (number, signum, code) in zip(processes, cases, strict=True):
+            log = tmp_path / f"log-{number}"
+            deadline = time.monotonic() + 60
+            while f"waits for worker {1 - number} at 127.0.0.1:" not in log.read_text():
+                assert process.poll() is None and time.monotonic() < deadline, log.read_text()
+                time.sleep(0.2)
+            process.send_signal(signum)
+            assert process.wait(10) == code
+            assert log.read_text().splitlines()[-1].startswith(f"error: stopped by {signum.name}")
+    finally:
+        for process in processes:
+            process.kill()
 
 
-def test_port_in_use():
-    """Runs in a separate process, because TensorFlow's servers cannot be stopped."""
-    code = (
-        "from loops.config import training\n"
-        "from loops.distribution import strategies\n"
-        "strategies.make_strategy(training.DistributionConfig(strategy='multi_worker'))\n"
-    )
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        taken.listen()
-        hosts = [f"127.0.0.1:{port}" for port in (taken.getsockname()[1], *find_free_ports(1))]
-        task = {"type": "worker", "index": 0}
-        tf_config = {"cluster": {"worker": hosts}, "task": task}
-        environment = {**os.environ, "TF_CONFIG": json.dumps(tf_config), "PYTHONPATH": str(ROOT)}
-        command = [sys.executable, "-c", code]
-        process = subprocess.run(
-            command, env=environment, capture_output=True, text=True, timeout=90
-        )
-    last = process.stderr.strip().splitlines()[-1]
-    assert "UsageError: TF_CONFIG or Slurm: this worker cannot start" in last
+def test_workers_with_other_images_end_before_the_first_step(tiny_folder, tmp_path):
+    """The number of images is the same on both workers."""
+    copy = tmp_path / "copy"
+    shutil.copytree(tiny_folder, copy)
+    first = min((copy / "train/disc").iterdir())
+    first.rename(first.with_name("zz.jpg"))
+    codes, logs = run(tiny_folder, tmp_path, "--steps=1", own=((), [f"--data_dir={copy}"]))
+    assert codes == [2, 2], logs
+    for log in logs:
+        assert "error: workers differ: the list of train images" in log.splitlines()[-1]
+    assert not (tmp_path / "r").exists()
 
 
 def test_wait_for_folder(tmp_path, monkeypatch, one_device):
@@ -205,62 +219,3 @@ def test_workers_or_run_name_missing(words, tmp_path, tiny_folder, monkeypatch):
     else:
         with pytest.raises(UsageError, match="neither TF_CONFIG nor Slurm"):
             train.run(flags.parse(argv))
-
-
-def set_slurm_environment(monkeypatch, tasks, **names):
-    """Sets the environment variables of a task of a Slurm job step."""
-    variables = {"JOB_ID": "1", "NTASKS": str(tasks), "STEP_NUM_TASKS": str(tasks), **names}
-    for name, value in variables.items():
-        monkeypatch.setenv(f"SLURM_{name}", value)
-
-
-@pytest.mark.parametrize(
-    ("nodes", "per_node", "expected"),
-    [
-        ("n[1-2]", "1(x2)", ["n1:8888", "n2:8888"]),
-        ("n1", "2", ["n1:8888", "n1:8889"]),
-        ("n[2,10]", "1(x2)", ["n2:8888", "n10:8888"]),  # in task order
-    ],
-)
-def test_slurm_workers(monkeypatch, nodes, per_node, expected):
-    set_slurm_environment(
-        monkeypatch, 2, PROCID="1", STEP_NODELIST=nodes, STEP_TASKS_PER_NODE=per_node
-    )
-    monkeypatch.setenv("PATH", "")
-    monkeypatch.delenv("TF_CONFIG", raising=False)
-    resolver = cluster_resolver.make_resolver()
-    assert resolver.cluster_spec().as_dict()["worker"] == expected
-    assert (resolver.task_type, resolver.task_id) == ("worker", 1)
-    assert resolver.num_accelerators() == {"GPU": 0}  # as the test hides all GPUs
-
-
-@pytest.mark.parametrize(
-    ("visible", "tasks", "gpus_per_task", "expected"),
-    [
-        ("0,1,2,3", "4(x2)", None, "1"),
-        ("4,5,6,7", "2(x4)", None, "6,7"),
-        (None, "4(x2)", None, "1"),  # nvidia-smi lists four
-        ("0,1,2,3", "1(x8)", None, "0,1,2,3"),
-        ("0", "4(x2)", None, "0"),  # Slurm has bound one GPU to each task
-        ("0,1,2,3", "4(x2)", "4", "0,1,2,3"),
-        ("", "4(x2)", None, ""),
-        ("-1", "4(x2)", None, "-1"),
-    ],
-)
-def test_slurm_tasks_of_a_node_share_its_gpus(
-    monkeypatch, tmp_path, visible, tasks, gpus_per_task, expected
-):
-    nodes = {"STEP_NODELIST": "n[1-8]", "STEP_TASKS_PER_NODE": tasks, "NODEID": "1"}
-    set_slurm_environment(monkeypatch, 8, PROCID="5", LOCALID="1", **nodes)
-    if gpus_per_task:
-        monkeypatch.setenv("SLURM_GPUS_PER_TASK", gpus_per_task)
-    # Set first in any case, so that monkeypatch restores the variable.
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible or "")
-    if visible is None:
-        monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
-    tool = tmp_path / "nvidia-smi"
-    tool.write_text("#!/bin/sh\nfor n in 0 1 2 3; do echo GPU $n: A100; echo '  MIG'; done\n")
-    tool.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
-    slurm.make_resolver()
-    assert os.environ["CUDA_VISIBLE_DEVICES"] == expected
