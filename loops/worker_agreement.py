@@ -121,8 +121,9 @@ def describe_images(config: Config, **splits: Source | None) -> dict[str, str]:
         if split is not None:
             facts["the names of the classes (SHA-256)"] = _hash("\n".join(split.class_names))
             facts[f"the number of {name} images"] = str(split.num_examples)
-            facts[f"the list of {name} images (SHA-256)"] = split.fingerprint[:16]
-            facts[f"the content of {name} images (SHA-256)"] = _hash_sample(split)
+            flag = f"--{name}_list" if config.data.dataset == "lists" else "--data_dir"
+            facts[f"the list of {name} images of {flag} (SHA-256)"] = split.fingerprint[:16]
+            facts[f"the content of {name} images of {flag} (SHA-256)"] = _hash_sample(split)
     return facts
 
 
@@ -147,7 +148,7 @@ def describe_state(state: TrainState) -> dict[str, str]:
     return {
         "the step to resume from in --checkpoint_dir": str(int(state.step)),
         "the compute type": state.compute_dtype,
-        "the loaded state (SHA-256)": digest.hexdigest()[:16],
+        "the state from --init_from or --checkpoint_dir (SHA-256)": digest.hexdigest()[:16],
     }
 
 

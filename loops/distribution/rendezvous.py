@@ -202,6 +202,8 @@ class Wait:
             return
         self._next_report = now + _REPORT_SECONDS
         addresses, missing, own = self._cluster.addresses, find_missing(), self._cluster.number
+        if not missing and not reason:
+            return
         shown = [f"worker {number} at {addresses[number]}" for number in missing[:8]]
         if len(missing) > 8:
             shown.append(f"{len(missing) - 8} more")

@@ -258,20 +258,25 @@ def test_collectives_have_no_maximum():
     assert {op.name for op in tf.distribute.ReduceOp} == {"SUM", "MEAN"}
 
 
-def test_slurm_resolver_needs_nvidia_smi_and_sorts_nodes_as_text(monkeypatch):
-    """Workaround: `make_resolver` of `loops/distribution/slurm.py`.
-
-    It passes GPU counts, which are not used, and lists the workers itself.
-    """
-    variables = {"PROCID": "0", "NTASKS": "2", "STEP_NUM_TASKS": "2", "STEP_NODELIST": "n[2,10]"}
-    variables |= {"STEP_TASKS_PER_NODE": "1(x2)", "LOCALID": "0"}
-    for name, value in variables.items():
-        monkeypatch.setenv(f"SLURM_{name}", value)
-    monkeypatch.setenv("PATH", "")
-    with pytest.raises(FileNotFoundError, match="nvidia-smi"):
-        tf.distribute.cluster_resolver.SlurmClusterResolver()
-    resolver = tf.distribute.cluster_resolver.SlurmClusterResolver(
-        gpus_per_node=1, gpus_per_task=1, auto_set_gpu=False
+@pytest.mark.faults
+def test_python_stands_still_while_tensorflow_connects_workers():
+    """No thread runs, so no signal is handled. Workaround: `distribution/blocking_connect.py`."""
+    hosts = [f"127.0.0.1:{port}" for port in find_free_ports(2)]
+    task = {"type": "worker", "index": 0}
+    tf_config = json.dumps({"cluster": {"worker": hosts}, "task": task})
+    code = (
+        "import threading, time, tensorflow as tf\n"
+        "connect = tf.distribute.MultiWorkerMirroredStrategy\n"
+        "threading.Thread(target=connect, daemon=True).start()\n"
+        "print('begin', flush=True)\n"
+        "time.sleep(5)\n"
+        "print('end', flush=True)\n"
     )
-    assert resolver.cluster_spec().as_dict() == {"worker": ["n10:8888", "n2:8888"]}
-    assert list(resolver._task_configuration) == ["n2", "n10"]
+    with pytest.raises(subprocess.TimeoutExpired) as expired:
+        subprocess.run(
+            [sys.executable, "-c", code],
+            env={**os.environ, "TF_CONFIG": tf_config},
+            stdout=subprocess.PIPE,
+            timeout=40,
+        )
+    assert expired.value.stdout == b"begin\n"

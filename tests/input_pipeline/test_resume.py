@@ -7,6 +7,7 @@ import json
 import os
 import pathlib
 import random
+import re
 import signal
 import socket
 import subprocess
@@ -125,7 +126,8 @@ class _Service:
     """
 
     def __init__(self, workers):
-        self.dispatcher, *self.workers = (f"localhost:{port}" for port in _free_ports(workers + 1))
+        name = socket.gethostname()  # a loopback address is refused
+        self.dispatcher, *self.workers = (f"{name}:{port}" for port in _free_ports(workers + 1))
         self.processes = []
 
     def start(self, role, names):
@@ -240,6 +242,30 @@ def test_unreachable_data_service_is_a_usage_error():
     port = _free_ports(1)[0]
     with pytest.raises(UsageError, match=f"--data_service=localhost:{port}: no dispatcher answers"):
         data_service.count_workers(f"localhost:{port}")
-    for text in ("localhost", "localhost:0", ":5", "localhost:99999", "localhost:http"):
+    odd = ("a:²", "http://a:5", "a b:5", "::1:5", "a\n:5")
+    for text in ("localhost", "localhost:0", ":5", "localhost:99999", "localhost:http", *odd):
         with pytest.raises(UsageError, match="give HOST:PORT"):
             data_service.parse_address(text)
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.1", "localhost", "[::1]", "[::ffff:127.0.0.1]"])
+def test_server_of_the_data_service_refuses_a_loopback_address(host):
+    """TensorFlow's servers listen on all addresses."""
+    own, other = f"{host}:5050", "10.0.0.5:5051"
+    calls = [
+        ("dispatcher", own, other, f"--data_service={own}"),
+        ("dispatcher", other, f"{other},{own}", f"--workers={own}"),
+        ("worker", other, own, f"--workers={own}"),
+    ]
+    for role, dispatcher, workers, shown in calls:
+        with pytest.raises(UsageError, match=f"^{re.escape(shown)}: is a loopback address"):
+            data_service.start_server(role, dispatcher, workers)
+
+
+def test_name_of_this_machine_is_no_loopback_address(monkeypatch):
+    """Debian resolves it to 127.0.1.1 on the machine itself, and elsewhere to another address."""
+    loopback = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.1.1", 0))]
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: loopback)
+    monkeypatch.setattr(socket, "gethostname", lambda: "node1")
+    assert not data_service.is_loopback("node1")
+    assert data_service.is_loopback("node2")

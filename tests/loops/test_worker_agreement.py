@@ -11,7 +11,7 @@ from loops import worker_agreement
 from loops.checkpointing import run_folder
 from loops.config.config import Config
 from loops.distribution.rendezvous import describe_differences
-from tests.command_line import resolve
+from tests.command_line import parse, resolve
 
 
 def differences(one, two):
@@ -31,8 +31,6 @@ def differences(one, two):
     ],
 )
 def test_flags(word, shown):
-    from tests.command_line import parse
-
     one, two = (worker_agreement.describe_start(parse(*words)) for words in ((), (word,)))
     message = differences(one, two)
     assert shown in message and bool(shown) == bool(message)
@@ -91,4 +89,4 @@ def test_state():
         return worker_agreement.describe_state(state)
 
     assert differences(describe(1.0, 2.0), describe(1.0, 2.0)) == ""
-    assert "the loaded state" in differences(describe(1.0, 2.0), describe(2.0, 1.0))
+    assert "the state from --init_from" in differences(describe(1.0, 2.0), describe(2.0, 1.0))

@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 
 import numpy as np
@@ -157,6 +158,31 @@ def test_worker_that_waits_says_so_and_ends_on_a_signal(tiny_folder, tmp_path):
     finally:
         for process in processes:
             process.kill()
+
+
+def test_signal_while_tensorflow_connects_the_workers(tmp_path):
+    """The other worker has ended after the meeting."""
+    code = (
+        "import sys\n"
+        "from loops.config import training\n"
+        "from loops.distribution import strategies\n"
+        "from loops.runtime import process\n"
+        "config = training.DistributionConfig(strategy='multi_worker')\n"
+        "sys.exit(process.run(lambda: strategies.make_strategy(config)))\n"
+    )
+    hosts = [f"127.0.0.1:{port}" for port in find_free_ports(2)]
+    tf_config = {"cluster": {"worker": hosts}, "task": {"type": "worker", "index": 0}}
+    environment = {**os.environ, "TF_CONFIG": json.dumps(tf_config), "PYTHONPATH": str(ROOT)}
+    with subprocess.Popen(
+        [sys.executable, "-c", code], env=environment, stderr=subprocess.PIPE, text=True
+    ) as process:
+        kill = threading.Timer(90, process.kill)
+        kill.start()
+        line = next(line for line in process.stderr if "waits for" in line)
+        assert f"waits for worker 1 at {hosts[1]}, " in line
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(10) == 143
+        kill.cancel()
 
 
 def test_workers_with_other_images_end_before_the_first_step(tiny_folder, tmp_path):
