@@ -62,7 +62,8 @@ def is_loopback(host: str) -> bool:
     The name of a machine may resolve to a loopback address on that machine itself, and to another
     one elsewhere, so it does not count.
     """
-    if host in (socket.gethostname(), socket.getfqdn()):
+    own_name, name = (text.lower().partition(".")[0] for text in (socket.gethostname(), host))
+    if name == own_name != "localhost":
         return False
     try:
         found = socket.getaddrinfo(host, None)

@@ -268,4 +268,6 @@ def test_name_of_this_machine_is_no_loopback_address(monkeypatch):
     monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: loopback)
     monkeypatch.setattr(socket, "gethostname", lambda: "node1")
     assert not data_service.is_loopback("node1")
+    assert not data_service.is_loopback("node1.cluster")
+    assert data_service.is_loopback("localhost")
     assert data_service.is_loopback("node2")
