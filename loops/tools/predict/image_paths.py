@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from input_pipeline.decoding import decode
 from input_pipeline.errors import UsageError
 from input_pipeline.sources import image_folders
+from loops.config import local_paths
 
 
 def find(text: str) -> list[str]:
@@ -27,8 +28,9 @@ def find(text: str) -> list[str]:
         raise UsageError("--image is missing: name files or folders, separated by commas")
     if text == "-":
         return _expand_lines(map(os.fsdecode, sys.stdin.buffer))  # names need not be UTF-8
-    names = [text] if os.path.exists(text) else text.split(",")
-    return [path for name in names for path in _expand_name(name, f"--image={name}")]
+    return [
+        path for name in local_paths.split(text) for path in _expand_name(name, f"--image={name}")
+    ]
 
 
 def _expand_lines(lines: Iterable[str]) -> list[str]:
