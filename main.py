@@ -1,8 +1,13 @@
 """imagenet-loops on the command line: `python main.py --help`."""
 
 import importlib
+import pathlib
 import sys
 from collections.abc import Callable
+
+# Python leaves out the folder of the script under PYTHONSAFEPATH.
+if (folder := str(pathlib.Path(__file__).parent.resolve())) not in sys.path:
+    sys.path.insert(0, folder)
 
 import flags
 from loops.config import mode_flags, modes

@@ -9,6 +9,7 @@ import sys
 import pytest
 
 import main
+from input_pipeline.errors import UsageError
 from loops.runtime import process
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
@@ -61,6 +62,34 @@ def test_closed_stderr_is_no_error():
     environment = {k: v for k, v in os.environ.items() if k != "TF_CPP_MIN_LOG_LEVEL"}
     completed = subprocess.run(closed, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True)
     assert (completed.returncode, completed.stdout) == (0, "the summary\n")
+
+
+def test_current_folder_is_removed(tmp_path, monkeypatch, capsys):
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    assert main.main(["main.py", "--mode=train"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: the current folder cannot be used")
+
+
+@pytest.mark.parametrize("flag", ["-P", "-O"])
+def test_program_starts_from_any_folder_with_any_interpreter_flag(tmp_path, flag):
+    """-P is PYTHONSAFEPATH, with which Python does not look for modules next to the script."""
+    (tmp_path / "flags.py").write_text("raise SystemExit('foreign')")
+    command = [sys.executable, flag, ROOT / "main.py", "--mode=nonsense"]
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    completed = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True)
+    assert (completed.returncode, completed.stdout) == (2, b"")
+    assert completed.stderr.startswith(b"error: --mode=nonsense")
+
+
+def test_error_is_one_line(capsys):
+    def fail():
+        raise UsageError("--image=a\nb: no such file")
+
+    assert process.run(fail) == 2
+    assert capsys.readouterr().err == "error: --image=a b: no such file\n"
 
 
 def test_ctrl_c_without_signal_handler_exits_with_130():

@@ -33,9 +33,11 @@ def run(command: Callable[[], None]) -> int:
 def _run(command: Callable[[], None]) -> int:
     log_format.set_up()
     try:
+        _require_current_folder()
         command()
     except UserError as error:
-        sys.stderr.write(f"error: {error}\n")
+        line = " ".join(str(error).split("\n"))  # names of files may contain line breaks
+        sys.stderr.write(f"error: {line}\n")
         return error.exit_code
     except OSError as error:
         if error.errno not in _PATH_ERRNOS or error.filename is None:
@@ -45,6 +47,16 @@ def _run(command: Callable[[], None]) -> int:
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
     return 0
+
+
+def _require_current_folder() -> None:
+    """Raises UsageError if the current folder has been removed, since no path can be resolved."""
+    try:
+        os.getcwd()
+    except OSError as error:
+        raise UsageError(
+            f"the current folder cannot be used ({error.strerror}): change to another folder"
+        ) from None
 
 
 def _open_closed_streams() -> None:
