@@ -84,6 +84,32 @@ def test_program_starts_from_any_folder_with_any_interpreter_flag(tmp_path, flag
     assert completed.stderr.startswith(b"error: --mode=nonsense")
 
 
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
+def test_text_that_stdout_cannot_encode(encoding):
+    code = "import sys; from loops.runtime import process; process.run(lambda: print('caf\\u6f22'))"
+    environment = {**os.environ, "PYTHONIOENCODING": encoding}
+    command = [sys.executable, "-c", code]
+    completed = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert (completed.returncode, completed.stdout) == (0, "caf\\u6f22\n"), completed.stderr
+
+
+@pytest.mark.parametrize("number", [errno.EROFS, errno.ENOSPC, errno.ENOTDIR])
+def test_refused_file_is_one_line(capsys, number):
+    def fail():
+        raise OSError(number, os.strerror(number), "folder/file")
+
+    assert process.run(fail) == 2
+    assert capsys.readouterr().err == f"error: folder/file: {os.strerror(number)}\n"
+
+
+def test_full_disk_without_the_name_of_a_file(capsys):
+    def fail():
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    assert process.run(fail) == 2
+    assert capsys.readouterr().err == f"error: {os.strerror(errno.ENOSPC)}\n"
+
+
 def test_error_is_one_line(capsys):
     def fail():
         raise UsageError("--image=a\nb: no such file")
