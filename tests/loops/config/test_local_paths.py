@@ -44,7 +44,7 @@ def test_home_is_expanded_in_every_path_of_a_list(home, name):
     [
         *("gs://x/y", "s3://x", "hdfs://host/x", "https://host/x.jpg", "file:///x", "ram://x"),
         *("host:/x", "me@host:/x", "C:\\x", "d:/x", "\\\\host\\x", "dbfs:/x"),
-        *("", " ", "~nobody-of-this-name/x", "$DATA", "$DATA/x", "a/${DATA}/x", "$UNSET/x", "a\0b"),
+        *("", " ", "~no-such-user/x", "$DATA", "$DATA/x", "a/${DATA}/x", "$UNSET/x", "a\0b"),
     ],
 )
 def test_what_is_no_local_path_is_refused(home, path):
@@ -55,10 +55,10 @@ def test_what_is_no_local_path_is_refused(home, path):
 
 
 def test_odd_names_of_local_paths_are_kept(home):
-    for name in ("$DATA", "$x[1]", "a,b", "~nobody-of-this-name"):
+    for name in ("$DATA", "$x[1]", "a,b", "~no-such-user"):
         (home / name).mkdir()
         for path in (name, f"{name}/new", f"./{name}"):
-            if not path.startswith("~nobody-of-this-name/"):
+            if not path.startswith("~no-such-user/"):
                 assert leaf(parse(f"--ckpt={path}"), "ckpt") == path
     for path in ("./a:/b", "a:b", "10%", "5$", "a b", "ä", "-", "a@b"):
         assert leaf(parse(f"--ckpt={path}"), "ckpt") == path
