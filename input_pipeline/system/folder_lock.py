@@ -63,9 +63,9 @@ def acquire(
         try:
             yield
         finally:
-            (folder / NAME).unlink(missing_ok=True)
-            if created:
-                with contextlib.suppress(OSError):  # the folder is not empty
+            with contextlib.suppress(OSError):  # the disk became read-only, or is not empty
+                (folder / NAME).unlink(missing_ok=True)
+                if created:
                     folder.rmdir()
 
 
