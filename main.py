@@ -5,9 +5,8 @@ import pathlib
 import sys
 from collections.abc import Callable
 
-# Python leaves out the folder of the script under PYTHONSAFEPATH.
-if (folder := str(pathlib.Path(__file__).parent.resolve())) not in sys.path:
-    sys.path.insert(0, folder)
+if sys.flags.safe_path:  # PYTHONSAFEPATH leaves out the folder of the script
+    sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
 
 import flags
 from loops.config import mode_flags, modes

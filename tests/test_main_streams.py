@@ -77,7 +77,8 @@ def test_current_folder_is_removed(tmp_path, monkeypatch, capsys):
 def test_program_starts_from_any_folder_with_any_interpreter_flag(tmp_path, flag):
     """-P is PYTHONSAFEPATH, with which Python does not look for modules next to the script."""
     (tmp_path / "flags.py").write_text("raise SystemExit('foreign')")
-    command = [sys.executable, flag, ROOT / "main.py", "--mode=nonsense"]
+    (tmp_path / "linked.py").symlink_to(ROOT / "main.py")
+    command = [sys.executable, flag, tmp_path / "linked.py", "--mode=nonsense"]
     environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
     completed = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True)
     assert (completed.returncode, completed.stdout) == (2, b"")

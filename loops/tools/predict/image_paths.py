@@ -53,7 +53,7 @@ def _expand_name(name: str, prefix: str) -> list[str]:
     if os.path.isfile(name):
         return [name]
     if glob.has_magic(name):
-        matches = sorted(glob.glob(name, recursive=True))
+        matches = sorted(_find_matches(name))
         files = [path for path in matches if _is_image(pathlib.Path(path))]
         below = [path for m in matches if os.path.isdir(m) for path in _list_files(m)]
         paths = [*files, *(str(path) for path in sorted(below) if _is_image(path))]
@@ -61,6 +61,14 @@ def _expand_name(name: str, prefix: str) -> list[str]:
             return list(dict.fromkeys(paths))  # `**` matches a file and each of its folders
         raise UsageError(f"{prefix}: matches no image ({', '.join(decode.EXTENSIONS)})")
     raise UsageError(f"{prefix}: there is no such file or folder")
+
+
+def _find_matches(pattern: str) -> list[str]:
+    """Returns the matches of a glob. Folders at its start that exist are no patterns: `a[1]/*`."""
+    folder = os.path.dirname(pattern)
+    while folder and not os.path.isdir(folder):
+        folder = os.path.dirname(folder)
+    return glob.glob(glob.escape(folder) + pattern[len(folder) :], recursive=True)
 
 
 def _list_files(folder: str) -> list[pathlib.Path]:
