@@ -35,7 +35,7 @@ def expand(flag: str, path: str) -> str:
     """
     where = f"--{flag}={path}"
     if not path.strip():
-        raise UsageError(f"{where}: a path is empty; name one, or leave the flag out")
+        raise UsageError(f"--{flag} is missing: its path is empty; name one, or drop the flag")
     if "\0" in path:
         raise UsageError(f"--{flag}={path!r}: a path cannot contain a null character")
     if _REMOTE.match(path):

@@ -49,8 +49,8 @@ def test_home_is_expanded_in_every_path_of_a_list(home, name):
 )
 def test_what_is_no_local_path_is_refused(home, path):
     for name in ("checkpoint_dir", "json", "ckpt"):
-        assert refusal(parse, f"--{name}={path}").startswith(f"--{name}=")
-    assert refusal(parse, f"--ckpt=x,{path}").startswith("--ckpt=")
+        assert refusal(parse, f"--{name}={path}").startswith(f"--{name}")
+    assert refusal(parse, f"--ckpt=x,{path}").startswith("--ckpt")
     assert [*home.iterdir()] == []
 
 
