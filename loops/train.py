@@ -119,7 +119,8 @@ def _read_results_of_finished_run(
     A job that was put back into the queue then adds nothing to the run folder.
     """
     newest = checkpoint.find_newest_intact(run_dir)
-    if newest is None or not record.dataset or config.data != record.config.data:
+    has_facts = {"train", "val"} <= record.dataset.keys()
+    if newest is None or not has_facts or config.data != record.config.data:
         return None
     images, fingerprint = record.dataset["train"]["images"], record.dataset["val"]["fingerprint"]
     step = checkpoint.parse_step(newest)
