@@ -1,9 +1,11 @@
 """Paths on the command line: `~`, lists, and what is no local path."""
 
+import re
+
 import pytest
 
 from loops.config import local_paths
-from loops.config.config import select_flags
+from loops.config.config import all_flags, select_flags
 from tests.command_line import leaf, parse, refusal
 
 PATHS = (
@@ -25,6 +27,13 @@ def home(tmp_path, monkeypatch):
 def test_flags_that_name_paths():
     assert select_flags(is_path=True) == {*PATHS}
     assert select_flags(is_path_list=True) == {*LISTS}
+    texts = {name: flag.help for name, flag in all_flags().items() if flag.type is str}
+    mention = {name for name, text in texts.items() if re.search(r"\b[Ff](ile|older)s?\b", text)}
+    assert mention - {*PATHS, *LISTS} == {
+        "dataset",
+        "run_name",
+        "source",
+    }  # a new flag that names a path?
 
 
 @pytest.mark.parametrize("name", [*PATHS, *LISTS])
