@@ -103,6 +103,7 @@ def check_main(words):
     """Checks that the flags parse and, for a training, that they are consistent."""
     if words == ["--help"]:
         return
+    words = [re.sub(r"\$[A-Z_]+", "FOLDER", word) for word in words]  # as the shell does
     config = flags.parse(["main.py", *(word for word in words if word != "...")])
     if not any(word.endswith("=...") for word in words):  # the text names a refused flag
         mode_flags.check_flags(config)
