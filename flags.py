@@ -6,7 +6,7 @@ from collections.abc import Callable
 from absl import flags as absl_flags
 
 from input_pipeline.errors import UsageError
-from loops.config import flag_fields
+from loops.config import flag_fields, local_paths
 from loops.config.config import Config, all_flags
 
 _EXAMPLES = """Examples:
@@ -56,11 +56,15 @@ def parse(argv: list[str]) -> Config:
 
 def to_config(values: absl_flags.FlagValues) -> Config:
     """Builds the Config from parsed FlagValues."""
-    for name, flag in all_flags().items():
-        flag.check_choice(values[name].value)
     typed = frozenset(name for name in values if values[name].present)
-    config = Config().replace(**{name: values[name].value for name in all_flags()})
-    return dataclasses.replace(config, typed=typed)
+    leaves = {name: values[name].value for name in all_flags()}
+    for name, flag in all_flags().items():
+        flag.check_choice(leaves[name])
+        if name in typed and flag.is_path:
+            leaves[name] = local_paths.expand(name, leaves[name])
+        if name in typed and flag.is_path_list:
+            leaves[name] = local_paths.expand_all(name, leaves[name])
+    return dataclasses.replace(Config().replace(**leaves), typed=typed)
 
 
 def format_help() -> str:

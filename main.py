@@ -1,8 +1,12 @@
 """imagenet-loops on the command line: `python main.py --help`."""
 
 import importlib
+import pathlib
 import sys
 from collections.abc import Callable
+
+if sys.flags.safe_path:  # PYTHONSAFEPATH leaves out the folder of the script
+    sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
 
 import flags
 from loops.config import mode_flags, modes

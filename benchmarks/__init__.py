@@ -3,4 +3,4 @@
 from loops.runtime import tensorflow_startup
 
 # Set before any side imports TensorFlow, so that all sides use the same kernels as main.py.
-tensorflow_startup.enable_onednn()
+tensorflow_startup.set_environment()

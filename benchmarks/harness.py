@@ -20,12 +20,15 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+from input_pipeline.errors import UsageError
+from loops.config import local_paths
 from loops.runtime import environment
 
 DTYPES = ("bfloat16", "float32")
 PACKAGES = ("tensorflow", "tensorflow-cpu", "keras")
 _START_TIME_VARIABLE = "BENCHMARK_STARTED"
 _CPU_FLAGS = ("avx2", "avx512f", "avx512_bf16", "avx512_fp16", "amx_bf16", "amx_fp16")
+_PATH_FLAGS = ("--data_dir", "--folder", "--json", "--out", "--records", "--torch_python")
 # Help texts of the flags that several benchmarks have.
 _HELP = {
     "batch": "images per step",
@@ -82,7 +85,15 @@ class BenchmarkParser(argparse.ArgumentParser):
             self.add_argument(flag, action="store_true", help=help)
             return
         kind = pathlib.Path if isinstance(default, pathlib.Path) else type(default)
-        self.add_argument(flag, type=kind, default=default, choices=choices, help=help)
+
+        def parse_path(text: str) -> str | pathlib.Path:
+            try:
+                return kind(local_paths.expand(flag.removeprefix("--"), text) if text else text)
+            except UsageError as error:
+                raise argparse.ArgumentTypeError(str(error)) from None
+
+        parse = parse_path if flag in _PATH_FLAGS else kind
+        self.add_argument(flag, type=parse, default=default, choices=choices, help=help)
 
     def add_hidden(self, flag: str, **options: Any) -> None:
         """Adds a flag that only the benchmark passes to its child processes."""

@@ -33,28 +33,28 @@ class DataConfig:
     data_dir: Annotated[
         str,
         "Folder of the images. shapes creates its own in data/shapes.",
-        {"modes": _DATASET_MODES, "on_resume": True},
+        {"is_path": True, "modes": _DATASET_MODES, "on_resume": True},
     ] = ""
     train_list: Annotated[
         str,
         "File of `path label` lines, with paths relative to --data_dir.",
-        {"modes": _DATASET_MODES, "on_resume": True, "is_lists_only": True},
+        {"is_path": True, "modes": _DATASET_MODES, "on_resume": True, "is_lists_only": True},
     ] = ""
     val_list: Annotated[
         str,
         "Like --train_list, for the val split.",
-        {"modes": _DATASET_MODES, "on_resume": True, "is_lists_only": True},
+        {"is_path": True, "modes": _DATASET_MODES, "on_resume": True, "is_lists_only": True},
     ] = ""
     test_list: Annotated[
         str,
         "Like --train_list, for the test split.",
-        {"modes": _DATASET_MODES, "on_resume": True, "is_lists_only": True},
+        {"is_path": True, "modes": _DATASET_MODES, "on_resume": True, "is_lists_only": True},
     ] = ""
     class_names: Annotated[
         str,
         "Class names for --dataset=lists and --mode=import: file of `index wnid names` lines, with "
         "indices from 0. If missing, lists takes the number of classes from the training labels.",
-        {"modes": _DATASET_MODES, "on_resume": True, "is_lists_only": True},
+        {"is_path": True, "modes": _DATASET_MODES, "on_resume": True, "is_lists_only": True},
     ] = ""
     image_size: Annotated[int | None, "Input resolution in pixels.", {"on_eval": True}] = None
     image_size_schedule: Annotated[
@@ -157,13 +157,13 @@ class PrepareConfig:
         str,
         "prepare, ilsvrc2012: folder of the development kit, for a val folder without class "
         "folders.",
-        {"modes": ("prepare", "verify")},
+        {"is_path": True, "modes": ("prepare", "verify")},
     ] = ""
     split_csv: Annotated[
         str,
         "prepare, mini_imagenet: folder of train.csv, val.csv and test.csv. --data_dir then "
         "holds the ILSVRC train folders.",
-        {"modes": ("prepare", "verify")},
+        {"is_path": True, "modes": ("prepare", "verify")},
     ] = ""
 
 

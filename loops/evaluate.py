@@ -12,7 +12,7 @@ from input_pipeline.errors import UsageError
 from input_pipeline.sources import source
 from input_pipeline.text import pluralize
 from loops import train_failures, worker_agreement
-from loops.config import flag_parsers, resolve, validation
+from loops.config import flag_parsers, local_paths, resolve, validation
 from loops.config.config import Config, select_flags
 from loops.distribution import strategies, workers
 from loops.evaluation import continuous, eval_results, trained_models
@@ -260,7 +260,7 @@ def _score_logits(config: Config) -> dict:
         flag_parsers.parse_top_k(evaluation.top_k),
         real,
     )
-    results |= {"crops": crops, "models": names, "logits": evaluation.logits.split(",")}
+    results |= {"crops": crops, "models": names, "logits": local_paths.split(evaluation.logits)}
     results |= {name: metadata[name] for name in ("dataset", "split", "fingerprint")}
     resizing = eval_results.get_resizing(config.data)
     results |= {k: v for k, v in models[0].facts.items() if k in resizing}

@@ -11,12 +11,13 @@ from input_pipeline.errors import DataError, UsageError
 from input_pipeline.text import summarize_error
 from loops import train_failures, worker_agreement
 from loops.checkpointing import checkpoint, fine_tuning, loss_trace, run_folder, run_summary
-from loops.config import dataset_flags, resolve
+from loops.config import dataset_flags, flag_parsers, resolve
 from loops.config.config import Config
 from loops.distribution import strategies
-from loops.monitoring import metric_writer
+from loops.evaluation import eval_results
+from loops.monitoring import console, metric_writer
 from loops.optimization import auto_batch
-from loops.runtime import log_format
+from loops.runtime import log_format, output_files
 from loops.runtime.stop_signals import NoSignals, StopSignals
 from loops.train_loop import RunOutputs, TrainLoop
 from loops.train_setup import TrainSetup
@@ -39,7 +40,9 @@ def run(config: Config) -> dict:
 def _prepare(config: Config) -> tuple[pathlib.Path, run_folder.Record | None, Config]:
     """Finds the run folder and completes the config; returns both and the run's Record."""
     run_dir = run_folder.resolve_run_dir(dataset_flags.resolve_dataset(config))
-    record = run_folder.read_record(run_dir) if (run_dir / "config.json").exists() else None
+    record = None
+    if config.run.run_name and (run_dir / "config.json").exists():
+        record = run_folder.read_record(run_dir)
     if record is not None and record.weights:
         raise UsageError(
             f"--run_name={run_dir.name}: contains imported weights, not a training run; start one"
@@ -47,8 +50,10 @@ def _prepare(config: Config) -> tuple[pathlib.Path, run_folder.Record | None, Co
         )
     if record is not None:
         config = resolve.resolve_training(config, saved=record.config)
+        if (results := _read_results_of_finished_run(config, run_dir, record)) is not None:
+            return results
     else:
-        if run_folder.contains_other_files(run_dir):
+        if config.run.run_name and run_folder.contains_other_files(run_dir):
             raise UsageError(f"--run_name={run_dir.name}: {run_dir} is not a run folder")
         config = resolve.resolve_training(config, parent=fine_tuning.read_parent(config))
         config = auto_batch.choose_accumulate(config)
@@ -68,7 +73,8 @@ def train(
 
     Args:
       config: resolved Config.
-      run_dir: the run folder; created if missing.
+      run_dir: the run folder; created if missing. Without `--run_name` it must be new: a number is
+        added to its name if another run has it.
       record: Record of the run to resume, or None for a new run.
       signals: requests to stop or to save; None handles no signals.
 
@@ -82,7 +88,10 @@ def train(
     is_chief = setup.workers.is_chief
     with train_failures.convert_worker_errors(advice, run_dir), contextlib.ExitStack() as stack:
         if is_chief:
-            stack.enter_context(run_folder.lock(run_dir))
+            if config.run.run_name:
+                stack.enter_context(run_folder.lock(run_dir))
+            else:
+                run_dir = run_folder.lock_unnamed(run_dir, stack)
             stack.enter_context(log_format.copy_to_file(run_dir))
             logging.info("run folder %s", run_dir)
             record = _update_record(run_dir, setup, record)
@@ -109,6 +118,30 @@ def train(
             )
         outputs = RunOutputs(run_dir, writer, trace)
         return TrainLoop(setup, outputs, signals or NoSignals()).run()
+
+
+def _read_results_of_finished_run(
+    config: Config, run_dir: pathlib.Path, record: run_folder.Record
+) -> dict | None:
+    """Returns and prints the results of a run that is trained and evaluated; None for others.
+
+    A job that was put back into the queue then adds nothing to the run folder.
+    """
+    newest = checkpoint.find_newest_intact(run_dir)
+    has_facts = {"train", "val"} <= record.dataset.keys()
+    if newest is None or not has_facts or config.data != record.config.data:
+        return None
+    images, fingerprint = record.dataset["train"]["images"], record.dataset["val"]["fingerprint"]
+    step = checkpoint.parse_step(newest)
+    total_steps = flag_parsers.compute_total_steps(config.length, images, config.data.batch_size)
+    if step < total_steps or checkpoint.read_top1(newest) is None:
+        return None
+    results = eval_results.read_final(run_dir, step, config, fingerprint)
+    if results is not None:
+        logging.info("nothing to train: %d of %d steps are done", step, total_steps)
+        output_files.write_json_output(config.evaluation.json, results)
+        console.print_summary(f"{run_dir}, step {step}", console.format_evaluation(results))
+    return results
 
 
 def _initialize(state: TrainState, run_dir: pathlib.Path, setup: TrainSetup) -> None:

@@ -6,7 +6,10 @@ import pathlib
 
 # Set before TensorFlow is imported. Processes that tests start inherit these.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")  # as loops/runtime/tensorflow_startup.py does
+# As `loops.runtime.tensorflow_startup.set_environment` does.
+os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
+os.environ["KERAS_BACKEND"] = "tensorflow"
+os.environ["KERAS_HOME"] = os.path.join(os.devnull, "keras")
 
 import cv2
 import numpy as np

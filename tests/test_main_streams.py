@@ -9,6 +9,7 @@ import sys
 import pytest
 
 import main
+from input_pipeline.errors import UsageError
 from loops.runtime import process
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
@@ -61,6 +62,61 @@ def test_closed_stderr_is_no_error():
     environment = {k: v for k, v in os.environ.items() if k != "TF_CPP_MIN_LOG_LEVEL"}
     completed = subprocess.run(closed, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True)
     assert (completed.returncode, completed.stdout) == (0, "the summary\n")
+
+
+def test_current_folder_is_removed(tmp_path, monkeypatch, capsys):
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    assert main.main(["main.py", "--mode=train"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: the current folder cannot be used")
+
+
+@pytest.mark.parametrize("flag", ["-P", "-O"])
+def test_program_starts_from_any_folder_with_any_interpreter_flag(tmp_path, flag):
+    """-P is PYTHONSAFEPATH, with which Python does not look for modules next to the script."""
+    (tmp_path / "flags.py").write_text("raise SystemExit('foreign')")
+    (tmp_path / "linked.py").symlink_to(ROOT / "main.py")
+    command = [sys.executable, flag, tmp_path / "linked.py", "--mode=nonsense"]
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    completed = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True)
+    assert (completed.returncode, completed.stdout) == (2, b"")
+    assert completed.stderr.startswith(b"error: --mode=nonsense")
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
+def test_text_that_stdout_cannot_encode(encoding):
+    code = "import sys; from loops.runtime import process; process.run(lambda: print('caf\\u6f22'))"
+    environment = {**os.environ, "PYTHONIOENCODING": encoding}
+    command = [sys.executable, "-c", code]
+    completed = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert (completed.returncode, completed.stdout) == (0, "caf\\u6f22\n"), completed.stderr
+
+
+@pytest.mark.parametrize("number", [errno.EROFS, errno.ENOSPC, errno.ENOTDIR])
+def test_refused_file_is_one_line(capsys, number):
+    def fail():
+        raise OSError(number, os.strerror(number), "folder/file")
+
+    assert process.run(fail) == 2
+    assert capsys.readouterr().err == f"error: folder/file: {os.strerror(number)}\n"
+
+
+def test_full_disk_without_the_name_of_a_file(capsys):
+    def fail():
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    assert process.run(fail) == 2
+    assert capsys.readouterr().err == f"error: {os.strerror(errno.ENOSPC)}\n"
+
+
+def test_error_is_one_line(capsys):
+    def fail():
+        raise UsageError("--image=a\nb: no such file")
+
+    assert process.run(fail) == 2
+    assert capsys.readouterr().err == "error: --image=a b: no such file\n"
 
 
 def test_ctrl_c_without_signal_handler_exits_with_130():

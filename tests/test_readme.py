@@ -103,6 +103,7 @@ def check_main(words):
     """Checks that the flags parse and, for a training, that they are consistent."""
     if words == ["--help"]:
         return
+    words = [re.sub(r"\$[A-Z_]+", "FOLDER", word) for word in words]  # as the shell does
     config = flags.parse(["main.py", *(word for word in words if word != "...")])
     if not any(word.endswith("=...") for word in words):  # the text names a refused flag
         mode_flags.check_flags(config)
@@ -164,7 +165,8 @@ def test_documented_exit_codes_equal_the_errors():
     (documented,) = re.findall(
         r"^Exit codes: (.*?)\n\n", (ROOT / "README.md").read_text(), re.M | re.S
     )
-    known = codes(UserError) | {0, 128 + signal.SIGINT, 128 + signal.SIGTERM, 128 + signal.SIGPIPE}
+    signals = (signal.SIGHUP, signal.SIGINT, signal.SIGTERM, signal.SIGPIPE)
+    known = codes(UserError) | {0, *(128 + number for number in signals)}
     assert {train_failures.WorkerLost.exit_code, worker_watchdog.ServiceLost.exit_code} == {1}
     assert {int(number) for number in re.findall(r"\d+", documented)} == known
 

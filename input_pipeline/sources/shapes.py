@@ -256,8 +256,8 @@ def make(root: str) -> None:
     versions of OpenCV and NumPy always write the same bytes. `root` may be an empty folder.
 
     Raises:
-      UsageError: `root` contains something other than a complete data set of this format.
-      OSError: writing failed.
+      UsageError: `root` contains something other than a complete data set of this format, or
+        cannot be written.
     """
     root = os.path.realpath(root)  # a link to an empty folder cannot be renamed over
     if is_complete(root):
@@ -272,8 +272,12 @@ def make(root: str) -> None:
         _write_dataset(temporary)
         os.rename(temporary, root)
         logging.info("created the data set `shapes` in %s", root)
-    except OSError:
+    except OSError as error:
         if not is_complete(root):  # otherwise another process has written the same bytes
-            raise
+            raise UsageError(
+                f"--data_dir={root}: the built-in data set cannot be written there"
+                f" ({error.strerror or error}); name"
+                " another folder, as in --dataset=shapes --data_dir=DIR"
+            ) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)

@@ -1,9 +1,13 @@
 """Writes files atomically, and hashes files."""
 
 import contextlib
+import errno
 import hashlib
 import os
 import pathlib
+
+# How a file system answers that cannot wait for its disk, such as some network mounts.
+_NO_SYNC = (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EROFS)
 
 
 def write_bytes(path: str | os.PathLike[str], data: bytes) -> None:
@@ -18,7 +22,7 @@ def write_bytes(path: str | os.PathLike[str], data: bytes) -> None:
         with open(temporary, "wb") as file:
             file.write(data)
             file.flush()
-            os.fsync(file.fileno())
+            _fsync(file.fileno())
         rename_and_sync(temporary, path)
     except BaseException:
         with contextlib.suppress(OSError):  # report the original error
@@ -32,19 +36,27 @@ def temporary_path(path: pathlib.Path) -> pathlib.Path:
 
 
 def sync(path: str | os.PathLike[str]) -> None:
-    """Waits until the content of a file is on disk."""
-    with open(path, "rb") as file:
-        os.fsync(file.fileno())
+    """Waits until the content of a file, or the names in a folder, are on disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        _fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _fsync(descriptor: int) -> None:
+    """Calls fsync where the file system has it."""
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in _NO_SYNC:
+            raise
 
 
 def rename_and_sync(temporary: str | os.PathLike[str], path: str | os.PathLike[str]) -> None:
     """Renames a file whose content is on disk, and waits until its folder is on disk too."""
     os.replace(temporary, path)
-    folder = os.open(os.path.dirname(os.path.abspath(path)), os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    sync(os.path.dirname(os.path.abspath(path)))
 
 
 def sha256(path: str | os.PathLike[str]) -> str:

@@ -1,6 +1,7 @@
 """Locks a folder so that only one process at a time writes into it."""
 
 import contextlib
+import errno
 import fcntl
 import os
 import pathlib
@@ -8,34 +9,43 @@ import time
 from collections.abc import Iterator
 from typing import TextIO
 
+from absl import logging
+
 from input_pipeline.errors import UsageError
 
 NAME = ".lock"
+# How a file system answers that has no locks, such as Lustre without its option `flock`.
+_NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP)
 # `is_held` takes the lock for a shorter time than this. A refused process therefore retries.
 _RETRY_SECONDS = 0.2
 _POLL_SECONDS = 0.02
 
 
 @contextlib.contextmanager
-def acquire(folder: str | os.PathLike[str], flag: str, busy: str = "") -> Iterator[None]:
+def acquire(
+    folder: str | os.PathLike[str], flag: str, busy: str = "", must_be_new: bool = False
+) -> Iterator[None]:
     """Locks a folder against other processes, and creates it if it does not exist.
 
     The operating system releases the lock when the process ends, even if it is killed. On exit
     the lock file is removed, and so is a folder that was created here and is still empty.
+    A file system without locks gets a warning, and no lock.
 
     Args:
       folder: folder to lock.
       flag: "--NAME=VALUE" that names the folder, for error messages.
       busy: error message if another process holds the lock; by default one that starts with
         `flag`.
+      must_be_new: whether the folder must not exist yet.
 
     Raises:
+      FileExistsError: `must_be_new` was given, and the folder exists.
       UsageError: another process holds the lock, or the folder is not writable.
     """
     folder = pathlib.Path(folder)
     created = not folder.exists()
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=not must_be_new)
         file = _open_locked(folder / NAME)
     except BlockingIOError:
         raise UsageError(
@@ -44,6 +54,8 @@ def acquire(folder: str | os.PathLike[str], flag: str, busy: str = "") -> Iterat
             " folder"
         ) from None
     except OSError as error:
+        if must_be_new and isinstance(error, FileExistsError) and folder.is_dir():
+            raise
         raise UsageError(
             f"{flag}: cannot write to this folder ({error.strerror}); choose another folder"
         ) from None
@@ -51,9 +63,9 @@ def acquire(folder: str | os.PathLike[str], flag: str, busy: str = "") -> Iterat
         try:
             yield
         finally:
-            (folder / NAME).unlink(missing_ok=True)
-            if created:
-                with contextlib.suppress(OSError):  # the folder is not empty
+            with contextlib.suppress(OSError):  # the disk became read-only, or is not empty
+                (folder / NAME).unlink(missing_ok=True)
+                if created:
                     folder.rmdir()
 
 
@@ -93,7 +105,15 @@ def _open_locked(path: pathlib.Path) -> TextIO:
                 file.close()
                 raise
             time.sleep(_POLL_SECONDS)
-        except OSError:
+        except OSError as error:
+            if error.errno in _NO_LOCKS:
+                logging.warning(
+                    "%s: the file system has no locks (%s); a second process that writes to this"
+                    " folder would not be noticed",
+                    path.parent,
+                    error.strerror,
+                )
+                return file
             file.close()
             raise
         file.close()

@@ -16,7 +16,8 @@ import numpy as np
 import tensorflow as tf
 from absl import logging
 
-from input_pipeline.system.atomic_files import sha256, write_bytes
+from input_pipeline.system.atomic_files import sha256, sync, write_bytes
+from loops.runtime.plain_folder import plain_folder
 
 # Nested dicts of variables; the keys name the variables in the file.
 VariableTree = dict[str, "tf.Variable | VariableTree"]
@@ -63,8 +64,9 @@ def save(
     shutil.rmtree(temporary, ignore_errors=True)
     try:
         temporary.mkdir()
-        tf.train.Checkpoint(**variables).write(str(temporary / _PREFIX))
-        _read_back(temporary)
+        with plain_folder(temporary) as folder:
+            tf.train.Checkpoint(**variables).write(f"{folder}/{_PREFIX}")
+            _read_back(folder)
         files = sorted(p for p in temporary.iterdir() if p.is_file())
         manifest = {
             "step": int(step),
@@ -73,12 +75,12 @@ def save(
         }
         (temporary / _MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n")
         for path in [*files, temporary / _MANIFEST, temporary]:
-            _fsync(path)
+            sync(path)
         if final.exists():
             # The folder was corrupt, so the step was trained again.
             remove(final)
         os.rename(temporary, final)
-        _fsync(run_dir)
+        sync(run_dir)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
@@ -94,7 +96,8 @@ def restore(step_dir: pathlib.Path | str, variables: VariableTree) -> None:
     """
     verify(step_dir)
     checkpoint = tf.train.Checkpoint(**variables)
-    checkpoint.read(str(pathlib.Path(step_dir) / _PREFIX)).assert_consumed()
+    with plain_folder(step_dir) as folder:
+        checkpoint.read(f"{folder}/{_PREFIX}").assert_consumed()
 
 
 def restore_partial(step_dir: pathlib.Path | str, variables: VariableTree) -> None:
@@ -104,8 +107,9 @@ def restore_partial(step_dir: pathlib.Path | str, variables: VariableTree) -> No
       AssertionError, ValueError: a variable is missing or has another shape.
     """
     checkpoint = tf.train.Checkpoint(**variables)
-    status = checkpoint.read(str(pathlib.Path(step_dir) / _PREFIX))
-    status.assert_existing_objects_matched().expect_partial()
+    with plain_folder(step_dir) as folder:
+        status = checkpoint.read(f"{folder}/{_PREFIX}")
+        status.assert_existing_objects_matched().expect_partial()
 
 
 def verify(step_dir: pathlib.Path | str) -> dict:
@@ -243,16 +247,8 @@ def require_finite(variables: VariableTree, path: str = "") -> None:
             raise NonFiniteError(f"{path}{name}")
 
 
-def _read_back(folder: pathlib.Path) -> None:
+def _read_back(folder: str) -> None:
     """Reads every tensor, because TensorFlow verifies checksums only when it reads."""
-    reader = tf.train.load_checkpoint(str(folder / _PREFIX))
+    reader = tf.train.load_checkpoint(f"{folder}/{_PREFIX}")
     for name in reader.get_variable_to_shape_map():
         reader.get_tensor(name)
-
-
-def _fsync(path: pathlib.Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

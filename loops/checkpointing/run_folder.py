@@ -67,7 +67,7 @@ def resolve_run_dir(config: Config) -> pathlib.Path:
     if not name:
         stamp = time.strftime("%Y%m%d-%H%M%S")
         name = f"{config.net.model}-{config.data.dataset}-{stamp}"
-    if name in (".", "..") or "/" in name:
+    if name in (".", "..") or "/" in name or name.startswith("~"):
         raise UsageError(f"--run_name={name}: must be the name of a folder, not a path")
     if len(os.fsencode(name)) > _MAX_NAME_BYTES:
         raise UsageError(f"--run_name={name[:20]}...: longer than {_MAX_NAME_BYTES} bytes")
@@ -176,14 +176,33 @@ def read_record(run_dir: pathlib.Path | str) -> Record:
         raise UsageError(f"{path}: is not the record of a run ({error!r})") from None
 
 
-def lock(run_dir: pathlib.Path) -> contextlib.AbstractContextManager[None]:
+def lock(
+    run_dir: pathlib.Path, must_be_new: bool = False
+) -> contextlib.AbstractContextManager[None]:
     """Locks a run folder against other training processes; see `folder_lock.acquire`."""
     return folder_lock.acquire(
         run_dir,
         f"--checkpoint_dir={run_dir.parent}",
         f"--run_name={run_dir.name}: another process trains in {run_dir};"
         " wait for it, or name another run",
+        must_be_new,
     )
+
+
+def lock_unnamed(run_dir: pathlib.Path, stack: contextlib.ExitStack) -> pathlib.Path:
+    """Creates and locks the folder of a run without a name, until the stack is closed.
+
+    Returns:
+      the folder; a number is added to its name if another run began in the same second.
+    """
+    new_dir, number = run_dir, 1
+    while True:
+        try:
+            stack.enter_context(lock(new_dir, must_be_new=True))
+            return new_dir
+        except FileExistsError:
+            number += 1
+            new_dir = run_dir.with_name(f"{run_dir.name}-{number}")
 
 
 @contextlib.contextmanager
@@ -253,9 +272,13 @@ def get_git_commit() -> str:
     """Returns the commit of this code, with `+` if files are modified; empty outside git."""
     folder = pathlib.Path(__file__).parent
 
+    # Git sets variables such as GIT_DIR for its hooks. They would name another repository.
+    environ = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
+
     def git(*arguments: str) -> str:
         return subprocess.run(
             ["git", "-C", folder, *arguments],
+            env=environ,
             capture_output=True,
             text=True,
             timeout=10,

@@ -4,6 +4,8 @@ import dataclasses
 import os
 import pathlib
 
+from absl import logging
+
 from input_pipeline.config import DataConfig
 from input_pipeline.errors import UsageError
 from input_pipeline.sources import manifest, shapes, source
@@ -89,11 +91,15 @@ def resolve_data_config(config: Config) -> DataConfig:
     return data
 
 
-def resolve_results_folder(config: Config) -> str:
-    """Returns the folder for results about a data set: `--out`, or that of the images.
+def resolve_results_folder(config: Config) -> tuple[str, bool]:
+    """Finds the folder for results about a data set: `--out`, or that of the images.
+
+    Returns:
+      (folder, whether it can be written). The images may be on a read-only disk.
 
     Raises:
-      UsageError: it is read-only, or no folder is named, as is possible with `--dataset=lists`.
+      UsageError: `--out` is read-only, or no folder is named, as is possible with
+        `--dataset=lists`.
     """
     name = config.export.out or source.get_data_dir(config.data)
     if not name:
@@ -107,6 +113,11 @@ def resolve_results_folder(config: Config) -> str:
     elif not folder.is_dir():
         raise UsageError(f"--data_dir={folder}: there is no such folder")
     # Root can write anywhere, but should not write to a folder that is marked read-only either.
-    if not os.access(folder, os.W_OK) or not folder.stat().st_mode & 0o222:
-        raise UsageError(f"{folder} is read-only: name a folder for the results with --out")
-    return str(folder)
+    is_writable = os.access(folder, os.W_OK) and bool(folder.stat().st_mode & 0o222)
+    if config.export.out and not is_writable:
+        raise UsageError(f"--out={folder}: is read-only; name another folder")
+    if not is_writable:
+        logging.warning(
+            "%s is read-only: the results are not written; --out names a folder", folder
+        )
+    return str(folder), is_writable

@@ -40,6 +40,8 @@ class FlagField:
       with_logits: may be combined with `--logits`.
       with_watch: may be combined with `--watch`.
       is_length: one of the flags that set the length of training.
+      is_path: names a file or a folder.
+      is_path_list: names files or folders, separated by commas.
       is_output_file: names a file that the command writes.
       is_lists_only: only `--dataset=lists` uses it.
       is_optimizer_specific: a recipe's value is right for the recipe's optimizer only.
@@ -67,6 +69,8 @@ class FlagField:
     with_logits: bool = False
     with_watch: bool = True
     is_length: bool = False
+    is_path: bool = False
+    is_path_list: bool = False
     is_output_file: bool = False
     is_lists_only: bool = False
     is_optimizer_specific: bool = False

@@ -16,7 +16,7 @@ class PredictConfig:
     image: Annotated[
         str,
         "Image files, folders or globs, separated by commas. - reads paths from stdin.",
-        {"modes": ("predict",), "on_eval": True},
+        {"is_path_list": True, "modes": ("predict",), "on_eval": True},
     ] = ""
     seam_carving: Annotated[
         bool,
@@ -31,12 +31,12 @@ class PredictConfig:
     report: Annotated[
         str,
         "Write a self-contained HTML page of the predictions to this file.",
-        {"modes": ("predict",), "on_eval": True, "is_output_file": True},
+        {"is_path": True, "modes": ("predict",), "on_eval": True, "is_output_file": True},
     ] = ""
     csv: Annotated[
         str,
         "Write a table with one line per image to this file.",
-        {"modes": ("predict",), "on_eval": True, "is_output_file": True},
+        {"is_path": True, "modes": ("predict",), "on_eval": True, "is_output_file": True},
     ] = ""
 
 
@@ -49,6 +49,7 @@ class EvalConfig:
         "Run folder (its newest intact step), RUN/best, or a step folder. Several, separated by "
         "commas: eval and predict average the predictions, average averages the weights.",
         {
+            "is_path_list": True,
             "modes": ("eval", "predict", "export", "average", "repro"),
             "on_eval": True,
             "on_replay": True,
@@ -95,6 +96,7 @@ class EvalConfig:
         str,
         "Also write the JSON result of the mode to this file.",
         {
+            "is_path": True,
             "modes": RESULT_MODES,
             "on_resume": True,
             "on_replay": True,
@@ -111,12 +113,19 @@ class EvalConfig:
     real_labels: Annotated[
         str,
         "File of ImageNet-ReaL labels (JSON): also score the val split of ilsvrc2012 with them.",
-        {"modes": ("eval",), "on_eval": True, "with_logits": True, "benchmarks": ()},
+        {
+            "is_path": True,
+            "modes": ("eval",),
+            "on_eval": True,
+            "with_logits": True,
+            "benchmarks": (),
+        },
     ] = ""
     save_logits: Annotated[
         str,
         "Write the logits of every view to this .npz file.",
         {
+            "is_path": True,
             "modes": ("eval",),
             "on_eval": True,
             "is_output_file": True,
@@ -127,7 +136,13 @@ class EvalConfig:
     logits: Annotated[
         str,
         "Score the logits in these files of --save_logits, separated by commas, instead of images.",
-        {"modes": ("eval",), "on_eval": True, "with_logits": True, "benchmarks": ()},
+        {
+            "is_path_list": True,
+            "modes": ("eval",),
+            "on_eval": True,
+            "with_logits": True,
+            "benchmarks": (),
+        },
     ] = ""
     members: Annotated[
         str,
@@ -165,7 +180,7 @@ class ExportConfig:
         str,
         "export: new file or folder to write. prepare: folder to write. verify, stats: folder of "
         "the results, --data_dir by default.",
-        {"modes": ("export", "prepare", "verify", "stats"), "on_eval": True},
+        {"is_path": True, "modes": ("export", "prepare", "verify", "stats"), "on_eval": True},
     ] = ""
     quantize: Annotated[
         Literal["none", "int8"],
@@ -192,6 +207,7 @@ class ImportConfig:
         str,
         "File of weights to import: .safetensors or .weights.h5.",
         {
+            "is_path": True,
             "modes": ("import",),
             "hints": {"train": "import them first, and train their run folder with --init_from"},
         },

@@ -211,6 +211,7 @@ class RunConfig:
         str,
         "Folder that holds the run folders.",
         {
+            "is_path": True,
             "modes": ("train", "import", "average"),
             "on_resume": True,
             "hints": dict.fromkeys(MODEL_MODES, "--ckpt has the whole path"),
@@ -274,7 +275,7 @@ class FineTuningConfig:
         str,
         "Run or step folder to take initial weights from. The classifier is replaced if the "
         "classes differ.",
-        {"modes": ("train", "repro"), "on_replay": True, "benchmarks": ()},
+        {"is_path": True, "modes": ("train", "repro"), "on_replay": True, "benchmarks": ()},
     ] = ""
     freeze: Annotated[
         Literal["none", "backbone"],

@@ -157,12 +157,37 @@ def write_json(run_dir: pathlib.Path, results: dict, also: str = "", suffix: str
     Raises:
       UsageError: `also` cannot be written.
     """
-    name = "eval-{step:08d}-{split}-{crops}".format(**results)
-    path = run_dir / f"{name}{suffix}.json"
+    path = _make_path(run_dir, results["step"], results["split"], results["crops"], suffix)
     with _warn_if_unwritable(path):
         if not _is_more_complete(path, results):
             output_files.write_json(path, results)
     output_files.write_json_output(also, results)
+
+
+def _make_path(
+    run_dir: pathlib.Path, step: int, split: str, crops: int, suffix: str = ""
+) -> pathlib.Path:
+    return run_dir / f"eval-{step:08d}-{split}-{crops}{suffix}.json"
+
+
+def read_final(run_dir: pathlib.Path, step: int, config: Config, fingerprint: str) -> dict | None:
+    """Returns the results that the last evaluation of a training has written, or None.
+
+    Args:
+      run_dir: the run folder.
+      step: the last step.
+      config: config of the training. Results without one of its `--top_k` do not count.
+      fingerprint: that of the val split. Results of other images do not count.
+    """
+    evaluation = config.evaluation
+    try:
+        path = _make_path(run_dir, step, evaluation.split, evaluation.crops)
+        results = json.loads(path.read_text())
+        wanted = {f"top{k}" for k in flag_parsers.parse_top_k(evaluation.top_k)}
+        is_same = results["fingerprint"] == fingerprint and results.keys() >= wanted
+        return results if is_same else None
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+        return None  # no file, or one that another program has written
 
 
 def log_to_tensorboard(

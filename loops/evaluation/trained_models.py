@@ -1,7 +1,6 @@
 """The models that `--ckpt` names, each with the preprocessing that it was trained with."""
 
 import dataclasses
-import os
 import pathlib
 
 import keras
@@ -11,7 +10,7 @@ from input_pipeline.config import PREPROCESSING_FIELDS, DataConfig
 from input_pipeline.errors import UsageError
 from input_pipeline.sources import manifest
 from loops.checkpointing import checkpoint, restore, run_folder
-from loops.config import dataset_flags, resolve, validation
+from loops.config import dataset_flags, local_paths, resolve, validation
 from loops.config.config import Config, merge, select_flags
 from loops.optimization import mixed_precision
 
@@ -94,8 +93,7 @@ def find_models(config: Config) -> list[TrainedModel]:
       UsageError: there is no intact checkpoint, or the models have different classes.
     """
     models = []
-    ckpt = config.evaluation.ckpt
-    for name in [ckpt] if os.path.isdir(ckpt) else ckpt.split(","):
+    for name in local_paths.split(config.evaluation.ckpt):
         run_dir, step_dir = run_folder.find_checkpoint(name)
         record = run_folder.read_record(run_dir)
         own = make_evaluation_config(record, config)

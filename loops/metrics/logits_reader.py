@@ -18,6 +18,7 @@ import numpy as np
 from numpy.lib import format as npy
 
 from input_pipeline.errors import UsageError
+from loops.config import local_paths
 from loops.metrics import classification, logits_writer
 
 _IMAGES_AT_ONCE = 256
@@ -216,9 +217,10 @@ def read_all(paths: str) -> list[LogitsFile]:
     Raises:
       UsageError: a file is not valid, or the files are of different images or classes.
     """
-    files = [LogitsFile(path) for path in paths.split(",")]
+    names = local_paths.split(paths)
+    files = [LogitsFile(path) for path in names]
     first = files[0]
-    for path, file in zip(paths.split(","), files, strict=True):
+    for path, file in zip(names, files, strict=True):
         for name in _METADATA_KEYS:
             if file.facts[name] != first.facts[name]:
                 expected, actual = (str(f.facts[name])[:60] for f in (first, file))

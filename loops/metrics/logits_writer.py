@@ -136,10 +136,12 @@ class Writer:
         exception: BaseException | None,
         traceback: types.TracebackType | None,
     ) -> None:
-        if self._archive is not None:
-            with contextlib.suppress(OSError, ValueError):
-                self._close_entry()
-                self._archive.close()
-            # Otherwise the archive tries to close again, and logs an error, on deletion.
-            self._archive.fp = None
-        self._temporary.unlink(missing_ok=True)
+        if self._archive is None:
+            return  # on a read-only disk, even the removal of a missing file is an error
+        with contextlib.suppress(OSError, ValueError):
+            self._close_entry()
+            self._archive.close()
+        # Otherwise the archive tries to close again, and logs an error, on deletion.
+        self._archive.fp = None
+        with contextlib.suppress(OSError):
+            self._temporary.unlink(missing_ok=True)

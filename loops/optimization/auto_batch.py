@@ -204,9 +204,10 @@ def run_trial(config: Config, size: int) -> dict:
       UsageError: the trial failed for another reason.
     """
     # The trial runs in the current folder, because the paths of the config may be relative to it.
+    # -P: modules in that folder must not take the place of ours.
     paths = [str(pathlib.Path(__file__).resolve().parents[2]), os.environ.get("PYTHONPATH", "")]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
-    command = [sys.executable, "-m", "loops.tools.auto_batch_trial", str(size)]
+    command = [sys.executable, "-P", "-m", "loops.tools.auto_batch_trial", str(size)]
     text = json.dumps(config_json.to_json(config))
     process = subprocess.run(command, env=environment, input=text, capture_output=True, text=True)
     if process.returncode:

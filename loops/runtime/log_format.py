@@ -41,7 +41,9 @@ def set_up() -> None:
 @contextlib.contextmanager
 def copy_to_file(run_dir: pathlib.Path) -> Iterator[None]:
     """Copies the log to RUN/log.txt inside the context; lines are lost when the disk is full."""
-    handler = python_logging.FileHandler(run_dir / "log.txt")
+    handler = python_logging.FileHandler(
+        run_dir / "log.txt", encoding="utf-8", errors="backslashreplace"
+    )
     # Patched for this one handler: logging has no other way to ignore errors.
     handler.handleError = lambda record: None  # type: ignore[method-assign]
     handler.setFormatter(_Formatter())

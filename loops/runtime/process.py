@@ -1,6 +1,7 @@
 """Everything around the work of a process: standard streams, broken pipes, errors, exit codes."""
 
 import errno
+import io
 import os
 import signal
 import sys
@@ -10,7 +11,10 @@ from input_pipeline.errors import UsageError, UserError
 from loops.runtime import log_format
 
 # Errors of a path on the command line that the system refuses.
-_PATH_ERRNOS = (errno.EACCES, errno.EPERM, errno.ENAMETOOLONG)
+_PATH_ERRNOS = frozenset(
+    (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENAMETOOLONG, errno.ENOTDIR, errno.ELOOP)
+)
+_FULL_DISK_ERRNOS = (errno.ENOSPC, errno.EDQUOT)  # of a write, which does not know the file
 
 
 def run(command: Callable[[], None]) -> int:
@@ -20,6 +24,8 @@ def run(command: Callable[[], None]) -> int:
     does, ends the process without a traceback.
     """
     _open_closed_streams()
+    if isinstance(sys.stdout, io.TextIOWrapper):  # names of files need not fit its encoding
+        sys.stdout.reconfigure(errors="backslashreplace")
     code = 0
     try:
         code = _run(command)
@@ -33,18 +39,32 @@ def run(command: Callable[[], None]) -> int:
 def _run(command: Callable[[], None]) -> int:
     log_format.set_up()
     try:
+        _require_current_folder()
         command()
     except UserError as error:
-        sys.stderr.write(f"error: {error}\n")
+        line = " ".join(str(error).split("\n"))  # names of files may contain line breaks
+        sys.stderr.write(f"error: {line}\n")
         return error.exit_code
     except OSError as error:
-        if error.errno not in _PATH_ERRNOS or error.filename is None:
+        is_refused_path = error.errno in _PATH_ERRNOS and error.filename is not None
+        if not is_refused_path and error.errno not in _FULL_DISK_ERRNOS:
             raise
-        sys.stderr.write(f"error: {error.filename}: {error.strerror}\n")
+        path = "" if error.filename is None else f"{error.filename}: "
+        sys.stderr.write(f"error: {path}{error.strerror}\n")
         return UsageError.exit_code
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
     return 0
+
+
+def _require_current_folder() -> None:
+    """Raises UsageError if the current folder has been removed, since no path can be resolved."""
+    try:
+        os.getcwd()
+    except OSError as error:
+        raise UsageError(
+            f"the current folder cannot be used ({error.strerror}): change to another folder"
+        ) from None
 
 
 def _open_closed_streams() -> None:

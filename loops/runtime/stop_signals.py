@@ -1,8 +1,10 @@
 """Records signals, so that they are handled between two calls of the training step."""
 
+import errno
 import os
 import signal
 import sys
+import termios
 import threading
 import time
 from types import FrameType
@@ -24,7 +26,10 @@ class StoppedBySignal(UserError):
 
 
 class StopSignals:
-    """Inside the context, records the first SIGINT or SIGTERM; a second one exits the process.
+    """Inside the context, records the first SIGINT, SIGTERM or SIGHUP.
+
+    A second SIGINT or SIGTERM exits the process. A second SIGHUP does not, because a terminal that
+    is closed sends several. SIGHUP stays ignored where it was ignored, as under nohup.
 
     Python runs signal handlers only between bytecode instructions, so never while TensorFlow waits
     for a disk or another worker. However, it writes each signal's number to a wakeup pipe at once.
@@ -33,7 +38,7 @@ class StopSignals:
     SIGUSR1 requests a checkpoint; the caller resets `save_requested`.
 
     Attributes:
-      received: number of the first SIGINT or SIGTERM, or None.
+      received: number of the first SIGINT, SIGTERM or SIGHUP, or None.
       save_requested: whether SIGUSR1 was received.
     """
 
@@ -44,9 +49,10 @@ class StopSignals:
         self.save_requested = False
 
     def __enter__(self) -> "StopSignals":
-        self._previous = {
-            number: signal.signal(number, self._handle_stop) for number in self._SIGNALS
-        }
+        stops = [*self._SIGNALS]
+        if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
+            stops.append(signal.SIGHUP)
+        self._previous = {number: signal.signal(number, self._handle_stop) for number in stops}
         self._previous[signal.SIGUSR1] = signal.signal(signal.SIGUSR1, self._handle_save_request)
         read_end, self._pipe = os.pipe()
         os.set_blocking(self._pipe, False)
@@ -66,6 +72,8 @@ class StopSignals:
 
     def _handle_stop(self, number: int, _frame: FrameType | None) -> None:
         self.received = self.received or number
+        if number == signal.SIGHUP:
+            _detach_from_closed_terminal()
 
     def _exit_at_second_signal(self, read_end: int) -> None:
         """Runs in the thread; exits the process at the second SIGINT or SIGTERM."""
@@ -81,6 +89,18 @@ class StopSignals:
 
     def _handle_save_request(self, _number: int, _frame: FrameType | None) -> None:
         self.save_requested = True
+
+
+def _detach_from_closed_terminal() -> None:
+    """Redirects stdout and stderr to /dev/null if their terminal is gone: writing would fail."""
+    for descriptor in (1, 2):
+        try:
+            termios.tcgetattr(descriptor)
+        except termios.error as error:
+            if error.args[0] == errno.EIO:
+                null = os.open(os.devnull, os.O_WRONLY)
+                os.dup2(null, descriptor)
+                os.close(null)
 
 
 class NoSignals:

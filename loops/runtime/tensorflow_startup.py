@@ -8,13 +8,19 @@ import sys
 from collections.abc import Iterator
 
 
-def enable_onednn() -> None:
-    """Enables oneDNN's kernels on x86; call it before TensorFlow is imported.
+def set_environment() -> None:
+    """Sets the environment variables of TensorFlow and Keras; call it before they are imported.
 
-    By default TensorFlow uses them only on processors with AVX512-VNNI or AVX-VNNI. Without them,
-    a step of ResNetV2-50 took twice as long on a processor with AVX2 only. An existing value of
-    TF_ENABLE_ONEDNN_OPTS is kept.
+    Keras must not take the settings of another project, such as KERAS_BACKEND and the data format
+    in ~/.keras/keras.json. A home that cannot exist keeps it from reading or writing that file.
+
+    By default TensorFlow uses oneDNN's kernels only on processors with AVX512-VNNI or AVX-VNNI.
+    Without them, a step of ResNetV2-50 took twice as long on a processor with AVX2 only. An
+    existing value of TF_ENABLE_ONEDNN_OPTS is kept.
     """
+    os.environ["KERAS_BACKEND"] = "tensorflow"
+    os.environ["KERAS_HOME"] = os.path.join(os.devnull, "keras")
+    os.environ.pop("KERAS_NNX_ENABLED", None)
     if platform.machine() in ("x86_64", "AMD64"):
         os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 
@@ -47,7 +53,7 @@ def load_tensorflow() -> None:
     They are printed before any log level applies, so the stderr file descriptor is redirected.
     Errors are exceptions and are not affected. Set TF_CPP_MIN_LOG_LEVEL to see all messages.
     """
-    enable_onednn()
+    set_environment()
     if "TF_CPP_MIN_LOG_LEVEL" in os.environ:
         return
     os.environ["TF_CPP_MIN_LOG_LEVEL"] = "2"

@@ -5,6 +5,7 @@ import logging
 import os
 import shutil
 import signal
+import time
 
 import numpy as np
 import pytest
@@ -371,3 +372,47 @@ def test_signal_sigusr1_saves_checkpoint_and_training_continues(
     run(tiny_folder, tmp_path, "--run_name=r", "--steps=4")  # fewer than were done
     assert "nothing to train: 5 of 4 steps are done" in caplog.messages
     assert checkpoint.list_step_folders(tmp_path / "r") == folders
+
+
+def read_files(folder):
+    return {p: p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+def test_finished_run_that_is_named_again_writes_nothing(tiny_folder, tmp_path, caplog, capsys):
+    """As a job that was put back into the queue. What is missing is evaluated."""
+    words = ["--run_name=r", "--steps=2", "--top_k=1,2"]
+    first = run(tiny_folder, tmp_path / "runs", *words)
+    files = read_files(tmp_path)
+    assert len(read_metric_lines(tmp_path / "runs/r", "eval")) == 2
+    printed = capsys.readouterr().out
+    caplog.set_level(logging.INFO, "absl")
+    again = run(tiny_folder, tmp_path / "runs", *words, "--batch_size=8", "--log_every=1")
+    assert "nothing to train: 2 of 2 steps are done" in caplog.messages
+    assert capsys.readouterr().out == printed
+    assert again == json.loads(json.dumps(first))
+    assert read_files(tmp_path) == files
+    run(tiny_folder, tmp_path / "runs", *words, f"--json={tmp_path / 'also.json'}")
+    assert json.loads((tmp_path / "also.json").read_text()) == again
+    assert "top3" in run(tiny_folder, tmp_path / "runs", "--run_name=r", "--top_k=1,3")
+    results = tmp_path / "runs/r/eval-00000002-val-1.json"
+    results.write_text(results.read_text().replace(again["fingerprint"], "of other images"))
+    run(tiny_folder, tmp_path / "runs", *words)
+    assert json.loads(results.read_text()) == again
+    run(tiny_folder, tmp_path / "runs", "--run_name=r", "--steps=3")
+    assert checkpoint.parse_step(checkpoint.find_newest_intact(tmp_path / "runs/r")) == 3
+
+
+def read_metric_lines(run_dir, split):
+    lines = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
+    return [line for line in lines if line["split"] == split]
+
+
+def test_two_unnamed_runs_in_one_second_get_two_folders(tiny_folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(time, "strftime", lambda *_: "20260101-000000")
+    for rate in ("0.1", "0.2"):
+        run(tiny_folder, tmp_path, "--steps=1", f"--learning_rate={rate}")
+    name = "resnetv2_18-folder-20260101-000000"
+    rates = {
+        f: run_folder.read_record(f).config.optimization.learning_rate for f in tmp_path.iterdir()
+    }
+    assert rates == {tmp_path / name: 0.1, tmp_path / f"{name}-2": 0.2}

@@ -39,7 +39,10 @@ def run(config: Config) -> dict[str, Any]:
             f"--out={config.export.out} with --split={split}: training uses only the statistics of"
             " train; write these with --json"
         )
-    folder = dataset_flags.resolve_results_folder(config) if split == "train" else ""
+    folder = ""
+    if split == "train":
+        folder, is_writable = dataset_flags.resolve_results_folder(config)
+        folder = folder if is_writable else ""
     make_bar = functools.partial(progress_bar.Progress, "stats")
     statistics = pixel_statistics.compute(
         source.open_split(data, split), data.reader_threads, make_bar

@@ -32,16 +32,19 @@ def run(config: Config) -> dict[str, Any]:
     """
     strategies.hide_gpus()
     data = dataset_flags.resolve_data_config(config)
-    folder = dataset_flags.resolve_results_folder(config)
+    folder, is_writable = dataset_flags.resolve_results_folder(config)
     checksums_path = os.path.join(folder, verify.CHECKSUMS_FILE)
     make_bar = functools.partial(progress_bar.Progress, "verify")
     report, checksums = verify.verify(data, config.prepare, checksums_path, make_bar)
     # Print first, so that the report is not lost if the disk is full.
-    console.print_summary(f"{data.data_dir}: {data.dataset}", _make_rows(report, folder))
-    output_files.write_flag_output("--out", os.path.join(folder, _REPORT_FILE), report)
+    console.print_summary(
+        f"{data.data_dir}: {data.dataset}", _make_rows(report, folder if is_writable else "")
+    )
+    if is_writable:
+        output_files.write_flag_output("--out", os.path.join(folder, _REPORT_FILE), report)
     output_files.write_json_output(config.evaluation.json, report)
     has_checksums = manifest.exists(data.data_dir)  # those of the shards
-    if not has_checksums and verify.read_checksums(checksums_path) != checksums:
+    if is_writable and not has_checksums and verify.read_checksums(checksums_path) != checksums:
         lines = verify.format_checksums(checksums)
         output_files.write_flag_output("--out", checksums_path, lines, atomic_files.write_bytes)
         logging.info("wrote checksums to %s; the next run compares with them", checksums_path)
@@ -84,5 +87,5 @@ def _make_rows(report: dict[str, Any], folder: str) -> list[tuple[str, str]]:
     if len(report["findings"]) > _MAX_FINDINGS_SHOWN:
         rows.append(("", f"and {len(report['findings']) - _MAX_FINDINGS_SHOWN} more"))
     rows.append(("verdict", _format_verdict(report)))
-    rows.append(("report", os.path.join(folder, _REPORT_FILE)))
+    rows.append(("report", os.path.join(folder, _REPORT_FILE) if folder else "none"))
     return rows

@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from input_pipeline.decoding import decode
 from input_pipeline.errors import UsageError
 from input_pipeline.sources import image_folders
+from loops.config import local_paths
 
 
 def find(text: str) -> list[str]:
@@ -27,8 +28,9 @@ def find(text: str) -> list[str]:
         raise UsageError("--image is missing: name files or folders, separated by commas")
     if text == "-":
         return _expand_lines(map(os.fsdecode, sys.stdin.buffer))  # names need not be UTF-8
-    names = [text] if os.path.exists(text) else text.split(",")
-    return [path for name in names for path in _expand_name(name, f"--image={name}")]
+    return [
+        path for name in local_paths.split(text) for path in _expand_name(name, f"--image={name}")
+    ]
 
 
 def _expand_lines(lines: Iterable[str]) -> list[str]:
@@ -51,7 +53,7 @@ def _expand_name(name: str, prefix: str) -> list[str]:
     if os.path.isfile(name):
         return [name]
     if glob.has_magic(name):
-        matches = sorted(glob.glob(name, recursive=True))
+        matches = sorted(_find_matches(name))
         files = [path for path in matches if _is_image(pathlib.Path(path))]
         below = [path for m in matches if os.path.isdir(m) for path in _list_files(m)]
         paths = [*files, *(str(path) for path in sorted(below) if _is_image(path))]
@@ -59,6 +61,14 @@ def _expand_name(name: str, prefix: str) -> list[str]:
             return list(dict.fromkeys(paths))  # `**` matches a file and each of its folders
         raise UsageError(f"{prefix}: matches no image ({', '.join(decode.EXTENSIONS)})")
     raise UsageError(f"{prefix}: there is no such file or folder")
+
+
+def _find_matches(pattern: str) -> list[str]:
+    """Returns the matches of a glob. Folders at its start that exist are no patterns: `a[1]/*`."""
+    folder = os.path.dirname(pattern)
+    while folder and not os.path.isdir(folder):
+        folder = os.path.dirname(folder)
+    return glob.glob(glob.escape(folder) + pattern[len(folder) :], recursive=True)
 
 
 def _list_files(folder: str) -> list[pathlib.Path]:

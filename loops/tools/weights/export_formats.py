@@ -17,6 +17,7 @@ from absl import logging
 from input_pipeline.config import DataConfig
 from input_pipeline.errors import UsageError
 from loops.checkpointing import restore, run_folder
+from loops.runtime.plain_folder import plain_folder
 from loops.tools.weights import sidecar
 from loops.tools.weights.serving_module import ExportedModel
 from nets.layers.kit import MaxPool
@@ -71,11 +72,14 @@ class Format:
 
 def _write_saved_model(export: Export, path: pathlib.Path) -> None:
     module = export.module()
-    tf.saved_model.save(module, str(path), signatures=module.signatures())
+    path.mkdir()
+    with plain_folder(path) as folder:
+        tf.saved_model.save(module, folder, signatures=module.signatures())
 
 
 def _read_saved_model(export: Export, path: pathlib.Path) -> LogitsFn:
-    loaded = tf.saved_model.load(str(path))
+    with plain_folder(path) as folder:
+        loaded = tf.saved_model.load(folder)
     names = list(export.tensors())
     sidecar.verify(path, {n: v.numpy() for n, v in zip(names, loaded.weights, strict=True)})
     signature = loaded.signatures["images"]

@@ -1,5 +1,6 @@
 """Atomic file writes: the old or the new content, never a part of it."""
 
+import errno
 import hashlib
 import os
 
@@ -28,6 +29,17 @@ def test_failed_write_keeps_the_old_file(tmp_path, monkeypatch):
         atomic_files.write_bytes(path, b"new")
     assert path.read_bytes() == b"old"
     assert os.listdir(tmp_path) == ["file"]
+
+
+@pytest.mark.parametrize("number", [errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP])
+def test_file_system_without_fsync(tmp_path, monkeypatch, number):
+    def refuse(descriptor):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "fsync", refuse)
+    atomic_files.write_bytes(tmp_path / "file", b"data")
+    atomic_files.sync(tmp_path)
+    assert (tmp_path / "file").read_bytes() == b"data"
 
 
 def test_content_is_synced_before_the_rename_and_the_folder_after_it(tmp_path, monkeypatch):

@@ -126,6 +126,22 @@ def test_restore_partial(saved):
         checkpoint.restore_partial(saved / "step-00000007", wrong)
 
 
+@pytest.mark.parametrize("name", ["lr[0.1]", "a\\b", "*?{a,b}", "[!a]"])
+def test_run_whose_name_is_a_pattern(tmp_path, name):
+    """TensorFlow reads the paths of checkpoints as patterns."""
+    folder = tmp_path / name
+    folder.mkdir()
+    variables = make_variables(3)
+    step_dir = checkpoint.save(folder, 3, variables)
+    assert list_names(folder) == ["step-00000003"]
+    loaded = make_variables(0)
+    checkpoint.restore(step_dir, loaded)
+    assert are_equal(loaded, variables)
+    part = {"model": make_variables(0)["model"]}
+    checkpoint.restore_partial(step_dir, part)
+    assert are_equal(part, {"model": variables["model"]})
+
+
 def test_step_with_more_than_eight_digits(tmp_path):
     folder = checkpoint.save(tmp_path, 123_456_789, make_variables(1))
     assert folder.name == "step-123456789"

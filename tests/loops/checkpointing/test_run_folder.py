@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import errno
 import fcntl
 import json
 import os
@@ -55,7 +56,7 @@ def test_run_name():
     assert unnamed.match("resnet_18-folder-[0-9]*-[0-9]*")
 
 
-@pytest.mark.parametrize("name", ["a/b", "/abs", "..", ".", "a/"])
+@pytest.mark.parametrize("name", ["a/b", "/abs", "..", ".", "a/", "~", "~x"])
 def test_run_name_must_not_be_a_path(name):
     with raises_usage_error(f"--run_name={name}:"):
         run_folder.resolve_run_dir(make_config(run_name=name))
@@ -205,6 +206,42 @@ def test_lock_is_released_after_error(tmp_path):
         raise ZeroDivisionError
     with run_folder.lock(tmp_path):
         pass
+
+
+@pytest.mark.parametrize("number", [errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP])
+def test_file_system_without_locks_is_a_warning(tmp_path, monkeypatch, caplog, number):
+    def refuse(file, operation):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    with run_folder.lock(tmp_path / "run"):
+        assert not folder_lock.is_held(tmp_path / "run")
+        (tmp_path / "run/file").write_text("")
+    (warning,) = caplog.messages
+    assert "no locks" in warning and os.strerror(number) in warning
+    assert [p.name for p in (tmp_path / "run").iterdir()] == ["file"]
+
+
+def test_unnamed_runs_get_folders_of_their_own(tmp_path):
+    """The first one is locked, the second one was killed and left an empty folder."""
+    with contextlib.ExitStack() as one, contextlib.ExitStack() as two:
+        assert run_folder.lock_unnamed(tmp_path / "r", one) == tmp_path / "r"
+        (tmp_path / "r-2").mkdir()
+        assert run_folder.lock_unnamed(tmp_path / "r", two) == tmp_path / "r-3"
+        assert folder_lock.is_held(tmp_path / "r-3")
+    assert [p.name for p in tmp_path.iterdir()] == ["r-2"]
+    with contextlib.ExitStack() as stack, raises_usage_error("--checkpoint_dir=/proc"):
+        run_folder.lock_unnamed(pathlib.Path("/proc/r"), stack)
+
+
+def test_git_commit_is_that_of_this_code(tmp_path, monkeypatch):
+    """Git sets GIT_DIR for its hooks, which then names another repository."""
+    expected = run_folder.get_git_commit()
+    subprocess.run(["git", "init", "-q", str(tmp_path)], check=True)
+    monkeypatch.setenv("GIT_DIR", str(tmp_path / ".git"))
+    assert run_folder.get_git_commit() == expected
+    monkeypatch.setenv("PATH", str(tmp_path))  # no git
+    assert run_folder.get_git_commit() == ""
 
 
 @pytest.fixture

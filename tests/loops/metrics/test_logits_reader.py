@@ -1,5 +1,6 @@
 """Tests that files of logits round-trip and that hostile files are rejected without harm."""
 
+import errno
 import io
 import json
 import os
@@ -74,6 +75,17 @@ def test_failed_evaluation_leaves_no_file(tmp_path):
             file.begin_model({"model": "m"}, V)
             raise RuntimeError
     assert list(tmp_path.iterdir()) == []
+
+
+def test_evaluation_without_a_file_touches_no_disk(monkeypatch):
+    """On a read-only disk, even the removal of a missing file is an error."""
+
+    def refuse(*_, **__):
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    monkeypatch.setattr(pathlib.Path, "unlink", refuse)
+    with logits_writer.Writer("", make_split(), {}):
+        pass
 
 
 def test_non_finite_logits_are_not_written(tmp_path):

@@ -189,3 +189,13 @@ def test_memory_of_a_real_trial_grows_with_images(tiny_folder):
     config = parse(*words, "--image_size=96", "--strategy=one")
     small, large = (auto_batch.run_trial(config, size)["peak_bytes"] for size in (2, 24))
     assert 0.2 * GB < small < large < 4 * GB
+
+
+def test_trial_starts_in_a_folder_with_modules_of_the_same_names(tmp_path, monkeypatch):
+    for name in ("loops", "nets"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "__init__.py").write_text("raise SystemExit('foreign')")
+    monkeypatch.chdir(tmp_path)
+    config = parse("--dataset=folder", "--data_dir=nowhere")
+    message = refusal(auto_batch.run_trial, config, 2)
+    assert "nowhere" in message, message

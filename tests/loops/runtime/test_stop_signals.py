@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import pty
 import signal
 import subprocess
 import sys
@@ -16,7 +17,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[3]
 STOP_SIGNALS = [signal.SIGINT, signal.SIGTERM]
 
 
-@pytest.mark.parametrize("number", STOP_SIGNALS)
+@pytest.mark.parametrize("number", [*STOP_SIGNALS, signal.SIGHUP])
 def test_first_signal_is_recorded(number):
     before = signal.getsignal(number)
     with StopSignals() as signals:
@@ -53,6 +54,40 @@ def test_second_signal_exits_the_process(number):
         assert process.stdout.read() == ""
 
 
+def test_ignored_sighup_stays_ignored():
+    """As under nohup."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with StopSignals() as signals:
+            signal.raise_signal(signal.SIGHUP)
+            assert signals.received is None
+        assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_closed_terminal_may_be_written_to_after_sighup():
+    """A closed terminal sends SIGHUP, often twice, and refuses what is written to it."""
+    code = (
+        "import os, signal, sys, time; from loops.runtime.stop_signals import StopSignals\n"
+        "signal.signal(signal.SIGHUP, signal.SIG_DFL)\n"
+        "with StopSignals() as signals:\n"
+        "    print('ready', flush=True)\n"
+        "    while not signals.received: time.sleep(0.05)\n"
+        "    print('out', flush=True); print('err', file=sys.stderr, flush=True)\n"
+        "    time.sleep(0.7); signal.raise_signal(signal.SIGHUP); time.sleep(0.3)\n"
+        "os._exit(signals.received + 10)\n"
+    )
+    master, slave = pty.openpty()
+    command = [sys.executable, "-c", code]
+    with subprocess.Popen(command, cwd=ROOT, stdout=slave, stderr=slave) as process:
+        os.close(slave)
+        assert os.read(master, 100) == b"ready\r\n"
+        os.close(master)
+        process.send_signal(signal.SIGHUP)
+        assert process.wait(timeout=30) == signal.SIGHUP + 10
+
+
 def list_descriptors():
     """Returns the open file descriptors, without the one that lists them."""
     return {fd for fd in os.listdir("/proc/self/fd") if os.path.exists(f"/proc/self/fd/{fd}")}
@@ -76,7 +111,9 @@ def test_no_signals_has_the_same_attributes():
     assert NoSignals.save_requested is signals.save_requested is False
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)]
+)
 def test_exit_code(number, code):
     error = StoppedBySignal(number, "step 7 is saved")
     assert error.exit_code == code

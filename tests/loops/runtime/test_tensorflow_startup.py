@@ -1,5 +1,6 @@
 """Settings that TensorFlow is imported with."""
 
+import os
 import subprocess
 import sys
 
@@ -15,15 +16,34 @@ def test_onednn_is_enabled_on_x86(monkeypatch, machine, expected):
     environ = {}
     monkeypatch.setattr(tensorflow_startup.platform, "machine", lambda: machine)
     monkeypatch.setattr(tensorflow_startup.os, "environ", environ)
-    tensorflow_startup.enable_onednn()
+    tensorflow_startup.set_environment()
     assert environ.get(_VARIABLE) == expected
 
 
 def test_variable_of_the_shell_is_kept(monkeypatch):
     monkeypatch.setattr(tensorflow_startup.platform, "machine", lambda: "x86_64")
     monkeypatch.setenv(_VARIABLE, "0")
-    tensorflow_startup.enable_onednn()
+    tensorflow_startup.set_environment()
     assert tensorflow_startup.os.environ[_VARIABLE] == "0"
+
+
+@pytest.mark.parametrize("content", [None, '{"floatx": "float16", "backend": "jax"}', "[1]", "{"])
+def test_keras_ignores_settings_of_other_projects(tmp_path, content):
+    """Those are KERAS_BACKEND and ~/.keras/keras.json, which Keras also writes if it is missing."""
+    environment = {**os.environ, "HOME": str(tmp_path), "KERAS_BACKEND": "torch"}
+    environment.pop("KERAS_HOME", None)
+    if content is not None:
+        (tmp_path / ".keras").mkdir()
+        (tmp_path / ".keras/keras.json").write_text(content)
+    code = (
+        "from loops.runtime import tensorflow_startup; tensorflow_startup.load_tensorflow()\n"
+        "import keras; config = keras.config\n"
+        "print(config.backend(), config.floatx(), config.image_data_format(), config.epsilon())\n"
+    )
+    command = [sys.executable, "-c", code]
+    process = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    assert process.stdout == "tensorflow float32 channels_last 1e-07\n"
+    assert len([*tmp_path.rglob("*")]) == (0 if content is None else 2)
 
 
 @pytest.mark.parametrize("module", ["main", "benchmarks.harness"])

@@ -1,5 +1,6 @@
 """The data set modes, from the command line to the files that they write."""
 
+import contextlib
 import errno
 import itertools
 import json
@@ -158,14 +159,30 @@ def test_unwritable_results_are_an_error_before_the_work(images, tmp_path, mode)
     for flag in (f"--out={tmp_path / 'file'}", f"--json={tmp_path / 'no' / 'where.json'}"):
         with pytest.raises(UsageError, match=re.escape(flag)):
             run(mode.__name__.rpartition(".")[2], mode, *words, flag)
+    (tmp_path / "read_only").mkdir(mode=0o555)
+    with pytest.raises(UsageError, match=r"--out=.*read_only: is read-only"):
+        run(mode.__name__.rpartition(".")[2], mode, *words, f"--out={tmp_path / 'read_only'}")
+
+
+@pytest.mark.parametrize("mode", [verify, stats])
+def test_read_only_images(images, tmp_path, mode, caplog, capsys):
+    """The results are printed. Files that an earlier run wrote are compared with."""
+    name, words = mode.__name__.rpartition(".")[2], ["--dataset=folder", f"--data_dir={images}"]
+    run(name, mode, *words)
+    damaged = next((images / "val").rglob("*.jpg"))
+    damaged.write_bytes(next((images / "train").rglob("*.jpg")).read_bytes())
+    files = {p: p.read_bytes() for p in images.rglob("*") if p.is_file()}
     images.chmod(0o555)
+    capsys.readouterr()
     try:
-        with pytest.raises(UsageError, match="is read-only: name a folder for the results"):
-            run(mode.__name__.rpartition(".")[2], mode, *words)
-        run(mode.__name__.rpartition(".")[2], mode, *words, f"--out={tmp_path / 'results'}")
+        error = DataError if mode is verify else None
+        with pytest.raises(error, match=damaged.name) if error else contextlib.nullcontext():
+            run(name, mode, *words)
+        assert f"{images} is read-only" in caplog.text and "--out" in caplog.text
+        assert ("1 bad" if mode is verify else "mean") in capsys.readouterr().out
+        assert {p: p.read_bytes() for p in images.rglob("*") if p.is_file()} == files
     finally:
         images.chmod(0o755)
-    assert list((tmp_path / "results").iterdir())
 
 
 @pytest.mark.parametrize("mode", [verify, stats])

@@ -47,6 +47,14 @@ def test_find_expands_files_folders_and_globs(image_folder, text, expected):
     assert image_paths.find(text) == expected
 
 
+def test_folder_of_a_glob_is_no_pattern(image_folder, tmp_path):
+    (tmp_path / "x[2]/y").mkdir(parents=True)
+    (tmp_path / "x[2]/y/f.jpg").write_bytes(b"")
+    for pattern in ("x[2]/y/*.jpg", "x[2]/*/f.jpg", "x[2]/**", f"{tmp_path}/x[2]/y/[f].*"):
+        paths = image_paths.find(pattern)
+        assert [p.removeprefix(f"{tmp_path}/") for p in paths] == ["x[2]/y/f.jpg"]
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
