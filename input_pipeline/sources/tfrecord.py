@@ -14,7 +14,6 @@ import dataclasses
 import functools
 import hashlib
 import os
-import pathlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -76,21 +75,18 @@ def write_shard(path: str | os.PathLike[str], records: Iterable[bytes]) -> dict[
     Raises:
       OSError, tf.errors.OpError: the disk is full or failed.
     """
-    path = pathlib.Path(path)
-    temporary = atomic_files.temporary_path(path)
     lengths = []
-    with tf.io.TFRecordWriter(os.fsencode(temporary)) as writer:
-        for record in records:
-            writer.write(record)
-            lengths.append(len(record) + FRAME_BYTES)
-    atomic_files.sync(temporary)
-    digest = atomic_files.sha256(temporary)
-    size = os.path.getsize(temporary)
-    if size != sum(lengths):
-        raise OSError(f"{temporary}: wrote {size} of {sum(lengths)} bytes")
-    atomic_files.rename_and_sync(temporary, path)
+    with atomic_files.replacing(path) as file:
+        with tf.io.TFRecordWriter(os.fsencode(file.name)) as writer:
+            for record in records:
+                writer.write(record)
+                lengths.append(len(record) + FRAME_BYTES)
+        digest = atomic_files.sha256(file.name)
+        size = os.path.getsize(file.name)
+        if size != sum(lengths):
+            raise OSError(f"{file.name}: wrote {size} of {sum(lengths)} bytes")
     return {
-        "name": path.name,
+        "name": os.path.basename(path),
         "bytes": size,
         "sha256": digest,
         "records": len(lengths),
