@@ -50,8 +50,10 @@ FLOORS = {
         ("train", "evaluate", "tools"),
     ),
     "input_pipeline": (
-        ("arithmetic", "errors", "datasets", "synthetic", "text"),
-        ("config", "sample_order", "threads", "system", "decoding"),
+        ("arithmetic", "errors", "synthetic", "text"),
+        ("system",),
+        ("datasets",),
+        ("config", "sample_order", "threads", "decoding"),
         ("sources", "augmentation"),
         ("pipeline", "pixel_statistics"),
         ("service", "preparation"),

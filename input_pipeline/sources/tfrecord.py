@@ -14,18 +14,21 @@ import dataclasses
 import functools
 import hashlib
 import os
+import pathlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import tensorflow as tf
 
+from input_pipeline.arithmetic import ceil_div
 from input_pipeline.errors import DataError
 from input_pipeline.sources import image_files, manifest, path_table
-from input_pipeline.system import atomic_files
+from input_pipeline.system import atomic_files, npy_files, regular_files
 
 # Bytes that TFRecord adds to each record: its length, and checksums of the length and the data.
 FRAME_BYTES = 16
+_MAX_FRAMES_CHECKED = 100_000
 
 _ENCODED, _LABEL = "image/encoded", "image/class/label"
 _SYNSET, _FILENAME = "image/class/synset", "image/filename"
@@ -149,6 +152,8 @@ class Shards:
         """
         path = self._shard_path(index)
         row = self.index[index]
+        with regular_files.open_regular(path) as file:
+            _require_frame(file, path, row)
         data, label = _get_record_function()(
             tf.constant([os.fsencode(path)]), row["offset"], row["length"]
         )
@@ -184,6 +189,48 @@ class Shards:
 
     def _shard_path(self, index: int) -> str:
         return os.path.join(self.folder, self.names[self._shard(index)])
+
+
+def _read_index(path: pathlib.Path, num_records: int) -> np.ndarray:
+    """Reads the index of a split; raises DataError if it is not one of this many records."""
+    try:
+        with regular_files.open_regular(path) as file:
+            shape, dtype = npy_files.read_header(file, os.fstat(file.fileno()).st_size)
+            if dtype != manifest.INDEX_ROW or shape != (num_records,) or not num_records:
+                raise ValueError(f"is not an index of {num_records} records")
+            return npy_files.read_data(file, shape, dtype)
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: {error}; prepare the data set again") from None
+
+
+def _require_frames(
+    folder: str | os.PathLike[str], names: Sequence[str], records: Sequence[int], index: np.ndarray
+) -> None:
+    """Compares the lengths in the frames of records with the index.
+
+    TensorFlow allocates what a frame claims, and crashes if that is too much. Of a large data set,
+    evenly spread records are checked; `--mode=verify` checks all.
+
+    Raises:
+      DataError: a length differs.
+    """
+    step, first = ceil_div(len(index), _MAX_FRAMES_CHECKED), 0
+    for name, count in zip(names, records, strict=True):
+        path = os.path.join(folder, name)
+        with regular_files.open_regular(path) as file:
+            for number in range(-first % step, count, step):
+                _require_frame(file, path, index[first + number])
+        first += count
+
+
+def _require_frame(file: BinaryIO, path: str, row: np.void) -> None:
+    """Raises DataError if the frame of a record has another length than its row of the index."""
+    length = int.from_bytes(os.pread(file.fileno(), 8, int(row["offset"])), "little")
+    if length != row["length"] - FRAME_BYTES:
+        raise DataError(
+            f"{path}: the record at byte {row['offset']} has {length} bytes, the index has"
+            f" {row['length'] - FRAME_BYTES}; copy the shard again, or prepare the data set again"
+        )
 
 
 def _read_record(shard: tf.Tensor, offset: tf.Tensor, length: tf.Tensor) -> tf.Tensor:
@@ -251,17 +298,23 @@ def open_split(
             " again"
         )
     path = manifest.verify_file(folder, entry["index"])
-    index = np.load(path, allow_pickle=False)
     num_records = [shard["records"] for shard in entry["shards"]]
-    if index.dtype != manifest.INDEX_ROW or len(index) != sum(num_records) or not len(index):
+    index = _read_index(path, sum(num_records))
+    sizes = np.repeat(np.array([s["bytes"] for s in entry["shards"]], np.int64), num_records)
+    offset, length = index["offset"], index["length"]
+    outside = (offset < 0) | (length < FRAME_BYTES) | (offset > sizes - length)
+    if outside.any():
         raise DataError(
-            f"{path}: is not an index of {sum(num_records)} records; prepare the data set again"
+            f"{path}: record {outside.argmax()} is not inside its shard; prepare the data set again"
         )
+    names = tuple(shard["name"] for shard in entry["shards"])
+    if not lenient:
+        _require_frames(folder, names, num_records, index)
     labels = np.ascontiguousarray(index["label"])
     classes = tuple(metadata["classes"])
     return Shards(
         folder=str(folder),
-        names=tuple(shard["name"] for shard in entry["shards"]),
+        names=names,
         first=np.concatenate([[0], np.cumsum(num_records)]).astype(np.int64),
         index=index,
         labels=manifest.remap_labels(labels, classes, class_names, folder),

@@ -8,6 +8,7 @@ import contextlib
 import functools
 import hashlib
 import io
+import json
 import os
 import pathlib
 import secrets
@@ -23,6 +24,11 @@ def write_bytes(path: str | os.PathLike[str], data: bytes) -> None:
     """Writes a file atomically; see `replacing`."""
     with replacing(path) as file:
         file.write(data)
+
+
+def write_json(path: str | os.PathLike[str], content: dict | list) -> None:
+    """Writes a JSON file atomically; see `replacing`."""
+    write_bytes(path, (json.dumps(content, indent=1) + "\n").encode())
 
 
 @contextlib.contextmanager

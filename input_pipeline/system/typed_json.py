@@ -70,6 +70,11 @@ def at_least(minimum: int) -> Callable[[float], str]:
     return lambda value: "" if value >= minimum else f"is {value}, and must be at least {minimum}"
 
 
+def at_most(maximum: float) -> Callable[[float], str]:
+    """Returns the check, for `Annotated`, that a number has a maximum."""
+    return lambda value: "" if value <= maximum else f"is {value}, and must be at most {maximum}"
+
+
 def is_file_name(value: str) -> str:
     """Returns what is wrong with the name of a file that must lie in the same folder, or ""."""
     if not value or "/" in value or value in (".", ".."):

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable
 
 from input_pipeline.errors import UsageError, UserError
+from input_pipeline.text import escape_unprintable
 from loops.runtime import log_format
 
 # Errors of a path on the command line that the system refuses.
@@ -35,16 +36,21 @@ def _run(command: Callable[[], None]) -> int:
     try:
         command()
     except UserError as error:
-        sys.stderr.write(f"error: {error}\n")
+        _print_error(str(error))
         return error.exit_code
     except OSError as error:
         if error.errno not in _PATH_ERRNOS or error.filename is None:
             raise
-        sys.stderr.write(f"error: {error.filename}: {error.strerror}\n")
+        _print_error(f"{os.fsdecode(error.filename)}: {error.strerror}")
         return UsageError.exit_code
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
     return 0
+
+
+def _print_error(message: str) -> None:
+    """Prints one line to stderr. Names of files and classes may contain anything."""
+    sys.stderr.write(f"error: {escape_unprintable(message)}\n")
 
 
 def _open_closed_streams() -> None:

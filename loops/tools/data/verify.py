@@ -38,7 +38,8 @@ def run(config: Config) -> dict[str, Any]:
     report, checksums = verify.verify(data, config.prepare, checksums_path, make_bar)
     # Print first, so that the report is not lost if the disk is full.
     console.print_summary(f"{data.data_dir}: {data.dataset}", _make_rows(report, folder))
-    output_files.write_flag_output("--out", os.path.join(folder, _REPORT_FILE), report)
+    report_path = os.path.join(folder, _REPORT_FILE)
+    output_files.write_flag_output("--out", report_path, report, atomic_files.write_json)
     output_files.write_json_output(config.evaluation.json, report)
     has_checksums = manifest.exists(data.data_dir)  # those of the shards
     if not has_checksums and verify.read_checksums(checksums_path) != checksums:
