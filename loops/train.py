@@ -112,7 +112,7 @@ def _initialize(state: TrainState, run_dir: pathlib.Path, setup: TrainSetup) -> 
     if newest is not None:
         try:
             checkpoint.restore(newest, state.variables())
-        except (AssertionError, ValueError) as error:
+        except checkpoint.MISMATCH_ERRORS as error:
             raise DataError(
                 f"{newest}: is not a checkpoint of this net: {summarize_error(error)}"
             ) from None

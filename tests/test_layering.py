@@ -74,7 +74,7 @@ MAY_USE = {
     "nets": ("keras", "tensorflow"),
     "loops": (
         *("tensorflow", "keras", "numpy", "cv2", "tqdm", "absl.logging"),
-        *("h5py", "safetensors", "tensorboard"),
+        *("h5py", "safetensors", "tensorboard", r"google\.protobuf\.message"),
         *("tf2onnx", "onnxruntime"),  # extras, for `--mode=export`
     ),
     "input_pipeline": (

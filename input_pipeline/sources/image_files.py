@@ -117,8 +117,8 @@ def from_folders(
         what = f"{pluralize(len(nested), 'folder')} inside class folders"
         logging.warning("%s: skipping %s, for example %s", folder, what, nested[0])
     if irregular:
-        what = "pipes, devices or sockets"
-        logging.warning("%s: skipping %d %s, as %s", folder, len(irregular), what, irregular[0])
+        what = f"{len(irregular)} pipes, devices or sockets"
+        logging.warning("%s: skipping %s, for example %s", folder, what, irregular[0])
     if not paths:
         raise DataError(f"{folder}: no image in any class folder ({', '.join(decode.EXTENSIONS)})")
     table = path_table.from_names(paths, labels)

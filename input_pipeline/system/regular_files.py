@@ -30,13 +30,13 @@ def open_regular(path: str | os.PathLike[str], max_bytes: int | None = None) -> 
     # Opening a device can have effects, so its type is checked before. A pipe that replaces the
     # file in between does not block, because of the flag, and is found by the second check.
     _require_regular(path, os.stat(path), max_bytes)
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    file = open(path, "rb", opener=_open_without_blocking)  # noqa: SIM115 - the caller closes it
     try:
-        _require_regular(path, os.fstat(descriptor), max_bytes)
+        _require_regular(path, os.fstat(file.fileno()), max_bytes)
     except OSError:
-        os.close(descriptor)
+        file.close()
         raise
-    return open(descriptor, "rb")
+    return file
 
 
 def read_bytes(path: str | os.PathLike[str], max_bytes: int) -> bytes:
@@ -65,6 +65,10 @@ def parse_json(text: bytes | str) -> Any:
 def refusal(path: str | os.PathLike[str], reason: str) -> PermissionError:
     """Returns the error for a path that must not be opened. `main.py` prints it as one line."""
     return PermissionError(errno.EPERM, reason, os.fspath(path))
+
+
+def _open_without_blocking(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NONBLOCK)
 
 
 def _require_regular(

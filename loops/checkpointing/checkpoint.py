@@ -17,6 +17,7 @@ from typing import Annotated, TypedDict
 import numpy as np
 import tensorflow as tf
 from absl import logging
+from google.protobuf import message
 
 from input_pipeline.system import atomic_files, regular_files, typed_json
 
@@ -27,6 +28,15 @@ _STEP_FOLDER = re.compile(r"step-([0-9]{8,18})")
 _PREFIX = "ckpt"
 _MANIFEST = "manifest.json"
 _MAX_FILE_BYTES = 2**36  # hashing a larger file would take minutes; such files are sparse
+
+
+# What TensorFlow raises for a checkpoint of other variables, or for one whose files are consistent
+# with their manifest and yet no checkpoint.
+MISMATCH_ERRORS = (
+    *(AssertionError, ValueError, IndexError, KeyError, TypeError, message.DecodeError),
+    *(tf.errors.DataLossError, tf.errors.InvalidArgumentError, tf.errors.OutOfRangeError),
+    *(tf.errors.InternalError, tf.errors.UnimplementedError),
+)
 
 
 class _FileFacts(TypedDict):
