@@ -4,6 +4,7 @@ import codecs
 import contextlib
 import dataclasses
 import hashlib
+import io
 import os
 import pathlib
 from collections.abc import Callable, Sequence
@@ -250,13 +251,12 @@ def _require_regular(
 
     The folders of the images are listed, which takes one system call for hundreds of files.
     """
-    lines = paths.lines.split(b"\n")
     irregular = set()
-    for folder in {line[: line.rfind(b"/") + 1] for line in lines}:
+    for folder in {line[: line.rfind(b"/") + 1] for line in io.BytesIO(paths.lines)}:
         with contextlib.suppress(OSError, ValueError):  # missing images are reported later
             names = image_folders.scan(os.path.join(os.fsencode(root), folder or b".")).irregular
             irregular |= {folder + name for name in names}
-    for number, line in enumerate(lines if irregular else (), 1):
+    for number, line in enumerate(io.BytesIO(paths.lines) if irregular else (), 1):
         if (path := line.rpartition(b" ")[0]) in irregular:
             raise DataError(
                 f"{list_path}, line {number}: {os.fsdecode(path)} is a pipe, device or socket;"

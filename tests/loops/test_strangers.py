@@ -179,6 +179,17 @@ def test_checkpoint_manifest_names_only_files_in_its_folder(run, name):
     assert "contains no intact checkpoint" in refusal(run_folder.find_checkpoint, str(run))
 
 
+def test_checkpoint_files_that_the_manifest_leaves_out_are_refused(run):
+    step = run / "step-00000004"
+    name = "ckpt.data-00000-of-00001"
+    (step / name).unlink()
+    os.mkfifo(step / name)
+    manifest = json.loads((step / "manifest.json").read_text())
+    del manifest["files"][name]
+    (step / "manifest.json").write_text(json.dumps(manifest))
+    assert "contains no intact checkpoint" in refusal(run_folder.find_checkpoint, str(run))
+
+
 def test_consistent_files_that_are_no_checkpoint_are_refused(run, tiny_folder):
     step = run / "step-00000004"
     (step / "ckpt.index").write_bytes(b"no index" * 20)
