@@ -161,7 +161,6 @@ def _iter_tar_images(file: BinaryIO) -> Iterator[tarfile.TarInfo]:
     Raises:
       DataError: the bytes of a member are not those of an image file.
     """
-    size = os.fstat(file.fileno()).st_size
     # Not compressed: images are read at their offset in the file.
     with tarfile.open(fileobj=_ForwardReader(file), mode="r:") as tar:  # type: ignore[call-overload]
         for member in tar:
@@ -173,7 +172,7 @@ def _iter_tar_images(file: BinaryIO) -> Iterator[tarfile.TarInfo]:
             where = f"{file.name}: the member {member.name}"
             if member.issparse():
                 raise DataError(f"{where} is sparse; unpack the tar file, and pack it without -S")
-            if not 0 <= member.size <= min(regular_files.MAX_IMAGE_BYTES, size):
+            if not 0 <= member.size <= regular_files.MAX_IMAGE_BYTES:
                 raise DataError(f"{where} claims {member.size} bytes; remove it")
             yield member
 

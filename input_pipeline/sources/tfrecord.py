@@ -28,6 +28,7 @@ from input_pipeline.system import atomic_files, npy_files, regular_files
 
 # Bytes that TFRecord adds to each record: its length, and checksums of the length and the data.
 FRAME_BYTES = 16
+_LENGTH_BYTES = 8
 _MAX_FRAMES_CHECKED = 100_000
 
 _ENCODED, _LABEL = "image/encoded", "image/class/label"
@@ -153,7 +154,7 @@ class Shards:
         path = self._shard_path(index)
         row = self.index[index]
         with regular_files.open_regular(path) as file:
-            _require_frame(file, path, row)
+            _require_frame(file, path, int(row["offset"]))
         data, label = _get_record_function()(
             tf.constant([os.fsencode(path)]), row["offset"], row["length"]
         )
@@ -206,31 +207,47 @@ def _read_index(path: pathlib.Path, num_records: int) -> np.ndarray:
 def _require_frames(
     folder: str | os.PathLike[str], names: Sequence[str], records: Sequence[int], index: np.ndarray
 ) -> None:
-    """Compares the lengths in the frames of records with the index.
+    """Checks the lengths in the frames of records, see `_require_frame`.
 
-    TensorFlow allocates what a frame claims, and crashes if that is too much. Of a large data set,
-    evenly spread records are checked; `--mode=verify` checks all.
+    Of a large data set, evenly spread records are checked; `--mode=verify` checks all.
 
     Raises:
-      DataError: a length differs.
+      DataError: a frame claims too much.
     """
     step, first = ceil_div(len(index), _MAX_FRAMES_CHECKED), 0
     for name, count in zip(names, records, strict=True):
         path = os.path.join(folder, name)
         with regular_files.open_regular(path) as file:
             for number in range(-first % step, count, step):
-                _require_frame(file, path, index[first + number])
+                _require_frame(file, path, int(index[first + number]["offset"]))
         first += count
 
 
-def _require_frame(file: BinaryIO, path: str, row: np.void) -> None:
-    """Raises DataError if the frame of a record has another length than its row of the index."""
-    length = int.from_bytes(os.pread(file.fileno(), 8, int(row["offset"])), "little")
-    if length != row["length"] - FRAME_BYTES:
+def _require_frame(file: BinaryIO, path: str, offset: int) -> None:
+    """Raises DataError if the frame at an offset claims more than its shard has.
+
+    TensorFlow allocates what a frame claims if the checksum of the length is right, and crashes if
+    that is too much. It reports a length with a wrong checksum when it reads the record.
+    """
+    frame = os.pread(file.fileno(), _LENGTH_BYTES + 4, offset)
+    length, checksum = frame[:_LENGTH_BYTES], int.from_bytes(frame[_LENGTH_BYTES:], "little")
+    num_bytes = int.from_bytes(length, "little")
+    if num_bytes > os.fstat(file.fileno()).st_size and checksum == _masked_crc32c(length):
         raise DataError(
-            f"{path}: the record at byte {row['offset']} has {length} bytes, the index has"
-            f" {row['length'] - FRAME_BYTES}; copy the shard again, or prepare the data set again"
+            f"{path}: the record at byte {offset} claims {num_bytes} bytes; copy the shard again,"
+            " or prepare the data set again"
         )
+
+
+def _masked_crc32c(data: bytes) -> int:
+    """Returns the checksum of TFRecord's frames: a rotated CRC-32C plus a constant."""
+    crc = 0xFFFFFFFF
+    for byte in data:
+        crc ^= byte
+        for _ in range(8):
+            crc = crc >> 1 ^ (0x82F63B78 if crc & 1 else 0)
+    crc ^= 0xFFFFFFFF
+    return ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF
 
 
 def _read_record(shard: tf.Tensor, offset: tf.Tensor, length: tf.Tensor) -> tf.Tensor:
