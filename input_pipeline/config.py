@@ -56,7 +56,9 @@ class DataConfig:
         "indices from 0. If missing, lists takes the number of classes from the training labels.",
         {"is_path": True, "modes": _DATASET_MODES, "on_resume": True, "is_lists_only": True},
     ] = ""
-    image_size: Annotated[int | None, "Input resolution in pixels.", {"on_eval": True}] = None
+    image_size: Annotated[
+        int | None, "Input resolution in pixels.", {"maximum": 4096, "on_eval": True}
+    ] = None
     image_size_schedule: Annotated[
         str,
         "Training resolutions as EPOCH:PIXELS, ascending, as in 0:128,12:160. Evaluation uses "
@@ -68,6 +70,7 @@ class DataConfig:
         "Images per optimizer step, over all replicas.",
         {
             "minimum": 1,
+            "maximum": 2**20,
             "benchmarks": ("step", "input", "train"),
             "hints": {"benchmark": "give --eval_batch_size"},
         },
@@ -118,6 +121,7 @@ class DataConfig:
         "Threads that decode and augment (0: one per core).",
         {
             "minimum": 0,
+            "maximum": 1024,
             "modes": (
                 *("train", "eval", "predict", "export", "average", "repro"),
                 *("prepare", "verify", "stats"),

@@ -9,6 +9,9 @@ import os
 import pathlib
 from collections.abc import Mapping
 
+from input_pipeline.system import regular_files
+
+_MAX_TABLE_BYTES = 2**26
 _LABELS = pathlib.Path(__file__).parent / "labels"
 
 # Mean and standard deviation of ImageNet's training pixels (RGB, 0..255), as in torchvision and
@@ -113,7 +116,8 @@ def read_class_table(path: str | os.PathLike) -> tuple[tuple[str, str], ...]:
         number.
     """
     table = []
-    for number, line in enumerate(pathlib.Path(path).read_text("utf-8-sig").splitlines(), 1):
+    text = regular_files.read_bytes(path, _MAX_TABLE_BYTES).decode("utf-8-sig")
+    for number, line in enumerate(text.splitlines(), 1):
         parts = line.split(maxsplit=2)
         if len(parts) < 2 or not parts[0].isdigit():
             raise ValueError(f"line {number} is not `index wnid names`: {line[:80]!r}")

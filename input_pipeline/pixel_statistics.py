@@ -2,10 +2,8 @@
 
 import contextlib
 import dataclasses
-import json
 import os
 import pathlib
-from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -14,6 +12,7 @@ from absl import logging
 from input_pipeline.decoding import decode
 from input_pipeline.errors import DataError
 from input_pipeline.sources.source import Source
+from input_pipeline.system import regular_files, typed_json
 from input_pipeline.system.progress import NoProgress, ProgressFactory
 from input_pipeline.threads import make_dataset_options, num_parallel_calls
 
@@ -53,24 +52,21 @@ def load(data_dir: str | os.PathLike) -> PixelStatistics | None:
       DataError: the file is malformed.
     """
     path = pathlib.Path(data_dir, FILENAME)
-    if not data_dir or not path.is_file():
+    if not data_dir or not os.path.lexists(path):
         return None
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        values = {f.name: content[f.name] for f in dataclasses.fields(PixelStatistics)}
-        statistics = PixelStatistics(**{n: _to_tuples(value) for n, value in values.items()})
-        arrays = (statistics.mean, statistics.std, statistics.pca_eigenvectors)
-        if [np.shape(v) for v in arrays] != [(3,), (3,), (3, 3)] or not min(statistics.std) > 0:
+        content = regular_files.read_json(path)
+        statistics = typed_json.convert(content, PixelStatistics, FILENAME)
+        arrays = (statistics.mean, statistics.std, statistics.pca_eigenvalues)
+        shapes = [np.shape(a) for a in (*arrays, *statistics.pca_eigenvectors)]
+        numbers = np.concatenate([*arrays, *statistics.pca_eigenvectors])
+        if shapes != [(3,)] * 6 or not np.isfinite(numbers).all() or not min(statistics.std) > 0:
             raise ValueError("not three means, positive deviations and eigenvectors")
-    except (ValueError, LookupError, TypeError) as error:
+    except (OSError, ValueError) as error:
         raise DataError(
             f"{path} is not a file of pixel statistics: {error}; run --mode=stats"
         ) from None
     return statistics
-
-
-def _to_tuples(value: Any) -> Any:
-    return tuple(map(_to_tuples, value)) if isinstance(value, list) else value
 
 
 def compute(

@@ -1,4 +1,4 @@
-"""Formats counts, undecodable names and TensorFlow errors for people."""
+"""Formats counts, names and TensorFlow errors for people."""
 
 import re
 import typing
@@ -25,6 +25,16 @@ def escape_non_utf8(text: str) -> str:
     OpenCV crashes on them, and protocol buffers reject them.
     """
     return text.encode(errors="backslashreplace").decode()
+
+
+# Control characters, lone surrogates, and characters that begin a new line or change the direction
+# of text. A terminal would obey them.
+_UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+
+
+def escape_unprintable(text: str) -> str:
+    """Escapes characters that a terminal would obey, such as in names of files and classes."""
+    return _UNPRINTABLE.sub(lambda match: match[0].encode("unicode_escape").decode(), text)
 
 
 def tf_error_message(error: "tf.errors.OpError") -> str:

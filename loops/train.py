@@ -33,6 +33,10 @@ def run(config: Config) -> dict:
     strategies.require_run_name(config)
     with worker_agreement.start_together(config):
         run_dir, record, config = _prepare(config)
+    if record is not None and not strategies.is_multi_worker(config.distribution):
+        results = _read_results_of_finished_run(config, run_dir, record)
+        if results is not None:
+            return results
     with StopSignals() as signals, _convert_full_disk(run_dir):
         return train(config, run_dir, record, signals)
 
@@ -50,8 +54,6 @@ def _prepare(config: Config) -> tuple[pathlib.Path, run_folder.Record | None, Co
         )
     if record is not None:
         config = resolve.resolve_training(config, saved=record.config)
-        if (results := _read_results_of_finished_run(config, run_dir, record)) is not None:
-            return results
     else:
         if config.run.run_name and run_folder.contains_other_files(run_dir):
             raise UsageError(f"--run_name={run_dir.name}: {run_dir} is not a run folder")
@@ -154,7 +156,7 @@ def _initialize(state: TrainState, run_dir: pathlib.Path, setup: TrainSetup) -> 
     if newest is not None:
         try:
             checkpoint.restore(newest, state.variables())
-        except (AssertionError, ValueError) as error:
+        except checkpoint.MISMATCH_ERRORS as error:
             raise DataError(
                 f"{newest}: is not a checkpoint of this net: {summarize_error(error)}"
             ) from None

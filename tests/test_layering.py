@@ -50,8 +50,10 @@ FLOORS = {
         ("train", "evaluate", "tools"),
     ),
     "input_pipeline": (
-        ("arithmetic", "errors", "datasets", "synthetic", "text"),
-        ("config", "sample_order", "threads", "system", "decoding"),
+        ("arithmetic", "errors", "synthetic", "text"),
+        ("system",),
+        ("datasets",),
+        ("config", "sample_order", "threads", "decoding"),
         ("sources", "augmentation"),
         ("pipeline", "pixel_statistics"),
         ("service", "preparation"),
@@ -72,7 +74,7 @@ MAY_USE = {
     "nets": ("keras", "tensorflow"),
     "loops": (
         *("tensorflow", "keras", "numpy", "cv2", "tqdm", "absl.logging"),
-        *("h5py", "safetensors", "tensorboard"),
+        *("h5py", "safetensors", "tensorboard", r"google\.protobuf\.message"),
         *("tf2onnx", "onnxruntime"),  # extras, for `--mode=export`
     ),
     "input_pipeline": (

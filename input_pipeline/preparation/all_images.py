@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from input_pipeline.config import DataConfig, PrepareConfig
 from input_pipeline.preparation import raw_layouts
 from input_pipeline.sources import image_files, manifest, tfrecord
-from input_pipeline.system import atomic_files
+from input_pipeline.system import atomic_files, regular_files
 from input_pipeline.system.progress import NoProgress, ProgressBar, ProgressFactory
 
 
@@ -97,13 +97,9 @@ def _find_in_lists(folder: str, metadata: dict[str, Any], split: str) -> list[Im
     images = []
     for name, label in zip(files.paths, files.labels.tolist(), strict=True):
         path = os.path.join(files.root, name)
-        images.append(Image(name, label, functools.partial(_read_file, path)))
+        read = functools.partial(regular_files.read_bytes, path, regular_files.MAX_IMAGE_BYTES)
+        images.append(Image(name, label, read))
     return images
-
-
-def _read_file(path: str) -> bytes:
-    with open(path, "rb") as file:
-        return file.read()
 
 
 def _find_in_shards(

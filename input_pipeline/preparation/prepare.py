@@ -23,7 +23,7 @@ from input_pipeline.errors import DataError, UsageError
 from input_pipeline.preparation import raw_layouts, reencode, shard_writer
 from input_pipeline.preparation.raw_set import Item, RawSet
 from input_pipeline.sources import manifest, path_table
-from input_pipeline.system import atomic_files, folder_lock
+from input_pipeline.system import atomic_files, folder_lock, regular_files
 from input_pipeline.system.progress import NoProgress, ProgressBar, ProgressFactory
 from input_pipeline.threads import available_cores
 
@@ -221,12 +221,14 @@ def _require_separate_folder(config: DataConfig, out: pathlib.Path) -> None:
 def _start_or_resume(out: pathlib.Path, plan: dict[str, Any]) -> None:
     """Starts or resumes a data set; raises UsageError if the folder contains anything else."""
     path = out / _UNFINISHED / _PLAN
+    if path.parent.is_symlink():
+        raise UsageError(f"--out={out}: {_UNFINISHED} in it is a link; choose another folder")
     if manifest.exists(out):
         raise UsageError(
             f"--out={out}: already contains a prepared data set; choose another folder"
         )
     if path.is_file():
-        if json.loads(path.read_text()) != plan:
+        if _read_plan(path) != plan:
             raise UsageError(
                 f"--out={out}: contains an unfinished data set with other images or flags; remove"
                 " it, or choose another folder"
@@ -238,8 +240,16 @@ def _start_or_resume(out: pathlib.Path, plan: dict[str, Any]) -> None:
     # Without a plan, an earlier run was interrupted before it wrote any file.
     if any(entry.name not in (folder_lock.NAME, _UNFINISHED) for entry in out.iterdir()):
         raise UsageError(f"--out={out}: is not an empty folder; choose another folder")
-    path.parent.mkdir(parents=True, exist_ok=True)
+    atomic_files.make_folder(path.parent)
     atomic_files.write_bytes(path, json.dumps(plan).encode())
+
+
+def _read_plan(path: pathlib.Path) -> Any:
+    """Returns the plan of an interrupted run; None if the file is not one."""
+    try:
+        return regular_files.read_json(path)
+    except ValueError:
+        return None
 
 
 def _write_list(
@@ -291,7 +301,7 @@ def _convert_mismatched(
         if reason:
             jpeg, _ = reencode.prepare_image(item.name, data, 0, prepare_config.quality)
             path = out / "converted" / _converted_name(item.name)
-            path.parent.mkdir(exist_ok=True)
+            atomic_files.make_folder(path.parent)
             atomic_files.write_bytes(path, jpeg)
             return {"file": item.name, "was": reason, "now": str(path.resolve())}
         return None

@@ -5,10 +5,15 @@ import os
 import pathlib
 import tarfile
 from collections.abc import Iterator
+from typing import BinaryIO
 
 from input_pipeline.errors import DataError, UsageError
 from input_pipeline.preparation import raw_set, val_ground_truth
 from input_pipeline.sources import image_folders
+from input_pipeline.system import regular_files
+
+_MAX_CSV_BYTES = 2**26
+_MAX_DIGITS = 18
 
 
 def find_ilsvrc2012(root: pathlib.Path, table: tuple[str, ...], devkit: str) -> raw_set.RawSet:
@@ -107,32 +112,78 @@ def find_mini_imagenet(
 
 def _read_csv(path: pathlib.Path) -> Iterator[tuple[str, str]]:
     """Yields the class and image name of every row; raises DataError for a malformed row."""
-    with open(path, newline="", encoding="utf-8-sig") as file:
-        for row in csv.DictReader(file):
-            wnid, image = row.get("label"), row.get("filename")
-            if not wnid or not image or not pathlib.PurePath(image).stem[-4:].isdigit():
-                raise DataError(
-                    f"{path}: a row is not `filename,label` with a name like n0153282900000005.jpg"
-                )
-            yield wnid, image
+    try:
+        text = regular_files.read_bytes(path, _MAX_CSV_BYTES).decode("utf-8-sig")
+        rows = list(csv.DictReader(text.splitlines()))
+    except (OSError, ValueError, csv.Error) as error:
+        raise DataError(f"{path}: is not a CSV file ({error})") from None
+    for row in rows:
+        wnid, image = row.get("label"), row.get("filename")
+        if not wnid or not image or not pathlib.PurePath(image).stem[-4:].isdecimal():
+            raise DataError(
+                f"{path}: a row is not `filename,label` with a name like n0153282900000005.jpg"
+            )
+        yield wnid, image
 
 
 def _parse_file_number(name: str) -> int:
     """Returns the number of an ILSVRC training file: 18 for n01440764_18.JPEG."""
     digits = pathlib.Path(name).stem.rpartition("_")[2]
-    if not digits.isdigit():
+    if not digits.isdecimal() or len(digits) > _MAX_DIGITS:
         raise DataError(f"{name}: is not named like an ILSVRC training file, n01440764_18.JPEG")
     return int(digits)
+
+
+class _ForwardReader:
+    """A tar file for `tarfile`, which reads as many bytes as headers claim, wherever they claim.
+
+    It returns no more than the file has, and refuses to go back, which would never end.
+    """
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self._size = os.fstat(file.fileno()).st_size
+        self.tell = file.tell
+
+    def read(self, size: int) -> bytes:
+        return self._file.read(max(0, min(size, self._size - self._file.tell())))
+
+    def seek(self, position: int) -> None:
+        # `tarfile` reads the last byte before a header again.
+        if position < self._file.tell() - 1:
+            raise tarfile.ReadError("a header leads back")
+        self._file.seek(position)
+
+
+def _iter_tar_images(file: BinaryIO) -> Iterator[tarfile.TarInfo]:
+    """Yields the members that are images.
+
+    Raises:
+      DataError: the bytes of a member are not those of an image file.
+    """
+    # Not compressed: images are read at their offset in the file.
+    with tarfile.open(fileobj=_ForwardReader(file), mode="r:") as tar:  # type: ignore[call-overload]
+        for member in tar:
+            tar.members = []  # would fill the memory
+            if not member.isfile() or not image_folders.is_image_name(
+                os.path.basename(member.name)
+            ):
+                continue
+            where = f"{file.name}: the member {member.name}"
+            if member.issparse():
+                raise DataError(f"{where} is sparse; unpack the tar file, and pack it without -S")
+            if not 0 <= member.size <= regular_files.MAX_IMAGE_BYTES:
+                raise DataError(f"{where} claims {member.size} bytes; remove it")
+            yield member
 
 
 def _list_tar_items(path: pathlib.Path, label: int) -> list[raw_set.Item]:
     """Returns the images in the tar file of one class, sorted by name."""
     try:
-        with tarfile.open(path) as tar:
-            files = [m for m in tar if m.isfile()]
-    except (tarfile.TarError, EOFError) as error:
+        with regular_files.open_regular(path) as file:
+            members = list(_iter_tar_images(file))
+    except (tarfile.TarError, OSError, EOFError, ValueError, OverflowError) as error:
         raise DataError(f"{path}: is not a complete tar file ({error})") from None
-    members = [m for m in files if image_folders.is_image_name(os.path.basename(m.name))]
     wnid = path.name[:-4]
     return [
         raw_set.Item(

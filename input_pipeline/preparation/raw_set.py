@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 
 from input_pipeline.errors import DataError, UsageError
 from input_pipeline.sources.image_folders import is_image_name, list_files_and_folders, list_images
+from input_pipeline.system import regular_files
 
 # Of twelve images of a class, ten go to train, one to val and one to test. This gives 500/50/50
 # for the 600 images per class of mini-ImageNet.
@@ -33,7 +34,9 @@ class Item:
 
     def read(self) -> bytes:
         """Returns the bytes of the image."""
-        with open(self.path, "rb") as file:
+        if self.size < 0:
+            return regular_files.read_bytes(self.path, regular_files.MAX_IMAGE_BYTES)
+        with regular_files.open_regular(self.path) as file:
             file.seek(self.offset)
             return file.read(self.size)
 

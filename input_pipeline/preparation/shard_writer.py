@@ -8,7 +8,7 @@ import json
 import os
 import pathlib
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypedDict
 
 import numpy as np
 
@@ -16,7 +16,7 @@ from input_pipeline.config import PrepareConfig
 from input_pipeline.preparation import reencode
 from input_pipeline.preparation.raw_set import Item
 from input_pipeline.sources import manifest, tfrecord
-from input_pipeline.system import atomic_files
+from input_pipeline.system import atomic_files, regular_files, typed_json
 from input_pipeline.system.progress import ProgressBar
 
 # Images loaded in parallel: enough to keep the threads busy, few enough to hold in memory.
@@ -42,6 +42,18 @@ class PlannedShard:
 
     def __len__(self) -> int:
         return self.last - self.first
+
+
+class _FinishedShard(TypedDict):
+    """The metadata of a finished shard, in `metadata_dir`."""
+
+    name: str
+    bytes: int
+    sha256: str
+    records: int
+    lengths: list[int]
+    conversions: list[dict[str, str]]
+    stands_for: Any
 
 
 class _StoredImage(NamedTuple):
@@ -180,8 +192,11 @@ class ShardWriter:
         path, shard = self._metadata_path(name), self._out / name
         if not (path.is_file() and shard.is_file()):
             return None
-        metadata = json.loads(path.read_text())
-        if metadata.get("stands_for") != fingerprint:
+        try:
+            metadata = typed_json.convert(regular_files.read_json(path), _FinishedShard, path.name)
+        except (OSError, ValueError):
+            return None
+        if metadata["stands_for"] != fingerprint or metadata["name"] != name:
             return None
         is_intact = (
             shard.stat().st_size == metadata["bytes"]

@@ -8,12 +8,15 @@ import pathlib
 from collections.abc import Sequence
 
 from input_pipeline.errors import DataError, UsageError
+from input_pipeline.system import regular_files
 
 _IMAGE_NAME = "ILSVRC2012_val_{:08d}.JPEG"
 _CLASS_NUMBERS_FILE = "ILSVRC2012_validation_ground_truth.txt"
 _SYNSET_FILES = ("imagenet_2012_validation_synset_labels.txt", "validation_synset_labels.txt")
 _LABELS_FILE = "ilsvrc2012_val_ground_truth.txt"
 _DEVKIT_CLASSES_FILE = "devkit_classes.txt"
+_MAX_BYTES = 2**26  # the files of the kit have less than 5 MB
+_MAX_DIGITS = 9
 _MAP_CLSLOC_FILE = "map_clsloc.txt"
 
 
@@ -59,7 +62,11 @@ def read(folder: pathlib.Path, wnids: Sequence[str]) -> dict[str, int]:
 
 def _read_lines(path: pathlib.Path) -> list[str]:
     # Replaces bytes that are not UTF-8. Such a line is then reported as malformed.
-    text = path.read_text(encoding="utf-8-sig", errors="replace")
+    try:
+        data = regular_files.read_bytes(path, _MAX_BYTES)
+    except OSError as error:
+        raise DataError(f"{path}: {error.strerror}") from None
+    text = data.decode("utf-8-sig", "replace")
     return text.removesuffix("\n").split("\n")
 
 
@@ -67,7 +74,8 @@ def _read_labels(path: pathlib.Path, labels: dict[str, int]) -> dict[str, int]:
     label_of_image = {}
     for number, line in enumerate(_read_lines(path), 1):
         name, _, label = line.rstrip().rpartition(" ")
-        if not name or not label.isdigit() or int(label) >= len(labels):
+        is_number = label.isdecimal() and len(label) <= _MAX_DIGITS
+        if not name or not is_number or int(label) >= len(labels):
             raise DataError(f"{path}, line {number}: is not `image label`: {line[:80]!r}")
         label_of_image[pathlib.PurePath(name).name] = int(label)
     return label_of_image
@@ -109,7 +117,7 @@ def read_devkit_classes(folder: pathlib.Path) -> dict[str, str]:
     for name, number_column in ((_DEVKIT_CLASSES_FILE, 0), (_MAP_CLSLOC_FILE, 1)):
         if (folder / name).is_file():
             rows = [line.split() for line in _read_lines(folder / name)]
-            if any(len(row) < 2 or not row[number_column].isdigit() for row in rows):
+            if any(len(row) < 2 or not row[number_column].isdecimal() for row in rows):
                 raise DataError(
                     f"{folder / name}: contains a line without a class number and a WordNet id"
                 )
@@ -123,7 +131,8 @@ def read_devkit_classes(folder: pathlib.Path) -> dict[str, str]:
     from scipy import io  # imported late, because it takes half a second and is rarely needed
 
     try:
-        synsets = io.loadmat(str(path), squeeze_me=True, struct_as_record=False)["synsets"]
+        with regular_files.open_regular(path, _MAX_BYTES) as file:
+            synsets = io.loadmat(file, squeeze_me=True, struct_as_record=False)["synsets"]
         leaves = [s for s in synsets if int(s.num_children) == 0]
         return {str(int(s.ILSVRC2012_ID)): str(s.WNID) for s in leaves}
     except Exception as error:  # SciPy raises many types for malformed files

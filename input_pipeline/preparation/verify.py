@@ -6,7 +6,6 @@ import contextlib
 import functools
 import hashlib
 import os
-import pathlib
 import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -17,6 +16,7 @@ from input_pipeline.config import DataConfig, PrepareConfig
 from input_pipeline.decoding import decode
 from input_pipeline.errors import DataError
 from input_pipeline.preparation import all_images, label_order, reencode
+from input_pipeline.system import regular_files
 from input_pipeline.system.progress import NoProgress, ProgressFactory
 from input_pipeline.threads import available_cores
 
@@ -34,6 +34,7 @@ FATAL_KINDS = (
 )
 _CHUNK = 256
 CHECKSUMS_FILE = "SHA256SUMS"
+_MAX_CHECKSUM_BYTES = 2**31
 # Escapes of `sha256sum`. It also puts a backslash in front of a line with an escaped name.
 _ESCAPES = {"\\": "\\\\", "\n": "\\n", "\r": "\\r"}
 
@@ -147,7 +148,11 @@ def read_checksums(path: str | os.PathLike[str]) -> dict[str, str]:
     """
     if not path or not os.path.isfile(path):
         return {}
-    text = pathlib.Path(path).read_text(encoding="utf-8", errors="surrogateescape")
+    try:
+        data = regular_files.read_bytes(path, _MAX_CHECKSUM_BYTES)
+    except OSError as error:
+        raise DataError(f"{path}: {error.strerror}; remove it to write it again") from None
+    text = data.decode(errors="surrogateescape")
     checksums = {}
     for line in filter(None, text.split("\n")):
         digest, _, name = line.removeprefix("\\").partition("  ")

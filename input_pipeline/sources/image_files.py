@@ -1,8 +1,10 @@
 """Reads images that are separate files: class folders, or lists of `path label` lines."""
 
 import codecs
+import contextlib
 import dataclasses
 import hashlib
+import io
 import os
 import pathlib
 from collections.abc import Callable, Sequence
@@ -17,6 +19,7 @@ from input_pipeline.config import DataConfig
 from input_pipeline.decoding import decode
 from input_pipeline.errors import DataError, UsageError
 from input_pipeline.sources import image_folders, manifest, path_table
+from input_pipeline.system import regular_files
 from input_pipeline.text import pluralize
 
 # The largest label sets the number of classes. A label above this limit is a mistake.
@@ -24,6 +27,7 @@ _MAX_LABEL = 1_000_000
 # A single missing image is reported when it is read. If this many leading images of a list are
 # missing, --data_dir is wrong.
 _NUM_PROBED = 20
+_MAX_LIST_BYTES = 2**31
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,12 +100,13 @@ def from_folders(
             f" ({len(unknown)} such folders); remove the folder, or add the class to train and"
             " train again"
         )
-    paths, labels, num_skipped, nested = [], [], 0, []
+    paths, labels, num_skipped, nested, irregular = [], [], 0, [], []
     for label, name in enumerate(class_names):
         if name not in class_folders:
             continue
         # This includes broken links: a missing image must be reported, not skipped.
-        files, subfolders = image_folders.list_files_and_folders(folder / name)
+        files, subfolders, pipes = image_folders.scan(folder / name)
+        irregular += [f"{name}/{pipe}" for pipe in pipes]
         images = [file for file in files if image_folders.is_image_name(file)]
         num_skipped += len(files) - len(images)
         nested += [f"{name}/{subfolder}" for subfolder in subfolders]
@@ -112,6 +117,9 @@ def from_folders(
     if nested:
         what = f"{pluralize(len(nested), 'folder')} inside class folders"
         logging.warning("%s: skipping %s, for example %s", folder, what, nested[0])
+    if irregular:
+        what = f"{len(irregular)} pipes, devices or sockets"
+        logging.warning("%s: skipping %s, for example %s", folder, what, irregular[0])
     if not paths:
         raise DataError(f"{folder}: no image in any class folder ({', '.join(decode.EXTENSIONS)})")
     table = path_table.from_names(paths, labels)
@@ -155,6 +163,7 @@ def from_list(config: DataConfig, split: str, class_names: Sequence[str] = ()) -
             f"{getattr(config, flags[split])}: the first {_NUM_PROBED} images do not exist, for"
             f" example {probed[0]}; set --data_dir to the folder that the paths are relative to"
         )
+    _require_regular(root, paths, getattr(config, flags[split]))
     return ImageFiles(root, paths, labels, tuple(class_names))
 
 
@@ -185,6 +194,7 @@ def open_split(
     paths, labels = parse_list(str(path), "the list")
     classes = tuple(metadata["classes"])
     labels = manifest.remap_labels(labels, classes, class_names, folder)
+    _require_regular(root, paths, path)
     return ImageFiles(root, paths, labels, tuple(class_names) or classes)
 
 
@@ -206,7 +216,7 @@ def parse_list(path: str | os.PathLike[str], flag: str) -> tuple[path_table.Path
         raise UsageError(f"--dataset=lists needs {flag}, a file of `path label` lines")
     if not os.path.isfile(path):
         raise UsageError(f"{flag}={path}: no such file")
-    data = pathlib.Path(path).read_bytes().removeprefix(codecs.BOM_UTF8)
+    data = regular_files.read_bytes(path, _MAX_LIST_BYTES).removeprefix(codecs.BOM_UTF8)
     if not data:
         raise DataError(f"{path}: the list is empty")
     parsed = path_table.parse(data)
@@ -225,11 +235,33 @@ def _parse_lines(
         name, _, label = line.rstrip().rpartition(" ")
         if not name.strip() or not label.isascii() or not label.isdigit():
             raise DataError(f"{path}, line {number}: is not `path label`: {line[:80]!r}")
-        if int(label) > _MAX_LABEL:
-            raise DataError(f"{path}, line {number}: label {label} is larger than {_MAX_LABEL}")
+        if len(label.lstrip("0")) > len(str(_MAX_LABEL)) or int(label) > _MAX_LABEL:
+            raise DataError(
+                f"{path}, line {number}: label {label[:20]} is larger than {_MAX_LABEL}"
+            )
         paths.append(name)
         labels.append(int(label))
     return path_table.from_names(paths, labels), np.array(labels, np.int32)
+
+
+def _require_regular(
+    root: str, paths: path_table.PathTable, list_path: str | os.PathLike[str]
+) -> None:
+    """Raises DataError if a list names a pipe, device or socket, which TensorFlow would wait for.
+
+    The folders of the images are listed, which takes one system call for hundreds of files.
+    """
+    irregular = set()
+    for folder in {line[: line.rfind(b"/") + 1] for line in io.BytesIO(paths.lines)}:
+        with contextlib.suppress(OSError, ValueError):  # missing images are reported later
+            names = image_folders.scan(os.path.join(os.fsencode(root), folder or b".")).irregular
+            irregular |= {folder + name for name in names}
+    for number, line in enumerate(io.BytesIO(paths.lines) if irregular else (), 1):
+        if (path := line.rpartition(b" ")[0]) in irregular:
+            raise DataError(
+                f"{list_path}, line {number}: {os.fsdecode(path)} is a pipe, device or socket;"
+                " remove the line"
+            )
 
 
 def _read_class_names(path: str) -> tuple[str, ...]:

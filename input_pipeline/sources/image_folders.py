@@ -1,6 +1,8 @@
 """Lists the contents of image folders."""
 
 import os
+import stat
+from typing import AnyStr, Generic, NamedTuple
 
 from input_pipeline.decoding import decode
 from input_pipeline.errors import DataError
@@ -21,18 +23,41 @@ def list_subfolders(path: str | os.PathLike[str]) -> list[str]:
     return sorted(e.name for e in entries if _is_folder(e))
 
 
+class Entries(NamedTuple, Generic[AnyStr]):
+    """Sorted names in a folder.
+
+    Attributes:
+      files: regular files. A broken link counts as one, so that the missing image is reported.
+      folders: without hidden ones.
+      irregular: pipes, devices and sockets. Opening them may wait or never end.
+    """
+
+    files: list[AnyStr]
+    folders: list[AnyStr]
+    irregular: list[AnyStr]
+
+
+def scan(path: AnyStr | os.PathLike[AnyStr]) -> Entries[AnyStr]:
+    """Lists a folder; links count as what they lead to."""
+    entries: Entries[AnyStr] = Entries([], [], [])
+    for entry in os.scandir(path):
+        if _is_folder(entry):
+            if os.fsencode(entry.name)[:1] != b".":
+                entries.folders.append(entry.name)
+        elif entry.is_file(follow_symlinks=False) or not _is_irregular(entry.path):
+            entries.files.append(entry.name)
+        else:
+            entries.irregular.append(entry.name)
+    return Entries(*map(sorted, entries))
+
+
 def list_files_and_folders(path: str | os.PathLike[str]) -> tuple[list[str], list[str]]:
     """Returns the sorted names of a folder's files and of its folders, without hidden folders.
 
-    A broken symbolic link counts as a file: reading it fails, so the missing image is reported.
+    Broken links, pipes and devices count as files: reading them fails, so they are reported.
     """
-    files, folders = [], []
-    for entry in os.scandir(path):
-        if not _is_folder(entry):
-            files.append(entry.name)
-        elif not entry.name.startswith("."):
-            folders.append(entry.name)
-    return sorted(files), sorted(folders)
+    files, folders, irregular = scan(path)
+    return sorted(files + irregular), folders
 
 
 def list_images(path: str | os.PathLike[str]) -> list[str]:
@@ -49,7 +74,14 @@ def is_image_name(name: str) -> bool:
     return name.lower().endswith(decode.EXTENSIONS) and not name.startswith("._")
 
 
-def _is_folder(entry: "os.DirEntry[str]") -> bool:
+def _is_irregular(path: str | bytes) -> bool:
+    try:
+        return not stat.S_ISREG(os.stat(path).st_mode)
+    except OSError:  # a broken link
+        return False
+
+
+def _is_folder(entry: "os.DirEntry[AnyStr]") -> bool:
     try:
         return entry.is_dir()
     except OSError:  # a symbolic link to itself counts as broken

@@ -4,16 +4,16 @@ The manifest lists every shard with its size, number of records and SHA-256. A t
 shard is therefore detected when the data set is opened, not as a short epoch.
 """
 
-import json
 import os
 import pathlib
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Annotated, Any, Literal, NotRequired, TypedDict
 
 import numpy as np
 
+from input_pipeline import datasets
 from input_pipeline.errors import DataError, UsageError
-from input_pipeline.system import atomic_files
+from input_pipeline.system import atomic_files, regular_files, typed_json
 
 FILENAME = "manifest.json"
 _FORMAT_VERSION = 1
@@ -21,6 +21,43 @@ _FORMAT_VERSION = 1
 # The index has one row per record, in the order of the shards: its offset in the shard, its length
 # including the TFRecord frame, and its label.
 INDEX_ROW = np.dtype([("offset", "<i8"), ("length", "<i4"), ("label", "<i4")])
+
+
+def _is_dataset(value: str) -> str:
+    return "" if value in datasets.names() else f"is {value!r:.80}, which is not a known data set"
+
+
+class _File(TypedDict):
+    """A file in the folder of the data set."""
+
+    name: Annotated[str, typed_json.is_file_name]
+    sha256: str
+
+
+class _Shard(_File):
+    """A TFRecord shard."""
+
+    bytes: Annotated[int, typed_json.at_least(0)]
+    records: Annotated[int, typed_json.at_least(0)]
+
+
+class _Split(TypedDict):
+    """A split; one of lists has neither shards nor an index."""
+
+    images: Annotated[int, typed_json.at_least(0)]
+    list: _File
+    shards: NotRequired[list[_Shard]]
+    index: NotRequired[_File]
+
+
+class _Manifest(TypedDict):
+    """The parts of a manifest that are read. Only one of lists needs `root`."""
+
+    dataset: Annotated[str, _is_dataset]
+    storage: Literal["tfrecord", "lists"]
+    classes: list[str]
+    splits: dict[str, _Split]
+    root: NotRequired[str]
 
 
 def exists(folder: str | os.PathLike[str]) -> bool:
@@ -40,24 +77,27 @@ def read(folder: str | os.PathLike[str]) -> dict[str, Any]:
     """
     path = pathlib.Path(folder, FILENAME)
     try:
-        metadata = json.loads(path.read_text(encoding="utf-8"))
-        version = metadata["format"]
-        is_complete = {"dataset", "storage", "classes", "splits"} <= set(metadata)
-    except (OSError, ValueError, LookupError, TypeError) as error:
+        content = typed_json.convert(regular_files.read_json(path), dict[str, Any], FILENAME)
+        if (version := content.get("format")) != _FORMAT_VERSION:
+            raise ValueError(f"it has format {version!r:.80}, expected {_FORMAT_VERSION}")
+        metadata = typed_json.convert(content, _Manifest, FILENAME)
+        is_tfrecord = metadata["storage"] == "tfrecord"
+        for split, entry in metadata["splits"].items():
+            if is_tfrecord and not {"shards", "index"} <= set(entry):
+                raise ValueError(f"the {split} split has no shards or no index")
+        if not is_tfrecord and "root" not in metadata:
+            raise ValueError("it has no root")
+    except (OSError, ValueError) as error:
         raise DataError(
             f"{path}: is not a manifest ({error}); prepare the data set again"
         ) from None
-    if version != _FORMAT_VERSION or not is_complete:
-        raise DataError(
-            f"{path}: has format {version}, expected {_FORMAT_VERSION}; prepare the data set again"
-        )
     return metadata
 
 
 def write(folder: str | os.PathLike[str], metadata: Mapping[str, Any]) -> None:
     """Writes the manifest atomically. It must be the last file of a data set to be written."""
-    text = json.dumps({"format": _FORMAT_VERSION, **metadata}, indent=1) + "\n"
-    atomic_files.write_bytes(pathlib.Path(folder, FILENAME), text.encode())
+    content = {"format": _FORMAT_VERSION, **metadata}
+    atomic_files.write_json(pathlib.Path(folder, FILENAME), content)
 
 
 def get_split_entry(
@@ -146,8 +186,14 @@ def remap_labels(
       int32 [N], by `class_names`.
 
     Raises:
-      DataError: the run does not know a class.
+      DataError: a label is out of range, or the run does not know a class.
     """
+    out_of_range = labels[(labels < 0) | (labels >= len(classes))]
+    if out_of_range.size:
+        raise DataError(
+            f"{folder}: label {out_of_range[0]} is out of range for {len(classes)} classes; prepare"
+            " the data set again"
+        )
     if not class_names or tuple(class_names) == tuple(classes):
         return labels
     label_of_name = {name: label for label, name in enumerate(class_names)}

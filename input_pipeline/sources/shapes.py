@@ -18,6 +18,7 @@ import tqdm
 from absl import logging
 
 from input_pipeline.errors import UsageError
+from input_pipeline.system import regular_files
 
 SPLIT_SIZES = {"train": 2000, "val": 500, "test": 500}
 SOURCE_SIZE = 96
@@ -224,7 +225,7 @@ def fingerprint(root: str) -> str:
 def is_complete(root: str) -> bool:
     """Returns whether `root` has a manifest of this format and a file of every image's name."""
     try:
-        manifest = json.loads(pathlib.Path(root, MANIFEST_FILENAME).read_text(encoding="utf-8"))
+        manifest = regular_files.read_json(os.path.join(root, MANIFEST_FILENAME))
         is_current = manifest["format"] == _FORMAT_VERSION and manifest["files"] == SPLIT_SIZES
     except (OSError, ValueError, LookupError, TypeError):
         return False

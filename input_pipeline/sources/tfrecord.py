@@ -16,17 +16,20 @@ import hashlib
 import os
 import pathlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import tensorflow as tf
 
+from input_pipeline.arithmetic import ceil_div
 from input_pipeline.errors import DataError
 from input_pipeline.sources import image_files, manifest, path_table
-from input_pipeline.system import atomic_files
+from input_pipeline.system import atomic_files, npy_files, regular_files
 
 # Bytes that TFRecord adds to each record: its length, and checksums of the length and the data.
 FRAME_BYTES = 16
+_LENGTH_BYTES = 8
+_MAX_FRAMES_CHECKED = 100_000
 
 _ENCODED, _LABEL = "image/encoded", "image/class/label"
 _SYNSET, _FILENAME = "image/class/synset", "image/filename"
@@ -76,21 +79,18 @@ def write_shard(path: str | os.PathLike[str], records: Iterable[bytes]) -> dict[
     Raises:
       OSError, tf.errors.OpError: the disk is full or failed.
     """
-    path = pathlib.Path(path)
-    temporary = atomic_files.temporary_path(path)
     lengths = []
-    with tf.io.TFRecordWriter(os.fsencode(temporary)) as writer:
-        for record in records:
-            writer.write(record)
-            lengths.append(len(record) + FRAME_BYTES)
-    atomic_files.sync(temporary)
-    digest = atomic_files.sha256(temporary)
-    size = os.path.getsize(temporary)
-    if size != sum(lengths):
-        raise OSError(f"{temporary}: wrote {size} of {sum(lengths)} bytes")
-    atomic_files.rename_and_sync(temporary, path)
+    with atomic_files.replacing(path) as file:
+        with tf.io.TFRecordWriter(os.fsencode(file.name)) as writer:
+            for record in records:
+                writer.write(record)
+                lengths.append(len(record) + FRAME_BYTES)
+        digest = atomic_files.sha256(file.name)
+        size = os.path.getsize(file.name)
+        if size != sum(lengths):
+            raise OSError(f"{file.name}: wrote {size} of {sum(lengths)} bytes")
     return {
-        "name": path.name,
+        "name": os.path.basename(path),
         "bytes": size,
         "sha256": digest,
         "records": len(lengths),
@@ -153,6 +153,8 @@ class Shards:
         """
         path = self._shard_path(index)
         row = self.index[index]
+        with regular_files.open_regular(path) as file:
+            _require_frame(file, path, int(row["offset"]))
         data, label = _get_record_function()(
             tf.constant([os.fsencode(path)]), row["offset"], row["length"]
         )
@@ -188,6 +190,64 @@ class Shards:
 
     def _shard_path(self, index: int) -> str:
         return os.path.join(self.folder, self.names[self._shard(index)])
+
+
+def _read_index(path: pathlib.Path, num_records: int) -> np.ndarray:
+    """Reads the index of a split; raises DataError if it is not one of this many records."""
+    try:
+        with regular_files.open_regular(path) as file:
+            shape, dtype = npy_files.read_header(file, os.fstat(file.fileno()).st_size)
+            if dtype != manifest.INDEX_ROW or shape != (num_records,) or not num_records:
+                raise ValueError(f"is not an index of {num_records} records")
+            return npy_files.read_data(file, shape, dtype)
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: {error}; prepare the data set again") from None
+
+
+def _require_frames(
+    folder: str | os.PathLike[str], names: Sequence[str], records: Sequence[int], index: np.ndarray
+) -> None:
+    """Checks the lengths in the frames of records, see `_require_frame`.
+
+    Of a large data set, evenly spread records are checked; `--mode=verify` checks all.
+
+    Raises:
+      DataError: a frame claims too much.
+    """
+    step, first = ceil_div(len(index), _MAX_FRAMES_CHECKED), 0
+    for name, count in zip(names, records, strict=True):
+        path = os.path.join(folder, name)
+        with regular_files.open_regular(path) as file:
+            for number in range(-first % step, count, step):
+                _require_frame(file, path, int(index[first + number]["offset"]))
+        first += count
+
+
+def _require_frame(file: BinaryIO, path: str, offset: int) -> None:
+    """Raises DataError if the frame at an offset claims more than its shard has.
+
+    TensorFlow allocates what a frame claims if the checksum of the length is right, and crashes if
+    that is too much. It reports a length with a wrong checksum when it reads the record.
+    """
+    frame = os.pread(file.fileno(), _LENGTH_BYTES + 4, offset)
+    length, checksum = frame[:_LENGTH_BYTES], int.from_bytes(frame[_LENGTH_BYTES:], "little")
+    num_bytes = int.from_bytes(length, "little")
+    if num_bytes > os.fstat(file.fileno()).st_size and checksum == _masked_crc32c(length):
+        raise DataError(
+            f"{path}: the record at byte {offset} claims {num_bytes} bytes; copy the shard again,"
+            " or prepare the data set again"
+        )
+
+
+def _masked_crc32c(data: bytes) -> int:
+    """Returns the checksum of TFRecord's frames: a rotated CRC-32C plus a constant."""
+    crc = 0xFFFFFFFF
+    for byte in data:
+        crc ^= byte
+        for _ in range(8):
+            crc = crc >> 1 ^ (0x82F63B78 if crc & 1 else 0)
+    crc ^= 0xFFFFFFFF
+    return ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF
 
 
 def _read_record(shard: tf.Tensor, offset: tf.Tensor, length: tf.Tensor) -> tf.Tensor:
@@ -255,17 +315,23 @@ def open_split(
             " again"
         )
     path = manifest.verify_file(folder, entry["index"])
-    index = np.load(path, allow_pickle=False)
     num_records = [shard["records"] for shard in entry["shards"]]
-    if index.dtype != manifest.INDEX_ROW or len(index) != sum(num_records) or not len(index):
+    index = _read_index(path, sum(num_records))
+    sizes = np.repeat(np.array([s["bytes"] for s in entry["shards"]], np.int64), num_records)
+    offset, length = index["offset"], index["length"]
+    outside = (offset < 0) | (length < FRAME_BYTES) | (offset > sizes - length)
+    if outside.any():
         raise DataError(
-            f"{path}: is not an index of {sum(num_records)} records; prepare the data set again"
+            f"{path}: record {outside.argmax()} is not inside its shard; prepare the data set again"
         )
+    names = tuple(shard["name"] for shard in entry["shards"])
+    if not lenient:
+        _require_frames(folder, names, num_records, index)
     labels = np.ascontiguousarray(index["label"])
     classes = tuple(metadata["classes"])
     return Shards(
         folder=str(folder),
-        names=tuple(shard["name"] for shard in entry["shards"]),
+        names=names,
         first=np.concatenate([[0], np.cumsum(num_records)]).astype(np.int64),
         index=index,
         labels=manifest.remap_labels(labels, classes, class_names, folder),

@@ -7,7 +7,7 @@ import os
 import pathlib
 import time
 from collections.abc import Iterator
-from typing import TextIO
+from typing import BinaryIO
 
 from absl import logging
 
@@ -72,7 +72,7 @@ def acquire(
 def is_held(folder: str | os.PathLike[str]) -> bool:
     """Returns whether another process holds the lock of a folder."""
     try:
-        with open(pathlib.Path(folder, NAME)) as file:
+        with _open(pathlib.Path(folder, NAME), os.O_RDONLY) as file:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         return True
@@ -81,7 +81,7 @@ def is_held(folder: str | os.PathLike[str]) -> bool:
     return False
 
 
-def _open_locked(path: pathlib.Path) -> TextIO:
+def _open_locked(path: pathlib.Path) -> BinaryIO:
     """Opens and locks the lock file.
 
     Retries if the previous holder has just removed the opened file: a lock on a removed file
@@ -93,10 +93,10 @@ def _open_locked(path: pathlib.Path) -> TextIO:
     """
     deadline = time.monotonic() + _RETRY_SECONDS
     while True:
-        file = open(path, "a")  # noqa: SIM115 - the caller closes it
+        file = _open(path, os.O_RDWR | os.O_CREAT)
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if os.path.samestat(os.fstat(file.fileno()), os.stat(path)):
+            if os.path.samestat(os.fstat(file.fileno()), os.lstat(path)):
                 return file
         except FileNotFoundError:
             pass
@@ -117,3 +117,9 @@ def _open_locked(path: pathlib.Path) -> TextIO:
             file.close()
             raise
         file.close()
+
+
+def _open(path: pathlib.Path, flags: int) -> BinaryIO:
+    """Opens the lock file. A link is an error, and a pipe does not block."""
+    flags |= os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    return open(os.open(path, flags, 0o666), "rb")

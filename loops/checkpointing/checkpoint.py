@@ -9,22 +9,48 @@ import json
 import os
 import pathlib
 import re
+import secrets
 import shutil
 from collections.abc import Mapping
+from typing import Annotated, TypedDict
 
 import numpy as np
 import tensorflow as tf
 from absl import logging
+from google.protobuf import message
 
-from input_pipeline.system.atomic_files import sha256, sync, write_bytes
+from input_pipeline.system import atomic_files, regular_files, typed_json
 from loops.runtime.plain_folder import plain_folder
 
 # Nested dicts of variables; the keys name the variables in the file.
 VariableTree = dict[str, "tf.Variable | VariableTree"]
 
-_STEP_FOLDER = re.compile(r"step-(\d{8,})")
+_STEP_FOLDER = re.compile(r"step-([0-9]{8,18})")
 _PREFIX = "ckpt"
 _MANIFEST = "manifest.json"
+_MAX_FILE_BYTES = 2**36  # hashing a larger file would take minutes; such files are sparse
+
+
+# What TensorFlow raises for a checkpoint of other variables, or for one whose files are consistent
+# with their manifest and yet no checkpoint.
+MISMATCH_ERRORS = (
+    *(AssertionError, ValueError, IndexError, KeyError, TypeError, message.DecodeError),
+    tf.errors.OpError,
+)
+
+
+class _FileFacts(TypedDict):
+    """What a manifest contains about a file."""
+
+    bytes: Annotated[int, typed_json.at_least(0), typed_json.at_most(_MAX_FILE_BYTES)]
+    sha256: str
+
+
+class _Manifest(TypedDict):
+    """What must be in a manifest."""
+
+    step: int
+    files: dict[Annotated[str, typed_json.is_file_name], _FileFacts]
 
 
 class NonFiniteError(Exception):
@@ -60,8 +86,7 @@ def save(
     run_dir = pathlib.Path(run_dir)
     require_finite(variables)
     final = step_folder(run_dir, step)
-    temporary = run_dir / f".tmp-{step:08d}-{os.getpid()}"
-    shutil.rmtree(temporary, ignore_errors=True)
+    temporary = atomic_files.temporary_path(run_dir)
     try:
         temporary.mkdir()
         with plain_folder(temporary) as folder:
@@ -70,17 +95,21 @@ def save(
         files = sorted(p for p in temporary.iterdir() if p.is_file())
         manifest = {
             "step": int(step),
-            "files": {p.name: {"bytes": p.stat().st_size, "sha256": sha256(p)} for p in files},
+            "files": {
+                p.name: {"bytes": p.stat().st_size, "sha256": atomic_files.sha256(p)} for p in files
+            },
             "metrics": metrics or {},
         }
         (temporary / _MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n")
         for path in [*files, temporary / _MANIFEST, temporary]:
-            sync(path)
-        if final.exists():
+            atomic_files.sync(path)
+        if os.path.lexists(final):
             # The folder was corrupt, so the step was trained again.
+            if final.is_dir() and not final.is_symlink():
+                shutil.copymode(final, temporary)  # a private folder stays private
             remove(final)
         os.rename(temporary, final)
-        sync(run_dir)
+        atomic_files.sync(run_dir)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
@@ -120,14 +149,18 @@ def verify(step_dir: pathlib.Path | str) -> dict:
     """
     step_dir = pathlib.Path(step_dir)
     try:
-        manifest = json.loads((step_dir / _MANIFEST).read_text())
-        files = manifest["files"]
+        manifest = regular_files.read_json(step_dir / _MANIFEST)
+        files = typed_json.convert(manifest, _Manifest, _MANIFEST)["files"]
         for name, metadata in files.items():
-            path = step_dir / name
-            if path.stat().st_size != metadata["bytes"] or sha256(path) != metadata["sha256"]:
+            path, size = step_dir / name, metadata["bytes"]
+            if path.stat().st_size != size or atomic_files.sha256(path) != metadata["sha256"]:
                 raise CorruptCheckpointError(f"{path} differs from its manifest")
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise CorruptCheckpointError(f"{step_dir}: {error!r}") from error
+        # TensorFlow would open other shards too, even if they are pipes.
+        shards = [path.name for path in step_dir.iterdir() if path.name.startswith(_PREFIX)]
+        if unknown := sorted(set(shards) - set(files)):
+            raise CorruptCheckpointError(f"{step_dir / unknown[0]} is not in the manifest")
+    except (OSError, ValueError) as error:
+        raise CorruptCheckpointError(f"{step_dir}: {error}") from error
     if f"{_PREFIX}.index" not in files or manifest.get("step") != parse_step(step_dir):
         raise CorruptCheckpointError(f"{step_dir / _MANIFEST} does not describe this folder")
     return manifest
@@ -170,7 +203,7 @@ def remove_unfinished(run_dir: pathlib.Path | str) -> None:
         # Earlier versions wrote evaluation results through `.eval-*`.
         if not path.name.startswith((".tmp-", ".del-", ".eval-")):
             continue
-        if path.is_dir():
+        if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path, ignore_errors=True)
         else:
             path.unlink(missing_ok=True)
@@ -189,8 +222,9 @@ def is_intact(folder: pathlib.Path) -> bool:
 def read_top1(folder: pathlib.Path) -> float | None:
     """Returns the top-1 accuracy recorded in a step folder, or None."""
     try:
-        return json.loads((folder / _MANIFEST).read_text())["metrics"].get("top1")
-    except (OSError, ValueError, KeyError, AttributeError):
+        top1 = regular_files.read_json(folder / _MANIFEST)["metrics"]["top1"]
+        return typed_json.convert(top1, Annotated[float, typed_json.at_least(0)], "top1")
+    except (OSError, ValueError, LookupError, TypeError):
         return None
 
 
@@ -198,16 +232,16 @@ def add_metrics(folder: pathlib.Path, metrics: Mapping[str, float]) -> None:
     """Stores the metrics of a later evaluation in a step folder's manifest.
 
     Raises:
-      OSError: the disk is full or fails; the manifest is unchanged.
+      OSError: the disk is full or fails, or the folder is a link; the manifest is unchanged.
     """
+    atomic_files.make_folder(folder)  # it exists, and must not be a link
     path = folder / _MANIFEST
-    manifest = json.loads(path.read_text())
-    write_bytes(path, (json.dumps({**manifest, "metrics": metrics}, indent=1) + "\n").encode())
+    atomic_files.write_json(path, {**regular_files.read_json(path), "metrics": metrics})
 
 
 def remove(folder: pathlib.Path) -> None:
     """Renames a step folder, then removes it, so that a partly removed one never looks intact."""
-    doomed = folder.with_name(f".del-{folder.name}-{os.getpid()}")
+    doomed = folder.with_name(f".del-{secrets.token_hex(8)}")
     os.rename(folder, doomed)
     shutil.rmtree(doomed, ignore_errors=True)
 

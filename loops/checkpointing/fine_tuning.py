@@ -76,7 +76,7 @@ def load_weights(model: keras.Model, init_from: str, class_names: Sequence[str])
         if record.config.optimization.ema:
             averaged = {p: v for p, v in variables.items() if v.dtype.is_floating}
             checkpoint.restore_partial(step_dir, {"ema": averaged})
-    except (AssertionError, ValueError) as error:
+    except checkpoint.MISMATCH_ERRORS as error:
         raise UsageError(
             f"--init_from={init_from}: does not fit this net: {summarize_error(error)}"
         ) from None

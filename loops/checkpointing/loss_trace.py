@@ -10,14 +10,14 @@ import json
 import pathlib
 import time
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol, TypedDict
 
 import keras
 import tensorflow as tf
 from absl import logging
 
 from input_pipeline.errors import UsageError
-from input_pipeline.system import atomic_files
+from input_pipeline.system import atomic_files, regular_files, typed_json
 from loops.checkpointing import run_folder
 from loops.config.config import select_flags
 from loops.distribution.workers import Workers
@@ -25,6 +25,34 @@ from loops.runtime.environment import describe_machine, list_differences
 
 FILE_NAME = "loss_trace.jsonl"
 NUM_STEPS = 100
+_MAX_BYTES = 2**26  # of the file; a header has the class names
+
+
+class _Placement(TypedDict):
+    """Where a run trained, see `TraceHeader`."""
+
+    workers: int
+    replicas: int
+    dtype: Literal["float32", "float16", "bfloat16"]
+
+
+class _HeaderJson(TypedDict):
+    """The first line, see `TraceHeader`. `run_folder.from_json` checks the record."""
+
+    record: dict[str, Any]
+    environment: dict[str, bool | int | float | str | None]
+    placement: _Placement
+    weights: str
+    time: float
+
+
+class _StepJson(TypedDict):
+    """The line of a step, see `StepRecord`. `sum` is hexadecimal."""
+
+    step: int
+    sum: str
+    applied: bool
+    replaced: int
 
 
 @dataclasses.dataclass(frozen=True)
@@ -132,8 +160,8 @@ class LossTrace:
         if self._path is None or step > self.num_steps:
             return
         try:
-            with open(self._path, "a", encoding="utf-8") as file:
-                file.write(_format_step(step, to_step_record(sums)) + "\n")
+            with atomic_files.open_to_append(self._path) as file:
+                file.write(f"{_format_step(step, to_step_record(sums))}\n".encode())
         except OSError as error:
             self._stop(error)
 
@@ -203,28 +231,34 @@ def read(path: pathlib.Path) -> tuple[TraceHeader, list[StepRecord], list[str]]:
       UsageError: the file is missing, or is not a trace.
     """
     try:
-        first, *others = [json.loads(line) for line in _read_complete_lines(path)]
-        record = run_folder.from_json(first.pop("record"), path)
+        first, *others = map(regular_files.parse_json, _read_complete_lines(path))
+        header = typed_json.convert(first, _HeaderJson, "the first line")
+        record = run_folder.from_json(header["record"], path)
         ended_by = others.pop()["ended"] if others and "ended" in others[-1] else []
-        steps = [
-            StepRecord(float.fromhex(line["sum"]), bool(line["applied"]), int(line["replaced"]))
-            for line in others
-        ]
-        if [line["step"] for line in others] != list(range(1, len(others) + 1)):
+        ended_by = typed_json.convert(ended_by, list[str], "ended")
+        lines = typed_json.convert(others, list[_StepJson], "the steps")
+        if [line["step"] for line in lines] != list(range(1, len(lines) + 1)):
             raise ValueError("steps are missing")
-        return TraceHeader(record=record, **first), steps, ended_by
-    except OSError:
+        if "train" not in record.dataset:
+            raise ValueError("the facts of the train split are missing")
+        steps = [
+            StepRecord(float.fromhex(line["sum"]), line["applied"], line["replaced"])
+            for line in lines
+        ]
+        values = {name: header[name] for name in ("environment", "placement", "weights", "time")}
+        return TraceHeader(record=record, **values), steps, ended_by
+    except FileNotFoundError:
         raise UsageError(
             f"{path}: missing; only a run that was trained here, by a version that keeps its first"
             " losses, can be replayed"
         ) from None
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UsageError(f"{path}: not the trace of a run ({error!r})") from None
+    except (OSError, ValueError, KeyError, TypeError, OverflowError) as error:
+        raise UsageError(f"{path}: not the trace of a run ({error})") from None
 
 
 def _read_complete_lines(path):
     """Returns the lines of a file. A killed process may leave a partial last line, which is cut."""
-    text = pathlib.Path(path).read_text(encoding="utf-8")
+    text = regular_files.read_bytes(path, _MAX_BYTES).decode()
     return text[: text.rfind("\n") + 1].splitlines()
 
 

@@ -78,15 +78,15 @@ def load_weights(
         averaged = averaged and bool(record.config.optimization.ema)
         if averaged:
             checkpoint.restore_partial(step_dir, {"ema": _averaged_variables(model)})
-    except (AssertionError, ValueError) as error:
-        reason = summarize_error(error)
-        raise UsageError(
-            f"{step_dir}: is not a checkpoint of {record.config.net.model}: {reason}"
-        ) from None
     except tf.errors.NotFoundError:
         raise UsageError(
             f"{step_dir}: was removed before it was read, because training keeps only its newest"
             " checkpoints; try again, or name a checkpoint that is kept"
+        ) from None
+    except checkpoint.MISMATCH_ERRORS as error:
+        reason = summarize_error(error)
+        raise UsageError(
+            f"{step_dir}: is not a checkpoint of {record.config.net.model}: {reason}"
         ) from None
     logging.info("loaded the %s of %s", "EMA weights" if averaged else "weights", step_dir)
 

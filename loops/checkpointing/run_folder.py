@@ -10,22 +10,33 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from importlib import metadata
-from typing import TypedDict
+from typing import Annotated, Any, NotRequired, TypedDict
 
 import tensorflow as tf
 
 from input_pipeline.errors import UsageError
-from input_pipeline.system import atomic_files, folder_lock
+from input_pipeline.system import atomic_files, folder_lock, regular_files, typed_json
 from input_pipeline.text import escape_non_utf8, summarize_error
 from loops.checkpointing import checkpoint
-from loops.config import config_json
+from loops.config import config_json, validation
 from loops.config.config import Config
 from loops.runtime import environment
 
 _MAX_NAME_BYTES = 200  # file systems allow 255
+# As many as an image list may have. The head alone would fill the memory of most machines.
+_MAX_CLASSES = 1_000_001
+_MAX_CLASS_NAME_LENGTH = 1000
 _PACKAGES = ("tensorflow", "tensorflow-cpu", "keras", "numpy", "opencv-python-headless")
+
+
+def _check_class_names(names: tuple[str, ...]) -> str:
+    """Returns what is wrong with the class names of a run, or ""."""
+    if not 1 <= len(names) <= _MAX_CLASSES:
+        return f"has {len(names)} names, and must have 1 to {_MAX_CLASSES}"
+    longest = max(map(len, names))
+    return f"has a name of {longest} characters" if longest > _MAX_CLASS_NAME_LENGTH else ""
 
 
 class SplitFacts(TypedDict):
@@ -38,6 +49,15 @@ class SplitFacts(TypedDict):
 
     images: int
     fingerprint: str
+
+
+class _RecordJson(TypedDict):
+    """The parts of config.json that are read."""
+
+    config: dict[str, Any]
+    class_names: Annotated[tuple[str, ...], _check_class_names]
+    dataset: dict[str, SplitFacts]
+    weights: NotRequired[dict[str, int | str]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -137,19 +157,24 @@ def to_json(record: Record) -> dict:
     }
 
 
-def from_json(data: Mapping, where: pathlib.Path | str) -> Record:
+def from_json(data: Any, where: pathlib.Path | str) -> Record:
     """Rebuilds a Record.
 
     Args:
-      data: a result of `to_json`.
-      where: the file that contains it, for the log.
+      data: a result of `to_json`, not checked yet.
+      where: the file that contains it, for the log and for error messages.
+
+    Raises:
+      ValueError: a value has the wrong type.
+      UsageError: a value of the config is out of range.
     """
-    return Record(
-        config=config_json.from_json(Config, data["config"], where),
-        class_names=tuple(data["class_names"]),
-        dataset=data["dataset"],
-        weights=data.get("weights", {}),
-    )
+    record = typed_json.convert(data, _RecordJson, "the record")
+    config = config_json.from_json(Config, record["config"], where)
+    try:
+        validation.check_values(config)
+    except UsageError as error:
+        raise UsageError(f"{where}: {error}") from None
+    return Record(config, record["class_names"], record["dataset"], record.get("weights", {}))
 
 
 def get_package_versions() -> dict[str, str]:
@@ -169,11 +194,11 @@ def read_record(run_dir: pathlib.Path | str) -> Record:
     """
     path = pathlib.Path(run_dir, "config.json")
     try:
-        return from_json(json.loads(path.read_text()), path)
-    except OSError:
+        return from_json(regular_files.read_json(path), path)
+    except FileNotFoundError:
         raise UsageError(f"{run_dir}: is not a run folder, it has no config.json") from None
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UsageError(f"{path}: is not the record of a run ({error!r})") from None
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{path}: is not the record of a run ({error})") from None
 
 
 def lock(
@@ -247,7 +272,9 @@ def find_checkpoint(ckpt: str, flag: str = "--ckpt") -> tuple[pathlib.Path, path
     if not ckpt:
         raise UsageError(f"{flag} is missing: name a run folder, as in {flag}=checkpoints/RUN")
     path, where = pathlib.Path(ckpt), f"{flag}={ckpt}"
-    if path.name == "best" and not path.exists() and path.parent.is_dir():
+    is_run = (path.parent / "config.json").exists()
+    # In a run folder, an existing `best` is not followed: it may lead to another run.
+    if path.name == "best" and (is_run or not path.exists()) and path.parent.is_dir():
         step_dir = checkpoint.find_best_intact(path.parent)
         if step_dir is None:
             raise UsageError(

@@ -7,6 +7,8 @@ from typing import Any
 
 from absl import logging
 
+from input_pipeline.system import typed_json
+
 
 def to_json(config: Any) -> dict[str, Any]:
     """Returns a config dataclass as nested dicts; `typed` is left out."""
@@ -25,9 +27,12 @@ def from_json(cls: type, data: dict[str, Any], where: pathlib.Path | str) -> Any
       cls: config dataclass.
       data: what `to_json` returned.
       where: file that it comes from, for the log.
+
+    Raises:
+      ValueError: a value has the wrong type.
     """
     missing, unknown = [], []
-    config = _from_json(cls, data, missing, unknown)
+    config = _from_json(cls, data, "config", missing, unknown)
     if missing:
         logging.warning("%s: no %s; using the defaults", where, ", ".join(missing))
     if unknown:
@@ -35,18 +40,9 @@ def from_json(cls: type, data: dict[str, Any], where: pathlib.Path | str) -> Any
     return config
 
 
-def _require_type(name: str, value: Any, hint: Any) -> None:
-    """Raises TypeError if a field cannot have the value. An int is accepted as a float."""
-    types = [typing.get_origin(t) or t for t in typing.get_args(hint) or (hint,)]
-    if typing.get_origin(hint) is typing.Literal:
-        types = [str]
-    if type(value) not in types and not (type(value) is int and float in types):
-        expected = " or ".join(t.__name__ for t in types)
-        raise TypeError(f"{name} is {value!r}, expected {expected}")
-
-
-def _from_json(cls: type, data: dict[str, Any], missing: list[str], unknown: list[str]) -> Any:
+def _from_json(cls: type, data: Any, where: str, missing: list[str], unknown: list[str]) -> Any:
     """Implements `from_json`; appends the names of fields that only one side has."""
+    data = typed_json.convert(data, dict[str, Any], where)
     values = {}
     fields = [field.name for field in dataclasses.fields(cls) if field.compare]
     hints = typing.get_type_hints(cls)
@@ -54,10 +50,8 @@ def _from_json(cls: type, data: dict[str, Any], missing: list[str], unknown: lis
         if name not in data:
             missing.append(name)
         elif dataclasses.is_dataclass(hints[name]):
-            values[name] = _from_json(hints[name], data[name], missing, unknown)
+            values[name] = _from_json(hints[name], data[name], name, missing, unknown)
         else:
-            is_list = isinstance(data[name], list)  # JSON has no tuples, and configs have no lists
-            values[name] = tuple(data[name]) if is_list else data[name]
-            _require_type(name, values[name], hints[name])
+            values[name] = typed_json.convert(data[name], hints[name], name)
     unknown += sorted(set(data) - set(fields))
     return cls(**values)

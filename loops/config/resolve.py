@@ -121,7 +121,9 @@ def resolve(config: Config) -> Config:
         defaults["input_size"] = values["image_size"] or defaults["image_size"]
     config = config.replace(**defaults)
     validation.check(config)
-    return fill_pixel_statistics(config)
+    config = fill_pixel_statistics(config)
+    validation.check_values(config)
+    return config
 
 
 def fill_pixel_statistics(config: Config) -> Config:

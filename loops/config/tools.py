@@ -90,7 +90,12 @@ class EvalConfig:
     eval_batch_size: Annotated[
         int,
         "Images per evaluation batch (0: about 250 views per GPU, 50 on a CPU).",
-        {"minimum": 0, "modes": ("train", "eval", "predict"), "on_resume": True},
+        {
+            "minimum": 0,
+            "maximum": 2**20,
+            "modes": ("train", "eval", "predict"),
+            "on_resume": True,
+        },
     ] = 0
     json: Annotated[
         str,

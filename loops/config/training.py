@@ -151,7 +151,7 @@ class OptimizationConfig:
     accumulate: Annotated[
         int,
         "Gradient accumulation: number of micro-batches that each replica splits its batch into.",
-        {"minimum": 1},
+        {"minimum": 1, "maximum": 2**20},
     ] = 1
 
 
@@ -193,7 +193,7 @@ class DistributionConfig:
     cpu_devices: Annotated[
         int,
         "Split the CPU into this many devices, to try --strategy=mirrored without GPUs.",
-        {"minimum": 1, "on_resume": True, "affects_training": True},
+        {"minimum": 1, "maximum": 1024, "on_resume": True, "affects_training": True},
     ] = 1
     deterministic: Annotated[
         bool,

@@ -11,11 +11,15 @@ from loops.config.config import Config, all_flags, select_flags
 from loops.runtime import output_files
 from nets import registry
 
+# Smaller numbers would make every output infinite.
+_MIN_STD, _MIN_EPSILON = 1e-5, 1e-12
+_PCA_TOLERANCE = 1e-3  # of published numbers and rounding
+
 
 def check(config: Config) -> None:
     """Raises UsageError for a value that no run could use."""
-    check_choices(config)
-    check_ranges(config)
+    check_values(config)
+    _require_resolved(config)
     if config.data.data_service and config.data.cache == "ram":
         raise UsageError(
             "--cache=ram with --data_service: the workers of the service load the images; drop one"
@@ -39,6 +43,13 @@ def check(config: Config) -> None:
     check_outputs(config)
 
 
+def check_values(config: Config) -> None:
+    """Raises UsageError for a value that is wrong by itself; None is a value that is still open."""
+    check_choices(config)
+    check_ranges(config)
+    _check_hidden_fields(config)
+
+
 def check_choices(config: Config) -> None:
     """Raises UsageError for a flag whose value is not one of its choices."""
     values = config.leaves()
@@ -48,11 +59,49 @@ def check_choices(config: Config) -> None:
 
 def check_ranges(config: Config) -> None:
     """Raises UsageError for a number that is not finite, too small or too large."""
+    flags = all_flags()
+    for name, value in config.leaves().items():
+        numbers = value if isinstance(value, tuple) else (value,)
+        if not all(math.isfinite(n) for n in numbers if isinstance(n, float)):
+            raise UsageError(f"{'--' if name in flags else ''}{name}={value}: must be finite")
+        if name in flags:
+            flags[name].check_range(value)
+
+
+def _check_hidden_fields(config: Config) -> None:
+    """Checks the fields that are not flags, which only a file can set."""
+    data, net = config.data, config.net
+    for name, length, low, high in (
+        ("mean", 3, 0, 255),
+        ("std", 3, _MIN_STD, 255),
+        ("pca_values", 3, 0, 255**2 * 3),
+        ("pca_vectors", 9, -1, 1),
+    ):
+        numbers = getattr(data, name)
+        if numbers is None:
+            continue
+        tolerance = _PCA_TOLERANCE if name.startswith("pca") else 0.0
+        if len(numbers) != length or not all(
+            low - tolerance <= n <= high + tolerance for n in numbers
+        ):
+            raise UsageError(f"{name}={numbers}: must be {length} numbers from {low} to {high}")
+    if not _MIN_EPSILON <= net.batch_norm_epsilon <= 1:
+        raise UsageError(
+            f"batch_norm_epsilon={net.batch_norm_epsilon}: must be from {_MIN_EPSILON} to 1"
+        )
+    if not 0 <= net.batch_norm_momentum <= 1:
+        raise UsageError(f"batch_norm_momentum={net.batch_norm_momentum}: must be from 0 to 1")
+    largest = all_flags()["image_size"].maximum
+    if not 0 <= net.input_size <= largest:
+        raise UsageError(f"input_size={net.input_size}: must be from 0 to {largest}")
+
+
+def _require_resolved(config: Config) -> None:
+    """Raises UsageError for a value that is still open and that every run needs."""
     values = config.leaves()
-    for name, flag in all_flags().items():
-        if isinstance(values[name], float) and not math.isfinite(values[name]):
-            raise UsageError(f"--{name}={values[name]}: must be finite")
-        flag.check_range(values[name])
+    for name in ("image_size", "batch_size", "min_crop_area", "warmup_epochs", "learning_rate"):
+        if values[name] is None:
+            raise UsageError(f"--{name} is missing from the config of the run; give the flag")
 
 
 def check_outputs(config: Config) -> None:
@@ -84,9 +133,11 @@ def _check_image_size_schedule(config: Config) -> None:
     schedule, model = config.data.image_size_schedule, config.net.model
     flag = f"--image_size_schedule={schedule}"
     sizes = [size for _, size in flag_parsers.parse_image_size_schedule(schedule, 1.0)]
-    smallest = registry.min_image_size(model)
+    smallest, largest = registry.min_image_size(model), all_flags()["image_size"].maximum
     if sizes and min(sizes) < smallest:
         raise UsageError(f"{flag}: {model} needs at least {smallest} px")
+    if sizes and max(sizes) > largest:
+        raise UsageError(f"{flag}: sizes must be at most {largest} px")
     if sizes and registry.has_fixed_input_size(model):
         raise UsageError(f"{flag}: {model} has a fixed input size; leave the flag out")
 

@@ -1,7 +1,6 @@
 """Results of an evaluation: scores, metadata, JSON files, TensorBoard curves and images."""
 
 import contextlib
-import json
 import math
 import pathlib
 from collections.abc import Callable, Iterator, Sequence
@@ -15,7 +14,8 @@ from input_pipeline.augmentation import crops
 from input_pipeline.config import RESIZING_FIELDS, DataConfig
 from input_pipeline.decoding import decode
 from input_pipeline.sources.source import Source
-from input_pipeline.system import folder_lock
+from input_pipeline.system import atomic_files, folder_lock, regular_files
+from input_pipeline.text import escape_unprintable
 from loops.checkpointing.run_folder import Record
 from loops.config import flag_parsers
 from loops.config.config import Config
@@ -160,7 +160,7 @@ def write_json(run_dir: pathlib.Path, results: dict, also: str = "", suffix: str
     path = _make_path(run_dir, results["step"], results["split"], results["crops"], suffix)
     with _warn_if_unwritable(path):
         if not _is_more_complete(path, results):
-            output_files.write_json(path, results)
+            atomic_files.write_json(path, results)
     output_files.write_json_output(also, results)
 
 
@@ -182,7 +182,7 @@ def read_final(run_dir: pathlib.Path, step: int, config: Config, fingerprint: st
     evaluation = config.evaluation
     try:
         path = _make_path(run_dir, step, evaluation.split, evaluation.crops)
-        results = json.loads(path.read_text())
+        results = regular_files.read_json(path)
         wanted = {f"top{k}" for k in flag_parsers.parse_top_k(evaluation.top_k)}
         is_same = results["fingerprint"] == fingerprint and results.keys() >= wanted
         return results if is_same else None
@@ -232,7 +232,7 @@ def log_images(
     step, suffix = results["step"], _make_tag_suffix(results)
     diagram = plots.draw_reliability_diagram(results["reliability"])
     writer.write_image(curve, step, f"reliability{suffix}", diagram)
-    names = [datasets.display_name(name) for name in split.class_names]
+    names = [_caption(name) for name in split.class_names]
     if len(names) <= _MAX_CLASSES_DRAWN:
         matrix = comparison.confusion_matrix(probs, split.labels, len(names))
         writer.write_image(
@@ -246,10 +246,15 @@ def log_images(
             image, data.image_size, 1, data.crop_fraction, data.interpolation
         )
         images.append(view[0].numpy())
-        truth, predicted = (datasets.display_name(mistake[k]) for k in ("class", "predicted"))
+        truth, predicted = (_caption(mistake[k]) for k in ("class", "predicted"))
         captions.append(f"{predicted} {mistake['probability']:.0%}\nis {truth}")
     if images:
         writer.write_image_grid(curve, step, f"mistakes{suffix}", images, captions)
+
+
+def _caption(class_name: str) -> str:
+    """Returns the name of a class in one line."""
+    return escape_unprintable(datasets.display_name(class_name))
 
 
 def _make_tag_suffix(results: dict, between: str = "") -> str:
@@ -262,12 +267,12 @@ def _make_tag_suffix(results: dict, between: str = "") -> str:
 def _is_more_complete(path: pathlib.Path, results: dict) -> bool:
     """Returns whether a file holds results of the same predictions with additional keys."""
     try:
-        existing = json.loads(path.read_text())
+        existing = regular_files.read_json(path)
         is_same = existing["top1"] == results["top1"] and math.isclose(
             existing["nll"], results["nll"], rel_tol=1e-5
         )
         return is_same and existing.keys() > results.keys()
-    except (FileNotFoundError, ValueError, LookupError, TypeError, AttributeError):
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, OverflowError):
         return False  # no file, or one that another program has written
 
 

@@ -7,7 +7,6 @@ is read, nothing is unpickled or decompressed, and memory is bounded by the size
 import contextlib
 import dataclasses
 import json
-import math
 import os
 import pathlib
 import zipfile
@@ -15,9 +14,9 @@ from collections.abc import Callable, Iterator
 from typing import IO, Any, NamedTuple
 
 import numpy as np
-from numpy.lib import format as npy
 
 from input_pipeline.errors import UsageError
+from input_pipeline.system import npy_files
 from loops.config import local_paths
 from loops.metrics import classification, logits_writer
 
@@ -121,7 +120,7 @@ class LogitsFile:
                 probs = np.empty((shape[0], shape[2]))
                 for start in range(0, shape[0], _IMAGES_AT_ONCE):
                     count = min(_IMAGES_AT_ONCE, shape[0] - start)
-                    logits = _read_exactly(file, (count, *shape[1:]), dtype)
+                    logits = npy_files.read_data(file, (count, *shape[1:]), dtype)
                     if not np.isfinite(logits).all():
                         raise ValueError(f"logits_{number} are not all finite")
                     probs[start : start + count] = mean_softmax_of_crops(logits, crops)
@@ -175,16 +174,13 @@ def _open_array(
     if info.compress_type != zipfile.ZIP_STORED or info.compress_size != info.file_size:
         raise ValueError(f"{name} is compressed; save it with numpy.savez")
     with archive.open(info) as file:
-        version = npy.read_magic(file)
-        readers = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
-        if version not in readers:
-            raise ValueError(f"{name} has the npy version {version}")
-        shape, is_fortran, stored = readers[version](file)
+        try:
+            shape, stored = npy_files.read_header(file, info.file_size)
+        except ValueError as error:
+            raise ValueError(f"{name} {error}") from None
         matches = stored.kind == "S" if dtype is np.bytes_ else stored == np.dtype(dtype)
-        if not matches or is_fortran or len(shape) != rank:
+        if not matches or len(shape) != rank:
             raise ValueError(f"{name} is {stored} of shape {shape}")
-        if min(shape) < 0 or info.file_size != file.tell() + math.prod(shape) * stored.itemsize:
-            raise ValueError(f"{name} has {info.file_size} bytes, which does not match {shape}")
         yield _OpenArray(file, shape, stored)
 
 
@@ -192,17 +188,9 @@ def _read_array(
     archive: zipfile.ZipFile, name: str, dtype: type[np.generic], rank: int
 ) -> np.ndarray:
     with _open_array(archive, name, dtype, rank) as opened:
-        array = _read_exactly(*opened)
+        array = npy_files.read_data(*opened)
         opened.file.read(1)  # zipfile compares the checksum at the end of the entry
     return array
-
-
-def _read_exactly(file: IO[bytes], shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
-    length = math.prod(shape) * dtype.itemsize
-    data = file.read(length)
-    if len(data) != length:
-        raise ValueError("the file is truncated")
-    return np.frombuffer(data, dtype).reshape(shape)
 
 
 def read_all(paths: str) -> list[LogitsFile]:

@@ -23,11 +23,16 @@ import numpy as np
 from numpy.lib import format as npy
 
 from input_pipeline.errors import DataError, UsageError
+from input_pipeline.system import atomic_files
 
 if TYPE_CHECKING:  # it imports TensorFlow
     from input_pipeline.sources.source import Source
 
 FORMAT = 1
+
+
+class _UnfinishedError(Exception):
+    """The file was not finished."""
 
 
 class Writer:
@@ -43,7 +48,7 @@ class Writer:
 
     def __init__(self, path: str | pathlib.Path, split: "Source", metadata: Mapping[str, str]):
         self._path = pathlib.Path(path)
-        self._temporary = self._path.parent / f".{self._path.name}-{os.getpid()}"
+        self._stack = contextlib.ExitStack()
         self._split = split
         self._metadata = metadata
         self._models = []
@@ -65,7 +70,8 @@ class Writer:
         """
         with self._convert_errors():
             if self._archive is None:
-                self._archive = zipfile.ZipFile(self._temporary, "w", zipfile.ZIP_STORED)
+                file = self._stack.enter_context(atomic_files.replacing(self._path))
+                self._archive = zipfile.ZipFile(file, "w", zipfile.ZIP_STORED)
             self._close_entry()
             name = f"logits_{len(self._models)}.npy"
             self._entry = self._archive.open(name, "w", force_zip64=True)
@@ -111,7 +117,7 @@ class Writer:
                 with self._archive.open(f"{name}.npy", "w") as file:
                     npy.write_array(file, array, allow_pickle=False)
             self._archive.close()
-            os.replace(self._temporary, self._path)
+            self._stack.close()
 
     def _close_entry(self) -> None:
         if self._entry is not None:
@@ -136,12 +142,12 @@ class Writer:
         exception: BaseException | None,
         traceback: types.TracebackType | None,
     ) -> None:
-        if self._archive is None:
-            return  # on a read-only disk, even the removal of a missing file is an error
-        with contextlib.suppress(OSError, ValueError):
-            self._close_entry()
-            self._archive.close()
-        # Otherwise the archive tries to close again, and logs an error, on deletion.
-        self._archive.fp = None
-        with contextlib.suppress(OSError):
-            self._temporary.unlink(missing_ok=True)
+        if self._archive is not None:
+            with contextlib.suppress(OSError, ValueError):
+                self._close_entry()
+                self._archive.close()
+            # Otherwise the archive tries to close again, and logs an error, on deletion.
+            self._archive.fp = None
+        # Removes the temporary file, unless `finish` has given it its name.
+        with contextlib.suppress(OSError, _UnfinishedError), self._stack:
+            raise _UnfinishedError

@@ -2,13 +2,13 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from input_pipeline.text import escape_non_utf8, pluralize
+from input_pipeline.text import escape_unprintable, pluralize
 from loops.metrics.comparison import METRICS
 
 
 def _print(text: str) -> None:
-    """Prints to stdout, with escapes for names of files that are not UTF-8."""
-    print(escape_non_utf8(text))
+    """Prints a line to stdout. Names of files and classes may contain anything."""
+    print(escape_unprintable(text))
 
 
 def print_summary(title: str, rows: Sequence[tuple[str, object]]) -> None:

@@ -1,9 +1,12 @@
 """Writes metrics to the log, metrics.jsonl and TensorBoard under the same names."""
 
 import contextlib
+import io
 import json
 import math
+import os
 import pathlib
+import secrets
 from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
@@ -11,8 +14,8 @@ import tensorflow as tf
 from absl import logging
 from tensorboard.plugins.hparams.summary_v2 import hparams_pb
 
-from input_pipeline.system import atomic_files
-from input_pipeline.text import escape_non_utf8, summarize_error
+from input_pipeline.system import atomic_files, regular_files
+from input_pipeline.text import escape_non_utf8, pluralize, summarize_error
 from loops.monitoring import plots
 
 # Metrics that a log line shows, in this order.
@@ -30,6 +33,11 @@ _LOG_FORMATS = {
     "speed/data_wait": "waiting for data {:.1%}",
     "memory/peak_gigabytes": "peak memory {:.2f} GB",
 }
+
+
+# Bounds for metrics.jsonl. With --log_norms, a line has some hundred kilobytes.
+_MAX_LINE_BYTES = 2**24
+_MAX_FILE_BYTES = 2**34
 
 
 @contextlib.contextmanager
@@ -56,9 +64,10 @@ class MetricWriter:
         self._path = self._run_dir / "metrics.jsonl"
         if resumed_at is not None:
             self._remove_lines_after(resumed_at)
-        self._file = open(self._path, "a", buffering=1)  # noqa: SIM115
-        if self._path.stat().st_size and not self._path.read_bytes().endswith(b"\n"):
-            self._file.write("\n")  # ends a partial line of a killed process
+        file = atomic_files.open_to_append(self._path)
+        if _is_last_line_partial(self._path):
+            file.write(b"\n")
+        self._file = io.TextIOWrapper(file, line_buffering=True)
 
     def write_scalars(self, split: str, step: int, values: Mapping[str, float]) -> None:
         """Writes scalars.
@@ -130,20 +139,38 @@ class MetricWriter:
 
     def _writer(self, split: str) -> tf.summary.SummaryWriter:
         if split not in self._writers:
-            self._writers[split] = tf.summary.create_file_writer(str(self._run_dir / split))
+            folder = self._run_dir / split
+            atomic_files.make_folder(folder)
+            # TensorFlow follows links, so the name of its file must not be predictable.
+            suffix = f".{secrets.token_hex(4)}.v2"
+            self._writers[split] = tf.summary.create_file_writer(
+                str(folder), filename_suffix=suffix
+            )
         return self._writers[split]
 
     def _remove_lines_after(self, step: int) -> None:
         if not self._path.exists():
             return
-        kept = []
-        for line in self._path.read_text().splitlines(keepends=True):
-            try:
-                if json.loads(line)["step"] <= step:
-                    kept.append(line)
-            except (ValueError, KeyError, TypeError):
-                logging.warning("%s: removed an invalid line", self._path)
-        atomic_files.write_bytes(self._path, "".join(kept).encode())
+        removed = 0
+        with (
+            regular_files.open_regular(self._path, _MAX_FILE_BYTES) as old,
+            atomic_files.replacing(self._path) as new,
+        ):
+            while line := old.readline(_MAX_LINE_BYTES):
+                try:
+                    if regular_files.parse_json(line)["step"] <= step:
+                        new.write(line)
+                except (ValueError, KeyError, TypeError):
+                    removed += 1
+        if removed:
+            logging.warning("%s: removed %s", self._path, pluralize(removed, "invalid line"))
+
+
+def _is_last_line_partial(path: pathlib.Path) -> bool:
+    """Returns whether a killed process has left a line without its end."""
+    with regular_files.open_regular(path) as file:
+        file.seek(max(0, os.fstat(file.fileno()).st_size - 1))
+        return file.read(1) not in (b"", b"\n")
 
 
 class NullMetricWriter:

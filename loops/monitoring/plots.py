@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import cv2
 import numpy as np
 
-from input_pipeline.text import escape_non_utf8
+from input_pipeline.text import escape_unprintable
 
 _Color = tuple[int, int, int]  # RGB
 _BLACK, _GRAY, _LIGHT, _WHITE = (0,) * 3, (150,) * 3, (225,) * 3, (255,) * 3
@@ -141,4 +141,4 @@ def _draw_text(
     canvas: np.ndarray, text: str, position: tuple[int, int], color: _Color = _BLACK
 ) -> None:
     """Draws small text with its lower left corner at (x, y)."""
-    cv2.putText(canvas, escape_non_utf8(text), position, _FONT, 0.38, color, 1, cv2.LINE_AA)
+    cv2.putText(canvas, escape_unprintable(text), position, _FONT, 0.38, color, 1, cv2.LINE_AA)

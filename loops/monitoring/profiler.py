@@ -1,10 +1,12 @@
 """Records a TensorBoard profile of some training steps."""
 
+import os
 import pathlib
 
 import tensorflow as tf
 from absl import logging
 
+from input_pipeline.system import atomic_files
 from loops.config import flag_parsers
 
 
@@ -27,6 +29,8 @@ class Profiler:
             return
         first, last = self.step_range
         if not self._is_recording and first <= step < last:
+            for folder in ("", "plugins", "plugins/profile"):  # the profiler would follow links
+                atomic_files.make_folder(os.path.join(self._folder, folder))
             tf.profiler.experimental.start(self._folder)
             self._is_recording = True
         elif self._is_recording and step >= last:

@@ -1,21 +1,39 @@
 """Formats the log as time and message, on stderr and in the run's log.txt."""
 
 import contextlib
+import io
 import logging as python_logging
+import os
 import pathlib
 from collections.abc import Iterator
 
 from absl import logging
 
+from input_pipeline.system import atomic_files
+from input_pipeline.text import escape_unprintable
+
 _ROOT = str(pathlib.Path(__file__).parents[2])
 
 
 class _Formatter(python_logging.Formatter):
-    """Formats records as `18:10:09 message`, with the level for warnings and errors."""
+    """Formats records as `18:10:09 message`, with the level for warnings and errors.
+
+    What a terminal would obey is escaped, because names of files and classes may contain anything.
+    Only the text of the message itself may have several lines.
+    """
 
     def format(self, record: python_logging.LogRecord) -> str:
         level = "" if record.levelno <= python_logging.INFO else f"{record.levelname.lower()}: "
-        return f"{self.formatTime(record, '%H:%M:%S')} {level}{record.getMessage()}"
+        message = str(record.msg)
+        if isinstance(record.args, tuple) and record.args:
+            message %= tuple(map(_escape_argument, record.args))
+        lines = "\n".join(map(escape_unprintable, message.split("\n")))
+        return f"{self.formatTime(record, '%H:%M:%S')} {level}{lines}"
+
+
+def _escape_argument(argument: object) -> object:
+    is_text = isinstance(argument, (str, os.PathLike, BaseException))
+    return escape_unprintable(str(argument)) if is_text else argument
 
 
 def _should_log(record: python_logging.LogRecord) -> bool:
@@ -41,9 +59,12 @@ def set_up() -> None:
 @contextlib.contextmanager
 def copy_to_file(run_dir: pathlib.Path) -> Iterator[None]:
     """Copies the log to RUN/log.txt inside the context; lines are lost when the disk is full."""
-    handler = python_logging.FileHandler(
-        run_dir / "log.txt", encoding="utf-8", errors="backslashreplace"
+    file = io.TextIOWrapper(
+        atomic_files.open_to_append(run_dir / "log.txt"),
+        encoding="utf-8",
+        errors="backslashreplace",
     )
+    handler = python_logging.StreamHandler(file)
     # Patched for this one handler: logging has no other way to ignore errors.
     handler.handleError = lambda record: None  # type: ignore[method-assign]
     handler.setFormatter(_Formatter())
@@ -55,4 +76,4 @@ def copy_to_file(run_dir: pathlib.Path) -> Iterator[None]:
     finally:
         logger.removeHandler(handler)
         with contextlib.suppress(OSError):
-            handler.close()
+            file.close()

@@ -1,4 +1,8 @@
-"""Writes the files that flags name: JSON results, tables and pages, also to stdout and pipes."""
+"""Writes the files that flags name: JSON results, tables and pages, also to stdout and pipes.
+
+A link that the user names is followed. Files inside a folder, whose links may come from strangers,
+are written with `atomic_files` instead.
+"""
 
 import json
 import pathlib

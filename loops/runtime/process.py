@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable
 
 from input_pipeline.errors import UsageError, UserError
+from input_pipeline.text import escape_unprintable
 from loops.runtime import log_format
 
 # Errors of a path on the command line that the system refuses.
@@ -42,15 +43,14 @@ def _run(command: Callable[[], None]) -> int:
         _require_current_folder()
         command()
     except UserError as error:
-        line = " ".join(str(error).split("\n"))  # names of files may contain line breaks
-        sys.stderr.write(f"error: {line}\n")
+        _print_error(str(error))
         return error.exit_code
     except OSError as error:
         is_refused_path = error.errno in _PATH_ERRNOS and error.filename is not None
         if not is_refused_path and error.errno not in _FULL_DISK_ERRNOS:
             raise
-        path = "" if error.filename is None else f"{error.filename}: "
-        sys.stderr.write(f"error: {path}{error.strerror}\n")
+        path = "" if error.filename is None else f"{os.fsdecode(error.filename)}: "
+        _print_error(f"{path}{error.strerror}")
         return UsageError.exit_code
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
@@ -65,6 +65,11 @@ def _require_current_folder() -> None:
         raise UsageError(
             f"the current folder cannot be used ({error.strerror}): change to another folder"
         ) from None
+
+
+def _print_error(message: str) -> None:
+    """Prints one line to stderr. Names of files and classes may contain anything."""
+    sys.stderr.write(f"error: {escape_unprintable(message)}\n")
 
 
 def _open_closed_streams() -> None:

@@ -9,6 +9,7 @@ from typing import Any
 from input_pipeline import pixel_statistics
 from input_pipeline.errors import UsageError
 from input_pipeline.sources import source
+from input_pipeline.system import atomic_files
 from input_pipeline.text import pluralize
 from loops.config import dataset_flags
 from loops.config.config import Config
@@ -53,9 +54,8 @@ def run(config: Config) -> dict[str, Any]:
         f"{data.data_dir}: pixels of {split}, RGB, 0 to 255", _make_rows(results, folder)
     )
     if folder:
-        output_files.write_flag_output(
-            "--out", os.path.join(folder, pixel_statistics.FILENAME), results
-        )
+        path = os.path.join(folder, pixel_statistics.FILENAME)
+        output_files.write_flag_output("--out", path, results, atomic_files.write_json)
     output_files.write_json_output(config.evaluation.json, results)
     return results
 

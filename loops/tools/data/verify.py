@@ -41,7 +41,8 @@ def run(config: Config) -> dict[str, Any]:
         f"{data.data_dir}: {data.dataset}", _make_rows(report, folder if is_writable else "")
     )
     if is_writable:
-        output_files.write_flag_output("--out", os.path.join(folder, _REPORT_FILE), report)
+        report_path = os.path.join(folder, _REPORT_FILE)
+        output_files.write_flag_output("--out", report_path, report, atomic_files.write_json)
     output_files.write_json_output(config.evaluation.json, report)
     has_checksums = manifest.exists(data.data_dir)  # those of the shards
     if is_writable and not has_checksums and verify.read_checksums(checksums_path) != checksums:

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from input_pipeline.text import escape_non_utf8
+from input_pipeline.text import escape_unprintable
 from loops.tools.predict import image_paths, overlays
 from loops.tools.predict.explained_prediction import ExplainedPrediction, Panel
 
@@ -138,7 +138,7 @@ def _put_text(
     max_width: int = 0,
 ) -> int:
     """Writes one line of text, cut to `max_width` pixels (0: not cut); returns its right edge."""
-    text = " ".join(escape_non_utf8(text).split())
+    text = " ".join(escape_unprintable(text).split())
     if max_width:
         length = len(text)
         while (

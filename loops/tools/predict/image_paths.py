@@ -6,9 +6,13 @@ import pathlib
 import sys
 from collections.abc import Iterable
 
+from absl import logging
+
 from input_pipeline.decoding import decode
 from input_pipeline.errors import UsageError
 from input_pipeline.sources import image_folders
+from input_pipeline.system import regular_files
+from input_pipeline.text import pluralize
 from loops.config import local_paths
 
 
@@ -47,10 +51,14 @@ def _expand_lines(lines: Iterable[str]) -> list[str]:
 def _expand_name(name: str, prefix: str) -> list[str]:
     """Returns the image files of one name; `prefix` begins error messages."""
     if os.path.isdir(name):
-        if paths := [str(path) for path in _list_files(name) if _is_image(path)]:
+        listed = _list_files(name)
+        if paths := [str(path) for path in listed if _is_image(path)]:
+            _warn_of_other_files(name, listed)
             return paths
         raise UsageError(f"{prefix}: the folder contains no image ({', '.join(decode.EXTENSIONS)})")
     if os.path.isfile(name):
+        if os.path.getsize(name) > regular_files.MAX_IMAGE_BYTES:
+            raise UsageError(f"{prefix}: has {os.path.getsize(name)} bytes; it is not an image")
         return [name]
     if glob.has_magic(name):
         matches = sorted(_find_matches(name))
@@ -89,7 +97,17 @@ def _list_files(folder: str) -> list[pathlib.Path]:
 
 
 def _is_image(path: pathlib.Path) -> bool:
-    return image_folders.is_image_name(path.name) and path.is_file()
+    if not image_folders.is_image_name(path.name) or not path.is_file():
+        return False
+    return path.stat().st_size <= regular_files.MAX_IMAGE_BYTES
+
+
+def _warn_of_other_files(folder: str, files: Iterable[pathlib.Path]) -> None:
+    """Logs how many files of a folder are left out, such as the HEIC files of phones."""
+    others = [p for p in files if not p.name.startswith(".") and not _is_image(p)]
+    if others:
+        what = pluralize(len(others), "file")
+        logging.warning("%s: %s left out, for example %s", folder, what, others[0])
 
 
 def replace_non_utf8(path: str | os.PathLike[str]) -> str:

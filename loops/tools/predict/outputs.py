@@ -13,6 +13,7 @@ from absl import logging
 
 from input_pipeline.decoding import decode
 from input_pipeline.errors import DataError, UsageError
+from input_pipeline.system import atomic_files
 from loops.config.config import Config
 from loops.monitoring import console, progress_bar
 from loops.runtime import output_files
@@ -110,7 +111,7 @@ def make_figure_folder(nets: ensemble.Ensemble) -> pathlib.Path:
     """
     folder = pathlib.Path(nets.predictors[0].step_dir).absolute().parent / "explain"
     try:
-        folder.mkdir(exist_ok=True)
+        atomic_files.make_folder(folder)
     except OSError as error:
         raise UsageError(
             f"--explain: {folder} cannot be created ({error.strerror}); write a page with --report"
@@ -139,7 +140,7 @@ def write_figures(
         name = os.fsencode(f"{number:02d}-{file.parent.name}-{file.name}")[:_MAX_NAME_BYTES]
         path = folder / f"{name.decode(errors='ignore')}.png"
         output_files.write_flag_output(
-            "--explain", path, figure.draw(prediction).png(), output_files.write_bytes
+            "--explain", path, figure.draw(prediction).png(), atomic_files.write_bytes
         )
         image["figure"] = image_paths.replace_non_utf8(path)
     console.print_summary("figures", [("folder", str(folder))])

@@ -19,6 +19,7 @@ from input_pipeline.augmentation import batch_augment
 from input_pipeline.errors import UsageError
 from input_pipeline.sources import source
 from input_pipeline.sources.source import Source
+from input_pipeline.system import atomic_files
 from input_pipeline.text import pluralize
 from loops.checkpointing import checkpoint, run_folder
 from loops.config import flag_parsers
@@ -239,7 +240,7 @@ def _write_run(
     with run_folder.create_or_roll_back(run_dir):
         run_folder.write_record(run_dir, record)
         step_dir = checkpoint.save(run_dir, int(state.step), state.variables())
-        output_files.write_json(run_dir / "average.json", results)
+        atomic_files.write_json(run_dir / "average.json", results)
     logging.info("averaged into %s", step_dir)
     rows = [(f"model {i}", name) for i, name in enumerate(results["average_of"], 1)]
     num_images = pluralize(results["bn_images"], "training image")

@@ -21,6 +21,7 @@ from input_pipeline.augmentation import crops
 from input_pipeline.decoding import decode
 from input_pipeline.errors import DataError, UsageError
 from input_pipeline.sources import source
+from input_pipeline.system import atomic_files
 from input_pipeline.text import pluralize
 from loops.config.config import Config
 from loops.config.tools import ExportConfig
@@ -73,7 +74,7 @@ def run(config: Config) -> dict:
         int8=config.export.quantize == "int8",
         calibration=lambda: _load_calibration_images(trained_model, num_calibration_images),
     )
-    temporary = path.with_name(f".{path.name}-{os.getpid()}")
+    temporary = atomic_files.temporary_path(path.parent)
     try:
         temporary.mkdir()
         results = _write_and_verify(format_name, export, trained_model, temporary / path.name)

@@ -4,8 +4,8 @@ An import verifies the hashes, so that a damaged file is not used.
 """
 
 import hashlib
-import json
 import math
+import os
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -15,19 +15,11 @@ from absl import logging
 
 from input_pipeline.config import PREPROCESSING_FIELDS, DataConfig
 from input_pipeline.errors import DataError, UsageError
-from input_pipeline.system import atomic_files
+from input_pipeline.system import atomic_files, regular_files, typed_json
 
 _PREPROCESSING_KEY = "trained_for"
 # Errors that a missing or malformed file may raise.
-_READ_ERRORS = (
-    OSError,
-    ValueError,
-    KeyError,
-    TypeError,
-    AttributeError,
-    OverflowError,
-    RecursionError,
-)
+_READ_ERRORS = (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError)
 
 
 def path_for(path: str | pathlib.Path) -> pathlib.Path:
@@ -68,12 +60,13 @@ def verify(path: str | pathlib.Path, tensors: Mapping[str, np.ndarray]) -> str:
       UsageError: the sidecar contains no hashes.
     """
     sidecar = path_for(path)
-    if not sidecar.exists():
+    if not os.path.lexists(sidecar):
         return "not verified"
     try:
-        expected = json.loads(sidecar.read_text(encoding="utf-8"))["tensors"]
+        content = typed_json.convert(regular_files.read_json(sidecar), dict[str, Any], "it")
+        expected = typed_json.convert(content.get("tensors"), dict[str, str], "tensors")
         names = set(expected)
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+    except (OSError, ValueError):
         raise UsageError(
             f"{sidecar}: not a file of hashes; remove it to continue without verification"
         ) from None
@@ -114,15 +107,15 @@ def read_preprocessing(
       warning, if the sidecar is missing or not valid.
     """
     try:
-        stored = json.loads(path_for(path).read_text(encoding="utf-8"))[_PREPROCESSING_KEY]
+        stored = regular_files.read_json(path_for(path))[_PREPROCESSING_KEY]
         class_names = tuple(stored["class_names"])
         mean, std = (tuple(map(float, stored[name])) for name in ("mean", "std"))
         values: dict[str, Any] = {"mean": mean, "std": std}
         values["image_size"] = int(stored["image_size"])
         values["crop_fraction"] = float(stored["crop_fraction"])
         values["interpolation"] = str(stored["interpolation"])
-        is_text = all(isinstance(name, str) for name in class_names)
-        if len(class_names) != num_classes or not is_text:
+        class_names = typed_json.convert(class_names, tuple[str, ...], "class_names")
+        if len(class_names) != num_classes:
             raise ValueError
         if len(mean) != 3 or len(std) != 3 or min(std) <= 0:
             raise ValueError

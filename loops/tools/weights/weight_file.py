@@ -17,12 +17,15 @@ import numpy as np
 import safetensors
 
 from input_pipeline.errors import UsageError
-from input_pipeline.system import atomic_files
+from input_pipeline.system import atomic_files, regular_files
 
 _HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
 _PICKLE_MAGICS = (b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
 # Errors that the two libraries raise for a broken file.
-_READ_ERRORS = (safetensors.SafetensorError, OSError, KeyError, RuntimeError, TypeError, ValueError)
+_READ_ERRORS = (
+    *(safetensors.SafetensorError, OSError, KeyError, RuntimeError, TypeError, ValueError),
+    *(MemoryError, OverflowError, AttributeError),
+)
 # Largest depth of nested groups. Keras files have four levels.
 _MAX_DEPTH = 8
 
@@ -125,7 +128,7 @@ def _check_magic(path: str, form: str) -> None:
     if not pathlib.Path(path).is_file():
         raise UsageError(f"--weights={path}: there is no such file")
     try:
-        with open(path, "rb") as file:
+        with regular_files.open_regular(path) as file:
             magic = file.read(8)
     except OSError as error:
         raise UsageError(f"--weights={path}: {error.strerror}") from None

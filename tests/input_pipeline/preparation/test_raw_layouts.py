@@ -225,3 +225,65 @@ def test_images_in_subfolders_of_class_folders_are_unlabeled(tmp_path, split):
     raw = raw_layouts.find(DataConfig(dataset="folder", data_dir=str(tmp_path)), PREPARE)
     assert _names(raw, "train") == [(f"{split}cat/1.jpg", 0)]
     assert sorted(raw.unlabeled) == sorted(str(tmp_path / name) for name in nested)
+
+
+def _find_tar(root, write_members):
+    """Finds the images of a data set whose only class is a tar file."""
+    (root / "train").mkdir()
+    with tarfile.open(root / "train" / f"{WNIDS[0]}.tar", "w", format=tarfile.PAX_FORMAT) as tar:
+        write_members(tar)
+    return raw_layouts.find(DataConfig(dataset="ilsvrc2012", data_dir=str(root)), PREPARE)
+
+
+def _add(tar, name="a.JPEG", pax_headers=None, **values):
+    member = tarfile.TarInfo(name)
+    member.pax_headers = pax_headers or {}
+    for key, value in values.items():
+        setattr(member, key, value)
+    tar.addfile(member, io.BytesIO(b"image") if member.size == 5 else None)
+
+
+SPARSE = {"GNU.sparse.map": "0,0", "GNU.sparse.size": str(2**40), "GNU.sparse.numblocks": "0"}
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"pax_headers": SPARSE},
+        {"size": 2**40},
+        {"pax_headers": {"size": "-1024"}},
+        {"pax_headers": {"size": str(10**30)}},
+        {"type": tarfile.GNUTYPE_LONGNAME, "size": 10**11},
+        {"type": tarfile.XHDTYPE, "size": 10**11},
+    ],
+)
+def test_tar_header_that_lies_is_a_data_error(tmp_path, values):
+    with pytest.raises(DataError, match=f"{WNIDS[0]}.tar: "):
+        _find_tar(tmp_path, lambda tar: _add(tar, **values))
+
+
+def test_compressed_class_tar_is_a_data_error(tmp_path):
+    """Images are read at their offset, and the unpacked size has no bound."""
+    (tmp_path / "train").mkdir()
+    with tarfile.open(tmp_path / "train" / f"{WNIDS[0]}.tar", "w:gz") as tar:
+        _add(tar, size=5)
+    with pytest.raises(DataError, match="not a complete tar file"):
+        raw_layouts.find(DataConfig(dataset="ilsvrc2012", data_dir=str(tmp_path)), PREPARE)
+
+
+def test_links_devices_and_folders_in_a_tar_are_left_out(tmp_path):
+    def write_members(tar):
+        for kind in (tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.FIFOTYPE, tarfile.CHRTYPE):
+            _add(tar, f"{kind.decode()}.JPEG", type=kind, linkname="/etc/passwd")
+        _add(tar, "../../" + "long/" * 60 + "name.JPEG", size=5)
+
+    (item,) = _find_tar(tmp_path, write_members).splits["train"]
+    assert item.name == f"train/{WNIDS[0]}/name.JPEG" and item.read() == b"image"
+
+
+def test_superscript_digits_are_not_numbers(tmp_path):
+    """`isdigit` accepts them, but `int` does not."""
+    (tmp_path / "val").mkdir()
+    put(tmp_path / "ilsvrc2012_val_ground_truth.txt", "a.JPEG ²".encode())
+    with pytest.raises(DataError, match="is not `image label`"):
+        val_ground_truth.read(tmp_path, WNIDS)

@@ -1,6 +1,7 @@
 """Verification across images: duplicates, changed files and deleted files."""
 
 import hashlib
+import os
 import shutil
 import subprocess
 
@@ -59,3 +60,20 @@ def test_checksum_file_round_trips_and_matches_sha256sum(tmp_path):
     if shutil.which("sha256sum"):
         check = subprocess.run(["sha256sum", "--check", path], cwd=tmp_path, capture_output=True)
         assert check.returncode == 0 and not check.stderr
+
+
+@pytest.mark.parametrize("kind", ["pipe", "device", "sparse"])
+def test_irregular_and_huge_files_are_findings(tmp_path, kind):
+    """Reading them would wait for ever, or fill the memory."""
+    put(tmp_path / "train/a/1.jpg", images.good_files()["jpeg 4:2:0"])
+    path = tmp_path / "train/a/9.jpg"
+    if kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "device":
+        path.symlink_to("/dev/zero")
+    else:
+        path.touch()
+        os.truncate(path, 2**40)
+    config = DataConfig(dataset="folder", data_dir=str(tmp_path))
+    report, _ = verify.verify(config, PrepareConfig())
+    assert [(f["kind"], f["file"]) for f in report["findings"]] == [("missing", "train/a/9.jpg")]

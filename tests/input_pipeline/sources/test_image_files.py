@@ -10,6 +10,7 @@ import tensorflow as tf
 from input_pipeline.config import DataConfig
 from input_pipeline.errors import DataError, UsageError
 from input_pipeline.sources import image_files
+from tests.input_pipeline.files import put
 
 
 def _fill(root, *names):
@@ -334,3 +335,35 @@ def test_list_with_wrong_data_dir_is_refused(tmp_path):
         image_files.from_list(config, "train")
     (tmp_path / "19.jpg").write_bytes(b"")
     assert len(image_files.from_list(config, "train").labels) == 25
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, lambda path: path.symlink_to("/dev/zero")])
+def test_pipes_and_devices_in_class_folders_are_left_out(tmp_path, make, caplog):
+    """TensorFlow would wait for a pipe, and crash on an endless device."""
+    put(tmp_path / "train/a/1.jpg", b"1")
+    put(tmp_path / "elsewhere/2.jpg", b"2")
+    (tmp_path / "train/a/2.jpg").symlink_to(tmp_path / "elsewhere/2.jpg")
+    (tmp_path / "train/a/3.jpg").symlink_to("missing")
+    make(tmp_path / "train/a/9.jpg")
+    files = image_files.from_folders(tmp_path, "train")
+    assert list(files.paths) == [f"train/a/{i}.jpg" for i in (1, 2, 3)]
+    assert "skipping 1 pipes, devices or sockets, for example a/9.jpg" in caplog.text
+
+
+@pytest.mark.parametrize("name", ["a/9.jpg", "9.jpg", "/dev/zero"])
+def test_pipes_and_devices_in_lists_are_data_errors(tmp_path, name):
+    put(tmp_path / "a/1.jpg", b"1")
+    if not name.startswith("/"):
+        os.mkfifo(tmp_path / name)
+    put(tmp_path / "train.txt", f"a/1.jpg 0\na/missing.jpg 1\n{name} 1\n".encode())
+    config = DataConfig(
+        dataset="lists", data_dir=str(tmp_path), train_list=str(tmp_path / "train.txt")
+    )
+    with pytest.raises(DataError, match=f"train.txt, line 3: {name} is a pipe, device or socket"):
+        image_files.from_list(config, "train")
+
+
+def test_label_of_many_digits_is_a_data_error(tmp_path):
+    put(tmp_path / "list.txt", b"a.jpg " + b"1" * 5000)
+    with pytest.raises(DataError, match=r"line 1: label 1+ is larger than"):
+        image_files.parse_list(tmp_path / "list.txt", "--train_list")

@@ -213,3 +213,63 @@ def test_ram_cache_gives_the_same_batches(copy, raw):
     for expected, batch in zip(_batches(raw, 7, 4), _batches(cached, 7, 4), strict=True):
         for key in expected:
             np.testing.assert_array_equal(batch[key], expected[key], err_msg=key)
+
+
+def _replace_index(folder, write):
+    """Replaces the index of the train split and its hash; `write` gets a path and the array."""
+    path, metadata = folder / "train.index.npy", manifest.read(folder)
+    write(path, np.load(path))
+    metadata["splits"]["train"]["index"]["sha256"] = atomic_files.sha256(path)
+    atomic_files.write_json(folder / "manifest.json", metadata)
+
+
+def _claim_many_rows(path, index):
+    header = {"descr": index.dtype.descr, "fortran_order": False, "shape": (10**11,)}
+    with open(path, "wb") as file:
+        np.lib.format.write_array_header_1_0(file, header)
+        file.write(bytes(64))
+
+
+def _set_column(name, value):
+    def write(path, index):
+        index[name][1] = value
+        np.save(path, index)
+
+    return write
+
+
+@pytest.mark.parametrize(
+    ("write", "message"),
+    [
+        (_claim_many_rows, r"does not match shape \(100000000000,\)"),
+        (lambda path, index: np.save(path, np.array([{}])), "is a pickled array"),
+        (lambda path, index: path.write_bytes(b"PK\x03\x04junk"), "is not an .npy array"),
+        (lambda path, index: path.write_bytes(path.read_bytes()[:-1]), "does not match shape"),
+        (lambda path, index: np.save(path, index[1:]), "is not an index of 23 records"),
+        (_set_column("label", 99), "label 99 is out of range for 3 classes"),
+        (_set_column("label", -1), "label -1 is out of range"),
+        (_set_column("offset", -8), "record 1 is not inside its shard"),
+        (_set_column("offset", 2**62), "record 1 is not inside its shard"),
+        (_set_column("length", 2**31 - 1), "record 1 is not inside its shard"),
+        (_set_column("length", -5), "record 1 is not inside its shard"),
+    ],
+)
+def test_index_of_a_stranger_is_checked_when_opened(copy, write, message):
+    _replace_index(pathlib.Path(copy.data_dir), write)
+    with pytest.raises(DataError, match=message):
+        source.open_split(copy, "train")
+
+
+def test_frame_that_claims_a_huge_record_is_a_data_error(copy):
+    """TensorFlow crashes if the checksum of the length is right."""
+    from tensorboard.compat.tensorflow_stub.pywrap_tensorflow import masked_crc32c
+
+    folder = pathlib.Path(copy.data_dir)
+    shard = manifest.read(folder)["splits"]["train"]["shards"][0]["name"]
+    with open(folder / shard, "r+b") as file:
+        length = (2**62).to_bytes(8, "little")
+        file.write(length + masked_crc32c(length).to_bytes(4, "little"))
+    with pytest.raises(DataError, match=f"{shard}: the record at byte 0 claims {2**62} bytes"):
+        source.open_split(copy, "train")
+    report, _ = verify.verify(copy, PrepareConfig())
+    assert {"shard", "record"} <= report["counts"].keys()

@@ -184,7 +184,7 @@ def test_config_json_value_of_wrong_type_is_refused(branch, name, value):
     """An edited file would otherwise cause a traceback much later."""
     data = to_json(resolve())
     data[branch][name] = value
-    with pytest.raises(TypeError, match=f"^{name} is {value!r}, expected "):
+    with pytest.raises(ValueError, match=f"^{name} is {value!r}, expected "):
         config_json.from_json(Config, data, "config.json")
 
 

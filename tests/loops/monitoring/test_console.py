@@ -128,3 +128,12 @@ def test_pipe_is_written_to_and_not_replaced(tmp_path):
     assert json.loads(os.read(reader, 1000)) == {"a": 1}
     os.close(reader)
     assert pipe.is_fifo()
+
+
+def test_names_cannot_control_the_terminal_or_begin_lines(capsys):
+    console.print_summary("a\x1b]0;t\x07", [("b\n", "c\u202e"), ("é", "\x9b1m")])
+    assert capsys.readouterr().out.splitlines() == [
+        "a\\x1b]0;t\\x07",
+        "  b\\n  c\\u202e",
+        "  é   \\x9b1m",
+    ]

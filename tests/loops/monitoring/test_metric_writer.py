@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 import pytest
 
+from input_pipeline.system import atomic_files
 from loops.monitoring import metric_writer, plots
 from tests.loops.quartered_images import assert_quarters, quarters
 
@@ -147,14 +148,32 @@ def test_description_in_tensorboard(tmp_path):
 
 
 @pytest.mark.skipif(not pathlib.Path("/dev/full").exists(), reason="needs Linux's /dev/full")
-def test_full_disk_costs_only_metrics(tmp_path, caplog):
+def test_full_disk_costs_only_metrics(tmp_path, caplog, monkeypatch):
     with metric_writer.MetricWriter(tmp_path) as writer:
         writer.write_scalars("train", 1, TRAIN)
-    (tmp_path / "metrics.jsonl").rename(tmp_path / "kept.jsonl")
-    (tmp_path / "metrics.jsonl").symlink_to("/dev/full")
+    monkeypatch.setattr(atomic_files, "open_to_append", lambda _: open("/dev/full", "ab"))  # noqa: SIM115
     with metric_writer.MetricWriter(tmp_path) as writer:
         writer.write_scalars("train", 2, TRAIN)
-    kept = [json.loads(line) for line in (tmp_path / "kept.jsonl").read_text().splitlines()]
-    assert [line["step"] for line in kept] == [1]
+    assert [line["step"] for line in read_lines(tmp_path)] == [1]
     errors = [r.getMessage() for r in caplog.records if r.levelno == logging.ERROR]
     assert errors[0] == "could not write metrics of step 2: [Errno 28] No space left on device"
+
+
+def test_resume_keeps_earlier_lines_and_drops_lines_of_strangers(tmp_path, caplog):
+    lines = ['{"step": 1}', "[" * 100_000, "5", '{"step": "a"}', '{"step": 2}', '{"step": 3}', "{"]
+    (tmp_path / "metrics.jsonl").write_text("\n".join(lines))
+    with metric_writer.MetricWriter(tmp_path, resumed_at=2):
+        pass
+    assert [line["step"] for line in read_lines(tmp_path)] == [1, 2]
+    assert "removed 4 invalid lines" in caplog.text
+
+
+@pytest.mark.parametrize("split", ["train", "eval"])
+def test_event_files_are_not_written_through_a_link(tmp_path, split, caplog):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "outside").mkdir()
+    (tmp_path / "run" / split).symlink_to(tmp_path / "outside")
+    with metric_writer.MetricWriter(tmp_path / "run") as writer:
+        writer.write_scalars(split, 1, TRAIN)
+    assert "is a link, which is not followed" in caplog.text
+    assert not list((tmp_path / "outside").iterdir())

@@ -55,3 +55,21 @@ def test_records_of_packages_are_filtered(tmp_path, root, path, level, logged):
 def test_records_of_this_checkout_are_logged(tmp_path):
     path = pathlib.Path(log_format.__file__)
     assert is_logged(log_format, tmp_path, path, logging.INFO)
+
+
+def test_names_are_escaped_and_the_text_of_messages_is_not(tmp_path):
+    name = "a\x1b[2J\nerror: b\udce9"
+    record = logging.LogRecord(
+        "absl", logging.INFO, log_format.__file__, 1, "1\n2: %s", (name,), None
+    )
+    with log_format.copy_to_file(tmp_path):
+        absl_logging.get_absl_logger().handle(record)
+    text = (tmp_path / "log.txt").read_text()
+    assert text[8:] == " 1\n2: a\\x1b[2J\\nerror: b\\udce9\n"
+
+
+def test_log_is_not_written_through_a_link(tmp_path):
+    (tmp_path / "log.txt").symlink_to(tmp_path / "outside")
+    with pytest.raises(PermissionError, match="is a link"), log_format.copy_to_file(tmp_path):
+        pass
+    assert not (tmp_path / "outside").exists()

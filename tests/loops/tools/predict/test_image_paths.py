@@ -2,6 +2,7 @@
 
 import io
 import os
+import pathlib
 import shutil
 
 import pytest
@@ -122,3 +123,17 @@ def test_links_to_folders_are_followed_without_cycles(image_folder, tmp_path):
     for link, target in (("0", "both/y"), ("1", "sub"), ("y/deep", "sub"), ("z", "sub")):
         (tmp_path / "both" / link).symlink_to(tmp_path / target)
     assert image_paths.find("both") == ["both/1/c.jpeg", "both/1/deep/d.webp", "both/y/f.jpg"]
+
+
+def test_files_of_a_folder_that_are_left_out_are_counted(image_folder, caplog):
+    (pathlib.Path("sub") / "IMG_1.HEIC").touch()
+    (pathlib.Path("sub") / ".hidden").touch()
+    image_paths.find("sub")
+    assert caplog.messages == ["sub: 2 files left out, for example sub/IMG_1.HEIC"]
+
+
+def test_sparse_file_that_claims_a_terabyte_is_no_image(image_folder):
+    os.truncate("a.jpg", 2**40)
+    assert "a.jpg" not in image_paths.find(".")
+    with pytest.raises(UsageError, match=r"--image=a\.jpg: has 1099511627776 bytes"):
+        image_paths.find("a.jpg")
