@@ -99,7 +99,11 @@ class TrainLoop:
             saved=int(self._state.step) or None,
             workers=self._workers,
         )
-        self._metrics = TrainMetrics(self._batch_size)
+        self._metrics = TrainMetrics(
+            self._batch_size,
+            has_own_loss=config.optimization.loss != "softmax"
+            or config.optimization.label_smoothing > 0,
+        )
         self._timer = PhaseTimer()
 
     def run(self) -> dict:

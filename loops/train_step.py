@@ -52,7 +52,7 @@ class StepSettings:
 
 
 # Names of the per-replica sums over images, in this order. One all-reduce sums all of them.
-_SUM_NAMES = ("loss", "top1", "top5", "replaced")
+_SUM_NAMES = ("loss", "cross_entropy", "top1", "top5", "replaced")
 
 
 class TrainStep:
@@ -97,9 +97,9 @@ class TrainStep:
           num_steps: int64 scalar.
 
         Returns:
-          dict of float32 scalars, summed over the steps: `steps`, `applied` (steps), `loss`,
-          `top1`, `top5` (over the images of applied steps), `replaced` (unreadable images),
-          `data_wait` (seconds). With `log_norms` also `gradient_norms`, float32 [number of
+          dict of float32 scalars, summed over the steps: `steps`, `applied` (steps), `loss` (what
+          is optimized), `cross_entropy`, `top1`, `top5` (by the rules of evaluation; all four over
+          the images of applied steps), `replaced` (unreadable images), `data_wait` (seconds). With `log_norms` also `gradient_norms`, float32 [number of
           trainable variables]: norms in the last step, before clipping; zeros if it was skipped.
         """
         return self.function(iterator, num_steps)
@@ -165,7 +165,7 @@ class TrainStep:
         sums = dict(zip(_SUM_NAMES, tf.unstack(sums), strict=True))
         state.replaced.assign_add(tf.cast(sums["replaced"], tf.int64))
         # A NaN loss of a skipped step would make the mean of a whole log line NaN.
-        for name in ("loss", "top1", "top5"):
+        for name in ("loss", "cross_entropy", "top1", "top5"):
             sums[name] = tf.where(finite, sums[name], 0.0)
         applied = tf.cast(finite, tf.float32)
         return {"steps": tf.constant(1.0), "applied": applied, **sums}, norms
@@ -215,10 +215,11 @@ class TrainStep:
         images, targets = self._settings.preprocess(batch)
         random_layers.assign_samples(self._state.model, self._state.seed, batch["sample"][0])
         per_example, logits, gradients = self._compiled_loss_and_gradients(images, targets, scale)
-        ranks = losses.label_ranks(batch["label"], logits)
+        ranks = losses.label_ranks(targets, logits)
         events = (ranks < 1, ranks < 5, batch["replaced"] > 0)
-        counts = [tf.reduce_sum(tf.cast(event, tf.float32)) for event in events]
-        return gradients, tf.stack([tf.reduce_sum(per_example), *counts])
+        values = [per_example, losses.cross_entropy(targets, logits)]
+        values += [tf.cast(event, tf.float32) for event in events]
+        return gradients, tf.stack([tf.reduce_sum(value) for value in values])
 
     def _update(self, gradients):
         """Updates the weights; returns the norms of the gradients."""
