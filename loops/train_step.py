@@ -22,6 +22,8 @@ from loops.train_state import TrainState
 from nets.layers import random_layers
 
 Batch = dict[str, tf.Tensor]
+# Type of `StepSettings.preprocess`.
+PreprocessFunction = Callable[[Batch], tuple[tf.Tensor, Targets]]
 # Type of `TrainStep.__call__`.
 StepFunction = Callable[[Iterator[Batch], tf.Tensor], dict[str, tf.Tensor]]
 
@@ -42,7 +44,7 @@ class StepSettings:
     """
 
     global_batch_size: int
-    preprocess: Callable[[Batch], tuple[tf.Tensor, Targets]]
+    preprocess: PreprocessFunction
     learning_rate: Callable[[tf.Tensor], tf.Tensor]
     optimization: OptimizationConfig
     xla: bool = False
@@ -99,8 +101,9 @@ class TrainStep:
         Returns:
           dict of float32 scalars, summed over the steps: `steps`, `applied` (steps), `loss` (what
           is optimized), `cross_entropy`, `top1`, `top5` (by the rules of evaluation; all four over
-          the images of applied steps), `replaced` (unreadable images), `data_wait` (seconds). With `log_norms` also `gradient_norms`, float32 [number of
-          trainable variables]: norms in the last step, before clipping; zeros if it was skipped.
+          the images of applied steps), `replaced` (unreadable images), `data_wait` (seconds). With
+          `log_norms` also `gradient_norms`, float32 [number of trainable variables]: norms in the
+          last step, before clipping; zeros if it was skipped.
         """
         return self.function(iterator, num_steps)
 

@@ -53,8 +53,8 @@ class TrainMetrics:
         """Returns means and rates by tag, without those that have no data yet.
 
         Args:
-          l2: the L2 penalty, added to the cross-entropy in `loss/total` and to the optimized loss in
-            `loss/objective`.
+          l2: the L2 penalty. `loss/total` is the cross-entropy plus this, `loss/objective` the
+            optimized loss plus this.
         """
         values = {}
         images = self._sums["applied"] * self._batch_size

@@ -17,6 +17,7 @@ from input_pipeline.errors import DataError, UsageError
 from loops import evaluate, train
 from loops.checkpointing import checkpoint, restore, run_folder
 from loops.evaluator import Evaluator
+from loops.metrics import classification
 from loops.runtime.stop_signals import StoppedBySignal
 from loops.train_failures import TrainingDiverged, WorkerLost
 from loops.train_step import TrainStep
@@ -214,6 +215,25 @@ def test_signal_during_evaluation_saves_and_stops(tiny_folder, tmp_path, monkeyp
     assert top1[0] == checkpoint.read_top1(newest) and checkpoint.is_intact(newest)
     assert len(top1) == (1 if steps > 2 else 2)  # the evaluation at the end repeats it
     assert checkpoint.find_best_intact(tmp_path / "r") is not None
+
+
+def test_an_evaluation_that_is_the_best_so_far_is_saved(tiny_folder, tmp_path, monkeypatch):
+    """Evaluations after steps 2, 4, 6 and 7, saves after 5 and 7: the intervals never meet."""
+    accuracies = iter([0.25, 0.5, 0.25, 0.25, 0.5, 0.75, 0.25])
+
+    def score(*_):
+        return {"top1": next(accuracies), "nll": 1.0}
+
+    monkeypatch.setattr(classification, "score", score)
+    words = ["--run_name=r", "--eval_every=2", "--save_every=5", "--keep=9", "--top_k=1"]
+    run(tiny_folder, tmp_path, "--steps=7", *words)
+    steps = [checkpoint.parse_step(f) for f in checkpoint.list_step_folders(tmp_path / "r")]
+    assert steps == [7, 5, 4, 2]
+    assert checkpoint.find_best_intact(tmp_path / "r").name == "step-00000004"
+    # A resumed run knows the best so far: 0.5 is not better.
+    run(tiny_folder, tmp_path, "--steps=11", *words)
+    steps = [checkpoint.parse_step(f) for f in checkpoint.list_step_folders(tmp_path / "r")]
+    assert steps == [11, 10, 7, 5, 4, 2]
 
 
 def test_divergence_names_step_samples_and_last_checkpoint(tiny_folder, tmp_path):

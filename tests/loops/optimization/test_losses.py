@@ -74,9 +74,7 @@ def test_label_ranks_equal_those_of_evaluation():
 def test_a_perfect_net_has_no_error_on_mixed_images(mixup, cutmix):
     classes, images = 100, 512
     labels = np.random.default_rng(0).integers(0, classes, images).astype(np.int32)
-    data = DataConfig(
-        mixup=mixup, cutmix=cutmix, image_size=16, mean=(0.0,) * 3, std=(1.0,) * 3
-    )
+    data = DataConfig(mixup=mixup, cutmix=cutmix, image_size=16, mean=(0.0,) * 3, std=(1.0,) * 3)
     batch = {"image": tf.zeros([images, 16, 16, 3], tf.uint8), "label": tf.constant(labels)}
     batch["sample"] = tf.range(images, dtype=tf.int64)
     _, targets = batch_augment.make_preprocess_fn(data)(batch)
