@@ -1,8 +1,8 @@
 """Batch norm's statistics for evaluations and checkpoints.
 
-Moving averages lag behind the weights. Early in training, the weights change so fast that the
-averages of the last steps do not fit the current weights: ResNetV2-50 on the built-in data set had
-a loss of 377 after its first epoch, where exact statistics give 1.9.
+Moving averages lag behind the weights. Early in training, weights change so fast that the averages
+do not fit them. On the built-in data set, the loss of ResNetV2-50 after one epoch is 118 with
+moving averages and 1.9 with measured statistics.
 """
 
 import tensorflow as tf
@@ -21,10 +21,10 @@ _NUM_IMAGES = 512
 class TrainStatistics:
     """Prepares the statistics of a run's model, and of its EMA, for use outside of training.
 
-    In the first `EARLY_STEPS` steps, the statistics are measured anew, on the first images of
-    training and with the current weights (Wu & Johnson 2021, "Rethinking 'Batch' in BatchNorm",
-    section 3). They depend on nothing else, so they are the same in a run that was interrupted or
-    made longer. Later steps use the moving averages, averaged over the replicas.
+    In the first `EARLY_STEPS` steps, the statistics are measured on the first images of training
+    with the current weights (Wu & Johnson 2021, "Rethinking 'Batch' in BatchNorm", section 3). They
+    depend on nothing else, so they are the same in a run that was interrupted or made longer. Later
+    steps use the moving averages, averaged over the replicas.
 
     Args:
       setup: `build` was called.
@@ -35,7 +35,8 @@ class TrainStatistics:
         self._input = setup.train_input
         self._preprocess = setup.preprocess
         self._micro_batches = setup.config.optimization.accumulate
-        self._num_batches = ceil_div(_NUM_IMAGES, setup.config.data.batch_size)
+        num_images = min(_NUM_IMAGES, setup.train_split.num_examples)
+        self._num_batches = ceil_div(num_images, setup.config.data.batch_size)
         self._has_statistics = bool(strategies.moving_statistics(self._state.model))
         self._forward = tf.function(self._run_forward, autograph=False)
         self._measured_at: int | None = None
@@ -58,7 +59,7 @@ class TrainStatistics:
             self._measured_at = step
 
     def _measure(self, step: int) -> None:
-        first = max((s for s in self._input.get_size_change_steps() if s <= step), default=0)
+        first = max((s for s in self._input.get_size_change_steps() if s < step), default=0)
         if self._batches is None or self._batches[0] != first:
             iterator = self._input.make_iterator(first)
             self._batches = first, [next(iterator) for _ in range(self._num_batches)]

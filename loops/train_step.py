@@ -99,11 +99,14 @@ class TrainStep:
           num_steps: int64 scalar.
 
         Returns:
-          dict of float32 scalars, summed over the steps: `steps`, `applied` (steps), `loss` (what
-          is optimized), `cross_entropy`, `top1`, `top5` (by the rules of evaluation; all four over
-          the images of applied steps), `replaced` (unreadable images), `data_wait` (seconds). With
-          `log_norms` also `gradient_norms`, float32 [number of trainable variables]: norms in the
-          last step, before clipping; zeros if it was skipped.
+          dict of float32 scalars, summed over the steps:
+            steps, applied: numbers of steps and of applied steps.
+            loss: what is optimized, over the images of applied steps, as the next three.
+            cross_entropy, top1, top5: by the rules of evaluation.
+            replaced: number of unreadable images.
+            data_wait: seconds.
+            gradient_norms: with `log_norms`. Norms in the last step, before clipping, float32
+              [number of trainable variables]; zeros if it was skipped.
         """
         return self.function(iterator, num_steps)
 

@@ -354,7 +354,8 @@ def test_image_size_schedule(tiny_folder, tmp_path, monkeypatch, caplog):
     words = ["--run_name=r", "--steps=5", "--image_size_schedule=0:32,1:40", "--image_size=48"]
     run(tiny_folder, tmp_path, *words, "--profile=1,9", "--log_norms", "--log_every=1")
     assert "--profile=1,9: the run ends at step 5" in caplog.text
-    assert traced_sizes == [32, 32, 40]  # the image grid, then one trace per size
+    # The image grid, then for each size a trace of the step and one of the statistics.
+    assert traced_sizes == [32, 32, 32, 40, 40]
     assert list((tmp_path / "r/train/plugins/profile").rglob("*.xplane.pb"))
     lines = [json.loads(line) for line in (tmp_path / "r/metrics.jsonl").read_text().splitlines()]
     trained = [line for line in lines if line["split"] == "train"]
@@ -365,7 +366,7 @@ def test_image_size_schedule(tiny_folder, tmp_path, monkeypatch, caplog):
     assert trained[-1]["memory/peak_gigabytes"] > 0.1
     traced_sizes.clear()
     run(tiny_folder, tmp_path, "--run_name=r", "--steps=6", "--image_size=48")
-    assert traced_sizes == [40]
+    assert traced_sizes == [40, 40]
 
 
 def test_signal_sigusr1_saves_checkpoint_and_training_continues(
