@@ -86,7 +86,8 @@ def train(
     advice = "restart all workers with the same --run_name"
     with train_failures.convert_worker_errors(advice):
         setup = TrainSetup(config, record.class_names if record else ())
-    setup.schedule.log()
+        setup.schedule.log()
+        setup.build()
     is_chief = setup.workers.is_chief
     with train_failures.convert_worker_errors(advice, run_dir), contextlib.ExitStack() as stack:
         if is_chief:
@@ -99,7 +100,6 @@ def train(
             record = _update_record(run_dir, setup, record)
             checkpoint.remove_unfinished(run_dir)
         setup.workers.wait_for_folder(run_dir)  # the chief creates it
-        setup.build()
         setup.workers.agree(
             lambda: _initialize(setup.state, run_dir, setup),
             lambda: worker_agreement.describe_state(setup.state),

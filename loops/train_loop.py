@@ -31,6 +31,7 @@ from loops.runtime import peak_memory
 from loops.runtime.out_of_memory import convert_out_of_memory
 from loops.runtime.stop_signals import NoSignals, StoppedBySignal, StopSignals
 from loops.train_setup import TrainSetup
+from loops.train_statistics import EARLY_STEPS, TrainStatistics
 
 _GRID_IMAGES = 32
 
@@ -80,14 +81,16 @@ class TrainLoop:
             config.run,
             schedule.steps_per_epoch,
             schedule.total_steps,
-            stops=(*self._input.get_size_change_steps(), *profiled),
+            stops=(*self._input.get_size_change_steps(), *profiled, EARLY_STEPS),
         )
+        self._statistics = TrainStatistics(setup)
         self._evaluator = TrainingEvaluator(
             config,
             outputs.run_dir,
             self._state,
             setup.val_split,
             outputs.writer,
+            self._statistics.update,
             stop=lambda: self._agree_on_signals()[0] is not None,
             is_chief=is_chief,
         )
@@ -99,7 +102,15 @@ class TrainLoop:
             saved=int(self._state.step) or None,
             workers=self._workers,
         )
-        self._metrics = TrainMetrics(self._batch_size)
+        # The workers agree on it, because all of them must join a save.
+        (self._best_top1,) = self._workers.all_reduce_max(
+            checkpoint.read_best_top1(outputs.run_dir)
+        )
+        self._metrics = TrainMetrics(
+            self._batch_size,
+            has_own_loss=config.optimization.loss != "softmax"
+            or config.optimization.label_smoothing > 0,
+        )
         self._timer = PhaseTimer()
 
     def run(self) -> dict:
@@ -143,13 +154,15 @@ class TrainLoop:
                 self._handle_signals(step, may_save=False)
 
                 started = time.monotonic()
+                if step == EARLY_STEPS:
+                    self._statistics.update(step)
                 if self._intervals.is_due("log_every", step):
                     with self._timer.phase("logging"):
                         self._log(step)
                 if self._intervals.is_due("eval_every", step):
                     with self._timer.phase("evaluation"):
                         self._evaluate(self._evaluator.evaluate_center_crop, step)
-                if self._intervals.is_due("save_every", step):
+                if self._intervals.is_due("save_every", step) or self._is_new_best(step):
                     self._save(step)
                 bar.exclude_time(time.monotonic() - started)
                 self._handle_signals(step)
@@ -228,13 +241,20 @@ class TrainLoop:
     def _save(self, step: int) -> None:
         """Starts saving the step. A failed write ends training only if it is the third in a row."""
         with self._timer.phase("saving"):
-            self._state.average_batch_norm()
+            self._statistics.update(step)
             try:
                 self._saver.save(step, self._evaluator.metrics_at(step))
             except checkpoint.NonFiniteError as error:
                 raise train_failures.make_nonfinite_variable_error(
                     step, error, self._outputs.run_dir
                 ) from None
+
+    def _is_new_best(self, step: int) -> bool:
+        """Returns whether the step was evaluated and is better than all before, so RUN/best."""
+        top1 = self._evaluator.metrics_at(step).get("top1", -1.0)
+        is_better = top1 > self._best_top1
+        self._best_top1 = max(self._best_top1, top1)
+        return is_better
 
     def _agree_on_signals(self) -> tuple[int | None, bool]:
         """Returns (stop signal or None, whether a save is requested), equal on all workers."""

@@ -3,16 +3,23 @@
 from collections.abc import Callable, Sequence
 
 import tensorflow as tf
+from absl import logging
 
 from input_pipeline.augmentation import batch_augment
+from input_pipeline.errors import DataError, UsageError
 from input_pipeline.sources import source
+from input_pipeline.text import pluralize
 from loops import worker_agreement
 from loops.config.config import Config
 from loops.distribution import strategies, workers
 from loops.optimization.train_schedule import TrainSchedule
 from loops.train_input import TrainInput
 from loops.train_state import TrainState
-from loops.train_step import StepFunction, StepSettings, TrainStep
+from loops.train_step import PreprocessFunction, StepFunction, StepSettings, TrainStep
+from nets.layers import batch_norm
+
+# With fewer values per channel than this, the moments of batch norm are mostly noise.
+_FEW_VALUES = 8
 
 
 class TrainSetup:
@@ -31,7 +38,7 @@ class TrainSetup:
     Attributes:
       config, strategy, workers, train_split, schedule, train_input.
       val_split: None if it was not opened.
-      state, step: None until `build`.
+      state, preprocess, step: None until `build`. `preprocess` is that of `StepSettings`.
     """
 
     def __init__(
@@ -50,6 +57,11 @@ class TrainSetup:
 
         def open_splits() -> None:
             self.train_split = source.open_split(data, "train", class_names)
+            if len(self.train_split.class_names) < 2:
+                raise DataError(
+                    f"{source.get_data_dir(data)}: train has only the class"
+                    f" {self.train_split.class_names[0]}; a classifier needs two"
+                )
             if with_val:
                 self.val_split = source.open_split(data, "val", self.train_split.class_names)
                 source.warn_of_missing_classes(self.train_split, self.val_split)
@@ -70,12 +82,44 @@ class TrainSetup:
             accumulate,
         )
         self.state: TrainState | None = None
+        self.preprocess: PreprocessFunction | None = None
         self.step: StepFunction | None = None
 
     def build(self, step_class: type[TrainStep] = TrainStep) -> None:
-        """Makes the model with initial weights, the optimizer and the step."""
+        """Makes the model with initial weights, the optimizer and the step.
+
+        Raises:
+          UsageError: batch norm would have one value per channel to normalize.
+        """
         self.state = TrainState(self.strategy, self.config, len(self.train_split.class_names))
-        self.step = make_step(self.config, self.state, self.schedule.learning_rate, step_class)
+        self._require_batch_norm_values(self.state)
+        self.preprocess = make_preprocess_fn(self.config)
+        self.step = make_step(
+            self.config, self.state, self.schedule.learning_rate, step_class, self.preprocess
+        )
+
+    def _require_batch_norm_values(self, state: TrainState) -> None:
+        """Refuses batches whose moments are of one value, which becomes 0; warns of a few."""
+        data, replicas = self.config.data, self.strategy.num_replicas_in_sync
+        size = min([data.image_size, *(size for _, size in self.schedule.image_sizes)])
+        per_image = batch_norm.count_values_per_image(state.model, size)
+        if per_image is None:
+            return
+        images = data.batch_size // replicas // self.config.optimization.accumulate
+        count = images * per_image * (replicas if self.config.net.sync_batch_norm else 1)
+        subject = f"--batch_size={data.batch_size}: with {pluralize(images, 'image')} of {size} px"
+        subject += f" in a micro-batch, batch norm has {pluralize(count, 'value')} per channel"
+        if count == 1:
+            raise UsageError(
+                f"{subject}, so the net would learn nothing; use more images or larger ones"
+            )
+        if count < _FEW_VALUES:
+            logging.warning("%s: its gradients are noise; use more images", subject)
+
+
+def make_preprocess_fn(config: Config) -> PreprocessFunction:
+    """Makes the function from a batch of the input pipeline to inputs of the net, and targets."""
+    return batch_augment.make_preprocess_fn(config.data, config.length.seed, config.precision.xla)
 
 
 def make_step(
@@ -83,6 +127,7 @@ def make_step(
     state: TrainState,
     learning_rate: Callable[[tf.Tensor], tf.Tensor],
     step_class: type[TrainStep] = TrainStep,
+    preprocess: PreprocessFunction | None = None,
 ) -> TrainStep:
     """Makes the training step of a config.
 
@@ -91,13 +136,12 @@ def make_step(
       state: variables of the run.
       learning_rate: int64 step -> float32 scalar.
       step_class: TrainStep or a subclass.
+      preprocess: see `StepSettings`. None: make it.
     """
     replicas = state.strategy.num_replicas_in_sync
     settings = StepSettings(
         global_batch_size=config.data.batch_size,
-        preprocess=batch_augment.make_preprocess_fn(
-            config.data, config.length.seed, config.precision.xla
-        ),
+        preprocess=preprocess or make_preprocess_fn(config),
         learning_rate=learning_rate,
         optimization=config.optimization,
         xla=config.precision.xla,

@@ -22,6 +22,8 @@ from loops.train_state import TrainState
 from nets.layers import random_layers
 
 Batch = dict[str, tf.Tensor]
+# Type of `StepSettings.preprocess`.
+PreprocessFunction = Callable[[Batch], tuple[tf.Tensor, Targets]]
 # Type of `TrainStep.__call__`.
 StepFunction = Callable[[Iterator[Batch], tf.Tensor], dict[str, tf.Tensor]]
 
@@ -42,7 +44,7 @@ class StepSettings:
     """
 
     global_batch_size: int
-    preprocess: Callable[[Batch], tuple[tf.Tensor, Targets]]
+    preprocess: PreprocessFunction
     learning_rate: Callable[[tf.Tensor], tf.Tensor]
     optimization: OptimizationConfig
     xla: bool = False
@@ -52,7 +54,7 @@ class StepSettings:
 
 
 # Names of the per-replica sums over images, in this order. One all-reduce sums all of them.
-_SUM_NAMES = ("loss", "top1", "top5", "replaced")
+_SUM_NAMES = ("loss", "cross_entropy", "top1", "top5", "replaced")
 
 
 class TrainStep:
@@ -97,10 +99,14 @@ class TrainStep:
           num_steps: int64 scalar.
 
         Returns:
-          dict of float32 scalars, summed over the steps: `steps`, `applied` (steps), `loss`,
-          `top1`, `top5` (over the images of applied steps), `replaced` (unreadable images),
-          `data_wait` (seconds). With `log_norms` also `gradient_norms`, float32 [number of
-          trainable variables]: norms in the last step, before clipping; zeros if it was skipped.
+          dict of float32 scalars, summed over the steps:
+            steps, applied: numbers of steps and of applied steps.
+            loss: what is optimized, over the images of applied steps, as the next three.
+            cross_entropy, top1, top5: by the rules of evaluation.
+            replaced: number of unreadable images.
+            data_wait: seconds.
+            gradient_norms: with `log_norms`. Norms in the last step, before clipping, float32
+              [number of trainable variables]; zeros if it was skipped.
         """
         return self.function(iterator, num_steps)
 
@@ -165,7 +171,7 @@ class TrainStep:
         sums = dict(zip(_SUM_NAMES, tf.unstack(sums), strict=True))
         state.replaced.assign_add(tf.cast(sums["replaced"], tf.int64))
         # A NaN loss of a skipped step would make the mean of a whole log line NaN.
-        for name in ("loss", "top1", "top5"):
+        for name in ("loss", "cross_entropy", "top1", "top5"):
             sums[name] = tf.where(finite, sums[name], 0.0)
         applied = tf.cast(finite, tf.float32)
         return {"steps": tf.constant(1.0), "applied": applied, **sums}, norms
@@ -215,10 +221,11 @@ class TrainStep:
         images, targets = self._settings.preprocess(batch)
         random_layers.assign_samples(self._state.model, self._state.seed, batch["sample"][0])
         per_example, logits, gradients = self._compiled_loss_and_gradients(images, targets, scale)
-        ranks = losses.label_ranks(batch["label"], logits)
+        ranks = losses.label_ranks(targets, logits)
         events = (ranks < 1, ranks < 5, batch["replaced"] > 0)
-        counts = [tf.reduce_sum(tf.cast(event, tf.float32)) for event in events]
-        return gradients, tf.stack([tf.reduce_sum(per_example), *counts])
+        values = [per_example, losses.cross_entropy(targets, logits)]
+        values += [tf.cast(event, tf.float32) for event in events]
+        return gradients, tf.stack([tf.reduce_sum(value) for value in values])
 
     def _update(self, gradients):
         """Updates the weights; returns the norms of the gradients."""

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 import flags
-from input_pipeline.errors import UsageError
+from input_pipeline.errors import UserError
 from loops.config import resolve as resolve_module
 from loops.config.config import Config
 
@@ -26,10 +26,10 @@ def leaf(config: Config, name: str) -> Any:
     return config.leaves()[name]
 
 
-def refusal(function: Callable, *args: Any) -> str:
-    """Returns the message of the UsageError that a call raises; it is always one line."""
-    with pytest.raises(UsageError) as caught:
-        function(*args)
+def refusal(function: Callable, *args: Any, **kwargs: Any) -> str:
+    """Returns the message of the UserError that a call raises; it is always one line."""
+    with pytest.raises(UserError) as caught:
+        function(*args, **kwargs)
     message = str(caught.value)
     assert message.strip() and "\n" not in message
     return message

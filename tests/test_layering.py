@@ -46,6 +46,7 @@ FLOORS = {
         ("train_state", "train_input", "train_failures", "evaluator"),
         ("train_step", "evaluation", "worker_agreement"),
         ("train_setup",),
+        ("train_statistics",),
         ("train_loop",),
         ("train", "evaluate", "tools"),
     ),

@@ -244,7 +244,7 @@ def test_batch_size_not_divisible_by_replicas_is_refused(tiny_folder, tmp_path):
         f"--checkpoint_dir={tmp_path}",
         "--image_size=32",
         "--batch_size=7",
-        "--cpu_devices=2",
+        "--cpu_devices=2",  # alone, it means two replicas
         "--strategy=mirrored",
     )
     assert process.returncode == 2, process.stderr

@@ -192,9 +192,18 @@ def find_newest_intact(run_dir: pathlib.Path | str) -> pathlib.Path | None:
 
 def find_best_intact(run_dir: pathlib.Path | str) -> pathlib.Path | None:
     """Returns the intact step folder with the highest recorded top-1, or None."""
-    scored = [(m, f) for f in list_step_folders(run_dir) if (m := read_top1(f)) is not None]
-    best_first = sorted(scored, key=lambda pair: pair[0], reverse=True)
+    best_first = sorted(_list_scored(run_dir), key=lambda pair: pair[0], reverse=True)
     return next((f for _, f in best_first if is_intact(f)), None)
+
+
+def read_best_top1(run_dir: pathlib.Path | str) -> float:
+    """Returns the highest recorded top-1 of a run's step folders; -1 if none has one."""
+    return max((top1 for top1, _ in _list_scored(run_dir)), default=-1.0)
+
+
+def _list_scored(run_dir: pathlib.Path | str) -> list[tuple[float, pathlib.Path]]:
+    """Lists (top-1, step folder), newest first, without folders that record no top-1."""
+    return [(m, f) for f in list_step_folders(run_dir) if (m := read_top1(f)) is not None]
 
 
 def remove_unfinished(run_dir: pathlib.Path | str) -> None:

@@ -69,7 +69,7 @@ def apply_recipe(config: Config) -> Config:
     """Sets the flags of `--recipe` except those that were typed, and logs each.
 
     Flags of residual blocks are left out for other nets. Flags that belong to the recipe's
-    optimizer are left out if another optimizer is typed.
+    optimizer are left out if another optimizer is typed, and its image sizes if one is typed.
     """
     name, typed = config.optimization.recipe, config.typed
     values = dict(recipes.RECIPES[name])
@@ -85,6 +85,13 @@ def apply_recipe(config: Config) -> Config:
         flags = ", ".join(f"--{flag}" for flag in sorted(left_out))
         logging.info(
             "--recipe=%s: %s left out, because of --optimizer=%s", name, flags, old["optimizer"]
+        )
+    if "image_size" in typed and values.keys() - typed >= {"image_size_schedule"}:
+        logging.info(
+            "--recipe=%s: --image_size_schedule=%s left out, because of --image_size=%s",
+            name,
+            values.pop("image_size_schedule"),
+            old["image_size"],
         )
     for flag, value in values.items():
         if flag in typed:

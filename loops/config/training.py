@@ -183,7 +183,8 @@ class DistributionConfig:
     strategy: Annotated[
         Literal["auto", "one", "mirrored", "multi_worker"],
         "auto: multi_worker if TF_CONFIG names several workers, mirrored if there are several "
-        "GPUs, else one device. multi_worker: the processes that TF_CONFIG or Slurm names.",
+        "GPUs or --cpu_devices, else one device. multi_worker: the processes that TF_CONFIG or "
+        "Slurm names.",
         {
             "modes": ("train", "eval", "predict", "import", "repro"),
             "on_resume": True,
@@ -192,7 +193,7 @@ class DistributionConfig:
     ] = "auto"
     cpu_devices: Annotated[
         int,
-        "Split the CPU into this many devices, to try --strategy=mirrored without GPUs.",
+        "Split the CPU into this many devices, to try several replicas without GPUs.",
         {"minimum": 1, "maximum": 1024, "on_resume": True, "affects_training": True},
     ] = 1
     deterministic: Annotated[
@@ -232,7 +233,8 @@ class RunConfig:
     ] = ""
     save_every: Annotated[
         str,
-        "Interval of checkpoints in steps, or in epochs as in 2epochs.",
+        "Interval of checkpoints in steps, or in epochs as in 2epochs. A step that evaluates "
+        "better than all before it is saved, too.",
         {"modes": ("train",), "on_resume": True, "benchmarks": ()},
     ] = "1epochs"
     eval_every: Annotated[

@@ -37,12 +37,14 @@ def make_strategy(config: DistributionConfig) -> tf.distribute.Strategy:
         _split_cpu(config.cpu_devices)
     devices = tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU")
     names = [device.name for device in devices]
-    mirrored = config.strategy == "mirrored" or (config.strategy == "auto" and len(gpus) > 1)
-    if mirrored:
+    several = len(gpus) > 1 or (config.cpu_devices > 1 and not gpus)
+    if config.strategy == "mirrored" or (config.strategy == "auto" and several):
         strategy = tf.distribute.MirroredStrategy(names)
     else:
         names = names[:1]
         strategy = tf.distribute.OneDeviceStrategy(names[0])
+    if config.cpu_devices > 1 and strategy.num_replicas_in_sync != config.cpu_devices:
+        logging.warning("--cpu_devices=%d: not all of them are used", config.cpu_devices)
     replicas = pluralize(strategy.num_replicas_in_sync, "replica")
     logging.info("%s on %s", replicas, ", ".join(names))
     return strategy

@@ -31,6 +31,7 @@ class TrainingEvaluator:
       state: variables of the run.
       val_split: images to evaluate on.
       writer: writes the metrics.
+      update_statistics: prepares batch norm's statistics for the evaluation of a step.
       stop: called after each batch; true ends the evaluation with `EvaluationInterrupted`.
       is_chief: whether this process writes the results.
     """
@@ -42,6 +43,7 @@ class TrainingEvaluator:
         state: TrainState,
         val_split: Source,
         writer: metric_writer.MetricWriter | metric_writer.NullMetricWriter,
+        update_statistics: Callable[[int], None],
         stop: Callable[[], bool],
         is_chief: bool = True,
     ):
@@ -50,10 +52,14 @@ class TrainingEvaluator:
         self._state = state
         self._val_split = val_split
         self._writer = writer
+        self._update_statistics = update_statistics
         self._stop = stop
         self._is_chief = is_chief
         self._top_k = flag_parsers.parse_top_k(config.evaluation.top_k)
         self._center_crop = self._make_evaluator(crops=1)
+        eval_results.warn_of_small_set(
+            self._top_k, len(val_split.class_names), val_split.num_examples
+        )
         # Step of the last evaluation, its predictions, its results.
         self._last: tuple[int, _Predictions, dict[str, float]] | None = None
 
@@ -131,10 +137,11 @@ class TrainingEvaluator:
 
     def _predict(self, evaluator: Evaluator) -> _Predictions:
         """Returns ((probabilities, labels), {"top1_raw": top-1 of the raw weights} with EMA)."""
-        self._state.average_batch_norm()
+        self._update_statistics(int(self._state.step))
         ema = self._state.ema
         with ema.swap_weights() if ema else contextlib.nullcontext():
             predicted = evaluator(stop=self._stop)
+        eval_results.warn_of_non_finite(f"{self._run_dir}", predicted[0], is_final=False)
         if not ema:
             return predicted, {}
         raw = classification.score(*evaluator(stop=self._stop), [1])

@@ -13,20 +13,23 @@ from input_pipeline import datasets
 from input_pipeline.augmentation import crops
 from input_pipeline.config import RESIZING_FIELDS, DataConfig
 from input_pipeline.decoding import decode
+from input_pipeline.errors import DataError
 from input_pipeline.sources.source import Source
 from input_pipeline.system import atomic_files, folder_lock, regular_files
-from input_pipeline.text import escape_unprintable
+from input_pipeline.text import escape_unprintable, pluralize
 from loops.checkpointing.run_folder import Record
 from loops.config import flag_parsers
 from loops.config.config import Config
 from loops.evaluation.trained_models import TrainedModel
-from loops.metrics import comparison
+from loops.metrics import calibration, classification, comparison
 from loops.monitoring import metric_writer, plots
 from loops.runtime import output_files
 
 WATCH_CURVE = "watch"
 # A confusion matrix has a pixel for each pair of classes. Above this it is not readable.
 _MAX_CLASSES_DRAWN = 2000
+# With fewer, the accuracy in a bin of the ECE has a standard error of over 15 points.
+_MIN_IMAGES_PER_BIN = 10
 
 
 def score_models(
@@ -72,6 +75,9 @@ def score(
       predicted, names, labels, class_names, ks, real: see `comparison.compare_models`.
       describe_image: returns the name of the image at a position of the split.
     """
+    warn_of_small_set(ks, len(class_names), len(labels))
+    for name, by_views in zip(names, predicted, strict=True):
+        warn_of_non_finite(name, by_views[max(by_views)])
     results = comparison.compare_models(predicted, names, labels, class_names, ks, real)
     results["mistakes"] = [
         {
@@ -84,6 +90,52 @@ def score(
         for mistake in results["mistakes"]
     ]
     return results
+
+
+def warn_of_small_set(ks: Sequence[int], num_classes: int, num_images: int) -> None:
+    """Warns of metrics that say nothing about a model on so few classes or images.
+
+    Args:
+      ks: the values of k of top-k accuracy.
+      num_classes: number of classes.
+      num_images: number of images of the split.
+    """
+    for k in ks:
+        if k >= num_classes:
+            logging.warning(
+                "top-%d accuracy is 100 %% for any model: there are %d classes", k, num_classes
+            )
+    if num_images < _MIN_IMAGES_PER_BIN * calibration.BINS:
+        logging.warning(
+            "the ECE of %s is mostly noise: it has %d bins",
+            pluralize(num_images, "image"),
+            calibration.BINS,
+        )
+
+
+def warn_of_non_finite(name: str, probs: np.ndarray, is_final: bool = True) -> None:
+    """Warns that a model has no prediction for some images.
+
+    Args:
+      name: of the model.
+      probs: float [N, C].
+      is_final: whether the weights will not change anymore.
+
+    Raises:
+      DataError: the final weights have no prediction for any image.
+    """
+    count = classification.count_non_finite(probs)
+    if is_final and count == len(probs):
+        raise DataError(
+            f"{name}: the logits of all {pluralize(count, 'image')} are not finite; its weights or"
+            " its normalization are broken"
+        )
+    if count:
+        logging.warning(
+            "%s: the logits of %s are not finite; they count as wrong",
+            name,
+            pluralize(count, "image"),
+        )
 
 
 def add_metadata(

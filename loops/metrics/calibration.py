@@ -133,6 +133,11 @@ def fit_temperature(probs: np.ndarray, labels: np.ndarray) -> float:
     return float(np.exp(-(low + high) / 2))
 
 
+def is_determined(temperature: float) -> bool:
+    """Returns whether a result of `fit_temperature` is an optimum, and not an end of its range."""
+    return 1.001 * _MIN_TEMPERATURE < temperature < _MAX_TEMPERATURE / 1.001
+
+
 def _softmax(logits: np.ndarray) -> np.ndarray:
     exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
     return exponentials / exponentials.sum(axis=1, keepdims=True)

@@ -45,6 +45,11 @@ def mean_softmax(logits: np.ndarray) -> np.ndarray:
     return np.nan_to_num(means, copy=False, nan=0.0)
 
 
+def count_non_finite(probs: np.ndarray) -> int:
+    """Returns the number of images that have no prediction, see `mean_softmax`."""
+    return int((~probs.any(axis=1)).sum())
+
+
 def average_probabilities(probabilities: Sequence[np.ndarray]) -> np.ndarray:
     """Returns the mean probabilities of several models.
 

@@ -54,10 +54,12 @@ def evaluate_predictions(
         nll: nats.
         brier: 0..2.
         ece: 0..1, see `calibration.expected_error`.
-        <metric>_low, <metric>_high: intervals of all of these except the errors.
+        <metric>_low, <metric>_high: intervals of all of these except the errors. A nll, brier or
+          ece whose interval is empty, as that of one image, has none.
         top<k>_wilson_low, top<k>_wilson_high: Wilson intervals. They are also the interval where
           the bootstrap interval is empty because all images are right, or all wrong.
         num_examples: N.
+        num_non_finite: the images whose logits are not finite. They count as wrong.
         The results of `evaluate_temperature_scaling` and `real_accuracy`.
     """
     ranks = classification.label_ranks(probs, labels)
@@ -75,10 +77,13 @@ def evaluate_predictions(
             wilson = confidence_intervals.wilson(int(values.sum()), len(labels))
             results[f"{name}_wilson_low"], results[f"{name}_wilson_high"] = wilson
             low, high = _replace_empty_interval((low, high), wilson)
-        results[f"{name}_low"], results[f"{name}_high"] = low, high
+        if low < high or name.startswith("top"):
+            results[f"{name}_low"], results[f"{name}_high"] = low, high
     results["ece"] = calibration.expected_error(probs, labels)
     low, high = calibration.expected_error_interval(probs, labels)
-    results |= {"ece_low": low, "ece_high": high, "num_examples": len(labels)}
+    results |= {"ece_low": low, "ece_high": high} if low < high else {}
+    results["num_examples"] = len(labels)
+    results["num_non_finite"] = classification.count_non_finite(probs)
     results |= evaluate_temperature_scaling(probs, labels)
     return results | (real_accuracy(probs, real) if real is not None else {})
 
@@ -99,11 +104,14 @@ def evaluate_temperature_scaling(probs: np.ndarray, labels: np.ndarray) -> dict[
 
     Returns:
       dict with temperature, and of the odd positions nll_odd, ece_odd (before scaling),
-      nll_calibrated and ece_calibrated (after scaling). Empty if there is only one image.
+      nll_calibrated and ece_calibrated (after scaling). Empty if there is only one image, or if
+      no temperature is best: where all images are right, the colder the better.
     """
     if len(labels) < 2:
         return {}
     temperature = calibration.fit_temperature(probs[::2], labels[::2])
+    if not calibration.is_determined(temperature):
+        return {}
     before, labels = probs[1::2], labels[1::2]
     after = calibration.apply_temperature(before, temperature)
     return {

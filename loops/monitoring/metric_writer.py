@@ -22,6 +22,7 @@ from loops.monitoring import plots
 _LOG_FORMATS = {
     "loss/cross_entropy": "loss {:.4f}",
     "loss/total": "with decay {:.4f}",
+    "loss/objective": "objective {:.4f}",
     "accuracy/top1": "top-1 {:.2%}",
     "accuracy/top5": "top-5 {:.2%}",
     "accuracy_10_crops/top1": "ten-crop top-1 {:.2%}",

@@ -12,10 +12,12 @@ class TrainMetrics:
 
     Args:
       batch_size: images per step over all replicas.
+      has_own_loss: whether the optimized loss differs from the cross-entropy of evaluation.
     """
 
-    def __init__(self, batch_size: int) -> None:
+    def __init__(self, batch_size: int, has_own_loss: bool = False) -> None:
         self._batch_size = batch_size
+        self._has_own_loss = has_own_loss
         self.clear()
 
     def clear(self) -> None:
@@ -51,13 +53,16 @@ class TrainMetrics:
         """Returns means and rates by tag, without those that have no data yet.
 
         Args:
-          l2: the L2 penalty, added to the cross-entropy in `loss/total`.
+          l2: the L2 penalty. `loss/total` is the cross-entropy plus this, `loss/objective` the
+            optimized loss plus this.
         """
         values = {}
         images = self._sums["applied"] * self._batch_size
         if images:
-            values["loss/cross_entropy"] = self._sums["loss"] / images
+            values["loss/cross_entropy"] = self._sums["cross_entropy"] / images
             values["loss/total"] = values["loss/cross_entropy"] + l2
+            if self._has_own_loss:
+                values["loss/objective"] = self._sums["loss"] / images + l2
             values["accuracy/top1"] = self._sums["top1"] / images
             values["accuracy/top5"] = self._sums["top5"] / images
         seconds = self._timed["seconds"]
@@ -78,6 +83,6 @@ class TrainMetrics:
         return values
 
     def note(self) -> str:
-        """Returns the mean loss so far as text for the progress bar."""
+        """Returns the mean cross-entropy so far as text for the progress bar."""
         images = self._sums["applied"] * self._batch_size
-        return f"loss {self._sums['loss'] / images:.3f}" if images else ""
+        return f"loss {self._sums['cross_entropy'] / images:.3f}" if images else ""

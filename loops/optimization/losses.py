@@ -78,18 +78,24 @@ def l2_penalty(kernels: Sequence[keras.Variable], weight_decay: float) -> tf.Ten
     return weight_decay * tf.add_n(squares)
 
 
-def label_ranks(labels: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
-    """Counts the classes that score higher than the label.
+def label_ranks(targets: Targets, logits: tf.Tensor) -> tf.Tensor:
+    """Counts the classes that rank before the label, by the rule of evaluation.
 
-    A top-k prediction is correct if the rank is below k. The counts are floats, because
-    TensorFlow would sum integers on the host even if the logits are on a GPU.
+    A top-k prediction is correct if the rank is below k. The label of a mixed image is the class
+    with the larger share. Ties go to the lower class index: see `classification.label_ranks`. The
+    counts are floats, because TensorFlow would sum integers on the host even if the logits are on
+    a GPU.
 
     Args:
-      labels: int [B].
+      targets: classes and their shares.
       logits: float32 [B, C].
 
     Returns:
       float32 [B].
     """
-    label_logits = tf.gather(logits, labels, axis=1, batch_dims=1)  # [B]
-    return tf.reduce_sum(tf.cast(logits > label_logits[:, None], tf.float32), axis=1)
+    labels = tf.where(targets.share < 0.5, targets.partner, targets.label)
+    label_logits = tf.gather(logits, labels, axis=1, batch_dims=1)[:, None]  # [B, 1]
+    classes = tf.range(float(logits.shape[-1]))
+    has_lower_index = classes < tf.cast(labels, tf.float32)[:, None]  # [B, C]
+    ranks_before = (logits > label_logits) | ((logits == label_logits) & has_lower_index)
+    return tf.reduce_sum(tf.cast(ranks_before, tf.float32), axis=1)

@@ -29,10 +29,11 @@ class TrainSchedule:
         self.image_sizes = flag_parsers.parse_image_size_schedule(
             config.data.image_size_schedule, self.steps_per_epoch
         )
-        warmup_steps = round(config.optimization.warmup_epochs * self.steps_per_epoch)
+        self._warmup_asked = round(config.optimization.warmup_epochs * self.steps_per_epoch)
         # A short trial run of a long recipe must not consist of warm-up only.
-        self._warmup_steps = min(warmup_steps, self.total_steps // 2)
+        self._warmup_steps = min(self._warmup_asked, self.total_steps // 2)
         self._optimization = config.optimization
+        self._size_schedule = config.data.image_size_schedule
         self._peak, self._final = (
             lr_schedules.scale_by_batch_size(rate, config.optimization, batch_size)
             for rate in (config.optimization.learning_rate, config.optimization.final_learning_rate)
@@ -40,7 +41,7 @@ class TrainSchedule:
         self._batch_size = batch_size
 
     def log(self) -> None:
-        """Logs the number of steps, the warm-up and the peak learning rate."""
+        """Logs the steps, the warm-up and the peak learning rate; warns of what is cut short."""
         logging.info(
             "%s of %s, %.1f steps per epoch, %s of warm-up to learning rate %g",
             pluralize(self.total_steps, "step"),
@@ -49,6 +50,22 @@ class TrainSchedule:
             pluralize(self._warmup_steps, "step"),
             self._peak,
         )
+        if self._warmup_steps < self._warmup_asked:
+            logging.warning(
+                "--warmup_epochs=%g is %s: cut to %d, half of the run",
+                self._optimization.warmup_epochs,
+                pluralize(self._warmup_asked, "step"),
+                self._warmup_steps,
+            )
+        for first, size in self.image_sizes:
+            if first >= self.total_steps:
+                logging.warning(
+                    "--image_size_schedule=%s: %d px begin at step %d, but the run ends at step %d",
+                    self._size_schedule,
+                    size,
+                    first,
+                    self.total_steps,
+                )
 
     def learning_rate(self, step: tf.Tensor) -> tf.Tensor:
         """Returns the learning rate of a step: a float32 scalar."""

@@ -10,8 +10,10 @@ from input_pipeline import datasets
 from input_pipeline.sources import source
 from loops.checkpointing import restore
 from loops.config import resolve
+from loops.evaluation import eval_results
 from loops.evaluator import EvaluationInterrupted, Evaluator
 from loops.metrics import classification
+from tests.command_line import refusal
 
 
 def setup(strategy, folder):
@@ -66,3 +68,24 @@ def test_stop_callback_interrupts_evaluation(tiny_folder, one_device):
         evaluator(stop=lambda: True)
     probs, _ = evaluator(max_batches=1)
     assert len(probs) == 2
+
+
+def test_figures_that_say_nothing_are_named(caplog):
+    probs = np.full((20, 3), 1 / 3)
+    eval_results.warn_of_small_set([1, 5], 3, 20)
+    assert caplog.messages == [
+        "top-5 accuracy is 100 % for any model: there are 3 classes",
+        "the ECE of 20 images is mostly noise: it has 15 bins",
+    ]
+    caplog.clear()
+    eval_results.warn_of_small_set([1, 5], 10, 150)
+    eval_results.warn_of_non_finite("r", probs)
+    assert caplog.messages == []
+    probs[3] = 0.0
+    eval_results.warn_of_non_finite("r", probs)
+    assert caplog.messages == ["r: the logits of 1 image are not finite; they count as wrong"]
+    probs[:] = 0.0
+    eval_results.warn_of_non_finite("r", probs, is_final=False)
+    assert "of 20 images" in caplog.messages[1]
+    message = "r: the logits of all 20 images are not finite"
+    assert message in refusal(eval_results.warn_of_non_finite, "r", probs)

@@ -18,6 +18,7 @@ from input_pipeline.errors import DataError, UsageError
 from loops import evaluate, train
 from loops.checkpointing import checkpoint, restore, run_folder
 from loops.evaluator import Evaluator
+from loops.metrics import classification
 from loops.runtime.stop_signals import StoppedBySignal
 from loops.train_failures import TrainingDiverged, WorkerLost
 from loops.train_step import TrainStep
@@ -217,6 +218,25 @@ def test_signal_during_evaluation_saves_and_stops(tiny_folder, tmp_path, monkeyp
     assert checkpoint.find_best_intact(tmp_path / "r") is not None
 
 
+def test_an_evaluation_that_is_the_best_so_far_is_saved(tiny_folder, tmp_path, monkeypatch):
+    """Evaluations after steps 2, 4, 6 and 7, saves after 5 and 7: the intervals never meet."""
+    accuracies = iter([0.25, 0.5, 0.25, 0.25, 0.5, 0.75, 0.25])
+
+    def score(*_):
+        return {"top1": next(accuracies), "nll": 1.0}
+
+    monkeypatch.setattr(classification, "score", score)
+    words = ["--run_name=r", "--eval_every=2", "--save_every=5", "--keep=9", "--top_k=1"]
+    run(tiny_folder, tmp_path, "--steps=7", *words)
+    steps = [checkpoint.parse_step(f) for f in checkpoint.list_step_folders(tmp_path / "r")]
+    assert steps == [7, 5, 4, 2]
+    assert checkpoint.find_best_intact(tmp_path / "r").name == "step-00000004"
+    # A resumed run knows the best so far: 0.5 is not better.
+    run(tiny_folder, tmp_path, "--steps=11", *words)
+    steps = [checkpoint.parse_step(f) for f in checkpoint.list_step_folders(tmp_path / "r")]
+    assert steps == [11, 10, 7, 5, 4, 2]
+
+
 def test_divergence_names_step_samples_and_last_checkpoint(tiny_folder, tmp_path):
     with pytest.raises(TrainingDiverged, match=r"step \d+: .*samples \d+ to \d+.*step-00000001"):
         run(
@@ -335,7 +355,8 @@ def test_image_size_schedule(tiny_folder, tmp_path, monkeypatch, caplog):
     words = ["--run_name=r", "--steps=5", "--image_size_schedule=0:32,1:40", "--image_size=48"]
     run(tiny_folder, tmp_path, *words, "--profile=1,9", "--log_norms", "--log_every=1")
     assert "--profile=1,9: the run ends at step 5" in caplog.text
-    assert traced_sizes == [32, 32, 40]  # the image grid, then one trace per size
+    # The image grid, then for each size a trace of the step and one of the statistics.
+    assert traced_sizes == [32, 32, 32, 40, 40]
     assert list((tmp_path / "r/train/plugins/profile").rglob("*.xplane.pb"))
     lines = [json.loads(line) for line in (tmp_path / "r/metrics.jsonl").read_text().splitlines()]
     trained = [line for line in lines if line["split"] == "train"]
@@ -346,7 +367,7 @@ def test_image_size_schedule(tiny_folder, tmp_path, monkeypatch, caplog):
     assert trained[-1]["memory/peak_gigabytes"] > 0.1
     traced_sizes.clear()
     run(tiny_folder, tmp_path, "--run_name=r", "--steps=6", "--image_size=48")
-    assert traced_sizes == [40]
+    assert traced_sizes == [40, 40]
 
 
 def test_signal_sigusr1_saves_checkpoint_and_training_continues(

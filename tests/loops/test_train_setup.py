@@ -64,3 +64,34 @@ def test_setup_without_val_needs_no_val_images(tiny_folder, tmp_path):
 def test_batch_size_that_replicas_cannot_share_is_refused(tiny_folder):
     config = make_config(tiny_folder, "--batch_size=9", "--accumulate=2")
     assert "--batch_size=9" in refusal(TrainSetup, config)
+
+
+def test_one_class_is_refused(tiny_folder, tmp_path):
+    (tmp_path / "train").mkdir()
+    first = sorted((tiny_folder / "train").iterdir())[0]
+    (tmp_path / "train" / first.name).symlink_to(first)
+    error = refusal(TrainSetup, make_config(tmp_path), with_val=False)
+    assert f"train has only the class {first.name}" in error
+
+
+@pytest.mark.parametrize(
+    ("words", "count"),
+    [
+        (("--batch_size=8", "--accumulate=8"), 1),
+        (("--batch_size=1", "--image_size=64", "--image_size_schedule=0:32"), 1),
+        (("--batch_size=2",), 2),
+        (("--batch_size=1", "--image_size=64"), 4),  # a last map of 2 x 2
+        (("--batch_size=8",), 8),
+    ],
+)
+def test_batch_norm_over_one_value_is_refused(tiny_folder, monkeypatch, caplog, words, count):
+    """Of one value x, x - mean is 0: the output and the gradient do not depend on x."""
+    monkeypatch.undo()  # of the tiny net, whose maps are larger
+    config = make_config(tiny_folder, *words)
+    setup = TrainSetup(config, with_val=False)
+    if count == 1:
+        assert "batch norm has 1 value per channel" in refusal(setup.build)
+        return
+    setup.build()
+    warned = [m for m in caplog.messages if f"batch norm has {count} values per channel" in m]
+    assert len(warned) == (count < 8)

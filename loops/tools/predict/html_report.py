@@ -149,7 +149,7 @@ def _render_failures(bad: Sequence[Mapping[str, str]]) -> str:
     if not bad:
         return ""
     items = [f"<li><b>{_escape(file['path'])}</b>: {_escape(file['reason'])}</li>" for file in bad]
-    return f'<article class="bad"><h2>Not decoded</h2><ol>{"".join(items)}</ol></article>'
+    return f'<article class="bad"><h2>Not predicted</h2><ol>{"".join(items)}</ol></article>'
 
 
 def _render_image(pixels: np.ndarray, alt: str, css_class: str = "") -> str:

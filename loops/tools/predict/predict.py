@@ -3,6 +3,7 @@
 import dataclasses
 import os
 
+import numpy as np
 from absl import logging
 
 from input_pipeline.errors import DataError, UsageError
@@ -26,12 +27,13 @@ def run(config: Config) -> dict:
 
     Returns:
       dict as in the JSON file: `models`, `crops`, `seam_carving`, `images` and `bad`. Each of
-      `images` has `path` and `predictions`. Each of `bad`, which do not decode, has `path` and
-      `reason`.
+      `images` has `path` and `predictions`. Each of `bad`, which have no prediction, has `path`
+      and `reason`.
 
     Raises:
       UsageError: the command names no image, or no model that can predict it.
-      DataError: some images do not decode. The others are predicted first.
+      DataError: some images do not decode or have no finite logits. The others are predicted
+        first.
     """
     paths = image_paths.find(config.prediction.image)
     nets = ensemble.load(config)
@@ -41,15 +43,14 @@ def run(config: Config) -> dict:
         figure_folder = outputs.make_figure_folder(nets)
     if figure_folder is not None or config.prediction.report:
         nets.load_float32_models()
-    images, undecodable, drawn = [], [], []
+    images, bad, drawn = [], [], []
     for path, logits in nets.predict(paths):
         shown_path = image_paths.replace_non_utf8(path)
-        if logits is None:
-            reason = views.describe_decode_error(path)
-            undecodable.append({"path": shown_path, "reason": reason})
-            logging.error("%s does not decode: %s", shown_path, reason)
+        probabilities, reason = _get_probabilities(path, logits)
+        if probabilities is None:
+            bad.append({"path": shown_path, "reason": reason})
+            logging.error("%s: %s", shown_path, reason)
             continue
-        probabilities = classification.probabilities(logits[:, None])[0]
         predictions = top_classes(probabilities, nets.class_names, max_classes)
         images.append({"path": shown_path, "predictions": predictions})
         if len(drawn) < MAX_DRAWN_IMAGES:
@@ -59,7 +60,7 @@ def run(config: Config) -> dict:
         "crops": config.evaluation.crops,
         "seam_carving": config.prediction.seam_carving,
         "images": images,
-        "bad": undecodable,
+        "bad": bad,
     }
     # Write the files first: printing may fail (a closed pager), and drawing takes long. If there
     # are figures, the JSON file is written again with their paths.
@@ -70,15 +71,23 @@ def run(config: Config) -> dict:
     elif figure_folder is not None:
         outputs.write_figures(figure_folder, nets, drawn, max_classes, results)
         outputs.write(config, results, max_classes)
-    if undecodable:
-        shown = "; ".join(
-            f"{file['path']} ({file['reason']})" for file in undecodable[:_MAX_ERRORS_SHOWN]
-        )
-        more = "; ..." if len(undecodable) > _MAX_ERRORS_SHOWN else ""
+    if bad:
+        shown = "; ".join(f"{file['path']} ({file['reason']})" for file in bad[:_MAX_ERRORS_SHOWN])
+        more = "; ..." if len(bad) > _MAX_ERRORS_SHOWN else ""
         raise DataError(
-            f"{len(undecodable)} of {pluralize(len(paths), 'image')} not decoded: {shown}{more}"
+            f"{len(bad)} of {pluralize(len(paths), 'image')} not predicted: {shown}{more}"
         )
     return results
+
+
+def _get_probabilities(path: str, logits: np.ndarray | None) -> tuple[np.ndarray | None, str]:
+    """Returns the probabilities of an image, float64 [C], or None and the reason why not."""
+    if logits is None:
+        return None, f"does not decode: {views.describe_decode_error(path)}"
+    probabilities = classification.probabilities(logits[:, None])
+    if classification.count_non_finite(probabilities):
+        return None, "its logits are not finite: the weights or the normalization are broken"
+    return probabilities[0], ""
 
 
 def show(
@@ -102,7 +111,7 @@ def show(
 
     Raises:
       UsageError: there is no such run or image.
-      DataError: the image does not decode.
+      DataError: the image does not decode or has no finite logits.
     """
     values = {"mode": "predict", "ckpt": str(ckpt), "image": str(image), "crops": crops}
     values |= {"seam_carving": seam_carving, "top_k": str(top_k)}
@@ -112,7 +121,8 @@ def show(
         raise UsageError(f"{image}: {len(others) + 1} images; name one of them")
     nets = ensemble.load(config)
     ((_, logits),) = nets.predict([path])
-    if logits is None:
-        raise DataError(f"{path} does not decode: {views.describe_decode_error(path)}")
+    probabilities, reason = _get_probabilities(path, logits)
+    if probabilities is None:
+        raise DataError(f"{path}: {reason}")
     max_classes = min(top_k, len(nets.class_names))
     return figure.draw(explained_prediction.explain_image(nets, path, logits, max_classes))

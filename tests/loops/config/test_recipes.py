@@ -85,3 +85,15 @@ def test_recipe_short_is_the_best_trial():
     best = min(errors, key=errors.get)
     best_config, recipe_config = apply(*best.flags), apply(*tables.TRIAL_FLAGS, "--recipe=short")
     assert best_config.replace(recipe="short") == recipe_config
+
+
+@pytest.mark.parametrize("name", ["rsb_a3", "ffcv16"])
+def test_a_typed_image_size_is_also_that_of_training(name, caplog):
+    caplog.set_level(logging.INFO, "absl")
+    data = apply(f"--recipe={name}", "--image_size=64").data
+    assert (data.image_size, data.image_size_schedule) == (64, "")
+    schedule = recipes.RECIPES[name]["image_size_schedule"]
+    reason = f"--image_size_schedule={schedule} left out, because of --image_size=64"
+    assert f"--recipe={name}: {reason}" in caplog.messages
+    typed = apply(f"--recipe={name}", "--image_size=64", "--image_size_schedule=0:32").data
+    assert (typed.image_size, typed.image_size_schedule) == (64, "0:32")

@@ -236,7 +236,25 @@ def test_confident_mistakes_are_sorted_by_confidence():
 def test_single_image_can_be_evaluated():
     results = comparison.evaluate_predictions(np.array([[0.7, 0.3]]), np.array([1]), (1,))
     assert (results["top1"], results["ece"]) == (0.0, 0.7)
-    assert "temperature" not in results
+    # Nothing is known about the spread, and the best temperature is infinite.
+    assert not results.keys() & {"temperature", "nll_low", "brier_low", "ece_low"}
+    assert (results["top1_low"], results["top1_high"]) == pytest.approx((0.0, 0.7935), abs=1e-4)
+
+
+def test_no_temperature_where_all_images_are_right():
+    """The colder the softmax, the better, so the best temperature is 0 and the best NLL as well."""
+    probs = np.tile([0.6, 0.4], (20, 1))
+    assert "temperature" not in comparison.evaluate_predictions(probs, np.zeros(20, int))
+    labels = np.arange(20) // 2 % 4 == 0  # 10 of 20 wrong, half of those at even positions
+    assert comparison.evaluate_predictions(probs, labels.astype(int))["temperature"] < 99
+
+
+def test_images_without_finite_logits_are_counted():
+    logits = np.zeros((4, 2, 3), np.float32)
+    logits[1, 0, 2] = np.inf
+    logits[3] = np.nan
+    probs = classification.mean_softmax(logits)
+    assert comparison.evaluate_predictions(probs, np.zeros(4, int))["num_non_finite"] == 2
 
 
 @pytest.mark.parametrize("batch_size", [1, 2, 3, 64, 65, 130])

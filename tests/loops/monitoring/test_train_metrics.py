@@ -11,7 +11,8 @@ def make_sums(steps, loss, top1=0.0, top5=0.0, data_wait=0.0, applied=None):
     return {
         "steps": float(steps),
         "applied": float(applied),
-        "loss": loss,
+        "loss": 2 * loss,  # an objective that is not the cross-entropy
+        "cross_entropy": loss,
         "top1": top1,
         "top5": top5,
         "replaced": 0.0,
@@ -37,6 +38,14 @@ def test_means_and_rates():
         }
     )
     assert metrics.note() == "loss 2.000"
+
+
+def test_an_own_loss_is_the_objective():
+    metrics = TrainMetrics(batch_size=10, has_own_loss=True)
+    metrics.add(make_sums(1, loss=30.0), seconds=1.0, timed=True)
+    values = metrics.values(l2=0.25)
+    assert values["loss/total"] == 3.25
+    assert values["loss/objective"] == 6.25
 
 
 def test_skipped_steps_count_only_for_speed():

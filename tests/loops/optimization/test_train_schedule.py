@@ -1,5 +1,7 @@
 """Steps, image sizes and warm-up of a run against values computed by hand."""
 
+import logging
+
 import pytest
 
 from loops.optimization.train_schedule import TrainSchedule
@@ -32,3 +34,14 @@ def test_warmup_is_at_most_half_of_the_run(epochs, warmup):
     rates = [float(schedule.learning_rate(step)) for step in range(schedule.total_steps)]
     assert rates[warmup:] == [pytest.approx(0.5)] * (schedule.total_steps - warmup)
     assert rates[:warmup] == [pytest.approx(0.5 * (n + 1) / warmup) for n in range(warmup)]
+
+
+def test_what_the_run_is_too_short_for_is_logged(caplog):
+    sizes = "--image_size_schedule=0:64,2:96"
+    make_schedule("--epochs=4", "--warmup_epochs=1", sizes).log()
+    assert not [r for r in caplog.records if r.levelno == logging.WARNING]
+    make_schedule("--epochs=1.5", "--warmup_epochs=1", sizes).log()
+    assert [r.getMessage() for r in caplog.records if r.levelno == logging.WARNING] == [
+        "--warmup_epochs=1 is 16 steps: cut to 12, half of the run",
+        "--image_size_schedule=0:64,2:96: 96 px begin at step 31, but the run ends at step 24",
+    ]

@@ -5,6 +5,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from nets import registry
+from nets.layers import batch_norm
 from nets.layers.batch_norm import BatchNorm
 
 CHANNELS = 6
@@ -199,3 +201,11 @@ def test_unsynchronized_replicas_differ_from_one_device(mirrored, inputs):
     whole = build_scaled(BatchNorm())(batch, training=True)
     halves = [build_scaled(BatchNorm())(half, training=True) for half in np.split(batch, 2)]
     assert np.abs(np.concatenate(halves) - whole).max() > 0.1
+
+
+def test_batch_norm_values_are_those_of_the_smallest_map():
+    net = registry.NetConfig(model="alexnet_bn", input_size=64, num_classes=2)
+    # 64 px: 15, pooled to 7, pooled to 3.
+    assert batch_norm.count_values_per_image(registry.build_model(net), 64) == 9
+    net = registry.NetConfig(model="alexnet", input_size=64, num_classes=2)
+    assert batch_norm.count_values_per_image(registry.build_model(net), 64) is None

@@ -133,14 +133,36 @@ def test_files_that_do_not_decode_are_listed_and_the_others_predicted(
             assert (row[f"class{k}"], row[f"name{k}"]) == (p["class"], p["name"])
             assert float(row[f"probability{k}"]) == p["probability"]
     page = (tmp_path / "o.html").read_text()
-    assert page.count("<article") == 4 and "Not decoded" in page and "d.jpg" in page
+    assert page.count("<article") == 4 and "Not predicted" in page and "d.jpg" in page
 
 
 def test_report_of_only_files_that_do_not_decode(runs, pictures, tmp_path):
     words = [f"--ckpt={runs / 'a'}", f"--image={pictures / 'b.jpg'}", "--explain"]
-    with pytest.raises(DataError, match=r"1 of 1 image not decoded"):
+    with pytest.raises(DataError, match=r"1 of 1 image not predicted"):
         run(*words, f"--report={tmp_path / 'o.html'}")
-    assert "Not decoded" in (tmp_path / "o.html").read_text()
+    assert "Not predicted" in (tmp_path / "o.html").read_text()
+
+
+def test_image_without_finite_logits_is_not_predicted(runs, pictures, tmp_path, monkeypatch):
+    """A net that overflows on one image has an answer for the others only."""
+    make_logits_fn = ensemble.make_logits_fn
+
+    def make_overflowing(*arguments):
+        compute = make_logits_fn(*arguments)
+
+        def compute_and_overflow(views):
+            is_first = tf.range(tf.shape(views)[0]) == 0
+            return tf.where(is_first[:, None, None], np.inf, compute(views))
+
+        return compute_and_overflow
+
+    monkeypatch.setattr(ensemble, "make_logits_fn", make_overflowing)
+    words = [f"--ckpt={runs / 'a'}", f"--image={pictures}/a.jpg,{pictures}/c.jpg", "--crops=1"]
+    with pytest.raises(DataError, match=r"1 of 2 images not predicted: .*a\.jpg .*not finite"):
+        run(*words, f"--json={tmp_path / 'o.json'}")
+    results = json.loads((tmp_path / "o.json").read_text())
+    assert [i["path"][-5:] for i in results["images"]] == ["c.jpg"]
+    assert [i["path"][-5:] for i in results["bad"]] == ["a.jpg"]
 
 
 def test_extreme_aspect_ratio_is_not_resized_as_a_whole(runs, tmp_path):
