@@ -1,7 +1,7 @@
 """Whole commands that once trained wrongly, hung or ended in a traceback, one of each kind.
 
-`python -m tests.test_training_cases FOLDER [NUMBER ...]` prints a line for each case; what the cases
-write is in the folder. As tests, they run with `make faults`.
+`python -m tests.test_training_cases FOLDER [NUMBER ...]` prints a line for each case; what it
+writes is in the folder. As tests, they run with `make faults`.
 """
 
 import json
