@@ -73,6 +73,9 @@ def _score_images(config: Config) -> dict | list[dict]:
     strategy = strategies.make_strategy(config.distribution)
     split = _open_split(strategy, models)
     real = imagenet_real.load_split_labels(evaluation, first.config.data.dataset, split)
+    eval_results.warn_of_small_set(
+        flag_parsers.parse_top_k(evaluation.top_k), len(split.class_names), split.num_examples
+    )
     is_chief = workers.Workers(strategy).is_chief
     if len(sizes) <= 1:
         resized = _replace_image_size(models, sizes[0]) if sizes else models
@@ -251,14 +254,10 @@ def _score_logits(config: Config) -> dict:
         )
     predicted = [{v: model.probabilities(v) for v in {crops, 1}} for model in models]
     names = [model.facts["model"] for model in models]
+    class_names, top_k = metadata["class_names"], flag_parsers.parse_top_k(evaluation.top_k)
+    eval_results.warn_of_small_set(top_k, len(class_names), len(file.labels))
     results = eval_results.score(
-        predicted,
-        names,
-        file.labels,
-        metadata["class_names"],
-        file.names.__getitem__,
-        flag_parsers.parse_top_k(evaluation.top_k),
-        real,
+        predicted, names, file.labels, class_names, file.names.__getitem__, top_k, real
     )
     results |= {"crops": crops, "models": names, "logits": local_paths.split(evaluation.logits)}
     results |= {name: metadata[name] for name in ("dataset", "split", "fingerprint")}

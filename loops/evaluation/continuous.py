@@ -67,6 +67,11 @@ class _CheckpointEvaluator:
         self._strategy = strategy
         self._split = split
         self._real = imagenet_real.load_split_labels(config.evaluation, config.data.dataset, split)
+        eval_results.warn_of_small_set(
+            flag_parsers.parse_top_k(config.evaluation.top_k),
+            len(split.class_names),
+            split.num_examples,
+        )
         self._model = None
         self._evaluator: Evaluator | None = None
 

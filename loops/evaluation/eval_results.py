@@ -75,7 +75,6 @@ def score(
       predicted, names, labels, class_names, ks, real: see `comparison.compare_models`.
       describe_image: returns the name of the image at a position of the split.
     """
-    warn_of_small_set(ks, len(class_names), len(labels))
     for name, by_views in zip(names, predicted, strict=True):
         warn_of_non_finite(name, by_views[max(by_views)])
     results = comparison.compare_models(predicted, names, labels, class_names, ks, real)

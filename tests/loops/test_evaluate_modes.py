@@ -31,6 +31,7 @@ def runs(tiny_folder, tmp_path_factory):
     root = tmp_path_factory.mktemp("runs")
     words = ["--dataset=folder", f"--data_dir={tiny_folder}", f"--checkpoint_dir={root}"]
     words += ["--batch_size=8", "--crops=1", "--save_every=2", "--keep=9", "--learning_rate=1"]
+    words += ["--eval_every=2"]
     with two_convolutions():
         train.run(parse(*words, "--image_size=32", "--steps=8", "--run_name=a"))
         words += ["--image_size=40", "--steps=4", "--run_name=b", "--interpolation=bicubic"]
@@ -224,6 +225,7 @@ def test_watch_run_with_ema(tiny_folder, tmp_path):
     """Each step has the metrics of averaged and raw weights, as in a separate evaluation."""
     words = ["--dataset=folder", f"--data_dir={tiny_folder}", f"--checkpoint_dir={tmp_path}"]
     words += ["--batch_size=8", "--crops=1", "--steps=4", "--save_every=2", "--image_size=32"]
+    words += ["--eval_every=2"]
     train.run(parse(*words, "--ema=0.9", "--learning_rate=3", "--run_name=ema"))
     curve = run(f"--ckpt={tmp_path / 'ema'}", "--watch", "--crops=1")
     assert [results["step"] for results in curve] == [2, 4]

@@ -28,6 +28,7 @@ def trained(tiny_folder, tmp_path_factory):
     root = tmp_path_factory.mktemp("runs")
     words = ["--dataset=folder", f"--data_dir={tiny_folder}", f"--checkpoint_dir={root}"]
     words += ["--batch_size=8", "--crops=1", "--save_every=2", "--steps=6", "--image_size=32"]
+    words += ["--eval_every=2"]
     with two_convolutions():
         train.run(parse(*words, "--run_name=a"))
     return root
