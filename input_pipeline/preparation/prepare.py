@@ -75,7 +75,7 @@ def prepare(
             raise DataError(f"{config.data_dir}: no labeled image in the {empty[0]} split")
         _require_no_line_breaks(raw)
         if storage == "lists":
-            _require_no_tar_files(raw)
+            _require_separate_files(raw)
         plan = _make_plan(config, prepare_config, storage, raw)
         write = _write_lists if storage == "lists" else _write_shards
         threads = config.reader_threads or available_cores()
@@ -150,13 +150,13 @@ def _write_lists(
     return splits, conversions
 
 
-def _require_no_tar_files(raw: RawSet) -> None:
-    """Raises UsageError for an image in a tar file, because a list can only name files."""
+def _require_separate_files(raw: RawSet) -> None:
+    """Raises UsageError for an image inside a larger file, because a list can only name files."""
     for items in raw.splits.values():
         for item in items:
-            if item.size >= 0:
+            if item.storage:
                 raise UsageError(
-                    f"{item.path}: lists cannot point into a tar file; use --format=tfrecord"
+                    f"{item.path}: lists cannot point into this file; use --format=tfrecord"
                 )
 
 

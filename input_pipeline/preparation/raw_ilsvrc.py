@@ -1,62 +1,13 @@
-"""Finds the images of ILSVRC 2012 as downloaded, and of mini-ImageNet, which is a subset."""
+"""Finds the images of mini-ImageNet in the folders of ILSVRC 2012."""
 
 import csv
 import os
 import pathlib
-import tarfile
 from collections.abc import Iterator
 
 from input_pipeline.errors import DataError, UsageError
-from input_pipeline.preparation import raw_set, val_ground_truth
+from input_pipeline.preparation import raw_set
 from input_pipeline.sources import image_folders
-
-
-def find_ilsvrc2012(root: pathlib.Path, table: tuple[str, ...], devkit: str) -> raw_set.RawSet:
-    """Finds ILSVRC 2012: class folders and class tar files, with val in class folders or flat.
-
-    Args:
-      root: contains train (or ILSVRC2012_img_train) and val (or ILSVRC2012_img_val).
-      table: WordNet ids by label.
-      devkit: folder of the development kit, or "" to search it in root.
-
-    Raises:
-      UsageError: the training images or the ground truth of val do not exist.
-      DataError: a class is unknown, a tar file is incomplete, or there is no image.
-    """
-    train = raw_set.find_folder(root, ("train", "ILSVRC2012_img_train"), "the training images")
-    tars = sorted(p.name[:-4] for p in train.glob("n*.tar"))
-    # A class can exist as both if unpacking was interrupted. Only the tar file is complete then.
-    folders = [name for name in image_folders.list_subfolders(train) if name not in tars]
-    raw_set.require_known_classes(train, [*tars, *folders], table)
-    items = raw_set.list_class_items(root, train.name, table, folders)
-    labels = {wnid: label for label, wnid in enumerate(table)}
-    items += [i for name in tars for i in _list_tar_items(train / f"{name}.tar", labels[name])]
-    items.sort(key=lambda item: item.label)
-    splits, unlabeled = {"train": items}, raw_set.list_loose_images(train)
-    val_folders = [p for p in (root / "val", root / "ILSVRC2012_img_val") if p.is_dir()]
-    if val_folders:
-        val = val_folders[0]
-        if folders := image_folders.list_subfolders(val):
-            raw_set.require_known_classes(val, folders, table)
-            splits["val"] = raw_set.list_class_items(root, val.name, table, folders)
-            unlabeled += raw_set.list_loose_images(val)
-        else:
-            splits["val"], unlabeled_val = _list_flat_val_items(root, val, table, devkit)
-            unlabeled += unlabeled_val
-    if not items:
-        raise DataError(f"{train}: contains no images in class folders and no class tar files")
-    return raw_set.RawSet(table, splits, unlabeled)
-
-
-def _list_flat_val_items(
-    root: pathlib.Path, val: pathlib.Path, table: tuple[str, ...], devkit: str
-) -> tuple[list[raw_set.Item], list[str]]:
-    """Returns the items of a val folder without class folders, and its images without a label."""
-    labels = val_ground_truth.read(pathlib.Path(devkit) if devkit else root, table)
-    names = image_folders.list_images(val)
-    labeled = sorted((labels[name], f"{val.name}/{name}") for name in names if name in labels)
-    items = [raw_set.Item(name, label, str(root / name)) for label, name in labeled]
-    return items, [str(val / name) for name in names if name not in labels]
 
 
 def find_mini_imagenet(
@@ -123,24 +74,3 @@ def _parse_file_number(name: str) -> int:
     if not digits.isdigit():
         raise DataError(f"{name}: is not named like an ILSVRC training file, n01440764_18.JPEG")
     return int(digits)
-
-
-def _list_tar_items(path: pathlib.Path, label: int) -> list[raw_set.Item]:
-    """Returns the images in the tar file of one class, sorted by name."""
-    try:
-        with tarfile.open(path) as tar:
-            files = [m for m in tar if m.isfile()]
-    except (tarfile.TarError, EOFError) as error:
-        raise DataError(f"{path}: is not a complete tar file ({error})") from None
-    members = [m for m in files if image_folders.is_image_name(os.path.basename(m.name))]
-    wnid = path.name[:-4]
-    return [
-        raw_set.Item(
-            f"{path.parent.name}/{wnid}/{os.path.basename(m.name)}",
-            label,
-            str(path),
-            m.offset_data,
-            m.size,
-        )
-        for m in sorted(members, key=lambda m: m.name)
-    ]

@@ -7,6 +7,7 @@ import pathlib
 from collections.abc import Iterable, Sequence
 
 from input_pipeline.errors import DataError, UsageError
+from input_pipeline.sources import packed_images
 from input_pipeline.sources.image_folders import is_image_name, list_files_and_folders, list_images
 
 # Of twelve images of a class, ten go to train, one to val and one to test. This gives 500/50/50
@@ -23,6 +24,7 @@ class Item:
       label: its label.
       path: the file that contains it.
       offset, size: its position in a tar file, in bytes; size -1 means the whole file.
+      storage: how a larger file holds it, see `packed_images.PackedImages`.
     """
 
     name: str
@@ -30,12 +32,14 @@ class Item:
     path: str
     offset: int = 0
     size: int = -1
+    storage: str = ""
 
     def read(self) -> bytes:
         """Returns the bytes of the image."""
+        if self.storage:
+            return packed_images.read_image(self.storage, self.path, self.offset, self.size)
         with open(self.path, "rb") as file:
-            file.seek(self.offset)
-            return file.read(self.size)
+            return file.read()
 
 
 @dataclasses.dataclass(frozen=True)

@@ -35,12 +35,18 @@ class ImageFiles:
       paths: path of each image.
       labels: int32 [N].
       class_names: name of each class, by label.
+      rule: what the labels come from.
+      lines: lines of the path table of the same images in class folders; None if it is `paths`.
+      unlabeled: paths of images without a label, which are left out.
     """
 
     root: str
     paths: path_table.PathTable
     labels: np.ndarray
     class_names: tuple[str, ...]
+    rule: str = "class folders"
+    lines: bytes | None = None
+    unlabeled: tuple[str, ...] = ()
 
     def path(self, index: int) -> str:
         """Returns the full path of an image."""
@@ -61,7 +67,7 @@ class ImageFiles:
     def fingerprint(self) -> str:
         """Returns the SHA-256 over names and labels, in hexadecimal. No file is read."""
         digest = hashlib.sha256("\n".join(self.class_names).encode(errors="surrogateescape"))
-        digest.update(self.paths.lines)
+        digest.update(self.paths.lines if self.lines is None else self.lines)
         return digest.hexdigest()
 
 
@@ -155,7 +161,7 @@ def from_list(config: DataConfig, split: str, class_names: Sequence[str] = ()) -
             f"{getattr(config, flags[split])}: the first {_NUM_PROBED} images do not exist, for"
             f" example {probed[0]}; set --data_dir to the folder that the paths are relative to"
         )
-    return ImageFiles(root, paths, labels, tuple(class_names))
+    return ImageFiles(root, paths, labels, tuple(class_names), rule="the list")
 
 
 def open_split(
@@ -185,7 +191,7 @@ def open_split(
     paths, labels = parse_list(str(path), "the list")
     classes = tuple(metadata["classes"])
     labels = manifest.remap_labels(labels, classes, class_names, folder)
-    return ImageFiles(root, paths, labels, tuple(class_names) or classes)
+    return ImageFiles(root, paths, labels, tuple(class_names) or classes, rule=manifest.FILENAME)
 
 
 def parse_list(path: str | os.PathLike[str], flag: str) -> tuple[path_table.PathTable, np.ndarray]:

@@ -10,8 +10,18 @@ from absl import logging
 from input_pipeline import datasets
 from input_pipeline.config import DataConfig
 from input_pipeline.errors import UsageError
-from input_pipeline.sources import image_files, manifest, ram_cache, shapes, tfrecord
+from input_pipeline.sources import (
+    image_files,
+    layouts,
+    manifest,
+    packed_images,
+    ram_cache,
+    shapes,
+    tfrecord,
+)
 from input_pipeline.text import pluralize
+
+_Images = image_files.ImageFiles | tfrecord.Shards | packed_images.PackedImages
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,6 +69,10 @@ def open_split(config: DataConfig, split: str, class_names: Sequence[str] = ()) 
             num_examples,
             full_size,
         )
+    if images.unlabeled:
+        what = pluralize(len(images.unlabeled), "image")
+        logging.warning("skipping %s without a label, for example %s", what, images.unlabeled[0])
+    _require_native_reader(config, images)
     read = images.make_reader()
     if config.cache == "ram":
         split_name = f"{config.dataset}/{split}"
@@ -73,9 +87,18 @@ def open_split(config: DataConfig, split: str, class_names: Sequence[str] = ()) 
     )
 
 
-def _open_images(
-    config: DataConfig, split: str, class_names: Sequence[str]
-) -> image_files.ImageFiles | tfrecord.Shards:
+def _require_native_reader(config: DataConfig, images: _Images) -> None:
+    """Raises UsageError if the workers of a data service cannot read the images."""
+    if not config.data_service or not isinstance(images, packed_images.PackedImages):
+        return
+    if images.runs_python:
+        raise UsageError(
+            f"--data_service={config.data_service}: its workers cannot read images inside"
+            f" {images.files[0]}; prepare the data set with --mode=prepare"
+        )
+
+
+def _open_images(config: DataConfig, split: str, class_names: Sequence[str]) -> _Images:
     if manifest.exists(config.data_dir):
         metadata = manifest.read(config.data_dir)
         manifest.require_dataset(config.data_dir, metadata, config.dataset)
@@ -83,9 +106,18 @@ def _open_images(
         return storage.open_split(config.data_dir, metadata, split, class_names)
     if config.dataset == "lists":
         return image_files.from_list(config, split, class_names)
-    return image_files.from_folders(
-        ensure_data_dir(config), split, _known_class_names(config, class_names)
-    )
+    data_dir = ensure_data_dir(config)
+    layout = None if config.dataset == "shapes" else layouts.recognize(data_dir)
+    if layout is not None and not layout.is_plain(data_dir):
+        images = layouts.open_split(layout, config.dataset, split, class_names)
+        place, num_classes = layout.splits[split], len(set(images.labels.tolist()))
+        logging.info(
+            "%s: %s in %s in %s, %s; labels from %s",
+            *(split, pluralize(len(images.labels), "image"), place.kind, place.folder),
+            *(f"{num_classes} of {pluralize(len(images.class_names), 'class')}", images.rule),
+        )
+        return images
+    return image_files.from_folders(data_dir, split, _known_class_names(config, class_names))
 
 
 def ensure_data_dir(config: DataConfig) -> str:

@@ -111,6 +111,7 @@ class Shards:
       class_names: name of each class, by label.
       file_list: name and sha256 of the list of the original files.
       hash: sha256 of the list and sha256 of the index, in hexadecimal, concatenated.
+      unlabeled: always empty.
     """
 
     folder: str
@@ -121,6 +122,7 @@ class Shards:
     class_names: tuple[str, ...]
     file_list: dict[str, str]
     hash: str
+    unlabeled: tuple[str, ...] = ()
 
     def make_reader(self) -> Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]]:
         """Returns the function from an index tensor to (encoded image, label).
@@ -196,7 +198,7 @@ def _read_record(shard: tf.Tensor, offset: tf.Tensor, length: tf.Tensor) -> tf.T
     Args:
       shard: string [1], path of the shard.
       offset: int64 scalar.
-      length: int32 scalar, bytes to fetch at once: the record including its frame.
+      length: integer scalar, bytes to fetch at once: the record including its frame.
 
     Returns:
       string scalar.
@@ -211,6 +213,23 @@ def _read_record(shard: tf.Tensor, offset: tf.Tensor, length: tf.Tensor) -> tf.T
     spec = {"output_types": [tf.string], "output_shapes": [[]]}
     first = tf.raw_ops.TakeDataset(input_dataset=records, count=tf.constant(1, tf.int64), **spec)
     return tf.raw_ops.DatasetToSingleElement(dataset=first, **spec)[0]
+
+
+def read_feature(path: tf.Tensor, offset: tf.Tensor, length: tf.Tensor, feature: str) -> tf.Tensor:
+    """Reads the bytes of one feature of a record at an offset.
+
+    Args:
+      path: string scalar, path of the TFRecord file.
+      offset: int64 scalar.
+      length: int64 scalar, bytes of the record including its frame.
+      feature: name of the feature, which holds one string.
+
+    Returns:
+      string scalar.
+    """
+    record = _read_record(path[tf.newaxis], offset, length)
+    features = {feature: tf.io.FixedLenFeature([], tf.string)}
+    return tf.io.parse_single_example(record, features)[feature]
 
 
 @functools.cache

@@ -1,0 +1,365 @@
+"""Reads images that lie inside larger files, in place: tar files, TFRecords of others, Parquet.
+
+An index file has the position of every image. It is made once, part by part: an interrupted run
+continues after the last finished part. It lies in the folder `.index` of the data set, or in a
+cache folder if the data set is read-only.
+
+Images have the names and the order that the same images have in class folders. All layouts of a
+data set therefore give the same batches and the same fingerprint.
+"""
+
+import dataclasses
+import hashlib
+import io
+import json
+import os
+import pathlib
+import time
+import zipfile
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import tensorflow as tf
+from absl import logging
+
+from input_pipeline.errors import DataError, UsageError
+from input_pipeline.sources import parquet_files, path_table, tfrecord
+from input_pipeline.system import atomic_files, folder_lock
+from input_pipeline.text import pluralize
+
+# One row per image: number of its file, label, and position. The position is the range of bytes of
+# the image in a tar file, the frame of its record in a TFRecord file, or its row in a Parquet file.
+_ROW = np.dtype([("file", "<i4"), ("label", "<i4"), ("offset", "<i8"), ("size", "<i8")])
+_FORMAT_VERSION = 1
+_LOG_SECONDS = 10.0
+_WAIT_SECONDS = 1.0
+_FOLDER = ".index"
+
+TAR, RECORD, PARQUET = "tar", "record", "parquet"
+
+
+class Entry(NamedTuple):
+    """What a file says about one of its images.
+
+    Attributes:
+      name: file name of the image, without folders.
+      wnid: name of its class, or "".
+      number: number of its class, or -1.
+      offset, size: its position in the file.
+    """
+
+    name: str
+    wnid: str
+    number: int
+    offset: int
+    size: int
+
+
+class Part(NamedTuple):
+    """A part of a split that is indexed at once, such as a shard.
+
+    Attributes:
+      name: distinct in the split.
+      file: number of its file.
+      scan: function that returns its images.
+    """
+
+    name: str
+    file: int
+    scan: Callable[[], list[Entry]]
+
+
+class Labels(NamedTuple):
+    """The labels of all entries of a split.
+
+    Attributes:
+      classes: class names by label.
+      labels: int32 [N]; -1 for an image without a label.
+      names: name of each image.
+      rule: what the labels come from, for the log.
+    """
+
+    classes: tuple[str, ...]
+    labels: np.ndarray
+    names: list[str]
+    rule: str
+
+
+@dataclasses.dataclass(frozen=True)
+class PackedImages:
+    """The images of one split.
+
+    Attributes:
+      storage: TAR, RECORD or PARQUET; the latter two are followed by ":" and the feature or column
+        that holds the image.
+      files: paths of the files.
+      rows: [N] of `_ROW`, sorted by label and then by name.
+      names: path that each image has in class folders.
+      labels: int32 [N], by `class_names`.
+      class_names: name of each class, by label.
+      rule: what the labels come from.
+      unlabeled: names of images without a label, which are left out.
+    """
+
+    storage: str
+    files: tuple[str, ...]
+    rows: np.ndarray
+    names: path_table.PathTable
+    labels: np.ndarray
+    class_names: tuple[str, ...]
+    rule: str
+    unlabeled: tuple[str, ...]
+
+    @property
+    def runs_python(self) -> bool:
+        """Whether reading an image runs Python, which another process cannot do for this one."""
+        return not self.storage.startswith(RECORD)
+
+    def make_reader(self) -> Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]]:
+        """Returns the function from an index tensor to (encoded image, label)."""
+        # Tensors are captured by reference, because constants of a graph are copied.
+        files = tf.constant([os.fsencode(file) for file in self.files])
+        columns = ("file", "offset", "size")
+        file, offset, size = (tf.constant(np.ascontiguousarray(self.rows[c])) for c in columns)
+        labels = tf.constant(self.labels)
+        kind, _, key = self.storage.partition(":")
+
+        def read(index):
+            place = files[file[index]], offset[index], size[index]
+            if kind == RECORD:
+                return tfrecord.read_feature(*place, key), labels[index]
+            # Stateless, so that tf.data may run several at a time also if operations are
+            # deterministic. Called eagerly, the function gets arrays, otherwise scalars.
+            data = tf.numpy_function(
+                lambda path, *numbers: _PYTHON_READERS[kind](
+                    np.asarray(path).item(), *map(int, numbers), key
+                ),
+                place,
+                tf.string,
+                stateful=False,
+            )
+            return tf.ensure_shape(data, []), labels[index]
+
+        return read
+
+    def describe(self, index: int) -> str:
+        """Returns the file of an image, and its name."""
+        return f"{self.files[self.rows['file'][index]]} ({self.names[index]})"
+
+    def fingerprint(self) -> str:
+        """Returns the SHA-256 over names and labels, equal to that of the same class folders."""
+        digest = hashlib.sha256("\n".join(self.class_names).encode(errors="surrogateescape"))
+        digest.update(self.names.lines)
+        return digest.hexdigest()
+
+
+def _read_range(path: bytes, offset: int, size: int, _key: str) -> bytes:
+    # Opened for each image: shards are more than the files that a process may hold open.
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        data = os.pread(descriptor, size, offset)
+    finally:
+        os.close(descriptor)
+    if len(data) != size:
+        raise OSError(f"{os.fsdecode(path)}: ends inside the image at byte {offset}")
+    return data
+
+
+_PYTHON_READERS: dict[str, Callable[[bytes, int, int, str], bytes]] = {
+    TAR: _read_range,
+    PARQUET: parquet_files.read_row,
+}
+
+
+def read_image(storage: str, path: str, offset: int, size: int) -> bytes:
+    """Returns the bytes of one image.
+
+    Args:
+      storage: see PackedImages.
+      path: path of the file.
+      offset, size: position of the image.
+
+    Raises:
+      OSError, tf.errors.OpError: the file cannot be read or is damaged.
+    """
+    kind, _, key = storage.partition(":")
+    if kind == RECORD:
+        start, length = (tf.constant(value, tf.int64) for value in (offset, size))
+        return tfrecord.read_feature(tf.constant(os.fsencode(path)), start, length, key).numpy()
+    return _PYTHON_READERS[kind](os.fsencode(path), offset, size, key)
+
+
+def open_indexed(
+    root: pathlib.Path,
+    split: str,
+    storage: str,
+    files: Sequence[pathlib.Path],
+    list_parts: Callable[[], Iterable[Part]],
+    find_labels: Callable[[Sequence[Entry]], Labels],
+) -> PackedImages:
+    """Opens the images of a split; makes the index if there is none for these files.
+
+    Args:
+      root: folder of the data set.
+      split: "train", "val" or "test".
+      storage: see PackedImages.
+      files: the files that hold the images.
+      list_parts: function that returns all parts.
+      find_labels: function that labels the entries of all parts.
+
+    Raises:
+      UsageError: the index cannot be written anywhere.
+      DataError: a file is damaged, or the split has no image.
+    """
+    facts = {
+        "format": _FORMAT_VERSION,
+        "storage": storage,
+        # Sizes and times tell whether the files are those that were indexed.
+        "files": [[str(f), (stat := os.stat(f)).st_size, stat.st_mtime_ns] for f in files],
+    }
+    path = _index_folder(root) / f"{split}.npz"
+    index = _load(path, facts)
+    while index is None:
+        try:
+            with folder_lock.acquire(path.parent, f"the index {path.parent}"):
+                index = _load(path, facts) or _make(path, facts, split, list_parts, find_labels)
+        except UsageError:
+            if not folder_lock.is_held(path.parent):
+                raise
+            logging.log_every_n_seconds(
+                logging.INFO, "waiting for another process to index %s", _LOG_SECONDS, root
+            )
+            time.sleep(_WAIT_SECONDS)
+            index = _load(path, facts)
+    details, rows, names = index
+    if not len(rows):
+        raise DataError(f"{root}: no labeled image in the {split} split ({details['rule']})")
+    return PackedImages(
+        storage,
+        tuple(map(str, files)),
+        rows,
+        names,
+        np.ascontiguousarray(rows["label"]),
+        tuple(details["classes"]),
+        details["rule"],
+        tuple(details["unlabeled"]),
+    )
+
+
+def _index_folder(root: pathlib.Path) -> pathlib.Path:
+    """Returns the folder of the index: in the data set, or in the user's cache."""
+    beside = root / _FOLDER
+    folder = beside if beside.is_dir() else root
+    # Root can write anywhere, but should not write to a folder that is marked read-only either.
+    if os.access(folder, os.W_OK) and folder.stat().st_mode & 0o222:
+        return beside
+    cache = pathlib.Path(os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache")
+    digest = hashlib.sha256(os.fsencode(root.resolve())).hexdigest()[:16]
+    return cache / "imagenet-loops" / digest
+
+
+def _load(
+    path: pathlib.Path, facts: dict[str, Any]
+) -> tuple[dict[str, Any], np.ndarray, path_table.PathTable] | None:
+    """Returns (details, rows, names) of an index file; None if it is not of these files."""
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            details = json.loads(arrays["details"].tobytes())
+            if details["facts"] != facts:
+                logging.info("%s: the files have changed; they are indexed again", path)
+                return None
+            rows, lines = arrays["rows"], arrays["lines"].tobytes()
+            names = path_table.PathTable(lines, arrays["starts"], arrays["ends"])
+    except (OSError, ValueError, LookupError, zipfile.BadZipFile):
+        return None
+    return details, rows, names
+
+
+def _make(
+    path: pathlib.Path,
+    facts: dict[str, Any],
+    split: str,
+    list_parts: Callable[[], Iterable[Part]],
+    find_labels: Callable[[Sequence[Entry]], Labels],
+) -> tuple[dict[str, Any], np.ndarray, path_table.PathTable]:
+    """Makes and writes an index file; returns its content as `_load` does."""
+    logging.info("indexing %s: %s, into %s", split, pluralize(len(facts["files"]), "file"), path)
+    unfinished = path.with_suffix(".unfinished")
+    entries: list[Entry] = []
+    files: list[int] = []
+    for file, part_entries in _scan_parts(unfinished, facts, split, list(list_parts())):
+        entries += part_entries
+        files += [file] * len(part_entries)
+    found = find_labels(entries)
+    order = sorted(
+        np.flatnonzero(found.labels >= 0).tolist(),
+        key=lambda i: (found.labels[i], found.names[i]),
+    )
+    rows = np.empty(len(order), _ROW)
+    rows["file"] = [files[i] for i in order]
+    rows["label"] = found.labels[order]
+    rows["offset"] = [entries[i].offset for i in order]
+    rows["size"] = [entries[i].size for i in order]
+    names = path_table.from_names([found.names[i] for i in order], rows["label"])
+    details = {
+        "facts": facts,
+        "classes": found.classes,
+        "rule": found.rule,
+        "unlabeled": [found.names[i] for i in np.flatnonzero(found.labels < 0).tolist()],
+    }
+    starts, ends = names.positions
+    buffer = io.BytesIO()
+    np.savez(
+        buffer,
+        details=np.frombuffer(json.dumps(details).encode(), np.uint8),
+        rows=rows,
+        lines=np.frombuffer(names.lines, np.uint8),
+        starts=starts,
+        ends=ends,
+    )
+    atomic_files.write_bytes(path, buffer.getvalue())
+    unfinished.unlink(missing_ok=True)
+    logging.info("indexed %s: %s, in %s", split, pluralize(len(order), "image"), path)
+    return details, rows, names
+
+
+def _scan_parts(
+    unfinished: pathlib.Path, facts: dict[str, Any], split: str, parts: list[Part]
+) -> Iterator[tuple[int, list[Entry]]]:
+    """Yields the file and the entries of each part.
+
+    Each finished part is one line of the file `unfinished`. A killed process leaves an incomplete
+    last line, which is ignored.
+    """
+    finished = _read_unfinished(unfinished, facts)
+    if finished:
+        logging.info("%s: continuing after %d of %d parts", split, len(finished), len(parts))
+    with open(unfinished, "w", encoding="utf-8", errors="surrogateescape") as log:
+        for value in (facts, *finished.items()):
+            log.write(json.dumps(value) + "\n")
+        num_images, last_time = sum(map(len, finished.values())), time.monotonic()
+        for number, part in enumerate(parts, 1):
+            if part.name not in finished:
+                entries = part.scan()
+                log.write(json.dumps([part.name, entries]) + "\n")
+                log.flush()
+                num_images += len(entries)
+            else:
+                entries = [Entry(*entry) for entry in finished[part.name]]
+            yield part.file, entries
+            if time.monotonic() > last_time + _LOG_SECONDS:
+                last_time = time.monotonic()
+                message = "indexing %s: %d of %d parts, %d images"
+                logging.info(message, split, number, len(parts), num_images)
+
+
+def _read_unfinished(path: pathlib.Path, facts: dict[str, Any]) -> dict[str, list[Any]]:
+    """Returns the entries of each finished part, if they are of the same files."""
+    try:
+        lines = path.read_text(encoding="utf-8", errors="surrogateescape").split("\n")[:-1]
+    except OSError:
+        return {}
+    if not lines or lines[0] != json.dumps(facts):
+        return {}
+    return dict(map(json.loads, lines[1:]))
