@@ -27,8 +27,6 @@ from input_pipeline.system import atomic_files, folder_lock
 from input_pipeline.system.progress import NoProgress, ProgressBar, ProgressFactory
 from input_pipeline.threads import available_cores
 
-# Folder of the plan and the metadata of finished shards, until the manifest is written.
-_UNFINISHED = ".unfinished"
 _PLAN = "plan.json"
 _CHUNK = 256
 _MAX_STEM_BYTES = 150  # file systems allow names of 255 bytes
@@ -83,7 +81,7 @@ def prepare(
             _start_or_resume(out, plan)
             splits, conversions = write(pool, out, raw, prepare_config, progress)
             manifest.write(out, _make_manifest(config, plan, out, raw, splits, conversions))
-        shutil.rmtree(out / _UNFINISHED)
+        shutil.rmtree(out / manifest.UNFINISHED)
     return manifest.read(out)
 
 
@@ -113,7 +111,9 @@ def _write_shards(
     Returns:
       (the manifest's entries of the splits, conversions).
     """
-    writer = shard_writer.ShardWriter(pool, out, out / _UNFINISHED, raw.classes, prepare_config)
+    writer = shard_writer.ShardWriter(
+        pool, out, out / manifest.UNFINISHED, raw.classes, prepare_config
+    )
     num_images = sum(map(len, raw.splits.values()))
     # Hashing finished shards takes as long as reading them, so it has a progress bar.
     planning_progress = progress if writer.has_finished_shards() else NoProgress
@@ -220,7 +220,7 @@ def _require_separate_folder(config: DataConfig, out: pathlib.Path) -> None:
 
 def _start_or_resume(out: pathlib.Path, plan: dict[str, Any]) -> None:
     """Starts or resumes a data set; raises UsageError if the folder contains anything else."""
-    path = out / _UNFINISHED / _PLAN
+    path = out / manifest.UNFINISHED / _PLAN
     if manifest.exists(out):
         raise UsageError(
             f"--out={out}: already contains a prepared data set; choose another folder"
@@ -236,7 +236,7 @@ def _start_or_resume(out: pathlib.Path, plan: dict[str, Any]) -> None:
             temporary.unlink()
         return
     # Without a plan, an earlier run was interrupted before it wrote any file.
-    if any(entry.name not in (folder_lock.NAME, _UNFINISHED) for entry in out.iterdir()):
+    if any(entry.name not in (folder_lock.NAME, manifest.UNFINISHED) for entry in out.iterdir()):
         raise UsageError(f"--out={out}: is not an empty folder; choose another folder")
     path.parent.mkdir(parents=True, exist_ok=True)
     atomic_files.write_bytes(path, json.dumps(plan).encode())

@@ -53,7 +53,7 @@ _INNER_FOLDERS = (
 _SHARDS = {
     WEBDATASET: re.compile(r"\.tar$"),
     PARQUET: re.compile(r"\.parquet$"),
-    RECORDS: re.compile(r"\.tfrec(ord)?s?$|\.tfrecord-\d+-of-\d+$|-\d{5}-of-\d{5}$"),
+    RECORDS: re.compile(r"\.tfrec(ord)?s?$|\.tfrecord-\d+-of-\d+$|^[^.]*-\d{5}-of-\d{5}$"),
 }
 # What is recognized but cannot be read in place: names of files, what they are, and what to do.
 _UNREADABLE = (
@@ -149,6 +149,11 @@ def recognize(data_dir: str | os.PathLike[str]) -> Layout | None:
     folder = pathlib.Path(data_dir)
     if not data_dir or not folder.is_dir():
         return None
+    if (folder / manifest.UNFINISHED).exists():
+        raise UsageError(
+            f"--data_dir={data_dir}: is an unfinished prepared data set; run the same"
+            " --mode=prepare command again to finish it"
+        )
     inner = [path for name in _INNER_FOLDERS for path in sorted(folder.glob(name), reverse=True)]
     candidates = [folder, *(path for path in inner if path.is_dir())]
     for root in candidates:
