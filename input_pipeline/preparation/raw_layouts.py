@@ -92,8 +92,9 @@ def _list_items(
             yield raw_set.Item(name, label, os.path.join(images.root, name))
         return
     for name, label, row in zip(images.names, labels, images.rows.tolist(), strict=True):
-        file, _, offset, size = row
-        yield raw_set.Item(name, label, images.files[file], offset, size, images.storage)
+        file, _, offset, size, place = row
+        position = images.files[file], offset, size
+        yield raw_set.Item(name, label, *position, images.storage, tuple(place))
 
 
 def _find_in_class_folders(

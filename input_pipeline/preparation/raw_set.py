@@ -23,8 +23,8 @@ class Item:
       name: its name in lists and records: a path below the root.
       label: its label.
       path: the file that contains it.
-      offset, size: its position in a tar file, in bytes; size -1 means the whole file.
-      storage: how a larger file holds it, see `packed_images.PackedImages`.
+      offset, size: its position in a larger file, in bytes; size -1 means the whole file.
+      storage, place: how a larger file holds it, see `packed_images`.
     """
 
     name: str
@@ -33,11 +33,14 @@ class Item:
     offset: int = 0
     size: int = -1
     storage: str = ""
+    place: tuple[int, int, int] = (0, 0, 0)
 
     def read(self) -> bytes:
         """Returns the bytes of the image."""
         if self.storage:
-            return packed_images.read_image(self.storage, self.path, self.offset, self.size)
+            return packed_images.read_image(
+                self.storage, self.path, self.offset, self.size, self.place
+            )
         with open(self.path, "rb") as file:
             return file.read()
 

@@ -274,8 +274,8 @@ def _peek_classes(place: SplitFiles) -> Iterable[str]:
         if len(columns.class_names) == len(_class_table("ilsvrc2012")):
             return _class_table("ilsvrc2012")
         names = columns.class_names
-        rows = [] if names else parquet_files.list_rows(first, columns)[:_NUM_PROBED]
-        return [*names, *(_wnid_or_published(name) or name for name, _, _ in rows)]
+        rows = [] if names else parquet_files.list_rows(first, columns, _NUM_PROBED)
+        return [*names, *(_wnid_or_published(row.name) or row.name for row in rows)]
     if place.kind == RECORDS:
         if first.name.startswith("imagenet2012-"):
             return _class_table("ilsvrc2012")
@@ -454,8 +454,15 @@ def _open_packed(
 
 def _list_parquet_rows(path: pathlib.Path, columns: parquet_files.Columns) -> list[Entry]:
     return [
-        Entry(os.path.basename(name) or f"{path.name}-{row:06d}", "", number, row, size)
-        for row, (name, number, size) in enumerate(parquet_files.list_rows(path, columns))
+        Entry(
+            os.path.basename(row.name) or f"{path.name}-{number:06d}",
+            "",
+            row.number,
+            row.offset,
+            row.size,
+            row.place,
+        )
+        for number, row in enumerate(parquet_files.list_rows(path, columns))
     ]
 
 

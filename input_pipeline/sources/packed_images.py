@@ -9,6 +9,7 @@ data set therefore give the same batches and the same fingerprint.
 """
 
 import dataclasses
+import functools
 import hashlib
 import io
 import json
@@ -24,13 +25,16 @@ import tensorflow as tf
 from absl import logging
 
 from input_pipeline.errors import DataError, UsageError
-from input_pipeline.sources import parquet_files, path_table, tfrecord
+from input_pipeline.sources import file_ranges, parquet_files, path_table, tfrecord
 from input_pipeline.system import atomic_files, folder_lock
 from input_pipeline.text import pluralize
 
 # One row per image: number of its file, label, and position. The position is the range of bytes of
-# the image in a tar file, the frame of its record in a TFRecord file, or its row in a Parquet file.
-_ROW = np.dtype([("file", "<i4"), ("label", "<i4"), ("offset", "<i8"), ("size", "<i8")])
+# the image in a tar file, the frame of its record in a TFRecord file, or the range of bytes of a
+# Parquet file with the place of the image in them.
+_ROW = np.dtype(
+    [("file", "<i4"), ("label", "<i4"), ("offset", "<i8"), ("size", "<i8"), ("place", "<i4", 3)]
+)
 _FORMAT_VERSION = 1
 _LOG_SECONDS = 10.0
 _WAIT_SECONDS = 1.0
@@ -47,6 +51,7 @@ class Entry(NamedTuple):
       wnid: name of its class, or "".
       number: number of its class, or -1.
       offset, size: its position in the file.
+      place: where the image is in this range of a Parquet file, see `parquet_files.Row`.
     """
 
     name: str
@@ -54,6 +59,7 @@ class Entry(NamedTuple):
     number: int
     offset: int
     size: int
+    place: tuple[int, int, int] = (0, 0, 0)
 
 
 class Part(NamedTuple):
@@ -122,20 +128,19 @@ class PackedImages:
         files = tf.constant([os.fsencode(file) for file in self.files])
         columns = ("file", "offset", "size")
         file, offset, size = (tf.constant(np.ascontiguousarray(self.rows[c])) for c in columns)
+        places = tf.constant(np.ascontiguousarray(self.rows["place"]))
         labels = tf.constant(self.labels)
         kind, _, key = self.storage.partition(":")
 
         def read(index):
-            place = files[file[index]], offset[index], size[index]
+            position = files[file[index]], offset[index], size[index]
             if kind == RECORD:
-                return tfrecord.read_feature(*place, key), labels[index]
+                return tfrecord.read_feature(*position, key), labels[index]
             # Stateless, so that tf.data may run several at a time also if operations are
-            # deterministic. Called eagerly, the function gets arrays, otherwise scalars.
+            # deterministic.
             data = tf.numpy_function(
-                lambda path, *numbers: _PYTHON_READERS[kind](
-                    np.asarray(path).item(), *map(int, numbers), key
-                ),
-                place,
+                functools.partial(_read_range, kind, key),
+                (*position, places[index]),
                 tf.string,
                 stateful=False,
             )
@@ -154,31 +159,26 @@ class PackedImages:
         return digest.hexdigest()
 
 
-def _read_range(path: bytes, offset: int, size: int, _key: str) -> bytes:
-    # Opened for each image: shards are more than the files that a process may hold open.
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        data = os.pread(descriptor, size, offset)
-    finally:
-        os.close(descriptor)
-    if len(data) != size:
-        raise OSError(f"{os.fsdecode(path)}: ends inside the image at byte {offset}")
-    return data
+def _read_range(
+    kind: str, key: str, path: Any, offset: Any, size: Any, place: Sequence[int]
+) -> bytes:
+    """Reads an image of a tar or Parquet file. A call by TensorFlow has scalars of NumPy."""
+    path, offset, size = np.asarray(path).item(), int(offset), int(size)
+    if kind == PARQUET:
+        total, first, length = map(int, place)
+        return parquet_files.read_image(path, offset, size, (total, first, length), key)
+    return file_ranges.read(path, offset, size)
 
 
-_PYTHON_READERS: dict[str, Callable[[bytes, int, int, str], bytes]] = {
-    TAR: _read_range,
-    PARQUET: parquet_files.read_row,
-}
-
-
-def read_image(storage: str, path: str, offset: int, size: int) -> bytes:
+def read_image(
+    storage: str, path: str, offset: int, size: int, place: tuple[int, int, int]
+) -> bytes:
     """Returns the bytes of one image.
 
     Args:
       storage: see PackedImages.
       path: path of the file.
-      offset, size: position of the image.
+      offset, size, place: position of the image.
 
     Raises:
       OSError, tf.errors.OpError: the file cannot be read or is damaged.
@@ -187,7 +187,7 @@ def read_image(storage: str, path: str, offset: int, size: int) -> bytes:
     if kind == RECORD:
         start, length = (tf.constant(value, tf.int64) for value in (offset, size))
         return tfrecord.read_feature(tf.constant(os.fsencode(path)), start, length, key).numpy()
-    return _PYTHON_READERS[kind](os.fsencode(path), offset, size, key)
+    return _read_range(kind, key, os.fsencode(path), offset, size, place)
 
 
 def open_indexed(
@@ -301,6 +301,7 @@ def _make(
     rows["label"] = found.labels[order]
     rows["offset"] = [entries[i].offset for i in order]
     rows["size"] = [entries[i].size for i in order]
+    rows["place"] = [entries[i].place for i in order]
     names = path_table.from_names([found.names[i] for i in order], rows["label"])
     details = {
         "facts": facts,

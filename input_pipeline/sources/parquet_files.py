@@ -6,12 +6,16 @@ import json
 import os
 import pathlib
 import threading
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from input_pipeline.errors import DataError, UsageError
+from input_pipeline.sources import file_ranges
 
 # Row groups that are kept decoded. Images are read in random order, so few repeat.
 _MAX_CACHED_GROUPS = 4
+_BLOCK_BYTES = 1 << 16  # what Snappy compresses at a time
+_NOT_ALONE = (-1, 0, 0)  # see Row
 
 
 class Columns(NamedTuple):
@@ -100,53 +104,287 @@ def _read_class_names(metadata: Any, label: str) -> tuple[str, ...]:
         return ()
 
 
-def list_rows(path: pathlib.Path, columns: Columns) -> list[tuple[str, int, int]]:
-    """Returns (file name, class number, estimated bytes) of each row."""
+class Row(NamedTuple):
+    """One row of a Parquet file.
+
+    Attributes:
+      name: file name of the image, or "".
+      number: class number, or -1.
+      offset, size: range of the file that holds the image.
+      place: (bytes that this range has when it is decompressed, first byte of the image in them,
+        bytes of the image). The first number is 0 if the range is not compressed. If it is -1,
+        the row cannot be read alone: `offset` is then its number in the file.
+    """
+
+    name: str
+    number: int
+    offset: int
+    size: int
+    place: tuple[int, int, int]
+
+
+def list_rows(path: pathlib.Path, columns: Columns, limit: int | None = None) -> list[Row]:
+    """Returns the rows of a file. Without a limit, the images are read and checked too.
+
+    Args:
+      path: the file.
+      columns: its columns.
+      limit: number of rows after which to stop, whose images are not located; None for all.
+
+    Raises:
+      DataError: the file is damaged.
+    """
     metadata = get_metadata(path)
     wanted = [column for column in (columns.name, columns.label) if column]
-    rows = []
-    with _open(str(path)) as file:
-        for group in range(metadata.num_row_groups):
-            facts = metadata.row_group(group)
-            size = facts.total_byte_size // max(1, facts.num_rows)
-            table = file.read_row_group(group, wanted).flatten()
-            numbers = table[columns.label].to_pylist()
-            names = table[columns.name].to_pylist() if columns.name else [""] * len(numbers)
-            rows += [
-                (n or "", -1 if k is None else k, size) for n, k in zip(names, numbers, strict=True)
-            ]
-    return rows
+    rows: list[Row] = []
+    try:
+        with _open(str(path)) as file:
+            for group in range(metadata.num_row_groups):
+                if limit is not None and len(rows) >= limit:
+                    break
+                table = _flatten(file.read_row_group(group, wanted))
+                numbers = table[columns.label].to_pylist()
+                names = table[columns.name].to_pylist() if columns.name else [""] * len(numbers)
+                places = [(len(rows) + row, 0, _NOT_ALONE) for row in range(len(numbers))]
+                if limit is None:
+                    places = _locate_images(path, file, metadata, group, columns.image, len(rows))
+                for name, number, place in zip(names, numbers, places, strict=True):
+                    rows.append(Row(name or "", -1 if number is None else number, *place))
+    except (OSError, ValueError) as error:  # pyarrow's errors derive from these
+        reason = str(error).splitlines()[0]
+        raise DataError(f"{path}: is damaged in row group {group} ({reason})") from None
+    return rows[:limit]
+
+
+def _flatten(table: Any) -> Any:
+    """Returns a table whose columns have the paths of the schema as names."""
+    while any(str(field.type).startswith("struct") for field in table.schema):
+        table = table.flatten()
+    return table
 
 
 def _open(path: str) -> Any:
     return _import_parquet().ParquetFile(path, metadata=get_metadata(path))
 
 
+def _locate_images(
+    path: pathlib.Path, file: Any, metadata: Any, group: int, image: str, first_row: int
+) -> list[tuple[int, int, tuple[int, int, int]]]:
+    """Finds the (offset, size, place) of each image of a row group, see Row.
+
+    A row group has about 100 images, too many to decode for each image. Snappy compresses 64 KB at
+    a time, independently of the bytes before. An image is therefore in a few blocks. Each place
+    is tried here, so an image is never read from a wrong place.
+    """
+    table = _flatten(file.read_row_group(group, [image]))
+    values = [value or b"" for value in table[image].to_pylist()]
+    facts = metadata.row_group(group)
+    index = next(k for k in range(facts.num_columns) if facts.column(k).path_in_schema == image)
+    column = facts.column(index)
+    start = column.data_page_offset
+    if column.has_dictionary_page and column.dictionary_page_offset:
+        start = min(start, column.dictionary_page_offset)
+    with open(path, "rb") as binary:
+        binary.seek(start)
+        chunk = binary.read(column.total_compressed_size)
+    pages = list(_read_pages(chunk, column.compression))
+    located: dict[bytes, tuple[int, int, tuple[int, int, int]]] = {}
+    page_number = position = 0
+    for value in values:
+        while page_number < len(pages) and value not in located:
+            found = pages[page_number].body.find(value, position)
+            if found < 0:
+                page_number, position = page_number + 1, 0
+                continue
+            position = found + len(value)
+            place = pages[page_number].locate(found, len(value))
+            if place is not None and _decompress(chunk[place[0] :][: place[1]], place[2]) == value:
+                located[value] = (start + place[0], place[1], place[2])
+            break
+    return [
+        located.get(value, (first_row + row, len(value), _NOT_ALONE))
+        for row, value in enumerate(values)
+    ]
+
+
+class _Page(NamedTuple):
+    """A page of a column.
+
+    Attributes:
+      start: where its data begins in the column, compressed.
+      body: its data, decompressed.
+      blocks: where each block begins in the column, then the end; empty if it is not compressed.
+    """
+
+    start: int
+    body: bytes
+    blocks: list[int]
+
+    def locate(self, first: int, size: int) -> tuple[int, int, tuple[int, int, int]] | None:
+        """Returns the (offset, size, place) of some bytes of `body`, see Row."""
+        if not self.blocks:
+            return self.start + first, size, (0, 0, size)
+        begin, end = first // _BLOCK_BYTES, -(-(first + size) // _BLOCK_BYTES)
+        if end >= len(self.blocks) or not size:
+            return None
+        total = min(end * _BLOCK_BYTES, len(self.body)) - begin * _BLOCK_BYTES
+        offset = self.blocks[begin]
+        return offset, self.blocks[end] - offset, (total, first - begin * _BLOCK_BYTES, size)
+
+
+def _read_pages(chunk: bytes, compression: str) -> Iterator[_Page]:
+    """Yields the pages of a column that have one of the known forms."""
+    position = 0
+    while position < len(chunk):
+        header, position = _read_struct(chunk, position)
+        body_size, size = header.get(2, 0), header.get(3, 0)
+        end = position + size
+        is_version_2 = 8 in header  # a part of such a page is never compressed
+        if compression == "UNCOMPRESSED":
+            yield _Page(position, chunk[position:end], [])
+        elif compression == "SNAPPY" and not is_version_2:
+            body = _snappy().decompress(chunk[position:end], body_size).to_pybytes()
+            if blocks := _find_blocks(chunk, position, end):
+                yield _Page(position, body, blocks)
+        position = end
+
+
+def _read_varint(data: bytes, position: int) -> tuple[int, int]:
+    value = shift = 0
+    while True:
+        byte = data[position]
+        value |= (byte & 0x7F) << shift
+        position, shift = position + 1, shift + 7
+        if byte < 0x80:
+            return value, position
+
+
+def _read_struct(data: bytes, position: int) -> tuple[dict[int, int], int]:
+    """Reads a page header, a struct in Thrift's compact protocol.
+
+    Returns:
+      (the integers by field, with 1 for a field of another type; the position behind it).
+    """
+    fields: dict[int, int] = {}
+    number = 0
+    while True:
+        byte = data[position]
+        position += 1
+        if byte == 0:
+            return fields, position
+        kind, number = byte & 0x0F, number + (byte >> 4)
+        if not byte >> 4:
+            number, position = _read_varint(data, position)
+            number = number >> 1 ^ -(number & 1)
+        fields[number] = 1
+        if kind in (4, 5, 6):  # integers
+            value, position = _read_varint(data, position)
+            fields[number] = value >> 1 ^ -(value & 1)
+        elif kind == 3:  # byte
+            position += 1
+        elif kind == 7:  # double
+            position += 8
+        elif kind == 8:  # bytes
+            size, position = _read_varint(data, position)
+            position += size
+        elif kind == 12:  # struct
+            _, position = _read_struct(data, position)
+        elif kind not in (1, 2):  # true and false have no value
+            raise ValueError(f"type {kind} in a page header")
+
+
+def _find_blocks(data: bytes, position: int, end: int) -> list[int]:
+    """Returns where each 64 KB block of a Snappy stream begins, and the end.
+
+    Returns an empty list if the blocks are not apart.
+    """
+    total, position = _read_varint(data, position)
+    blocks, done = [position], 0
+    while position < end:
+        tag = data[position]
+        position += 1
+        if tag & 3 == 0:  # bytes follow
+            size = (tag >> 2) + 1
+            if size > 60:
+                num_bytes = size - 60
+                size = int.from_bytes(data[position : position + num_bytes], "little") + 1
+                position += num_bytes
+            position += size
+        else:  # a copy of earlier bytes
+            size = (tag >> 2 & 7) + 4 if tag & 3 == 1 else (tag >> 2) + 1
+            position += (0, 1, 2, 4)[tag & 3]
+        if done // _BLOCK_BYTES != (done + size) // _BLOCK_BYTES:
+            if (done + size) % _BLOCK_BYTES:
+                return []
+            blocks.append(position)
+        done += size
+    if done != total:
+        return []
+    return [*blocks, end] if done % _BLOCK_BYTES else blocks
+
+
+@functools.cache
+def _snappy() -> Any:
+    import pyarrow
+
+    return pyarrow.Codec("snappy")
+
+
+def _decompress(data: bytes, place: tuple[int, int, int]) -> bytes:
+    """Returns an image from the bytes of its range, see Row."""
+    total, first, size = place
+    if not total:
+        return data
+    head, rest = bytearray(), total
+    while rest > 0x7F:
+        head.append(rest & 0x7F | 0x80)
+        rest >>= 7
+    head.append(rest)
+    try:
+        body = _snappy().decompress(bytes(head) + data, total)
+    except OSError:  # it needs bytes of an earlier block
+        return b""
+    return body.slice(first, size).to_pybytes()
+
+
 _lock = threading.Lock()
 _groups: collections.OrderedDict[tuple[str, str, int], Any] = collections.OrderedDict()
 
 
-def read_row(path: bytes, row: int, _size: int, column: str) -> bytes:
-    """Returns the image in one row. Its whole row group is decoded.
+def read_image(
+    path: bytes, offset: int, size: int, place: tuple[int, int, int], column: str
+) -> bytes:
+    """Returns the image of a row.
+
+    Args:
+      path: path of the file.
+      offset, size, place: see Row.
+      column: path of the column of images.
 
     Raises:
       OSError: the file is damaged.
     """
-    name = os.fsdecode(path)
-    metadata = get_metadata(name)
+    if place[0] < 0:
+        return _read_row(os.fsdecode(path), offset, column)
+    image = _decompress(file_ranges.read(path, offset, size), place)
+    if len(image) != place[2]:
+        raise OSError(f"{os.fsdecode(path)}: is damaged at byte {offset}")
+    return image
+
+
+def _read_row(path: str, row: int, column: str) -> bytes:
+    """Returns the image in a row. Its whole row group is decoded."""
+    metadata = get_metadata(path)
     group, first = 0, 0
     while row >= first + metadata.row_group(group).num_rows:
         first += metadata.row_group(group).num_rows
         group += 1
-    key = (name, column, group)
+    key = (path, column, group)
     with _lock:
         values = _groups.get(key)
     if values is None:
-        with _open(name) as file:
-            table = file.read_row_group(group, [column])
-        for _ in range(column.count(".")):
-            table = table.flatten()
-        values = table[column].combine_chunks()
+        with _open(path) as file:
+            values = _flatten(file.read_row_group(group, [column]))[column].combine_chunks()
         with _lock:
             _groups[key] = values
             while len(_groups) > _MAX_CACHED_GROUPS:

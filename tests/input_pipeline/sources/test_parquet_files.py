@@ -1,0 +1,71 @@
+"""Reading single images of Parquet files of every compression, with values written by pyarrow."""
+
+import numpy as np
+import pytest
+
+from input_pipeline.errors import DataError
+from input_pipeline.sources import packed_images, parquet_files
+
+pyarrow = pytest.importorskip("pyarrow", reason="requirements/parquet.txt is not installed")
+parquet = pytest.importorskip("pyarrow.parquet")
+
+
+def _images():
+    """Random, repetitive and empty values of several sizes; two are equal."""
+    rng = np.random.default_rng(3)
+    values = [rng.bytes(size) for size in (1, 50_000, 65_536, 131_072, 200_000, 7, 90_001)]
+    values += [b"abcdefgh" * 20_000, values[1], b"", rng.bytes(40_000), bytes(100_000)]
+    return values
+
+
+def _write(path, images, **options):
+    rows = {
+        "image": [{"bytes": data, "path": f"{k}.jpg"} for k, data in enumerate(images)],
+        "label": [k % 3 for k in range(len(images))],
+    }
+    parquet.write_table(pyarrow.table(rows), path, row_group_size=5, **options)
+
+
+@pytest.mark.parametrize(
+    ("options", "fewest_alone"),
+    [
+        ({"compression": "snappy"}, 8),
+        ({"compression": "snappy", "use_dictionary": False}, 8),
+        ({"compression": "none"}, 11),
+        ({"compression": "zstd"}, 0),
+        ({"compression": "snappy", "data_page_version": "2.0"}, 0),
+    ],
+)
+def test_each_row_has_the_bytes_that_were_written(tmp_path, options, fewest_alone):
+    images, path = _images(), tmp_path / "train.parquet"
+    _write(path, images, **options)
+    columns = parquet_files.find_columns(path)
+    assert columns == ("image.bytes", "image.path", "label", ())
+    rows = parquet_files.list_rows(path, columns)
+    assert [(row.name, row.number) for row in rows] == [(f"{k}.jpg", k % 3) for k in range(12)]
+    storage = f"{packed_images.PARQUET}:{columns.image}"
+    for row, image in zip(rows, images, strict=True):
+        data = packed_images.read_image(storage, str(path), row.offset, row.size, row.place)
+        assert data == image
+    alone = [row for row in rows if row.place[0] >= 0]
+    assert len(alone) >= fewest_alone
+    # A row that is read alone reads at most one block more at each of its ends.
+    assert all(row.size < row.place[2] + 3 * 65_536 for row in alone)
+
+
+def test_damaged_image_is_not_returned(tmp_path):
+    path = tmp_path / "train.parquet"
+    _write(path, [np.random.default_rng(0).bytes(100_000)], compression="snappy")
+    (row,) = parquet_files.list_rows(path, parquet_files.find_columns(path))
+    data = path.read_bytes()
+    path.write_bytes(data[: row.offset] + bytes(20) + data[row.offset + 20 :])
+    with pytest.raises(OSError, match="is damaged at byte"):
+        parquet_files.read_image(str(path).encode(), row.offset, row.size, row.place, "image.bytes")
+
+
+def test_other_columns_are_named(tmp_path):
+    parquet.write_table(pyarrow.table({"text": ["a"], "label": [1]}), tmp_path / "a.parquet")
+    with pytest.raises(
+        DataError, match=r"no column of images .* it has text \(BYTE_ARRAY\)"
+    ):
+        parquet_files.find_columns(tmp_path / "a.parquet")
