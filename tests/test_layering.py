@@ -78,7 +78,7 @@ MAY_USE = {
     "input_pipeline": (
         *("tensorflow", "numpy", "cv2", "tqdm", "absl.logging", r"scipy\.io"),
         "grpc",  # protocol of TensorFlow's data service
-        r"pyarrow\.parquet",  # an extra, for Parquet files
+        "pyarrow",  # an extra, for Parquet files
     ),
     "benchmarks": (".*",),
 }

@@ -182,6 +182,7 @@ def _make_manifest(
         # Relative to real paths, because `..` after a link leads to the parent of its target.
         "root": os.path.relpath(os.path.realpath(config.data_dir or "."), os.path.realpath(out)),
         "unlabelled": len(raw.unlabeled),
+        "skipped": raw.skipped,
         "conversions": conversions,
         "splits": splits,
         "classes": list(raw.classes),

@@ -30,6 +30,11 @@ def find(config: DataConfig, prepare: PrepareConfig) -> raw_set.RawSet:
       UsageError: a folder or file does not exist.
       DataError: a file is malformed, or a class is unknown.
     """
+    raw = _find_all(config, prepare)
+    return raw_set.select_classes(raw, config.classes) if config.classes else raw
+
+
+def _find_all(config: DataConfig, prepare: PrepareConfig) -> raw_set.RawSet:
     if config.dataset == "lists":
         return _find_in_lists(config)
     if config.dataset == "shapes":
@@ -71,6 +76,7 @@ def _find_in_layout(layout: layouts.Layout, dataset: str, devkit: str) -> raw_se
     classes: tuple[str, ...] = ()
     splits: dict[str, list[raw_set.Item]] = {}
     unlabeled: list[str] = []
+    class_folders: list[pathlib.Path] = []
     for split, place in layout.splits.items():
         images = layouts.open_split(layout, dataset, split, classes, devkit)
         classes = images.class_names
@@ -78,9 +84,11 @@ def _find_in_layout(layout: layouts.Layout, dataset: str, devkit: str) -> raw_se
         unlabeled += images.unlabeled
         if place.kind == layouts.FOLDERS:
             unlabeled += raw_set.list_loose_images(place.folder)
-            folders = image_folders.list_subfolders(place.folder)
-            unlabeled += raw_set.list_nested_images(place.folder / name for name in folders)
-    return raw_set.RawSet(classes, splits, unlabeled)
+            names = image_folders.list_subfolders(place.folder)
+            class_folders += [place.folder / name for name in names]
+    unlabeled += raw_set.list_nested_images(class_folders)
+    skipped = raw_set.count_skipped_files(class_folders)
+    return raw_set.RawSet(classes, splits, unlabeled, skipped)
 
 
 def _list_items(
@@ -123,8 +131,9 @@ def _find_in_class_folders(
     )
     items = {s: raw_set.list_class_items(root, s, classes, folders[s]) for s in splits}
     unlabeled = [file for s in splits for file in raw_set.list_loose_images(root / s)]
-    unlabeled += raw_set.list_nested_images(root / s / name for s in splits for name in folders[s])
-    return raw_set.RawSet(classes, items, unlabeled)
+    class_folders = [root / s / name for s in splits for name in folders[s]]
+    unlabeled += raw_set.list_nested_images(class_folders)
+    return raw_set.RawSet(classes, items, unlabeled, raw_set.count_skipped_files(class_folders))
 
 
 def _split_class_folders(
@@ -151,5 +160,6 @@ def _split_class_folders(
         raise DataError(f"{root}: no image in any class folder")
     items = {split: split_items for split, split_items in items.items() if split_items}
     unlabeled = raw_set.list_loose_images(root)
-    unlabeled += raw_set.list_nested_images(root / folder for folder in folder_of_class.values())
-    return raw_set.RawSet(classes, items, unlabeled)
+    class_folders = [root / folder for folder in folder_of_class.values()]
+    unlabeled += raw_set.list_nested_images(class_folders)
+    return raw_set.RawSet(classes, items, unlabeled, raw_set.count_skipped_files(class_folders))

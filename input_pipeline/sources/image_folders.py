@@ -5,15 +5,18 @@ import os
 from input_pipeline.decoding import decode
 from input_pipeline.errors import DataError
 
+# Folders that systems make: of ext4, Windows and macOS. Those of NAS devices begin with @ or #.
+_SYSTEM_FOLDERS = ("lost+found", "system volume information", "__macosx")
+
 
 def list_subfolders(path: str | os.PathLike[str]) -> list[str]:
-    """Returns the sorted names of the folders in a folder, without hidden ones.
+    """Returns the sorted names of the folders in a folder, without hidden and system folders.
 
     Raises:
       DataError: a symbolic link is broken. It may have pointed to a class folder, and a missing
         class would shift the labels of the other classes.
     """
-    entries = [e for e in os.scandir(path) if not e.name.startswith(".")]
+    entries = [e for e in os.scandir(path) if not is_system_folder(e.name)]
     for entry in entries:
         is_broken = entry.is_symlink() and not os.path.exists(entry.path)
         if is_broken and not is_image_name(entry.name):
@@ -30,7 +33,7 @@ def list_files_and_folders(path: str | os.PathLike[str]) -> tuple[list[str], lis
     for entry in os.scandir(path):
         if not _is_folder(entry):
             files.append(entry.name)
-        elif not entry.name.startswith("."):
+        elif not is_system_folder(entry.name):
             folders.append(entry.name)
     return sorted(files), sorted(folders)
 
@@ -47,6 +50,11 @@ def is_image_name(name: str) -> bool:
     macOS writes `._NAME` files that contain metadata. They do not count as images.
     """
     return name.lower().endswith(decode.EXTENSIONS) and not name.startswith("._")
+
+
+def is_system_folder(name: str) -> bool:
+    """Returns whether a folder is hidden or made by a system, so that it is never a class."""
+    return name.startswith((".", "@", "#", "$")) or name.lower() in _SYSTEM_FOLDERS
 
 
 def _is_folder(entry: "os.DirEntry[str]") -> bool:

@@ -13,6 +13,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
+from absl import logging
 
 from input_pipeline import datasets
 from input_pipeline.errors import DataError, UsageError
@@ -31,7 +32,9 @@ from input_pipeline.sources.packed_images import Entry, Labels, PackedImages, Pa
 from input_pipeline.text import pluralize
 
 FOLDERS = "class folders"
+INNER_FOLDERS = "the folders `images` of class folders"
 FLAT = "a flat folder"
+ANNOTATED = "a folder with val_annotations.txt"
 CLASS_TARS = "class tar files"
 NESTED_TAR = "a tar file of class tar files"
 TAR = "a tar file"
@@ -98,6 +101,7 @@ _ILSVRC_STEM = re.compile(r"n\d{8}_\d+|ILSVRC2012_(val|test)_\d{8}")
 _LAST_WNID = re.compile(r"_(n\d{8})$")
 _FIRST_WNID = re.compile(r"(n\d{8})_")
 _NUM_PROBED = 100
+_ANNOTATIONS = "val_annotations.txt"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -196,8 +200,14 @@ def _find_in_folder(split: str, folder: pathlib.Path) -> SplitFiles | None:
     probed = _list_names(folder, _NUM_PROBED)
     if any(re.fullmatch(r"n\d{8}\.tar", name) for name in probed):
         return SplitFiles(CLASS_TARS, folder)
-    if any((folder / name).is_dir() for name in probed):
-        return SplitFiles(FOLDERS, folder)
+    if _ANNOTATIONS in probed:
+        return SplitFiles(ANNOTATED, folder)
+    folders = [name for name in probed if (folder / name).is_dir()]
+    if folders == ["images"]:  # the test images of Tiny ImageNet have no labels
+        return None
+    if folders:
+        has_inner = (folder / folders[0] / "images").is_dir()
+        return SplitFiles(INNER_FOLDERS if has_inner else FOLDERS, folder)
     if place := _find_files(split, folder, probed, is_of_split=True):
         return place
     if probed and _wnid_or_published(probed[0]):
@@ -256,18 +266,21 @@ def _guess_dataset(root: pathlib.Path, splits: dict[str, SplitFiles]) -> str:
         return "ilsvrc2012"
     place = splits.get("train") or next(iter(splits.values()))
     names = set(_peek_classes(place))
+    # Class folders and lists of class names are complete. Of other files, a part is read.
     for dataset in ("ilsvrc2012", "mini_imagenet"):
-        table = set(_class_table(dataset))
-        # Class folders and lists of class names are complete. Of other files one is read.
-        if names == table or (dataset == "ilsvrc2012" and names <= table and place.files and names):
+        if names == set(_class_table(dataset)):
             return dataset
+    if names and place.files and names <= set(_class_table("ilsvrc2012")):
+        return "ilsvrc2012"
     return "folder"
 
 
 def _peek_classes(place: SplitFiles) -> Iterable[str]:
     """Returns names of classes of a split: all of class folders, some of other kinds."""
-    if place.kind == FOLDERS:
+    if place.kind in (FOLDERS, INNER_FOLDERS):
         return image_folders.list_subfolders(place.folder)
+    if place.kind == ANNOTATED:
+        return ()
     first = place.files[0]
     if place.kind == PARQUET:
         columns = parquet_files.find_columns(first)
@@ -345,6 +358,9 @@ def open_split(
     if place.kind == FOLDERS:
         known = known or tuple(image_folders.list_subfolders(place.folder))
         return image_files.from_folders(place.folder.parent, place.folder.name, known)
+    if place.kind in (INNER_FOLDERS, ANNOTATED):
+        known = known or tuple(image_folders.list_subfolders(place.folder))
+        return _open_tiny_imagenet(place, known)
     if place.kind == FLAT:
         return _open_flat(layout, place, split, known, devkit)
     images = _open_packed(layout, place, dataset, split, devkit)
@@ -352,6 +368,68 @@ def open_split(
         return images
     labels = manifest.remap_labels(images.labels, images.class_names, known, place.folder)
     return dataclasses.replace(images, labels=labels, class_names=known)
+
+
+def open_test_set(
+    data_dir: str | os.PathLike[str], class_names: Sequence[str]
+) -> image_files.ImageFiles | None:
+    """Opens a folder that has class folders but no splits, as a set to evaluate a run on.
+
+    ImageNet-A, ImageNet-R and ImageNet-Sketch have a folder for each WordNet id. ImageNet-V2 has
+    the folders 0 to 999, which are the numbers of the sorted WordNet ids.
+
+    Args:
+      data_dir: the folder.
+      class_names: class names of the run by label.
+
+    Returns:
+      The images, or None if the folders are not classes of the run.
+    """
+    folder = pathlib.Path(os.path.realpath(data_dir))
+    folders = set(image_folders.list_subfolders(folder)) if folder.is_dir() else set()
+    numbers = [str(label) for label in range(len(class_names))]
+    is_numbered = tuple(class_names) == _class_table("ilsvrc2012") and folders <= set(numbers)
+    if not folders or not (is_numbered or folders <= set(class_names)):
+        return None
+    names = numbers if is_numbered else class_names
+    files = image_files.from_folders(folder.parent, folder.name, names)
+    logging.info(
+        "%s: %s in %d of %s, by the %s of its folders",
+        *(folder, pluralize(len(files.labels), "image"), len(folders)),
+        *(pluralize(len(class_names), "class"), "numbers" if is_numbered else "names"),
+    )
+    return dataclasses.replace(files, class_names=tuple(class_names))
+
+
+def _open_tiny_imagenet(place: SplitFiles, classes: tuple[str, ...]) -> image_files.ImageFiles:
+    """Opens train/CLASS/images/*, or val/images/* with a table of `file class ...` lines."""
+    folder, pairs = place.folder, []
+    if place.kind == ANNOTATED:
+        lines = (folder / _ANNOTATIONS).read_text(encoding="utf-8", errors="replace").splitlines()
+        table = dict(line.split()[:2] for line in lines if len(line.split()) >= 2)
+        images = image_folders.list_images(folder / "images")
+        pairs = [(table[name], f"images/{name}") for name in images if name in table]
+        unlabeled = [str(folder / "images" / name) for name in images if name not in table]
+    else:
+        unlabeled = []
+        for name in image_folders.list_subfolders(folder):
+            images = image_folders.list_images(folder / name / "images")
+            pairs += [(name, f"{name}/images/{image}") for image in images]
+    number = {name: label for label, name in enumerate(classes)}
+    if unknown := sorted({name for name, _ in pairs} - number.keys()):
+        raise DataError(f"{folder}: {unknown[0]} is not one of the {len(classes)} known classes")
+    if not pairs:
+        raise DataError(f"{folder}: no image in {place.kind}")
+    labeled = sorted((number[name], f"{folder.name}/{path}") for name, path in pairs)
+    labels = np.array([label for label, _ in labeled], np.int32)
+    return image_files.ImageFiles(
+        str(folder.parent),
+        path_table.from_names([path for _, path in labeled], labels),
+        labels,
+        classes,
+        rule=_ANNOTATIONS if place.kind == ANNOTATED else "class folders",
+        unlabeled=tuple(unlabeled),
+    )
 
 
 def _open_flat(
@@ -526,6 +604,8 @@ def _label_entries(
     """
     names = [_name_in_class_folder(entry.name) for entry in entries]
     wnids = [entry.wnid or _wnid_in_name(entry.name) for entry in entries]
+    if metadata_names and set(metadata_names) <= set(known):  # perhaps in another order
+        wnids = [metadata_names[entry.number] for entry in entries]
     numbers = np.array([entry.number for entry in entries], np.int64)
     if not (numbers >= 0).any() and not all(wnids):
         if not known:

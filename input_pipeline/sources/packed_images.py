@@ -216,7 +216,10 @@ def open_indexed(
         "format": _FORMAT_VERSION,
         "storage": storage,
         # Sizes and times tell whether the files are those that were indexed.
-        "files": [[str(f), (stat := os.stat(f)).st_size, stat.st_mtime_ns] for f in files],
+        "files": [
+            [os.path.relpath(file, root), (stat := os.stat(file)).st_size, stat.st_mtime_ns]
+            for file in files
+        ],
     }
     path = _index_folder(root) / f"{split}.npz"
     index = _load(path, facts)
@@ -249,11 +252,11 @@ def open_indexed(
 
 def _index_folder(root: pathlib.Path) -> pathlib.Path:
     """Returns the folder of the index: in the data set, or in the user's cache."""
-    beside = root / _FOLDER
-    folder = beside if beside.is_dir() else root
+    in_data_set = root / _FOLDER
+    folder = in_data_set if in_data_set.is_dir() else root
     # Root can write anywhere, but should not write to a folder that is marked read-only either.
     if os.access(folder, os.W_OK) and folder.stat().st_mode & 0o222:
-        return beside
+        return in_data_set
     cache = pathlib.Path(os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache")
     digest = hashlib.sha256(os.fsencode(root.resolve())).hexdigest()[:16]
     return cache / "imagenet-loops" / digest
@@ -292,10 +295,9 @@ def _make(
         entries += part_entries
         files += [file] * len(part_entries)
     found = find_labels(entries)
-    order = sorted(
-        np.flatnonzero(found.labels >= 0).tolist(),
-        key=lambda i: (found.labels[i], found.names[i]),
-    )
+    labels = found.labels.tolist()
+    labeled = (i for i, label in enumerate(labels) if label >= 0)
+    order = sorted(labeled, key=lambda i: (labels[i], found.names[i]))
     rows = np.empty(len(order), _ROW)
     rows["file"] = [files[i] for i in order]
     rows["label"] = found.labels[order]

@@ -82,8 +82,8 @@ def find(root: pathlib.Path, devkit: str, wnids: Sequence[str]) -> tuple[dict[st
                 raise
             continue
         _warn_of_differences(found, published, folder)
-        return found, f"the labels in {folder}"
-    return published, "the published labels of the validation images"
+        return found, f"the ground truth in {folder}"
+    return published, "the published ground truth"
 
 
 def _warn_of_differences(

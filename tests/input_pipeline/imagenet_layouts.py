@@ -135,27 +135,31 @@ def hugging_face_flat(root):
             put(root / split / _hugging_face_name(wnid, name), data)
 
 
-def parquet(root):
+def write_parquet(path, rows, class_names):
+    """Writes (bytes, file name, class number) rows as Hugging Face does."""
     import pyarrow
     import pyarrow.parquet
 
-    facts = {"info": {"features": {"label": {"names": WNIDS, "_type": "ClassLabel"}}}}
+    facts = {"info": {"features": {"label": {"names": class_names, "_type": "ClassLabel"}}}}
+    columns = {
+        "image": [{"bytes": data, "path": name} for data, name, _ in rows],
+        "label": [number for _, _, number in rows],
+    }
+    table = pyarrow.table(columns).replace_schema_metadata({"huggingface": json.dumps(facts)})
+    path.parent.mkdir(exist_ok=True, parents=True)
+    pyarrow.parquet.write_table(table, path, row_group_size=3)
+
+
+def parquet(root):
+    names = [f"English name {k}" for k in range(len(WNIDS))]
     for split, images, number in (("train", TRAIN, 3), ("validation", VAL, 1)):
-        shuffled = _shuffled(images)
+        rows = [
+            (data, _hugging_face_name(wnid, name), WNIDS.index(wnid))
+            for wnid, name, data in _shuffled(images)
+        ]
         for shard in range(number):
-            rows = shuffled[shard::number]
-            table = pyarrow.table(
-                {
-                    "image": [
-                        {"bytes": data, "path": _hugging_face_name(wnid, name)}
-                        for wnid, name, data in rows
-                    ],
-                    "label": [WNIDS.index(wnid) for wnid, _, _ in rows],
-                }
-            ).replace_schema_metadata({"huggingface": json.dumps(facts)})
             path = root / "data" / f"{split}-{shard:05d}-of-{number:05d}.parquet"
-            path.parent.mkdir(exist_ok=True, parents=True)
-            pyarrow.parquet.write_table(table, path, row_group_size=3)
+            write_parquet(path, rows[shard::number], names)
 
 
 def webdataset(root):

@@ -6,13 +6,15 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from input_pipeline import pipeline
-from input_pipeline.config import PrepareConfig
-from input_pipeline.preparation import prepare, verify
+from input_pipeline import datasets, pipeline
+from input_pipeline.config import DataConfig, PrepareConfig
+from input_pipeline.errors import UsageError
+from input_pipeline.preparation import prepare, raw_layouts, verify
 from input_pipeline.sources import source
 from loops.config import dataset_flags
 from tests.command_line import parse
 from tests.input_pipeline import imagenet_layouts
+from tests.input_pipeline.files import put
 
 
 @pytest.fixture(scope="module")
@@ -84,3 +86,90 @@ def test_prepare_writes_the_same_records(data, tmp_path):
     for name, images in (("train", imagenet_layouts.TRAIN), ("val", imagenet_layouts.VAL)):
         prepared = source.open_split(dataclasses.replace(data, data_dir=str(out)), name)
         assert _contents(prepared) == imagenet_layouts.contents(images)
+
+
+def _put_images(folder, *names):
+    """Writes files that contain their own name."""
+    for name in names:
+        put(folder / name, name.encode())
+
+
+def test_tiny_imagenet(tmp_path):
+    wnids = ("n01443537", "n01629819")
+    for wnid in wnids:
+        _put_images(tmp_path, *(f"train/{wnid}/images/{wnid}_{k}.JPEG" for k in (10, 2)))
+        put(tmp_path / "train" / wnid / f"{wnid}_boxes.txt")
+    _put_images(tmp_path, *(f"val/images/val_{k}.JPEG" for k in range(3)), "test/images/a.JPEG")
+    table = "".join(f"val_{k}.JPEG\t{wnids[k % 2]}\t0\t0\t9\t9\n" for k in range(3))
+    put(tmp_path / "val" / "val_annotations.txt", table.encode())
+    config = _resolve(tmp_path)
+    assert config.dataset == "folder"
+    train, val = (source.open_split(config, split) for split in ("train", "val"))
+    assert train.class_names == val.class_names == wnids
+    assert _contents(train) == [
+        (label, f"train/{wnid}/images/{wnid}_{k}.JPEG".encode())
+        for label, wnid in enumerate(wnids)
+        for k in (10, 2)
+    ]
+    assert _contents(val) == [(k % 2, f"val/images/val_{k}.JPEG".encode()) for k in (0, 2, 1)]
+    raw = raw_layouts.find(config, PrepareConfig())
+    assert {split: len(items) for split, items in raw.splits.items()} == {"train": 4, "val": 3}
+    assert raw.unlabeled == []
+
+
+@pytest.mark.parametrize(
+    "names", [("Train", "Val"), ("train", "valid"), ("training", "validation")]
+)
+def test_other_names_of_splits(tmp_path, names):
+    for name in names:
+        _put_images(tmp_path, f"{name}/cat/1.jpg", f"{name}/dog/2.jpg")
+    config = _resolve(tmp_path)
+    assert config.dataset == "folder"
+    for split, name in zip(("train", "val"), names, strict=True):
+        expected = [(0, f"{name}/cat/1.jpg".encode()), (1, f"{name}/dog/2.jpg".encode())]
+        assert _contents(source.open_split(config, split)) == expected
+    raw = raw_layouts.find(config, PrepareConfig())
+    assert {split: len(items) for split, items in raw.splits.items()} == {"train": 2, "val": 2}
+
+
+def test_folders_of_systems_are_no_classes_and_every_jpeg_extension_is_read(tmp_path):
+    _put_images(tmp_path, "train/cat/1.jpg", "train/cat/2.jfif", "train/dog/3.JPE")
+    for name in ("@eaDir", "lost+found", "$RECYCLE.BIN", "System Volume Information", "#recycle"):
+        _put_images(tmp_path, f"train/{name}/9.jpg")
+    config = _resolve(tmp_path)
+    split = source.open_split(config, "train")
+    assert split.class_names == ("cat", "dog")
+    assert split.labels.tolist() == [0, 0, 1]
+    assert raw_layouts.find(config, PrepareConfig()).classes == ("cat", "dog")
+
+
+def test_test_sets_without_splits_are_opened_by_the_classes_of_a_run(tmp_path):
+    """ImageNet-A has folders of WordNet ids. Those of ImageNet-V2 are class numbers."""
+    wnids = imagenet_layouts.WNIDS
+    _put_images(tmp_path / "a", f"{wnids[7]}/x.jpg", f"{wnids[3]}/y.jpg")
+    _put_images(tmp_path / "v2", *(f"{label}/{label}.jpeg" for label in (0, 2, 10, 999)))
+    expected = {
+        "a": [(3, f"{wnids[3]}/y.jpg".encode()), (7, f"{wnids[7]}/x.jpg".encode())],
+        "v2": [(label, f"{label}/{label}.jpeg".encode()) for label in (0, 2, 10, 999)],
+    }
+    for name, contents in expected.items():
+        config = DataConfig(dataset="ilsvrc2012", data_dir=str(tmp_path / name))
+        split = source.open_split(config, "val", wnids)
+        assert split.class_names == wnids
+        assert _contents(split) == contents
+    config = DataConfig(dataset="folder", data_dir=str(tmp_path / "v2"))
+    with pytest.raises(UsageError, match="the val split is missing"):
+        source.open_split(config, "val", ("cat", "dog"))
+
+
+def test_mini_imagenet_in_parquet_files_with_names_in_another_order(tmp_path):
+    pytest.importorskip("pyarrow", reason="requirements/parquet.txt is not installed")
+    table = [wnid for wnid, _ in datasets.load_class_table("mini_imagenet")]
+    names = table[::-1]
+    rows = [(b"image %d" % number, f"{number}.jpg", number) for number in (98, 0, 99)]
+    imagenet_layouts.write_parquet(tmp_path / "data" / "train-0.parquet", rows, names)
+    config = _resolve(tmp_path)
+    assert config.dataset == "mini_imagenet"
+    split = source.open_split(config, "train")
+    assert _contents(split) == [(0, b"image 99"), (1, b"image 98"), (99, b"image 0")]
+    assert split.class_names == tuple(table)

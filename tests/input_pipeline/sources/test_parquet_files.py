@@ -65,7 +65,5 @@ def test_damaged_image_is_not_returned(tmp_path):
 
 def test_other_columns_are_named(tmp_path):
     parquet.write_table(pyarrow.table({"text": ["a"], "label": [1]}), tmp_path / "a.parquet")
-    with pytest.raises(
-        DataError, match=r"no column of images .* it has text \(BYTE_ARRAY\)"
-    ):
+    with pytest.raises(DataError, match=r"no column of images .* it has text \(BYTE_ARRAY\)"):
         parquet_files.find_columns(tmp_path / "a.parquet")
