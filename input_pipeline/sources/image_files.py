@@ -5,6 +5,7 @@ import dataclasses
 import hashlib
 import os
 import pathlib
+import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -226,16 +227,45 @@ def _parse_lines(
 ) -> tuple[path_table.PathTable, np.ndarray]:
     """Parses like `path_table.parse`, but line by line, to name a malformed line."""
     paths, labels = [], []
-    text = data.decode(errors="surrogateescape")
-    for number, line in enumerate(text.removesuffix("\n").split("\n"), 1):
-        name, _, label = line.rstrip().rpartition(" ")
+    lines = data.decode(errors="surrogateescape").rstrip().split("\n")
+    for number, line in enumerate(lines, 1):
+        name, label = _split_line(line.rstrip())
+        if number == 1 and label.strip().isalpha() and "," in line:
+            continue  # the header of a CSV file
         if not name.strip() or not label.isascii() or not label.isdigit():
-            raise DataError(f"{path}, line {number}: is not `path label`: {line[:80]!r}")
+            raise DataError(
+                f"{path}, line {number}: is not `path label`: {line[:80]!r}"
+                + _explain_label(line, label)
+            )
         if int(label) > _MAX_LABEL:
             raise DataError(f"{path}, line {number}: label {label} is larger than {_MAX_LABEL}")
         paths.append(name)
         labels.append(int(label))
     return path_table.from_names(paths, labels), np.array(labels, np.int32)
+
+
+def _split_line(line: str) -> tuple[str, str]:
+    """Returns the path and the label of `path label`, `path<TAB>label` or `path,label`.
+
+    MXNet writes `number<TAB>label<TAB>path`, with a decimal point in the label.
+    """
+    columns = line.split("\t")
+    if len(columns) == 3 and columns[0].isdigit() and re.fullmatch(r"\d+(\.0*)?", columns[1]):
+        return columns[2], columns[1].partition(".")[0]
+    for separator in (" ", "\t", ","):
+        name, _, label = line.rpartition(separator)
+        if name and label.isascii() and label.isdigit():
+            return name, label
+    name, _, label = line.rpartition("," if "," in line else " ")
+    return name, label
+
+
+def _explain_label(line: str, label: str) -> str:
+    if line.startswith("#"):
+        return "; remove the comment"
+    if label and not label[-1].isdigit():
+        return f"; {label[:20]!r} is no number: number the classes from 0"
+    return ""
 
 
 def _read_class_names(path: str) -> tuple[str, ...]:

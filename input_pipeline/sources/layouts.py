@@ -352,7 +352,24 @@ def open_split(
     if place is None:
         found = ", ".join(layout.splits)
         raise UsageError(f"{layout.root}: no images of the {split} split; found {found}")
-    known = tuple(class_names) or _class_table(dataset)
+    images = _open_place(layout, place, dataset, split, tuple(class_names), devkit)
+    logging.info(
+        "%s: %s of %d of %s in %s (%s); labels from %s",
+        *(split, pluralize(len(images.labels), "image"), len(np.unique(images.labels))),
+        *(pluralize(len(images.class_names), "class"), place.kind, place.folder, images.rule),
+    )
+    return images
+
+
+def _open_place(
+    layout: Layout,
+    place: SplitFiles,
+    dataset: str,
+    split: str,
+    class_names: tuple[str, ...],
+    devkit: str,
+) -> image_files.ImageFiles | PackedImages:
+    known = class_names or _class_table(dataset)
     if not known and split != "train" and "train" in layout.splits:
         known = open_split(layout, dataset, "train").class_names
     if place.kind == FOLDERS:

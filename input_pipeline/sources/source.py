@@ -142,14 +142,7 @@ def _open_images(config: DataConfig, split: str, class_names: Sequence[str]) -> 
     data_dir = ensure_data_dir(config)
     layout = None if config.dataset == "shapes" else layouts.recognize(data_dir)
     if layout is not None and not layout.is_plain(data_dir):
-        images = layouts.open_split(layout, config.dataset, split, class_names)
-        place, num_classes = layout.splits[split], len(set(images.labels.tolist()))
-        logging.info(
-            "%s: %s in %s in %s, %s; labels from %s",
-            *(split, pluralize(len(images.labels), "image"), place.kind, place.folder),
-            *(f"{num_classes} of {pluralize(len(images.class_names), 'class')}", images.rule),
-        )
-        return images
+        return layouts.open_split(layout, config.dataset, split, class_names)
     if layout is None and split != "train":
         test_set = layouts.open_test_set(data_dir, class_names) if class_names else None
         if test_set is not None:

@@ -5,13 +5,16 @@ import json
 import os
 import pathlib
 import tarfile
-from typing import NamedTuple
+from collections.abc import Iterator
+from typing import BinaryIO, NamedTuple
 
 from input_pipeline.errors import DataError
 from input_pipeline.sources import image_folders
 from input_pipeline.sources.packed_images import Entry
 
 _BLOCK_BYTES = 512
+_MAX_IMAGE_BYTES = 2**30
+_MAX_CLASS_BYTES = 2**20
 # Keys of WebDataset's JSON files that give the class.
 _NUMBER_KEYS = ("label", "cls", "target", "class_id")
 _NAME_KEYS = ("wnid", "synset", "class_name")
@@ -29,6 +32,42 @@ class Member(NamedTuple):
     name: str
     offset: int
     size: int
+
+
+class _ForwardReader:
+    """A file for `tarfile`, which reads as many bytes as headers claim, wherever they claim.
+
+    It returns no more than the file has, and refuses to go back, which would never end.
+    """
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self._size = os.fstat(file.fileno()).st_size
+        self.tell = file.tell
+
+    def read(self, size: int) -> bytes:
+        return self._file.read(max(0, min(size, self._size - self._file.tell())))
+
+    def seek(self, position: int) -> None:
+        # `tarfile` reads the last byte before a header again.
+        if position < self._file.tell() - 1:
+            raise tarfile.ReadError("a header leads back")
+        self._file.seek(position)
+
+
+def _iter_files(tar: tarfile.TarFile, where: str) -> Iterator[Member]:
+    for member in tar:
+        tar.members = []  # type: ignore[attr-defined]  # would fill the memory
+        if not member.isfile():
+            continue
+        is_image = image_folders.is_image_name(member.name)
+        if member.issparse():
+            raise DataError(
+                f"{where}: {member.name} is sparse; unpack the tar file, and pack it without -S"
+            )
+        if member.size < 0 or (is_image and member.size > _MAX_IMAGE_BYTES):
+            raise DataError(f"{where}: {member.name} claims {member.size} bytes; remove it")
+        yield Member(member.name, member.offset_data, member.size)
 
 
 def list_members(
@@ -51,15 +90,13 @@ def list_members(
         with open(path, "rb", buffering=0) as file:
             file.seek(start)
             # tarfile counts from the position of the file.
-            with tarfile.open(fileobj=file, mode="r:") as tar:
-                files = (m for m in tar if m.isfile())
-                members = [
-                    Member(m.name, m.offset_data, m.size) for m in itertools.islice(files, limit)
-                ]
+            reader = _ForwardReader(file)
+            with tarfile.open(fileobj=reader, mode="r:") as tar:  # type: ignore[call-overload]
+                members = list(itertools.islice(_iter_files(tar, where), limit))
                 file.seek(tar.offset)
                 if limit is None and file.read(_BLOCK_BYTES) != bytes(_BLOCK_BYTES):
                     raise tarfile.ReadError("its end is missing")
-    except (tarfile.TarError, EOFError, ValueError) as error:
+    except (tarfile.TarError, EOFError, ValueError, OverflowError) as error:
         raise DataError(f"{where}: is not a complete tar file ({error}); copy it again") from None
     except OSError as error:
         raise DataError(f"{where}: cannot be read ({error.strerror})") from None
@@ -110,7 +147,8 @@ def list_webdataset(path: pathlib.Path, limit: int | None = None) -> list[Entry]
                     continue
                 raise DataError(f"{path}: {member.name} has neither {key}.cls nor {key}.json")
             file.seek(labels[key].offset)
-            class_name, number = _parse_class(path, labels[key], file.read(labels[key].size))
+            data = file.read(min(labels[key].size, _MAX_CLASS_BYTES))
+            class_name, number = _parse_class(path, labels[key], data)
             name = os.path.basename(member.name)
             entries.append(Entry(name, class_name, number, member.offset, member.size))
     return entries
@@ -124,5 +162,5 @@ def _parse_class(path: pathlib.Path, member: Member, data: bytes) -> tuple[str, 
         facts = json.loads(data)
         name = next((facts[key] for key in _NAME_KEYS if isinstance(facts.get(key), str)), "")
         return name, next(int(facts[key]) for key in _NUMBER_KEYS if key in facts)
-    except (ValueError, TypeError, AttributeError, StopIteration):
+    except (ValueError, TypeError, AttributeError, StopIteration, RecursionError):
         raise DataError(f"{path}: {member.name} has no class number: {data[:80]!r}") from None

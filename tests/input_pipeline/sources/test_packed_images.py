@@ -7,6 +7,7 @@ import re
 import signal
 import subprocess
 import sys
+import tarfile
 
 import numpy as np
 import pytest
@@ -252,3 +253,18 @@ def test_unfinished_prepared_data_set_is_not_read(tmp_path):
     (folder / ".unfinished").mkdir()
     with pytest.raises(UsageError, match="unfinished prepared data set; run the same"):
         layouts.recognize(folder)
+
+
+def test_sparse_and_endless_members_of_tar_files_are_refused(tmp_path):
+    member = tarfile.TarInfo("a.jpg")
+    member.type = tarfile.GNUTYPE_SPARSE
+    put(tmp_path / "sparse.tar", member.tobuf(tarfile.GNU_FORMAT) + bytes(1024))
+    with pytest.raises(DataError, match=r"sparse\.tar: a\.jpg is sparse"):
+        tar_files.list_members(tmp_path / "sparse.tar")
+    member = tarfile.TarInfo("a.jpg")
+    header = bytearray(member.tobuf(tarfile.GNU_FORMAT))
+    header[124:136] = b"\xff" * 12  # a size of -1, in base 256
+    header[148:156] = b"%06o\0 " % (sum(header[:148]) + 256 + sum(header[156:512]))
+    put(tmp_path / "negative.tar", bytes(header) + bytes(1024))
+    with pytest.raises(DataError, match=r"negative\.tar"):
+        tar_files.list_members(tmp_path / "negative.tar")
