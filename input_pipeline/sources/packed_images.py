@@ -9,7 +9,6 @@ data set therefore give the same batches and the same fingerprint.
 """
 
 import dataclasses
-import functools
 import hashlib
 import io
 import json
@@ -118,32 +117,39 @@ class PackedImages:
     unlabeled: tuple[str, ...]
 
     @property
-    def runs_python(self) -> bool:
-        """Whether reading an image runs Python, which another process cannot do for this one."""
+    def is_mapped(self) -> bool:
+        """Whether the files are mapped into the memory of this process."""
         return not self.storage.startswith(RECORD)
 
     def make_reader(self) -> Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]]:
-        """Returns the function from an index tensor to (encoded image, label)."""
+        """Returns the function from an index tensor to (encoded image, label).
+
+        Raises:
+          UsageError: the compression of a Parquet file allows no random access.
+        """
         # Tensors are captured by reference, because constants of a graph are copied.
-        files = tf.constant([os.fsencode(file) for file in self.files])
-        columns = ("file", "offset", "size")
-        file, offset, size = (tf.constant(np.ascontiguousarray(self.rows[c])) for c in columns)
-        places = tf.constant(np.ascontiguousarray(self.rows["place"]))
+        columns = ("file", "offset", "size", "place")
+        file, offset, size, place = (
+            tf.constant(np.ascontiguousarray(self.rows[column])) for column in columns
+        )
         labels = tf.constant(self.labels)
         kind, _, key = self.storage.partition(":")
+        if kind == RECORD:
+            paths = tf.constant([os.fsencode(path) for path in self.files])
+
+            def read_record(index):
+                position = paths[file[index]], offset[index], size[index]
+                return tfrecord.read_feature(*position, key), labels[index]
+
+            return read_record
+        if kind == PARQUET:
+            parquet_files.require_random_access(self.files[0], self.rows["place"][:, 0])
+        read_range = file_ranges.make_graph_reader(self.files)
 
         def read(index):
-            position = files[file[index]], offset[index], size[index]
-            if kind == RECORD:
-                return tfrecord.read_feature(*position, key), labels[index]
-            # Stateless, so that tf.data may run several at a time also if operations are
-            # deterministic.
-            data = tf.numpy_function(
-                functools.partial(_read_range, kind, key),
-                (*position, places[index]),
-                tf.string,
-                stateful=False,
-            )
+            data = read_range(file[index], offset[index], size[index])
+            if kind == PARQUET:
+                data = parquet_files.extract_in_graph(data, place[index])
             return tf.ensure_shape(data, []), labels[index]
 
         return read
@@ -157,17 +163,6 @@ class PackedImages:
         digest = hashlib.sha256("\n".join(self.class_names).encode(errors="surrogateescape"))
         digest.update(self.names.lines)
         return digest.hexdigest()
-
-
-def _read_range(
-    kind: str, key: str, path: Any, offset: Any, size: Any, place: Sequence[int]
-) -> bytes:
-    """Reads an image of a tar or Parquet file. A call by TensorFlow has scalars of NumPy."""
-    path, offset, size = np.asarray(path).item(), int(offset), int(size)
-    if kind == PARQUET:
-        total, first, length = map(int, place)
-        return parquet_files.read_image(path, offset, size, (total, first, length), key)
-    return file_ranges.read(path, offset, size)
 
 
 def read_image(
@@ -187,7 +182,9 @@ def read_image(
     if kind == RECORD:
         start, length = (tf.constant(value, tf.int64) for value in (offset, size))
         return tfrecord.read_feature(tf.constant(os.fsencode(path)), start, length, key).numpy()
-    return _read_range(kind, key, os.fsencode(path), offset, size, place)
+    if kind == PARQUET:
+        return parquet_files.read_image(path, offset, size, place, key)
+    return file_ranges.read(path, offset, size)
 
 
 def open_indexed(

@@ -9,6 +9,9 @@ import threading
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
+import numpy as np
+import tensorflow as tf
+
 from input_pipeline.errors import DataError, UsageError
 from input_pipeline.sources import file_ranges
 
@@ -351,8 +354,68 @@ _lock = threading.Lock()
 _groups: collections.OrderedDict[tuple[str, str, int], Any] = collections.OrderedDict()
 
 
+def require_random_access(path: str, totals: np.ndarray) -> None:
+    """Raises UsageError if an image cannot be read alone.
+
+    Args:
+      path: one of the files.
+      totals: the first number of the place of each image, see Row.
+    """
+    if num_others := int((totals < 0).sum()):
+        raise UsageError(
+            f"{path}: {num_others} images have no random access, because the compression is not"
+            " Snappy; use --mode=prepare, which reads them"
+        )
+
+
+def extract_in_graph(data: tf.Tensor, place: tf.Tensor) -> tf.Tensor:
+    """Returns the image in the bytes of its range, as a string scalar.
+
+    Args:
+      data: string scalar.
+      place: int32 [3], see Row.
+    """
+    total, first, size = tf.unstack(place)
+    return tf.cond(
+        total == 0,
+        lambda: data,
+        lambda: file_ranges.to_string(_decompress_in_graph(data, total)[first : first + size]),
+    )
+
+
+def _decompress_in_graph(data: tf.Tensor, total: tf.Tensor) -> tf.Tensor:
+    """Decompresses Snappy blocks of `total` bytes in all; returns uint8 [total].
+
+    TensorFlow decompresses the elements of its data service with Snappy. The bytes of such an
+    element, a protocol buffer in a variant tensor, are put together here.
+    """
+
+    def field(number: int, *parts: bytes | tf.Tensor) -> tf.Tensor:
+        value = tf.strings.join(parts)
+        tag = bytes([number << 3 | 2])
+        return tf.strings.join([tag, _varint_in_graph(tf.strings.length(value)), value])
+
+    size = _varint_in_graph(total)
+    shape = field(2, field(2, b"\x08", size))
+    component = field(2, bytes([1 << 3, tf.uint8.as_datatype_enum]), shape, field(4, size))
+    element = tf.strings.join([field(1, size, data), component])
+    variant = field(15, field(1, b"tensorflow.data.CompressedElement"), field(2, element))
+    head = bytes([1 << 3, tf.variant.as_datatype_enum, 2 << 3 | 2, 0])  # a scalar variant
+    compressed = tf.io.parse_tensor(tf.strings.join([head, variant]), tf.variant)
+    return tf.raw_ops.UncompressElement(
+        compressed=compressed, output_types=[tf.uint8], output_shapes=[[None]]
+    )[0]
+
+
+def _varint_in_graph(number: tf.Tensor) -> tf.Tensor:
+    """Returns an integer as a variable-length integer of 5 bytes."""
+    digits = tf.bitwise.bitwise_and(tf.bitwise.right_shift(number, [0, 7, 14, 21, 28]), 0x7F)
+    marked = tf.bitwise.bitwise_or(digits, [0x80, 0x80, 0x80, 0x80, 0])
+    return file_ranges.to_string(tf.cast(marked, tf.uint8))
+
+
 def read_image(
-    path: bytes, offset: int, size: int, place: tuple[int, int, int], column: str
+    path: str, offset: int, size: int, place: tuple[int, int, int], column: str
 ) -> bytes:
     """Returns the image of a row.
 
@@ -365,10 +428,10 @@ def read_image(
       OSError: the file is damaged.
     """
     if place[0] < 0:
-        return _read_row(os.fsdecode(path), offset, column)
+        return _read_row(path, offset, column)
     image = _decompress(file_ranges.read(path, offset, size), place)
     if len(image) != place[2]:
-        raise OSError(f"{os.fsdecode(path)}: is damaged at byte {offset}")
+        raise OSError(f"{path}: is damaged at byte {offset}")
     return image
 
 

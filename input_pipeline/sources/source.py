@@ -124,7 +124,7 @@ def _require_native_reader(config: DataConfig, images: _Images) -> None:
     """Raises UsageError if the workers of a data service cannot read the images."""
     if not config.data_service or not isinstance(images, packed_images.PackedImages):
         return
-    if images.runs_python:
+    if images.is_mapped:
         raise UsageError(
             f"--data_service={config.data_service}: its workers cannot read images inside"
             f" {images.files[0]}; prepare the data set with --mode=prepare"

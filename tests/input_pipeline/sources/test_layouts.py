@@ -91,6 +91,17 @@ def test_prepare_writes_the_same_records(data, tmp_path):
         assert _contents(prepared) == imagenet_layouts.contents(images)
 
 
+def test_deleting_an_iterator_does_not_wait_for_the_interpreter(tmp_path):
+    """TensorFlow waits for running reads then. A read in Python would never end."""
+    for layout in ("webdataset", "tfds"):
+        split = source.open_split(_resolve(imagenet_layouts.make(layout, tmp_path)), "train")
+        numbers = tf.data.Dataset.range(24).repeat()
+        for _ in range(20):
+            iterator = iter(numbers.map(split.read, num_parallel_calls=8).prefetch(9))
+            next(iterator)
+            del iterator
+
+
 def _put_images(folder, *names):
     """Writes files that contain their own name."""
     for name in names:

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from input_pipeline.errors import DataError
 from input_pipeline.sources import packed_images, parquet_files
@@ -47,6 +48,10 @@ def test_each_row_has_the_bytes_that_were_written(tmp_path, options, fewest_alon
     for row, image in zip(rows, images, strict=True):
         data = packed_images.read_image(storage, str(path), row.offset, row.size, row.place)
         assert data == image
+        if row.place[0] >= 0:
+            stored = path.read_bytes()[row.offset : row.offset + row.size]
+            in_graph = parquet_files.extract_in_graph(tf.constant(stored), tf.constant(row.place))
+            assert in_graph.numpy() == image
     alone = [row for row in rows if row.place[0] >= 0]
     assert len(alone) >= fewest_alone
     # A row that is read alone reads at most one block more at each of its ends.
@@ -60,7 +65,7 @@ def test_damaged_image_is_not_returned(tmp_path):
     data = path.read_bytes()
     path.write_bytes(data[: row.offset] + bytes(20) + data[row.offset + 20 :])
     with pytest.raises(OSError, match="is damaged at byte"):
-        parquet_files.read_image(str(path).encode(), row.offset, row.size, row.place, "image.bytes")
+        parquet_files.read_image(str(path), row.offset, row.size, row.place, "image.bytes")
 
 
 def test_other_columns_are_named(tmp_path):
