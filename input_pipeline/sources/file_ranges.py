@@ -14,8 +14,8 @@ import tensorflow as tf
 
 from input_pipeline.errors import UsageError
 
-# Linux allows 65,530 mapped ranges in a process.
-_MAX_FILES = 30_000
+# Linux allows 65,530 mapped ranges in a process, and the list is copied for each file.
+_MAX_FILES = 10_000
 
 
 def read(path: str, offset: int, size: int) -> bytes:
