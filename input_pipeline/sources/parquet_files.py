@@ -200,9 +200,10 @@ def _locate_images(
                 page_number, position = page_number + 1, 0
                 continue
             position = found + len(value)
-            place = pages[page_number].locate(found, len(value))
-            if place is not None and _decompress(chunk[place[0] :][: place[1]], place[2]) == value:
-                located[value] = (start + place[0], place[1], place[2])
+            if (position_in_chunk := pages[page_number].locate(found, len(value))) is not None:
+                offset, size, place = position_in_chunk
+                if _decompress(chunk[offset : offset + size], place) == value:
+                    located[value] = (start + offset, size, place)
             break
     return [
         located.get(value, (first_row + row, len(value), _NOT_ALONE))
