@@ -27,7 +27,8 @@ class DataConfig:
     dataset: Annotated[
         str,
         "Data set. shapes is built in. folder reads DATA_DIR/{train,val[,test]}/CLASS/*. lists "
-        "reads --train_list, --val_list and --test_list.",
+        "reads --train_list, --val_list and --test_list. If missing, it is recognized by the files "
+        "in --data_dir.",
         {"choices": datasets.names, "modes": _DATASET_MODES},
     ] = "shapes"
     data_dir: Annotated[
@@ -55,6 +56,12 @@ class DataConfig:
         "Class names for --dataset=lists and --mode=import: file of `index wnid names` lines, with "
         "indices from 0. If missing, lists takes the number of classes from the training labels.",
         {"is_path": True, "modes": _DATASET_MODES, "on_resume": True, "is_lists_only": True},
+    ] = ""
+    classes: Annotated[
+        str,
+        "File of class names, one per line: only these classes are read. A line is the name of a "
+        "class folder, such as a WordNet id, or the English name of an ImageNet class.",
+        {"is_path": True, "modes": _DATASET_MODES},
     ] = ""
     image_size: Annotated[
         int | None, "Input resolution in pixels.", {"maximum": 4096, "on_eval": True}
@@ -159,8 +166,8 @@ class PrepareConfig:
     ] = 128
     devkit: Annotated[
         str,
-        "prepare, ilsvrc2012: folder of the development kit, for a val folder without class "
-        "folders.",
+        "prepare, ilsvrc2012: development kit, packed or unpacked, whose labels of a flat val "
+        "folder replace the published ones.",
         {"is_path": True, "modes": ("prepare", "verify")},
     ] = ""
     split_csv: Annotated[

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from input_pipeline.system import regular_files
 
 _MAX_TABLE_BYTES = 2**26
-_LABELS = pathlib.Path(__file__).parent / "labels"
+LABELS_DIR = pathlib.Path(__file__).parent / "labels"
 
 # Mean and standard deviation of ImageNet's training pixels (RGB, 0..255), as in torchvision and
 # timm.
@@ -130,7 +130,7 @@ def read_class_table(path: str | os.PathLike) -> tuple[tuple[str, str], ...]:
 def load_class_table(name: str) -> tuple[tuple[str, str], ...]:
     """Returns the (wnid, names) pairs of a data set by label, or () if it has no class table."""
     spec = get(name)
-    return read_class_table(_LABELS / spec.class_table) if spec.class_table else ()
+    return read_class_table(LABELS_DIR / spec.class_table) if spec.class_table else ()
 
 
 def display_name(class_name: str) -> str:
@@ -141,5 +141,5 @@ def display_name(class_name: str) -> str:
 @functools.cache
 def _english_names() -> Mapping[str, str]:
     """Returns the first English name by WordNet id."""
-    table = read_class_table(_LABELS / "ilsvrc2012.txt")
+    table = read_class_table(LABELS_DIR / "ilsvrc2012.txt")
     return {wnid: names.split(",")[0] for wnid, names in table}

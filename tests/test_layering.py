@@ -81,6 +81,7 @@ MAY_USE = {
     "input_pipeline": (
         *("tensorflow", "numpy", "cv2", "tqdm", "absl.logging", r"scipy\.io"),
         "grpc",  # protocol of TensorFlow's data service
+        "pyarrow",  # an extra, for Parquet files
     ),
     "benchmarks": (".*",),
 }

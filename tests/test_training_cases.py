@@ -259,9 +259,9 @@ def _(work):
     assert_refused(run(words, TF_CONFIG=text), "TF_CONFIG", "not of the form")
 
 
-@case("14 --auto_batch beside a folder called loops")
+@case("14 --auto_batch next to a folder called loops")
 def _(work):
-    folder = work / "beside"
+    folder = work / "neighbor"
     (folder / "loops").mkdir(parents=True)
     (folder / "loops/__init__.py").write_text("")
     words = small(work, "--auto_batch", "--steps=1", "--run_name=auto")

@@ -13,7 +13,7 @@ from input_pipeline.text import tf_error_message
 
 # Columns on each side of a window that affect the color of its pixels.
 _CHROMA_NEIGHBORS = 2
-EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp")
+EXTENSIONS = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".gif", ".webp")
 
 
 def decode_image(data: tf.Tensor) -> tf.Tensor:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from input_pipeline.config import DataConfig, PrepareConfig
+from input_pipeline.errors import UsageError
 from input_pipeline.preparation import raw_layouts
 from input_pipeline.sources import image_files, manifest, tfrecord
 from input_pipeline.system import atomic_files, regular_files
@@ -46,12 +47,14 @@ class ImageSet:
       splits: images of each split.
       unlabeled: paths of images without a label.
       faults: missing and damaged shards.
+      skipped: number of files in class folders that are no images, by extension.
     """
 
     classes: tuple[str, ...]
     splits: dict[str, list[Image]]
     unlabeled: list[str]
     faults: list[ShardFault]
+    skipped: dict[str, int] = dataclasses.field(default_factory=dict)
 
 
 def find(
@@ -74,7 +77,12 @@ def find(
             split: [Image(item.name, item.label, item.read) for item in items]
             for split, items in raw.splits.items()
         }
-        return ImageSet(raw.classes, splits, raw.unlabeled, [])
+        return ImageSet(raw.classes, splits, raw.unlabeled, [], raw.skipped)
+    if config.classes:
+        raise UsageError(
+            f"--classes={config.classes}: every image of the prepared data set in"
+            f" {config.data_dir} is verified; omit the flag"
+        )
     metadata = manifest.read(config.data_dir)
     manifest.require_dataset(config.data_dir, metadata, config.dataset)
     classes = tuple(metadata["classes"])

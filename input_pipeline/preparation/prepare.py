@@ -27,8 +27,6 @@ from input_pipeline.system import atomic_files, folder_lock, regular_files
 from input_pipeline.system.progress import NoProgress, ProgressBar, ProgressFactory
 from input_pipeline.threads import available_cores
 
-# Folder of the plan and the metadata of finished shards, until the manifest is written.
-_UNFINISHED = ".unfinished"
 _PLAN = "plan.json"
 _CHUNK = 256
 _MAX_STEM_BYTES = 150  # file systems allow names of 255 bytes
@@ -75,7 +73,7 @@ def prepare(
             raise DataError(f"{config.data_dir}: no labeled image in the {empty[0]} split")
         _require_no_line_breaks(raw)
         if storage == "lists":
-            _require_no_tar_files(raw)
+            _require_separate_files(raw)
         plan = _make_plan(config, prepare_config, storage, raw)
         write = _write_lists if storage == "lists" else _write_shards
         threads = config.reader_threads or available_cores()
@@ -83,7 +81,7 @@ def prepare(
             _start_or_resume(out, plan)
             splits, conversions = write(pool, out, raw, prepare_config, progress)
             manifest.write(out, _make_manifest(config, plan, out, raw, splits, conversions))
-        shutil.rmtree(out / _UNFINISHED)
+        shutil.rmtree(out / manifest.UNFINISHED)
     return manifest.read(out)
 
 
@@ -113,7 +111,9 @@ def _write_shards(
     Returns:
       (the manifest's entries of the splits, conversions).
     """
-    writer = shard_writer.ShardWriter(pool, out, out / _UNFINISHED, raw.classes, prepare_config)
+    writer = shard_writer.ShardWriter(
+        pool, out, out / manifest.UNFINISHED, raw.classes, prepare_config
+    )
     num_images = sum(map(len, raw.splits.values()))
     # Hashing finished shards takes as long as reading them, so it has a progress bar.
     planning_progress = progress if writer.has_finished_shards() else NoProgress
@@ -150,13 +150,13 @@ def _write_lists(
     return splits, conversions
 
 
-def _require_no_tar_files(raw: RawSet) -> None:
-    """Raises UsageError for an image in a tar file, because a list can only name files."""
+def _require_separate_files(raw: RawSet) -> None:
+    """Raises UsageError for an image inside a larger file, because a list can only name files."""
     for items in raw.splits.values():
         for item in items:
-            if item.size >= 0:
+            if item.storage:
                 raise UsageError(
-                    f"{item.path}: lists cannot point into a tar file; use --format=tfrecord"
+                    f"{item.path}: lists cannot point into this file; use --format=tfrecord"
                 )
 
 
@@ -182,6 +182,7 @@ def _make_manifest(
         # Relative to real paths, because `..` after a link leads to the parent of its target.
         "root": os.path.relpath(os.path.realpath(config.data_dir or "."), os.path.realpath(out)),
         "unlabelled": len(raw.unlabeled),
+        "skipped": raw.skipped,
         "conversions": conversions,
         "splits": splits,
         "classes": list(raw.classes),
@@ -220,9 +221,11 @@ def _require_separate_folder(config: DataConfig, out: pathlib.Path) -> None:
 
 def _start_or_resume(out: pathlib.Path, plan: dict[str, Any]) -> None:
     """Starts or resumes a data set; raises UsageError if the folder contains anything else."""
-    path = out / _UNFINISHED / _PLAN
+    path = out / manifest.UNFINISHED / _PLAN
     if path.parent.is_symlink():
-        raise UsageError(f"--out={out}: {_UNFINISHED} in it is a link; choose another folder")
+        raise UsageError(
+            f"--out={out}: {manifest.UNFINISHED} in it is a link; choose another folder"
+        )
     if manifest.exists(out):
         raise UsageError(
             f"--out={out}: already contains a prepared data set; choose another folder"
@@ -238,7 +241,7 @@ def _start_or_resume(out: pathlib.Path, plan: dict[str, Any]) -> None:
             temporary.unlink()
         return
     # Without a plan, an earlier run was interrupted before it wrote any file.
-    if any(entry.name not in (folder_lock.NAME, _UNFINISHED) for entry in out.iterdir()):
+    if any(entry.name not in (folder_lock.NAME, manifest.UNFINISHED) for entry in out.iterdir()):
         raise UsageError(f"--out={out}: is not an empty folder; choose another folder")
     atomic_files.make_folder(path.parent)
     atomic_files.write_bytes(path, json.dumps(plan).encode())

@@ -1,67 +1,17 @@
-"""Finds the images of ILSVRC 2012 as downloaded, and of mini-ImageNet, which is a subset."""
+"""Finds the images of mini-ImageNet in the folders of ILSVRC 2012."""
 
 import csv
 import os
 import pathlib
-import tarfile
 from collections.abc import Iterator
-from typing import BinaryIO
 
 from input_pipeline.errors import DataError, UsageError
-from input_pipeline.preparation import raw_set, val_ground_truth
+from input_pipeline.preparation import raw_set
 from input_pipeline.sources import image_folders
 from input_pipeline.system import regular_files
 
 _MAX_CSV_BYTES = 2**26
 _MAX_DIGITS = 18
-
-
-def find_ilsvrc2012(root: pathlib.Path, table: tuple[str, ...], devkit: str) -> raw_set.RawSet:
-    """Finds ILSVRC 2012: class folders and class tar files, with val in class folders or flat.
-
-    Args:
-      root: contains train (or ILSVRC2012_img_train) and val (or ILSVRC2012_img_val).
-      table: WordNet ids by label.
-      devkit: folder of the development kit, or "" to search it in root.
-
-    Raises:
-      UsageError: the training images or the ground truth of val do not exist.
-      DataError: a class is unknown, a tar file is incomplete, or there is no image.
-    """
-    train = raw_set.find_folder(root, ("train", "ILSVRC2012_img_train"), "the training images")
-    tars = sorted(p.name[:-4] for p in train.glob("n*.tar"))
-    # A class can exist as both if unpacking was interrupted. Only the tar file is complete then.
-    folders = [name for name in image_folders.list_subfolders(train) if name not in tars]
-    raw_set.require_known_classes(train, [*tars, *folders], table)
-    items = raw_set.list_class_items(root, train.name, table, folders)
-    labels = {wnid: label for label, wnid in enumerate(table)}
-    items += [i for name in tars for i in _list_tar_items(train / f"{name}.tar", labels[name])]
-    items.sort(key=lambda item: item.label)
-    splits, unlabeled = {"train": items}, raw_set.list_loose_images(train)
-    val_folders = [p for p in (root / "val", root / "ILSVRC2012_img_val") if p.is_dir()]
-    if val_folders:
-        val = val_folders[0]
-        if folders := image_folders.list_subfolders(val):
-            raw_set.require_known_classes(val, folders, table)
-            splits["val"] = raw_set.list_class_items(root, val.name, table, folders)
-            unlabeled += raw_set.list_loose_images(val)
-        else:
-            splits["val"], unlabeled_val = _list_flat_val_items(root, val, table, devkit)
-            unlabeled += unlabeled_val
-    if not items:
-        raise DataError(f"{train}: contains no images in class folders and no class tar files")
-    return raw_set.RawSet(table, splits, unlabeled)
-
-
-def _list_flat_val_items(
-    root: pathlib.Path, val: pathlib.Path, table: tuple[str, ...], devkit: str
-) -> tuple[list[raw_set.Item], list[str]]:
-    """Returns the items of a val folder without class folders, and its images without a label."""
-    labels = val_ground_truth.read(pathlib.Path(devkit) if devkit else root, table)
-    names = image_folders.list_images(val)
-    labeled = sorted((labels[name], f"{val.name}/{name}") for name in names if name in labels)
-    items = [raw_set.Item(name, label, str(root / name)) for label, name in labeled]
-    return items, [str(val / name) for name in names if name not in labels]
 
 
 def find_mini_imagenet(
@@ -132,66 +82,3 @@ def _parse_file_number(name: str) -> int:
     if not digits.isdecimal() or len(digits) > _MAX_DIGITS:
         raise DataError(f"{name}: is not named like an ILSVRC training file, n01440764_18.JPEG")
     return int(digits)
-
-
-class _ForwardReader:
-    """A tar file for `tarfile`, which reads as many bytes as headers claim, wherever they claim.
-
-    It returns no more than the file has, and refuses to go back, which would never end.
-    """
-
-    def __init__(self, file: BinaryIO) -> None:
-        self._file = file
-        self._size = os.fstat(file.fileno()).st_size
-        self.tell = file.tell
-
-    def read(self, size: int) -> bytes:
-        return self._file.read(max(0, min(size, self._size - self._file.tell())))
-
-    def seek(self, position: int) -> None:
-        # `tarfile` reads the last byte before a header again.
-        if position < self._file.tell() - 1:
-            raise tarfile.ReadError("a header leads back")
-        self._file.seek(position)
-
-
-def _iter_tar_images(file: BinaryIO) -> Iterator[tarfile.TarInfo]:
-    """Yields the members that are images.
-
-    Raises:
-      DataError: the bytes of a member are not those of an image file.
-    """
-    # Not compressed: images are read at their offset in the file.
-    with tarfile.open(fileobj=_ForwardReader(file), mode="r:") as tar:  # type: ignore[call-overload]
-        for member in tar:
-            tar.members = []  # would fill the memory
-            if not member.isfile() or not image_folders.is_image_name(
-                os.path.basename(member.name)
-            ):
-                continue
-            where = f"{file.name}: the member {member.name}"
-            if member.issparse():
-                raise DataError(f"{where} is sparse; unpack the tar file, and pack it without -S")
-            if not 0 <= member.size <= regular_files.MAX_IMAGE_BYTES:
-                raise DataError(f"{where} claims {member.size} bytes; remove it")
-            yield member
-
-
-def _list_tar_items(path: pathlib.Path, label: int) -> list[raw_set.Item]:
-    """Returns the images in the tar file of one class, sorted by name."""
-    try:
-        with regular_files.open_regular(path) as file:
-            members = list(_iter_tar_images(file))
-    except (tarfile.TarError, OSError, EOFError, ValueError, OverflowError) as error:
-        raise DataError(f"{path}: is not a complete tar file ({error})") from None
-    wnid = path.name[:-4]
-    return [
-        raw_set.Item(
-            f"{path.parent.name}/{wnid}/{os.path.basename(m.name)}",
-            label,
-            str(path),
-            m.offset_data,
-            m.size,
-        )
-        for m in sorted(members, key=lambda m: m.name)
-    ]

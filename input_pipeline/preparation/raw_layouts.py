@@ -6,12 +6,13 @@ by label and then by name.
 
 import os
 import pathlib
+from collections.abc import Iterator
 
 from input_pipeline import datasets
 from input_pipeline.config import DataConfig, PrepareConfig
 from input_pipeline.errors import DataError, UsageError
 from input_pipeline.preparation import raw_ilsvrc, raw_set
-from input_pipeline.sources import image_files, image_folders, shapes
+from input_pipeline.sources import image_files, image_folders, layouts, packed_images, shapes
 
 _SPLITS = ("train", "val", "test")
 # Folders below the root that contain the class folders. If none exists, the root contains them.
@@ -29,6 +30,11 @@ def find(config: DataConfig, prepare: PrepareConfig) -> raw_set.RawSet:
       UsageError: a folder or file does not exist.
       DataError: a file is malformed, or a class is unknown.
     """
+    raw = _find_all(config, prepare)
+    return raw_set.select_classes(raw, config.classes) if config.classes else raw
+
+
+def _find_all(config: DataConfig, prepare: PrepareConfig) -> raw_set.RawSet:
     if config.dataset == "lists":
         return _find_in_lists(config)
     if config.dataset == "shapes":
@@ -37,10 +43,13 @@ def find(config: DataConfig, prepare: PrepareConfig) -> raw_set.RawSet:
     if not root.is_dir():
         raise UsageError(f"--data_dir={config.data_dir}: no such folder")
     table = tuple(wnid for wnid, _ in datasets.load_class_table(config.dataset))
-    if config.dataset == "ilsvrc2012":
-        return raw_ilsvrc.find_ilsvrc2012(root, table, prepare.devkit)
     if prepare.split_csv:
         return raw_ilsvrc.find_mini_imagenet(root, table, pathlib.Path(prepare.split_csv))
+    layout = layouts.recognize(root)
+    if layout is not None and not layout.is_plain(root):
+        return _find_in_layout(layout, config.dataset, prepare.devkit)
+    if config.dataset == "ilsvrc2012":
+        raw_set.find_folder(root, ("train",), "the training images")
     pools_splits = config.dataset == "mini_imagenet"
     return _find_in_class_folders(root, table, pools_splits)
 
@@ -60,6 +69,40 @@ def _find_in_lists(config: DataConfig) -> raw_set.RawSet:
     if not splits:
         raise UsageError("--dataset=lists needs --train_list, a file of `path label` lines")
     return raw_set.RawSet(classes, splits, [])
+
+
+def _find_in_layout(layout: layouts.Layout, dataset: str, devkit: str) -> raw_set.RawSet:
+    """Finds the images of a layout that is not only class folders."""
+    classes: tuple[str, ...] = ()
+    splits: dict[str, list[raw_set.Item]] = {}
+    unlabeled: list[str] = []
+    class_folders: list[pathlib.Path] = []
+    for split, place in layout.splits.items():
+        images = layouts.open_split(layout, dataset, split, classes, devkit)
+        classes = images.class_names
+        splits[split] = list(_list_items(images))
+        unlabeled += images.unlabeled
+        if place.kind == layouts.FOLDERS:
+            unlabeled += raw_set.list_loose_images(place.folder)
+            names = image_folders.list_subfolders(place.folder)
+            class_folders += [place.folder / name for name in names]
+    unlabeled += raw_set.list_nested_images(class_folders)
+    skipped = raw_set.count_skipped_files(class_folders)
+    return raw_set.RawSet(classes, splits, unlabeled, skipped)
+
+
+def _list_items(
+    images: image_files.ImageFiles | packed_images.PackedImages,
+) -> Iterator[raw_set.Item]:
+    labels = images.labels.tolist()
+    if isinstance(images, image_files.ImageFiles):
+        for name, label in zip(images.paths, labels, strict=True):
+            yield raw_set.Item(name, label, os.path.join(images.root, name))
+        return
+    for name, label, row in zip(images.names, labels, images.rows.tolist(), strict=True):
+        file, _, offset, size, place = row
+        position = images.files[file], offset, size
+        yield raw_set.Item(name, label, *position, images.storage, tuple(place))
 
 
 def _find_in_class_folders(
@@ -88,8 +131,9 @@ def _find_in_class_folders(
     )
     items = {s: raw_set.list_class_items(root, s, classes, folders[s]) for s in splits}
     unlabeled = [file for s in splits for file in raw_set.list_loose_images(root / s)]
-    unlabeled += raw_set.list_nested_images(root / s / name for s in splits for name in folders[s])
-    return raw_set.RawSet(classes, items, unlabeled)
+    class_folders = [root / s / name for s in splits for name in folders[s]]
+    unlabeled += raw_set.list_nested_images(class_folders)
+    return raw_set.RawSet(classes, items, unlabeled, raw_set.count_skipped_files(class_folders))
 
 
 def _split_class_folders(
@@ -116,5 +160,6 @@ def _split_class_folders(
         raise DataError(f"{root}: no image in any class folder")
     items = {split: split_items for split, split_items in items.items() if split_items}
     unlabeled = raw_set.list_loose_images(root)
-    unlabeled += raw_set.list_nested_images(root / folder for folder in folder_of_class.values())
-    return raw_set.RawSet(classes, items, unlabeled)
+    class_folders = [root / folder for folder in folder_of_class.values()]
+    unlabeled += raw_set.list_nested_images(class_folders)
+    return raw_set.RawSet(classes, items, unlabeled, raw_set.count_skipped_files(class_folders))

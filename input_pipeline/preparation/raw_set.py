@@ -1,5 +1,6 @@
 """Represents a raw data set: its classes and the images of each split."""
 
+import collections
 import dataclasses
 import hashlib
 import os
@@ -7,6 +8,7 @@ import pathlib
 from collections.abc import Iterable, Sequence
 
 from input_pipeline.errors import DataError, UsageError
+from input_pipeline.sources import class_subset, packed_images
 from input_pipeline.sources.image_folders import is_image_name, list_files_and_folders, list_images
 from input_pipeline.system import regular_files
 
@@ -23,7 +25,8 @@ class Item:
       name: its name in lists and records: a path below the root.
       label: its label.
       path: the file that contains it.
-      offset, size: its position in a tar file, in bytes; size -1 means the whole file.
+      offset, size: its position in a larger file, in bytes; size -1 means the whole file.
+      storage, place: how a larger file holds it, see `packed_images`.
     """
 
     name: str
@@ -31,14 +34,16 @@ class Item:
     path: str
     offset: int = 0
     size: int = -1
+    storage: str = ""
+    place: tuple[int, int, int] = (0, 0, 0)
 
     def read(self) -> bytes:
         """Returns the bytes of the image."""
-        if self.size < 0:
-            return regular_files.read_bytes(self.path, regular_files.MAX_IMAGE_BYTES)
-        with regular_files.open_regular(self.path) as file:
-            file.seek(self.offset)
-            return file.read(self.size)
+        if self.storage:
+            return packed_images.read_image(
+                self.storage, self.path, self.offset, self.size, self.place
+            )
+        return regular_files.read_bytes(self.path, regular_files.MAX_IMAGE_BYTES)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,11 +54,13 @@ class RawSet:
       classes: class names by label.
       splits: images of "train", "val" and "test"; a split that does not exist has no entry.
       unlabeled: paths of images without a label.
+      skipped: number of files in class folders that are no images, by extension.
     """
 
     classes: tuple[str, ...]
     splits: dict[str, list[Item]]
     unlabeled: list[str]
+    skipped: dict[str, int] = dataclasses.field(default_factory=dict)
 
     def sha256(self) -> str:
         """Returns the hash over names and labels of all splits, in hexadecimal."""
@@ -63,6 +70,22 @@ class RawSet:
             for item in items:
                 digest.update(os.fsencode(item.name) + b" %d\n" % item.label)
         return digest.hexdigest()
+
+
+def select_classes(raw: RawSet, path: str) -> RawSet:
+    """Returns only the images whose class a file names, see `class_subset.read`."""
+    selected = class_subset.read(path, raw.classes)
+    new_label = {label: number for number, label in enumerate(selected)}
+    splits = {
+        split: [
+            dataclasses.replace(item, label=new_label[item.label])
+            for item in items
+            if item.label in new_label
+        ]
+        for split, items in raw.splits.items()
+    }
+    classes = tuple(raw.classes[label] for label in selected)
+    return dataclasses.replace(raw, classes=classes, splits=splits)
 
 
 def split_by_name(names: Iterable[str]) -> dict[str, list[str]]:
@@ -144,3 +167,10 @@ def list_nested_images(class_folders: Iterable[pathlib.Path]) -> list[str]:
     ]
     files = (path for folder in nested for path in sorted(folder.rglob("*")) if path.is_file())
     return [str(path) for path in files if is_image_name(path.name)]
+
+
+def count_skipped_files(class_folders: Iterable[pathlib.Path]) -> dict[str, int]:
+    """Returns the number of files without an image's extension, by extension in lower case."""
+    names = (name for folder in class_folders for name in list_files_and_folders(folder)[0])
+    skipped = (pathlib.PurePath(name).suffix.lower() for name in names if not is_image_name(name))
+    return dict(collections.Counter(suffix or "none" for suffix in skipped).most_common())

@@ -12,12 +12,14 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
+from input_pipeline import datasets
 from input_pipeline.config import DataConfig, PrepareConfig
 from input_pipeline.decoding import decode
 from input_pipeline.errors import DataError
 from input_pipeline.preparation import all_images, label_order, reencode
 from input_pipeline.system import regular_files
 from input_pipeline.system.progress import NoProgress, ProgressFactory
+from input_pipeline.text import pluralize
 from input_pipeline.threads import available_cores
 
 # Findings of these kinds make an image unusable. Findings of other kinds are informative.
@@ -132,9 +134,35 @@ def _make_report(
         "numeric_folders_out_of_order": label_order.has_misordered_numeric_names(image_set.classes),
         "counts": dict(counts.most_common()),
         "bad": sum(counts[kind] for kind in FATAL_KINDS),
+        "skipped": image_set.skipped,
+        "missing": _find_missing(config.dataset, image_set),
         "duplicates_across_splits": scan.count_cross_split_duplicates(),
         "findings": findings,
     }
+
+
+def _find_missing(dataset: str, image_set: all_images.ImageSet) -> list[str]:
+    """Describes what training needs, or the full data set has, and this data set does not have."""
+    missing = []
+    labels = {split: {i.label for i in images} for split, images in image_set.splits.items()}
+    for split in ("train", "val"):
+        if split not in labels:
+            missing.append(f"there is no {split} split")
+    missing += [f"the {split} split has no labeled image" for split in labels if not labels[split]]
+    train = labels.get("train", set())
+    gaps = {"train": set(range(len(image_set.classes))) - train}
+    gaps["val"] = train - labels["val"] if labels.get("val") else set()
+    for split, absent in gaps.items():
+        if absent and train:
+            names = [image_set.classes[label] for label in sorted(absent)]
+            examples = ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
+            classes = pluralize(len(names), "class")
+            missing.append(f"the {split} split has no image of {classes}: {examples}")
+    for split, size in datasets.get(dataset).split_sizes.items():
+        num_images = len(image_set.splits.get(split, ()))
+        if split in labels and num_images != size:
+            missing.append(f"the {split} split has {num_images} images; the full one has {size}")
+    return missing
 
 
 def read_checksums(path: str | os.PathLike[str]) -> dict[str, str]:

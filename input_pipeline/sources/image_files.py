@@ -7,6 +7,7 @@ import hashlib
 import io
 import os
 import pathlib
+import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -23,7 +24,7 @@ from input_pipeline.system import regular_files
 from input_pipeline.text import pluralize
 
 # The largest label sets the number of classes. A label above this limit is a mistake.
-_MAX_LABEL = 1_000_000
+MAX_LABEL = 1_000_000
 # A single missing image is reported when it is read. If this many leading images of a list are
 # missing, --data_dir is wrong.
 _NUM_PROBED = 20
@@ -39,12 +40,18 @@ class ImageFiles:
       paths: path of each image.
       labels: int32 [N].
       class_names: name of each class, by label.
+      rule: what the labels come from.
+      lines: lines of the path table of the same images in class folders; None if it is `paths`.
+      unlabeled: paths of images without a label, which are left out.
     """
 
     root: str
     paths: path_table.PathTable
     labels: np.ndarray
     class_names: tuple[str, ...]
+    rule: str = "class folders"
+    lines: bytes | None = None
+    unlabeled: tuple[str, ...] = ()
 
     def path(self, index: int) -> str:
         """Returns the full path of an image."""
@@ -65,7 +72,7 @@ class ImageFiles:
     def fingerprint(self) -> str:
         """Returns the SHA-256 over names and labels, in hexadecimal. No file is read."""
         digest = hashlib.sha256("\n".join(self.class_names).encode(errors="surrogateescape"))
-        digest.update(self.paths.lines)
+        digest.update(self.paths.lines if self.lines is None else self.lines)
         return digest.hexdigest()
 
 
@@ -164,7 +171,7 @@ def from_list(config: DataConfig, split: str, class_names: Sequence[str] = ()) -
             f" example {probed[0]}; set --data_dir to the folder that the paths are relative to"
         )
     _require_regular(root, paths, getattr(config, flags[split]))
-    return ImageFiles(root, paths, labels, tuple(class_names))
+    return ImageFiles(root, paths, labels, tuple(class_names), rule="the list")
 
 
 def open_split(
@@ -195,7 +202,7 @@ def open_split(
     classes = tuple(metadata["classes"])
     labels = manifest.remap_labels(labels, classes, class_names, folder)
     _require_regular(root, paths, path)
-    return ImageFiles(root, paths, labels, tuple(class_names) or classes)
+    return ImageFiles(root, paths, labels, tuple(class_names) or classes, rule=manifest.FILENAME)
 
 
 def parse_list(path: str | os.PathLike[str], flag: str) -> tuple[path_table.PathTable, np.ndarray]:
@@ -220,7 +227,7 @@ def parse_list(path: str | os.PathLike[str], flag: str) -> tuple[path_table.Path
     if not data:
         raise DataError(f"{path}: the list is empty")
     parsed = path_table.parse(data)
-    if parsed is None or parsed[1].max() > _MAX_LABEL:
+    if parsed is None or parsed[1].max() > MAX_LABEL:
         return _parse_lines(data, path)
     return parsed
 
@@ -230,15 +237,18 @@ def _parse_lines(
 ) -> tuple[path_table.PathTable, np.ndarray]:
     """Parses like `path_table.parse`, but line by line, to name a malformed line."""
     paths, labels = [], []
-    text = data.decode(errors="surrogateescape")
-    for number, line in enumerate(text.removesuffix("\n").split("\n"), 1):
-        name, _, label = line.rstrip().rpartition(" ")
+    lines = data.decode(errors="surrogateescape").rstrip().split("\n")
+    for number, line in enumerate(lines, 1):
+        name, label = _split_line(line.rstrip())
+        if number == 1 and label.strip().isalpha() and "," in line:
+            continue  # the header of a CSV file
         if not name.strip() or not label.isascii() or not label.isdigit():
-            raise DataError(f"{path}, line {number}: is not `path label`: {line[:80]!r}")
-        if len(label.lstrip("0")) > len(str(_MAX_LABEL)) or int(label) > _MAX_LABEL:
             raise DataError(
-                f"{path}, line {number}: label {label[:20]} is larger than {_MAX_LABEL}"
+                f"{path}, line {number}: is not `path label`: {line[:80]!r}"
+                + _explain_label(line, label)
             )
+        if len(label.lstrip("0")) > len(str(MAX_LABEL)) or int(label) > MAX_LABEL:
+            raise DataError(f"{path}, line {number}: label {label[:20]} is larger than {MAX_LABEL}")
         paths.append(name)
         labels.append(int(label))
     return path_table.from_names(paths, labels), np.array(labels, np.int32)
@@ -262,6 +272,30 @@ def _require_regular(
                 f"{list_path}, line {number}: {os.fsdecode(path)} is a pipe, device or socket;"
                 " remove the line"
             )
+
+
+def _split_line(line: str) -> tuple[str, str]:
+    """Returns the path and the label of `path label`, `path<TAB>label` or `path,label`.
+
+    MXNet writes `number<TAB>label<TAB>path`, with a decimal point in the label.
+    """
+    columns = line.split("\t")
+    if len(columns) == 3 and columns[0].isdigit() and re.fullmatch(r"\d+(\.0*)?", columns[1]):
+        return columns[2], columns[1].partition(".")[0]
+    for separator in (" ", "\t", ","):
+        name, _, label = line.rpartition(separator)
+        if name and label.isascii() and label.isdigit():
+            return name, label
+    name, _, label = line.rpartition("," if "," in line else " ")
+    return name, label
+
+
+def _explain_label(line: str, label: str) -> str:
+    if line.startswith("#"):
+        return "; remove the comment"
+    if label and not label[-1].isdigit():
+        return f"; {label[:20]!r} is no number: number the classes from 0"
+    return ""
 
 
 def _read_class_names(path: str) -> tuple[str, ...]:

@@ -7,15 +7,18 @@ from typing import AnyStr, Generic, NamedTuple
 from input_pipeline.decoding import decode
 from input_pipeline.errors import DataError
 
+# Folders that systems make: of ext4, Windows and macOS. Those of NAS devices begin with @ or #.
+_SYSTEM_FOLDERS = ("lost+found", "system volume information", "__macosx")
+
 
 def list_subfolders(path: str | os.PathLike[str]) -> list[str]:
-    """Returns the sorted names of the folders in a folder, without hidden ones.
+    """Returns the sorted names of the folders in a folder, without hidden and system folders.
 
     Raises:
       DataError: a symbolic link is broken. It may have pointed to a class folder, and a missing
         class would shift the labels of the other classes.
     """
-    entries = [e for e in os.scandir(path) if not e.name.startswith(".")]
+    entries = [e for e in os.scandir(path) if not is_system_folder(e.name)]
     for entry in entries:
         is_broken = entry.is_symlink() and not os.path.exists(entry.path)
         if is_broken and not is_image_name(entry.name):
@@ -28,7 +31,7 @@ class Entries(NamedTuple, Generic[AnyStr]):
 
     Attributes:
       files: regular files. A broken link counts as one, so that the missing image is reported.
-      folders: without hidden ones.
+      folders: without hidden and system folders.
       irregular: pipes, devices and sockets. Opening them may wait or never end.
     """
 
@@ -42,7 +45,7 @@ def scan(path: AnyStr | os.PathLike[AnyStr]) -> Entries[AnyStr]:
     entries: Entries[AnyStr] = Entries([], [], [])
     for entry in os.scandir(path):
         if _is_folder(entry):
-            if os.fsencode(entry.name)[:1] != b".":
+            if not is_system_folder(entry.name):
                 entries.folders.append(entry.name)
         elif entry.is_file(follow_symlinks=False) or not _is_irregular(entry.path):
             entries.files.append(entry.name)
@@ -66,12 +69,31 @@ def list_images(path: str | os.PathLike[str]) -> list[str]:
     return [name for name in files if is_image_name(name)]
 
 
+def list_regular_images(path: str | os.PathLike[str]) -> list[str]:
+    """Returns the sorted names of the image files in a folder, for TensorFlow to read.
+
+    Raises:
+      DataError: one is a pipe, device or socket, which TensorFlow would wait for.
+    """
+    entries = scan(path)
+    if irregular := [name for name in entries.irregular if is_image_name(name)]:
+        name = os.path.join(path, irregular[0])
+        raise DataError(f"{name}: is a pipe, device or socket; remove it")
+    return [name for name in entries.files if is_image_name(name)]
+
+
 def is_image_name(name: str) -> bool:
     """Returns whether a file has the extension of an image.
 
     macOS writes `._NAME` files that contain metadata. They do not count as images.
     """
     return name.lower().endswith(decode.EXTENSIONS) and not name.startswith("._")
+
+
+def is_system_folder(name: str | bytes) -> bool:
+    """Returns whether a folder is hidden or made by a system, so that it is never a class."""
+    name = os.fsdecode(name)
+    return name.startswith((".", "@", "#", "$")) or name.lower() in _SYSTEM_FOLDERS
 
 
 def _is_irregular(path: str | bytes) -> bool:

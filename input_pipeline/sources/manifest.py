@@ -16,6 +16,8 @@ from input_pipeline.errors import DataError, UsageError
 from input_pipeline.system import atomic_files, regular_files, typed_json
 
 FILENAME = "manifest.json"
+# Folder that a data set contains until its manifest is written.
+UNFINISHED = ".unfinished"
 _FORMAT_VERSION = 1
 
 # The index has one row per record, in the order of the shards: its offset in the shard, its length

@@ -31,6 +31,11 @@ class PathTable(collections.abc.Sequence[str]):
         self._starts = starts
         self._ends = ends
 
+    @property
+    def positions(self) -> tuple[np.ndarray, np.ndarray]:
+        """The start and end of each path in `lines`."""
+        return self._starts, self._ends
+
     def __len__(self) -> int:
         return len(self._starts)
 
@@ -65,7 +70,7 @@ class PathTable(collections.abc.Sequence[str]):
         return path
 
 
-def from_names(names: Iterable[str], labels: Sequence[int]) -> PathTable:
+def from_names(names: Iterable[str], labels: Sequence[int] | np.ndarray) -> PathTable:
     """Builds a PathTable from paths and their labels."""
     paths = [os.fsencode(name) for name in names]
     lines = b"".join(b"%s %d\n" % pair for pair in zip(paths, labels, strict=True))

@@ -1,6 +1,7 @@
 """Opens a split of any data set as a `Source`, which gives random access to its images."""
 
 import dataclasses
+import hashlib
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -9,9 +10,20 @@ from absl import logging
 
 from input_pipeline import datasets
 from input_pipeline.config import DataConfig
-from input_pipeline.errors import UsageError
-from input_pipeline.sources import image_files, manifest, ram_cache, shapes, tfrecord
+from input_pipeline.errors import DataError, UsageError
+from input_pipeline.sources import (
+    class_subset,
+    image_files,
+    layouts,
+    manifest,
+    packed_images,
+    ram_cache,
+    shapes,
+    tfrecord,
+)
 from input_pipeline.text import pluralize
+
+_Images = image_files.ImageFiles | tfrecord.Shards | packed_images.PackedImages
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,34 +60,78 @@ def open_split(config: DataConfig, split: str, class_names: Sequence[str] = ()) 
       UsageError: a folder or file is missing, or a flag does not fit the data set.
       DataError: a list does not parse, a split is empty, or a label is out of range.
     """
-    images = _open_images(config, split, class_names)
-    num_examples = len(images.labels)
+    # The classes of a trained run may be a selection, which is made below.
+    images = _open_images(config, split, () if config.classes else class_names)
+    if images.unlabeled:
+        what = pluralize(len(images.unlabeled), "image")
+        logging.warning("skipping %s without a label, for example %s", what, images.unlabeled[0])
+    _require_native_reader(config, images)
+    opened = Source(
+        num_examples=len(images.labels),
+        class_names=images.class_names,
+        labels=images.labels,
+        read=images.make_reader(),
+        describe=images.describe,
+        fingerprint=images.fingerprint(),
+    )
+    if config.classes:
+        opened = _select_classes(opened, config.classes, split)
+        if class_names and opened.class_names != tuple(class_names):
+            raise UsageError(f"--classes={config.classes}: the run was trained on other classes")
     full_size = datasets.get(config.dataset).split_sizes.get(split)
-    if full_size and full_size != num_examples:
+    if full_size and full_size != opened.num_examples:
         logging.warning(
             "%s/%s has %d images; the full data set has %d",
             config.dataset,
             split,
-            num_examples,
+            opened.num_examples,
             full_size,
         )
-    read = images.make_reader()
-    if config.cache == "ram":
-        split_name = f"{config.dataset}/{split}"
-        read = ram_cache.cache_in_memory(read, num_examples, split_name, config.reader_threads)
+    if config.cache != "ram":
+        return opened
+    name, threads = f"{config.dataset}/{split}", config.reader_threads
+    read = ram_cache.cache_in_memory(opened.read, opened.num_examples, name, threads)
+    return dataclasses.replace(opened, read=read)
+
+
+def _select_classes(source: Source, path: str, split: str) -> Source:
+    """Returns a Source of only those images whose class a file names."""
+    selected = class_subset.read(path, source.class_names)
+    new_label = np.full(len(source.class_names), -1, np.int32)
+    new_label[selected] = np.arange(len(selected), dtype=np.int32)
+    kept = np.flatnonzero(new_label[source.labels] >= 0)
+    if not kept.size:
+        raise DataError(f"--classes={path}: the {split} split has no image of these classes")
+    class_names = tuple(source.class_names[label] for label in selected)
+    labels = new_label[source.labels[kept]]
+    kept_tensor, label_tensor = tf.constant(kept), tf.constant(labels)  # captured by reference
+    logging.info(
+        "%s: %s of %s by --classes=%s",
+        *(split, pluralize(len(kept), "image"), pluralize(len(selected), "class"), path),
+    )
+    digest = hashlib.sha256("\n".join((source.fingerprint, *class_names)).encode(errors="replace"))
     return Source(
-        num_examples=num_examples,
-        class_names=images.class_names,
-        labels=images.labels,
-        read=read,
-        describe=images.describe,
-        fingerprint=images.fingerprint(),
+        num_examples=len(kept),
+        class_names=class_names,
+        labels=labels,
+        read=lambda index: (source.read(kept_tensor[index])[0], label_tensor[index]),
+        describe=lambda index: source.describe(int(kept[index])),
+        fingerprint=digest.hexdigest(),
     )
 
 
-def _open_images(
-    config: DataConfig, split: str, class_names: Sequence[str]
-) -> image_files.ImageFiles | tfrecord.Shards:
+def _require_native_reader(config: DataConfig, images: _Images) -> None:
+    """Raises UsageError if the workers of a data service cannot read the images."""
+    if not config.data_service or not isinstance(images, packed_images.PackedImages):
+        return
+    if images.is_mapped:
+        raise UsageError(
+            f"--data_service={config.data_service}: its workers cannot read images inside"
+            f" {images.files[0]}; prepare the data set with --mode=prepare"
+        )
+
+
+def _open_images(config: DataConfig, split: str, class_names: Sequence[str]) -> _Images:
     if manifest.exists(config.data_dir):
         metadata = manifest.read(config.data_dir)
         manifest.require_dataset(config.data_dir, metadata, config.dataset)
@@ -83,9 +139,15 @@ def _open_images(
         return storage.open_split(config.data_dir, metadata, split, class_names)
     if config.dataset == "lists":
         return image_files.from_list(config, split, class_names)
-    return image_files.from_folders(
-        ensure_data_dir(config), split, _known_class_names(config, class_names)
-    )
+    data_dir = ensure_data_dir(config)
+    layout = None if config.dataset == "shapes" else layouts.recognize(data_dir)
+    if layout is not None and not layout.is_plain(data_dir):
+        return layouts.open_split(layout, config.dataset, split, class_names)
+    if layout is None and split != "train":
+        test_set = layouts.open_test_set(data_dir, class_names) if class_names else None
+        if test_set is not None:
+            return test_set
+    return image_files.from_folders(data_dir, split, _known_class_names(config, class_names))
 
 
 def ensure_data_dir(config: DataConfig) -> str:

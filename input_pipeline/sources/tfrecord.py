@@ -111,6 +111,7 @@ class Shards:
       class_names: name of each class, by label.
       file_list: name and sha256 of the list of the original files.
       hash: sha256 of the list and sha256 of the index, in hexadecimal, concatenated.
+      unlabeled: always empty.
     """
 
     folder: str
@@ -121,6 +122,7 @@ class Shards:
     class_names: tuple[str, ...]
     file_list: dict[str, str]
     hash: str
+    unlabeled: tuple[str, ...] = ()
 
     def make_reader(self) -> Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]]:
         """Returns the function from an index tensor to (encoded image, label).
@@ -153,8 +155,7 @@ class Shards:
         """
         path = self._shard_path(index)
         row = self.index[index]
-        with regular_files.open_regular(path) as file:
-            _require_frame(file, path, int(row["offset"]))
+        require_frames([path], np.zeros(1, np.int32), row["offset"][np.newaxis])
         data, label = _get_record_function()(
             tf.constant([os.fsencode(path)]), row["offset"], row["length"]
         )
@@ -204,23 +205,25 @@ def _read_index(path: pathlib.Path, num_records: int) -> np.ndarray:
         raise DataError(f"{path}: {error}; prepare the data set again") from None
 
 
-def _require_frames(
-    folder: str | os.PathLike[str], names: Sequence[str], records: Sequence[int], index: np.ndarray
-) -> None:
+def require_frames(paths: Sequence[str], files: np.ndarray, offsets: np.ndarray) -> None:
     """Checks the lengths in the frames of records, see `_require_frame`.
 
     Of a large data set, evenly spread records are checked; `--mode=verify` checks all.
 
+    Args:
+      paths: the TFRecord files.
+      files: [N], number of the file of each record.
+      offsets: [N], where each record begins in its file.
+
     Raises:
       DataError: a frame claims too much.
     """
-    step, first = ceil_div(len(index), _MAX_FRAMES_CHECKED), 0
-    for name, count in zip(names, records, strict=True):
-        path = os.path.join(folder, name)
+    step = max(1, ceil_div(len(files), _MAX_FRAMES_CHECKED))
+    files, offsets = files[::step], offsets[::step]
+    for number, path in enumerate(paths):
         with regular_files.open_regular(path) as file:
-            for number in range(-first % step, count, step):
-                _require_frame(file, path, int(index[first + number]["offset"]))
-        first += count
+            for offset in offsets[files == number].tolist():
+                _require_frame(file, path, offset)
 
 
 def _require_frame(file: BinaryIO, path: str, offset: int) -> None:
@@ -256,7 +259,7 @@ def _read_record(shard: tf.Tensor, offset: tf.Tensor, length: tf.Tensor) -> tf.T
     Args:
       shard: string [1], path of the shard.
       offset: int64 scalar.
-      length: int32 scalar, bytes to fetch at once: the record including its frame.
+      length: integer scalar, bytes to fetch at once: the record including its frame.
 
     Returns:
       string scalar.
@@ -271,6 +274,23 @@ def _read_record(shard: tf.Tensor, offset: tf.Tensor, length: tf.Tensor) -> tf.T
     spec = {"output_types": [tf.string], "output_shapes": [[]]}
     first = tf.raw_ops.TakeDataset(input_dataset=records, count=tf.constant(1, tf.int64), **spec)
     return tf.raw_ops.DatasetToSingleElement(dataset=first, **spec)[0]
+
+
+def read_feature(path: tf.Tensor, offset: tf.Tensor, length: tf.Tensor, feature: str) -> tf.Tensor:
+    """Reads the bytes of one feature of a record at an offset.
+
+    Args:
+      path: string scalar, path of the TFRecord file.
+      offset: int64 scalar.
+      length: int64 scalar, bytes of the record including its frame.
+      feature: name of the feature, which holds one string.
+
+    Returns:
+      string scalar.
+    """
+    record = _read_record(path[tf.newaxis], offset, length)
+    features = {feature: tf.io.FixedLenFeature([], tf.string)}
+    return tf.io.parse_single_example(record, features)[feature]
 
 
 @functools.cache
@@ -326,7 +346,8 @@ def open_split(
         )
     names = tuple(shard["name"] for shard in entry["shards"])
     if not lenient:
-        _require_frames(folder, names, num_records, index)
+        paths = [os.path.join(folder, name) for name in names]
+        require_frames(paths, np.repeat(np.arange(len(names)), num_records), offset)
     labels = np.ascontiguousarray(index["label"])
     classes = tuple(metadata["classes"])
     return Shards(

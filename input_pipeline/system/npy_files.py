@@ -1,11 +1,14 @@
 """Reads `.npy` arrays whose headers strangers may have written.
 
 A header is checked against the size of the file before any memory is allocated. Nothing is
-unpickled.
+unpickled or decompressed.
 """
 
+import contextlib
 import math
-from typing import IO
+import zipfile
+from collections.abc import Iterator
+from typing import IO, NamedTuple
 
 import numpy as np
 from numpy.lib import format as npy
@@ -49,3 +52,49 @@ def read_data(file: IO[bytes], shape: tuple[int, ...], dtype: np.dtype) -> np.nd
     if len(data) != length:
         raise ValueError("the file is truncated")
     return np.frombuffer(data, dtype).reshape(shape)
+
+
+class OpenArray(NamedTuple):
+    """An array of a zip archive, opened behind its header."""
+
+    file: IO[bytes]
+    shape: tuple[int, ...]
+    dtype: np.dtype
+
+
+@contextlib.contextmanager
+def open_zipped(
+    archive: zipfile.ZipFile, name: str, dtype: np.dtype | type[np.generic], rank: int
+) -> Iterator[OpenArray]:
+    """Opens an array of a zip archive behind its header.
+
+    The entry must be uncompressed and exactly as long as its header states, so an array cannot be
+    larger than the file.
+
+    Raises:
+      ValueError: there is no such array of this type and rank.
+    """
+    if f"{name}.npy" not in archive.namelist():
+        raise ValueError(f"{name} is missing")
+    info = archive.getinfo(f"{name}.npy")
+    if info.compress_type != zipfile.ZIP_STORED or info.compress_size != info.file_size:
+        raise ValueError(f"{name} is compressed; save it with numpy.savez")
+    with archive.open(info) as file:
+        try:
+            shape, stored = read_header(file, info.file_size)
+        except ValueError as error:
+            raise ValueError(f"{name} {error}") from None
+        matches = stored.kind == "S" if dtype is np.bytes_ else stored == np.dtype(dtype)
+        if not matches or len(shape) != rank:
+            raise ValueError(f"{name} is {stored} of shape {shape}")
+        yield OpenArray(file, shape, stored)
+
+
+def read_zipped(
+    archive: zipfile.ZipFile, name: str, dtype: np.dtype | type[np.generic], rank: int
+) -> np.ndarray:
+    """Reads an array of a zip archive; see `open_zipped`."""
+    with open_zipped(archive, name, dtype, rank) as opened:
+        array = read_data(*opened)
+        opened.file.read(1)  # zipfile compares the checksum at the end of the entry
+    return array

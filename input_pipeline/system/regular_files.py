@@ -16,7 +16,9 @@ _MAX_JSON_BYTES = 64 * 2**20
 MAX_IMAGE_BYTES = 2**30
 
 
-def open_regular(path: str | os.PathLike[str], max_bytes: int | None = None) -> io.BufferedReader:
+def open_regular(
+    path: str | os.PathLike[str], max_bytes: int | None = None
+) -> "io.BufferedReader[io.FileIO]":
     """Opens a regular file for reading.
 
     Args:
@@ -36,7 +38,7 @@ def open_regular(path: str | os.PathLike[str], max_bytes: int | None = None) -> 
     except OSError:
         file.close()
         raise
-    return file
+    return file  # type: ignore[return-value]
 
 
 def read_bytes(path: str | os.PathLike[str], max_bytes: int) -> bytes:

@@ -8,20 +8,25 @@ from absl import logging
 
 from input_pipeline.config import DataConfig
 from input_pipeline.errors import UsageError
-from input_pipeline.sources import manifest, shapes, source
+from input_pipeline.sources import layouts, manifest, shapes, source
 from loops.config import validation
 from loops.config.config import Config, select_flags
 
 
 def resolve_dataset(config: Config) -> Config:
-    """Takes the data set from the manifest of a prepared `--data_dir`.
+    """Takes the data set from the manifest of a prepared `--data_dir`, or from its layout.
 
     Raises:
       UsageError: `--dataset` was typed and names another data set.
     """
     data = config.data
     if not manifest.exists(data.data_dir):
-        return config
+        if "dataset" in config.typed or "data_dir" not in config.typed:
+            return config
+        if shapes.is_complete(data.data_dir):
+            return config
+        layout = layouts.recognize(data.data_dir)
+        return config if layout is None else config.replace(dataset=layout.dataset)
     facts = manifest.read(data.data_dir)
     if "dataset" in config.typed:
         manifest.require_dataset(data.data_dir, facts, data.dataset)

@@ -71,9 +71,9 @@ def make_evaluation_config(record: run_folder.Record, config: Config) -> Config:
     may_change = select_flags(on_eval=True)
     if record.weights:
         # Imported weights were trained on unknown images: any data set with their classes will do.
-        config = dataset_flags.resolve_dataset(config)
+        named, config = config, dataset_flags.resolve_dataset(config)
         may_change = may_change | {"dataset"}
-        if manifest.exists(config.data.data_dir):
+        if config.data.dataset != named.data.dataset or manifest.exists(config.data.data_dir):
             config = dataclasses.replace(config, typed=config.typed | {"dataset"})
     merged = merge(saved, config, may_change, "evaluate")
     # An evaluation reads each image once, in this process.

@@ -11,7 +11,7 @@ import os
 import pathlib
 import zipfile
 from collections.abc import Callable, Iterator
-from typing import IO, Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -38,14 +38,6 @@ class StoredModel:
     facts: dict[str, Any]
     views: int
     probabilities: Callable[[int], np.ndarray]
-
-
-class _OpenArray(NamedTuple):
-    """An array of a zip archive, opened behind its header."""
-
-    file: IO[bytes]
-    shape: tuple[int, ...]
-    dtype: np.dtype
 
 
 class LogitsFile:
@@ -75,9 +67,11 @@ class LogitsFile:
 
     def _read_metadata(self) -> None:
         with zipfile.ZipFile(self._path) as archive:
-            meta = json.loads(_read_array(archive, "meta", np.uint8, 1).tobytes().decode())
-            self.labels = _read_array(archive, "labels", np.int32, 1)
-            names = _read_array(archive, "names", np.bytes_, 1)
+            meta = json.loads(
+                npy_files.read_zipped(archive, "meta", np.uint8, 1).tobytes().decode()
+            )
+            self.labels = npy_files.read_zipped(archive, "labels", np.int32, 1)
+            names = npy_files.read_zipped(archive, "names", np.bytes_, 1)
             if meta["format"] != logits_writer.FORMAT:
                 raise ValueError(f"unknown format {meta['format']!r}")
             self.facts = {name: meta[name] for name in _METADATA_KEYS}
@@ -104,7 +98,7 @@ class LogitsFile:
             raise ValueError(f"model {number} has no name")
         if not all(type(metadata.get(name)) is int for name in ("step", "image_size")):
             raise ValueError(f"model {number} has no step or no image_size")
-        with _open_array(archive, f"logits_{number}", np.float32, 3) as opened:
+        with npy_files.open_zipped(archive, f"logits_{number}", np.float32, 3) as opened:
             total, views, num_classes = opened.shape
         if total != len(self.labels) or num_classes != len(self.facts["class_names"]):
             raise ValueError(
@@ -116,7 +110,11 @@ class LogitsFile:
 
     def _read_probabilities(self, number: int, crops: int) -> np.ndarray:
         with self._convert_errors(), zipfile.ZipFile(self._path) as archive:
-            with _open_array(archive, f"logits_{number}", np.float32, 3) as (file, shape, dtype):
+            with npy_files.open_zipped(archive, f"logits_{number}", np.float32, 3) as (
+                file,
+                shape,
+                dtype,
+            ):
                 probs = np.empty((shape[0], shape[2]))
                 for start in range(0, shape[0], _IMAGES_AT_ONCE):
                     count = min(_IMAGES_AT_ONCE, shape[0] - start)
@@ -157,40 +155,6 @@ def mean_softmax_of_crops(logits: np.ndarray, crops: int) -> np.ndarray:
         center = classification.CENTER_CROP_INDEX
         logits = logits[:, center : center + 1]
     return classification.mean_softmax(logits)
-
-
-@contextlib.contextmanager
-def _open_array(
-    archive: zipfile.ZipFile, name: str, dtype: type[np.generic], rank: int
-) -> Iterator[_OpenArray]:
-    """Opens an array of a zip archive behind its header.
-
-    The entry must be uncompressed and exactly as long as its header states, so an array cannot be
-    larger than the file.
-    """
-    if f"{name}.npy" not in archive.namelist():
-        raise ValueError(f"{name} is missing")
-    info = archive.getinfo(f"{name}.npy")
-    if info.compress_type != zipfile.ZIP_STORED or info.compress_size != info.file_size:
-        raise ValueError(f"{name} is compressed; save it with numpy.savez")
-    with archive.open(info) as file:
-        try:
-            shape, stored = npy_files.read_header(file, info.file_size)
-        except ValueError as error:
-            raise ValueError(f"{name} {error}") from None
-        matches = stored.kind == "S" if dtype is np.bytes_ else stored == np.dtype(dtype)
-        if not matches or len(shape) != rank:
-            raise ValueError(f"{name} is {stored} of shape {shape}")
-        yield _OpenArray(file, shape, stored)
-
-
-def _read_array(
-    archive: zipfile.ZipFile, name: str, dtype: type[np.generic], rank: int
-) -> np.ndarray:
-    with _open_array(archive, name, dtype, rank) as opened:
-        array = npy_files.read_data(*opened)
-        opened.file.read(1)  # zipfile compares the checksum at the end of the entry
-    return array
 
 
 def read_all(paths: str) -> list[LogitsFile]:

@@ -56,6 +56,9 @@ def _make_rows(manifest: dict[str, Any]) -> list[tuple[str, str | int]]:
         text = f"short side {manifest['short_side']}, quality {manifest['quality']}"
         rows.append(("re-encoded", text))
     rows.append(("left out", pluralize(manifest["unlabelled"], "image") + " without a label"))
+    if manifest["skipped"]:
+        skipped = ", ".join(f"{count} {suffix}" for suffix, count in manifest["skipped"].items())
+        rows.append(("no images", f"files with the extensions {skipped}"))
     rows.append(("converted", _format_conversions(manifest["conversions"])))
     return rows
 

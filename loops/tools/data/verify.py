@@ -55,6 +55,11 @@ def run(config: Config) -> dict[str, Any]:
             f"{report['bad']} of {sum(report['images'].values())} images or shards are bad, the"
             f" first is {first['file']} ({first['kind']}: {first['why']})"
         )
+    if empty := [split for split, count in report["images"].items() if not count]:
+        raise DataError(
+            f"--data_dir={data.data_dir}: the {empty[0]} split has no labeled image; put its images"
+            " into class folders, or remove it"
+        )
     return report
 
 
@@ -63,6 +68,8 @@ def _format_verdict(report: dict[str, Any]) -> str:
         return f"{report['bad']} bad"
     if duplicates := report["duplicates_across_splits"]:
         return f"every image decodes, but {duplicates} are in more than one split"
+    if report["missing"]:
+        return "every image is good, but see what is missing"
     return "every image is good"
 
 
@@ -79,6 +86,10 @@ def _make_rows(report: dict[str, Any], folder: str) -> list[tuple[str, str]]:
     ]
     if report["numeric_folders_out_of_order"]:
         rows.append(("labels", "NOT the numbers in the folder names, because 10 sorts before 2"))
+    if report["skipped"]:
+        skipped = ", ".join(f"{count} {suffix}" for suffix, count in report["skipped"].items())
+        rows.append(("no images", f"files with the extensions {skipped}"))
+    rows += [("missing", text) for text in report["missing"]]
     for kind, count in report["counts"].items():
         duplicates = report["duplicates_across_splits"] if kind == "duplicate" else 0
         across = f", {duplicates} of them across splits" if duplicates else ""

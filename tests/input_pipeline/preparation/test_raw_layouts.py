@@ -1,7 +1,9 @@
 """Finding the images and labels of raw data sets in every folder layout."""
 
+import gzip
 import hashlib
 import io
+import os
 import pathlib
 import tarfile
 
@@ -12,7 +14,8 @@ from scipy.io import savemat
 from input_pipeline import datasets
 from input_pipeline.config import DataConfig, PrepareConfig
 from input_pipeline.errors import DataError, UsageError
-from input_pipeline.preparation import prepare, raw_layouts, raw_set, val_ground_truth
+from input_pipeline.preparation import prepare, raw_layouts, raw_set
+from input_pipeline.sources import val_ground_truth
 from tests.input_pipeline import encoded_images
 from tests.input_pipeline.files import put
 
@@ -131,12 +134,40 @@ def test_ground_truth_with_invalid_utf8_is_refused(tmp_path):
         val_ground_truth.read(tmp_path, WNIDS)
 
 
-def test_flat_val_folder_without_ground_truth_is_refused(tmp_path):
-    put(tmp_path / "train" / WNIDS[0] / "a.JPEG")
-    put(tmp_path / "val" / "ILSVRC2012_val_00000001.JPEG")
-    config = DataConfig(dataset="ilsvrc2012", data_dir=str(tmp_path))
-    with pytest.raises(UsageError, match="--devkit"):
-        raw_layouts.find(config, PrepareConfig())
+def test_published_labels_of_validation_images():
+    """Two copies of the published file begin and end like this; each class has 50 images."""
+    labels = val_ground_truth.read_published()
+    assert labels.dtype == np.int32
+    assert np.bincount(labels, minlength=1000).tolist() == [50] * 1000
+    first = ["n01751748", "n09193705", "n02105855", "n04263257", "n03125729", "n01735189"]
+    last = ["n02123394", "n01630670", "n02106166", "n10148035", "n02437616"]
+    assert [WNIDS[label] for label in labels[:6]] == first
+    assert [WNIDS[label] for label in labels[-5:]] == last
+    names = ("ILSVRC2012_val_00050000.JPEG", "ILSVRC2012_val_00050001.JPEG", "other.JPEG")
+    known = [val_ground_truth.published_label(name) for name in names]
+    assert known == [WNIDS.index("n02437616"), None, None]
+
+
+@pytest.mark.skipif("REAL_IMAGES_DIR" not in os.environ, reason="needs $REAL_IMAGES_DIR")
+def test_published_labels_are_those_of_the_facts():
+    path = pathlib.Path(os.environ["REAL_IMAGES_DIR"], "facts", "ilsvrc2012_val_ground_truth.txt")
+    facts = [int(line.split()[1]) for line in path.read_text().splitlines()]
+    assert val_ground_truth.read_published().tolist() == facts
+
+
+def test_labels_next_to_the_images_take_precedence_over_published_ones(tmp_path, caplog):
+    rows = f"ImageId,PredictionString\nILSVRC2012_val_00000002,{WNIDS[5]} 1 2 3 4 \n"
+    put(tmp_path / "LOC_val_solution.csv", rows.encode())
+    images = tmp_path / "ILSVRC" / "Data" / "CLS-LOC"
+    put(images / "train" / WNIDS[0] / "a.JPEG")
+    for number in (1, 2):
+        put(images / "val" / f"ILSVRC2012_val_{number:08d}.JPEG")
+    for data_dir in (tmp_path, tmp_path / "ILSVRC", images):
+        raw = raw_layouts.find(DataConfig(dataset="ilsvrc2012", data_dir=str(data_dir)), PREPARE)
+        assert _names(raw, "val") == [("val/ILSVRC2012_val_00000002.JPEG", 5)]
+        assert len(raw.unlabeled) == 1
+        assert "1 of 1 labels differ from the published ones" in caplog.text
+        caplog.clear()
 
 
 def test_devkit_classes_are_read_from_meta_mat(tmp_path):
@@ -279,6 +310,27 @@ def test_links_devices_and_folders_in_a_tar_are_left_out(tmp_path):
 
     (item,) = _find_tar(tmp_path, write_members).splits["train"]
     assert item.name == f"train/{WNIDS[0]}/name.JPEG" and item.read() == b"image"
+
+
+def test_packed_development_kit_is_bounded(tmp_path):
+    path = tmp_path / "devkit.tar.gz"
+    path.write_bytes(gzip.compress(bytes(2**26 + 1), 1))
+    with pytest.raises(DataError, match=r"devkit\.tar\.gz: has more than 67108864 bytes"):
+        val_ground_truth.read(path, WNIDS)
+    with tarfile.open(path, "w:gz", format=tarfile.PAX_FORMAT) as tar:
+        _add(tar, "meta.mat", pax_headers={"size": "-1024"})
+    with pytest.raises(DataError, match=r"devkit\.tar\.gz: meta\.mat claims -1024 bytes"):
+        val_ground_truth.read(path, WNIDS)
+    path.unlink()
+    os.mkfifo(tmp_path / "devkit.tar.gz")
+    with pytest.raises(DataError, match="is a folder, pipe, device or socket"):
+        val_ground_truth.find(tmp_path, "", WNIDS)
+
+
+def test_malformed_solution_is_a_data_error(tmp_path):
+    put(tmp_path / "LOC_val_solution.csv", b'"' + b"a" * 200_000)
+    with pytest.raises(DataError, match="is not a CSV file"):
+        val_ground_truth.read(tmp_path, WNIDS)
 
 
 def test_superscript_digits_are_not_numbers(tmp_path):

@@ -77,3 +77,31 @@ def test_irregular_and_huge_files_are_findings(tmp_path, kind):
     config = DataConfig(dataset="folder", data_dir=str(tmp_path))
     report, _ = verify.verify(config, PrepareConfig())
     assert [(f["kind"], f["file"]) for f in report["findings"]] == [("missing", "train/a/9.jpg")]
+
+
+def test_report_names_what_training_misses_and_which_files_are_skipped(tmp_path):
+    jpeg = images.good_files()["jpeg 4:2:0"]
+    for number, name in enumerate(("train/a/1.jfif", "train/b/2.jpg", "train/c/3.jpg")):
+        put(tmp_path / name, jpeg + bytes([number]))
+    for name in ("train/a/x.HEIC", "train/a/y.heic", "train/b/z.tif", "train/b/Thumbs"):
+        put(tmp_path / name)
+    (tmp_path / "train" / "d").mkdir()
+    config = DataConfig(dataset="folder", data_dir=str(tmp_path))
+    report, _ = verify.verify(config, PrepareConfig())
+    assert report["images"] == {"train": 3}
+    assert report["skipped"] == {".heic": 2, ".tif": 1, "none": 1}
+    empty = "the train split has no image of 1 class: d"
+    assert report["missing"] == ["there is no val split", empty]
+    put(tmp_path / "val" / "b" / "4.jpg", jpeg + b"4")
+    report, _ = verify.verify(config, PrepareConfig())
+    gap = "the val split has no image of 2 classes: a, c"
+    assert report["missing"] == [empty, gap]
+
+
+def test_report_compares_with_the_full_data_set(tmp_path):
+    put(tmp_path / "train" / "n01440764" / "1.jpg", images.good_files()["jpeg 4:2:0"])
+    config = DataConfig(dataset="ilsvrc2012", data_dir=str(tmp_path))
+    missing = verify.verify(config, PrepareConfig())[0]["missing"]
+    assert missing[0] == "there is no val split"
+    assert missing[1].startswith("the train split has no image of 999 classes: n01443537, ")
+    assert missing[2] == "the train split has 1 images; the full one has 1281167"

@@ -204,7 +204,7 @@ def test_class_names_come_from_file_or_trained_run(tmp_path):
     ("text", "line"),
     [
         ("a.jpg 0\nb.jpg\nc.jpg 1\n", 2),
-        ("a.jpg\t0\n", 1),
+        ("a.jpg\tx\n", 1),
         ("a.jpg 0\nb.jpg 1\nc.jpg -1\n", 3),
         ("a.jpg 0\nb.jpg 1.5\n", 2),
         ("a.jpg 0\nb.jpg ٣\n", 2),  # an Arabic digit
@@ -219,6 +219,32 @@ def test_error_names_malformed_line(tmp_path, text, line):
     with pytest.raises(DataError, match="is not `path label`") as error:
         image_files.from_list(config, "train")
     assert str(error.value).startswith(f"{config.train_list}, line {line}: ")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a b.jpg\t0\nc,1.jpg\t2\n",
+        "a b.jpg,0\nc,1.jpg,2\n",
+        "image,label\na b.jpg,0\nc,1.jpg,2\n",
+        "0\t0.000000\ta b.jpg\n1\t2\tc,1.jpg\n",  # MXNet
+        "a b.jpg 0\r\nc,1.jpg 2\r\n\r\n",
+        "a b.jpg 0\nc,1.jpg 2\n\n \n",
+    ],
+)
+def test_lists_of_other_programs(tmp_path, text):
+    files = image_files.from_list(_lists(tmp_path, train=text), "train")
+    assert files.paths == ["a b.jpg", "c,1.jpg"]
+    assert files.labels.tolist() == [0, 2]
+
+
+@pytest.mark.parametrize(
+    ("text", "advice"),
+    [("a.jpg cat\n", "'cat' is no number: number the classes from 0"), ("# a 0 b\n", "comment")],
+)
+def test_error_explains_names_and_comments(tmp_path, text, advice):
+    with pytest.raises(DataError, match=advice):
+        image_files.from_list(_lists(tmp_path, train=text), "train")
 
 
 def test_long_malformed_line_is_shortened(tmp_path):

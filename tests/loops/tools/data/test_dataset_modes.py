@@ -267,7 +267,7 @@ def test_wrong_data_dir_is_not_replaced_by_shapes(images, tmp_path, mode):
     with pytest.raises(UsageError, match=r"--data_dir=.*nowhere: there is no such folder"):
         run(mode, modules[mode], f"--data_dir={tmp_path / 'nowhere'}", *words)
     with pytest.raises(UsageError, match=r"neither a prepared data set .*, as in --dataset=folder"):
-        run(mode, modules[mode], f"--data_dir={images}", *words)
+        run(mode, modules[mode], f"--data_dir={tmp_path}", *words)
     with pytest.raises(
         UsageError, match="does not contain the built-in data set shapes; set --dataset"
     ):

@@ -1,0 +1,189 @@
+"""The same images in every layout of ImageNet give the same labels, bytes, order and batches."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from input_pipeline import datasets, pipeline
+from input_pipeline.config import DataConfig, PrepareConfig
+from input_pipeline.errors import UsageError
+from input_pipeline.preparation import prepare, raw_layouts, verify
+from input_pipeline.sources import source
+from loops.config import dataset_flags
+from tests.command_line import parse
+from tests.input_pipeline import imagenet_layouts
+from tests.input_pipeline.files import put
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    return tmp_path_factory.mktemp("layouts")
+
+
+@pytest.fixture(params=[*imagenet_layouts.LAYOUTS], scope="module")
+def data(request, root):
+    """The DataConfig of a layout that --data_dir alone names."""
+    if request.param == "parquet":
+        pytest.importorskip("pyarrow", reason="requirements/parquet.txt is not installed")
+    folder = imagenet_layouts.make(request.param, root)
+    return _resolve(folder)
+
+
+def _resolve(folder, *words):
+    config = dataset_flags.resolve_dataset(parse(f"--data_dir={folder}", *words))
+    dataset_flags.require_named_dataset(config)
+    sizes = {"image_size": 32, "batch_size": 8, "min_crop_area": 0.25}
+    return dataclasses.replace(config.data, **sizes)
+
+
+@pytest.fixture(scope="module")
+def expected(root):
+    """The Sources of class folders."""
+    config = _resolve(imagenet_layouts.make("class_folders", root / "expected"))
+    return {split: source.open_split(config, split) for split in ("train", "val")}, config
+
+
+def _contents(split):
+    images = tf.data.Dataset.range(split.num_examples).map(split.read, num_parallel_calls=4)
+    return [(int(label), image) for image, label in images.as_numpy_iterator()]
+
+
+def test_training_and_evaluation_read_the_same_images_in_the_same_order(data, expected):
+    splits, config = expected
+    assert data.dataset == "ilsvrc2012"
+    for name, images in (("train", imagenet_layouts.TRAIN), ("val", imagenet_layouts.VAL)):
+        split = source.open_split(data, name)
+        assert _contents(split) == imagenet_layouts.contents(images)
+        assert split.class_names == imagenet_layouts.WNIDS
+        assert split.labels.tolist() == splits[name].labels.tolist()
+        assert split.fingerprint == splits[name].fingerprint
+        # The file name without its extension is in the description of every image.
+        for index, (_, file_name, _) in enumerate(images):
+            assert file_name[:-5] in split.describe(index)
+    train = source.open_split(data, "train")
+    batches = [
+        pipeline.load_first_samples(images, settings, seed=5, count=4)
+        for images, settings in ((train, data), (splits["train"], config))
+    ]
+    tf.nest.map_structure(np.testing.assert_array_equal, *batches)
+
+
+def test_verify_finds_every_image_good(data, caplog):
+    report, checksums = verify.verify(data, PrepareConfig())
+    if not data.data_dir.endswith("class_folders"):
+        assert "train: 24 images of 4 of 1000 classes in " in caplog.text
+        assert "val: 8 images of 8 of 1000 classes in " in caplog.text
+    assert report["images"] == {"train": 24, "val": 8}
+    assert report["bad"] == 0
+    assert report["label_map"] == "sorted"
+    assert len(checksums) == 32
+
+
+def test_prepare_writes_the_same_records(data, tmp_path):
+    out = tmp_path / "out"
+    facts = prepare.prepare(data, PrepareConfig(), out, "tfrecord")
+    assert facts["dataset"] == "ilsvrc2012"
+    assert facts["unlabelled"] == 0
+    for name, images in (("train", imagenet_layouts.TRAIN), ("val", imagenet_layouts.VAL)):
+        prepared = source.open_split(dataclasses.replace(data, data_dir=str(out)), name)
+        assert _contents(prepared) == imagenet_layouts.contents(images)
+
+
+def test_deleting_an_iterator_does_not_wait_for_the_interpreter(tmp_path):
+    """TensorFlow waits for running reads then. A read in Python would never end."""
+    for layout in ("webdataset", "tfds"):
+        split = source.open_split(_resolve(imagenet_layouts.make(layout, tmp_path)), "train")
+        numbers = tf.data.Dataset.range(24).repeat()
+        for _ in range(20):
+            iterator = iter(numbers.map(split.read, num_parallel_calls=8).prefetch(9))
+            next(iterator)
+            del iterator
+
+
+def _put_images(folder, *names):
+    """Writes files that contain their own name."""
+    for name in names:
+        put(folder / name, name.encode())
+
+
+def test_tiny_imagenet(tmp_path):
+    wnids = ("n01443537", "n01629819")
+    for wnid in wnids:
+        _put_images(tmp_path, *(f"train/{wnid}/images/{wnid}_{k}.JPEG" for k in (10, 2)))
+        put(tmp_path / "train" / wnid / f"{wnid}_boxes.txt")
+    _put_images(tmp_path, *(f"val/images/val_{k}.JPEG" for k in range(3)), "test/images/a.JPEG")
+    table = "".join(f"val_{k}.JPEG\t{wnids[k % 2]}\t0\t0\t9\t9\n" for k in range(3))
+    put(tmp_path / "val" / "val_annotations.txt", table.encode())
+    config = _resolve(tmp_path)
+    assert config.dataset == "folder"
+    train, val = (source.open_split(config, split) for split in ("train", "val"))
+    assert train.class_names == val.class_names == wnids
+    assert _contents(train) == [
+        (label, f"train/{wnid}/images/{wnid}_{k}.JPEG".encode())
+        for label, wnid in enumerate(wnids)
+        for k in (10, 2)
+    ]
+    assert _contents(val) == [(k % 2, f"val/images/val_{k}.JPEG".encode()) for k in (0, 2, 1)]
+    raw = raw_layouts.find(config, PrepareConfig())
+    assert {split: len(items) for split, items in raw.splits.items()} == {"train": 4, "val": 3}
+    assert raw.unlabeled == []
+
+
+@pytest.mark.parametrize(
+    "names", [("Train", "Val"), ("train", "valid"), ("training", "validation")]
+)
+def test_other_names_of_splits(tmp_path, names):
+    for name in names:
+        _put_images(tmp_path, f"{name}/cat/1.jpg", f"{name}/dog/2.jpg")
+    config = _resolve(tmp_path)
+    assert config.dataset == "folder"
+    for split, name in zip(("train", "val"), names, strict=True):
+        expected = [(0, f"{name}/cat/1.jpg".encode()), (1, f"{name}/dog/2.jpg".encode())]
+        assert _contents(source.open_split(config, split)) == expected
+    raw = raw_layouts.find(config, PrepareConfig())
+    assert {split: len(items) for split, items in raw.splits.items()} == {"train": 2, "val": 2}
+
+
+def test_folders_of_systems_are_no_classes_and_every_jpeg_extension_is_read(tmp_path):
+    _put_images(tmp_path, "train/cat/1.jpg", "train/cat/2.jfif", "train/dog/3.JPE")
+    for name in ("@eaDir", "lost+found", "$RECYCLE.BIN", "System Volume Information", "#recycle"):
+        _put_images(tmp_path, f"train/{name}/9.jpg")
+    config = _resolve(tmp_path)
+    split = source.open_split(config, "train")
+    assert split.class_names == ("cat", "dog")
+    assert split.labels.tolist() == [0, 0, 1]
+    assert raw_layouts.find(config, PrepareConfig()).classes == ("cat", "dog")
+
+
+def test_test_sets_without_splits_are_opened_by_the_classes_of_a_run(tmp_path):
+    """ImageNet-A has folders of WordNet ids. Those of ImageNet-V2 are class numbers."""
+    wnids = imagenet_layouts.WNIDS
+    _put_images(tmp_path / "a", f"{wnids[7]}/x.jpg", f"{wnids[3]}/y.jpg")
+    _put_images(tmp_path / "v2", *(f"{label}/{label}.jpeg" for label in (0, 2, 10, 999)))
+    expected = {
+        "a": [(3, f"{wnids[3]}/y.jpg".encode()), (7, f"{wnids[7]}/x.jpg".encode())],
+        "v2": [(label, f"{label}/{label}.jpeg".encode()) for label in (0, 2, 10, 999)],
+    }
+    for name, contents in expected.items():
+        config = DataConfig(dataset="ilsvrc2012", data_dir=str(tmp_path / name))
+        split = source.open_split(config, "val", wnids)
+        assert split.class_names == wnids
+        assert _contents(split) == contents
+    config = DataConfig(dataset="folder", data_dir=str(tmp_path / "v2"))
+    with pytest.raises(UsageError, match="the val split is missing"):
+        source.open_split(config, "val", ("cat", "dog"))
+
+
+def test_mini_imagenet_in_parquet_files_with_names_in_another_order(tmp_path):
+    pytest.importorskip("pyarrow", reason="requirements/parquet.txt is not installed")
+    table = [wnid for wnid, _ in datasets.load_class_table("mini_imagenet")]
+    names = table[::-1]
+    rows = [(b"image %d" % number, f"{number}.jpg", number) for number in (98, 0, 99)]
+    imagenet_layouts.write_parquet(tmp_path / "data" / "train-0.parquet", rows, names)
+    config = _resolve(tmp_path)
+    assert config.dataset == "mini_imagenet"
+    split = source.open_split(config, "train")
+    assert _contents(split) == [(0, b"image 99"), (1, b"image 98"), (99, b"image 0")]
+    assert split.class_names == tuple(table)
