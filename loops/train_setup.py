@@ -72,7 +72,14 @@ class TrainSetup:
                 config, train=self.train_split, val=self.val_split
             ),
         )
-        self.schedule = TrainSchedule(config, self.train_split.num_examples)
+        num_examples = self.train_split.num_examples
+        if data.batch_size > num_examples:
+            logging.warning(
+                "--batch_size=%d: a batch repeats images, because train has only %d",
+                data.batch_size,
+                num_examples,
+            )
+        self.schedule = TrainSchedule(config, num_examples)
         self.train_input = TrainInput(
             self.strategy,
             self.train_split,

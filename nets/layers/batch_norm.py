@@ -21,9 +21,9 @@ def count_values_per_image(model: keras.Model, image_size: int) -> int | None:
       image_size: side of the image in pixels.
 
     Returns:
-      the smallest H x W over the inputs of all trainable `BatchNorm` layers; None without any.
+      the smallest H x W over the inputs of all trainable batch norms; None without any.
     """
-    layers = [x for x in model.layers if isinstance(x, BatchNorm) and x.trainable]
+    layers = [layer for layer in _list_batch_norms(model) if layer.trainable]
     if not layers:
         return None
     outputs = keras.Model(model.input, [layer.output for layer in layers])
@@ -31,10 +31,15 @@ def count_values_per_image(model: keras.Model, image_size: int) -> int | None:
     return min(math.prod(tensor.shape[1:-1]) for tensor in tf.nest.flatten(shapes))
 
 
+def _list_batch_norms(model: keras.Model) -> list[keras.layers.Layer]:
+    """Lists the layers with moving statistics: those of Keras, too."""
+    return [layer for layer in model.layers if hasattr(layer, "moving_mean")]
+
+
 @contextlib.contextmanager
 def override_momentum(model: keras.Model, momentum: tf.Tensor) -> Iterator[None]:
-    """Sets the momentum of all `BatchNorm` layers while the model is traced in the `with` block."""
-    layers = [x for x in model.layers if isinstance(x, BatchNorm)]
+    """Sets the momentum of all batch norms while the model is traced in the `with` block."""
+    layers = _list_batch_norms(model)
     old = [layer.momentum for layer in layers]
     for layer in layers:
         layer.momentum = momentum

@@ -66,6 +66,13 @@ def test_batch_size_that_replicas_cannot_share_is_refused(tiny_folder):
     assert "--batch_size=9" in refusal(TrainSetup, config)
 
 
+@pytest.mark.parametrize("batch_size", [23, 24])
+def test_a_batch_larger_than_the_split_is_named(tiny_folder, caplog, batch_size):
+    TrainSetup(make_config(tiny_folder, f"--batch_size={batch_size}"), with_val=False)
+    message = "--batch_size=24: a batch repeats images, because train has only 23"
+    assert (message in caplog.messages) is (batch_size == 24)
+
+
 def test_one_class_is_refused(tiny_folder, tmp_path):
     (tmp_path / "train").mkdir()
     first = sorted((tiny_folder / "train").iterdir())[0]

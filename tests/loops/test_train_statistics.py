@@ -13,7 +13,7 @@ pytestmark = pytest.mark.usefixtures("tiny_net")
 
 
 def make_setup(folder, strategy, *words):
-    words = ["--dataset=folder", f"--data_dir={folder}", "--batch_size=256", *words]
+    words = ["--dataset=folder", f"--data_dir={folder}", "--batch_size=12", *words]
     config = resolve("--model=resnetv2_18", "--image_size=32", "--augment=none", *words)
     setup = TrainSetup(config, with_val=False, strategy=strategy)
     setup.build()
@@ -25,11 +25,11 @@ def get_statistics(model):
 
 
 def compute_moments(setup, parts):
-    """Returns the means over 512 images of the moments of each batch norm's inputs, in NumPy.
+    """Returns the means over 24 images of the moments of each batch norm's inputs, in NumPy.
 
     Args:
       setup: a TrainSetup with one replica.
-      parts: number of micro-batches of each of the two batches of 256 images.
+      parts: number of micro-batches of each of the two batches of 12 images.
     """
     model, data = setup.state.model, setup.config.data
     convolutions = [model.get_layer("conv1"), model.get_layer("conv2")]

@@ -6,7 +6,7 @@ import tensorflow as tf
 from input_pipeline.augmentation import batch_augment
 from input_pipeline.config import DataConfig
 from loops.config.training import DistributionConfig
-from loops.distribution import cluster_resolver, strategies
+from loops.distribution import cluster_resolver, rendezvous, strategies
 from loops.tools.data import prepare, stats, verify
 from tests.command_line import parse
 
@@ -22,7 +22,10 @@ def test_gpus_of_several_workers_use_nccl(monkeypatch, gpus, implementation):
         raise StrategyMade(options.implementation.name)
 
     monkeypatch.setattr(tf.distribute, "MultiWorkerMirroredStrategy", make_strategy)
-    monkeypatch.setattr(cluster_resolver, "make_resolver", lambda: None)
+    cluster = cluster_resolver.Cluster("TF_CONFIG", {"worker": ("a:1", "b:1")}, "worker", 0)
+    monkeypatch.setattr(cluster_resolver, "find_cluster", lambda: cluster)
+    monkeypatch.setattr(cluster_resolver, "make_resolver", lambda _: None)
+    monkeypatch.setattr(rendezvous, "call_while_waiting", lambda _, make: make())
     monkeypatch.setattr(strategies, "set_up_gpus", lambda: gpus)
     with pytest.raises(StrategyMade, match=f"^{implementation}$"):
         strategies.make_strategy(DistributionConfig(strategy="multi_worker"))
