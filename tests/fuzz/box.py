@@ -11,6 +11,7 @@ import re
 import shlex
 import shutil
 import stat
+import subprocess
 import sys
 import tempfile
 
@@ -41,9 +42,9 @@ _BUILD = (
     (f"--mode=verify {_DATA}", 0),
     (f"--mode=stats {_DATA}", 0),
 )
-# Where a command may write besides the files and folders that these flags name.
-_DEFAULT_OUTPUTS = ("checkpoints", "data")
-_NAMES_OUTPUT = ("checkpoint_dir", "ckpt", "out", "data_dir")
+# Flags that name what a command writes, besides --ckpt.
+_NAMES_OUTPUT = {"out", "data_dir", *select_flags(is_output_file=True)}
+_SIDECAR = ".sha256.json"
 # What may run as long as its flags say, or until it is stopped: seconds after which it is stopped.
 _STOP_AFTER = {"--mode=train": 6, "--mode=benchmark": 3, "--mode=data_service": 1, "--watch": 3}
 
@@ -65,11 +66,10 @@ class Box:
     def __enter__(self) -> "Box":
         self._root = pathlib.Path(tempfile.mkdtemp(prefix="fuzz-"))
         self._server = ForkServer().__enter__()
-        self._original, self._box = self._root / "original", self._root / "box"
+        self._original = self._root / "original"
         work = self._original / "work"
-        for folder in (self._original, self._box):
-            for name in ("home", "tmp", "work"):
-                (folder / name).mkdir(parents=True)
+        for name in ("home", "tmp", "work"):
+            (self._original / name).mkdir(parents=True)
         _write_inputs(work)
         for command, code in _BUILD:
             outcome = self._server.run(command.split(), self._original)
@@ -83,23 +83,42 @@ class Box:
 
     def run(self, example: Example) -> tuple[Outcome, str]:
         """Runs an example; returns how it ended and the kind of fault, or ""."""
-        box, original = self._box, self._original
-        _copy_changes(original, box)
+        box = self._root / "box"
+        shutil.rmtree(box, ignore_errors=True)
+        subprocess.run(["cp", "-a", self._original, box], check=True)
         for one in example.damages:
             damage.apply(box / "work", *one)
         before = _list_files(box)
-        flags = [word.removeprefix("--").partition("=") for word in example.argv]
         stop_after = next((_STOP_AFTER[w] for w in _STOP_AFTER if w in example.argv), None)
         outcome = self._server.run(list(example.argv), box, stop_after)
-        outputs = {*_NAMES_OUTPUT, *select_flags(is_output_file=True)}
-        texts = [part for name, _, text in flags if name in outputs for part in text.split(",")]
-        named = tuple(os.path.normpath(f"work/{t}") for t in (*texts, *_DEFAULT_OUTPUTS))
-        changed = [p for p in _list_changes(before, _list_files(box)) if not p.startswith(named)]
-        return outcome, _find_fault(outcome, changed)
+        named = [pathlib.PurePath(os.path.normpath(f"work/{p}")) for p in _list_outputs(example)]
+        changed = {path.removesuffix(_SIDECAR) for path, _ in before ^ _list_files(box)}
+        other = [
+            p for p in sorted(changed) if not any(map(pathlib.PurePath(p).is_relative_to, named))
+        ]
+        return outcome, find_fault(outcome, other)
 
 
-def _find_fault(outcome: Outcome, changed: list[str]) -> str:
-    """Returns the kind of fault, or ""."""
+def _list_outputs(example: Example) -> list[str]:
+    """Returns the files and folders that a command may write."""
+    outputs = ["checkpoints", "data"]
+    for name, _, text in (word.removeprefix("--").partition("=") for word in example.argv):
+        if name == "ckpt":  # the results are in the run folder
+            outputs += [
+                re.sub(r"/(best|step-\d+)/*$", "", path) for path in text.split(",") if path
+            ]
+        elif name == "checkpoint_dir" or (text and name in _NAMES_OUTPUT):
+            outputs.append(text)
+    return outputs
+
+
+def find_fault(outcome: Outcome, changed: list[str]) -> str:
+    """Returns the kind of fault, or "".
+
+    Args:
+      outcome: how the command ended.
+      changed: what it has written besides its outputs.
+    """
     lines = outcome.err.splitlines() or [""]
     frames = re.findall(rf'File "{ROOT}/((?!\.venv|tests/)\S+)", line (\d+)', outcome.err)
     if outcome.exceeded:  # faulthandler prints the innermost frame first
@@ -113,39 +132,17 @@ def _find_fault(outcome: Outcome, changed: list[str]) -> str:
     return "wrote " + re.sub(r"\d+", "N", changed[0]) if changed else ""
 
 
-def _list_files(box: pathlib.Path) -> dict[str, tuple[int, ...]]:
-    """Returns the type of each path in the box, and size and time of each regular file."""
-    files = {}
+def _list_files(box: pathlib.Path) -> set[tuple[str, tuple[int, ...]]]:
+    """Returns (path, type) of everything in the box, with size and time of regular files."""
+    files = set()
     for top in ("home", "tmp", "work"):
         for folder, folders, others in os.walk(box / top):
             for path in (os.path.join(folder, name) for name in folders + others):
                 info = os.lstat(path)
                 is_file = stat.S_ISREG(info.st_mode)
                 facts = (info.st_size, info.st_mtime_ns) if is_file else ()
-                files[os.path.relpath(path, box)] = (stat.S_IFMT(info.st_mode), *facts)
+                files.add((os.path.relpath(path, box), (stat.S_IFMT(info.st_mode), *facts)))
     return files
-
-
-def _list_changes(old: dict[str, tuple], new: dict[str, tuple]) -> list[str]:
-    return [path for path in sorted(old.keys() | new.keys()) if old.get(path) != new.get(path)]
-
-
-def _copy_changes(source: pathlib.Path, target: pathlib.Path) -> None:
-    """Makes the target equal to the source."""
-    wanted = _list_files(source)
-    changes = _list_changes(wanted, _list_files(target))
-    for path in map(target.joinpath, reversed(changes)):
-        if path.is_dir() and not path.is_symlink():
-            path.rmdir()
-        else:
-            path.unlink(missing_ok=True)
-    for path in changes:
-        if path in wanted and stat.S_ISDIR(wanted[path][0]):
-            (target / path).mkdir()
-        elif path in wanted and stat.S_ISCHR(wanted[path][0]):
-            damage.make_zero(target / path)
-        elif path in wanted:
-            shutil.copy2(source / path, target / path, follow_symlinks=False)
 
 
 def _write_inputs(work: pathlib.Path) -> None:
