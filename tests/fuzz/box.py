@@ -1,4 +1,4 @@
-"""A folder with everything that the program reads, and the judge of a command in a copy of it.
+"""A folder with all that the program reads, in which commands run and are checked.
 
 `python -m tests.fuzz.box EXAMPLE` runs one example, as a failed test prints it.
 """
@@ -26,7 +26,7 @@ from tests.fuzz.fork_server import ROOT, ForkServer, Outcome
 _EXIT_CODES = (0, 2, 3, 4, 130, 143)
 _CLASSES = ("n01532829", "n01558993", "n01704323")  # in ilsvrc2012 and in mini_imagenet
 _IMAGES = {"train": 2, "val": 1, "test": 1}
-_FORMATS = ("jpg", "png", "webp", "bmp", "gif")
+FORMATS = ("jpg", "png", "webp", "bmp", "gif")
 _DATA = "--dataset=folder --data_dir=folder"
 # Commands that make the rest of the folder, and their exit codes.
 _BUILD = (
@@ -46,7 +46,7 @@ _BUILD = (
 _NAMES_OUTPUT = {"out", "data_dir", *select_flags(is_output_file=True)}
 _SIDECAR = ".sha256.json"
 # What may run as long as its flags say, or until it is stopped: seconds after which it is stopped.
-_STOP_AFTER = {"--mode=train": 6, "--mode=benchmark": 3, "--mode=data_service": 1, "--watch": 3}
+_STOP_AFTER = {"--mode=train": 10, "--mode=benchmark": 3, "--mode=data_service": 1, "--watch": 3}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -155,7 +155,7 @@ def _write_inputs(work: pathlib.Path) -> None:
             folder = work / "folder" / split / name
             folder.mkdir(parents=True)
             for _ in range(count):
-                path = folder / f"{name}_{number}.{_FORMATS[number % len(_FORMATS)]}"
+                path = folder / f"{name}_{number}.{FORMATS[number % len(FORMATS)]}"
                 assert cv2.imwrite(str(path), rng.integers(0, 256, (36, 40, 3)).astype(np.uint8))
                 lines.append(f"{path.relative_to(work / 'folder')} {label}\n")
                 number += 1

@@ -2,14 +2,14 @@
 
 import collections
 import contextlib
+from collections.abc import Callable
 
 import hypothesis
 from hypothesis import strategies as st
 
 from tests.fuzz.box import Box, Example
 
-_MAX_SHRUNK = 5
-# The same examples each time, and no files of its own in the tree.
+# The same examples each time, and no files in the tree.
 _SETTINGS = {
     "derandomize": True,
     "database": None,
@@ -26,37 +26,40 @@ class _Fault(Exception):
 
 
 def run(box: Box, examples: st.SearchStrategy[Example], count: int) -> str:
-    """Tries `count` examples.
+    """Tries `count` different examples.
 
-    The first pass tries all. For each kind of fault, a further pass repeats the results of the
-    first one until the fault occurs, and Hypothesis shrinks the example.
+    The first pass tries all. For each kind of fault, a further pass repeats the first one, whose
+    results are known, until the fault occurs. Then Hypothesis shrinks the example.
 
     Returns:
       A report: each kind of fault with its number and a command that shows it. "" without faults.
     """
     results: dict[Example, str] = {}
-    shrunk: dict[str, Example] = {}
-    kinds: collections.Counter[str] = collections.Counter()
-    wanted = None
 
-    @hypothesis.settings(max_examples=count, **_SETTINGS)
-    @hypothesis.given(examples)
-    def attempt(example: Example) -> None:
-        if example not in results:
-            _, results[example] = box.run(example)
-        fault = results[example]
-        if wanted is None:
-            kinds[fault] += 1
-            shrunk.setdefault(fault, example)
-        elif fault == wanted:
-            shrunk[fault] = example
-            raise _Fault
+    def make_pass(wanted: str = "") -> tuple[Callable[[], None], list[Example]]:
+        seen, found = set(), []
 
-    attempt()
+        @hypothesis.settings(max_examples=count, **_SETTINGS)
+        @hypothesis.given(examples)
+        def attempt(example: Example) -> None:
+            if not found:  # shrinking may repeat an example
+                hypothesis.assume(example not in seen)
+                seen.add(example)
+            if example not in results:
+                _, results[example] = box.run(example)
+            if wanted and results[example] == wanted:
+                found.append(example)
+                raise _Fault
+
+        return attempt, found
+
+    make_pass()[0]()
+    kinds = collections.Counter(results.values())
     total, without_fault = kinds.total(), kinds.pop("", 0)
-    for kind, _ in kinds.most_common(_MAX_SHRUNK):
-        wanted = kind
+    lines = [f"{without_fault} of {total} examples without a fault"]
+    for kind, number in kinds.most_common():
+        attempt, found = make_pass(kind)
         with contextlib.suppress(_Fault):
             attempt()
-    lines = [f"{number} x {kind}\n    {shrunk[kind]}" for kind, number in kinds.most_common()]
-    return "\n".join([f"{without_fault} of {total} without a fault", *lines]) if lines else ""
+        lines.append(f"{number} x {kind}\n    {found[-1]}")
+    return "\n".join(lines) if kinds else ""

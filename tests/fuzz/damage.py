@@ -7,6 +7,8 @@ import pathlib
 import re
 from typing import Any
 
+# Names of long values.
+_LONG = {"DEEP": "[" * 100_000, "LONG": "9" * 5000}
 # What can stand in place of a file.
 STAND_INS = ("missing", "empty", "folder", "pipe", "link to itself", "/dev/zero", "image", "text")
 
@@ -40,6 +42,7 @@ def apply(root: pathlib.Path, pattern: str, how: str, number: int, value: str) -
         return
     data = path.read_bytes()
     place = number % (len(data) or 1)
+    value = _LONG.get(value, value)
     written = value.encode("utf-8", "surrogateescape")
     if how == "flip" and data:
         data = data[:place] + bytes([data[place] ^ 1 << number % 8]) + data[place + 1 :]

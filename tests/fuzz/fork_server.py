@@ -66,7 +66,7 @@ class ForkServer:
           argv: arguments of main.py.
           box: folder with these three folders.
           stop_after: seconds of processor time after which the command gets SIGTERM, or None. It
-            also gets it after five times these seconds of wall time.
+            also gets it after ten times these seconds of wall time.
         """
         request = {"argv": argv, "box": str(box), "stop_after": stop_after}
         self._process.stdin.write(json.dumps(request).encode() + b"\n")
@@ -84,7 +84,7 @@ def _serve(argv: list[str], box: str, stop_after: float | None) -> Outcome | Non
     exceeded, exited = "", os.pidfd_open(child)
     while not exceeded and not select.select([exited], [], [], _POLL_SECONDS)[0]:
         wall, (processor, resident) = time.monotonic() - start, _read_usage(child)
-        if stop_after and max(processor, wall / 5) > stop_after:
+        if stop_after and max(processor, wall / 10) > stop_after:
             os.kill(child, signal.SIGTERM)
             stop_after = None
         if resident > _LIMIT_BYTES:
