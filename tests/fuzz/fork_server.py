@@ -2,7 +2,7 @@
 
 `python -m tests.fuzz.fork_server` reads requests, one JSON object a line, and answers each with a
 line. TensorFlow starts its devices and threads only in the child, so a fork is safe. A child
-differs from a fresh process in three ways that make it fast: the imports are done, every net is the
+differs from a fresh process in three ways that save time. The imports are done, every net is the
 one of `tiny_nets`, and TensorFlow does not optimize graphs.
 """
 
@@ -31,7 +31,8 @@ class Outcome(NamedTuple):
 
     Attributes:
       code: exit code as a shell reports it: 128 plus the number of a signal that ended it.
-      out, err: standard streams. `err` has the stacks of a child that was killed.
+      out: stdout.
+      err: stderr; of a command that was killed, also its stack.
       exceeded: the limit for which it was killed: "time", "memory" or "".
       seconds: processor time.
     """
@@ -47,12 +48,9 @@ class ForkServer:
     """Client of the process that forks; a context manager."""
 
     def __enter__(self) -> "ForkServer":
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.fuzz.fork_server"],
-            cwd=ROOT,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-        )
+        words = [sys.executable, "-m", "tests.fuzz.fork_server"]
+        pipe = subprocess.PIPE
+        self._process = subprocess.Popen(words, cwd=ROOT, stdin=pipe, stdout=pipe, text=True)
         return self
 
     def __exit__(self, *_) -> None:
@@ -65,12 +63,11 @@ class ForkServer:
         Args:
           argv: arguments of main.py.
           box: folder with these three folders.
-          stop_after: seconds of processor time after which the command gets SIGTERM, or None. It
-            also gets it after ten times these seconds of wall time.
+          stop_after: seconds of processor time, or tens of seconds, after which the command gets
+            SIGTERM; None for never.
         """
         request = {"argv": argv, "box": str(box), "stop_after": stop_after}
-        self._process.stdin.write(json.dumps(request).encode() + b"\n")
-        self._process.stdin.flush()
+        print(json.dumps(request), file=self._process.stdin, flush=True)
         return Outcome(**json.loads(self._process.stdout.readline()))
 
 
@@ -99,13 +96,9 @@ def _serve(argv: list[str], box: str, stop_after: float | None) -> Outcome | Non
     os.close(exited)
     _, status, usage = os.wait4(child, 0)
     code = os.waitstatus_to_exitcode(status)
-    return Outcome(
-        code=code if code >= 0 else 128 - code,
-        out=pathlib.Path(box, "out").read_text(errors="replace"),
-        err=pathlib.Path(box, "err").read_text(errors="replace"),
-        exceeded=exceeded,
-        seconds=usage.ru_utime + usage.ru_stime,
-    )
+    out, err = (pathlib.Path(box, name).read_text(errors="replace") for name in ("out", "err"))
+    seconds = usage.ru_utime + usage.ru_stime
+    return Outcome(code if code >= 0 else 128 - code, out, err, exceeded, seconds)
 
 
 def _read_usage(pid: int) -> tuple[float, int]:
@@ -117,26 +110,13 @@ def _read_usage(pid: int) -> tuple[float, int]:
 
 def _become_fresh_process(argv: list[str], box: str) -> None:
     os.setsid()
-    writable = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
-    for descriptor, path, flags in (
-        (0, os.devnull, os.O_RDONLY),
-        (1, f"{box}/out", writable),
-        (2, f"{box}/err", writable),
-    ):
+    for descriptor, path in enumerate((os.devnull, f"{box}/out", f"{box}/err")):
+        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC if descriptor else os.O_RDONLY
         os.dup2(os.open(path, flags, 0o644), descriptor)
     faulthandler.register(signal.SIGUSR2, all_threads=False)
     os.environ |= {"HOME": f"{box}/home", "TMPDIR": f"{box}/tmp"}
     os.chdir(f"{box}/work")
     sys.argv = ["main.py", *argv]
-
-
-def _exit(code: int) -> None:
-    """Ends the child as the interpreter would, but without a second of clearing modules."""
-    threading._shutdown()
-    atexit._run_exitfuncs()
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(code)
 
 
 def _main() -> None:
@@ -155,15 +135,21 @@ def _main() -> None:
     shapes.SPLIT_SIZES = {"train": 20, "val": 10, "test": 10}
     while line := sys.stdin.readline():
         outcome = _serve(**json.loads(line))
-        if outcome is None:
-            tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
-            try:
-                code = main.main(sys.argv)
-            except BaseException:
-                sys.excepthook(*sys.exc_info())
-                code = 1
-            _exit(code)
-        print(json.dumps(outcome._asdict()), flush=True)
+        if outcome is not None:
+            print(json.dumps(outcome._asdict()), flush=True)
+            continue
+        tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
+        code = 1
+        try:
+            code = main.main(sys.argv)
+        except Exception:
+            sys.excepthook(*sys.exc_info())
+        # The end of the interpreter, without the second that it takes to clear all modules.
+        threading._shutdown()
+        atexit._run_exitfuncs()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The judge of the fuzzers sees each kind of fault, and each damage changes its file."""
+"""The fuzzers see each kind of fault, and each damage changes its file."""
 
 import json
 
@@ -26,7 +26,7 @@ TRACEBACK = f'Traceback\n  File "{ROOT}/loops/x.py", line 7, in f\nloops.x.OddEr
         ({"exceeded": "time", "err": TRACEBACK}, [], "too much time in loops/x.py:7"),
     ],
 )
-def test_judge_names_the_fault(changes, changed, fault):
+def test_fault_is_named(changes, changed, fault):
     assert box.find_fault(FINE._replace(**changes), changed) == fault
 
 
