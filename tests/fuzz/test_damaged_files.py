@@ -15,14 +15,15 @@ def test_damaged_files_are_reported(box, count):
 
 
 def test_every_fast_command_reads_its_file(box):
-    """Its last line changes if the file is missing or has other content."""
+    """Its output changes if the file is missing or has other content."""
     for path, commands in damaged_files.FAST.items():
         intact = Example(tuple(commands[0].split()))
         others = [((path, "replace", 0, stand_in),) for stand_in in ("missing", "text")]
         examples = [intact, *(dataclasses.replace(intact, damages=damages) for damages in others)]
         outcomes, faults = zip(*map(box.run, examples), strict=True)
         assert faults[0] == "", intact
-        assert len({tuple(outcome.err.splitlines()[-1:]) for outcome in outcomes}) > 1, path
+        texts = {outcome.out + "".join(outcome.err.splitlines()[-1:])[8:] for outcome in outcomes}
+        assert len(texts) > 1, path
 
 
 @pytest.mark.faults
@@ -31,3 +32,10 @@ def test_every_slow_command_works_without_damage(box):
         for command in commands:
             outcome, fault = box.run(Example(tuple(command.split())))
             assert (outcome.code, fault) == (0, ""), (path, command)
+
+
+def test_file_that_no_argument_names_is_a_fault(box):
+    argv = tuple(damaged_files.FAST["words.txt"][0].split())
+    damages = (("words.txt", "insert", 0, "--json=result.json\n"),)
+    assert box.run(Example(argv, damages))[1] == "wrote work/result.json"
+    assert box.run(Example((*argv, "--json=result.json"), damages))[1] == ""
