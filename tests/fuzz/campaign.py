@@ -44,9 +44,9 @@ def run(box: Box, examples: st.SearchStrategy[Example], count: int) -> str:
         def attempt(example: Example) -> None:
             if not found:  # shrinking may repeat an example
                 hypothesis.assume(example not in seen)
-                seen.add(example)
             if example not in results:
                 _, results[example] = box.run(example)
+            seen.add(example)
             if wanted and results[example] == wanted:
                 found.append(example)
                 raise _Fault

@@ -59,7 +59,7 @@ def apply(root: pathlib.Path, pattern: str, how: str, number: int, value: str) -
         lines[number % len(lines)] *= 2 if how.startswith("double") else 0
         data = b"".join(lines)
     elif how == "json":
-        with contextlib.suppress(ValueError):  # it is damaged already
+        with contextlib.suppress(ValueError, RecursionError):  # it is damaged already
             data = _damage_json(data.decode(), number, value).encode()
     path.write_bytes(data)
 
