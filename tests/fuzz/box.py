@@ -127,8 +127,10 @@ def find_fault(outcome: Outcome, changed: list[str]) -> str:
         errors = re.findall(r"^([\w.]+)(?::|$)", outcome.err, re.MULTILINE)
         return f"{errors[-1]} at {':'.join(frames[-1] if frames else '?')}"
     errors = [line for line in lines if line.startswith("error:")]
-    if outcome.code not in _EXIT_CODES or (outcome.code in (2, 3, 4) and errors != lines[-1:]):
+    if outcome.code not in _EXIT_CODES:
         return f"exit code {outcome.code}: {lines[-1]}"[:120]
+    if outcome.code in (2, 3, 4) and errors != lines[-1:]:
+        return f"exit code {outcome.code} with {len(errors)} error lines, or more lines"
     return "wrote " + re.sub(r"\d+", "N", changed[0]) if changed else ""
 
 

@@ -28,6 +28,12 @@ BASES = {
     "benchmark": _SMALL | {"benchmark": "step", "batch_size": "2"},
     "repro": {"ckpt": "runs/a"},
 }
+# Mistakes that the modes notice after most checks and before the work of seconds.
+_LATE_MISTAKES = {
+    **dict.fromkeys(("train", "eval", "average", "repro", "stats", "verify"), "--data_dir=no"),
+    "predict": "--image=no",
+    "export": "--out=folder",
+}
 # Valid values of texts that have a form, separated by spaces.
 _FORMS = {
     "augment": "none classic randaugment trivialaugment hsv,lighting erasing",
@@ -72,7 +78,8 @@ def examples(draw: st.DrawFn) -> Example:
     """Draws a command line: a mode, the flags of its base, and more of its flags.
 
     These are up to three at random, or a row of a table in which each pair of flags occurs. One
-    example in two has a word that may be wrong, and some lack a flag of the base.
+    example in two has a word that may be wrong. Some lack a flag of the base. Most of the slow
+    modes end with a late mistake, so that all together take minutes.
     """
     mode = draw(st.sampled_from(_weighted_modes()))
     random_names, rows, words_of_name, odd_words = _tables(mode)
@@ -80,7 +87,9 @@ def examples(draw: st.DrawFn) -> Example:
     words = [f"--{name}={value}" for name, value in (("mode", mode), *BASES[mode].items())]
     words += [draw(words_of_name[name]) for name in names]
     words += draw(odd_words)
-    if draw(st.integers(0, 7)) == 7:
+    if mode in _LATE_MISTAKES and draw(st.integers(0, 3)):
+        words.append(_LATE_MISTAKES[mode])
+    elif not draw(st.integers(0, 7)):
         del words[draw(st.integers(0, len(BASES[mode])))]
     return Example(tuple({word.partition("=")[0]: word for word in words}.values()))
 

@@ -21,8 +21,8 @@ TRACEBACK = f'Traceback\n  File "{ROOT}/loops/x.py", line 7, in f\nloops.x.OddEr
         ({"err": TRACEBACK}, [], "loops.x.OddError at loops/x.py:7"),
         ({"code": 1}, [], "exit code 1: error: --x=1: no"),
         ({"code": 139, "err": ""}, [], "exit code 139: "),
-        ({"err": "no\n"}, [], "exit code 2: no"),
-        ({"err": "error: a\nerror: b\n"}, [], "exit code 2: error: b"),
+        ({"err": "no\n"}, [], "exit code 2 with 0 error lines, or more lines"),
+        ({"err": "error: a\nerror: b\n"}, [], "exit code 2 with 2 error lines, or more lines"),
         ({"exceeded": "time", "err": TRACEBACK}, [], "too much time in loops/x.py:7"),
     ],
 )
