@@ -33,6 +33,7 @@ _LATE_MISTAKES = {
     **dict.fromkeys(("train", "eval", "average", "repro", "stats", "verify"), "--data_dir=no"),
     "predict": "--image=no",
     "export": "--out=folder",
+    "benchmark": "--json=no/result.json",
 }
 # Valid values of texts that have a form, separated by spaces.
 _FORMS = {
