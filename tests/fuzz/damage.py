@@ -58,7 +58,7 @@ def apply(root: pathlib.Path, pattern: str, how: str, number: int, value: str) -
     elif how.endswith("line") and (lines := data.splitlines(keepends=True)):
         lines[number % len(lines)] *= 2 if how.startswith("double") else 0
         data = b"".join(lines)
-    elif how == "json":
+    elif how == "json" and data.strip():
         with contextlib.suppress(ValueError, RecursionError):  # it is damaged already
             data = _damage_json(data.decode(), number, value).encode()
     path.write_bytes(data)
