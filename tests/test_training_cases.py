@@ -78,6 +78,8 @@ def start(words, script=("main.py",), cwd=ROOT, **environment):
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
+        # Under nohup it is ignored, and would be in the program too.
+        preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL),
     )
 
 
