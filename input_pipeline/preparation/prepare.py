@@ -92,7 +92,9 @@ def _explain_disk_errors(out: pathlib.Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.filename and out.resolve() not in pathlib.Path(error.filename).resolve().parents:
+        # Not `Path.resolve`, which raises RuntimeError for a link that leads to itself.
+        inside = os.path.join(os.path.realpath(out), "")
+        if error.filename and not os.path.realpath(error.filename).startswith(inside):
             raise DataError(f"{error.filename}: {error.strerror}; {advice}") from None
         raise UsageError(f"--out={out}: {error.strerror or error}; {advice}") from None
     except tf.errors.OpError as error:  # raised by the TFRecord writer
@@ -215,7 +217,7 @@ def _require_separate_folder(config: DataConfig, out: pathlib.Path) -> None:
     parents = [root / name for name in raw_layouts.SPLIT_FOLDERS if (root / name).is_dir()] or [
         root
     ]
-    if out.resolve().parent in [parent.resolve() for parent in parents]:
+    if os.path.dirname(os.path.realpath(out)) in map(os.path.realpath, parents):
         raise UsageError(f"--out={out}: would be read as a class folder; choose another folder")
 
 

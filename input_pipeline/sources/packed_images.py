@@ -277,7 +277,7 @@ def _index_folder(root: pathlib.Path) -> pathlib.Path:
     if not is_link and os.access(folder, os.W_OK) and folder.stat().st_mode & 0o222:
         return in_data_set
     cache = pathlib.Path(os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache")
-    digest = hashlib.sha256(os.fsencode(root.resolve())).hexdigest()[:16]
+    digest = hashlib.sha256(os.fsencode(os.path.realpath(root))).hexdigest()[:16]
     return cache / "imagenet-loops" / digest
 
 

@@ -5,6 +5,7 @@ are written with `atomic_files` instead.
 """
 
 import json
+import os
 import pathlib
 import sys
 from collections.abc import Callable
@@ -44,7 +45,7 @@ def write_bytes(path: pathlib.Path | str, data: bytes) -> None:
     if path.exists() and not path.is_file():  # a pipe must be written to, not replaced
         path.write_bytes(data)
         return
-    atomic_files.write_bytes(path.resolve(), data)
+    atomic_files.write_bytes(os.path.realpath(path), data)  # also a link that leads to itself
 
 
 def write_flag_output(

@@ -70,6 +70,15 @@ def test_broken_symlink_is_a_missing_image(tmp_path):
         prepare.prepare(config, PrepareConfig(), tmp_path / "out", "tfrecord")
 
 
+def test_symlink_to_itself_is_named(tmp_path):
+    put(tmp_path / "raw/train/a/1.jpg", images.good_files()["jpeg 4:2:0"])
+    loop = tmp_path / "raw/train/a/2.jpg"
+    loop.symlink_to(loop)
+    config = DataConfig(dataset="folder", data_dir=str(tmp_path / "raw"))
+    with pytest.raises(DataError, match=r"2\.jpg: Too many levels of symbolic links"):
+        prepare.prepare(config, PrepareConfig(), tmp_path / "out", "tfrecord")
+
+
 def test_full_disk_is_a_usage_error_and_prepare_resumes(tmp_path, tiny_folder):
     child = subprocess.run(
         [
