@@ -11,7 +11,6 @@ import re
 import shlex
 import shutil
 import stat
-import subprocess
 import sys
 import tempfile
 
@@ -70,6 +69,7 @@ class Box:
         work = self._original / "work"
         for name in ("home", "tmp", "work"):
             (self._original / name).mkdir(parents=True)
+            (self._root / "box" / name).mkdir(parents=True)
         _write_inputs(work)
         for command, code in _BUILD:
             outcome = self._server.run(command.split(), self._original)
@@ -84,8 +84,7 @@ class Box:
     def run(self, example: Example) -> tuple[Outcome, str]:
         """Runs an example; returns how it ended and the kind of fault, or ""."""
         box = self._root / "box"
-        shutil.rmtree(box, ignore_errors=True)
-        subprocess.run(["cp", "-a", self._original, box], check=True)
+        self._restore(box)
         for one in example.damages:
             damage.apply(box / "work", *one)
         before = _list_files(box)
@@ -97,6 +96,24 @@ class Box:
             p for p in sorted(changed) if not any(map(pathlib.PurePath(p).is_relative_to, named))
         ]
         return outcome, find_fault(outcome, other)
+
+    def _restore(self, box: pathlib.Path) -> None:
+        """Makes the box equal to the original, without touching what is equal already."""
+        original = _list_files(self._original)
+        changed = sorted({path for path, _ in original ^ _list_files(box)})
+        for path in map(box.joinpath, reversed(changed)):
+            if path.is_dir() and not path.is_symlink():
+                path.rmdir()
+            else:
+                path.unlink(missing_ok=True)
+        kinds = {path: facts[0] for path, facts in original}
+        for path in changed:
+            if kinds.get(path) == stat.S_IFDIR:
+                (box / path).mkdir()
+            elif kinds.get(path) == stat.S_IFCHR:
+                damage.make_zero(box / path)
+            elif path in kinds:
+                shutil.copy2(self._original / path, box / path, follow_symlinks=False)
 
 
 def _list_outputs(example: Example) -> list[str]:
