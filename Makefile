@@ -82,7 +82,7 @@ test-venv: venv
 test: test-venv ## run the tests
 	@.venv/bin/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder $(TESTS)
 
-faults: test-venv ## run the long tests (under 60 minutes)
+faults: test-venv ## run the long tests and the long fuzzers (hours)
 	@.venv/bin/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder -m faults $(TESTS)
 
 soak: test-venv ## kill, signal and damage a training for SOAK_MINUTES and check that it recovers

@@ -17,6 +17,15 @@ ROOT = pathlib.Path(__file__).resolve().parents[3]
 STOP_SIGNALS = [signal.SIGINT, signal.SIGTERM]
 
 
+@pytest.fixture
+def hangups():
+    """Ends the disposition to ignore SIGHUP, which the tests inherit under nohup."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
+@pytest.mark.usefixtures("hangups")
 @pytest.mark.parametrize("number", [*STOP_SIGNALS, signal.SIGHUP])
 def test_first_signal_is_recorded(number):
     before = signal.getsignal(number)
