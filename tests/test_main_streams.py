@@ -116,7 +116,7 @@ def test_error_is_one_line(capsys):
         raise UsageError("--image=a\nb: no such file")
 
     assert process.run(fail) == 2
-    assert capsys.readouterr().err == "error: --image=a b: no such file\n"
+    assert capsys.readouterr().err == "error: --image=a\\nb: no such file\n"
 
 
 def test_ctrl_c_without_signal_handler_exits_with_130():
