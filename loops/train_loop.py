@@ -250,7 +250,7 @@ class TrainLoop:
                 ) from None
 
     def _is_new_best(self, step: int) -> bool:
-        """Returns whether the step was evaluated and is better than all before, so RUN/best."""
+        """Returns whether the step was evaluated and has a higher top-1 than all earlier steps."""
         top1 = self._evaluator.metrics_at(step).get("top1", -1.0)
         is_better = top1 > self._best_top1
         self._best_top1 = max(self._best_top1, top1)

@@ -101,7 +101,7 @@ class TrainStep:
         Returns:
           dict of float32 scalars, summed over the steps:
             steps, applied: numbers of steps and of applied steps.
-            loss: what is optimized, over the images of applied steps, as the next three.
+            loss: what is optimized. Sums over images skip steps that were not applied.
             cross_entropy, top1, top5: by the rules of evaluation.
             replaced: number of unreadable images.
             data_wait: seconds.

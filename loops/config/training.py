@@ -233,8 +233,8 @@ class RunConfig:
     ] = ""
     save_every: Annotated[
         str,
-        "Interval of checkpoints in steps, or in epochs as in 2epochs. A step that evaluates "
-        "better than all before it is saved, too.",
+        "Interval of checkpoints in steps, or in epochs as in 2epochs. A step with a "
+        "higher top-1 than all earlier ones is saved, too.",
         {"modes": ("train",), "on_resume": True, "benchmarks": ()},
     ] = "1epochs"
     eval_every: Annotated[

@@ -19,7 +19,7 @@ STOP_SIGNALS = [signal.SIGINT, signal.SIGTERM]
 
 @pytest.fixture
 def hangups():
-    """Ends the disposition to ignore SIGHUP, which the tests inherit under nohup."""
+    """Stops ignoring SIGHUP, as tests that run under nohup do."""
     before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
     yield
     signal.signal(signal.SIGHUP, before)
