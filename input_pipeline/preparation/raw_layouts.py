@@ -12,7 +12,14 @@ from input_pipeline import datasets
 from input_pipeline.config import DataConfig, PrepareConfig
 from input_pipeline.errors import DataError, UsageError
 from input_pipeline.preparation import raw_ilsvrc, raw_set
-from input_pipeline.sources import image_files, image_folders, layouts, packed_images, shapes
+from input_pipeline.sources import (
+    image_files,
+    image_folders,
+    layout_splits,
+    layouts,
+    packed_images,
+    shapes,
+)
 
 _SPLITS = ("train", "val", "test")
 # Folders below the root that contain the class folders. If none exists, the root contains them.
@@ -78,7 +85,7 @@ def _find_in_layout(layout: layouts.Layout, dataset: str, devkit: str) -> raw_se
     unlabeled: list[str] = []
     class_folders: list[pathlib.Path] = []
     for split, place in layout.splits.items():
-        images = layouts.open_split(layout, dataset, split, classes, devkit)
+        images = layout_splits.open_split(layout, dataset, split, classes, devkit)
         classes = images.class_names
         splits[split] = list(_list_items(images))
         unlabeled += images.unlabeled

@@ -14,6 +14,7 @@ from input_pipeline.errors import DataError, UsageError
 from input_pipeline.sources import (
     class_subset,
     image_files,
+    layout_splits,
     layouts,
     manifest,
     packed_images,
@@ -142,9 +143,9 @@ def _open_images(config: DataConfig, split: str, class_names: Sequence[str]) -> 
     data_dir = ensure_data_dir(config)
     layout = None if config.dataset == "shapes" else layouts.recognize(data_dir)
     if layout is not None and not layout.is_plain(data_dir):
-        return layouts.open_split(layout, config.dataset, split, class_names)
+        return layout_splits.open_split(layout, config.dataset, split, class_names)
     if layout is None and split != "train":
-        test_set = layouts.open_test_set(data_dir, class_names) if class_names else None
+        test_set = layout_splits.open_test_set(data_dir, class_names) if class_names else None
         if test_set is not None:
             return test_set
     return image_files.from_folders(data_dir, split, _known_class_names(config, class_names))
