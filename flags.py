@@ -6,6 +6,8 @@ from collections.abc import Callable
 from absl import flags as absl_flags
 
 from input_pipeline.errors import UsageError
+from input_pipeline.system import regular_files
+from input_pipeline.text import summarize_error
 from loops.config import flag_fields, local_paths
 from loops.config.config import Config, all_flags
 
@@ -17,6 +19,7 @@ _EXAMPLES = """Examples:
   tensorboard --logdir checkpoints
 """
 _INDENT, _WIDTH = 28, 98  # columns of --help
+_MAX_FLAGFILE_BYTES = 2**20
 _DEFINE: dict[type, Callable[..., object]] = {
     bool: absl_flags.DEFINE_boolean,
     int: absl_flags.DEFINE_integer,
@@ -45,13 +48,47 @@ def parse(argv: list[str]) -> Config:
     """
     absl_flags.FLAGS(argv[:1])  # absl's own flags keep their defaults
     values = define()
+    words = argv[:1] + _expand_flagfiles(argv[1:], set())
     try:
-        rest = values(argv)
+        rest = values(words)
     except absl_flags.Error as error:
         raise UsageError(" ".join(str(error).split())) from None
     if len(rest) > 1:
         raise UsageError(f"{rest[1]!r} is not a flag: flags look like --name=value")
     return to_config(values)
+
+
+def _expand_flagfiles(words: list[str], seen: set[str]) -> list[str]:
+    """Replaces `--flagfile=FILE` by the lines of the file, as absl does, but reads regular files.
+
+    Args:
+      words: arguments, or the lines of such a file.
+      seen: the files that were read before; those of `words` are added.
+
+    Raises:
+      UsageError: a file cannot be read, or is named twice.
+    """
+    expanded: list[str] = []
+    rest = iter(words)
+    for word in rest:
+        name, equals, path = word.partition("=")
+        if name.lstrip("-") != "flagfile" or not name.startswith("-"):
+            expanded.append(word)
+            if word == "--":
+                break
+            continue
+        path = local_paths.expand("flagfile", path if equals else next(rest, ""))
+        if path in seen:
+            raise UsageError(f"--flagfile={path}: is named twice")
+        seen.add(path)
+        try:
+            text = regular_files.read_bytes(path, _MAX_FLAGFILE_BYTES).decode()
+        except (OSError, ValueError) as error:
+            raise UsageError(f"--flagfile={path}: {summarize_error(error)}") from None
+        lines = [line.strip() for line in text.splitlines()]
+        flags = [line for line in lines if line and not line.startswith(("#", "//"))]
+        expanded += _expand_flagfiles(flags, seen)
+    return [*expanded, *rest]
 
 
 def to_config(values: absl_flags.FlagValues) -> Config:

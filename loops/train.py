@@ -31,12 +31,18 @@ def run(config: Config) -> dict:
       config: config of the command line.
     """
     strategies.require_run_name(config)
-    with worker_agreement.start_together(config):
+    with worker_agreement.start_together(config) as facts:
         run_dir, record, config = _prepare(config)
-    if record is not None and not strategies.is_multi_worker(config.distribution):
-        results = _read_results_of_finished_run(config, run_dir, record)
-        if results is not None:
-            return results
+        results = _read_results_of_finished_run(config, run_dir, record) if record else None
+        facts["whether --run_name is trained and evaluated"] = "yes" if results else "no"
+    if results is not None:
+        logging.info("nothing to train: step %d, the last, was evaluated", results["step"])
+        if strategies.is_chief(config.distribution):
+            output_files.write_json_output(config.evaluation.json, results)
+            console.print_summary(
+                f"{run_dir}, step {results['step']}", console.format_evaluation(results)
+            )
+        return results
     with StopSignals() as signals, _convert_full_disk(run_dir):
         return train(config, run_dir, record, signals)
 
@@ -125,7 +131,7 @@ def train(
 def _read_results_of_finished_run(
     config: Config, run_dir: pathlib.Path, record: run_folder.Record
 ) -> dict | None:
-    """Returns and prints the results of a run that is trained and evaluated; None for others.
+    """Returns the results of a run that is trained and evaluated; None for others.
 
     A job that was put back into the queue then adds nothing to the run folder.
     """
@@ -138,12 +144,7 @@ def _read_results_of_finished_run(
     total_steps = flag_parsers.compute_total_steps(config.length, images, config.data.batch_size)
     if step < total_steps or checkpoint.read_top1(newest) is None:
         return None
-    results = eval_results.read_final(run_dir, step, config, fingerprint)
-    if results is not None:
-        logging.info("nothing to train: %d of %d steps are done", step, total_steps)
-        output_files.write_json_output(config.evaluation.json, results)
-        console.print_summary(f"{run_dir}, step {step}", console.format_evaluation(results))
-    return results
+    return eval_results.read_final(run_dir, step, config, fingerprint)
 
 
 def _initialize(state: TrainState, run_dir: pathlib.Path, setup: TrainSetup) -> None:

@@ -32,6 +32,7 @@ class TrainStatistics:
 
     def __init__(self, setup: TrainSetup):
         self._state = setup.state
+        self._workers = setup.workers
         self._input = setup.train_input
         self._preprocess = setup.preprocess
         self._micro_batches = setup.config.optimization.accumulate
@@ -49,20 +50,27 @@ class TrainStatistics:
             self._batches = None
             self._state.average_batch_norm()
         elif step != self._measured_at:
-            try:
-                self._measure(step)
-            except tf.errors.UnavailableError:
-                raise
-            except tf.errors.OpError as error:  # the step must still be saved
-                logging.warning("batch norm's statistics: %s", summarize_error(error))
+            # All workers must join each sum over the replicas.
+            (failed,) = self._workers.all_reduce_max(not self._load_batches(step))
+            if failed:
                 self._state.average_batch_norm()
+            else:
+                self._measure()
             self._measured_at = step
 
-    def _measure(self, step: int) -> None:
+    def _load_batches(self, step: int) -> bool:
+        """Loads the batches unless they are loaded; returns False if an image cannot be read."""
         first = max((s for s in self._input.get_size_change_steps() if s < step), default=0)
         if self._batches is None or self._batches[0] != first:
-            iterator = self._input.make_iterator(first)
-            self._batches = first, [next(iterator) for _ in range(self._num_batches)]
+            try:
+                iterator = self._input.make_iterator(first)
+                self._batches = first, [next(iterator) for _ in range(self._num_batches)]
+            except tf.errors.OpError as error:  # the step must still be saved
+                logging.warning("batch norm's statistics: %s", summarize_error(error))
+                return False
+        return True
+
+    def _measure(self) -> None:
         self._measure_current_weights()
         if self._state.ema is not None:
             with self._state.ema.swap_weights():

@@ -56,7 +56,7 @@ _NUM_SAMPLED = 32
 
 
 @contextlib.contextmanager
-def start_together(config: Config) -> Iterator[None]:
+def start_together(config: Config) -> Iterator[dict[str, str]]:
     """Prepares a start inside the context, then waits for the other workers, if there are any.
 
     Compares what they were started with. If one of them fails inside the context, all end.
@@ -64,12 +64,15 @@ def start_together(config: Config) -> Iterator[None]:
     Args:
       config: config of the command line.
 
+    Yields:
+      dict for further facts that must be equal on all workers, by name.
+
     Raises:
       UserError: the workers differ, or are not named properly, or one has failed; on all workers.
       StoppedBySignal: a signal ended the wait.
     """
     if not strategies.is_multi_worker(config.distribution):
-        yield
+        yield {}
         return
     cluster = cluster_resolver.find_cluster()
     if cluster.source == "Slurm":
@@ -77,7 +80,7 @@ def start_together(config: Config) -> Iterator[None]:
     gpus = len(tf.config.list_physical_devices("GPU"))
     facts = {**describe_start(config), "the number of GPUs": str(gpus)}
     try:
-        yield
+        yield facts
     except UserError as error:
         logging.error("%s (the other workers are told)", error)
         rendezvous.meet(cluster, facts, error)

@@ -1,5 +1,6 @@
 """Tests of the command line: accepted and refused flag values, error messages, `--help`."""
 
+import os
 import pathlib
 import re
 import subprocess
@@ -8,6 +9,7 @@ import sys
 import pytest
 
 import flags
+from input_pipeline.errors import UsageError
 from loops.config import choices, flag_parsers, modes, recipes
 from loops.config.config import Config, all_flags
 from tests.command_line import leaf, parse, refusal, resolve
@@ -309,3 +311,40 @@ def test_help_flags_print_help(word, capsys):
 
     assert main.main(["main.py", "--model=nonsense", word]) == 0
     assert capsys.readouterr().out == flags.format_help()
+
+
+def test_flagfile_is_replaced_by_its_lines(tmp_path):
+    (tmp_path / "b.txt").write_text("--steps=7\n")
+    (tmp_path / "a.txt").write_text(
+        f"# a comment\n\n  --batch_size=8 \n--flagfile={tmp_path}/b.txt\n--nomixed_precision\n"
+    )
+    words = ["main.py", "--mode=train", "--flagfile", f"{tmp_path}/a.txt", "--batch_size=4"]
+    config = flags.parse(words)
+    assert (config.data.batch_size, config.length.steps) == (4, 7)
+    assert "mixed_precision" in config.typed
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"--steps=\xff", "codec"),
+        (b"--flagfile=SELF", "is named twice"),
+        ("pipe", "is a folder, pipe, device or socket"),
+        ("/dev/zero", "is a folder, pipe, device or socket"),
+        ("folder", "is a folder, pipe, device or socket"),
+        (b"#" * (2**20 + 1), "at most 1048576 are read"),
+        (None, "No such file"),
+    ],
+)
+def test_unreadable_flagfile_is_a_usage_error(tmp_path, content, message):
+    path = tmp_path / "flags.txt"
+    if isinstance(content, bytes):
+        path.write_bytes(content.replace(b"SELF", bytes(path)))
+    elif content == "pipe":
+        os.mkfifo(path)
+    elif content == "folder":
+        path.mkdir()
+    elif content:
+        path.symlink_to(content)
+    with pytest.raises(UsageError, match=f"^--flagfile={path}: .*{message}"):
+        flags.parse(["main.py", f"--flagfile={path}"])

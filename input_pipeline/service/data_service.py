@@ -34,6 +34,7 @@ _CONNECT_TIMEOUT_SECONDS = 10
 # How long a worker may take to register at the dispatcher. TensorFlow needs seconds to load.
 _REGISTRATION_TIMEOUT_SECONDS = 60.0
 _DEFAULT_THREADS = 8
+_ALL_ADDRESSES = ("0.0.0.0", "::")
 _ADDRESS = re.compile(
     r"(?:(?P<host>[\w.-]+)|\[(?P<ipv6>[\da-f:.]+(?:%\w+)?)\]):(?P<port>\d{1,5})",
     re.ASCII | re.IGNORECASE,
@@ -206,34 +207,59 @@ def _wait_for_workers(dispatcher: str, num_workers: int, deadline: float) -> Non
         time.sleep(0.5)
 
 
+def _wait_for_dispatcher(dispatcher: str, should_stop: Callable[[], bool]) -> bool:
+    """Waits until a dispatcher listens; returns False if the wait was ended.
+
+    TensorFlow would wait as well, but handles no signal then.
+    """
+    address = parse_address(dispatcher)
+    next_message = time.monotonic()
+    while not should_stop():
+        with contextlib.suppress(OSError):
+            socket.create_connection(address, 1).close()
+            return True
+        if time.monotonic() >= next_message:
+            logging.info("waiting for the dispatcher at %s", dispatcher)
+            next_message += 60
+        time.sleep(0.5)
+    return False
+
+
 def _distribute(dispatcher: str) -> Callable[[tf.data.Dataset], tf.data.Dataset]:
     return _service.distribute(_service.ShardingPolicy.HINT, f"grpc://{dispatcher}")
 
 
 def start_server(
-    role: str, dispatcher: str, workers: str
-) -> tf.data.experimental.service.DispatchServer | tf.data.experimental.service.WorkerServer:
-    """Starts a dispatcher or a worker in this process.
+    role: str, dispatcher: str, workers: str, should_stop: Callable[[], bool]
+) -> tf.data.experimental.service.DispatchServer | tf.data.experimental.service.WorkerServer | None:
+    """Starts a dispatcher or a worker in this process. A worker waits for its dispatcher.
 
     Args:
       role: "dispatcher" or "worker".
       dispatcher: HOST:PORT of the dispatcher.
       workers: for a dispatcher, HOST:PORT of every worker, separated by commas; for a worker, its
         own HOST:PORT.
+      should_stop: ends the wait.
 
     Returns:
-      The server, which runs until it is garbage-collected.
+      The server, which runs until it is garbage-collected; None if the wait was ended.
 
     Raises:
-      UsageError: an address is malformed, in use, or reached from this machine only, while the
-        server listens on all addresses.
+      UsageError: an address is malformed or in use, stands for no machine, or is reached from this
+        machine only, while the server listens on all addresses.
     """
     port = parse_address(dispatcher)[1]
     addresses = [address.strip() for address in workers.split(",") if address.strip()]
     ports = [parse_address(address, "--workers")[1] for address in addresses]
     own = [("--data_service", dispatcher)] if role == "dispatcher" else []
     for flag, address in own + [("--workers", address) for address in addresses]:
-        if is_loopback(parse_address(address)[0]):
+        host = parse_address(address, flag)[0]
+        if host in _ALL_ADDRESSES:
+            raise UsageError(
+                f"{flag}={address}: others connect to this address, so give the machine's name or"
+                " its address in a private network"
+            )
+        if is_loopback(host):
             raise UsageError(
                 f"{flag}={address}: is a loopback address, but TensorFlow's servers listen on all"
                 " addresses; give the machine's name or its address in a private network"
@@ -246,6 +272,8 @@ def start_server(
             return _service.DispatchServer(config)
         if len(addresses) != 1:
             raise UsageError(f"--workers={workers}: give the HOST:PORT of this worker alone")
+        if not _wait_for_dispatcher(dispatcher, should_stop):
+            return None
         config = _service.WorkerConfig(
             dispatcher_address=dispatcher, port=ports[0], worker_address=addresses[0]
         )

@@ -158,8 +158,8 @@ def from_list(config: DataConfig, split: str, class_names: Sequence[str] = ()) -
     too_large = np.flatnonzero(labels >= len(class_names))
     if too_large.size:
         raise DataError(
-            f"{getattr(config, flags[split])}, line {too_large[0] + 1}: label"
-            f" {labels[too_large[0]]} is out of range for {len(class_names)} classes"
+            f"{getattr(config, flags[split])}: label {labels[too_large[0]]} of"
+            f" {paths[too_large[0]]} is out of range for {len(class_names)} classes"
             f" (0 to {len(class_names) - 1})"
         )
     root = config.data_dir or "."
@@ -266,11 +266,10 @@ def _require_regular(
         with contextlib.suppress(OSError, ValueError):  # missing images are reported later
             names = image_folders.scan(os.path.join(os.fsencode(root), folder or b".")).irregular
             irregular |= {folder + name for name in names}
-    for number, line in enumerate(io.BytesIO(paths.lines) if irregular else (), 1):
+    for line in io.BytesIO(paths.lines) if irregular else ():
         if (path := line.rpartition(b" ")[0]) in irregular:
             raise DataError(
-                f"{list_path}, line {number}: {os.fsdecode(path)} is a pipe, device or socket;"
-                " remove the line"
+                f"{list_path}: {os.fsdecode(path)} is a pipe, device or socket; remove its line"
             )
 
 

@@ -77,6 +77,11 @@ def is_multi_worker(config: DistributionConfig) -> bool:
     return cluster_resolver.count_tf_config_hosts() > 1
 
 
+def is_chief(config: DistributionConfig) -> bool:
+    """Returns whether this process is the only worker, or number 0 of several."""
+    return not is_multi_worker(config) or cluster_resolver.find_cluster().number == 0
+
+
 def to_single_process(config: DistributionConfig) -> DistributionConfig:
     """Returns the DistributionConfig for a mode that runs in one process.
 

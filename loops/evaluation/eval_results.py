@@ -235,8 +235,8 @@ def read_final(run_dir: pathlib.Path, step: int, config: Config, fingerprint: st
         path = _make_path(run_dir, step, evaluation.split, evaluation.crops)
         results = regular_files.read_json(path)
         wanted = {f"top{k}" for k in flag_parsers.parse_top_k(evaluation.top_k)}
-        is_same = results["fingerprint"] == fingerprint and results.keys() >= wanted
-        return results if is_same else None
+        is_same = (results["fingerprint"], results["step"]) == (fingerprint, step)
+        return results if is_same and results.keys() >= wanted else None
     except (OSError, ValueError, LookupError, TypeError, AttributeError):
         return None  # no file, or one that another program has written
 

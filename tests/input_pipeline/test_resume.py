@@ -259,7 +259,22 @@ def test_server_of_the_data_service_refuses_a_loopback_address(host):
     ]
     for role, dispatcher, workers, shown in calls:
         with pytest.raises(UsageError, match=f"^{re.escape(shown)}: is a loopback address"):
-            data_service.start_server(role, dispatcher, workers)
+            data_service.start_server(role, dispatcher, workers, lambda: True)
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "[::]"])
+def test_server_of_the_data_service_refuses_the_address_that_stands_for_all(host):
+    with pytest.raises(UsageError, match="others connect to this address"):
+        data_service.start_server("worker", "10.0.0.5:5050", f"{host}:5051", lambda: True)
+
+
+def test_worker_of_the_data_service_waits_for_its_dispatcher_until_it_is_stopped(caplog):
+    port, polls = _free_ports(1)[0], iter([False, False, True])
+    server = data_service.start_server(
+        "worker", f"localhost:{port}", "10.0.0.5:5051", lambda: next(polls)
+    )
+    assert server is None
+    assert caplog.messages == [f"waiting for the dispatcher at localhost:{port}"]
 
 
 def test_name_of_this_machine_is_no_loopback_address(monkeypatch):

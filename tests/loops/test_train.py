@@ -408,7 +408,7 @@ def test_finished_run_that_is_named_again_writes_nothing(tiny_folder, tmp_path, 
     printed = capsys.readouterr().out
     caplog.set_level(logging.INFO, "absl")
     again = run(tiny_folder, tmp_path / "runs", *words, "--batch_size=8", "--log_every=1")
-    assert "nothing to train: 2 of 2 steps are done" in caplog.messages
+    assert "nothing to train: step 2, the last, was evaluated" in caplog.messages
     assert capsys.readouterr().out == printed
     assert again == json.loads(json.dumps(first))
     assert read_files(tmp_path) == files

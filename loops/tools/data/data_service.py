@@ -25,7 +25,9 @@ def run(config: Config) -> NoReturn:
     if not dispatcher:
         raise UsageError("--data_service is missing: give HOST:PORT of the dispatcher")
     with StopSignals() as signals:
-        _server = data_service.start_server(role, dispatcher, config.service.workers)
+        _server = data_service.start_server(
+            role, dispatcher, config.service.workers, lambda: signals.received is not None
+        )
         named = dispatcher if role == "dispatcher" else config.service.workers
         port = data_service.parse_address(named.strip())[1]
         rows = [
@@ -34,7 +36,8 @@ def run(config: Config) -> NoReturn:
             ("listens on", f"all addresses of this machine, port {port}"),
             ("callers", "unchecked, may read and write files: private networks only"),
         ]
-        console.print_summary(f"data service, {role}: ready", rows)
+        if not signals.received:
+            console.print_summary(f"data service, {role}: ready", rows)
         while not signals.received:
             time.sleep(_POLL_SECONDS)
     # The server's destructor would wait for minutes if a dispatcher or worker is gone.

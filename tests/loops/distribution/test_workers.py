@@ -103,6 +103,11 @@ def test_two_workers_match_one_process(tiny_folder, tmp_path):
     results = json.loads((parts / "r/eval-00000002-val-1.json").read_text())
     assert results["num_examples"] == 11
     assert "top1_raw" in results
+    files = {path: path.stat().st_mtime_ns for path in (parts / "r").rglob("*")}
+    codes, logs = run(tiny_folder, parts, "--steps=2", *words)
+    assert codes == [0, 0], "\n".join(logs)
+    assert all("nothing to train: step 2, the last, was evaluated" in log for log in logs)
+    assert {path: path.stat().st_mtime_ns for path in (parts / "r").rglob("*")} == files
     for step in (2, 4):
         if step == 4:
             run_single_process(tiny_folder, parts, "--steps=4")
