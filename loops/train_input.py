@@ -54,9 +54,19 @@ class TrainInput:
         self._per_replica = strategies.per_replica_batch_size(data.batch_size, strategy)
         batch_augment.require_even_batch(data, self._per_replica // accumulate)
         self._reported_images: set[int] = set()
+        self._first_step: int | None = None
 
     def make_iterator(self, step: int) -> Iterator:
-        """Makes an iterator that starts with the batches of a step, one batch per replica."""
+        """Makes an iterator that starts with the batches of a step, one batch per replica.
+
+        Building a pipeline takes seconds, so a repeated call with the same step reuses it.
+        """
+        with iterator_workarounds.suspend_op_determinism():
+            if step != self._first_step:
+                self._first_step, self._batches = step, self._make_batches(step)
+            return iter(self._batches)
+
+    def _make_batches(self, step: int) -> "tf.data.Dataset | tf.distribute.DistributedDataset":
         first = step * self._data.batch_size
         data = dataclasses.replace(self._data, image_size=self.image_size(step))
 
@@ -70,8 +80,7 @@ class TrainInput:
             set_infinite = tf.data.experimental.assert_cardinality(tf.data.INFINITE_CARDINALITY)
             return batches.apply(set_infinite)
 
-        with iterator_workarounds.suspend_op_determinism():
-            return iter(strategies.distribute(self._strategy, make_dataset))
+        return strategies.distribute(self._strategy, make_dataset)
 
     def image_size(self, step: int) -> int:
         """Returns the side in pixels of the training images of a step."""
