@@ -1,77 +1,113 @@
-"""Runs checks that need a GPU: precision, replicas, memory and speed.
+"""Tests and measures training on the GPUs of this machine in eight minutes.
 
-  python -m benchmarks.gpu_check --json=gpu.json
-  python -m benchmarks.gpu_check --allow_cpu
+    python -m benchmarks.gpu_check --json=gpu.json --page=gpu.md
+    python -m benchmarks.gpu_check --allow_cpu
 
-Each check runs in a new process. Exit code 1: a check failed. Exit code 2: the machine has no GPU.
+The parts run in the order of what they tell, each in a new process. JSON and page are written after
+each part. Parts that do not fit into `--minutes` are listed as not run. Exit code 1: a part failed.
+Exit code 2: the machine has no GPU.
 
-`--allow_cpu` runs the same checks on two halves of the CPU at a tiny size. This shows that the
-script works, but nothing about GPUs.
+`--allow_cpu` runs the same code at a tiny size, on two halves of the CPU. This shows that the
+program works, but nothing about GPUs.
 """
 
-import argparse
 import pathlib
 import subprocess
 import sys
 import tempfile
+import time
+from collections.abc import Mapping
 
 from benchmarks import harness
 from benchmarks.workloads import gpu_checks
+from benchmarks.workloads.gpu_checks import Place
 
 _MODULE = "benchmarks.gpu_check"
 _COUNT_GPUS_CODE = "import tensorflow as tf; print(len(tf.config.list_physical_devices('GPU')))"
+_MIN_SECONDS = 5
 
 
 def main() -> int:
-    """Runs each check in a child process, prints a table, and returns the exit code."""
+    """Runs each part in a child process, writes the results, and returns the exit code."""
     parser = harness.BenchmarkParser(__doc__)
+    parser.add_flag("--page", "", "file for the results as Markdown")
+    parser.add_flag("--minutes", 8.0, "time for all parts")
     parser.add_flag("--allow_cpu", False, "run tiny checks on the CPU")
-    parser.add_flag("--only", "", "run only the checks whose names start like this")
+    parser.add_flag("--only", "", "run only the parts whose names start like this")
     parser.add_hidden("--child")
     parser.add_hidden("--folder", type=pathlib.Path)
     args = parser.parse_args()
     if args.child:
         name, replicas = args.child.split(",")
-        place = "cpu" if args.allow_cpu else "gpu"
-        harness.emit(gpu_checks.CHECKS[name](place, int(replicas), args.folder))
+        place = Place(not args.allow_cpu, int(replicas), args.folder)
+        harness.emit(gpu_checks.PARTS[name].run(place))
         return 0
 
     gpus = 0 if args.allow_cpu else _count_gpus()
     if not gpus and not args.allow_cpu:
         sys.stderr.write("TensorFlow sees no GPU; use --allow_cpu to try the checks on the CPU\n")
         return 2
-    report = harness.start_report(_MODULE, parser.format_flags(args)) | {"gpus": gpus}
+    words = parser.format_flags(args, omit=["page"])
+    report = harness.start_report(_MODULE, words) | {"gpus": gpus, "results": {}}
+    deadline = time.monotonic() + 60 * args.minutes
     with tempfile.TemporaryDirectory() as folder:
-        results = _run_checks(args, 2 if args.allow_cpu else gpus, folder)
-    report["results"] = {f"{name},{replicas}": r for (name, replicas), r in results.items()}
-    rows = [
-        [f"{name}, {replicas} replica(s)", "ok" if result["ok"] else "FAILED", result["what"]]
-        for (name, replicas), result in results.items()
+        child_words = [f"--folder={folder}", *["--allow_cpu"] * args.allow_cpu]
+        for name, part in gpu_checks.PARTS.items():
+            if not name.startswith(args.only):
+                continue
+            for replicas in part.list_replicas(2 if args.allow_cpu else gpus):
+                child = f"{name},{replicas}"
+                result = _run_part(child, child_words, deadline - time.monotonic())
+                report["results"][child] = result
+                harness.echo(f"{_describe_outcome(result)}: {name} ({result['seconds']:.0f} s)")
+                harness.echo(harness.format_table(result["header"], result["rows"]) + "\n")
+                harness.save_report(args.json, report)
+                if args.page:
+                    pathlib.Path(args.page).write_text(format_page(report))
+    return 0 if all(result["ok"] is not False for result in report["results"].values()) else 1
+
+
+def _run_part(child: str, words: list[str], seconds_left: float) -> dict:
+    """Runs a part; returns its result with the seconds, or why there is none."""
+    started = time.monotonic()
+    result = {"ok": None, "header": ["why"], "rows": [["no time was left"]]}
+    if seconds_left >= _MIN_SECONDS:
+        try:
+            result = harness.run_child(
+                _MODULE, [f"--child={child}", *words], timeout_seconds=seconds_left
+            )
+        except SystemExit as failure:
+            # The last line is the command; the line before it is the child's error.
+            lines = [line for line in str(failure).splitlines() if line.strip()]
+            result = {"ok": False, "header": ["error"], "rows": [[lines[-2:][0][:200]]]}
+            result["output"] = str(failure)
+        except subprocess.TimeoutExpired:
+            result["rows"] = [["stopped at the end of --minutes"]]
+    return {**result, "seconds": time.monotonic() - started}
+
+
+def _describe_outcome(result: Mapping) -> str:
+    return {True: "ok", False: "FAILED", None: "not run"}[result["ok"]]
+
+
+def format_page(report: Mapping) -> str:
+    """Formats a report as Markdown: the machine, then a heading and a table for each part."""
+    versions = ", ".join(f"{name} {version}" for name, version in report["versions"].items())
+    place = f"{report['gpus']} GPU(s)" if report["gpus"] else "the CPU, at a tiny size"
+    lines = [
+        f"Made by `{report['command']}` on {report['date'][:10]} on {place}, {versions},",
+        f"{report['machine']['cpu']}, {report['machine']['cores']} cores.",
     ]
-    harness.echo(harness.format_table(["check", "outcome", "details"], rows))
-    harness.save_report(args.json, report)
-    return 0 if all(result["ok"] for result in results.values()) else 1
-
-
-def _run_checks(args: argparse.Namespace, devices: int, folder: str) -> dict[tuple[str, int], dict]:
-    """Runs the checks; returns the result of each by (name, replicas)."""
-    results = {}
-    for name in gpu_checks.CHECKS:
-        if args.only and not name.startswith(args.only):
-            continue
-        # The other checks, of memory and speed, need only one device.
-        is_multi_replica = name in gpu_checks.MULTI_REPLICA_CHECKS and devices > 1
-        for replicas in (1, devices) if is_multi_replica else (1,):
-            words = [f"--child={name},{replicas}", f"--folder={folder}"]
-            try:
-                result = harness.run_child(_MODULE, words + ["--allow_cpu"] * args.allow_cpu)
-            except SystemExit as failure:
-                # The last line is the command; the line before it is the child's error.
-                lines = [line for line in str(failure).splitlines() if line.strip()]
-                result = {"ok": False, "what": lines[-2:][0][:120]}
-            harness.report_progress(f"{name}, {replicas} replica(s): {result}")
-            results[name, replicas] = result
-    return results
+    for child, result in report["results"].items():
+        name, replicas = child.split(",")
+        title = gpu_checks.PARTS[name].title
+        where = f", {replicas} replicas" if replicas != "1" else ""
+        lines += ["", f"### {title}{where}: {_describe_outcome(result)}", ""]
+        lines += [f"| {' | '.join(result['header'])} |", "|---" * len(result["header"]) + "|"]
+        for row in result["rows"]:
+            cells = [cell if isinstance(cell, str) else f"{cell:,.4g}" for cell in row]
+            lines.append("| " + " | ".join(cell.replace("|", "/") for cell in cells) + " |")
+    return "\n".join(lines) + "\n"
 
 
 def _count_gpus() -> int:

@@ -13,6 +13,7 @@ import os
 import pathlib
 import platform
 import resource
+import signal
 import statistics
 import subprocess
 import sys
@@ -28,7 +29,7 @@ DTYPES = ("bfloat16", "float32")
 PACKAGES = ("tensorflow", "tensorflow-cpu", "keras")
 _START_TIME_VARIABLE = "BENCHMARK_STARTED"
 _CPU_FLAGS = ("avx2", "avx512f", "avx512_bf16", "avx512_fp16", "amx_bf16", "amx_fp16")
-_PATH_FLAGS = ("--data_dir", "--folder", "--json", "--out", "--records", "--torch_python")
+_PATH_FLAGS = ("--data_dir", "--folder", "--json", "--out", "--page", "--records", "--torch_python")
 # Help texts of the flags that several benchmarks have.
 _HELP = {
     "batch": "images per step",
@@ -138,15 +139,22 @@ def report_progress(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-def run_child(module: str, arguments: Sequence[str], python: str = sys.executable) -> dict:
+def run_child(
+    module: str,
+    arguments: Sequence[str],
+    python: str = sys.executable,
+    timeout_seconds: float | None = None,
+) -> dict:
     """Runs `python -m module arguments` and returns what the child passed to `emit`.
 
     Args:
       module: dotted name of a benchmark.
       arguments: flags of the child.
       python: interpreter; a peer may be installed in another environment.
+      timeout_seconds: after this time the child, and what it has started, is killed.
 
     Raises:
+      subprocess.TimeoutExpired: the child was killed.
       SystemExit: the child failed; the message ends with its last output and its exit code.
     """
     environment = {
@@ -155,10 +163,19 @@ def run_child(module: str, arguments: Sequence[str], python: str = sys.executabl
         _START_TIME_VARIABLE: repr(time.time()),
     }
     command = [python, "-m", module, *arguments]
-    child = subprocess.run(command, env=environment, capture_output=True, text=True)
-    lines = child.stdout.splitlines()
+    pipe = subprocess.PIPE
+    child = subprocess.Popen(
+        command, env=environment, stdout=pipe, stderr=pipe, text=True, start_new_session=True
+    )
+    try:
+        stdout, stderr = child.communicate(timeout=timeout_seconds)
+    except BaseException:  # also Ctrl-C, which a new session does not get
+        os.killpg(child.pid, signal.SIGKILL)
+        child.communicate()
+        raise
+    lines = stdout.splitlines()
     if child.returncode or not lines:
-        output = (child.stdout + child.stderr)[-3000:]
+        output = (stdout + stderr)[-3000:]
         shown = " ".join(["python", *command[1:]])
         raise SystemExit(f"{output}\n{shown}: exit code {child.returncode}")
     return json.loads(lines[-1])

@@ -21,50 +21,74 @@ _LEARNING_RATE, _MOMENTUM, _WEIGHT_DECAY = 0.0125, 0.9, 1e-4
 Side = tuple[Callable[[int], object], float]
 
 
-def build_torch(work: str, size: int, batch_size: int, dtype: str) -> Side:
-    """Builds timm's resnetv2_50 as users train it on a CPU: channels last, autocast, eager.
+def build_torch(
+    work: str,
+    size: int,
+    batch_size: int,
+    dtype: str,
+    *,
+    model: str = "resnetv2_50",
+    device: str = "cpu",
+    compiled: bool = False,
+) -> Side:
+    """Builds a net of timm as users train it: channels last, autocast, a scaler for float16.
 
     Args:
       work: "train" for training steps, "eval" for forward passes.
       size: image size in pixels.
       batch_size: images per step.
-      dtype: "float32" or "bfloat16".
+      dtype: "float32", "bfloat16" or "float16".
+      model: name in timm.
+      device: "cpu" or "cuda".
+      compiled: use torch.compile.
     """
     import timm
     import torch
 
     torch.manual_seed(0)
-    model = timm.create_model("resnetv2_50").to(memory_format=torch.channels_last)
-    multiply_adds = _count_multiply_adds(model, size)
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
+    torch.backends.cudnn.benchmark = True
+    net = timm.create_model(model)
+    multiply_adds = _count_multiply_adds(net, size)
+    net = net.to(device, memory_format=torch.channels_last)
     rng = np.random.default_rng(0)
     images = torch.from_numpy(rng.integers(0, 256, (batch_size, size, size, 3), np.uint8))
-    images = images.permute(0, 3, 1, 2)  # a view that is already channels last
-    labels = torch.from_numpy(rng.integers(0, _NUM_CLASSES, batch_size))
-    mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in ([127.5] * 3, [127.5] * 3))
+    images = images.permute(0, 3, 1, 2).to(device)  # a view that is already channels last
+    labels = torch.from_numpy(rng.integers(0, _NUM_CLASSES, batch_size)).to(device)
+    mean, std = (torch.full((1, 3, 1, 1), 127.5, device=device) for _ in range(2))
     optimizer = torch.optim.SGD(
-        model.parameters(),
+        net.parameters(),
         _LEARNING_RATE,
         momentum=_MOMENTUM,
         weight_decay=_WEIGHT_DECAY,
         nesterov=True,
         foreach=True,
     )
-    autocast = torch.autocast("cpu", torch.bfloat16, enabled=dtype == "bfloat16")
+    autocast = torch.autocast(device, getattr(torch, dtype), enabled=dtype != "float32")
+    scaler = torch.amp.GradScaler(device, enabled=dtype == "float16")
+    forward = torch.compile(net) if compiled else net
+
+    def finish() -> None:
+        if device == "cuda":
+            torch.cuda.synchronize()
 
     def train(steps: int) -> None:
-        model.train()
+        net.train()
         for _ in range(steps):
             optimizer.zero_grad(set_to_none=True)
             with autocast:
-                logits = model((images.float() - mean) / std)
-            torch.nn.functional.cross_entropy(logits.float(), labels).backward()
-            optimizer.step()
+                logits = forward((images.float() - mean) / std)
+            loss = torch.nn.functional.cross_entropy(logits.float(), labels)
+            scaler.scale(loss).backward()
+            scaler.step(optimizer)
+            scaler.update()
+        finish()
 
     def evaluate(steps: int) -> None:
-        model.eval()
+        net.eval()
         with torch.inference_mode(), autocast:
             for _ in range(steps):
-                model((images.float() - mean) / std).float().numpy()
+                forward((images.float() - mean) / std).float().cpu().numpy()
 
     return {"train": train, "eval": evaluate}[work], multiply_adds
 

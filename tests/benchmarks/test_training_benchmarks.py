@@ -1,13 +1,17 @@
 """Tests of the benchmarks of the training loop: overhead, replicas, memory and GPU checks."""
 
 import json
+import pathlib
+import re
 import subprocess
 import sys
+import tempfile
+import time
 
 import numpy as np
 import pytest
 
-from benchmarks import harness, loop_overhead, memory_table, replicas
+from benchmarks import gpu_check, harness, loop_overhead, memory_table, replicas
 from benchmarks.workloads import bare_step, gpu_checks
 
 
@@ -73,10 +77,75 @@ def test_gpu_check_without_a_gpu_exits_with_one_line():
 
 @pytest.mark.faults
 def test_gpu_checks_pass_on_a_cpu(tmp_path):
-    process = run_gpu_check("--allow_cpu", f"--json={tmp_path / 'out.json'}")
+    paths = {name: tmp_path / f"out.{name}" for name in ("json", "page")}
+    words = [f"--{name}={path}" for name, path in paths.items()]
+    process = run_gpu_check("--allow_cpu", "--minutes=60", *words)
     assert process.returncode == 0, process.stdout + process.stderr
-    results = json.loads((tmp_path / "out.json").read_text())["results"]
-    names = {(name, 1) for name in gpu_checks.CHECKS}
-    names |= {(name, 2) for name in gpu_checks.MULTI_REPLICA_CHECKS}
-    assert results.keys() == {f"{name},{count}" for name, count in names}
-    assert all(result["ok"] for result in results.values())
+    results = json.loads(paths["json"].read_text())["results"]
+    expected = {f"{name},{n}" for name, p in gpu_checks.PARTS.items() for n in p.list_replicas(2)}
+    assert results.keys() == expected
+    without_torch = {name for name, result in results.items() if result["ok"] is None}
+    assert without_torch <= {"torch,1", "torch compiled,1"}
+    page = paths["page"].read_text()
+    assert all(f"### {part.title}" in page for part in gpu_checks.PARTS.values())
+
+
+def test_gpu_check_goes_on_after_a_failed_part_and_stops_in_time(monkeypatch, tmp_path, capsys):
+    """The page is complete after each part."""
+
+    def run_child(module, words, timeout_seconds):
+        name = words[0].removeprefix("--child=").partition(",")[0]
+        if name == "numbers":
+            raise SystemExit("Traceback\nValueError: no\npython -m x: exit code 1")
+        if name == "resume":
+            raise subprocess.TimeoutExpired("x", timeout_seconds)
+        return {"ok": name != "speed", "header": ["a", "b"], "rows": [["x|y", 1234.5]]}
+
+    monkeypatch.setattr(harness, "run_child", run_child)
+    page = tmp_path / "page.md"
+    monkeypatch.setattr("sys.argv", ["x", "--allow_cpu", f"--page={page}"])
+    assert gpu_check.main() == 1
+    text = page.read_text()
+    outcomes = dict(re.findall(r"^### (.*): (ok|FAILED|not run)$", text, re.MULTILINE))
+    assert list(outcomes.values())[:6] == ["ok", "FAILED", "ok", "ok", "not run", "FAILED"]
+    assert "| ValueError: no |" in text and "| x/y | 1,234 |" in text
+    assert "| stopped at the end of --minutes |" in text
+    monkeypatch.setattr("sys.argv", ["x", "--allow_cpu", "--minutes=0", f"--page={page}"])
+    assert gpu_check.main() == 0
+    assert page.read_text().count("no time was left") >= len(gpu_checks.PARTS)
+
+
+def test_child_that_takes_too_long_is_killed(tmp_path, monkeypatch):
+    (tmp_path / "slow.py").write_text(
+        "import subprocess, sys, time\n"
+        "print(subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)']).pid)\n"
+        "sys.stdout.flush(); open('pid', 'w').write('x'); time.sleep(60)\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(subprocess.TimeoutExpired) as error:
+        harness.run_child("slow", [], timeout_seconds=2)
+    grandchild = int(error.value.output.split()[0])
+    for _ in range(50):  # until init has reaped it
+        if not pathlib.Path(f"/proc/{grandchild}").exists():
+            return
+        time.sleep(0.1)
+    state = pathlib.Path(f"/proc/{grandchild}/stat").read_text().rpartition(")")[2].split()[0]
+    assert state == "Z"
+
+
+def test_kernels_of_a_profile_are_summed_by_stream():
+    from tensorflow.tsl.profiler.protobuf import xplane_pb2
+
+    space = xplane_pb2.XSpace()
+    gpu = space.planes.add(name="/device:GPU:0")
+    names = {1: "nchwToNhwcKernel", 2: "sm90_xmma_fprop"}
+    for number, name in names.items():
+        gpu.event_metadata[number].name = name
+    for line_name, events in {"Stream #7": [(1, 3), (2, 5), (2, 6)], "Steps": [(1, 99)]}.items():
+        line = gpu.lines.add(name=line_name)
+        for number, picoseconds in events:
+            line.events.add(metadata_id=number, duration_ps=picoseconds * 10**12)
+    path = pathlib.Path(tempfile.mkdtemp()) / "a.xplane.pb"
+    path.write_bytes(space.SerializeToString())
+    seconds = gpu_checks._sum_kernel_seconds(path, on_gpu=True)
+    assert seconds == {"nchwToNhwcKernel": 3.0, "sm90_xmma_fprop": 11.0}
