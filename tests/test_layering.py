@@ -61,9 +61,10 @@ FLOORS = {
     ),
     "nets": (
         ("layers",),
+        ("registry",),
         ("alexnet", "resnet"),
         ("zfnet", "resnetv2"),
-        ("registry", "macs"),
+        ("macs",),
         ("torch_names",),
     ),
     "loops/tools": (("predict", "weights", "benchmark", "data", "replay", "auto_batch_trial"),),
@@ -325,7 +326,7 @@ def dead_fields(sources, cls, holders, walkers=WALKERS):
 
 def test_every_python_file_is_checked():
     listed = [path for path in tracked_files() if path.endswith(".py")]
-    assert [p for p in listed if p not in SOURCES and not p.startswith("tests/")] == []
+    assert [p for p in listed if p not in SOURCES and not p.startswith(("tests/", "docs/"))] == []
     assert len(SOURCES) > 40
 
 

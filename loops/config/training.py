@@ -268,6 +268,16 @@ class RunConfig:
         {"modes": ("train",), "on_resume": True},
     ] = False
 
+    trust_code: Annotated[
+        bool,
+        "Execute the code in the run folders of other people. It can do anything that you can.",
+        {
+            "modes": ("train", "eval", "predict", "export", "average", "repro"),
+            "on_resume": True,
+            "benchmarks": (),
+        },
+    ] = False
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class FineTuningConfig:
