@@ -102,6 +102,8 @@ def adopt(flag: str, value: str) -> str:
 
     def replace(match: re.Match[str]) -> str:
         where, function, digits = match.groups()
+        if (where, digits) in _files:  # a reference from a run folder that was read
+            return match[0]
         file = _read(f"--{flag}={match[0]}", where)
         name = os.path.basename(file.origin)
         if digits and not file.sha256.startswith(digits):

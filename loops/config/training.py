@@ -81,7 +81,7 @@ class OptimizationConfig:
         str,
         "sgd (with momentum), adamw, lars (sgd with a learning rate per layer) or lamb (adamw with "
         "a learning rate per layer).",
-        {"choices": choices.optimizer_names},
+        {"choices": choices.OPTIMIZERS.names, "accepts_code": True},
     ] = "sgd"
     momentum: Annotated[
         float,
@@ -125,7 +125,7 @@ class OptimizationConfig:
     loss: Annotated[
         str,
         "softmax: cross-entropy over all classes. bce: binary cross-entropy of each class.",
-        {"choices": choices.loss_names},
+        {"choices": choices.LOSSES.names, "accepts_code": True},
     ] = "softmax"
     label_smoothing: Annotated[float, "Label smoothing (0: off).", {"minimum": 0, "maximum": 1}] = (
         0.0
