@@ -53,7 +53,7 @@ FLOORS = {
     "input_pipeline": (
         ("arithmetic", "errors", "synthetic", "text"),
         ("system",),
-        ("datasets",),
+        ("datasets", "augment_spec"),
         ("config", "sample_order", "threads", "decoding"),
         ("sources", "augmentation"),
         ("pipeline", "pixel_statistics"),

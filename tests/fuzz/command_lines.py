@@ -37,7 +37,8 @@ _LATE_MISTAKES = {
 }
 # Valid values of texts that have a form, separated by spaces.
 _FORMS = {
-    "augment": "none classic randaugment trivialaugment hsv,lighting erasing",
+    "augment": "none classic randaugment trivialaugment hsv,lighting erasing mixup(0.3) "
+    "crop(0.2,1,0.7,1.4),flip(0),vflip,randaugment(1,3,0.5,0.5) grayscale(probability=1),cutmix",
     "checkpoint_dir": "runs new",
     "ckpt": "runs/a runs/b,runs/a runs/a/best runs/a/step-00000001",
     "class_names": "classes.txt",
