@@ -218,19 +218,19 @@ class AugmentSpec:
         return self.arguments[name]
 
 
-def read(flags: AugmentFlags) -> AugmentSpec:
+def read(config: AugmentFlags) -> AugmentSpec:
     """Returns the augmentations that `--augment` and the flags for single arguments ask for.
 
-    An argument that `--augment` gives takes precedence. See `check_flags` for typed flags.
+    An argument that `--augment` gives takes precedence. See `check_flags` for typed config.
 
     Raises:
       UsageError: see `parse` and `parse_randaugment`.
     """
-    given = parse(flags.augment)
-    operations, magnitude = parse_randaugment(flags.randaugment)
-    for name in ("mixup", "cutmix"):
-        if getattr(flags, name) > 0:
-            given.setdefault(name, {}).setdefault("alpha", getattr(flags, name))
+    given = parse(config.augment)
+    operations, magnitude = parse_randaugment(config.randaugment)
+    for name, alpha in (("mixup", config.mixup), ("cutmix", config.cutmix)):
+        if alpha > 0:
+            given.setdefault(name, {}).setdefault("alpha", alpha)
     window = next((name for name in WINDOWS if name in given), "standard")
     if window == "standard":
         given.setdefault("crop", {})
@@ -239,13 +239,13 @@ def read(flags: AugmentFlags) -> AugmentSpec:
     if window == "classic":
         given = {name: {} for name in _CLASSIC_STAGES} | given
     from_flags = {"randaugment": {"operations": operations, "magnitude": magnitude}}
-    if flags.min_crop_area is not None:
-        from_flags["crop"] = {"min_area": flags.min_crop_area}
+    if config.min_crop_area is not None:
+        from_flags["crop"] = {"min_area": config.min_crop_area}
     arguments = {}
     for name in AUGMENTATIONS:
         if name in given:
             arguments[name] = {**defaults(name), **from_flags.get(name, {}), **given[name]}
-            _require_order(f"--augment={flags.augment}: {name}", arguments[name])
+            _require_order(f"--augment={config.augment}: {name}", arguments[name])
     return AugmentSpec(window, arguments)
 
 
@@ -323,13 +323,15 @@ def check_flags(text: str, typed: Collection[str]) -> None:
 
 def remove_arguments(text: str, flags: Collection[str]) -> str:
     """Returns the value of `--augment` without the arguments that these flags set."""
+    if not flags_set_by(text).keys() & {*flags}:
+        return text
     parts = []
     for name, given in parse(text).items():
         arguments = AUGMENTATIONS[name].arguments
         kept = {key: value for key, value in given.items() if arguments[key].flag not in flags}
         if AUGMENTATIONS[name].runs == "pairs" and name in flags:
             continue
-        listed = ",".join(f"{key}={value:g}" for key, value in kept.items())
+        listed = ",".join(f"{key}={value!r}" for key, value in kept.items())
         parts.append(f"{name}({listed})" if listed else name)
     return ",".join(parts) or "standard"
 

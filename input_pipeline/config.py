@@ -29,7 +29,7 @@ class DataConfig:
         "Data set. shapes is built in. folder reads DATA_DIR/{train,val[,test]}/CLASS/*. lists "
         "reads --train_list, --val_list and --test_list. If missing, it is recognized by the files "
         "in --data_dir.",
-        {"choices": datasets.names, "modes": _DATASET_MODES},
+        {"choices": datasets.names, "modes": _DATASET_MODES, "in_recipe": False},
     ] = "shapes"
     data_dir: Annotated[
         str,

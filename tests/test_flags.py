@@ -10,7 +10,7 @@ import pytest
 
 import flags
 from input_pipeline.errors import UsageError
-from loops.config import choices, flag_parsers, modes, recipes
+from loops.config import choices, flag_parsers, modes
 from loops.config.config import Config, all_flags
 from tests.command_line import leaf, parse, refusal, resolve
 from tests.nets.model_sizes import MODEL_SIZES
@@ -37,7 +37,6 @@ def test_help_lists_every_flag_choice():
 
 def test_flag_choices_equal_the_registries():
     assert {*CHOICES["model"]} == {*MODEL_SIZES}
-    assert {*CHOICES["recipe"]} == {*recipes.RECIPES}
     assert {*CHOICES["optimizer"]} == {*choices.OPTIMIZERS}
     assert {*CHOICES["mode"]} == {*modes.MODULES}
 

@@ -66,7 +66,9 @@ FLOORS = {
         ("registry", "macs"),
         ("torch_names",),
     ),
-    "loops/tools": (("predict", "weights", "benchmark", "data", "replay", "auto_batch_trial"),),
+    "loops/tools": (
+        ("predict", "weights", "benchmark", "data", "replay", "auto_batch_trial", "print_recipe"),
+    ),
 }
 # Third-party packages that it may use. Benchmarks may use any.
 MAY_USE = {

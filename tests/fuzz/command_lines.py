@@ -27,6 +27,7 @@ BASES = {
     "data_service": {"data_service": "localhost:46053", "workers": "localhost:46054"},
     "benchmark": _SMALL | {"benchmark": "step", "batch_size": "2"},
     "repro": {"ckpt": "runs/a"},
+    "recipe": {"ckpt": "runs/a"},
 }
 # Mistakes that the modes notice after most checks and before the work of seconds.
 _LATE_MISTAKES = {
@@ -53,6 +54,7 @@ _FORMS = {
     "members": "1 1,2",
     "profile": "0,1 1,2",
     "randaugment": "1,3 0,0",
+    "recipe": "short step90 recipe.txt runs/a ./no.txt",
     "real_labels": "real.json",
     "run_name": "new a é",
     "save_logits": "new.npz",
