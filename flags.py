@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 from absl import flags as absl_flags
 
+from input_pipeline import user_code
 from input_pipeline.errors import UsageError
 from input_pipeline.system import regular_files
 from input_pipeline.text import summarize_error
@@ -101,6 +102,8 @@ def to_config(values: absl_flags.FlagValues) -> Config:
             leaves[name] = local_paths.expand(name, leaves[name])
         if name in typed and flag.is_path_list:
             leaves[name] = local_paths.expand_all(name, leaves[name])
+        if name in typed and flag.accepts_code:
+            leaves[name] = user_code.adopt(name, leaves[name])
     return dataclasses.replace(Config().replace(**leaves), typed=typed)
 
 
@@ -113,7 +116,9 @@ def format_help() -> str:
             name = f"--[no]{flag.name}" if flag.type is bool else f"--{flag.name}"
             lines += _wrap_columns(f"  {name}", f"{flag.help} {_format_default(flag)}")
             if flag.choices:
-                lines += _wrap_columns("", "One of: " + ", ".join(map(str, flag.choices)) + ".")
+                choices = f"One of: {', '.join(map(str, flag.choices))}."
+                code = " Or a function in a file: FILE.py:FUNCTION." * flag.accepts_code
+                lines += _wrap_columns("", choices + code)
         lines.append("")
     return "\n".join(lines)
 

@@ -9,6 +9,7 @@ if sys.flags.safe_path:  # PYTHONSAFEPATH leaves out the folder of the script
     sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
 
 import flags
+from input_pipeline import user_code
 from loops.config import mode_flags, modes
 from loops.config.config import Config
 from loops.runtime import process, tensorflow_startup
@@ -28,6 +29,8 @@ def run(argv: list[str]) -> None:
         return
     config = flags.parse(argv)
     mode_flags.check_flags(config)
+    if config.run.trust_code:
+        user_code.trust_all()
     mode_function(config.mode)(config)
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 from absl import logging
 
+from input_pipeline import user_code
 from input_pipeline.errors import DataError, UsageError
 from input_pipeline.text import summarize_error
 from loops import train_failures, worker_agreement
@@ -60,6 +61,8 @@ def _prepare(config: Config) -> tuple[pathlib.Path, run_folder.Record | None, Co
             f" from them with --init_from={run_dir} and another --run_name"
         )
     if record is not None:
+        for path in user_code.find_changed(record.config.leaves().values()):
+            logging.warning("%s has changed since the run began; its copy in the run is used", path)
         config = resolve.resolve_training(config, saved=record.config)
     else:
         if config.run.run_name and run_folder.contains_other_files(run_dir):

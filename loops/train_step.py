@@ -73,13 +73,13 @@ class TrainStep:
     def __init__(self, state: TrainState, settings: StepSettings):
         self._state = state
         self._settings = settings
+        self._optimization = settings.optimization
         self._variables = state.model.trainable_variables
         self._decayed_ids = frozenset(id(kernel) for kernel in state.kernels)
         self._output_variable_ids = frozenset(
             id(v) for v in optimizers.get_output_variables(state.model)
         )
         self._l2, self._decoupled_decay = optimizers.get_step_weight_decay(settings.optimization)
-        self._loss = losses.get_loss(settings.optimization.loss)
         self._clock = _python_clock if settings.deterministic else tf.timestamp
         # XLA compiles the passes of one replica. It cannot compile the all-reduce.
         self._compiled_loss_and_gradients = self.loss_and_gradients
@@ -127,12 +127,11 @@ class TrainStep:
         Returns:
           (float32 loss [B], float32 logits [B, C], gradients of `model.trainable_variables`).
         """
-        settings = self._settings
-        smoothing = settings.optimization.label_smoothing
+        loss, smoothing = self._optimization.loss, self._optimization.label_smoothing
         with tf.GradientTape() as tape:
             logits = self._state.model(images, training=True)
-            per_example = self._loss(targets, logits, smoothing)
-            scaled_loss = tf.reduce_sum(per_example) / settings.global_batch_size * scale
+            per_example = losses.compute(loss, targets, logits, smoothing)
+            scaled_loss = tf.reduce_sum(per_example) / self._settings.global_batch_size * scale
         return per_example, logits, tape.gradient(scaled_loss, self._variables)
 
     def _run(self, iterator, num_steps):
@@ -191,7 +190,7 @@ class TrainStep:
         R replicas with K micro-batches each compute what R x K replicas compute: batch norm takes
         its moments over one micro-batch, and augmentation mixes images within one micro-batch.
         """
-        count = self._settings.optimization.accumulate
+        count = self._optimization.accumulate
         if count == 1:
             return self._compute_micro_batch_gradients(batch, scale)
 
@@ -247,7 +246,7 @@ class TrainStep:
 
     def _postprocess_gradients(self, gradients):
         """Removes the loss scale, clips, and adds the gradient of the L2 penalty."""
-        loss_scale, optimization = self._state.loss_scale, self._settings.optimization
+        loss_scale, optimization = self._state.loss_scale, self._optimization
         if loss_scale.dynamic:
             inverse = 1.0 / loss_scale.scale
             gradients = [g * inverse for g in gradients]

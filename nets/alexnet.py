@@ -14,9 +14,11 @@ Differences from the paper:
 
 import keras
 
+from nets import registry
 from nets.layers.kit import Kit
 
 
+@registry.net(min_image_size=64, fixed_input_size=True)
 def alexnet(kit: Kit, num_classes: int, image_size: int, batch_norm: bool = False) -> keras.Model:
     """Builds an AlexNet.
 

@@ -1,11 +1,31 @@
-"""Counts the multiply-adds of a net."""
+"""Counts the multiply-adds of a net.
+
+A layer of a user's class says its count in a method: `count_multiply_adds(self, shape)`, with the
+shape of its output for one image, [1, H, W, C] or [1, C].
+"""
 
 import math
-from collections.abc import Sequence
 
 import keras
 
+from input_pipeline.errors import UsageError
+from nets.layers.batch_norm import BatchNorm
 from nets.layers.convolution import Conv
+
+_WITH_KERNELS = (
+    Conv,
+    keras.layers.Dense,
+    keras.layers.Conv1D,
+    keras.layers.Conv2D,
+    keras.layers.DepthwiseConv2D,
+    keras.layers.SeparableConv2D,
+)
+_NORMS = (
+    BatchNorm,
+    keras.layers.BatchNormalization,
+    keras.layers.LayerNormalization,
+    keras.layers.GroupNormalization,
+)
 
 
 def count_multiply_adds(model: keras.Model, image_size: int) -> int:
@@ -17,17 +37,33 @@ def count_multiply_adds(model: keras.Model, image_size: int) -> int:
     Args:
       model: functional model made by `registry.build_model`.
       image_size: side of the image in pixels.
+
+    Raises:
+      UsageError: the count of a layer is not defined.
     """
-    layers = [x for x in model.layers if isinstance(x, Conv | keras.layers.Dense)]
+    layers = [layer for layer in model.layers if not isinstance(layer, keras.layers.InputLayer)]
     outputs = keras.Model(model.input, [layer.output for layer in layers])
     image = keras.KerasTensor((1, image_size, image_size, 3))
-    shapes = [tensor.shape for tensor in outputs.compute_output_spec(image)]
-    return sum(map(_count_layer_multiply_adds, layers, shapes))
+    specs = outputs.compute_output_spec(image)
+    return sum(map(_count_layer_multiply_adds, layers, specs))
 
 
-def _count_layer_multiply_adds(layer: Conv | keras.layers.Dense, shape: Sequence[int]) -> int:
-    """Returns the multiply-adds of a layer with output shape [1, H, W, C] or [1, C].
+def _count_layer_multiply_adds(layer: keras.layers.Layer, output: keras.KerasTensor) -> int:
+    """Returns the multiply-adds of a layer.
 
-    The kernel is applied once at each of the H x W positions.
+    A kernel is applied once at each position of the output, H x W for [1, H, W, C].
     """
-    return math.prod(shape[1:-1]) * math.prod(layer.kernel.shape)
+    if hasattr(layer, "count_multiply_adds"):
+        return layer.count_multiply_adds(output.shape)
+    positions = math.prod(output.shape[1:-1]) if hasattr(output, "shape") else 0
+    if isinstance(layer, _WITH_KERNELS):
+        kernels = [v.shape for v in layer.weights if v.name.endswith("kernel")]
+        return positions * sum(map(math.prod, kernels))
+    # What other layers compute is unknown if they have weights, or are not Keras's or ours.
+    is_known = type(layer).__module__.startswith(("keras.", "nets.layers."))
+    if not is_known or (layer.weights and not isinstance(layer, _NORMS)):
+        raise UsageError(
+            f"{layer.name}: the multiply-adds of {type(layer).__name__} are not defined; write into"
+            " this class: def count_multiply_adds(self, shape): return ..."
+        )
+    return 0

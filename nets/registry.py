@@ -2,9 +2,11 @@
 
 import dataclasses
 import functools
-import importlib
 import typing
 from typing import Annotated, TypedDict, Unpack
+
+from input_pipeline import user_code
+from input_pipeline.errors import UsageError
 
 if typing.TYPE_CHECKING:
     import keras
@@ -26,14 +28,18 @@ class BuilderOptions(TypedDict, total=False):
     Attributes:
       depths: residual blocks per stage.
       bottleneck: residual blocks have three convolutions, not two.
-      squeeze_excite: residual blocks scale their channels.
+      attention: method of Kit that residual blocks apply to their branch.
+      deep_stem: three 3 x 3 convolutions in place of the 7 x 7 one.
+      average_shortcut: shortcuts average pixels before their strided convolution.
       batch_norm: batch norm after each convolution of AlexNet and ZFNet.
       image_size: side of all images in pixels, for nets with a fixed input size.
     """
 
     depths: tuple[int, ...]
     bottleneck: bool
-    squeeze_excite: bool
+    attention: str
+    deep_stem: bool
+    average_shortcut: bool
     batch_norm: bool
     image_size: int
 
@@ -45,14 +51,26 @@ class Architecture:
     Attributes:
       family: name of the module in this package, and of the builder function in it.
       options: keyword arguments of the builder function.
-      min_image_size: side in pixels of the smallest image that the net accepts.
-      fixed_input_size: all images must have the same size, because a dense layer depends on it.
     """
 
     family: str
-    options: BuilderOptions
+    options: BuilderOptions = dataclasses.field(default_factory=BuilderOptions)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class NetFacts:
+    """What the decorator `@registry.net(...)` says about a builder function.
+
+    Attributes:
+      min_image_size: side in pixels of the smallest image that the net accepts.
+      fixed_input_size: all images must have the same size, because a dense layer depends on it.
+        The function then takes the argument `image_size`.
+      residual: the net has residual blocks, which end with `Kit.add`.
+    """
+
     min_image_size: int = 32
     fixed_input_size: bool = False
+    residual: bool = False
 
 
 def _make_residual(family: str, layers: int, **options: Unpack[BuilderOptions]) -> Architecture:
@@ -61,22 +79,29 @@ def _make_residual(family: str, layers: int, **options: Unpack[BuilderOptions]) 
     )
 
 
-def _make_fixed_size(family: str, **options: Unpack[BuilderOptions]) -> Architecture:
-    return Architecture(family=family, options=options, min_image_size=64, fixed_input_size=True)
-
-
 _ARCHITECTURES = {
-    "alexnet": _make_fixed_size("alexnet"),
-    "alexnet_bn": _make_fixed_size("alexnet", batch_norm=True),
-    "zfnet": _make_fixed_size("zfnet"),
-    "zfnet_bn": _make_fixed_size("zfnet", batch_norm=True),
+    "alexnet": Architecture(family="alexnet"),
+    "alexnet_bn": Architecture(family="alexnet", options={"batch_norm": True}),
+    "zfnet": Architecture(family="zfnet"),
+    "zfnet_bn": Architecture(family="zfnet", options={"batch_norm": True}),
     **{f"resnetv2_{n}": _make_residual("resnetv2", n) for n in (18, 34, 50, 101, 152, 200)},
     **{f"resnet_{n}": _make_residual("resnet", n) for n in (18, 34, 50, 101, 152)},
     **{
-        f"resnetse_{n}": _make_residual("resnet", n, squeeze_excite=True)
+        f"resnetse_{n}": _make_residual("resnet", n, attention="squeeze_excite")
+        for n in (18, 34, 50, 101, 152)
+    },
+    **{
+        f"resnet_{n}d": _make_residual("resnet", n, deep_stem=True, average_shortcut=True)
         for n in (18, 34, 50, 101, 152)
     },
 }
+
+# The decorator of builder functions: `net(kit, num_classes, **options)` returns a keras.Model.
+net = user_code.Registry(
+    "registry.net",
+    NetFacts,
+    {a.family: f"nets.{a.family}:{a.family}" for a in _ARCHITECTURES.values()},
+)
 
 
 def names() -> tuple[str, ...]:
@@ -89,19 +114,24 @@ def get_architecture(model: str) -> Architecture:
     return _ARCHITECTURES[model]
 
 
+def _get_builder(model: str) -> user_code.Entry[NetFacts]:
+    """Returns the builder function of a net of this package, or of one in a user's file."""
+    return net.get(_ARCHITECTURES[model].family if model in _ARCHITECTURES else model)
+
+
 def min_image_size(model: str) -> int:
     """Returns the side in pixels of the smallest image that this net accepts."""
-    return _ARCHITECTURES[model].min_image_size
+    return _get_builder(model).facts.min_image_size
 
 
 def has_fixed_input_size(model: str) -> bool:
     """Returns whether all images of this net must have the same size, as for AlexNet and ZFNet."""
-    return _ARCHITECTURES[model].fixed_input_size
+    return _get_builder(model).facts.fixed_input_size
 
 
 def is_residual(model: str) -> bool:
     """Returns whether this net has residual blocks."""
-    return "depths" in _ARCHITECTURES[model].options
+    return _get_builder(model).facts.residual
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -111,7 +141,7 @@ class NetConfig:
     Each flag is `Annotated[type, help, facts]`. See `loops/config/flag_fields.py` for the facts.
     """
 
-    model: Annotated[str, "Architecture.", {"choices": names}] = "resnetv2_50"
+    model: Annotated[str, "Architecture.", {"choices": names, "accepts_code": True}] = "resnetv2_50"
     zero_init_residual: Annotated[
         bool,
         "Initialize residual branches to zero: gamma of the last batch norm or, in ResNetV2, the "
@@ -192,9 +222,31 @@ def build_model(config: NetConfig) -> "keras.Model":
         stochastic_depth=config.stochastic_depth,
         recompute=config.recompute,
     )
-    architecture = _ARCHITECTURES[config.model]
-    options = architecture.options
-    if architecture.fixed_input_size:
+    builder = _get_builder(config.model)
+    options = BuilderOptions()
+    if config.model in _ARCHITECTURES:
+        options = _ARCHITECTURES[config.model].options
+    if builder.facts.fixed_input_size:
         options = {**options, "image_size": config.input_size}
-    module = importlib.import_module(f"nets.{architecture.family}")
-    return getattr(module, architecture.family)(kit, config.num_classes, **options)
+    with user_code.errors_in_one_line():
+        model = builder.function(kit, config.num_classes, **options)
+    if config.model not in _ARCHITECTURES:
+        _check_model(model, config)
+    return model
+
+
+def _check_model(model: object, config: NetConfig) -> None:
+    """Checks what the builder function in a user's file has returned."""
+    import keras
+
+    where = f"--model={user_code.display_name(config.model)}"
+    if not isinstance(model, keras.Model) or not isinstance(model.output, keras.KerasTensor):
+        raise UsageError(
+            f"{where}: returned {type(model).__name__}, and must return kit.build_model(image, ...)"
+        )
+    last = model.layers[-1]
+    if last.name != "logits" or model.output.shape != (None, config.num_classes):
+        raise UsageError(
+            f"{where}: ends with {last.name} {list(model.output.shape)}, and must end with"
+            f" kit.logits(x, num_classes), whose output is [None, {config.num_classes}]"
+        )

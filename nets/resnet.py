@@ -1,4 +1,4 @@
-"""ResNet (He et al. 2015, "Deep residual learning", section 4.1) and SE-ResNet (Hu et al. 2018).
+"""ResNet (He et al. 2015, "Deep residual learning", section 4.1), SE-ResNet and ResNet-D.
 
 Differences from the paper:
 
@@ -7,22 +7,31 @@ Differences from the paper:
 - Every projection shortcut is option B.
 
 Squeeze-and-excitation follows the last batch norm of a residual branch, before the addition
-(figure 3 of Hu et al.).
+(figure 3 of Hu et al. 2018). ResNet-D (He et al. 2019, "Bag of tricks", section 4) has a stem of
+three small convolutions, and averages pixels in its shortcuts.
 """
 
-from collections.abc import Sequence
+import dataclasses
+from collections.abc import Callable, Sequence
 
 import keras
 
+from nets import registry
 from nets.layers.kit import Kit
 
+# Applied to a residual branch before the addition: (kit, x, name) to a tensor of the same shape.
+Attention = Callable[[Kit, keras.KerasTensor, str], keras.KerasTensor]
 
+
+@registry.net(residual=True)
 def resnet(
     kit: Kit,
     num_classes: int,
     depths: Sequence[int],
     bottleneck: bool,
-    squeeze_excite: bool = False,
+    attention: Attention | str | None = None,
+    deep_stem: bool = False,
+    average_shortcut: bool = False,
 ) -> keras.Model:
     """Builds a ResNet.
 
@@ -30,71 +39,79 @@ def resnet(
       kit: layers of the net.
       num_classes: length of the logits.
       depths: residual blocks in each of the four stages (table 1 of the paper).
-      bottleneck: use blocks of three layers (ResNet-50 and deeper), not of two.
-      squeeze_excite: build SE-ResNet.
+      bottleneck, attention, average_shortcut: see `Block`.
+      deep_stem: replace the 7 x 7 convolution by three 3 x 3 ones.
 
     Returns:
       Model from images [B, S, S, 3] to float32 logits [B, num_classes].
     """
-    block = bottleneck_block if bottleneck else basic_block
+    block = Block(kit, bottleneck, attention, average_shortcut)
     image = kit.image()
-    x = kit.conv(image, 64, 7, "stem_conv", stride=2)
+    if deep_stem:
+        x = kit.conv(image, 32, 3, "stem_conv1", stride=2)
+        x = kit.batch_norm_relu(x, "stem_conv1")
+        x = kit.batch_norm_relu(kit.conv(x, 32, 3, "stem_conv2"), "stem_conv2")
+        x = kit.conv(x, 64, 3, "stem_conv")
+    else:
+        x = kit.conv(image, 64, 7, "stem_conv", stride=2)
     x = kit.batch_norm_relu(x, "stem")
     x = kit.begin_residual_blocks(kit.max_pool(x, "stem_pool"), sum(depths))
     for stage, depth in enumerate(depths):
         for index in range(depth):
             stride = 2 if stage > 0 and index == 0 else 1
-            name = f"stage{stage + 1}_block{index + 1}"
-            x = block(kit, x, 64 * 2**stage, stride, squeeze_excite, name)
+            x = block(x, 64 * 2**stage, stride, f"stage{stage + 1}_block{index + 1}")
     x = kit.global_average_pool(x, "pool")
     x = kit.dropout(x, "dropout")
     return kit.build_model(image, kit.logits(x, num_classes))
 
 
-def basic_block(
-    kit: Kit, x: keras.KerasTensor, width: int, stride: int, squeeze_excite: bool, name: str
-) -> keras.KerasTensor:
-    """Applies a block of two 3 x 3 convolutions (figure 5, left)."""
-    shortcut = projection(kit, x, width, stride, name)
-    x = kit.conv(x, width, 3, f"{name}_conv1", stride)
-    x = kit.batch_norm_relu(x, f"{name}_conv1")
-    x = kit.conv(x, width, 3, f"{name}_conv2")
-    return residual_add(kit, x, shortcut, squeeze_excite, f"{name}_conv2", name)
+@dataclasses.dataclass(frozen=True)
+class Block:
+    """A residual block.
 
+    Attributes:
+      kit: layers of the net.
+      bottleneck: convolutions of 1 x 1, 3 x 3 and 1 x 1 (figure 5, right), not two of 3 x 3 (left).
+      attention: what is applied to the branch before the addition: a function, or the name of a
+        method of Kit.
+      average_shortcut: a shortcut with a stride averages 2 x 2 pixels before its convolution, so
+        that it uses all of them.
+    """
 
-def bottleneck_block(
-    kit: Kit, x: keras.KerasTensor, width: int, stride: int, squeeze_excite: bool, name: str
-) -> keras.KerasTensor:
-    """Applies a block of 1 x 1, 3 x 3 and 1 x 1 convolutions (figure 5, right)."""
-    shortcut = projection(kit, x, 4 * width, stride, name)
-    x = kit.conv(x, width, 1, f"{name}_conv1")
-    x = kit.batch_norm_relu(x, f"{name}_conv1")
-    x = kit.conv(x, width, 3, f"{name}_conv2", stride)
-    x = kit.batch_norm_relu(x, f"{name}_conv2")
-    x = kit.conv(x, 4 * width, 1, f"{name}_conv3")
-    return residual_add(kit, x, shortcut, squeeze_excite, f"{name}_conv3", name)
+    kit: Kit
+    bottleneck: bool
+    attention: Attention | str | None = None
+    average_shortcut: bool = False
 
+    def __call__(
+        self, x: keras.KerasTensor, width: int, stride: int, name: str
+    ) -> keras.KerasTensor:
+        """Applies the block; `width` is the number of channels of its 3 x 3 convolution."""
+        kit, channels = self.kit, 4 * width if self.bottleneck else width
+        shortcut = self._project(x, channels, stride, name)
+        if self.bottleneck:
+            convolutions = [(width, 1, 1), (width, 3, stride), (channels, 1, 1)]
+        else:
+            convolutions = [(width, 3, stride), (width, 3, 1)]
+        last = len(convolutions)
+        for i, (filters, size, conv_stride) in enumerate(convolutions, 1):
+            x = kit.conv(x, filters, size, f"{name}_conv{i}", conv_stride)
+            if i < last:
+                x = kit.batch_norm_relu(x, f"{name}_conv{i}")
+        x = kit.batch_norm(x, f"{name}_conv{last}_bn", last_of_branch=True)
+        if isinstance(self.attention, str):
+            x = getattr(kit, self.attention)(x, f"{name}_se")
+        elif self.attention is not None:
+            x = self.attention(kit, x, f"{name}_se")
+        return kit.relu(kit.add(x, shortcut, f"{name}_add"), f"{name}_relu")
 
-def projection(
-    kit: Kit, x: keras.KerasTensor, channels: int, stride: int, name: str
-) -> keras.KerasTensor:
-    """Returns the shortcut: x if the shapes match, else a 1 x 1 convolution of x (option B)."""
-    if stride == 1 and x.shape[-1] == channels:
-        return x
-    x = kit.conv(x, channels, 1, f"{name}_shortcut", stride)
-    return kit.batch_norm(x, f"{name}_shortcut_bn")
-
-
-def residual_add(
-    kit: Kit,
-    x: keras.KerasTensor,
-    shortcut: keras.KerasTensor,
-    squeeze_excite: bool,
-    last_conv: str,
-    name: str,
-) -> keras.KerasTensor:
-    """Applies the last batch norm, the optional gate, the addition and the ReLU of a block."""
-    x = kit.batch_norm(x, f"{last_conv}_bn", last_of_branch=True)
-    if squeeze_excite:
-        x = kit.squeeze_excite(x, f"{name}_se")
-    return kit.relu(kit.add(x, shortcut, f"{name}_add"), f"{name}_relu")
+    def _project(
+        self, x: keras.KerasTensor, channels: int, stride: int, name: str
+    ) -> keras.KerasTensor:
+        """Returns the shortcut: x if the shapes match, else a 1 x 1 convolution (option B)."""
+        if stride == 1 and x.shape[-1] == channels:
+            return x
+        if self.average_shortcut and stride > 1:
+            x, stride = self.kit.average_pool(x, f"{name}_shortcut_pool"), 1
+        x = self.kit.conv(x, channels, 1, f"{name}_shortcut", stride)
+        return self.kit.batch_norm(x, f"{name}_shortcut_bn")

@@ -15,9 +15,11 @@ from collections.abc import Sequence
 
 import keras
 
+from nets import registry
 from nets.layers.kit import Kit
 
 
+@registry.net(residual=True)
 def resnetv2(kit: Kit, num_classes: int, depths: Sequence[int], bottleneck: bool) -> keras.Model:
     """Builds a pre-activation ResNet.
 

@@ -25,6 +25,7 @@ MODELS = {
         *_RESNETS,
         *(f"resnetv2_{n}" for n in (18, 34, 50, 101, 152)),
         *(f"resnetse_{n}" for n in (50, 101, 152)),
+        *(f"resnet_{n}d" for n in (18, 34, 50, 101, 152)),
     ),
 }
 
@@ -39,11 +40,11 @@ def map_tensor_names(model: str) -> dict[str, str]:
       dict from the path of our variable to the name of the tensor.
     """
     architecture = registry.get_architecture(model)
-    depths, bottleneck = architecture.options["depths"], architecture.options["bottleneck"]
-    convolutions = 3 if bottleneck else 2
+    options = architecture.options
+    convolutions = 3 if options["bottleneck"] else 2
     if architecture.family == "resnetv2":
-        return _map_resnetv2(depths, convolutions)
-    return _map_resnet(depths, convolutions, architecture.options.get("squeeze_excite", False))
+        return _map_resnetv2(options["depths"], convolutions)
+    return _map_resnet(options, convolutions)
 
 
 def get_head_names(model: str) -> tuple[str, str]:
@@ -52,17 +53,25 @@ def get_head_names(model: str) -> tuple[str, str]:
     return names["logits/kernel"], names["logits/bias"]
 
 
-def _map_resnet(depths: Sequence[int], convolutions: int, squeeze_excite: bool) -> dict[str, str]:
-    """Maps a ResNet or SE-ResNet, as in `layer1.0.conv1.weight`."""
+def _map_resnet(options: registry.BuilderOptions, convolutions: int) -> dict[str, str]:
+    """Maps a ResNet, SE-ResNet or ResNet-D, as in `layer1.0.conv1.weight`."""
     names = {"stem_conv/kernel": "conv1.weight", **_map_batch_norm("stem_bn", "bn1")}
+    if "deep_stem" in options:
+        names["stem_conv/kernel"] = "conv1.6.weight"
+        for i, (conv, norm) in enumerate(((0, 1), (3, 4)), 1):
+            names[f"stem_conv{i}/kernel"] = f"conv1.{conv}.weight"
+            names |= _map_batch_norm(f"stem_conv{i}_bn", f"conv1.{norm}")
+    # The average pool comes first in their shortcut, and in stages without a stride an identity.
+    first = 1 if "average_shortcut" in options else 0
+    depths = options["depths"]
     for ours, theirs, is_first in _iterate_blocks(depths, "layer{stage}.{block}", first_stage=1):
         for i in range(1, convolutions + 1):
             names[f"{ours}_conv{i}/kernel"] = f"{theirs}.conv{i}.weight"
             names |= _map_batch_norm(f"{ours}_conv{i}_bn", f"{theirs}.bn{i}")
         if is_first and (convolutions == 3 or not ours.startswith("stage1")):
-            names[f"{ours}_shortcut/kernel"] = f"{theirs}.downsample.0.weight"
-            names |= _map_batch_norm(f"{ours}_shortcut_bn", f"{theirs}.downsample.1")
-        if squeeze_excite:
+            names[f"{ours}_shortcut/kernel"] = f"{theirs}.downsample.{first}.weight"
+            names |= _map_batch_norm(f"{ours}_shortcut_bn", f"{theirs}.downsample.{first + 1}")
+        if options.get("attention") == "squeeze_excite":
             names |= _map_dense(f"{ours}_se_reduce", f"{theirs}.se.fc1")
             names |= _map_dense(f"{ours}_se_expand", f"{theirs}.se.fc2")
     return names | _map_dense("logits", "fc")

@@ -14,10 +14,12 @@ Differences from the paper:
 
 import keras
 
+from nets import registry
 from nets.alexnet import dense_layers
 from nets.layers.kit import Kit
 
 
+@registry.net(min_image_size=64, fixed_input_size=True)
 def zfnet(kit: Kit, num_classes: int, image_size: int, batch_norm: bool = False) -> keras.Model:
     """Builds a ZFNet.
 

@@ -33,11 +33,12 @@ def test_help_lists_every_flag_choice():
     for name, values in CHOICES.items():
         line = text[text.index(f"--{name} ") :].partition("\n")[0]
         assert f"One of: {', '.join(map(str, values))}." in line, name
+        assert ("FILE.py:FUNCTION" in line) == all_flags()[name].accepts_code
 
 
 def test_flag_choices_equal_the_registries():
     assert {*CHOICES["model"]} == {*MODEL_SIZES}
-    assert {*CHOICES["optimizer"]} == {*choices.OPTIMIZERS}
+    assert {*CHOICES["optimizer"]} == {*choices.OPTIMIZERS.names()}
     assert {*CHOICES["mode"]} == {*modes.MODULES}
 
 

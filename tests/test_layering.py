@@ -27,9 +27,9 @@ MAY_IMPORT = {
         r"\w+(\.\w+)*\.config",
         "loops.config.flag_fields",
         "nets.registry",
-        "input_pipeline.(datasets|errors)",
+        r"input_pipeline.(datasets|errors|text|user_code|system\.regular_files)",
     ),
-    "nets": ("nets",),
+    "nets": ("nets", "input_pipeline.(errors|user_code)"),
     "input_pipeline": ("input_pipeline",),
     "loops": ("loops", "nets", "input_pipeline"),
     "benchmarks": ("benchmarks", "flags", "loops", "nets", "input_pipeline"),
@@ -53,7 +53,8 @@ FLOORS = {
     "input_pipeline": (
         ("arithmetic", "errors", "synthetic", "text"),
         ("system",),
-        ("datasets", "augment_spec"),
+        ("datasets", "user_code"),
+        ("augment_spec",),
         ("config", "sample_order", "threads", "decoding"),
         ("sources", "augmentation"),
         ("pipeline", "pixel_statistics"),
@@ -61,9 +62,10 @@ FLOORS = {
     ),
     "nets": (
         ("layers",),
+        ("registry",),
         ("alexnet", "resnet"),
         ("zfnet", "resnetv2"),
-        ("registry", "macs"),
+        ("macs",),
         ("torch_names",),
     ),
     "loops/tools": (
@@ -327,7 +329,7 @@ def dead_fields(sources, cls, holders, walkers=WALKERS):
 
 def test_every_python_file_is_checked():
     listed = [path for path in tracked_files() if path.endswith(".py")]
-    assert [p for p in listed if p not in SOURCES and not p.startswith("tests/")] == []
+    assert [p for p in listed if p not in SOURCES and not p.startswith(("tests/", "docs/"))] == []
     assert len(SOURCES) > 40
 
 

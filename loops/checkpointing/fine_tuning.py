@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import keras
 from absl import logging
 
+from input_pipeline import user_code
 from input_pipeline.errors import UsageError
 from input_pipeline.text import summarize_error
 from loops.checkpointing import checkpoint, restore, run_folder
@@ -37,11 +38,13 @@ def read_parent(config: Config) -> Config | None:
         return None
     run_dir, _ = run_folder.find_checkpoint(init_from, "--init_from")
     parent = run_folder.read_record(run_dir).config
-    if parent.net.model != config.net.model:
+    theirs, ours = (user_code.display_name(model) for model in (parent.net.model, config.net.model))
+    if theirs != ours:
         raise UsageError(
-            f"--init_from={init_from} contains a {parent.net.model}, not a {config.net.model}:"
-            f" give --model={parent.net.model}"
+            f"--init_from={init_from} contains a {theirs}, not a {ours}: give --model={theirs}"
         )
+    if parent.net.model != config.net.model:
+        logging.warning("--init_from=%s: %s has changed since that run", init_from, ours)
     return parent
 
 

@@ -16,6 +16,7 @@ from typing import Annotated, Any, NotRequired, TypedDict
 
 import tensorflow as tf
 
+from input_pipeline import user_code
 from input_pipeline.errors import UsageError
 from input_pipeline.system import atomic_files, folder_lock, regular_files, typed_json
 from input_pipeline.text import escape_non_utf8, summarize_error
@@ -58,6 +59,7 @@ class _RecordJson(TypedDict):
     class_names: Annotated[tuple[str, ...], _check_class_names]
     dataset: dict[str, SplitFacts]
     weights: NotRequired[dict[str, int | str]]
+    code: NotRequired[dict[str, user_code.FileFacts]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,7 +88,8 @@ def resolve_run_dir(config: Config) -> pathlib.Path:
     name = config.run.run_name
     if not name:
         stamp = time.strftime("%Y%m%d-%H%M%S")
-        name = f"{config.net.model}-{config.data.dataset}-{stamp}"
+        model = user_code.function_names(config.net.model)
+        name = f"{model}-{config.data.dataset}-{stamp}"
     if name in (".", "..") or "/" in name or name.startswith("~"):
         raise UsageError(f"--run_name={name}: must be the name of a folder, not a path")
     if len(os.fsencode(name)) > _MAX_NAME_BYTES:
@@ -133,7 +136,8 @@ def contains_other_files(run_dir: pathlib.Path) -> bool:
 
 
 def write_record(run_dir: pathlib.Path, record: Record) -> None:
-    """Writes config.json atomically."""
+    """Writes config.json atomically, after the copies of the user's code."""
+    user_code.save_copies(run_dir, record.config.leaves().values())
     text = json.dumps(
         {
             **to_json(record),
@@ -154,6 +158,7 @@ def to_json(record: Record) -> dict:
         "class_names": record.class_names,
         "dataset": record.dataset,
         "weights": record.weights,
+        "code": user_code.list_files(record.config.leaves().values()),
     }
 
 
@@ -166,10 +171,14 @@ def from_json(data: Any, where: pathlib.Path | str) -> Record:
 
     Raises:
       ValueError: a value has the wrong type.
-      UsageError: a value of the config is out of range.
+      UsageError: a value of the config is out of range, or the copy of the user's code is not the
+        one that the run had.
     """
     record = typed_json.convert(data, _RecordJson, "the record")
     config = config_json.from_json(Config, record["config"], where)
+    user_code.read_copies(
+        pathlib.Path(where).parent, config.leaves().values(), record.get("code", {})
+    )
     try:
         validation.check_values(config)
     except UsageError as error:

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 import keras
 
+from input_pipeline import user_code
 from input_pipeline.text import pluralize
 from loops.checkpointing.run_folder import Record
 from loops.config.config import Config
@@ -22,8 +23,9 @@ def format_markdown(
     """
     config = record.config
     parameters = sum(v.value.shape.num_elements() for v in model.trainable_variables)
+    name = user_code.display_name(config.net.model)
     lines = [
-        f"{config.net.model}, {parameters / 1e6:.2f} million trainable parameters,"
+        f"{name}, {parameters / 1e6:.2f} million trainable parameters,"
         f" {pluralize(len(record.class_names), 'class')}, {pluralize(total_steps, 'step')} of"
         f" {pluralize(config.data.batch_size, 'image')}",
         "",

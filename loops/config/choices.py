@@ -1,43 +1,52 @@
-"""The optimizers, losses and schedules by name. TensorFlow-free, so that `--help` is fast."""
+"""The optimizers, losses, metrics, steps and schedules by name.
+
+TensorFlow-free, so that `--help` is fast: a function is imported when it is used. Its decorator has
+the facts about it. A file of the user's uses the same decorators, see `input_pipeline.user_code`.
+"""
 
 import dataclasses
 from typing import Literal
 
+from input_pipeline.user_code import Registry
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class OptimizerSpec:
-    """What is known about an optimizer.
+class OptimizerFacts:
+    """What `@optimizers.optimizer(...)` says about a function that makes an optimizer.
 
     Attributes:
       decay_kind: what `--decay_kind=auto` stands for: l2 or decoupled.
       learning_rate: default per 256 images; None for the default of the data set.
+      applies_decay: the optimizer applies the weight decay, because it affects the learning rate
+        of a layer. Otherwise the training step does.
     """
 
     decay_kind: Literal["l2", "decoupled"]
     learning_rate: float | None = None
+    applies_decay: bool = False
 
 
-OPTIMIZERS = {
-    "sgd": OptimizerSpec(decay_kind="l2"),
-    # The learning rate of "ResNet strikes back" (Wightman et al. 2021), procedure A3.
-    "lamb": OptimizerSpec(decay_kind="decoupled", learning_rate=1e-3),
-    "lars": OptimizerSpec(decay_kind="l2", learning_rate=0.6),
-    "adamw": OptimizerSpec(decay_kind="decoupled", learning_rate=5e-4),
-}
-# The function of each loss in losses.py.
-LOSSES = {"softmax": "cross_entropy", "bce": "binary_cross_entropy"}
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LossFacts:
+    """A loss needs no facts."""
+
+
+_OPTIMIZATION = "loops.optimization"
+OPTIMIZERS = Registry(
+    "optimizers.optimizer",
+    OptimizerFacts,
+    {name: f"{_OPTIMIZATION}.optimizers:{name}" for name in ("sgd", "lamb", "lars", "adamw")},
+)
+LOSSES = Registry(
+    "losses.loss",
+    LossFacts,
+    {
+        "softmax": f"{_OPTIMIZATION}.losses:cross_entropy",
+        "bce": f"{_OPTIMIZATION}.losses:binary_cross_entropy",
+    },
+)
 # The function of each schedule in lr_schedules.py.
 SCHEDULES = {"cosine": "cosine", "step": "step_decay", "constant": "constant", "linear": "linear"}
-
-
-def optimizer_names() -> tuple[str, ...]:
-    """Returns the values of `--optimizer`."""
-    return tuple(OPTIMIZERS)
-
-
-def loss_names() -> tuple[str, ...]:
-    """Returns the values of `--loss`."""
-    return tuple(LOSSES)
 
 
 def schedule_names() -> tuple[str, ...]:

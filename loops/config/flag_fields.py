@@ -12,6 +12,7 @@ import typing
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from input_pipeline import user_code
 from input_pipeline.errors import UsageError
 from loops.config.modes import MODEL_MODES
 
@@ -49,6 +50,7 @@ class FlagField:
       is_optimizer_specific: a recipe's value is right for the recipe's optimizer only.
       is_residual_only: only nets with residual blocks have it.
       is_training_only: the trained net computes the same function without it.
+      accepts_code: also takes functions of a user's file, see `user_code`.
       default_text: what `--help` shows for a default of None.
     """
 
@@ -80,6 +82,7 @@ class FlagField:
     is_optimizer_specific: bool = False
     is_residual_only: bool = False
     is_training_only: bool = False
+    accepts_code: bool = False
     default_text: str = "from the data set"
 
     @property
@@ -91,6 +94,8 @@ class FlagField:
     def check_choice(self, value: Any) -> None:
         """Raises UsageError for a value that is not one of the choices; suggests similar ones."""
         if not self.choices or value in self.choices:
+            return
+        if self.accepts_code and user_code.is_typed(value):
             return
         if self.accepts_paths and {"/", "."} & {*str(value)}:
             return

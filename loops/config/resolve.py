@@ -133,7 +133,7 @@ def resolve(config: Config) -> Config:
         "batch_size": spec.batch_size,
         "min_crop_area": spec.min_crop_area,
         "warmup_epochs": spec.warmup_epochs,
-        "learning_rate": OPTIMIZERS[config.optimization.optimizer].learning_rate
+        "learning_rate": OPTIMIZERS.get(config.optimization.optimizer).facts.learning_rate
         or spec.learning_rate,
     }
     if not lengths:

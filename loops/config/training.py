@@ -83,7 +83,7 @@ class OptimizationConfig:
         str,
         "sgd (with momentum), adamw, lars (sgd with a learning rate per layer) or lamb (adamw with "
         "a learning rate per layer).",
-        {"choices": choices.optimizer_names},
+        {"choices": choices.OPTIMIZERS.names, "accepts_code": True},
     ] = "sgd"
     momentum: Annotated[
         float,
@@ -127,7 +127,7 @@ class OptimizationConfig:
     loss: Annotated[
         str,
         "softmax: cross-entropy over all classes. bce: binary cross-entropy of each class.",
-        {"choices": choices.loss_names},
+        {"choices": choices.LOSSES.names, "accepts_code": True},
     ] = "softmax"
     label_smoothing: Annotated[float, "Label smoothing (0: off).", {"minimum": 0, "maximum": 1}] = (
         0.0
@@ -275,6 +275,16 @@ class RunConfig:
         bool,
         "Log the norm of each variable and of its gradient.",
         {"modes": ("train",), "on_resume": True},
+    ] = False
+
+    trust_code: Annotated[
+        bool,
+        "Execute the code in the run folders of other people. It can do anything that you can.",
+        {
+            "modes": ("train", "eval", "predict", "export", "average", "repro"),
+            "on_resume": True,
+            "benchmarks": (),
+        },
     ] = False
 
 

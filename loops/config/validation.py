@@ -4,7 +4,7 @@ import math
 import os
 import pathlib
 
-from input_pipeline import augment_spec
+from input_pipeline import augment_spec, user_code
 from input_pipeline.errors import UsageError
 from loops.config import flag_parsers
 from loops.config.config import Config, all_flags, select_flags
@@ -130,31 +130,32 @@ def _check_output(flag: str, path: pathlib.Path) -> None:
 
 def _check_image_size_schedule(config: Config) -> None:
     """Checks that the net accepts every size of `--image_size_schedule`."""
-    schedule, model = config.data.image_size_schedule, config.net.model
+    schedule, model = config.data.image_size_schedule, user_code.display_name(config.net.model)
     flag = f"--image_size_schedule={schedule}"
     sizes = [size for _, size in flag_parsers.parse_image_size_schedule(schedule, 1.0)]
-    smallest, largest = registry.min_image_size(model), all_flags()["image_size"].maximum
+    smallest, largest = registry.min_image_size(config.net.model), all_flags()["image_size"].maximum
     if sizes and min(sizes) < smallest:
         raise UsageError(f"{flag}: {model} needs at least {smallest} px")
     if sizes and max(sizes) > largest:
         raise UsageError(f"{flag}: sizes must be at most {largest} px")
-    if sizes and registry.has_fixed_input_size(model):
+    if sizes and registry.has_fixed_input_size(config.net.model):
         raise UsageError(f"{flag}: {model} has a fixed input size; leave the flag out")
 
 
 def _check_net(config: Config) -> None:
     """Checks what depends on the architecture."""
     net, image_size = config.net, config.data.image_size
+    name = user_code.display_name(net.model)
     smallest = registry.min_image_size(net.model)
     if image_size < smallest:
-        raise UsageError(f"--image_size={image_size}: {net.model} needs at least {smallest} px")
+        raise UsageError(f"--image_size={image_size}: {name} needs at least {smallest} px")
     if registry.has_fixed_input_size(net.model) and image_size != net.input_size:
         raise UsageError(
-            f"--image_size={image_size}: the dense layers of this {net.model} need images of"
+            f"--image_size={image_size}: the dense layers of this {name} need images of"
             f" {net.input_size} px"
         )
     if not registry.is_residual(net.model):
         values = config.leaves()
-        for name in sorted(select_flags(is_residual_only=True)):
-            if values[name]:
-                raise UsageError(f"--{name}: {net.model} has no residual blocks; leave it out")
+        for flag in sorted(select_flags(is_residual_only=True)):
+            if values[flag]:
+                raise UsageError(f"--{flag}: {name} has no residual blocks; leave it out")

@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 from absl import logging
 
+from input_pipeline import user_code
 from input_pipeline.augmentation import batch_augment
 from input_pipeline.errors import UsageError
 from input_pipeline.system import available_memory
@@ -208,7 +209,8 @@ def run_trial(config: Config, size: int) -> dict:
     paths = [str(pathlib.Path(__file__).resolve().parents[2]), os.environ.get("PYTHONPATH", "")]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
     command = [sys.executable, "-P", "-m", "loops.tools.auto_batch_trial", str(size)]
-    text = json.dumps(config_json.to_json(config))
+    code = user_code.to_json(config.leaves().values())
+    text = json.dumps({"config": config_json.to_json(config), "code": code})
     process = subprocess.run(command, env=environment, input=text, capture_output=True, text=True)
     if process.returncode:
         if process.returncode == -signal.SIGKILL:  # by the system's out-of-memory killer

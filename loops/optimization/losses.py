@@ -1,15 +1,20 @@
 """Training losses, per example, and the L2 penalty."""
 
-import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import keras
 import tensorflow as tf
 
 from input_pipeline.augmentation.batch_augment import Targets
-from loops.config import choices
+from input_pipeline.errors import UsageError
+from input_pipeline.user_code import display_name
+from loops.config.choices import LOSSES
+
+# The decorator of losses: `loss(targets, logits, label_smoothing)` returns float32 [B].
+loss = LOSSES
 
 
+@loss
 def cross_entropy(targets: Targets, logits: tf.Tensor, label_smoothing: float = 0.0) -> tf.Tensor:
     """Computes softmax cross-entropy with label smoothing (Szegedy et al. 2016, section 7).
 
@@ -27,18 +32,19 @@ def cross_entropy(targets: Targets, logits: tf.Tensor, label_smoothing: float = 
         tf.nn.sparse_softmax_cross_entropy_with_logits(classes, logits)
         for classes in (targets.label, targets.partner)
     )
-    loss = targets.share * label_loss + (1.0 - targets.share) * partner_loss
+    mixed = targets.share * label_loss + (1.0 - targets.share) * partner_loss
     if not label_smoothing:
-        return loss
+        return mixed
     # Against the uniform target: mean over classes of -log p = logsumexp - mean(logits).
     uniform_loss = tf.reduce_logsumexp(logits, axis=1) - tf.reduce_mean(logits, axis=1)
-    return (1.0 - label_smoothing) * loss + label_smoothing * uniform_loss
+    return (1.0 - label_smoothing) * mixed + label_smoothing * uniform_loss
 
 
 # A class with a larger share than this is a positive target, as in the authors' runs.
 _PRESENCE_THRESHOLD = 0.2
 
 
+@loss
 def binary_cross_entropy(
     targets: Targets, logits: tf.Tensor, label_smoothing: float = 0.0
 ) -> tf.Tensor:
@@ -64,9 +70,27 @@ def binary_cross_entropy(
     )
 
 
-def get_loss(name: str) -> Callable[..., tf.Tensor]:
-    """Returns the function of a value of `--loss`."""
-    return getattr(sys.modules[__name__], choices.LOSSES[name])
+def compute(name: str, targets: Targets, logits: tf.Tensor, label_smoothing: float) -> tf.Tensor:
+    """Computes the loss with a name, a value of `--loss`.
+
+    Args:
+      name: one of the losses here, or in a user's file.
+      targets, logits, label_smoothing: see `cross_entropy`.
+
+    Returns:
+      float32 [B].
+
+    Raises:
+      UsageError: the function returns something else.
+    """
+    values = LOSSES.get(name).function(targets, logits, label_smoothing)
+    if not tf.is_tensor(values) or values.dtype != tf.float32 or values.shape != logits.shape[:1]:
+        shape = f"{values.dtype.name} {values.shape}" if tf.is_tensor(values) else type(values)
+        raise UsageError(
+            f"--loss={display_name(name)}: returned {shape}, and must return float32, a loss for"
+            f" each of the {logits.shape[0]} images"
+        )
+    return values
 
 
 def l2_penalty(kernels: Sequence[keras.Variable], weight_decay: float) -> tf.Tensor:

@@ -7,8 +7,14 @@ import keras
 import tensorflow as tf
 from absl import logging
 
+from input_pipeline.errors import UsageError
+from input_pipeline.user_code import display_name
 from loops.config.choices import OPTIMIZERS
 from loops.config.training import OptimizationConfig
+
+# The decorator of functions that make an optimizer from the config. With `applies_decay` they also
+# get the WeightDecay and the indices of the variables with weight decay.
+optimizer = OPTIMIZERS
 
 
 class SGD(keras.optimizers.SGD):
@@ -127,27 +133,78 @@ def build_optimizer(config: OptimizationConfig, model: keras.Model) -> keras.opt
     The variables must exist before the training step is traced: created in the first call, they
     would make TensorFlow trace the step twice. Apply gradients with `apply_gradients`.
     """
-    l2, decoupled = get_weight_decay(config)
+    entry = OPTIMIZERS.get(config.optimizer)
     kernels = {id(kernel) for kernel in get_trainable_kernels(model)}
     variables = model.trainable_variables
     decayed = frozenset(i for i, v in enumerate(variables) if id(v) in kernels)
-    makers = {
-        "sgd": lambda: SGD(0.0, momentum=config.momentum, nesterov=config.nesterov, name="sgd"),
-        "lars": lambda: LARS(config.momentum, l2, decayed),
-        # Keras counts the updates that were applied, as the correction of the moments must.
-        "adamw": lambda: keras.optimizers.Adam(0.0, epsilon=1e-8, name="adamw"),
-        "lamb": lambda: LAMB(decoupled, decayed),
-    }
-    optimizer = makers[config.optimizer]()
-    optimizer.build(variables)
-    return optimizer
+    own_decay = (get_weight_decay(config), decayed) if entry.facts.applies_decay else ()
+    made = entry.function(config, *own_decay)
+    _check_optimizer(config.optimizer, made)
+    made.build(variables)
+    return made
+
+
+@optimizer(decay_kind="l2")
+def sgd(config: OptimizationConfig) -> keras.optimizers.Optimizer:
+    """Makes SGD with momentum."""
+    return SGD(0.0, momentum=config.momentum, nesterov=config.nesterov, name="sgd")
+
+
+@optimizer(decay_kind="l2", learning_rate=0.6, applies_decay=True)
+def lars(
+    config: OptimizationConfig, decay: WeightDecay, decayed: Collection[int]
+) -> keras.optimizers.Optimizer:
+    """Makes SGD with a learning rate per layer."""
+    return LARS(config.momentum, decay.l2, decayed)
+
+
+@optimizer(decay_kind="decoupled", learning_rate=5e-4)
+def adamw(config: OptimizationConfig) -> keras.optimizers.Optimizer:
+    """Makes AdamW."""
+    # Keras counts the updates that were applied, as the correction of the moments must.
+    return keras.optimizers.Adam(0.0, epsilon=1e-8, name="adamw")
+
+
+# The learning rate of "ResNet strikes back" (Wightman et al. 2021), procedure A3.
+@optimizer(decay_kind="decoupled", learning_rate=1e-3, applies_decay=True)
+def lamb(
+    config: OptimizationConfig, decay: WeightDecay, decayed: Collection[int]
+) -> keras.optimizers.Optimizer:
+    """Makes AdamW with a learning rate per layer."""
+    return LAMB(decay.decoupled, decayed)
+
+
+# What Keras's optimizers do in `apply`, which the training step does not call.
+_UNUSED_ARGUMENTS = {
+    "weight_decay": "use --weight_decay",
+    "clipnorm": "use --clip_norm",
+    "clipvalue": "use --clip_norm",
+    "global_clipnorm": "use --clip_norm",
+    "use_ema": "use --ema",
+    "gradient_accumulation_steps": "use --accumulate",
+    "loss_scale_factor": "use --half_dtype",
+}
+
+
+def _check_optimizer(name: str, made: object) -> None:
+    """Raises UsageError for what the training step cannot use."""
+    where = f"--optimizer={display_name(name)}"
+    if not isinstance(made, keras.optimizers.Optimizer):
+        raise UsageError(
+            f"{where}: returned {type(made).__name__}, and must return a keras.optimizers.Optimizer"
+        )
+    for argument, advice in _UNUSED_ARGUMENTS.items():
+        if value := getattr(made, argument, None):
+            raise UsageError(
+                f"{where}: {argument}={value} would have no effect; set it to 0, and {advice}"
+            )
 
 
 def get_weight_decay(config: OptimizationConfig) -> WeightDecay:
     """Returns the weight decay of a config, in the form that `--decay_kind` selects."""
     kind = config.decay_kind
     if kind == "auto":
-        kind = OPTIMIZERS[config.optimizer].decay_kind
+        kind = OPTIMIZERS.get(config.optimizer).facts.decay_kind
     if kind == "l2":
         return WeightDecay(l2=config.weight_decay, decoupled=0.0)
     return WeightDecay(l2=0.0, decoupled=config.weight_decay)
@@ -156,14 +213,13 @@ def get_weight_decay(config: OptimizationConfig) -> WeightDecay:
 def get_step_weight_decay(config: OptimizationConfig) -> WeightDecay:
     """Returns the weight decay that the training step must apply.
 
-    LARS applies the L2 penalty and LAMB the decoupled decay in the optimizer, because these affect
-    the learning rate of a layer.
+    LARS applies the L2 penalty and LAMB the decoupled decay in the optimizer. Decay of the other
+    kind is left to the step.
     """
-    l2, decoupled = get_weight_decay(config)
-    return WeightDecay(
-        l2=0.0 if config.optimizer == "lars" else l2,
-        decoupled=0.0 if config.optimizer == "lamb" else decoupled,
-    )
+    decay, facts = get_weight_decay(config), OPTIMIZERS.get(config.optimizer).facts
+    if facts.applies_decay:
+        return decay._replace(**{facts.decay_kind: 0.0})
+    return decay
 
 
 def apply_gradients(
@@ -223,9 +279,29 @@ def select_decayed_kernels(model: keras.Model) -> list[keras.Variable]:
 
 
 def get_trainable_kernels(model: keras.Model) -> list[keras.Variable]:
-    """Returns the trainable kernels of convolutions and dense layers, from input to output."""
-    kernels = [getattr(layer, "kernel", None) for layer in model.layers]
-    return [kernel for kernel in kernels if kernel is not None and kernel.trainable]
+    """Returns the trainable kernels of convolutions and dense layers, from input to output.
+
+    Raises:
+      UsageError: it is unknown whether a variable of a layer decays.
+    """
+    owners = {id(v): layer for layer in model._flatten_layers() for v in layer._trainable_variables}
+    return [v for v in model.trainable_variables if _decays(v, owners[id(v)])]
+
+
+def _decays(variable: keras.Variable, layer: keras.layers.Layer) -> bool:
+    """Returns whether a variable gets weight decay, by its name or by `decays` of its layer."""
+    name = variable.name
+    declared = getattr(layer, "decays", {})
+    if name in declared:
+        return declared[name]
+    if name.endswith("kernel"):
+        return True
+    if name in ("bias", "gamma", "beta"):
+        return False
+    raise UsageError(
+        f"{variable.path}: weight decay of this variable is not defined; write the line"
+        f' decays = {{"{name}": True}} (or False) into the class {type(layer).__name__}'
+    )
 
 
 def get_output_variables(model: keras.Model) -> list[keras.Variable]:

@@ -7,6 +7,7 @@ import signal
 import sys
 from collections.abc import Callable
 
+from input_pipeline import user_code
 from input_pipeline.errors import UsageError, UserError
 from input_pipeline.text import escape_unprintable
 from loops.runtime import log_format
@@ -41,7 +42,8 @@ def _run(command: Callable[[], None]) -> int:
     log_format.set_up()
     try:
         _require_current_folder()
-        command()
+        with user_code.errors_in_one_line():
+            command()
     except UserError as error:
         _print_error(str(error))
         return error.exit_code

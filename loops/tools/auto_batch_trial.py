@@ -1,6 +1,6 @@
 """Runs two training steps on random images and reports their memory, for `--auto_batch`.
 
-Reads a config as JSON from stdin and writes one line of JSON to stdout.
+Reads a config and the user's code as JSON from stdin and writes one line of JSON to stdout.
 """
 
 import json
@@ -8,7 +8,7 @@ import sys
 
 import tensorflow as tf
 
-from input_pipeline import synthetic
+from input_pipeline import synthetic, user_code
 from loops.config import config_json, flag_parsers
 from loops.config.config import Config
 from loops.distribution import strategies
@@ -49,5 +49,7 @@ def measure(config: Config, size: int) -> dict:
 
 
 if __name__ == "__main__":
-    config = config_json.from_json(Config, json.loads(sys.stdin.read()), "--auto_batch")
+    given = json.loads(sys.stdin.read())
+    user_code.from_json(given["code"])
+    config = config_json.from_json(Config, given["config"], "--auto_batch")
     sys.stdout.write(json.dumps(measure(config, int(sys.argv[1]))) + "\n")

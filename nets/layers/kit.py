@@ -68,6 +68,11 @@ class Kit:
         self._num_blocks = 0
         self._block_boundaries = []
 
+    @property
+    def dtype(self) -> keras.DTypePolicy:
+        """The argument `dtype` of layers that Kit does not make."""
+        return self._dtype
+
     def image(self, size: int | None = None) -> keras.KerasTensor:
         """Makes the input: normalized images [B, H, W, 3], of a fixed size if it is given."""
         return keras.Input((size, size, 3), name="image", dtype="float32")
@@ -89,7 +94,7 @@ class Kit:
     ) -> keras.KerasTensor:
         """Applies a convolution without bias, padded to keep the size at stride 1."""
         zero_init = last_of_branch and self._zero_init_residual
-        return Conv(filters, size, stride, zero_init=zero_init, name=name, dtype=self._dtype)(x)
+        return Conv(filters, size, stride, zero_init=zero_init, name=name, dtype=self.dtype)(x)
 
     def conv_relu(
         self,
@@ -102,12 +107,12 @@ class Kit:
         groups: int = 1,
     ) -> keras.KerasTensor:
         """Applies a convolution with bias and ReLU, as in nets without batch norm."""
-        conv = Conv(filters, size, stride, padding, groups, bias=True, name=name, dtype=self._dtype)
+        conv = Conv(filters, size, stride, padding, groups, bias=True, name=name, dtype=self.dtype)
         return self.relu(conv(x), f"{name}_relu")
 
     def local_response_norm(self, x: keras.KerasTensor, name: str) -> keras.KerasTensor:
         """Applies AlexNet's normalization over neighboring channels."""
-        return LocalResponseNorm(name=name, dtype=self._dtype)(x)
+        return LocalResponseNorm(name=name, dtype=self.dtype)(x)
 
     def batch_norm(
         self, x: keras.KerasTensor, name: str, last_of_branch: bool = False
@@ -120,12 +125,12 @@ class Kit:
             gamma_initializer="zeros" if zero_init else "ones",
             synchronized=self._synchronized,
             name=name,
-            dtype=self._dtype,
+            dtype=self.dtype,
         )(x)
 
     def relu(self, x: keras.KerasTensor, name: str) -> keras.KerasTensor:
         """Applies max(x, 0)."""
-        return Relu(name=name, dtype=self._dtype)(x)
+        return Relu(name=name, dtype=self.dtype)(x)
 
     def batch_norm_relu(self, x: keras.KerasTensor, name: str) -> keras.KerasTensor:
         """Applies batch norm, named NAME_bn, and ReLU, named NAME_relu."""
@@ -135,7 +140,11 @@ class Kit:
         self, x: keras.KerasTensor, name: str, padding: int | Literal["over"] = 1
     ) -> keras.KerasTensor:
         """Applies 3 x 3 max pooling with stride 2. See `MaxPool` for `padding`."""
-        return MaxPool(padding, name=name, dtype=self._dtype)(x)
+        return MaxPool(padding, name=name, dtype=self.dtype)(x)
+
+    def average_pool(self, x: keras.KerasTensor, name: str) -> keras.KerasTensor:
+        """Averages 2 x 2 pixels with stride 2; at odd sides the last pixels have no partner."""
+        return keras.layers.AveragePooling2D(2, padding="same", name=name, dtype=self.dtype)(x)
 
     def begin_residual_blocks(self, x: keras.KerasTensor, num_blocks: int) -> keras.KerasTensor:
         """Records that x is the input of the first of `num_blocks` residual blocks; returns x."""
@@ -154,10 +163,10 @@ class Kit:
         rate = self._stochastic_depth * len(self._block_boundaries) / max(1, self._num_blocks)
         if rate:
             layer = StochasticDepth(
-                rate, self._get_sample_variable(), name=f"{name}_drop", dtype=self._dtype
+                rate, self._get_sample_variable(), name=f"{name}_drop", dtype=self.dtype
             )
             branch = layer(branch)
-        x = keras.layers.Add(name=name, dtype=self._dtype)([branch, shortcut])
+        x = keras.layers.Add(name=name, dtype=self.dtype)([branch, shortcut])
         self._block_boundaries.append(x)
         return x
 
@@ -166,7 +175,7 @@ class Kit:
         rate = default if self._dropout is None else self._dropout
         if not rate:
             return x
-        return Dropout(rate, self._get_sample_variable(), name=name, dtype=self._dtype)(x)
+        return Dropout(rate, self._get_sample_variable(), name=name, dtype=self.dtype)(x)
 
     def _get_sample_variable(self) -> tf.Variable:
         if self._samples is None:
@@ -175,17 +184,17 @@ class Kit:
 
     def flatten(self, x: keras.KerasTensor, name: str) -> keras.KerasTensor:
         """Reshapes [B, H, W, C] to [B, H * W * C]."""
-        return keras.layers.Flatten(name=name, dtype=self._dtype)(x)
+        return keras.layers.Flatten(name=name, dtype=self.dtype)(x)
 
     def dense(self, x: keras.KerasTensor, units: int, name: str) -> keras.KerasTensor:
         """Applies a hidden dense layer with bias in the compute dtype. See also `logits`."""
         return keras.layers.Dense(
-            units, kernel_initializer="he_normal", name=name, dtype=self._dtype
+            units, kernel_initializer="he_normal", name=name, dtype=self.dtype
         )(x)
 
     def global_average_pool(self, x: keras.KerasTensor, name: str) -> keras.KerasTensor:
         """Averages over height and width: [B, H, W, C] to [B, C]."""
-        return keras.layers.GlobalAveragePooling2D(name=name, dtype=self._dtype)(x)
+        return keras.layers.GlobalAveragePooling2D(name=name, dtype=self.dtype)(x)
 
     def squeeze_excite(self, x: keras.KerasTensor, name: str, ratio: int = 16) -> keras.KerasTensor:
         """Scales each channel by a gate computed from all channels (Hu et al. 2018, section 3)."""
@@ -200,10 +209,10 @@ class Kit:
                 activation=activation,
                 kernel_initializer="he_normal",
                 name=f"{name}_{suffix}",
-                dtype=self._dtype,
+                dtype=self.dtype,
             )(gate)
-        gate = keras.layers.Reshape((1, 1, channels), name=f"{name}_gate", dtype=self._dtype)(gate)
-        return keras.layers.Multiply(name=f"{name}_scale", dtype=self._dtype)([x, gate])
+        gate = keras.layers.Reshape((1, 1, channels), name=f"{name}_gate", dtype=self.dtype)(gate)
+        return keras.layers.Multiply(name=f"{name}_scale", dtype=self.dtype)([x, gate])
 
     def logits(self, x: keras.KerasTensor, num_classes: int) -> keras.KerasTensor:
         """Applies the classifier in float32.

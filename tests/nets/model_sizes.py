@@ -2,8 +2,8 @@
 
 # Computed from the papers' tables by `trainable_parameters` and `early_parameters` in
 # test_registry.py. Published counts agree: torchvision's and timm's of the five ResNets and
-# SE-ResNet-50, and timm's of ResNetV2-50, to the last digit. timm's legacy nets agree for
-# SE-ResNet-18, 34, 101 and 152 (11.78, 21.96, 49.33 and 66.82 million).
+# SE-ResNet-50, and timm's of ResNetV2-50 and ResNet-50-D, to the last digit. timm's legacy nets
+# agree for SE-ResNet-18, 34, 101 and 152 (11.78, 21.96, 49.33 and 66.82 million).
 #
 # AlexNet at 224 px, weights + biases. conv2, conv4 and conv5 have two groups:
 #   conv1 11 * 11 * 3 * 96 + 96 = 34,944        fc6 6 * 6 * 256 * 4096 + 4096 = 37,752,832
@@ -36,4 +36,9 @@ MODEL_SIZES = {
     "resnetse_50": 28_088_024,
     "resnetse_101": 49_326_872,
     "resnetse_152": 66_821_848,
+    "resnet_18d": 11_708_744,
+    "resnet_34d": 21_816_904,
+    "resnet_50d": 25_576_264,
+    "resnet_101d": 44_568_392,
+    "resnet_152d": 60_212_040,
 }

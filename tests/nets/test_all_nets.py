@@ -19,9 +19,10 @@ import tensorflow as tf
 from nets import registry
 from nets.layers.kit import Conv, Dropout, MaxPool
 from nets.layers.random_layers import assign_samples
+from tests.nets.test_registry import split_name
 
 GOLDEN = pathlib.Path(__file__).parent / "golden_logits.json"
-QUICK = ("alexnet_bn", "zfnet", "resnet_18", "resnetv2_18", "resnetse_18")
+QUICK = ("alexnet_bn", "zfnet", "resnet_18", "resnetv2_18", "resnetse_18", "resnet_18d")
 ALL = [pytest.param(m, marks=[] if m in QUICK else pytest.mark.faults) for m in registry.names()]
 STAGED = [
     pytest.param(m, marks=[] if m in (*QUICK, "resnet_50", "resnetv2_50") else pytest.mark.faults)
@@ -155,7 +156,7 @@ def test_strides_and_channels_of_every_stage(model, zero_weights):
     names = ["stem_conv", "stem_pool", *last_blocks]
     stages = keras.Model(net.input, [net.get_layer(name).output for name in names])
     shapes = [t.shape for t in stages.compute_output_spec(keras.KerasTensor((1, 224, 224, 3)))]
-    expansion = 4 if int(model.split("_")[1]) >= 50 else 1
+    expansion = 4 if int(split_name(model)[1]) >= 50 else 1
     assert [s[1:] for s in shapes] == [
         (112, 112, 64),
         (56, 56, 64),

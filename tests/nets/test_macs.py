@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from nets import registry
 from nets.macs import count_multiply_adds
-from tests.nets.test_registry import BLOCKS
+from tests.nets.test_registry import BLOCKS, split_name
 
 # Published with torchvision's weights, in units of 10^9.
 TORCHVISION = {
@@ -41,6 +41,8 @@ def residual_multiply_adds(family, layer_count, size):
     expansion = 4 if layer_count >= 50 else 1
     side = math.ceil(size / 2)
     total = side**2 * 7 * 7 * 3 * 64
+    if family == "resnetd":
+        total = side**2 * (27 * 32 + 9 * 32 * 32 + 9 * 32 * 64)
     side, channels = math.ceil(side / 2), 64
     for stage, blocks in enumerate(BLOCKS[layer_count]):
         width, out = 64 * 2**stage, 64 * 2**stage * expansion
@@ -84,10 +86,11 @@ def test_multiply_adds_of_alexnet_and_zfnet():
         ("resnetv2_34", 224),
         ("resnetv2_50", 224),
         ("resnetse_50", 96),
+        ("resnet_50d", 75),
     ],
 )
 def test_multiply_adds_of_residual_nets(model, size):
-    family, layers = model.split("_")
+    family, layers = split_name(model)
     assert count(model, size) == residual_multiply_adds(family, int(layers), size)
 
 
@@ -103,5 +106,5 @@ def test_hand_computed_multiply_adds_match_torchvision(model):
     "model", [m for m in registry.names() if not registry.has_fixed_input_size(m)]
 )
 def test_multiply_adds_of_every_residual_net(model):
-    family, layers = model.split("_")
+    family, layers = split_name(model)
     assert count(model, 224) == residual_multiply_adds(family, int(layers), 224)

@@ -22,8 +22,16 @@ BLOCKS = {
     200: (3, 24, 36, 3),
 }
 # Families whose parameters `early_parameters` and `trainable_parameters` below compute.
-_FAMILIES = ("alexnet", "zfnet", "resnet", "resnetv2", "resnetse")
-OF_THE_PAPERS = [model for model in registry.names() if model.partition("_")[0] in _FAMILIES]
+_FAMILIES = ("alexnet", "zfnet", "resnet", "resnetv2", "resnetse", "resnetd")
+
+
+def split_name(model):
+    """Returns the family and the variant of a net; `resnet_50d` is of the family `resnetd`."""
+    family, _, variant = model.partition("_")
+    return (f"{family}d", variant[:-1]) if variant.endswith("d") else (family, variant)
+
+
+OF_THE_PAPERS = [model for model in registry.names() if split_name(model)[0] in _FAMILIES]
 PUBLISHED = {
     "resnet_18": 11_689_512,
     "resnet_34": 21_797_672,
@@ -32,9 +40,10 @@ PUBLISHED = {
     "resnet_152": 60_192_808,
     "resnetv2_50": 25_549_352,
     "resnetse_50": 28_088_024,
+    "resnet_50d": 25_576_264,
 }
 # The smallest net of each residual family.
-SMALL = ("resnet_18", "resnetv2_18", "resnetse_18")
+SMALL = ("resnet_18", "resnetv2_18", "resnetse_18", "resnet_18d")
 
 
 @functools.cache
@@ -51,8 +60,11 @@ def bottleneck_net(family):
     keras.utils.set_random_seed(1)
     if family == "resnetv2":
         return resnetv2.resnetv2(Kit(), 42, (1, 1, 1, 1), bottleneck=True)
-    se = family == "resnetse"
-    return resnet.resnet(Kit(), 42, (1, 1, 1, 1), bottleneck=True, squeeze_excite=se)
+    options = {
+        "resnetse": {"attention": "squeeze_excite"},
+        "resnetd": {"deep_stem": True, "average_shortcut": True},
+    }
+    return resnet.resnet(Kit(), 42, (1, 1, 1, 1), bottleneck=True, **options.get(family, {}))
 
 
 @pytest.fixture
@@ -114,6 +126,8 @@ def trainable_parameters(family, layer_count, classes=1000):
     preactivated, squeeze_excite = family == "resnetv2", family == "resnetse"
     expansion = 4 if layer_count >= 50 else 1
     total = 7 * 7 * 3 * 64 + (0 if preactivated else 2 * 64)
+    if family == "resnetd":
+        total = 27 * 32 + 2 * 32 + 9 * 32 * 32 + 2 * 32 + 9 * 32 * 64 + 2 * 64
     channels = 64
     for stage, blocks in enumerate(BLOCKS[layer_count]):
         width = 64 * 2**stage
@@ -148,12 +162,12 @@ def test_missing_row_in_model_sizes_fails_with_the_line_to_add(monkeypatch, zero
 
 
 def test_registry_has_all_nets_of_the_papers():
-    assert len(OF_THE_PAPERS) == len(set(OF_THE_PAPERS)) == 20
+    assert len(OF_THE_PAPERS) == len(set(OF_THE_PAPERS)) == 25
 
 
 @pytest.mark.parametrize("model", OF_THE_PAPERS)
 def test_model_sizes_match_the_papers(model, zero_weights):
-    family, _, variant = model.partition("_")
+    family, variant = split_name(model)
     expected = expected_parameters(model)
     if variant.isdigit():
         assert trainable_parameters(family, int(variant)) == expected
@@ -217,10 +231,11 @@ def test_min_image_size(model):
     assert registry.min_image_size(model) == (64 if registry.has_fixed_input_size(model) else 32)
 
 
-@pytest.mark.parametrize("family", ["resnet", "resnetv2", "resnetse"])
+@pytest.mark.parametrize("family", ["resnet", "resnetv2", "resnetse", "resnetd"])
 @pytest.mark.parametrize("kind", ["basic", "bottleneck"])
 def test_every_trainable_tensor_gets_a_gradient(family, kind):
-    net = build(f"{family}_18") if kind == "basic" else bottleneck_net(family)
+    smallest = "resnet_18d" if family == "resnetd" else f"{family}_18"
+    net = build(smallest) if kind == "basic" else bottleneck_net(family)
     labels = tf.constant([0, 7, 23, 41])
     with tf.GradientTape() as tape:
         logits = net(images(64), training=True)

@@ -3,6 +3,7 @@
 Both return numbers. `loops.tools.predict.overlays` draws them.
 """
 
+import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
@@ -10,6 +11,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from input_pipeline.errors import UsageError
 from loops.metrics import classification
 
 # Views of one call of the net. Small, because images are explained one at a time.
@@ -31,33 +33,32 @@ class Occlusion(NamedTuple):
 def find_feature_map(model: keras.Model, size: int) -> keras.KerasTensor:
     """Finds the last tensor of a net that still has a height and a width.
 
-    The search follows the layers from the logits back to the first tensor [B, H, W, C] of more
-    than one pixel. This is the input of the global average pool or of the flatten layer. The
-    search ends at a layer with several inputs. If all maps have one pixel, it returns the last.
+    It has more than one pixel, and the logits depend on the images only through it. This is the
+    input of the global average pool or of the flatten layer. If all maps have one pixel, it is the
+    last of them.
 
     Args:
       model: functional keras.Model from images to logits.
       size: side of the images in pixels.
 
     Raises:
-      ValueError: no tensor on the way has four axes.
+      UsageError: there is no such tensor.
     """
-    producers = {id(layer.output): layer for layer in model.layers}
-    tensor, maps = model.output, []
-    while True:
-        if len(tensor.shape) == 4:
-            maps.append(tensor)
-        inputs = producers[id(tensor)].input
-        if not isinstance(inputs, keras.KerasTensor) or tensor is inputs:
-            break
-        tensor = inputs
-    if not maps:
-        raise ValueError("no layer between the input and the logits has a feature map")
-    shapes = keras.Model(model.input, maps).compute_output_shape((1, size, size, 3))
-    for tensor, shape in zip(maps, shapes, strict=True):
-        if shape[1] * shape[2] > 1:
+    outputs = [layer.output for layer in reversed(model.layers)]
+    maps = [x for x in outputs if isinstance(x, keras.KerasTensor) and len(x.shape) == 4]
+    shapes = keras.Model(model.input, maps).compute_output_shape((1, size, size, 3)) if maps else []
+    pairs = zip(maps, shapes, strict=True)
+    larger = [tensor for tensor, shape in pairs if shape[1] * shape[2] > 1]
+    for tensor in (*larger, *maps):
+        if tensor is model.input:
+            continue
+        with contextlib.suppress(ValueError):  # there is a way around this tensor
+            keras.Model(tensor, model.output)
             return tensor
-    return maps[0]
+    raise UsageError(
+        "Grad-CAM needs a tensor [B, H, W, C] that all ways from the images to the logits cross;"
+        " this net has none, so leave out --explain and --report"
+    )
 
 
 def make_grad_cam(model: keras.Model, size: int) -> Callable[[tf.Tensor, int], np.ndarray]:

@@ -8,6 +8,7 @@ import tensorflow as tf
 from loops.tools.predict import explain
 from nets import registry
 from nets.layers.batch_norm import BatchNorm
+from tests.command_line import refusal
 
 RNG = np.random.default_rng(3)
 
@@ -66,9 +67,22 @@ def test_feature_map_has_more_than_one_pixel():
     x = keras.layers.GlobalAveragePooling2D(keepdims=True)(keras.layers.Conv2D(3, 1)(x))
     model = keras.Model(image, keras.layers.Flatten()(x))
     assert explain.find_feature_map(model, 8) is features
-    with pytest.raises(ValueError, match="feature map"):
-        inputs = keras.Input((5,))
-        explain.find_feature_map(keras.Model(inputs, keras.layers.Dense(2)(inputs)), 8)
+    inputs = keras.Input((5,))
+    without = keras.Model(inputs, keras.layers.Dense(2)(inputs))
+    assert "Grad-CAM needs" in refusal(explain.find_feature_map, without, 8)
+
+
+def test_feature_map_of_a_head_with_two_branches():
+    """Both the mean and the maximum of a map go to the logits; a branch around it would not do."""
+    image = keras.Input((8, 8, 3))
+    features = keras.layers.Conv2D(4, 3)(image)
+    mean, top = keras.layers.GlobalAveragePooling2D(), keras.layers.GlobalMaxPooling2D()
+    both = keras.layers.Concatenate()([mean(features), top(features)])
+    model = keras.Model(image, keras.layers.Dense(2)(both))
+    assert explain.find_feature_map(model, 8) is features
+    around = keras.layers.Concatenate()([mean(features), keras.layers.GlobalMaxPooling2D()(image)])
+    model = keras.Model(image, keras.layers.Dense(2)(around))
+    assert "Grad-CAM needs" in refusal(explain.find_feature_map, model, 8)
 
 
 def set_batch_norm_statistics(model, batch):

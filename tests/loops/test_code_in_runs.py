@@ -1,0 +1,212 @@
+"""A net from a file: train, resume, evaluate, predict, export, average, replay, two replicas."""
+
+import json
+import pathlib
+import shutil
+
+import pytest
+
+import main
+from input_pipeline import user_code
+from input_pipeline.system import atomic_files
+from loops.checkpointing import run_folder
+from tests.command_line import parse
+from tests.loops import small_steps
+
+NET = """
+from nets import registry
+
+@registry.net(min_image_size=16)
+def tiny(kit, num_classes):
+    image = kit.image()
+    x = kit.batch_norm_relu(kit.conv(image, 8, 3, "conv1", stride=2), "conv1")
+    x = kit.global_average_pool(x, "pool")
+    return kit.build_model(image, kit.logits(x, num_classes))
+"""
+
+
+def run(*words):
+    """Runs a command line in this process as `main.py` does; returns its exit code."""
+    return main.main(["main.py", *map(str, words)])
+
+
+def fail(capsys, code, *words):
+    """Runs a command that fails with an exit code; returns its one line."""
+    capsys.readouterr()
+    assert run(*words) == code
+    *_, line = capsys.readouterr().err.strip().splitlines()
+    assert line.startswith("error: ")
+    return line
+
+
+def forget(patch):
+    """Makes the process forget all code, as a new process would."""
+    for name in ("_files", "_modules"):
+        patch.setattr(user_code, name, {})
+    patch.setattr(user_code, "_trusted", set())
+
+
+@pytest.fixture(autouse=True)
+def new_process(monkeypatch):
+    forget(monkeypatch)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def settings(tmp_path_factory):
+    """The user's folder of settings."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CONFIG_HOME", str(tmp_path_factory.mktemp("settings")))
+        yield
+
+
+@pytest.fixture(scope="module")
+def trained(tiny_folder, tmp_path_factory, settings):
+    """A run of two steps with a net from the file `own.py`."""
+    root = tmp_path_factory.mktemp("trained")
+    (root / "own.py").write_text(NET)
+    with pytest.MonkeyPatch.context() as patch:
+        forget(patch)
+        words = ["--dataset=folder", f"--data_dir={tiny_folder}", f"--checkpoint_dir={root}"]
+        words += ["--strategy=one"]
+        words += ["--image_size=32", "--batch_size=8", "--crops=1", "--warmup_epochs=0"]
+        assert run(*words, f"--model={root}/own.py:tiny", "--steps=2", "--run_name=r") == 0
+    return root
+
+
+@pytest.fixture
+def copied(trained, tmp_path):
+    """A copy of the run and of its file."""
+    return pathlib.Path(shutil.copytree(trained, tmp_path / "copied"))
+
+
+def test_the_run_records_the_code(trained):
+    record = json.loads((trained / "r/config.json").read_text())
+    assert (trained / "r/code/own.py").read_text() == NET
+    file = {"sha256": atomic_files.sha256(trained / "own.py")}
+    assert record["code"] == {"own.py": {**file, "origin": str(trained / "own.py")}}
+    assert record["config"]["net"]["model"] == f"own.py:tiny@{file['sha256'][:12]}"
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "--mode=eval --crops=1",
+        "--mode=predict --crops=1 --explain --image={folder}/val/disc/00.jpg",
+        "--mode=export --format=weights_h5 --out={root}/w.weights.h5",
+        "--mode=repro",
+        "--mode=average --run_name=a --checkpoint_dir={root} --bn_batches=1",
+    ],
+)
+def test_other_modes_use_the_copy(copied, tiny_folder, words):
+    """The file that was typed is gone."""
+    (copied / "own.py").unlink()
+    words = words.format(folder=tiny_folder, root=copied).split()
+    extra = (
+        [f"--ckpt={copied}/r,{copied}/r"] if "--mode=average" in words else [f"--ckpt={copied}/r"]
+    )
+    assert run(*words, *extra) == 0
+    if "--mode=average" in words:
+        assert (copied / "a/code/own.py").read_text() == NET
+
+
+def test_a_resumed_run_says_that_its_file_has_changed(copied, caplog):
+    path = copied / "r/config.json"
+    record = json.loads(path.read_text())
+    record["code"]["own.py"]["origin"] = str(copied / "own.py")
+    path.write_text(json.dumps(record))
+    resume = [f"--checkpoint_dir={copied}", "--run_name=r"]
+    assert run(*resume, "--steps=3") == 0
+    assert "has changed since" not in caplog.text
+    (copied / "own.py").write_text(NET + "# more\n")
+    assert run(*resume, "--steps=4") == 0
+    assert f"{copied}/own.py has changed since the run began" in caplog.text
+
+
+def test_a_typed_file_that_has_changed_conflicts_with_the_run(copied, capsys):
+    (copied / "own.py").write_text(NET + "# more\n")
+    words = [f"--checkpoint_dir={copied}", "--run_name=r", "--steps=3"]
+    line = fail(capsys, 2, *words, f"--model={copied}/own.py:tiny")
+    assert "--model=own.py:tiny@" in line and "conflicts with the run" in line
+
+
+def test_fine_tuning_from_the_run(copied, tiny_folder, caplog):
+    words = ["--dataset=folder", f"--data_dir={tiny_folder}", f"--checkpoint_dir={copied}"]
+    words += ["--strategy=one", "--warmup_epochs=0"]
+    words += ["--image_size=32", "--batch_size=8", "--crops=1", f"--init_from={copied}/r"]
+    (copied / "own.py").write_text(NET + "# more\n")
+    assert run(*words, f"--model={copied}/own.py:tiny", "--steps=1", "--run_name=tuned") == 0
+    assert "own.py:tiny has changed since that run" in caplog.text
+
+
+def test_a_changed_or_missing_copy_is_one_line(copied, capsys):
+    copy = copied / "r/code/own.py"
+    copy.write_text(NET + "import os\n")
+    line = fail(capsys, 2, "--mode=eval", f"--ckpt={copied}/r")
+    assert f"{copy}: was changed" in line
+    copy.unlink()
+    line = fail(capsys, 2, "--mode=eval", f"--ckpt={copied}/r")
+    assert f"{copy}: the run's code cannot be read" in line
+
+
+@pytest.mark.parametrize("mode", ["eval", "export", "repro", "train"])
+def test_a_run_from_elsewhere_executes_nothing(copied, tmp_path, monkeypatch, capsys, mode):
+    """The hashes in its config.json are right: a stranger has written them."""
+    marker = tmp_path / "executed"
+    code = f"open({str(marker)!r}, 'w')\n{NET}".encode()
+    (copied / "r/code/own.py").write_bytes(code)
+    old = json.loads((copied / "r/config.json").read_text())["code"]["own.py"]["sha256"]
+    new = atomic_files.sha256(copied / "r/code/own.py")
+    for path in (copied / "r/config.json", copied / "r/loss_trace.jsonl"):
+        path.write_text(path.read_text().replace(old, new).replace(old[:12], new[:12]))
+    words = [f"--ckpt={copied}/r"] if mode != "train" else [f"--checkpoint_dir={copied}"]
+    words += ["--run_name=r", "--steps=3"] if mode == "train" else []
+    words += [f"--out={tmp_path}/exported"] if mode == "export" else []
+    line = fail(capsys, 2, f"--mode={mode}", *words)
+    assert "--trust_code" in line and f"{copied}/r/code/own.py" in line
+    assert not marker.exists()
+    if mode == "eval":
+        assert run("--mode=eval", "--crops=1", *words, "--trust_code") == 0
+        assert marker.exists()
+
+
+@pytest.mark.parametrize(
+    ("code", "place", "message"),
+    [
+        ("return 3", "", "returned int, and must return kit.build_model"),
+        ("return kit.build_model(i, kit.relu(i, 'r'))", "", "must end with kit.logits"),
+        ("kit.add(i, kit.conv(i, 5, 1, 'c'), 'a')", "own.py:6: ", "ValueError"),
+        ("raise RuntimeError('of mine')", "own.py:6: ", "RuntimeError: of mine"),
+    ],
+)
+def test_a_net_that_cannot_be_built_is_one_line(tmp_path, capsys, code, place, message):
+    head = NET[: NET.index("    image")]
+    (tmp_path / "own.py").write_text(f"{head}    i = kit.image(); {code}\n")
+    words = ["--strategy=one", f"--checkpoint_dir={tmp_path}/runs", "--image_size=32", "--steps=1"]
+    line = fail(capsys, 2, f"--model={tmp_path}/own.py:tiny", *words)
+    assert place in line and message in line
+    assert not (tmp_path / "runs").exists()
+
+
+def test_options_of_the_net_are_checked(tmp_path, capsys):
+    (tmp_path / "own.py").write_text(NET)
+    model = f"--model={tmp_path}/own.py:tiny"
+    assert "own.py:tiny needs at least 16 px" in fail(capsys, 2, model, "--image_size=8")
+    assert "own.py:tiny has no residual blocks" in fail(capsys, 2, model, "--stochastic_depth=0.1")
+    assert "did you mean resnet_50 or" in fail(capsys, 2, "--model=resnet_5O")
+    assert "--data_dir" in fail(capsys, 2, "--mode=verify", "--dataset=folder")
+
+
+def test_two_replicas_have_the_same_weights(mirrored, trained):
+    """The example in docs/extending.md, on two devices."""
+    path = pathlib.Path(__file__).parents[2] / "docs/examples/eca.py"
+    images = small_steps.random_images(2)
+    state, results = small_steps.run_steps(mirrored, images, f"--model={path}:resneteca_18")
+    assert results["applied"] == 2
+    assert "stage4_block2_se/kernel" in small_steps.weights(state)
+    small_steps.assert_replicas_equal(state)
+
+
+def test_unnamed_runs_have_the_name_of_the_function(tmp_path):
+    (tmp_path / "own.py").write_text(NET)
+    config = parse(f"--model={tmp_path}/own.py:tiny", "--dataset=shapes")
+    assert run_folder.resolve_run_dir(config).name.startswith("tiny-shapes-")
