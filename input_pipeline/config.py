@@ -7,7 +7,7 @@ facts. Fields without help are not flags; other flags or the data set determine 
 import dataclasses
 from typing import Annotated, Literal
 
-from input_pipeline import datasets
+from input_pipeline import augment_spec, datasets
 
 # Modes that read a named data set.
 _DATASET_MODES = tuple(
@@ -29,7 +29,7 @@ class DataConfig:
         "Data set. shapes is built in. folder reads DATA_DIR/{train,val[,test]}/CLASS/*. lists "
         "reads --train_list, --val_list and --test_list. If missing, it is recognized by the files "
         "in --data_dir.",
-        {"choices": datasets.names, "modes": _DATASET_MODES},
+        {"choices": datasets.names, "modes": _DATASET_MODES, "in_recipe": False},
     ] = "shapes"
     data_dir: Annotated[
         str,
@@ -84,23 +84,22 @@ class DataConfig:
     ] = None
     augment: Annotated[
         str,
-        "Training augmentation, names separated by commas. standard: random resized crop and "
-        "flip. none: center crop. classic: aspect, scale, crop, flip, hsv and lighting. "
-        "randaugment, trivialaugment: on top of standard. hsv: color jitter. lighting: PCA noise. "
-        "erasing: random erasing.",
+        "Training augmentation: names separated by commas, with arguments in parentheses, as in "
+        "standard,randaugment(2,10),erasing(probability=0.1). " + augment_spec.format_help(),
     ] = "standard"
     randaugment: Annotated[
-        str, "RandAugment: operations per image, and their magnitude from 0 to 10."
+        str, "RandAugment: operations per image, and their magnitude, as in randaugment(2,9)."
     ] = "2,9"
-    mixup: Annotated[float, "Mixup alpha (0: off).", {"minimum": 0}] = 0.0
+    mixup: Annotated[float, "Mixup alpha (0: off), as in mixup(0.2).", {"minimum": 0}] = 0.0
     cutmix: Annotated[
         float,
-        "CutMix alpha (0: off). Together with --mixup, each applies to half of the image pairs.",
+        "CutMix alpha (0: off), as in cutmix(1). With mixup, each applies to half of the image "
+        "pairs.",
         {"minimum": 0},
     ] = 0.0
     min_crop_area: Annotated[
         float | None,
-        "Minimum area of a random resized crop, as a fraction of the image.",
+        "Minimum area of a random resized crop, as a fraction of the image, as in crop(0.35).",
         {"minimum": 0, "maximum": 1},
     ] = None
     crop_fraction: Annotated[

@@ -33,6 +33,7 @@ def run(config: Config) -> dict:
     """
     strategies.require_run_name(config)
     with worker_agreement.start_together(config) as facts:
+        facts |= worker_agreement.describe_recipe(config)
         run_dir, record, config = _prepare(config)
         results = _read_results_of_finished_run(config, run_dir, record) if record else None
         facts["whether --run_name is trained and evaluated"] = "yes" if results else "no"

@@ -18,6 +18,7 @@ from absl import logging
 from input_pipeline.errors import UserError
 from input_pipeline.sources.source import Source
 from loops.checkpointing import checkpoint, run_folder
+from loops.config import recipes
 from loops.config.config import Config, all_flags
 from loops.distribution import cluster_resolver, rendezvous, slurm, strategies
 from loops.train_state import TrainState
@@ -31,6 +32,7 @@ MAY_DIFFER = {
     "test_list": "likewise",
     "class_names": "a path; the names of the classes are compared",
     "checkpoint_dir": "a path; the loaded state is compared",
+    "recipe": "perhaps a path; the flags that it sets are compared",
     "init_from": "a path; the loaded weights are compared",
     "ckpt": "paths; the names and manifests of the checkpoints are compared",
     "json": "only worker 0 writes it",
@@ -110,6 +112,16 @@ def _describe_config(config: Config) -> dict[str, str]:
         for name, value in config.leaves().items()
         if name not in MAY_DIFFER
     }
+
+
+def describe_recipe(config: Config) -> dict[str, str]:
+    """Describes the flags that the recipe of a command line sets.
+
+    Raises:
+      UsageError: the recipe cannot be read.
+    """
+    values = recipes.read(config.optimization.recipe, all_flags())
+    return {"what --recipe sets": ", ".join(f"--{name}={v}" for name, v in values.items())}
 
 
 def describe_images(config: Config, **splits: Source | None) -> dict[str, str]:

@@ -10,7 +10,7 @@ import pytest
 
 import flags
 from input_pipeline.errors import UsageError
-from loops.config import choices, flag_parsers, modes, recipes
+from loops.config import choices, flag_parsers, modes
 from loops.config.config import Config, all_flags
 from tests.command_line import leaf, parse, refusal, resolve
 from tests.nets.model_sizes import MODEL_SIZES
@@ -38,7 +38,6 @@ def test_help_lists_every_flag_choice():
 
 def test_flag_choices_equal_the_registries():
     assert {*CHOICES["model"]} == {*MODEL_SIZES}
-    assert {*CHOICES["recipe"]} == {*recipes.RECIPES}
     assert {*CHOICES["optimizer"]} == {*choices.OPTIMIZERS.names()}
     assert {*CHOICES["mode"]} == {*modes.MODULES}
 
@@ -158,6 +157,7 @@ def test_conflicting_length_flags_are_refused(words):
         "--augment=standart",
         "--augment=none,hsv",
         "--augment=classic,randaugment",
+        "--augment=erasing(2)",
         "--randaugment=2",
         "--randaugment=2,11",
         "--randaugment=0,9",
@@ -230,6 +230,7 @@ def test_flag_value_out_of_range_is_refused(word):
         "--mixup=0",
         "--cutmix=0.2",
         "--augment=classic,erasing",
+        "--augment=crop(0.35,1,0.75,1.33),flip(0)",
         "--randaugment=8,10",
         "--save_every=0.25epochs",
         "--top_k=5,1,3",
@@ -238,6 +239,12 @@ def test_flag_value_out_of_range_is_refused(word):
 def test_flag_value_at_limit_of_range_is_accepted(word):
     name, _, value = word[2:].partition("=")
     assert str(leaf(resolve(word), name)) in (value, f"{value}.0")
+
+
+def test_augment_and_an_older_flag_cannot_both_set_an_argument():
+    message = refusal(resolve, "--augment=mixup(0.2)", "--mixup=0.1")
+    assert message == "--mixup and --augment=mixup(0.2): both set mixup; drop one of them"
+    assert resolve("--augment=mixup(0.2)", "--cutmix=1").data.cutmix == 1
 
 
 def test_top_k_flag_is_sorted():

@@ -54,6 +54,7 @@ FLOORS = {
         ("arithmetic", "errors", "synthetic", "text"),
         ("system",),
         ("datasets", "user_code"),
+        ("augment_spec",),
         ("config", "sample_order", "threads", "decoding"),
         ("sources", "augmentation"),
         ("pipeline", "pixel_statistics"),
@@ -67,7 +68,9 @@ FLOORS = {
         ("macs",),
         ("torch_names",),
     ),
-    "loops/tools": (("predict", "weights", "benchmark", "data", "replay", "auto_batch_trial"),),
+    "loops/tools": (
+        ("predict", "weights", "benchmark", "data", "replay", "auto_batch_trial", "print_recipe"),
+    ),
 }
 # Third-party packages that it may use. Benchmarks may use any.
 MAY_USE = {

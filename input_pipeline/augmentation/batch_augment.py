@@ -10,18 +10,22 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from input_pipeline.augmentation import (
-    augment_spec,
-    color,
-    mixup_cutmix,
-    per_sample_random,
-    random_erasing,
-)
+from input_pipeline import augment_spec
+from input_pipeline.augmentation import color, mixup_cutmix, per_sample_random, random_erasing
+from input_pipeline.augmentation.per_sample_random import Draws
 from input_pipeline.config import DataConfig
 from input_pipeline.errors import UsageError
 
-# Purposes of random numbers. Numbers of different purposes are independent.
-_HSV, _LIGHTING, _ERASING, _MIXUP, _CUTMIX, _BOX, _CHOICE = range(7)
+# Purposes of random numbers. Numbers of different purposes are independent. Another number changes
+# the images of every run that uses it, so a new purpose gets a new number.
+_HSV = 0
+_LIGHTING = 1
+_ERASING = 2
+_MIXUP = 3
+_CUTMIX = 4
+_BOX = 5
+_CHOICE = 6
+_GRAYSCALE = 7
 
 
 class Targets(NamedTuple):
@@ -51,7 +55,7 @@ def make_preprocess_fn(
     Returns:
       Function from a batch of `pipeline.train_dataset` to (float32 images [B, S, S, 3], Targets).
     """
-    stages = augment_spec.parse(config.augment).stages
+    spec = augment_spec.read(config)
 
     # On a CPU, XLA fuses forty passes over the batch into one. A GPU has enough bandwidth without
     # XLA, which needs a compiler that some machines lack.
@@ -60,25 +64,55 @@ def make_preprocess_fn(
         images: tf.Tensor, labels: tf.Tensor, samples: tf.Tensor
     ) -> tuple[tf.Tensor, Targets]:
         images = tf.cast(images, tf.float32)
-        if "hsv" in stages:
-            draws = per_sample_random.uniform(seed, samples, _HSV, 3)
-            images = color.adjust_hsv(images, color.hsv_jitter(draws))
-        if "lighting" in stages:
-            draws = per_sample_random.normal(seed, samples, _LIGHTING, 3)
-            shift = color.lighting_shift(draws, config.pca_values, config.pca_vectors)
-            images += shift[:, None, None]
-        images = normalize(images, config.mean, config.std)
-        if "erasing" in stages:
-            draws = per_sample_random.uniform(seed, samples, _ERASING, 5)
-            images = random_erasing.erase(images, random_erasing.boxes(draws, images.shape[1]))
-        return _mix(config, seed, images, labels, samples)
+        for stages in (PIXEL_STAGES, NORMALIZED_STAGES):
+            if stages is NORMALIZED_STAGES:
+                images = normalize(images, config.mean, config.std)
+            for name, (function, purpose) in stages.items():
+                if name in spec:
+                    draws = Draws(seed, samples, purpose)
+                    images = function(images, draws, config, **spec[name])
+        return _mix(spec, seed, images, labels, samples)
 
     return lambda batch: preprocess(batch["image"], batch["label"], batch["sample"])
 
 
+def _jitter_hsv(images: tf.Tensor, draws: Draws, _: DataConfig, **bounds: float) -> tf.Tensor:
+    return color.adjust_hsv(images, color.hsv_jitter(draws.uniform(3), **bounds))
+
+
+def _light(images: tf.Tensor, draws: Draws, config: DataConfig, std: float) -> tf.Tensor:
+    shift = color.lighting_shift(draws.normal(3), config.pca_values, config.pca_vectors, std)
+    return images + shift[:, None, None]
+
+
+def _make_gray(images: tf.Tensor, draws: Draws, _: DataConfig, probability: float) -> tf.Tensor:
+    is_gray = draws.uniform(1)[:, :, None, None] < probability
+    return tf.where(is_gray, color.to_grayscale(images), images)
+
+
+def _erase(images: tf.Tensor, draws: Draws, _: DataConfig, **bounds: float) -> tf.Tensor:
+    boxes = random_erasing.boxes(draws.uniform(5), images.shape[1], **bounds)
+    return random_erasing.erase(images, boxes)
+
+
+# Function of (float32 [B, S, S, 3], Draws, DataConfig, **arguments) -> float32 [B, S, S, 3], and
+# the purpose of its random numbers, by name, in the order of application: first those of pixels in
+# 0..255, then those of normalized pixels.
+PIXEL_STAGES: dict[str, tuple[Callable[..., tf.Tensor], int]] = {
+    "hsv": (_jitter_hsv, _HSV),
+    "lighting": (_light, _LIGHTING),
+    "grayscale": (_make_gray, _GRAYSCALE),
+}
+NORMALIZED_STAGES: dict[str, tuple[Callable[..., tf.Tensor], int]] = {"erasing": (_erase, _ERASING)}
+
+
 def is_mixing(config: DataConfig) -> bool:
     """Returns whether mixup or CutMix is enabled."""
-    return config.mixup > 0 or config.cutmix > 0
+    return _is_mixing(augment_spec.read(config))
+
+
+def _is_mixing(spec: augment_spec.AugmentSpec) -> bool:
+    return "mixup" in spec or "cutmix" in spec
 
 
 def require_even_batch(config: DataConfig, batch_size: int) -> None:
@@ -92,9 +126,9 @@ def require_even_batch(config: DataConfig, batch_size: int) -> None:
       UsageError: images are mixed and `batch_size` is odd.
     """
     if is_mixing(config) and batch_size % 2:
-        flag = "mixup" if config.mixup > 0 else "cutmix"
+        name = "mixup" if "mixup" in augment_spec.read(config) else "cutmix"
         raise UsageError(
-            f"--batch_size={config.batch_size}: --{flag} mixes pairs of images, but a replica"
+            f"--batch_size={config.batch_size}: {name} mixes pairs of images, but a replica"
             f" would process {batch_size} at a time; choose a batch size that makes this even"
         )
 
@@ -143,25 +177,29 @@ def format_captions(targets: Targets, names: Sequence[str]) -> list[str]:
 
 
 def _mix(
-    config: DataConfig, seed: int, images: tf.Tensor, labels: tf.Tensor, samples: tf.Tensor
+    spec: augment_spec.AugmentSpec,
+    seed: int,
+    images: tf.Tensor,
+    labels: tf.Tensor,
+    samples: tf.Tensor,
 ) -> tuple[tf.Tensor, Targets]:
     """Mixes pairs of images with mixup or CutMix, if either is enabled."""
     share = tf.ones_like(labels, tf.float32)
-    if not is_mixing(config):
+    if not _is_mixing(spec):
         return images, Targets(labels, labels, share)
-    weights, share = _draw_mixing_weights(config, seed, samples // 2, images.shape[1])
+    weights, share = _draw_mixing_weights(spec, seed, samples // 2, images.shape[1])
     return mixup_cutmix.mix_pairs(images, weights), Targets(
         labels, mixup_cutmix.swap_within_pairs(labels), share
     )
 
 
 def _draw_mixing_weights(
-    config: DataConfig, seed: int, pairs: tf.Tensor, size: int
+    spec: augment_spec.AugmentSpec, seed: int, pairs: tf.Tensor, size: int
 ) -> tuple[tf.Tensor, tf.Tensor]:
     """Draws the weight of the partner in each pixel, and the share that the own label keeps.
 
     Args:
-      config: DataConfig.
+      spec: the augmentations, mixup or CutMix among them.
       seed: the run's seed.
       pairs: int64 [B], number of each image's pair. Both images of a pair draw the same numbers.
       size: S, side of the images.
@@ -171,19 +209,19 @@ def _draw_mixing_weights(
     """
 
     def draw_mixup() -> tuple[tf.Tensor, tf.Tensor]:
-        share = per_sample_random.symmetric_beta(seed, pairs, _MIXUP, config.mixup)
+        share = per_sample_random.symmetric_beta(seed, pairs, _MIXUP, **spec["mixup"])
         return (1.0 - share)[:, None, None, None], share
 
     def draw_cutmix() -> tuple[tf.Tensor, tf.Tensor]:
-        share = per_sample_random.symmetric_beta(seed, pairs, _CUTMIX, config.cutmix)
+        share = per_sample_random.symmetric_beta(seed, pairs, _CUTMIX, **spec["cutmix"])
         corners, share = mixup_cutmix.cutmix_boxes(
             share, per_sample_random.uniform(seed, pairs, _BOX, 2), size
         )
         return tf.cast(mixup_cutmix.boxes_to_masks(corners, size), tf.float32)[..., None], share
 
-    if not config.cutmix:
+    if "cutmix" not in spec:
         return draw_mixup()
-    if not config.mixup:
+    if "mixup" not in spec:
         return draw_cutmix()
     (mixup_weights, mixup_share), (box_weights, box_share) = draw_mixup(), draw_cutmix()
     choice = per_sample_random.uniform(seed, pairs, _CHOICE, 1)[:, 0] < 0.5

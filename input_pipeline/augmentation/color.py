@@ -5,24 +5,20 @@ from collections.abc import Sequence
 import numpy as np
 import tensorflow as tf
 
-# Bounds of the jitter, as in this project's predecessor: degrees out of 360, and factors.
-MAX_HUE_DEGREES = 36.0
-MIN_FACTOR, MAX_FACTOR = 0.6, 1.4
-LIGHTING_STD = 0.1
 
-
-def hsv_jitter(draws: tf.Tensor) -> tf.Tensor:
+def hsv_jitter(draws: tf.Tensor, hue: float, min_factor: float, max_factor: float) -> tf.Tensor:
     """Scales uniform draws to random changes of hue, saturation and value.
 
     Args:
       draws: float32 [B, 3], uniform in [0, 1).
+      hue: largest change of the hue in degrees.
+      min_factor, max_factor: bounds of the factors of saturation and value.
 
     Returns:
-      float32 [B, 3]: degrees to add to the hue, from -36 to 36, and the factors of saturation and
-      value, from 0.6 to 1.4.
+      float32 [B, 3]: degrees to add to the hue, and the factors of saturation and value.
     """
-    low = tf.constant([-MAX_HUE_DEGREES, MIN_FACTOR, MIN_FACTOR])
-    high = tf.constant([MAX_HUE_DEGREES, MAX_FACTOR, MAX_FACTOR])
+    low = tf.constant([-hue, min_factor, min_factor], tf.float32)
+    high = tf.constant([hue, max_factor, max_factor], tf.float32)
     return low + (high - low) * draws
 
 
@@ -63,23 +59,33 @@ def adjust_hsv(images: tf.Tensor, changes: tf.Tensor) -> tf.Tensor:
     return tf.stack(channels, axis=-1)
 
 
+def to_grayscale(images: tf.Tensor) -> tf.Tensor:
+    """Sets the three channels of float32 [..., 3], RGB, to the luma of ITU-R BT.601."""
+    luma = tf.tensordot(images, tf.constant([0.299, 0.587, 0.114]), 1)
+    return tf.repeat(luma[..., None], 3, axis=-1)
+
+
 def lighting_shift(
-    draws: tf.Tensor | np.ndarray, eigenvalues: Sequence[float], eigenvectors: Sequence[float]
+    draws: tf.Tensor | np.ndarray,
+    eigenvalues: Sequence[float],
+    eigenvectors: Sequence[float],
+    std: float,
 ) -> tf.Tensor:
     """Returns the shift of all pixels of an image (Krizhevsky et al. 2012, section 4.1).
 
     It is the sum of the principal components of the training pixels, each times its eigenvalue and
-    a normal number with standard deviation 0.1. As in the paper's published values, the
+    a normal number. As in the paper's published values, the
     eigenvalues are for pixels in 0..1.
 
     Args:
       draws: float32 [B, 3], standard normal.
       eigenvalues: three floats, of the covariance of pixels in 0..255.
       eigenvectors: nine floats, row by row the matrix whose columns are the components.
+      std: standard deviation of the normal numbers; 0.1 in the paper.
 
     Returns:
       float32 [B, 3], to add to pixels in 0..255.
     """
-    scale = tf.constant(eigenvalues, tf.float32) / 255.0 * LIGHTING_STD
+    scale = tf.constant(eigenvalues, tf.float32) / 255.0 * std
     matrix = tf.reshape(tf.constant(eigenvectors, tf.float32), [3, 3])
     return tf.reduce_sum((draws * scale)[:, None, :] * matrix, axis=2)

@@ -10,10 +10,8 @@ CROP_FRACTION = 0.875
 _ATTEMPTS = 10
 # Above this aspect ratio, evaluation computes only the crops and not the whole resized image.
 _MAX_ASPECT_RATIO = 16
-# `classic` stretches the long side by 0.8 to 1.25, resizes the short side to 256 to 384 pixels and
-# crops 224 pixels. These are its bounds relative to the crop size.
-_MIN_STRETCH, _MAX_STRETCH = 0.8, 1.25
-_MIN_RESIZE, _MAX_RESIZE = 256 / 224, 384 / 224
+# The side of the crop for which the arguments of `classic` give the short side of the image.
+_CLASSIC_CROP = 224
 
 
 def resize(
@@ -149,27 +147,34 @@ def _resize_and_crop(
 
 
 def random_window(
-    shape: tf.Tensor, seed: tf.Tensor, min_area: float, max_aspect: float = 4 / 3
+    shape: tf.Tensor,
+    seed: tf.Tensor,
+    min_area: float,
+    max_area: float,
+    min_aspect: float,
+    max_aspect: float,
 ) -> tf.Tensor:
     """Draws the window of a random resized crop (Szegedy et al. 2015, section 6).
 
-    The area is uniform in [min_area, 1] times the image's area. The aspect ratio is log-uniform in
-    [1 / max_aspect, max_aspect]. The position is uniform. Returns the first of ten draws that fits
-    into the image, or the whole image if no draw fits.
+    The area is uniform in [min_area, max_area] times the image's area. The aspect ratio is
+    log-uniform in [min_aspect, max_aspect]. The position is uniform. Returns the first of ten draws
+    that fits into the image, or the whole image if no draw fits.
 
     Args:
       shape: int32 [2], height and width of the image.
       seed: int64 [2], for stateless random operations.
-      min_area: smallest area as a fraction of the image's area.
-      max_aspect: largest ratio of width to height.
+      min_area, max_area: bounds of the area as fractions of the image's area.
+      min_aspect, max_aspect: bounds of the ratio of width to height.
 
     Returns:
       int32 [4]: top, left, height, width.
     """
     height, width = tf.unstack(tf.cast(shape, tf.float32))
     draws = tf.random.stateless_uniform([4, _ATTEMPTS], seed)
-    area = height * width * (min_area + (1.0 - min_area) * draws[0])
-    aspect = tf.exp((2.0 * draws[1] - 1.0) * math.log(max_aspect))
+    area = height * width * (min_area + (max_area - min_area) * draws[0])
+    # 0 and log(4 / 3) by default, exactly, so that older runs are reproduced.
+    middle = math.log(min_aspect * max_aspect) / 2
+    aspect = tf.exp(middle + (2.0 * draws[1] - 1.0) * (math.log(max_aspect) - middle))
     heights = tf.round(tf.sqrt(area / aspect))
     widths = tf.round(tf.sqrt(area * aspect))
     fits = (heights <= height) & (widths <= width) & (heights >= 1.0) & (widths >= 1.0)
@@ -186,25 +191,35 @@ def random_window(
     return tf.cast(tf.stack([top, left, crop_height, crop_width]), tf.int32)
 
 
-def classic_window(shape: tf.Tensor, draws: tf.Tensor) -> tf.Tensor:
+def classic_window(
+    shape: tf.Tensor,
+    draws: tf.Tensor,
+    min_stretch: float,
+    max_stretch: float,
+    min_side: float,
+    max_side: float,
+) -> tf.Tensor:
     """Returns the window that is equivalent to the three random steps of the project's predecessor.
 
     The predecessor stretched the long side by 0.8 to 1.25, resized the short side to 256 to 384
-    pixels, and cropped 224 x 224 pixels. The window contains the source pixels of that crop, for
-    any output size. Resizing the window does all three steps at once.
+    pixels (the arguments), and cropped 224 x 224 pixels. The window contains the source pixels of
+    that crop, for any output size. Resizing the window does all three steps at once.
 
     Args:
       shape: int32 [2], height and width of the image.
       draws: float32 [4], uniform in [0, 1), for stretch, short side, top and left.
+      min_stretch, max_stretch: bounds of the factor of the long side.
+      min_side, max_side: bounds of the short side in pixels, for a crop of 224 pixels.
 
     Returns:
       int32 [4]: top, left, height, width.
     """
     sides = tf.cast(shape, tf.float32)  # [2], as are all tensors below
-    stretch = _MIN_STRETCH + (_MAX_STRETCH - _MIN_STRETCH) * draws[0]
+    min_zoom, max_zoom = min_side / _CLASSIC_CROP, max_side / _CLASSIC_CROP
+    stretch = min_stretch + (max_stretch - min_stretch) * draws[0]
     # Of two equal sides, the height is stretched.
     stretch = tf.where(sides > tf.reverse(sides, [0]) - [0.5, 0.0], stretch, 1.0)
-    zoom = _MIN_RESIZE + (_MAX_RESIZE - _MIN_RESIZE) * draws[1]
+    zoom = min_zoom + (max_zoom - min_zoom) * draws[1]
     window = tf.round(tf.reduce_min(sides * stretch) / (stretch * zoom))
     window = tf.clip_by_value(window, 1.0, sides)
     start = tf.floor(draws[2:] * (sides - window + 1.0))

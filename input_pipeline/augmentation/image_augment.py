@@ -4,38 +4,52 @@ from collections.abc import Callable
 
 import tensorflow as tf
 
-from input_pipeline.augmentation import augment_spec, crops, rand_augment
+from input_pipeline import augment_spec
+from input_pipeline.augmentation import crops, rand_augment
 from input_pipeline.config import DataConfig
 from input_pipeline.decoding import decode
 
-# Purposes of random numbers. Each purpose has a separate seed.
-_WINDOW, _MIRROR, _POLICY, _CLASSIC = range(4)
+# Purposes of random numbers. Each purpose has a separate seed. Another number changes the images of
+# every run that uses it, so a new purpose gets a new number.
+_WINDOW = 0
+_MIRROR = 1
+_POLICY = 2
+_CLASSIC = 3
+_VERTICAL_MIRROR = 4
 
 
 def crop_and_flip_standard(data: tf.Tensor, seed: tf.Tensor, config: DataConfig) -> tf.Tensor:
     """Random resized crop and random horizontal flip, as in most ImageNet recipes."""
+    spec = augment_spec.read(config)
     draw = tf.random.stateless_uniform([], _derive_seed(seed, _MIRROR))
-    window = _decode_standard_window(data, seed, config.min_crop_area)
-    return _maybe_flip(crops.resize_area(window, config.image_size), draw)
+    window = _decode_standard_window(data, seed, spec)
+    return _maybe_flip(crops.resize_area(window, config.image_size), draw, axis=1, **spec["flip"])
 
 
-def _decode_standard_window(data: tf.Tensor, seed: tf.Tensor, min_crop_area: float) -> tf.Tensor:
+def _decode_standard_window(
+    data: tf.Tensor, seed: tf.Tensor, spec: augment_spec.AugmentSpec
+) -> tf.Tensor:
     window_seed = _derive_seed(seed, _WINDOW)
     return decode.decode_cropped(
-        data, lambda shape: crops.random_window(shape, window_seed, min_crop_area)
+        data, lambda shape: crops.random_window(shape, window_seed, **spec["crop"])
     )
 
 
 def crop_and_flip_classic(data: tf.Tensor, seed: tf.Tensor, config: DataConfig) -> tf.Tensor:
     """The predecessor's stretch, scale, crop and flip, as one crop and one resize."""
-    image, draw = _decode_classic_window(data, seed)
-    return _maybe_flip(crops.resize_area(image, config.image_size), draw)
+    spec = augment_spec.read(config)
+    image, draw = _decode_classic_window(data, seed, spec)
+    return _maybe_flip(crops.resize_area(image, config.image_size), draw, axis=1, **spec["flip"])
 
 
-def _decode_classic_window(data: tf.Tensor, seed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+def _decode_classic_window(
+    data: tf.Tensor, seed: tf.Tensor, spec: augment_spec.AugmentSpec
+) -> tuple[tf.Tensor, tf.Tensor]:
     """Returns the window and the draw for the flip, both from one random operation."""
     draws = tf.random.stateless_uniform([5], _derive_seed(seed, _CLASSIC))
-    image = decode.decode_cropped(data, lambda shape: crops.classic_window(shape, draws[:4]))
+    image = decode.decode_cropped(
+        data, lambda shape: crops.classic_window(shape, draws[:4], **spec["classic"])
+    )
     return image, draws[4]
 
 
@@ -68,12 +82,27 @@ def decode_window(data: tf.Tensor, seed: tf.Tensor, config: DataConfig) -> tf.Te
     Returns:
       uint8 [H, W, 3].
     """
-    window = augment_spec.parse(config.augment).window
-    if window == "none":
+    spec = augment_spec.read(config)
+    if spec.window == "none":
         return decode.decode_image(data)
-    if window == "classic":
-        return _decode_classic_window(data, seed)[0]
-    return _decode_standard_window(data, seed, config.min_crop_area)
+    if spec.window == "classic":
+        return _decode_classic_window(data, seed, spec)[0]
+    return _decode_standard_window(data, seed, spec)
+
+
+def flip_vertically(image: tf.Tensor, seed: tf.Tensor, probability: float) -> tf.Tensor:
+    """Turns an image, uint8 [S, S, 3], upside down with a probability."""
+    draw = tf.random.stateless_uniform([], seed)
+    return _maybe_flip(image, draw, probability, axis=0)
+
+
+# Function of (uint8 [S, S, 3], int64 [2] seed, **arguments) -> uint8 [S, S, 3], and the purpose of
+# its random numbers, by name.
+IMAGE_STAGES: dict[str, tuple[Callable[..., tf.Tensor], int]] = {
+    "vflip": (flip_vertically, _VERTICAL_MIRROR),
+    "randaugment": (rand_augment.rand_augment, _POLICY),
+    "trivialaugment": (rand_augment.trivial_augment, _POLICY),
+}
 
 
 def augment(data: tf.Tensor, seed: tf.Tensor, config: DataConfig) -> tf.Tensor:
@@ -87,15 +116,14 @@ def augment(data: tf.Tensor, seed: tf.Tensor, config: DataConfig) -> tf.Tensor:
     Returns:
       uint8 [image_size, image_size, 3].
     """
-    spec = augment_spec.parse(config.augment)
+    spec = augment_spec.read(config)
     size = config.image_size
     image = CROP_FUNCTIONS[spec.window](data, seed, config)
     image = tf.ensure_shape(image, [size, size, 3])
-    if spec.policy == "randaugment":
-        layers, magnitude = augment_spec.parse_randaugment(config.randaugment)
-        image = rand_augment.rand_augment(image, _derive_seed(seed, _POLICY), layers, magnitude)
-    elif spec.policy == "trivialaugment":
-        image = rand_augment.trivial_augment(image, _derive_seed(seed, _POLICY))
+    for name in augment_spec.names("image"):
+        if name in spec:
+            function, purpose = IMAGE_STAGES[name]
+            image = function(image, _derive_seed(seed, purpose), **spec[name])
     return image
 
 
@@ -103,9 +131,10 @@ def _derive_seed(seed: tf.Tensor, purpose: int) -> tf.Tensor:
     return tf.random.experimental.stateless_fold_in(seed, purpose)
 
 
-def _maybe_flip(image: tf.Tensor, draw: tf.Tensor) -> tf.Tensor:
-    """Flips the image horizontally if the draw is below 1/2.
+def _maybe_flip(image: tf.Tensor, draw: tf.Tensor, probability: float, axis: int) -> tf.Tensor:
+    """Reverses an axis of the image if the draw is below the probability.
 
     The raw operation takes the decision as a tensor, so that no branch is needed.
     """
-    return tf.raw_ops.Reverse(tensor=image, dims=tf.stack([False, draw < 0.5, False]))
+    dims = [draw < probability if at == axis else False for at in range(3)]
+    return tf.raw_ops.Reverse(tensor=image, dims=tf.stack(dims))

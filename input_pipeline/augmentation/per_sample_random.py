@@ -6,6 +6,7 @@ counter for each sample with the finalizer of SplitMix64 (Steele et al. 2014, fi
 is plain integer arithmetic, so it runs on any device and under XLA.
 """
 
+import dataclasses
 import math
 
 import tensorflow as tf
@@ -69,6 +70,27 @@ def symmetric_beta(seed: int, samples: tf.Tensor, purpose: int, alpha: float) ->
     numerator = (1.0 - q) * cosine**2
     share = tf.math.divide_no_nan(numerator, q + numerator)
     return 0.5 + 0.5 * tf.sign(cosine) * tf.sqrt(share)
+
+
+@dataclasses.dataclass(frozen=True)
+class Draws:
+    """The random numbers of one purpose, for the samples of a batch.
+
+    Attributes:
+      seed, samples, purpose: see `uniform`.
+    """
+
+    seed: int
+    samples: tf.Tensor
+    purpose: int
+
+    def uniform(self, count: int) -> tf.Tensor:
+        """Draws `count` uniform numbers in [0, 1) per sample: float32 [B, count]."""
+        return uniform(self.seed, self.samples, self.purpose, count)
+
+    def normal(self, count: int) -> tf.Tensor:
+        """Draws `count` standard normal numbers per sample: float32 [B, count]."""
+        return normal(self.seed, self.samples, self.purpose, count)
 
 
 def _hash(bits: tf.Tensor) -> tf.Tensor:

@@ -1,7 +1,7 @@
 """Image operations of RandAugment and TrivialAugment, with the same results as PIL.
 
 Each operation maps uint8 [H, W, 3] to uint8 [H, W, 3]. Most operations look up each pixel in a
-table of 256 entries.
+table of 256 entries. A geometric operation moves in pixels of the level `fill` from outside.
 """
 
 import math
@@ -9,9 +9,6 @@ from collections.abc import Sequence
 from typing import TypeAlias
 
 import tensorflow as tf
-
-# Value of the pixels that a geometric operation moves in from outside the image.
-FILL_VALUE = 128.0
 
 # Factor, angle or other strength of an operation.
 _Scalar: TypeAlias = float | int | tf.Tensor
@@ -86,27 +83,27 @@ def equalize(image: tf.Tensor) -> tf.Tensor:
     return _apply_table(image, tf.cast(tf.where(step > 0, table, tf.range(256)), tf.uint8))
 
 
-def shear_x(image: tf.Tensor, shear: _Scalar) -> tf.Tensor:
+def shear_x(image: tf.Tensor, shear: _Scalar, fill: float) -> tf.Tensor:
     """Shifts each row by `shear` times its distance from the top."""
-    return _warp(image, [1.0, shear, 0.0, 0.0, 1.0, 0.0])
+    return _warp(image, [1.0, shear, 0.0, 0.0, 1.0, 0.0], fill)
 
 
-def shear_y(image: tf.Tensor, shear: _Scalar) -> tf.Tensor:
+def shear_y(image: tf.Tensor, shear: _Scalar, fill: float) -> tf.Tensor:
     """Shifts each column by `shear` times its distance from the left edge."""
-    return _warp(image, [1.0, 0.0, 0.0, shear, 1.0, 0.0])
+    return _warp(image, [1.0, 0.0, 0.0, shear, 1.0, 0.0], fill)
 
 
-def translate_x(image: tf.Tensor, pixels: _Scalar) -> tf.Tensor:
+def translate_x(image: tf.Tensor, pixels: _Scalar, fill: float) -> tf.Tensor:
     """Shifts the image to the left."""
-    return _warp(image, [1.0, 0.0, pixels, 0.0, 1.0, 0.0])
+    return _warp(image, [1.0, 0.0, pixels, 0.0, 1.0, 0.0], fill)
 
 
-def translate_y(image: tf.Tensor, pixels: _Scalar) -> tf.Tensor:
+def translate_y(image: tf.Tensor, pixels: _Scalar, fill: float) -> tf.Tensor:
     """Shifts the image up."""
-    return _warp(image, [1.0, 0.0, 0.0, 0.0, 1.0, pixels])
+    return _warp(image, [1.0, 0.0, 0.0, 0.0, 1.0, pixels], fill)
 
 
-def rotate(image: tf.Tensor, degrees: _Scalar) -> tf.Tensor:
+def rotate(image: tf.Tensor, degrees: _Scalar, fill: float) -> tf.Tensor:
     """Rotates the image counterclockwise around its center."""
     height, width = tf.unstack(tf.cast(tf.shape(image)[:2], tf.float32))
     angle = tf.cast(degrees, tf.float32) * (math.pi / 180.0)
@@ -115,14 +112,15 @@ def rotate(image: tf.Tensor, degrees: _Scalar) -> tf.Tensor:
     return _warp(
         image,
         [cosine, -sine, x - cosine * x + sine * y, sine, cosine, y - sine * x - cosine * y],
+        fill,
     )
 
 
-def _warp(image: tf.Tensor, matrix: Sequence[_Scalar]) -> tf.Tensor:
+def _warp(image: tf.Tensor, matrix: Sequence[_Scalar], fill: float) -> tf.Tensor:
     """Sets output pixel (x, y) to the input at (a x + b y + c, d x + e y + f), bilinear.
 
     Coordinates are as in PIL's `Image.transform`, where the center of the first pixel is
-    (1/2, 1/2). In TensorFlow's operation it is (0, 0).
+    (1/2, 1/2). In TensorFlow's operation it is (0, 0). Pixels from outside get the level `fill`.
     """
     a, b, c, d, e, f = (tf.cast(value, tf.float32) for value in matrix)
     half = [(a + b - 1.0) / 2.0, (d + e - 1.0) / 2.0]
@@ -131,7 +129,7 @@ def _warp(image: tf.Tensor, matrix: Sequence[_Scalar]) -> tf.Tensor:
         images=image[None],
         transforms=transform[None],
         output_shape=tf.shape(image)[:2],
-        fill_value=FILL_VALUE,
+        fill_value=float(fill),
         interpolation="BILINEAR",
         fill_mode="CONSTANT",
     )[0]

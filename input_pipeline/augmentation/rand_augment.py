@@ -4,16 +4,15 @@ Keras's layers of these names draw from a random state and process batches. In t
 operations of a sample depend only on its seed, and they process uint8 images inside tf.data.
 """
 
-import dataclasses
 from collections.abc import Callable
+from typing import NamedTuple
 
 import tensorflow as tf
 
-from input_pipeline.augmentation import pil_ops as operations
+from input_pipeline.augmentation import pil_ops
 
 
-@dataclasses.dataclass(frozen=True)
-class MagnitudeRanges:
+class Ranges(NamedTuple):
     """Effect of each operation at strength 1. Most operations also work in the other direction.
 
     Attributes:
@@ -22,87 +21,128 @@ class MagnitudeRanges:
       rotation: degrees.
       enhancement: difference of the factor from 1.
       lost_bits: number of the 8 bits that posterize removes.
+      fill: level of the pixels that an operation moves in from outside the image.
     """
 
     shear: float
     translation: float
     rotation: float
     enhancement: float
-    lost_bits: int
+    lost_bits: float
+    fill: float
 
 
-# Cubuk et al. 2020, with shifts relative to the side (100 of 224 pixels).
-_RANDAUGMENT_RANGES = MagnitudeRanges(
-    shear=0.3, translation=0.45, rotation=30.0, enhancement=0.9, lost_bits=4
-)
-# The wide space of Müller and Hutter 2021, with shifts of 32 of 224 pixels.
-_TRIVIALAUGMENT_RANGES = MagnitudeRanges(
-    shear=0.99, translation=1 / 7, rotation=135.0, enhancement=0.99, lost_bits=6
-)
-_TRIVIALAUGMENT_STEPS = 30  # strengths are multiples of 1/30
+# Purposes of random numbers besides the choice of operations and signs.
+_MAGNITUDE = 0
+_APPLY = 1
 
 # Function of (image, signed strength in -1..1, ranges), by name. Both papers use these fourteen.
-OPERATIONS: dict[str, Callable[[tf.Tensor, tf.Tensor, MagnitudeRanges], tf.Tensor]] = {
+OPERATIONS: dict[str, Callable[[tf.Tensor, tf.Tensor, Ranges], tf.Tensor]] = {
     "identity": lambda image, s, r: image,
-    "shear_x": lambda image, s, r: operations.shear_x(image, s * r.shear),
-    "shear_y": lambda image, s, r: operations.shear_y(image, s * r.shear),
-    "translate_x": lambda image, s, r: operations.translate_x(
-        image, s * r.translation * image.shape[1]
+    "shear_x": lambda image, s, r: pil_ops.shear_x(image, s * r.shear, r.fill),
+    "shear_y": lambda image, s, r: pil_ops.shear_y(image, s * r.shear, r.fill),
+    "translate_x": lambda image, s, r: pil_ops.translate_x(
+        image, s * r.translation * image.shape[1], r.fill
     ),
-    "translate_y": lambda image, s, r: operations.translate_y(
-        image, s * r.translation * image.shape[0]
+    "translate_y": lambda image, s, r: pil_ops.translate_y(
+        image, s * r.translation * image.shape[0], r.fill
     ),
-    "rotate": lambda image, s, r: operations.rotate(image, s * r.rotation),
-    "brightness": lambda image, s, r: operations.brightness(image, 1.0 + s * r.enhancement),
-    "contrast": lambda image, s, r: operations.contrast(image, 1.0 + s * r.enhancement),
-    "color": lambda image, s, r: operations.color(image, 1.0 + s * r.enhancement),
-    "sharpness": lambda image, s, r: operations.sharpness(image, 1.0 + s * r.enhancement),
-    "posterize": lambda image, s, r: operations.posterize(
+    "rotate": lambda image, s, r: pil_ops.rotate(image, s * r.rotation, r.fill),
+    "brightness": lambda image, s, r: pil_ops.brightness(image, 1.0 + s * r.enhancement),
+    "contrast": lambda image, s, r: pil_ops.contrast(image, 1.0 + s * r.enhancement),
+    "color": lambda image, s, r: pil_ops.color(image, 1.0 + s * r.enhancement),
+    "sharpness": lambda image, s, r: pil_ops.sharpness(image, 1.0 + s * r.enhancement),
+    "posterize": lambda image, s, r: pil_ops.posterize(
         image, 8 - tf.cast(tf.round(tf.abs(s) * r.lost_bits), tf.int32)
     ),
-    "solarize": lambda image, s, r: operations.solarize(image, 256.0 * (1.0 - tf.abs(s))),
-    "autocontrast": lambda image, s, r: operations.autocontrast(image),
-    "equalize": lambda image, s, r: operations.equalize(image),
+    "solarize": lambda image, s, r: pil_ops.solarize(image, 256.0 * (1.0 - tf.abs(s))),
+    "autocontrast": lambda image, s, r: pil_ops.autocontrast(image),
+    "equalize": lambda image, s, r: pil_ops.equalize(image),
 }
 
 
-def rand_augment(image: tf.Tensor, seed: tf.Tensor, layers: int, magnitude: float) -> tf.Tensor:
+def rand_augment(
+    image: tf.Tensor,
+    seed: tf.Tensor,
+    operations: int,
+    magnitude: float,
+    magnitude_std: float,
+    probability: float,
+    **ranges: float,
+) -> tf.Tensor:
     """Applies RandAugment (Cubuk et al. 2020): random operations of the same strength in sequence.
 
     Args:
       image: uint8 [S, S, 3].
       seed: int64 [2].
-      layers: number of operations.
+      operations: number of operations.
       magnitude: 0 to 10.
+      magnitude_std: standard deviation of the magnitude of each operation, clipped to 0 to 10.
+      probability: of each operation; else the identity takes its place.
+      **ranges: see `Ranges`.
 
     Returns:
       uint8 [S, S, 3].
     """
-    draws = tf.random.stateless_uniform([layers, 2], seed)
-    for layer in range(layers):
-        strength = tf.where(draws[layer, 1] < 0.5, -1.0, 1.0) * (magnitude / 10.0)
-        image = _apply_drawn_operation(image, draws[layer, 0], strength, _RANDAUGMENT_RANGES)
+    draws = tf.random.stateless_uniform([operations, 2], seed)
+    for layer in range(operations):
+        strength = draw_strength(seed, layer, draws[layer, 1], magnitude, magnitude_std)
+        changed = _apply_drawn_operation(image, draws[layer, 0], strength, Ranges(**ranges))
+        if probability < 1:
+            draw = tf.random.stateless_uniform([], _derive_seed(seed, _APPLY, layer))
+            changed = tf.where(draw < probability, changed, image)
+        image = changed
     return image
 
 
-def trivial_augment(image: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+def draw_strength(
+    seed: tf.Tensor, layer: int, draw: tf.Tensor, magnitude: float, magnitude_std: float
+) -> tf.Tensor:
+    """Returns the signed strength, -1 to 1, of one operation of RandAugment.
+
+    Args:
+      seed, magnitude, magnitude_std: see `rand_augment`.
+      layer: position of the operation.
+      draw: uniform in [0, 1), for the sign.
+    """
+    if magnitude_std:
+        noise = tf.random.stateless_normal([], _derive_seed(seed, _MAGNITUDE, layer))
+        magnitude = tf.clip_by_value(magnitude + magnitude_std * noise, 0.0, 10.0)
+    return tf.where(draw < 0.5, -1.0, 1.0) * (magnitude / 10.0)
+
+
+def trivial_augment(
+    image: tf.Tensor, seed: tf.Tensor, strengths: int, **ranges: float
+) -> tf.Tensor:
     """Applies TrivialAugment (Müller and Hutter 2021): one operation of random strength.
 
     Args:
       image: uint8 [S, S, 3].
       seed: int64 [2].
+      strengths: number of strengths, equally spaced from 0 to 1.
+      **ranges: see `Ranges`.
 
     Returns:
       uint8 [S, S, 3].
     """
     draws = tf.random.stateless_uniform([3], seed)
-    strength = tf.floor(draws[2] * (_TRIVIALAUGMENT_STEPS + 1)) / _TRIVIALAUGMENT_STEPS
-    strength = tf.where(draws[1] < 0.5, -1.0, 1.0) * tf.minimum(strength, 1.0)
-    return _apply_drawn_operation(image, draws[0], strength, _TRIVIALAUGMENT_RANGES)
+    strength = draw_trivial_strength(draws[1:], strengths)
+    return _apply_drawn_operation(image, draws[0], strength, Ranges(**ranges))
+
+
+def draw_trivial_strength(draws: tf.Tensor, strengths: int) -> tf.Tensor:
+    """Returns the signed strength, -1 to 1, of TrivialAugment's operation.
+
+    Args:
+      draws: float32 [2], uniform in [0, 1), for sign and strength.
+      strengths: see `trivial_augment`.
+    """
+    strength = tf.floor(draws[1] * strengths) / (strengths - 1)
+    return tf.where(draws[0] < 0.5, -1.0, 1.0) * tf.minimum(strength, 1.0)
 
 
 def _apply_drawn_operation(
-    image: tf.Tensor, draw: tf.Tensor, strength: tf.Tensor, ranges: MagnitudeRanges
+    image: tf.Tensor, draw: tf.Tensor, strength: tf.Tensor, ranges: Ranges
 ) -> tf.Tensor:
     """Runs only the operation that a uniform draw selects."""
     branches = [
@@ -111,3 +151,8 @@ def _apply_drawn_operation(
     ]
     # A draw just below 1 may round up. `switch_case` then runs the last branch.
     return tf.switch_case(tf.cast(draw * len(branches), tf.int32), branches)
+
+
+def _derive_seed(seed: tf.Tensor, purpose: int, layer: int) -> tf.Tensor:
+    fold_in = tf.random.experimental.stateless_fold_in
+    return fold_in(fold_in(seed, purpose), layer)

@@ -7,34 +7,39 @@ import tensorflow as tf
 
 from input_pipeline.augmentation import mixup_cutmix
 
-# The paper erases in half of the images. Most later recipes erase in a quarter.
-PROBABILITY = 0.25
-# Bounds of the area, as fractions of the image's area, and of the aspect ratio, as in most recipes.
-# The paper's largest area is 0.4.
-MIN_AREA, MAX_AREA = 0.02, 1 / 3
-MAX_ASPECT = 1 / 0.3
 
-
-def boxes(draws: tf.Tensor, size: int) -> tf.Tensor:
+def boxes(
+    draws: tf.Tensor,
+    size: int,
+    probability: float,
+    min_area: float,
+    max_area: float,
+    max_aspect: float,
+) -> tf.Tensor:
     """Computes the boxes to erase.
 
-    The area is uniform in 2 to 33 % of the image's area. The aspect ratio is log-uniform. The
-    position is uniform. A box longer than the image is clipped, which happens to one box in 25. The
-    paper draws again instead.
+    The area is uniform. The aspect ratio is log-uniform. The position is uniform. A box longer than
+    the image is clipped, which happens to one box in 25 with the usual arguments. The paper draws
+    again instead.
 
     Args:
       draws: float32 [B, 5], uniform in [0, 1).
       size: S, side of the images.
+      probability: fraction of the images with a box. The paper erases in half of the images. Most
+        later recipes erase in a quarter.
+      min_area, max_area: bounds of the area, as fractions of the image's area. The paper's largest
+        area is 0.4; in most later recipes it is 1/3.
+      max_aspect: largest ratio of height to width, and of width to height.
 
     Returns:
       float32 [B, 4]: top, bottom, left, right, in whole pixels; empty if nothing is erased.
     """
     chosen, area, aspect, *position = tf.unstack(draws, axis=1)
-    area = (MIN_AREA + (MAX_AREA - MIN_AREA) * area) * size**2
-    aspect = tf.exp((2.0 * aspect - 1.0) * math.log(MAX_ASPECT))
+    area = (min_area + (max_area - min_area) * area) * size**2
+    aspect = tf.exp((2.0 * aspect - 1.0) * math.log(max_aspect))
     sides = tf.stack([tf.sqrt(area / aspect), tf.sqrt(area * aspect)], axis=1)  # [B, 2]
     sides = tf.clip_by_value(tf.round(sides), 1.0, float(size))
-    sides = tf.where(chosen[:, None] < PROBABILITY, sides, 0.0)
+    sides = tf.where(chosen[:, None] < probability, sides, 0.0)
     start = tf.floor(tf.stack(position, axis=1) * (size - sides + 1.0))
     start = tf.minimum(start, size - sides)  # a draw just below 1 may round up
     corners = tf.stack([start, start + sides], axis=2)  # [B, 2, 2]

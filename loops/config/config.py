@@ -45,7 +45,8 @@ class Config:
         "import, export: convert weights from and to other formats. average: average the weights "
         "of several checkpoints. prepare, verify, stats: convert, check and measure a data set. "
         "data_service: load images for other machines. benchmark: measure speed. repro: replay the "
-        "first steps of a run; exit code 3 if they differ.",
+        "first steps of a run; exit code 3 if they differ. recipe: print the flags of a run as a "
+        "file for --recipe.",
         {
             "choices": modes.names,
             "modes": modes.names(),

@@ -27,6 +27,7 @@ class FlagField:
       default: None if the data set or another flag decides.
       help: text of `--help`.
       choice_source: the accepted values, or a function of a registry that returns them; () for any.
+      accepts_paths: a value with a slash or a dot is a path and not one of the choices.
       minimum, maximum: inclusive bounds; None for no bound.
       below: exclusive upper bound; None for no bound.
       example: a valid value, which the error message shows.
@@ -38,6 +39,7 @@ class FlagField:
       on_eval: may differ from the run that is evaluated, exported, averaged or used to predict.
       on_replay: may differ from the run that is replayed.
       affects_training: a change alters the losses of the following steps.
+      in_recipe: a recipe may set it. The default is true for what affects training, except files.
       with_logits: may be combined with `--logits`.
       with_watch: may be combined with `--watch`.
       is_length: one of the flags that set the length of training.
@@ -57,6 +59,7 @@ class FlagField:
     default: bool | int | float | str | None
     help: str
     choice_source: tuple | Callable[[], tuple] = ()
+    accepts_paths: bool = False
     minimum: float | None = None
     maximum: float | None = None
     below: float | None = None
@@ -68,6 +71,7 @@ class FlagField:
     on_eval: bool = False
     on_replay: bool = False
     affects_training: bool = True
+    in_recipe: bool = False
     with_logits: bool = False
     with_watch: bool = True
     is_length: bool = False
@@ -92,6 +96,8 @@ class FlagField:
         if not self.choices or value in self.choices:
             return
         if self.accepts_code and user_code.is_typed(value):
+            return
+        if self.accepts_paths and {"/", "."} & {*str(value)}:
             return
         choices = [str(choice) for choice in self.choices]
         similar = difflib.get_close_matches(str(value), choices, 3, 0.5)
@@ -166,6 +172,9 @@ def get_flag_fields(
             "affects_training": not on_resume,
             **facts,
         }
+        is_file = any(facts.get(fact) for fact in ("is_path", "is_path_list", "is_output_file"))
+        is_for_training = "train" in facts["modes"] and facts["affects_training"]
+        facts.setdefault("in_recipe", is_for_training and not is_file)
         flags.append(
             FlagField(
                 name=field.name,

@@ -14,6 +14,7 @@ MODULES = {
     "data_service": "loops.tools.data.data_service",
     "benchmark": "loops.tools.benchmark.benchmark",
     "repro": "loops.tools.replay.replay",
+    "recipe": "loops.tools.print_recipe",
 }
 
 # Modes that build a model.

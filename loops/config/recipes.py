@@ -1,119 +1,161 @@
-"""Recipes: named sets of flags for `--recipe`.
+"""Recipes: the flags in a small text file, in a built-in one, or of another run, for `--recipe`.
 
-Learning rates are per 256 images. All recipes but `short` are published and train a ResNet-50 on
-ILSVRC2012. Comments name the parts of an original for which there is no flag.
+A recipe says how to train, not on what: it sets no data set, path, output, seed or device. A file
+has the form that `--flagfile` reads: one `--name=value` on each line, comments begin with `#`. The
+built-in recipes are the files in the folder `recipes`.
 """
 
-RECIPES = {
-    "none": {},
-    # Based on Apm5/ImageNet: learning rate 0.05 to 0.0001 at batch size 128.
-    "cosine50": {
-        "augment": "classic",
-        "optimizer": "sgd",
-        "momentum": 0.9,
-        "nesterov": False,
-        "learning_rate": 0.1,
-        "final_learning_rate": 2e-4,
-        "schedule": "cosine",
-        "warmup_epochs": 1.0,
-        "weight_decay": 1e-4,
-        "decay_kind": "l2",
-        "label_smoothing": 0.1,
-        "batch_size": 128,
-        "epochs": 50.0,
-    },
-    # He et al. 2015 as in facebook/fb.resnet.torch, with the third drop of Goyal et al. 2017.
-    "step90": {
-        "augment": "standard",
-        "optimizer": "sgd",
-        "momentum": 0.9,
-        "nesterov": True,
-        "learning_rate": 0.1,
-        "schedule": "step",
-        "warmup_epochs": 0.0,
-        "weight_decay": 1e-4,
-        "decay_kind": "l2",
-        "label_smoothing": 0.0,
-        "batch_size": 256,
-        "epochs": 90.0,
-    },
-    # NVIDIA DeepLearningExamples, ResNet-50 v1.5.
-    "nvidia90": {
-        "augment": "standard",
-        "optimizer": "sgd",
-        "momentum": 0.875,
-        "nesterov": False,
-        "learning_rate": 0.256,
-        "schedule": "cosine",
-        "warmup_epochs": 8.0,
-        "weight_decay": 1 / 32768,
-        "decay_kind": "l2",
-        "label_smoothing": 0.1,
-        "zero_init_residual": True,
-        "batch_size": 256,
-        "epochs": 90.0,
-    },
-    # Wightman et al. 2021, procedure A3: trained at 160 px, tested at 224.
-    "rsb_a3": {
-        "optimizer": "lamb",
-        "learning_rate": 1e-3,
-        "schedule": "cosine",
-        "warmup_epochs": 5.0,
-        "weight_decay": 0.02,
-        "decay_kind": "decoupled",
-        "loss": "bce",
-        "augment": "randaugment",
-        "randaugment": "2,6",
-        "mixup": 0.1,
-        "cutmix": 1.0,
-        "label_smoothing": 0.0,
-        "image_size": 224,
-        "image_size_schedule": "0:160",
-        "crop_fraction": 0.95,
-        "interpolation": "bicubic",
-        "batch_size": 2048,
-        "epochs": 100.0,
-    },
-    # libffcv/ffcv-imagenet, rn50_configs/rn50_16_epochs.yaml: learning rate 1.7, batch_size 512.
-    # Each of the 8 processes of train_imagenet.py loads such a batch, and their gradients are
-    # averaged, so 1.7 is per 4,096 images. Sizes from 11 to 13 epochs are rounded to 192 px. The
-    # original also uses blur pooling and evaluates with horizontal flips.
-    "ffcv16": {
-        "optimizer": "sgd",
-        "momentum": 0.9,
-        "nesterov": False,
-        "learning_rate": 1.7 / 16,
-        "schedule": "linear",
-        "warmup_epochs": 2.0,
-        "weight_decay": 1e-4,
-        "decay_kind": "l2",
-        "label_smoothing": 0.1,
-        "image_size": 256,
-        "image_size_schedule": "0:160,12:192",
-        "batch_size": 4096,
-        "epochs": 16.0,
-    },
-    # For small data sets and few epochs, so for few steps. RESULTS.md has the trials behind it. It
-    # trains for the data set's default number of epochs.
-    "short": {
-        "augment": "standard",
-        "min_crop_area": 0.35,
-        "optimizer": "sgd",
-        "momentum": 0.9,
-        "nesterov": True,
-        "learning_rate": 0.4,
-        "schedule": "cosine",
-        "warmup_epochs": 1.0,
-        "weight_decay": 5e-4,
-        "label_smoothing": 0.1,
-        "clip_norm": 1.0,
-        "ema": 0.99,
-        "zero_init_residual": True,
-        "batch_size": 64,
-    },
-}
+import difflib
+import functools
+import pathlib
+from collections.abc import Iterator, Mapping
+from typing import Any, TypeAlias
+
+from input_pipeline import augment_spec
+from input_pipeline.errors import UsageError
+from input_pipeline.system import regular_files, typed_json
+from input_pipeline.text import summarize_error
+from loops.config import local_paths
+from loops.config.flag_fields import FlagField
+
+_FOLDER = pathlib.Path(__file__).with_name("recipes")
+_MAX_BYTES = 2**20
+_BOOLEANS = {"true": True, "t": True, "1": True, "false": False, "f": False, "0": False}
+_KINDS = {bool: "true or false", int: "a whole number", float: "a number"}
+
+Flags: TypeAlias = Mapping[str, FlagField]
 
 
+@functools.cache
 def names() -> tuple[str, ...]:
-    """Returns the values of `--recipe`."""
-    return tuple(RECIPES)
+    """Returns the names of the built-in recipes, and `none`."""
+    return ("none", *sorted(file.stem for file in _FOLDER.glob("*.txt")))
+
+
+def read(recipe: str, flags: Flags) -> dict[str, Any]:
+    """Reads a recipe.
+
+    Args:
+      recipe: a value of `--recipe`: a name, a file, or the folder of a run.
+      flags: all flags of the program by name.
+
+    Returns:
+      the values of the flags that it sets, in order.
+
+    Raises:
+      UsageError: the file cannot be read, or a line sets no flag of a recipe.
+    """
+    if recipe == "none":
+        return {}
+    if recipe in names():
+        return _read_file(_FOLDER / f"{recipe}.txt", f"--recipe={recipe}", flags)
+    path = pathlib.Path(local_paths.expand("recipe", recipe))
+    if path.is_dir():
+        return _read_run(path, f"--recipe={recipe}", flags)
+    return _read_file(path, f"--recipe={recipe}", flags)
+
+
+def format_lines(values: Mapping[str, Any], flags: Flags) -> Iterator[str]:
+    """Yields the lines of a recipe: each flag that a recipe may set and that is not the default.
+
+    Args:
+      values: of all flags by name.
+      flags: all flags of the program by name.
+    """
+    for name, flag in flags.items():
+        value = values[name]
+        if not flag.in_recipe or value in (None, flag.default):
+            continue
+        if flag.type is bool:
+            yield f"--{name}" if value else f"--no{name}"
+        else:
+            yield f"--{name}={value}"
+
+
+def _read_file(path: pathlib.Path, where: str, flags: Flags) -> dict[str, Any]:
+    try:
+        text = regular_files.read_bytes(path, _MAX_BYTES).decode()
+    except FileNotFoundError:
+        raise UsageError(f"{where}: there is no such file or folder") from None
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{where}: {summarize_error(error)}") from None
+    values: dict[str, Any] = {}
+    for number, line in enumerate(text.splitlines(), 1):
+        line = line.strip()
+        if line and not line.startswith(("#", "//")):
+            name, value = _parse_line(line, f"{where}, line {number}", flags)
+            if name in values:
+                raise UsageError(f"{where}, line {number}: --{name} is set twice")
+            values[name] = value
+    return values
+
+
+def _parse_line(line: str, where: str, flags: Flags) -> tuple[str, Any]:
+    """Returns the name and the value of a line `--name=value`, `--name` or `--noname`."""
+    dashes, equals, text = line.partition("=")
+    if not dashes.startswith("-"):
+        raise UsageError(f"{where}: {line!r} is not a flag: write --name=value")
+    name = dashes.lstrip("-")
+    if not equals:
+        is_negated = name not in flags and name.startswith("no")
+        name, text = (name[2:], "false") if is_negated else (name, "true")
+    if name not in flags:
+        similar = difflib.get_close_matches(name, [*filter(lambda n: flags[n].in_recipe, flags)], 1)
+        hint = f"; did you mean --{similar[0]}?" if similar else ""
+        raise UsageError(f"{where}: there is no flag --{name}{hint}")
+    flag = flags[name]
+    if not flag.in_recipe:
+        raise UsageError(
+            f"{where}: a recipe cannot set --{name}, only how to train; give it on the command line"
+        )
+    if not equals and flag.type is not bool:
+        raise UsageError(f"{where}: --{name} has no value: write --{name}=value")
+    try:
+        value = _BOOLEANS[text.lower()] if flag.type is bool else flag.type(text)
+    except (ValueError, KeyError):
+        raise UsageError(f"{where}: --{name}={text}: must be {_KINDS[flag.type]}") from None
+    _check(flag, value, where)
+    return name, value
+
+
+def _read_run(path: pathlib.Path, where: str, flags: Flags) -> dict[str, Any]:
+    """Returns the flags of a run folder's config.json that a recipe may set, without defaults."""
+    file = path / "config.json"
+    try:
+        record = typed_json.convert(regular_files.read_json(file), dict[str, Any], "the record")
+        config = typed_json.convert(record.get("config"), dict[str, Any], "config")
+        leaves = dict(_iter_leaves(config))
+        values = {
+            name: typed_json.convert(leaves[name], flag.type | None, name)
+            for name, flag in flags.items()
+            if flag.in_recipe and name in leaves
+        }
+    except FileNotFoundError:
+        raise UsageError(f"{where}: is not a run folder, it has no config.json") from None
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{where}: {file} is not the record of a run ({error})") from None
+    values = {
+        name: value for name, value in values.items() if value not in (None, flags[name].default)
+    }
+    for name, value in values.items():
+        _check(flags[name], value, f"{where}, {file}")
+    return values
+
+
+def _iter_leaves(config: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    for name, value in config.items():
+        if isinstance(value, dict):
+            yield from _iter_leaves(value)
+        else:
+            yield name, value
+
+
+def _check(flag: FlagField, value: Any, where: str) -> None:
+    """Raises UsageError for a value that the flag does not accept."""
+    try:
+        flag.check_choice(value)
+        flag.check_range(None if isinstance(value, (str, bool)) else value)
+        if flag.name == "augment":
+            augment_spec.parse(value)
+    except UsageError as error:
+        raise UsageError(f"{where}: {error}") from None

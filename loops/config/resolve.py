@@ -8,12 +8,12 @@ from typing import Any
 
 from absl import logging
 
-from input_pipeline import datasets, pixel_statistics
+from input_pipeline import augment_spec, datasets, pixel_statistics
 from input_pipeline.errors import UsageError
 from input_pipeline.sources import source
 from loops.config import dataset_flags, recipes, validation
 from loops.config.choices import OPTIMIZERS
-from loops.config.config import Config, merge, select_flags
+from loops.config.config import Config, all_flags, merge, select_flags
 from nets import registry
 
 # Where the pixel statistics of data sets without published ones come from, as the log names it.
@@ -69,13 +69,19 @@ def apply_recipe(config: Config) -> Config:
     """Sets the flags of `--recipe` except those that were typed, and logs each.
 
     Flags of residual blocks are left out for other nets. Flags that belong to the recipe's
-    optimizer are left out if another optimizer is typed, and its image sizes if one is typed.
+    optimizer are left out if another optimizer is typed, and its image sizes if one is typed. What
+    a typed `--augment` sets takes precedence over the recipe's flags, and typed flags over what the
+    recipe's `--augment` sets.
+
+    Raises:
+      UsageError: see `recipes.read`.
     """
     name, typed = config.optimization.recipe, config.typed
-    values = dict(recipes.RECIPES[name])
-    if typed & select_flags(is_length=True):
-        values.pop("epochs", None)
-    if not registry.is_residual(config.net.model):
+    values = recipes.read(name, all_flags())
+    if typed & (lengths := select_flags(is_length=True)):
+        values = {flag: value for flag, value in values.items() if flag not in lengths}
+    model = config.net.model if "model" in typed else values.get("model", config.net.model)
+    if not registry.is_residual(model):
         residual_only = select_flags(is_residual_only=True)
         values = {flag: value for flag, value in values.items() if flag not in residual_only}
     old = config.leaves()
@@ -93,6 +99,15 @@ def apply_recipe(config: Config) -> Config:
             values.pop("image_size_schedule"),
             old["image_size"],
         )
+    if "augment" in typed:
+        for flag, part in augment_spec.flags_set_by(old["augment"]).items():
+            if flag in values.keys() - typed:
+                logging.info(
+                    "--recipe=%s: --%s=%s left out, because of %s in --augment=%s",
+                    *(name, flag, values.pop(flag), part, old["augment"]),
+                )
+    elif "augment" in values:
+        values["augment"] = augment_spec.remove_arguments(values["augment"], typed)
     for flag, value in values.items():
         if flag in typed:
             logging.info("--recipe=%s: the typed --%s=%s is kept", name, flag, old[flag])

@@ -50,7 +50,7 @@ class EvalConfig:
         "commas: eval and predict average the predictions, average averages the weights.",
         {
             "is_path_list": True,
-            "modes": ("eval", "predict", "export", "average", "repro"),
+            "modes": ("eval", "predict", "export", "average", "repro", "recipe"),
             "on_eval": True,
             "on_replay": True,
             "benchmarks": (),

@@ -63,6 +63,7 @@ class LengthConfig:
             "maximum": 2**32 - 1,
             "modes": ("train", "eval", "predict", "export", "average", "repro"),
             "benchmarks": ("step", "input", "eval", "train"),
+            "in_recipe": False,
         },
     ] = 0
 
@@ -73,9 +74,10 @@ class OptimizationConfig:
 
     recipe: Annotated[
         str,
-        "Set the flags of a recipe. All are published ones except short, which is for small data "
-        "sets and few epochs. Flags on the command line override it.",
-        {"choices": recipes.names},
+        "Set the flags of a recipe: a name, a file of --name=value lines, or a run folder, whose "
+        "flags a new run takes over. All named ones are published except short, which is for small "
+        "data sets and few epochs. Flags on the command line override it.",
+        {"choices": recipes.names, "accepts_paths": True, "in_recipe": False},
     ] = "none"
     optimizer: Annotated[
         str,
@@ -189,12 +191,19 @@ class DistributionConfig:
             "modes": ("train", "eval", "predict", "import", "repro"),
             "on_resume": True,
             "affects_training": True,
+            "in_recipe": False,
         },
     ] = "auto"
     cpu_devices: Annotated[
         int,
         "Split the CPU into this many devices, to try several replicas without GPUs.",
-        {"minimum": 1, "maximum": 1024, "on_resume": True, "affects_training": True},
+        {
+            "minimum": 1,
+            "maximum": 1024,
+            "on_resume": True,
+            "affects_training": True,
+            "in_recipe": False,
+        },
     ] = 1
     deterministic: Annotated[
         bool,

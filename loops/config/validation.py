@@ -4,8 +4,7 @@ import math
 import os
 import pathlib
 
-from input_pipeline import user_code
-from input_pipeline.augmentation import augment_spec
+from input_pipeline import augment_spec, user_code
 from input_pipeline.errors import UsageError
 from loops.config import flag_parsers
 from loops.config.config import Config, all_flags, select_flags
@@ -28,8 +27,8 @@ def check(config: Config) -> None:
     if config.precision.xla and config.net.sync_batch_norm:
         raise UsageError("--xla does not support --sync_batch_norm; drop one")
     _check_net(config)
-    augment_spec.parse(config.data.augment)
-    augment_spec.parse_randaugment(config.data.randaugment)
+    augment_spec.read(config.data)
+    augment_spec.check_flags(config.data.augment, config.typed)
     _check_image_size_schedule(config)
     for name in ("save_every", "eval_every", "log_every", "keep_every"):
         interval = getattr(config.run, name)

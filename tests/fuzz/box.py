@@ -197,6 +197,7 @@ def _write_inputs(work: pathlib.Path) -> None:
     rows = "".join(f"{label} {name} name\n" for label, name in enumerate(_CLASSES))
     (work / "classes.txt").write_text(rows)
     (work / "real.json").write_text(json.dumps([[0, 1]] * 50_000))
+    (work / "recipe.txt").write_text("# short\n--epochs=1\n--nonesterov\n--augment=hsv(9)\n")
     (work / "words.txt").write_text("--crops=1\n--top_k=1\n")
     (work / "loop").symlink_to("loop")
     damage.make_zero(work / "zero")

@@ -27,6 +27,7 @@ BASES = {
     "data_service": {"data_service": "localhost:46053", "workers": "localhost:46054"},
     "benchmark": _SMALL | {"benchmark": "step", "batch_size": "2"},
     "repro": {"ckpt": "runs/a"},
+    "recipe": {"ckpt": "runs/a"},
 }
 # Mistakes that the modes notice after most checks and before the work of seconds.
 _LATE_MISTAKES = {
@@ -37,7 +38,8 @@ _LATE_MISTAKES = {
 }
 # Valid values of texts that have a form, separated by spaces.
 _FORMS = {
-    "augment": "none classic randaugment trivialaugment hsv,lighting erasing",
+    "augment": "none classic randaugment trivialaugment hsv,lighting erasing mixup(0.3) "
+    "crop(0.2,1,0.7,1.4),flip(0),vflip,randaugment(1,3,0.5,0.5) grayscale(probability=1),cutmix",
     "checkpoint_dir": "runs new",
     "ckpt": "runs/a runs/b,runs/a runs/a/best runs/a/step-00000001",
     "class_names": "classes.txt",
@@ -52,6 +54,7 @@ _FORMS = {
     "members": "1 1,2",
     "profile": "0,1 1,2",
     "randaugment": "1,3 0,0",
+    "recipe": "short step90 recipe.txt runs/a ./no.txt",
     "real_labels": "real.json",
     "run_name": "new a é",
     "save_logits": "new.npz",

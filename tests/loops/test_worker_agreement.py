@@ -36,6 +36,16 @@ def test_flags(word, shown):
     assert shown in message and bool(shown) == bool(message)
 
 
+def test_recipes(tmp_path):
+    for name, rate in (("a", 0.1), ("b", 0.1), ("c", 0.2)):
+        (tmp_path / f"{name}.txt").write_text(f"--learning_rate={rate}\n")
+    one, same, other = (parse(f"--recipe={tmp_path}/{name}.txt") for name in "abc")
+    assert differences(*map(worker_agreement.describe_start, (one, other))) == ""
+    assert differences(*map(worker_agreement.describe_recipe, (one, same))) == ""
+    message = differences(*map(worker_agreement.describe_recipe, (one, other)))
+    assert "what --recipe sets is --learning_rate=0.1 on worker 0, --learning_rate=0.2" in message
+
+
 def test_flags_that_may_differ_exist():
     assert not worker_agreement.MAY_DIFFER.keys() - Config().leaves().keys()
 

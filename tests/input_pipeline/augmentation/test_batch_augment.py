@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from input_pipeline import datasets
+from input_pipeline import augment_spec, datasets
 from input_pipeline.augmentation import batch_augment, color, per_sample_random
 from input_pipeline.augmentation.batch_augment import Targets
 from input_pipeline.config import DataConfig
@@ -58,14 +58,73 @@ def test_standard_only_normalizes():
 def test_classic_is_hsv_then_lighting():
     batch = _batch(0, 4)
     images, _ = _make_preprocess_fn(augment="classic")(batch)
-    factors = color.hsv_jitter(per_sample_random.uniform(SEED, batch["sample"], 0, 3))
+    hsv_draws = per_sample_random.uniform(SEED, batch["sample"], 0, 3)
+    factors = color.hsv_jitter(hsv_draws, 36, 0.6, 1.4)
     expected = color.adjust_hsv(tf.cast(batch["image"], tf.float32), factors)
     draws = per_sample_random.normal(SEED, batch["sample"], 1, 3)
-    shift = color.lighting_shift(draws, SPEC.pca_values, SPEC.pca_vectors)
+    shift = color.lighting_shift(draws, SPEC.pca_values, SPEC.pca_vectors, 0.1)
     expected = _normalized(expected + shift[:, None, None])
     np.testing.assert_allclose(images, expected, atol=1e-4)
     other, _ = _make_preprocess_fn(augment="classic", seed=SEED + 1)(batch)
     assert np.abs(other - images).max() > 0.1
+
+
+# Arguments that differ from the defaults, for each stage.
+OTHER_ARGUMENTS = {
+    "hsv": "hsv(90,0.1,0.2)",
+    "lighting": "lighting(1.5)",
+    "grayscale": "grayscale(0.5)",
+    "erasing": "erasing(1,0.3,0.4,1)",
+    "mixup": "mixup(5)",
+    "cutmix": "cutmix(5)",
+}
+
+
+def test_every_batch_stage_uses_its_arguments():
+    assert OTHER_ARGUMENTS.keys() == {*augment_spec.names("batch", "pairs")}
+    batch = _batch(0, 24)
+    for name, call in OTHER_ARGUMENTS.items():
+        usual, usual_targets = _make_preprocess_fn(augment=name)(batch)
+        changed, targets = _make_preprocess_fn(augment=call)(batch)
+        assert np.abs(changed - usual).max() > 0.1, name
+        if name in ("mixup", "cutmix"):
+            assert np.abs(targets.share - usual_targets.share).max() > 0.1, name
+
+
+def test_grayscale_takes_the_stated_part_of_the_images():
+    images, _ = _make_preprocess_fn(augment="grayscale(0.5)")(_batch(0, 24))
+    pixels = np.asarray(images) * SPEC.std + SPEC.mean
+    is_gray = np.all(np.ptp(pixels, axis=-1) < 1e-2, axis=(1, 2))
+    draws = per_sample_random.uniform(SEED, _batch(0, 24)["sample"], 7, 1)[:, 0]
+    np.testing.assert_array_equal(is_gray, draws.numpy() < 0.5)
+    assert 4 < is_gray.sum() < 20
+
+
+def test_draws_of_a_stage_do_not_depend_on_the_other_stages(monkeypatch):
+    """The purposes are numbers of older runs: others would change their images."""
+    purposes = {}
+    uniform = per_sample_random.uniform
+
+    def record(seed, samples, purpose, count):
+        purposes.setdefault(names, []).append(purpose)
+        return uniform(seed, samples, purpose, count)
+
+    monkeypatch.setattr(per_sample_random, "uniform", record)
+    batch = _batch(0, 4)
+    for names in ("hsv", "lighting", "grayscale", "erasing", "mixup", "cutmix", "mixup,cutmix"):
+        _make_preprocess_fn(augment=names)(batch)
+    assert purposes == {
+        "hsv": [0],
+        "lighting": [1],
+        "grayscale": [7],
+        "erasing": [2],
+        "mixup": [3],
+        "cutmix": [4, 5],
+        "mixup,cutmix": [3, 4, 5, 6],
+    }
+    names = "all"
+    _make_preprocess_fn(augment=",".join(augment_spec.names("batch", "pairs")))(batch)
+    assert sorted(purposes["all"]) == [0, 1, 2, 3, 4, 5, 6, 7]
 
 
 @pytest.mark.parametrize("values", [{"mixup": 0.4}, {"cutmix": 1.0}, EVERYTHING])
@@ -162,7 +221,7 @@ def test_erasing_sets_boxes_to_the_mean():
 def test_mixing_requires_even_batches(flag, values):
     config = dataclasses.replace(CONFIG, **values)
     batch_augment.require_even_batch(config, 4)
-    with pytest.raises(UsageError, match=f"--batch_size=8: --(mixup|{flag}).* 3 at a time"):
+    with pytest.raises(UsageError, match=f"--batch_size=8: (mixup|{flag}) .* 3 at a time"):
         batch_augment.require_even_batch(config, 3)
     batch_augment.require_even_batch(CONFIG, 3)
 

@@ -62,9 +62,17 @@ def test_adjust_hsv_rotates_hue_up_to_120_degrees(degrees):
 
 
 def test_hsv_jitter_covers_its_range():
-    factors = color.hsv_jitter(tf.constant([[0.0] * 3, [0.5] * 3, [1.0] * 3])).numpy()
+    factors = color.hsv_jitter(tf.constant([[0.0] * 3, [0.5] * 3, [1.0] * 3]), 36, 0.6, 1.4).numpy()
     expected = [[-36, 0.6, 0.6], [0, 1, 1], [36, 1.4, 1.4]]
     np.testing.assert_allclose(factors, expected, rtol=1e-6, atol=1e-5)
+
+
+def test_to_grayscale_equals_opencv():
+    images = np.random.default_rng(3).uniform(0, 255, (2, 5, 4, 3)).astype(np.float32)
+    gray = color.to_grayscale(tf.constant(images)).numpy()
+    for image, result in zip(images, gray, strict=True):
+        luma = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
+        np.testing.assert_allclose(result, np.stack([luma] * 3, -1), rtol=1e-5)
 
 
 def test_lighting_equals_the_formula_of_the_paper():
@@ -75,7 +83,8 @@ def test_lighting_equals_the_formula_of_the_paper():
         [[-0.5675, 0.7192, 0.4009], [-0.5808, -0.0045, -0.8140], [-0.5836, -0.6948, 0.4203]]
     )
     expected = 255.0 * (vectors @ (0.1 * draws * values).T).T
-    shift = color.lighting_shift(draws, datasets.IMAGENET_PCA_VALUES, datasets.IMAGENET_PCA_VECTORS)
+    components = (datasets.IMAGENET_PCA_VALUES, datasets.IMAGENET_PCA_VECTORS)
+    shift = color.lighting_shift(draws, *components, 0.1)
     np.testing.assert_allclose(shift, expected, rtol=1e-5)
 
 

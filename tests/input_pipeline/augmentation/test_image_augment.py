@@ -7,14 +7,15 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from input_pipeline.augmentation import augment_spec, crops, image_augment, rand_augment
+from input_pipeline import augment_spec
+from input_pipeline.augmentation import crops, image_augment, rand_augment
 from input_pipeline.config import DataConfig
 from input_pipeline.decoding import decode
 
 SIZE, MIN_AREA = 24, 0.3
 # Numbers that are folded into the seed. Others would change the images of every run.
 POLICY_PURPOSE, CLASSIC_PURPOSE = 2, 3
-EVERY = pytest.mark.parametrize("name", augment_spec.WINDOWS + augment_spec.POLICIES)
+EVERY = pytest.mark.parametrize("name", augment_spec.names("window", "image"))
 
 
 def _image(height, width):
@@ -81,7 +82,7 @@ def test_every_window_has_a_crop_function():
 @pytest.mark.parametrize(
     ("name", "file"),
     [(name, file) for name in augment_spec.WINDOWS for file in FILES]
-    + [(name, "jpeg") for name in augment_spec.POLICIES],
+    + [(name, "jpeg") for name in augment_spec.names("image")],
 )
 def test_result_is_uint8_and_equal_inside_tf_data(name, file):
     for number, expected in enumerate(_augment_in_tf_data(name, FILES[file], range(2))):
@@ -165,11 +166,12 @@ def test_policies_apply_after_standard(name):
         data, seed = tf.constant(FILES["jpeg"]), tf.constant([7, number], tf.int64)
         image = image_augment.crop_and_flip_standard(data, seed, config)
         policy_seed = _derive_seed(number, POLICY_PURPOSE)
-        expected = (
-            rand_augment.rand_augment(image, policy_seed, 3, 7)
-            if name == "randaugment"
-            else rand_augment.trivial_augment(image, policy_seed)
-        )
+        arguments = augment_spec.defaults(name)
+        if name == "randaugment":
+            arguments |= {"operations": 3, "magnitude": 7}
+            expected = rand_augment.rand_augment(image, policy_seed, **arguments)
+        else:
+            expected = rand_augment.trivial_augment(image, policy_seed, **arguments)
         np.testing.assert_array_equal(image_augment.augment(data, seed, config), expected)
 
 
@@ -178,9 +180,49 @@ def test_classic_resizes_its_window_and_flips_half_of_the_images():
     whole = decode.decode_image(tf.constant(FILES["jpeg"])).numpy()
     for number, image in enumerate(_augment_in_tf_data("classic", FILES["jpeg"], range(60))):
         draws = tf.random.stateless_uniform([5], _derive_seed(number, CLASSIC_PURPOSE))
-        top, left, height, width = crops.classic_window(whole.shape[:2], draws[:4]).numpy()
+        window = crops.classic_window(whole.shape[:2], draws[:4], 0.8, 1.25, 256, 384)
+        top, left, height, width = window.numpy()
         plain = crops.resize_area(whole[top : top + height, left : left + width], SIZE).numpy()
         flipped = draws[4] < 0.5
         np.testing.assert_array_equal(image, plain[:, ::-1] if flipped else plain)
         mirrored += bool(flipped)
     assert 15 < mirrored < 45
+
+
+@pytest.mark.parametrize("name", ["flip", "vflip", "classic,flip"])
+def test_flips_take_their_probability(name):
+    image = np.random.default_rng(2).integers(0, 256, (4, 4, 3)).astype(np.uint8)
+    data = _encoded(Image.fromarray(image), "PNG")
+    others = "flip(0)," if name == "vflip" else ""
+    results = {
+        p: _augment_in_tf_data(f"{others}{name}({p})", data, range(200), size=4, min_area=1.0)
+        for p in (0, 0.2, 1)
+    }
+    axis = 1 if name == "vflip" else 2
+    np.testing.assert_array_equal(results[1], np.flip(results[0], axis))
+    is_flipped = np.any(results[0.2] != results[0], axis=(1, 2, 3))
+    assert 20 < is_flipped.sum() < 60
+    np.testing.assert_array_equal(results[0.2][is_flipped], results[1][is_flipped])
+
+
+def test_crop_takes_its_bounds():
+    y, x = np.indices((128, 128))
+    data = _encoded(Image.fromarray(np.stack([y * 2, x * 2, 0 * x], -1).astype(np.uint8)), "PNG")
+    name = "crop(0.2,0.3,1.9,2.1),flip(0)"
+    results = _augment_in_tf_data(name, data, range(100)).astype(float)
+    heights = np.ptp(results[..., 0], axis=(1, 2)) / 2
+    widths = np.ptp(results[..., 1], axis=(1, 2)) / 2
+    # Resizing by area takes half a pixel of the result off each end.
+    share = heights * widths / (128 * (1 - 1 / SIZE)) ** 2
+    assert 0.19 < share.min() < 0.22 and 0.28 < share.max() < 0.31
+    assert (widths / heights).min() > 1.8 and (widths / heights).max() < 2.25
+
+
+def test_image_stages_do_not_depend_on_each_other():
+    """Flipping comes first, so RandAugment of the flipped image has the same draws."""
+    image = np.random.default_rng(2).integers(0, 256, (4, 4, 3)).astype(np.uint8)
+    data = _encoded(Image.fromarray(image), "PNG")
+    upside_down = _encoded(Image.fromarray(image[::-1]), "PNG")
+    both = _augment_in_tf_data("vflip(1),randaugment", data, range(20), size=4, min_area=1.0)
+    alone = _augment_in_tf_data("randaugment", upside_down, range(20), size=4, min_area=1.0)
+    np.testing.assert_array_equal(both, alone)

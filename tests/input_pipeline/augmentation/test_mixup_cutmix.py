@@ -62,7 +62,7 @@ def test_cutmix_share_equals_the_fraction_of_pixels():
 
 def _erased_boxes(number, size):
     draws = np.random.default_rng(1).uniform(size=(number, 5)).astype(np.float32)
-    return random_erasing.boxes(tf.constant(draws), size).numpy()
+    return random_erasing.boxes(tf.constant(draws), size, 0.25, 0.02, 1 / 3, 1 / 0.3).numpy()
 
 
 def test_erased_boxes_have_the_stated_distribution():

@@ -12,11 +12,11 @@ from input_pipeline.augmentation import rand_augment
 
 SIDE = 33
 # The ranges of the papers.
-RANDAUGMENT_RANGES = rand_augment.MagnitudeRanges(
-    shear=0.3, translation=0.45, rotation=30.0, enhancement=0.9, lost_bits=4
+RANDAUGMENT_RANGES = rand_augment.Ranges(
+    shear=0.3, translation=0.45, rotation=30.0, enhancement=0.9, lost_bits=4, fill=128
 )
-TRIVIALAUGMENT_RANGES = rand_augment.MagnitudeRanges(
-    shear=0.99, translation=1 / 7, rotation=135.0, enhancement=0.99, lost_bits=6
+TRIVIALAUGMENT_RANGES = rand_augment.Ranges(
+    shear=0.99, translation=1 / 7, rotation=135.0, enhancement=0.99, lost_bits=6, fill=128
 )
 
 
@@ -79,14 +79,14 @@ def _affine(matrix):
 @pytest.mark.parametrize(
     ("ours", "pils"),
     [
-        (lambda i: operations.shear_x(i, 0.3), _affine((1, 0.3, 0, 0, 1, 0))),
-        (lambda i: operations.shear_x(i, -0.99), _affine((1, -0.99, 0, 0, 1, 0))),
-        (lambda i: operations.shear_y(i, -0.2), _affine((1, 0, 0, -0.2, 1, 0))),
-        (lambda i: operations.translate_x(i, 5.5), _affine((1, 0, 5.5, 0, 1, 0))),
-        (lambda i: operations.translate_y(i, -7.0), _affine((1, 0, 0, 0, 1, -7))),
+        (lambda i: operations.shear_x(i, 0.3, 128), _affine((1, 0.3, 0, 0, 1, 0))),
+        (lambda i: operations.shear_x(i, -0.99, 128), _affine((1, -0.99, 0, 0, 1, 0))),
+        (lambda i: operations.shear_y(i, -0.2, 128), _affine((1, 0, 0, -0.2, 1, 0))),
+        (lambda i: operations.translate_x(i, 5.5, 128), _affine((1, 0, 5.5, 0, 1, 0))),
+        (lambda i: operations.translate_y(i, -7.0, 128), _affine((1, 0, 0, 0, 1, -7))),
         *(
             (
-                lambda i, a=angle: operations.rotate(i, a),
+                lambda i, a=angle: operations.rotate(i, a, 128),
                 lambda i, a=angle: i.rotate(
                     a, Image.Resampling.BILINEAR, fillcolor=(128, 128, 128)
                 ),
@@ -116,15 +116,17 @@ def test_geometric_operations_equal_pil(ours, pils):
 
 def test_translate_by_whole_pixels():
     picture = _pictures()[0]
-    shifted = operations.translate_x(tf.constant(picture), 4.0).numpy()
+    shifted = operations.translate_x(tf.constant(picture), 4.0, 77).numpy()
     np.testing.assert_array_equal(shifted[:, :-4], picture[:, 4:])
-    assert np.all(shifted[:, -4:] == operations.FILL_VALUE)
+    assert np.all(shifted[:, -4:] == 77)
 
 
 def test_trivial_augment_applies_one_operation_of_the_wide_space():
     picture = tf.constant(_pictures()[0])
     dataset = tf.data.Dataset.range(150).map(
-        lambda k: rand_augment.trivial_augment(picture, tf.stack([tf.constant(1, tf.int64), k]))
+        lambda k: rand_augment.trivial_augment(
+            picture, tf.stack([tf.constant(1, tf.int64), k]), 31, **TRIVIALAUGMENT_RANGES._asdict()
+        )
     )
     results = list(dataset.as_numpy_iterator())
     draws = [
@@ -144,7 +146,8 @@ def test_trivial_augment_applies_one_operation_of_the_wide_space():
 def test_rand_augment_applies_its_layers_in_sequence():
     picture = tf.constant(_pictures()[0])
     seed = tf.constant([5, 6], tf.int64)
-    result = rand_augment.rand_augment(picture, seed, 3, 9.0)
+    ranges = RANDAUGMENT_RANGES._asdict()
+    result = rand_augment.rand_augment(picture, seed, 3, 9.0, 0.0, 1.0, **ranges)
     image = picture
     for choice, sign in tf.random.stateless_uniform([3, 2], seed).numpy():
         function = list(rand_augment.OPERATIONS.values())[int(choice * 14)]
@@ -152,6 +155,35 @@ def test_rand_augment_applies_its_layers_in_sequence():
         image = function(image, strength, RANDAUGMENT_RANGES)
     np.testing.assert_array_equal(result, image)
     assert np.any(result != picture)
+
+
+def test_rand_augment_applies_each_operation_with_a_probability():
+    """With probability 1/4 and two operations, 9 of 16 images stay as they are."""
+    picture, ranges = tf.constant(_pictures()[0]), RANDAUGMENT_RANGES._asdict()
+
+    @tf.function(autograph=False)
+    def count_changed(probability):
+        def is_changed(k):
+            seed = tf.stack([tf.constant(1, tf.int64), k])
+            result = rand_augment.rand_augment(picture, seed, 2, 9.0, 0.0, probability, **ranges)
+            return tf.reduce_any(result != picture)
+
+        return tf.map_fn(is_changed, tf.range(400, dtype=tf.int64), tf.bool)
+
+    # An operation in fourteen is the identity, and autocontrast changes little.
+    expected = 1 - (1 - 0.25 * 13 / 14) ** 2
+    assert count_changed(0.25).numpy().mean() == pytest.approx(expected, abs=0.1)
+    assert not count_changed(0.0).numpy().any()
+
+
+def test_rand_augment_varies_the_magnitude():
+    seeds = [tf.constant([2, k], tf.int64) for k in range(600)]
+    sign = tf.constant(0.7)  # positive
+    drawn = np.array([rand_augment.draw_strength(s, 1, sign, 6.0, 0.5) for s in seeds])
+    assert drawn.mean() == pytest.approx(0.6, abs=0.01)
+    assert drawn.std() == pytest.approx(0.05, abs=0.006)
+    clipped = np.array([rand_augment.draw_strength(s, 1, sign, 9.5, 5.0) for s in seeds[:50]])
+    assert clipped.max() == 1 and clipped.min() >= 0
 
 
 def test_strength_0_is_the_identity():

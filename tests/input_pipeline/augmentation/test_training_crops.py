@@ -56,11 +56,15 @@ def test_resize_area_is_equal_inside_tf_data_with_unknown_shapes():
     np.testing.assert_array_equal(resized, crops.resize_area(tf.constant(image), 56))
 
 
+# Stretch of the long side, and short side in pixels for crops of 224, of the predecessor.
+CLASSIC = (0.8, 1.25, 256, 384)
+
+
 def _our_windows(height, width, number):
     """Windows of `classic_window`, int32 [number, 4]."""
     draws = np.random.default_rng(11).uniform(size=(number, 4)).astype(np.float32)
     dataset = tf.data.Dataset.from_tensor_slices(draws).map(
-        lambda draw: crops.classic_window(tf.constant([height, width]), draw)
+        lambda draw: crops.classic_window(tf.constant([height, width]), draw, *CLASSIC)
     )
     return next(dataset.batch(number).as_numpy_iterator())
 
@@ -112,7 +116,8 @@ def test_classic_window_is_inside_the_image(height, width):
     below_1 = np.float32(1 - 2**-24)
     for corner in np.ndindex(2, 2, 2, 2):
         draw = np.minimum(np.float32(corner), below_1)
-        top, left, tall, wide = crops.classic_window(tf.constant([height, width]), draw).numpy()
+        window = crops.classic_window(tf.constant([height, width]), draw, *CLASSIC)
+        top, left, tall, wide = window.numpy()
         assert top >= 0 and tall >= 1 and top + tall <= height
         assert left >= 0 and wide >= 1 and left + wide <= width
         # Draws just below 1 give the last position.

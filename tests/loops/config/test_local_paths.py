@@ -31,6 +31,8 @@ def test_flags_that_name_paths():
     mention = {name for name, text in texts.items() if re.search(r"\b[Ff](ile|older)s?\b", text)}
     assert mention - {*PATHS, *LISTS} == {
         "dataset",
+        "mode",
+        "recipe",  # expanded where it is read
         "run_name",
         "source",
     }  # a new flag that names a path?

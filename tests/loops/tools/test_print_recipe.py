@@ -1,0 +1,26 @@
+"""`--mode=recipe` prints a file that starts a run like an old one."""
+
+import flags
+from loops.checkpointing import run_folder
+from loops.config import resolve
+from loops.tools import print_recipe
+from tests.command_line import parse, refusal
+
+
+def test_printed_lines_are_a_recipe(tmp_path, capsys):
+    words = ["main.py", "--recipe=short", "--model=resnet_18", "--learning_rate=0.25"]
+    config = resolve.resolve(resolve.apply_recipe(flags.parse(words)))
+    run_folder.write_record(tmp_path, run_folder.Record(config, ("a", "b"), {}))
+    print_recipe.run(parse("--mode=recipe", f"--ckpt={tmp_path}"))
+    printed = capsys.readouterr().out
+    assert printed.splitlines()[0] == f"# How {tmp_path} was trained: resnet_18 on shapes."
+    assert {"--learning_rate=0.25", "--ema=0.99", "--batch_size=64"} <= {*printed.splitlines()}
+    (tmp_path / "like.txt").write_text(printed)
+    again = flags.parse(["main.py", f"--recipe={tmp_path}/like.txt"])
+    assert resolve.resolve(resolve.apply_recipe(again)).replace(recipe="short") == config
+
+
+def test_a_run_folder_is_needed(tmp_path):
+    assert "--ckpt is missing" in refusal(print_recipe.run, parse("--mode=recipe"))
+    message = refusal(print_recipe.run, parse("--mode=recipe", f"--ckpt={tmp_path}"))
+    assert "is not a run folder" in message
