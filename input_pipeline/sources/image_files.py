@@ -95,8 +95,10 @@ def from_folders(
     folder = pathlib.Path(root, split)
     _require_folder(pathlib.Path(root), "check --data_dir")
     add_folders = "put class folders there, or choose another --data_dir"
-    prepare = "" if split == "train" else "; --mode=prepare can split class folders into all splits"
-    _require_folder(folder, f"the {split} split is missing: {add_folders}{prepare}")
+    deal = ""
+    if split != "train" and pathlib.Path(root, "train").is_dir():
+        deal = f"; or give --dataset=folder --data_dir={root}/train to split its images 10:1:1"
+    _require_folder(folder, f"the {split} split is missing: {add_folders}{deal}")
     if not class_names:
         train = pathlib.Path(root, "train")
         _require_folder(train, f"its folders define the classes: {add_folders}")
@@ -107,32 +109,49 @@ def from_folders(
         raise DataError(
             f"{folder / unknown[0]}: is not one of the {len(class_names)} known classes"
             f" ({len(unknown)} such folders); remove the folder, or add the class to train and"
-            " train again"
+            " train again" + image_folders.explain_unknown(unknown[0], class_names)
         )
-    paths, labels, num_skipped, nested, irregular = [], [], 0, [], []
+    images_of_class = list_class_folders(folder, [n for n in class_names if n in class_folders])
+    paths, labels = [], []
     for label, name in enumerate(class_names):
-        if name not in class_folders:
-            continue
-        # This includes broken links: a missing image must be reported, not skipped.
-        files, subfolders, pipes = image_folders.scan(folder / name)
-        irregular += [f"{name}/{pipe}" for pipe in pipes]
-        images = [file for file in files if image_folders.is_image_name(file)]
-        num_skipped += len(files) - len(images)
-        nested += [f"{name}/{subfolder}" for subfolder in subfolders]
+        images = images_of_class.get(name, [])
         paths += [f"{split}/{name}/{image}" for image in images]
         labels += [label] * len(images)
-    if num_skipped:
-        logging.warning("%s: skipping %d files without an image extension", folder, num_skipped)
-    if nested:
-        what = f"{pluralize(len(nested), 'folder')} inside class folders"
-        logging.warning("%s: skipping %s, for example %s", folder, what, nested[0])
-    if irregular:
-        what = f"{len(irregular)} pipes, devices or sockets"
-        logging.warning("%s: skipping %s, for example %s", folder, what, irregular[0])
     if not paths:
         raise DataError(f"{folder}: no image in any class folder ({', '.join(decode.EXTENSIONS)})")
     table = path_table.from_names(paths, labels)
     return ImageFiles(str(root), table, np.array(labels, np.int32), tuple(class_names))
+
+
+def list_class_folders(
+    root: str | os.PathLike[str], folders: Sequence[str]
+) -> dict[str, list[str]]:
+    """Lists the images of class folders; warns of all else in them.
+
+    Args:
+      root: folder that contains them.
+      folders: their paths below the root.
+
+    Returns:
+      dict from a folder to its sorted images.
+    """
+    images_of_class, num_skipped, nested, irregular = {}, 0, [], []
+    for name in folders:
+        # This includes broken links: a missing image must be reported, not skipped.
+        files, subfolders, pipes = image_folders.scan(os.path.join(root, name))
+        irregular += [f"{name}/{pipe}" for pipe in pipes]
+        images_of_class[name] = [file for file in files if image_folders.is_image_name(file)]
+        num_skipped += len(files) - len(images_of_class[name])
+        nested += [f"{name}/{subfolder}" for subfolder in subfolders]
+    if num_skipped:
+        logging.warning("%s: skipping %d files without an image extension", root, num_skipped)
+    if nested:
+        what = f"{pluralize(len(nested), 'folder')} inside class folders"
+        logging.warning("%s: skipping %s, for example %s", root, what, nested[0])
+    if irregular:
+        what = f"{len(irregular)} pipes, devices or sockets"
+        logging.warning("%s: skipping %s, for example %s", root, what, irregular[0])
+    return images_of_class
 
 
 def from_list(config: DataConfig, split: str, class_names: Sequence[str] = ()) -> ImageFiles:
