@@ -12,6 +12,7 @@ from input_pipeline.errors import UsageError
 from input_pipeline.sources import source
 from input_pipeline.text import pluralize
 from loops import train_failures, worker_agreement
+from loops.checkpointing import split_facts
 from loops.config import flag_parsers, local_paths, resolve, validation
 from loops.config.config import Config, select_flags
 from loops.distribution import strategies, workers
@@ -110,7 +111,18 @@ def _open_split(strategy: tf.distribute.Strategy, models: list[TrainedModel]) ->
         lambda: opened.append(source.open_split(first.data, name, models[0].record.class_names)),
         describe,
     )
+    _warn_of_other_images(models[0], name, opened[0])
     return opened[0]
+
+
+def _warn_of_other_images(model: TrainedModel, name: str, split: source.Source) -> None:
+    """Warns if a split of the run's own data set is not what it was when the run was trained."""
+    own, used = model.record.config.data, model.config.data
+    fields = ("data_dir", "classes", *(f"{split}_list" for split in ("train", "val", "test")))
+    if all(getattr(own, field) == getattr(used, field) for field in fields):
+        now = {name: split_facts.describe(split)}
+        for change in split_facts.find_changes(model.record.dataset, now, split.class_names):
+            logging.warning("the images differ from those at the last start of the run: %s", change)
 
 
 def select_models(models: Sequence[Model], numbers: str) -> list[Model]:

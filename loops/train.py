@@ -11,7 +11,14 @@ from input_pipeline import user_code
 from input_pipeline.errors import DataError, UsageError
 from input_pipeline.text import summarize_error
 from loops import train_failures, worker_agreement
-from loops.checkpointing import checkpoint, fine_tuning, loss_trace, run_folder, run_summary
+from loops.checkpointing import (
+    checkpoint,
+    fine_tuning,
+    loss_trace,
+    run_folder,
+    run_summary,
+    split_facts,
+)
 from loops.config import dataset_flags, flag_parsers, resolve
 from loops.config.config import Config
 from loops.distribution import strategies
@@ -185,14 +192,12 @@ def _update_record(
 ) -> run_folder.Record:
     """Writes config.json and returns its Record; warns if the images have changed."""
     splits = {"train": setup.train_split, "val": setup.val_split}
-    dataset: dict[str, run_folder.SplitFacts] = {
-        name: {"images": split.num_examples, "fingerprint": split.fingerprint}
-        for name, split in splits.items()
-    }
-    if record is not None and record.dataset != dataset:
-        logging.warning(
-            "the images differ from those at the last start of this run: %s", setup.config.data
-        )
+    dataset = {name: split_facts.describe(split) for name, split in splits.items()}
+    if record is not None:
+        for change in split_facts.find_changes(record.dataset, dataset, record.class_names):
+            logging.warning(
+                "the images differ from those at the last start of this run: %s", change
+            )
     record = run_folder.Record(setup.config, setup.train_split.class_names, dataset)
     run_folder.write_record(run_dir, record)
     return record

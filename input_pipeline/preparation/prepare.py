@@ -22,7 +22,7 @@ from input_pipeline.decoding import decode
 from input_pipeline.errors import DataError, UsageError
 from input_pipeline.preparation import raw_layouts, reencode, shard_writer
 from input_pipeline.preparation.raw_set import Item, RawSet
-from input_pipeline.sources import manifest, path_table
+from input_pipeline.sources import image_folders, manifest, path_table
 from input_pipeline.system import atomic_files, folder_lock, regular_files
 from input_pipeline.system.progress import NoProgress, ProgressBar, ProgressFactory
 from input_pipeline.threads import available_cores
@@ -66,6 +66,8 @@ def prepare(
     _require_separate_folder(config, out)
     with folder_lock.acquire(out, f"--out={out}"):
         raw = raw_layouts.find(config, prepare_config)
+        for lookalikes in image_folders.find_lookalikes(raw.classes):
+            logging.warning("two classes look alike: %s", lookalikes)
         for path in raw.unlabeled[:3]:
             logging.warning("skipping %s: it has no label", path)
         if not all(raw.splits.values()):

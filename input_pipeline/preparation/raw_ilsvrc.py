@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from input_pipeline.errors import DataError, UsageError
 from input_pipeline.preparation import raw_set
-from input_pipeline.sources import image_folders
+from input_pipeline.sources import folder_splits, image_folders
 from input_pipeline.system import regular_files
 
 _MAX_CSV_BYTES = 2**26
@@ -38,7 +38,7 @@ def find_mini_imagenet(
             raise UsageError(f"--split_csv={folder}: contains no {name}")
         for wnid, image in _read_csv(folder / name):
             names_of_class.setdefault(wnid, []).append(image)
-    raw_set.require_known_classes(folder, names_of_class, table)
+    image_folders.require_known_classes(folder, names_of_class, table)
     items = {"train": [], "val": [], "test": []}
     for label, wnid in enumerate(table):
         if wnid not in names_of_class:
@@ -47,7 +47,7 @@ def find_mini_imagenet(
             raise UsageError(f"{train / wnid}: no such folder, but --split_csv names its images")
         # The last four digits of a name in the CSV are its position in the sorted class folder.
         files = sorted(image_folders.list_images(train / wnid), key=_parse_file_number)
-        for split, names in raw_set.split_by_name(names_of_class[wnid]).items():
+        for split, names in folder_splits.split_by_name(names_of_class[wnid]).items():
             for name in names:
                 position = int(pathlib.PurePath(name).stem[-4:])
                 if not 1 <= position <= len(files):

@@ -10,9 +10,10 @@ from collections.abc import Iterator
 
 from input_pipeline import datasets
 from input_pipeline.config import DataConfig, PrepareConfig
-from input_pipeline.errors import DataError, UsageError
+from input_pipeline.errors import UsageError
 from input_pipeline.preparation import raw_ilsvrc, raw_set
 from input_pipeline.sources import (
+    folder_splits,
     image_files,
     image_folders,
     layout_splits,
@@ -21,7 +22,7 @@ from input_pipeline.sources import (
     shapes,
 )
 
-_SPLITS = ("train", "val", "test")
+_SPLITS = folder_splits.SPLITS
 # Folders below the root that contain the class folders. If none exists, the root contains them.
 SPLIT_FOLDERS = (*_SPLITS, "ILSVRC2012_img_train", "ILSVRC2012_img_val")
 
@@ -53,12 +54,13 @@ def _find_all(config: DataConfig, prepare: PrepareConfig) -> raw_set.RawSet:
     if prepare.split_csv:
         return raw_ilsvrc.find_mini_imagenet(root, table, pathlib.Path(prepare.split_csv))
     layout = layouts.recognize(root)
+    if folders := folder_splits.find_class_folders(root, config.dataset, layout):
+        return _find_without_splits(root, folders, config.dataset)
     if layout is not None and not layout.is_plain(root):
         return _find_in_layout(layout, config.dataset, prepare.devkit)
     if config.dataset == "ilsvrc2012":
         raw_set.find_folder(root, ("train",), "the training images")
-    pools_splits = config.dataset == "mini_imagenet"
-    return _find_in_class_folders(root, table, pools_splits)
+    return _find_in_class_folders(root, table)
 
 
 def _find_in_lists(config: DataConfig) -> raw_set.RawSet:
@@ -112,28 +114,17 @@ def _list_items(
         yield raw_set.Item(name, label, *position, images.storage, tuple(place))
 
 
-def _find_in_class_folders(
-    root: pathlib.Path, table: tuple[str, ...], pools_splits: bool
-) -> raw_set.RawSet:
-    """Finds ROOT/{train,val,test}/CLASS/*, or splits ROOT/CLASS/* into train, val and test.
+def _find_in_class_folders(root: pathlib.Path, table: tuple[str, ...]) -> raw_set.RawSet:
+    """Finds ROOT/{train,val,test}/CLASS/*.
 
     Args:
       root: folder of the data set.
       table: class names by label, or () for the sorted folders of train.
-      pools_splits: whether splits with disjoint classes, as in few-shot learning, are pooled and
-        split again.
     """
     splits = [split for split in _SPLITS if (root / split).is_dir()]
     folders = {split: image_folders.list_subfolders(root / split) for split in splits}
-    if pools_splits and len(splits) > 1 and not set(folders[splits[0]]) & set(folders[splits[1]]):
-        pooled = {name: f"{split}/{name}" for split in splits for name in folders[split]}
-        return _split_class_folders(root, pooled, table)
-    if not splits:
-        return _split_class_folders(
-            root, {name: name for name in image_folders.list_subfolders(root)}, table
-        )
     classes = table or tuple(folders[splits[0]])
-    raw_set.require_known_classes(
+    image_folders.require_known_classes(
         root, [name for names in folders.values() for name in names], classes
     )
     items = {s: raw_set.list_class_items(root, s, classes, folders[s]) for s in splits}
@@ -143,29 +134,23 @@ def _find_in_class_folders(
     return raw_set.RawSet(classes, items, unlabeled, raw_set.count_skipped_files(class_folders))
 
 
-def _split_class_folders(
-    root: pathlib.Path, folder_of_class: dict[str, str], table: tuple[str, ...]
+def _find_without_splits(
+    root: pathlib.Path, folder_of_class: dict[str, str], dataset: str
 ) -> raw_set.RawSet:
-    """Splits the images of every class by their names.
+    """Splits class folders that have no splits; see `folder_splits`.
 
     Args:
       root: folder of the data set.
       folder_of_class: folder of each class, relative to root.
-      table: class names by label, or () for the sorted classes.
+      dataset: name of the data set.
     """
-    classes = table or tuple(sorted(folder_of_class))
-    raw_set.require_known_classes(root, folder_of_class, classes)
-    items = {split: [] for split in _SPLITS}
-    for label, class_name in enumerate(classes):
-        if class_name in folder_of_class:
-            folder = folder_of_class[class_name]
-            names_of_split = raw_set.split_by_name(image_folders.list_images(root / folder))
-            for split, names in names_of_split.items():
-                paths = [f"{folder}/{name}" for name in names]
-                items[split] += [raw_set.Item(p, label, str(root / p)) for p in paths]
-    if not items["train"]:
-        raise DataError(f"{root}: no image in any class folder")
-    items = {split: split_items for split, split_items in items.items() if split_items}
+    classes, paths, _ = folder_splits.assign(root, folder_of_class, dataset)
+    labels = {name: label for label, name in enumerate(classes)}
+    items = {
+        split: [raw_set.Item(path, labels[name], str(root / path)) for name, path in part]
+        for split, part in paths.items()
+        if part
+    }
     unlabeled = raw_set.list_loose_images(root)
     class_folders = [root / folder for folder in folder_of_class.values()]
     unlabeled += raw_set.list_nested_images(class_folders)

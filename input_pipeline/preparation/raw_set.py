@@ -7,14 +7,10 @@ import os
 import pathlib
 from collections.abc import Iterable, Sequence
 
-from input_pipeline.errors import DataError, UsageError
+from input_pipeline.errors import UsageError
 from input_pipeline.sources import class_subset, packed_images
 from input_pipeline.sources.image_folders import is_image_name, list_files_and_folders, list_images
 from input_pipeline.system import regular_files
-
-# Of twelve images of a class, ten go to train, one to val and one to test. This gives 500/50/50
-# for the 600 images per class of mini-ImageNet.
-_TWELFTHS = 12
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -88,25 +84,6 @@ def select_classes(raw: RawSet, path: str) -> RawSet:
     return dataclasses.replace(raw, classes=classes, splits=splits)
 
 
-def split_by_name(names: Iterable[str]) -> dict[str, list[str]]:
-    """Splits the images of one class into train, val and test, 10:1:1, by the hash of their names.
-
-    The names are sorted by their sha256. Adding or removing other images therefore rarely changes
-    the split of an image.
-
-    Returns:
-      dict from a split to its sorted names.
-    """
-    ordered = sorted(names, key=lambda name: hashlib.sha256(os.fsencode(name)).digest())
-    num_held_out = round(len(ordered) / _TWELFTHS)
-    num_train = len(ordered) - 2 * num_held_out
-    return {
-        "train": sorted(ordered[:num_train]),
-        "val": sorted(ordered[num_train : num_train + num_held_out]),
-        "test": sorted(ordered[num_train + num_held_out :]),
-    }
-
-
 def list_class_items(
     root: pathlib.Path, split: str, classes: Sequence[str], class_folders: Iterable[str]
 ) -> list[Item]:
@@ -143,16 +120,6 @@ def find_folder(root: pathlib.Path, names: Sequence[str], content: str) -> pathl
     raise UsageError(
         f"{root}: no folder {' or '.join(names)} with {content}; choose another --data_dir"
     )
-
-
-def require_known_classes(root: pathlib.Path, names: Iterable[str], classes: Sequence[str]) -> None:
-    """Raises DataError if a name is not one of the classes."""
-    unknown = sorted(set(names) - set(classes))
-    if unknown:
-        raise DataError(
-            f"{root}: {unknown[0]} is not one of the {len(classes)} known classes"
-            f" ({len(unknown)} unknown in total)"
-        )
 
 
 def list_loose_images(folder: pathlib.Path) -> list[str]:

@@ -17,6 +17,7 @@ from input_pipeline.config import DataConfig, PrepareConfig
 from input_pipeline.decoding import decode
 from input_pipeline.errors import DataError
 from input_pipeline.preparation import all_images, label_order, reencode
+from input_pipeline.sources import image_folders
 from input_pipeline.system import regular_files
 from input_pipeline.system.progress import NoProgress, ProgressFactory
 from input_pipeline.text import pluralize
@@ -136,6 +137,7 @@ def _make_report(
         "bad": sum(counts[kind] for kind in FATAL_KINDS),
         "skipped": image_set.skipped,
         "missing": _find_missing(config.dataset, image_set),
+        "lookalikes": image_folders.find_lookalikes(image_set.classes),
         "duplicates_across_splits": scan.count_cross_split_duplicates(),
         "findings": findings,
     }

@@ -11,6 +11,15 @@ from input_pipeline.system import regular_files
 _MAX_BYTES = 2**26
 
 
+def label_by_name(class_names: Sequence[str]) -> dict[str, int]:
+    """Returns the label of each class name, and of the English names of ImageNet classes."""
+    english = [datasets.display_name(name) for name in class_names]
+    count = collections.Counter(english)
+    # Two classes are called crane, so the English name of neither is accepted.
+    labels = {name: label for label, name in enumerate(english) if count[name] == 1}
+    return labels | {name: label for label, name in enumerate(class_names)}
+
+
 def read(path: str, class_names: Sequence[str]) -> list[int]:
     """Reads a file of class names, one per line.
 
@@ -28,11 +37,7 @@ def read(path: str, class_names: Sequence[str]) -> list[int]:
     """
     if not pathlib.Path(path).is_file():
         raise UsageError(f"--classes={path}: no such file")
-    english = [datasets.display_name(name) for name in class_names]
-    count = collections.Counter(english)
-    # Two classes are called crane, so the English name of neither is accepted.
-    labels = {name: label for label, name in enumerate(english) if count[name] == 1}
-    labels |= {name: label for label, name in enumerate(class_names)}
+    labels = label_by_name(class_names)
     found = set()
     try:
         data = regular_files.read_bytes(path, _MAX_BYTES)

@@ -2,6 +2,7 @@
 
 import codecs
 import contextlib
+import csv
 import dataclasses
 import hashlib
 import io
@@ -9,7 +10,7 @@ import os
 import pathlib
 import re
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -19,7 +20,7 @@ from input_pipeline import datasets
 from input_pipeline.config import DataConfig
 from input_pipeline.decoding import decode
 from input_pipeline.errors import DataError, UsageError
-from input_pipeline.sources import image_folders, manifest, path_table
+from input_pipeline.sources import class_subset, image_folders, manifest, path_table
 from input_pipeline.system import regular_files
 from input_pipeline.text import pluralize
 
@@ -29,6 +30,7 @@ MAX_LABEL = 1_000_000
 # missing, --data_dir is wrong.
 _NUM_PROBED = 20
 _MAX_LIST_BYTES = 2**31
+_NUMBER = re.compile(r"[-+]?[\d.]+")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,8 +95,10 @@ def from_folders(
     folder = pathlib.Path(root, split)
     _require_folder(pathlib.Path(root), "check --data_dir")
     add_folders = "put class folders there, or choose another --data_dir"
-    prepare = "" if split == "train" else "; --mode=prepare can split class folders into all splits"
-    _require_folder(folder, f"the {split} split is missing: {add_folders}{prepare}")
+    deal = ""
+    if split != "train" and pathlib.Path(root, "train").is_dir():
+        deal = f"; or give --dataset=folder --data_dir={root}/train to split its images 10:1:1"
+    _require_folder(folder, f"the {split} split is missing: {add_folders}{deal}")
     if not class_names:
         train = pathlib.Path(root, "train")
         _require_folder(train, f"its folders define the classes: {add_folders}")
@@ -105,56 +109,77 @@ def from_folders(
         raise DataError(
             f"{folder / unknown[0]}: is not one of the {len(class_names)} known classes"
             f" ({len(unknown)} such folders); remove the folder, or add the class to train and"
-            " train again"
+            " train again" + image_folders.explain_unknown(unknown[0], class_names)
         )
-    paths, labels, num_skipped, nested, irregular = [], [], 0, [], []
+    images_of_class = list_class_folders(folder, [n for n in class_names if n in class_folders])
+    paths, labels = [], []
     for label, name in enumerate(class_names):
-        if name not in class_folders:
-            continue
-        # This includes broken links: a missing image must be reported, not skipped.
-        files, subfolders, pipes = image_folders.scan(folder / name)
-        irregular += [f"{name}/{pipe}" for pipe in pipes]
-        images = [file for file in files if image_folders.is_image_name(file)]
-        num_skipped += len(files) - len(images)
-        nested += [f"{name}/{subfolder}" for subfolder in subfolders]
+        images = images_of_class.get(name, [])
         paths += [f"{split}/{name}/{image}" for image in images]
         labels += [label] * len(images)
-    if num_skipped:
-        logging.warning("%s: skipping %d files without an image extension", folder, num_skipped)
-    if nested:
-        what = f"{pluralize(len(nested), 'folder')} inside class folders"
-        logging.warning("%s: skipping %s, for example %s", folder, what, nested[0])
-    if irregular:
-        what = f"{len(irregular)} pipes, devices or sockets"
-        logging.warning("%s: skipping %s, for example %s", folder, what, irregular[0])
     if not paths:
         raise DataError(f"{folder}: no image in any class folder ({', '.join(decode.EXTENSIONS)})")
     table = path_table.from_names(paths, labels)
     return ImageFiles(str(root), table, np.array(labels, np.int32), tuple(class_names))
 
 
+def list_class_folders(
+    root: str | os.PathLike[str], folders: Sequence[str]
+) -> dict[str, list[str]]:
+    """Lists the images of class folders; warns of all else in them.
+
+    Args:
+      root: folder that contains them.
+      folders: their paths below the root.
+
+    Returns:
+      dict from a folder to its sorted images.
+    """
+    images_of_class, num_skipped, nested, irregular = {}, 0, [], []
+    for name in folders:
+        # This includes broken links: a missing image must be reported, not skipped.
+        files, subfolders, pipes = image_folders.scan(os.path.join(root, name))
+        irregular += [f"{name}/{pipe}" for pipe in pipes]
+        images_of_class[name] = [file for file in files if image_folders.is_image_name(file)]
+        num_skipped += len(files) - len(images_of_class[name])
+        nested += [f"{name}/{subfolder}" for subfolder in subfolders]
+    if num_skipped:
+        logging.warning("%s: skipping %d files without an image extension", root, num_skipped)
+    if nested:
+        what = f"{pluralize(len(nested), 'folder')} inside class folders"
+        logging.warning("%s: skipping %s, for example %s", root, what, nested[0])
+    if irregular:
+        what = f"{len(irregular)} pipes, devices or sockets"
+        logging.warning("%s: skipping %s, for example %s", root, what, irregular[0])
+    return images_of_class
+
+
 def from_list(config: DataConfig, split: str, class_names: Sequence[str] = ()) -> ImageFiles:
     """Reads the list of a split: `path label` lines, where the label follows the last space.
+
+    A label is a number, or in all lines the name of a class.
 
     Args:
       config: contains the paths of the lists.
       split: "train", "val" or "test".
       class_names: class names of a trained run. If empty, they are read from `--class_names`.
-        Without that flag they are "0", "1", ... up to the largest training label.
+        Without that flag they are the sorted names in the train list, or "0", "1", ... up to its
+        largest label.
 
     Raises:
       UsageError: a flag is missing, or a file or folder does not exist.
       DataError: a file does not parse, a label is out of range, or the images do not exist.
     """
     flags = {"train": "train_list", "val": "val_list", "test": "test_list"}
-    paths, labels = parse_list(getattr(config, flags[split]), f"--{flags[split]}")
+    listed = _read_list(getattr(config, flags[split]), f"--{flags[split]}")
     if not class_names and config.class_names:
         class_names = _read_class_names(config.class_names)
     if not class_names:
-        train_labels = labels
-        if split != "train":
-            _, train_labels = parse_list(config.train_list, "--train_list")
-        class_names = tuple(str(i) for i in range(max(train_labels) + 1))
+        train = listed if split == "train" else _read_list(config.train_list, "--train_list")
+        class_names = train.names or tuple(str(i) for i in range(max(train.labels) + 1))
+    paths, labels = listed.paths, listed.labels
+    if listed.names:
+        labels = _number_names(listed, class_names, getattr(config, flags[split]))
     too_large = np.flatnonzero(labels >= len(class_names))
     if too_large.size:
         raise DataError(
@@ -217,8 +242,30 @@ def parse_list(path: str | os.PathLike[str], flag: str) -> tuple[path_table.Path
 
     Raises:
       UsageError: the path is empty, or the file does not exist.
-      DataError: the list is empty, or a line is malformed.
+      DataError: the list is empty, a line is malformed, or labels are names.
     """
+    listed = _read_list(path, flag)
+    if listed.names:
+        raise DataError(f"{path}: the label {listed.names[0][:20]!r} is no number")
+    return listed.paths, listed.labels
+
+
+class _List(NamedTuple):
+    """The content of a list.
+
+    Attributes:
+      paths: path of each image.
+      labels: int32 [N].
+      names: the sorted class names that the labels are numbers of; () if the list has numbers.
+    """
+
+    paths: path_table.PathTable
+    labels: np.ndarray
+    names: tuple[str, ...] = ()
+
+
+def _read_list(path: str | os.PathLike[str], flag: str) -> _List:
+    """Reads a list, see `parse_list`; labels may be names."""
     if not path:
         raise UsageError(f"--dataset=lists needs {flag}, a file of `path label` lines")
     if not os.path.isfile(path):
@@ -229,29 +276,68 @@ def parse_list(path: str | os.PathLike[str], flag: str) -> tuple[path_table.Path
     parsed = path_table.parse(data)
     if parsed is None or parsed[1].max() > MAX_LABEL:
         return _parse_lines(data, path)
-    return parsed
+    return _List(*parsed)
 
 
-def _parse_lines(
-    data: bytes, path: str | os.PathLike[str]
-) -> tuple[path_table.PathTable, np.ndarray]:
-    """Parses like `path_table.parse`, but line by line, to name a malformed line."""
-    paths, labels = [], []
+def _parse_lines(data: bytes, path: str | os.PathLike[str]) -> _List:
+    """Parses like `path_table.parse`, but line by line, to name a malformed line.
+
+    Other programs write tabs, commas, a header, names of classes.
+    """
+    paths: list[str] = []
+    labels: list[str] = []
     lines = data.decode(errors="surrogateescape").rstrip().split("\n")
     for number, line in enumerate(lines, 1):
         name, label = _split_line(line.rstrip())
-        if number == 1 and label.strip().isalpha() and "," in line:
-            continue  # the header of a CSV file
-        if not name.strip() or not label.isascii() or not label.isdigit():
+        if number == 1 and _is_header(line, name, label):
+            continue
+        is_number = label.isascii() and label.isdigit()
+        is_consistent = not labels or is_number == labels[0].isdigit()
+        is_name = not _NUMBER.fullmatch(label) and not image_folders.is_image_name(label)
+        if (
+            not name.strip()
+            or line.startswith("# ")
+            or not (label and is_consistent)
+            or not (is_number or is_name)
+        ):
             raise DataError(
                 f"{path}, line {number}: is not `path label`: {line[:80]!r}"
-                + _explain_label(line, label)
+                + _explain_line(line, label, bool(labels) and labels[0].isdigit())
             )
-        if len(label.lstrip("0")) > len(str(MAX_LABEL)) or int(label) > MAX_LABEL:
+        if is_number and (len(label.lstrip("0")) > len(str(MAX_LABEL)) or int(label) > MAX_LABEL):
             raise DataError(f"{path}, line {number}: label {label[:20]} is larger than {MAX_LABEL}")
         paths.append(name)
-        labels.append(int(label))
-    return path_table.from_names(paths, labels), np.array(labels, np.int32)
+        labels.append(label)
+    if not paths:
+        raise DataError(f"{path}: the list has no image")
+    if labels[0].isdigit():
+        numbers = [int(label) for label in labels]
+        return _List(path_table.from_names(paths, numbers), np.array(numbers, np.int32))
+    names = tuple(sorted(set(labels)))
+    label_of_name = {name: label for label, name in enumerate(names)}
+    numbers = [label_of_name[label] for label in labels]
+    return _List(path_table.from_names(paths, numbers), np.array(numbers, np.int32), names)
+
+
+def _is_header(line: str, name: str, label: str) -> bool:
+    """Returns whether the first line of a table has the titles of its columns."""
+    is_table = "," in line or "\t" in line
+    return is_table and not label.isdigit() and not image_folders.is_image_name(name)
+
+
+def _number_names(
+    listed: _List, class_names: Sequence[str], path: str | os.PathLike[str]
+) -> np.ndarray:
+    """Returns the labels by `class_names` of a list with names of classes."""
+    labels = class_subset.label_by_name(class_names)
+    for number, name in enumerate(listed.names):
+        if name not in labels:
+            image = listed.paths[int(np.argmax(listed.labels == number))]
+            raise DataError(
+                f"{path}: {name[:80]!r}, the class of {image}, is not one of the"
+                f" {len(class_names)} classes"
+            )
+    return np.array([labels[name] for name in listed.names], np.int32)[listed.labels]
 
 
 def _require_regular(
@@ -281,19 +367,30 @@ def _split_line(line: str) -> tuple[str, str]:
     columns = line.split("\t")
     if len(columns) == 3 and columns[0].isdigit() and re.fullmatch(r"\d+(\.0*)?", columns[1]):
         return columns[2], columns[1].partition(".")[0]
+    if line.startswith('"') and len(line) < csv.field_size_limit():  # a path with a comma
+        columns = next(csv.reader([line]))
+        return ",".join(columns[:-1]), columns[-1]
     for separator in (" ", "\t", ","):
         name, _, label = line.rpartition(separator)
         if name and label.isascii() and label.isdigit():
             return name, label
-    name, _, label = line.rpartition("," if "," in line else " ")
-    return name, label
+    separator = next((separator for separator in ("\t", ",") if separator in line), " ")
+    name, _, label = line.rpartition(separator)
+    return name, label.strip()
 
 
-def _explain_label(line: str, label: str) -> str:
+def _explain_line(line: str, label: str, has_numbers: bool) -> str:
+    """Returns what is wrong with a malformed line of a list, or ""."""
     if line.startswith("#"):
         return "; remove the comment"
-    if label and not label[-1].isdigit():
-        return f"; {label[:20]!r} is no number: number the classes from 0"
+    if not line.strip():
+        return "; remove the empty line"
+    if image_folders.is_image_name(label):
+        return "; the label is missing"
+    if _NUMBER.fullmatch(label):
+        return "; labels are numbers from 0, or names in all lines"
+    if has_numbers:
+        return f"; {label[:20]!r} is no number, but the labels of other lines are"
     return ""
 
 

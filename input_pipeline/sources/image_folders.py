@@ -1,7 +1,10 @@
 """Lists the contents of image folders."""
 
+import collections
 import os
 import stat
+import unicodedata
+from collections.abc import Iterable, Sequence
 from typing import AnyStr, Generic, NamedTuple
 
 from input_pipeline.decoding import decode
@@ -80,6 +83,42 @@ def list_regular_images(path: str | os.PathLike[str]) -> list[str]:
         name = os.path.join(path, irregular[0])
         raise DataError(f"{name}: is a pipe, device or socket; remove it")
     return [name for name in entries.files if is_image_name(name)]
+
+
+def require_known_classes(
+    root: str | os.PathLike[str], names: Iterable[str], classes: Sequence[str]
+) -> None:
+    """Raises DataError if a name is not one of the classes."""
+    unknown = sorted(set(names) - set(classes))
+    if unknown:
+        raise DataError(
+            f"{root}: {unknown[0]} is not one of the {len(classes)} known classes"
+            f" ({len(unknown)} unknown in total){explain_unknown(unknown[0], classes)}"
+        )
+
+
+def explain_unknown(name: str, classes: Iterable[str]) -> str:
+    """Returns which class an unknown name looks like, for an error message, or ""."""
+    similar = [known for known in classes if _appearance(known) == _appearance(name)]
+    return f"; {name!a} looks like {similar[0]!a}: rename it" if similar else ""
+
+
+def find_lookalikes(names: Iterable[str]) -> list[str]:
+    """Describes the names that people take for the same.
+
+    They differ in the form of their Unicode, in case, or in blanks.
+
+    Returns:
+      list of texts, each with the names of one group in ASCII.
+    """
+    groups = collections.defaultdict(list)
+    for name in names:
+        groups[_appearance(name)].append(ascii(name))
+    return [" and ".join(group) for group in groups.values() if len(group) > 1]
+
+
+def _appearance(name: str) -> str:
+    return " ".join(unicodedata.normalize("NFKC", name).casefold().split())
 
 
 def is_image_name(name: str) -> bool:

@@ -23,11 +23,17 @@ import numpy as np
 import tensorflow as tf
 from absl import logging
 
-from input_pipeline.errors import DataError, UsageError
-from input_pipeline.sources import file_ranges, image_files, parquet_files, path_table, tfrecord
+from input_pipeline.errors import DataError
+from input_pipeline.sources import (
+    file_ranges,
+    image_files,
+    index_folder,
+    parquet_files,
+    path_table,
+    tfrecord,
+)
 from input_pipeline.system import (
     atomic_files,
-    folder_lock,
     npy_files,
     regular_files,
     typed_json,
@@ -42,8 +48,6 @@ _ROW = np.dtype(
 )
 _FORMAT_VERSION = 1
 _LOG_SECONDS = 10.0
-_WAIT_SECONDS = 1.0
-_FOLDER = ".index"
 _MAX_INDEX_BYTES = 2**33
 _MAX_RANGE_BYTES = regular_files.MAX_IMAGE_BYTES + 2**20  # with the frame of a record
 _MAX_NAME_LENGTH = 1000
@@ -237,20 +241,11 @@ def open_indexed(
             for file in files
         ],
     }
-    path = _index_folder(root) / f"{split}.npz"
+    path = index_folder.find(root) / f"{split}.npz"
     index = _load(path, facts)
-    while index is None:
-        try:
-            with folder_lock.acquire(path.parent, f"the index {path.parent}"):
-                index = _load(path, facts) or _make(path, facts, split, list_parts, find_labels)
-        except UsageError:
-            if not folder_lock.is_held(path.parent):
-                raise
-            logging.log_every_n_seconds(
-                logging.INFO, "waiting for another process to index %s", _LOG_SECONDS, root
-            )
-            time.sleep(_WAIT_SECONDS)
-            index = _load(path, facts)
+    if index is None:
+        with index_folder.lock(path.parent):
+            index = _load(path, facts) or _make(path, facts, split, list_parts, find_labels)
     details, rows, names = index
     if not len(rows):
         raise DataError(f"{root}: no labeled image in the {split} split ({details['rule']})")
@@ -266,19 +261,6 @@ def open_indexed(
         details["rule"],
         tuple(details["unlabeled"]),
     )
-
-
-def _index_folder(root: pathlib.Path) -> pathlib.Path:
-    """Returns the folder of the index: in the data set, or in the user's cache."""
-    in_data_set = root / _FOLDER
-    folder = in_data_set if in_data_set.is_dir() else root
-    is_link = in_data_set.is_symlink()  # files would be written elsewhere
-    # Root can write anywhere, but should not write to a folder that is marked read-only either.
-    if not is_link and os.access(folder, os.W_OK) and folder.stat().st_mode & 0o222:
-        return in_data_set
-    cache = pathlib.Path(os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache")
-    digest = hashlib.sha256(os.fsencode(os.path.realpath(root))).hexdigest()[:16]
-    return cache / "imagenet-loops" / digest
 
 
 def _load(

@@ -13,7 +13,9 @@ from input_pipeline.config import DataConfig
 from input_pipeline.errors import DataError, UsageError
 from input_pipeline.sources import (
     class_subset,
+    folder_splits,
     image_files,
+    image_folders,
     layout_splits,
     layouts,
     manifest,
@@ -67,6 +69,9 @@ def open_split(config: DataConfig, split: str, class_names: Sequence[str] = ()) 
         what = pluralize(len(images.unlabeled), "image")
         logging.warning("skipping %s without a label, for example %s", what, images.unlabeled[0])
     _require_native_reader(config, images)
+    if split == "train":
+        for lookalikes in image_folders.find_lookalikes(images.class_names):
+            logging.warning("two classes look alike: %s", lookalikes)
     opened = Source(
         num_examples=len(images.labels),
         class_names=images.class_names,
@@ -142,6 +147,9 @@ def _open_images(config: DataConfig, split: str, class_names: Sequence[str]) -> 
         return image_files.from_list(config, split, class_names)
     data_dir = ensure_data_dir(config)
     layout = None if config.dataset == "shapes" else layouts.recognize(data_dir)
+    folders = folder_splits.find_class_folders(data_dir, config.dataset, layout)
+    if folders and (split == "train" or folder_splits.is_written(data_dir)):
+        return folder_splits.open_split(data_dir, folders, config.dataset, split, class_names)
     if layout is not None and not layout.is_plain(data_dir):
         return layout_splits.open_split(layout, config.dataset, split, class_names)
     if layout is None and split != "train":

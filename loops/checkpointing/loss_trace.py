@@ -283,7 +283,8 @@ def _find_changes(header, now):
     old, new = header.record.config.leaves(), now.record.config.leaves()
     names = sorted(new.keys() - select_flags(affects_training=False))
     changes = [f"--{n}={new[n]}, was {old[n]}" for n in names if new[n] != old[n]]
-    if header.record.dataset["train"] != now.record.dataset["train"]:
+    splits = [facts.record.dataset["train"]["fingerprint"] for facts in (header, now)]
+    if splits[0] != splits[1]:
         changes.append("other training images")
     placement = list_differences(header.placement, now.placement)
     return changes + placement + list_differences(header.environment, now.environment)

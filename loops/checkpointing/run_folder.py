@@ -21,6 +21,7 @@ from input_pipeline.errors import UsageError
 from input_pipeline.system import atomic_files, folder_lock, regular_files, typed_json
 from input_pipeline.text import escape_non_utf8, summarize_error
 from loops.checkpointing import checkpoint
+from loops.checkpointing.split_facts import SplitFacts
 from loops.config import config_json, validation
 from loops.config.config import Config
 from loops.runtime import environment
@@ -40,18 +41,6 @@ def _check_class_names(names: tuple[str, ...]) -> str:
     return f"has a name of {longest} characters" if longest > _MAX_CLASS_NAME_LENGTH else ""
 
 
-class SplitFacts(TypedDict):
-    """What config.json contains about a split.
-
-    Attributes:
-      images: number of images.
-      fingerprint: hash over the names and labels of the images.
-    """
-
-    images: int
-    fingerprint: str
-
-
 class _RecordJson(TypedDict):
     """The parts of config.json that are read."""
 
@@ -69,7 +58,7 @@ class Record:
     Attributes:
       config: the resolved configuration.
       class_names: name of each class, by label.
-      dataset: number of images and fingerprint of each split at the last start of the run.
+      dataset: facts about each split at the last start of the run.
       weights: file, sha256, source and more of imported weights; empty for a trained run.
     """
 

@@ -52,7 +52,7 @@ def require_named_dataset(config: Config) -> None:
         raise UsageError(f"--data_dir={data.data_dir}: there is no such folder")
     raise UsageError(
         f"--data_dir={data.data_dir}: neither a prepared data set nor the built-in shapes; name"
-        " the data set, as in --dataset=folder"
+        " the data set, as in --dataset=folder for class folders"
     )
 
 

@@ -90,6 +90,7 @@ def _make_rows(report: dict[str, Any], folder: str) -> list[tuple[str, str]]:
         skipped = ", ".join(f"{count} {suffix}" for suffix, count in report["skipped"].items())
         rows.append(("no images", f"files with the extensions {skipped}"))
     rows += [("missing", text) for text in report["missing"]]
+    rows += [("look alike", text) for text in report["lookalikes"]]
     for kind, count in report["counts"].items():
         duplicates = report["duplicates_across_splits"] if kind == "duplicate" else 0
         across = f", {duplicates} of them across splits" if duplicates else ""

@@ -177,7 +177,8 @@ class _Replay:
         lines += environment.list_differences(header.placement, placement)
         split = setup.train_split
         images = {"images": split.num_examples, "fingerprint": split.fingerprint}
-        recorded = header.record.dataset["train"]
+        facts = header.record.dataset["train"]
+        recorded = {"images": facts["images"], "fingerprint": facts["fingerprint"]}
         lines += [f"train {line}" for line in environment.list_differences(recorded, images)]
         for line in lines:
             logging.warning("differs from the run: %s", line)

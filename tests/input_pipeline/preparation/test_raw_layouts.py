@@ -14,8 +14,8 @@ from scipy.io import savemat
 from input_pipeline import datasets
 from input_pipeline.config import DataConfig, PrepareConfig
 from input_pipeline.errors import DataError, UsageError
-from input_pipeline.preparation import prepare, raw_layouts, raw_set
-from input_pipeline.sources import val_ground_truth
+from input_pipeline.preparation import prepare, raw_layouts
+from input_pipeline.sources import folder_splits, val_ground_truth
 from tests.input_pipeline import encoded_images
 from tests.input_pipeline.files import put
 
@@ -29,10 +29,10 @@ def _names(raw, split):
 
 def test_split_by_name_gives_500_50_50_and_depends_only_on_names():
     names = [f"n0153282900000{i:03d}.jpg" for i in range(600)]
-    splits = raw_set.split_by_name(names)
+    splits = folder_splits.split_by_name(names)
     assert {k: len(v) for k, v in splits.items()} == {"train": 500, "val": 50, "test": 50}
     assert sorted(name for part in splits.values() for name in part) == names
-    assert raw_set.split_by_name(names[::-1]) == splits
+    assert folder_splits.split_by_name(names[::-1]) == splits
     order = sorted(names, key=lambda n: hashlib.sha256(n.encode()).hexdigest())
     assert splits["val"] == sorted(order[500:550])
 

@@ -204,7 +204,9 @@ def test_class_names_come_from_file_or_trained_run(tmp_path):
     ("text", "line"),
     [
         ("a.jpg 0\nb.jpg\nc.jpg 1\n", 2),
-        ("a.jpg\tx\n", 1),
+        ("a.jpg\tx.jpg\n", 1),
+        ("a.jpg x\nb.jpg 1\n", 2),
+        ("a.jpg -1\n", 1),
         ("a.jpg 0\nb.jpg 1\nc.jpg -1\n", 3),
         ("a.jpg 0\nb.jpg 1.5\n", 2),
         ("a.jpg 0\nb.jpg ٣\n", 2),  # an Arabic digit
@@ -228,6 +230,8 @@ def test_error_names_malformed_line(tmp_path, text, line):
         "a b.jpg,0\nc,1.jpg,2\n",
         "image,label\na b.jpg,0\nc,1.jpg,2\n",
         "0\t0.000000\ta b.jpg\n1\t2\tc,1.jpg\n",  # MXNet
+        "image\tlabel\na b.jpg\t0\nc,1.jpg\t2\n",
+        'image,label\n"a b.jpg",0\n"c,1.jpg",2\n',  # pandas
         "a b.jpg 0\r\nc,1.jpg 2\r\n\r\n",
         "a b.jpg 0\nc,1.jpg 2\n\n \n",
     ],
@@ -240,11 +244,43 @@ def test_lists_of_other_programs(tmp_path, text):
 
 @pytest.mark.parametrize(
     ("text", "advice"),
-    [("a.jpg cat\n", "'cat' is no number: number the classes from 0"), ("# a 0 b\n", "comment")],
+    [
+        ("a.jpg 0\nb.jpg cat\n", "'cat' is no number, but the labels of other lines are"),
+        ("# path label\na.jpg 0\n", "remove the comment"),
+        ("a.jpg 0\n\nb.jpg 1\n", "remove the empty line"),
+        ("my photo.jpg\n", "the label is missing"),
+        ("a.jpg -1\nb.jpg 0\n", "numbers from 0"),
+    ],
 )
-def test_error_explains_names_and_comments(tmp_path, text, advice):
+def test_error_explains_the_line(tmp_path, text, advice):
     with pytest.raises(DataError, match=advice):
         image_files.from_list(_lists(tmp_path, train=text), "train")
+
+
+@pytest.mark.parametrize(
+    ("train", "val"),
+    [
+        ("a.jpg owl\nb.jpg cat\nc.jpg owl\n", "d.jpg owl\n"),
+        ("a.jpg\tsnow owl\nb.jpg\tcat\nc.jpg\tsnow owl\n", "d.jpg\tsnow owl\n"),
+        ("image,class\na.jpg,owl\nb.jpg,cat\nc.jpg,owl\n", "image,class\nd.jpg,owl\n"),
+    ],
+)
+def test_lists_with_names_of_classes(tmp_path, train, val):
+    config = _lists(tmp_path, train=train, val=val)
+    files = image_files.from_list(config, "train")
+    assert files.class_names[0] == "cat" and files.class_names[1].endswith("owl")
+    assert files.labels.tolist() == [1, 0, 1]
+    assert image_files.from_list(config, "val").labels.tolist() == [1]
+    known = ("dog", *files.class_names)
+    assert image_files.from_list(config, "train", known).labels.tolist() == [2, 1, 2]
+    with pytest.raises(DataError, match=r"owl', the class of d\.jpg, is not one of the 1 classes"):
+        image_files.from_list(config, "val", ("cat",))
+
+
+def test_lists_with_english_names_of_imagenet(tmp_path):
+    table = "0 n01440764 tench\n1 n01443537 goldfish\n"
+    config = _lists(tmp_path, train="a.jpg goldfish\nb.jpg n01440764\n", classes=table)
+    assert image_files.from_list(config, "train").labels.tolist() == [1, 0]
 
 
 def test_long_malformed_line_is_shortened(tmp_path):

@@ -1,0 +1,192 @@
+"""Splits class folders that have no splits into train, val and test, once for good.
+
+The split of every image is written into the index folder of the data set when a training opens it.
+Images that are added later are split without moving an image from one split to another.
+"""
+
+import hashlib
+import os
+import pathlib
+from collections.abc import Iterable, Mapping, Sequence
+
+import numpy as np
+from absl import logging
+
+from input_pipeline import datasets
+from input_pipeline.errors import DataError
+from input_pipeline.sources import image_files, image_folders, index_folder, layouts, path_table
+from input_pipeline.system import atomic_files
+
+SPLITS = ("train", "val", "test")
+# Data sets whose class folders may have no splits. Those of others are sets to evaluate on.
+_DATASETS = ("folder", "mini_imagenet")
+# Of twelve images of a class, ten go to train, one to val and one to test. This gives 500/50/50
+# for the 600 images per class of mini-ImageNet.
+_TWELFTHS = 12
+_FILENAME = "split.txt"
+RULE = "the class folders, split 10:1:1 by name"
+
+
+def split_by_name(
+    names: Iterable[str], split_of_name: Mapping[str, str] | None = None
+) -> dict[str, list[str]]:
+    """Splits the images of one class into train, val and test, 10:1:1, by the hash of their names.
+
+    Args:
+      names: the names.
+      split_of_name: splits that are kept, by name.
+
+    Returns:
+      dict from a split to its sorted names.
+    """
+    result: dict[str, list[str]] = {split: [] for split in SPLITS}
+    known, new = split_of_name or {}, []
+    for name in names:
+        result[known[name]].append(name) if name in known else new.append(name)
+    num_held_out = round((len(new) + sum(map(len, result.values()))) / _TWELFTHS)
+    new.sort(key=lambda name: hashlib.sha256(os.fsencode(name)).digest())
+    for split in ("test", "val"):
+        first = len(new) - min(len(new), max(0, num_held_out - len(result[split])))
+        result[split] += new[first:]
+        del new[first:]
+    result["train"] += new
+    return {split: sorted(part) for split, part in result.items()}
+
+
+def find_class_folders(
+    root: str | os.PathLike[str], dataset: str, layout: layouts.Layout | None
+) -> dict[str, str]:
+    """Finds class folders without splits.
+
+    Args:
+      root: folder of the data set.
+      dataset: name of the data set. The splits of mini-ImageNet for few-shot learning, which have
+        different classes, do not count.
+      layout: the recognized layout of the folder.
+
+    Returns:
+      dict from class name to folder, relative to root; empty if there are splits, or no folders.
+    """
+    if dataset not in _DATASETS or not os.path.isdir(root):
+        return {}
+    if layout is None:
+        names = image_folders.list_subfolders(root)
+        aliases = {alias for group in layouts.SPLIT_NAMES.values() for alias in group}
+        return {} if aliases & {name.lower() for name in names} else {name: name for name in names}
+    places = [*layout.splits.values()]
+    is_folders = layout.root == pathlib.Path(root) and {p.kind for p in places} == {layouts.FOLDERS}
+    if dataset != "mini_imagenet" or not is_folders or len(places) == 1:
+        return {}
+    classes = {p.folder.name: image_folders.list_subfolders(p.folder) for p in places}
+    pooled = {name: f"{split}/{name}" for split, names in classes.items() for name in names}
+    return pooled if len(pooled) == sum(map(len, classes.values())) else {}
+
+
+def is_written(root: str | os.PathLike[str]) -> bool:
+    """Returns whether a training has written down the split of a data set."""
+    return (index_folder.find(root) / _FILENAME).exists()
+
+
+def open_split(
+    root: str | os.PathLike[str],
+    folder_of_class: Mapping[str, str],
+    dataset: str,
+    split: str,
+    class_names: Sequence[str] = (),
+) -> image_files.ImageFiles:
+    """Opens a split of class folders without splits, and writes down the split of new images.
+
+    Args:
+      root: folder of the data set.
+      folder_of_class: see `find_class_folders`.
+      dataset: name of the data set.
+      split: "train", "val" or "test".
+      class_names: class names by label; if empty, those of the data set, or the sorted folders.
+
+    Raises:
+      UsageError: the split cannot be written anywhere.
+      DataError: a class folder is unknown, or the split has no image.
+    """
+    folder = index_folder.find(root)
+    with index_folder.lock(folder):
+        classes, paths, changed = assign(root, folder_of_class, dataset)
+        if changed:
+            known = _read(folder)
+            for number, name in enumerate(SPLITS):
+                known |= {path: number for _, path in paths[name]}
+            _write(folder, known)
+    classes = tuple(class_names) or classes
+    labels = {name: label for label, name in enumerate(classes)}
+    image_folders.require_known_classes(root, {name for name, _ in paths[split]}, classes)
+    labeled = sorted((labels[name], path) for name, path in paths[split])
+    if not labeled:
+        raise DataError(
+            f"{root}: no image in the {split} split of {RULE}; a class needs seven images to have"
+            " one in each split"
+        )
+    table_labels = np.array([label for label, _ in labeled], np.int32)
+    logging.info(
+        "%s: %d of %d images in %s; the split is in %s",
+        *(split, len(labeled), sum(map(len, paths.values())), root, folder / _FILENAME),
+    )
+    table = path_table.from_names([path for _, path in labeled], table_labels)
+    return image_files.ImageFiles(str(root), table, table_labels, classes, rule=RULE)
+
+
+def assign(
+    root: str | os.PathLike[str], folder_of_class: Mapping[str, str], dataset: str
+) -> tuple[tuple[str, ...], dict[str, list[tuple[str, str]]], bool]:
+    """Assigns every image of class folders to a split. Nothing is written.
+
+    Args:
+      root: folder of the data set.
+      folder_of_class: see `find_class_folders`.
+      dataset: name of the data set.
+
+    Returns:
+      (class names by label, dict from a split to (class name, path) of its images, whether an
+      image is not written down yet).
+
+    Raises:
+      DataError: a class folder is unknown, the file of the split is malformed, or no folder has an
+        image.
+    """
+    table = tuple(name for name, _ in datasets.load_class_table(dataset))
+    classes = table or tuple(sorted(folder_of_class))
+    image_folders.require_known_classes(root, folder_of_class, classes)
+    written = _read(index_folder.find(root))
+    known = {path: SPLITS[number] for path, number in written.items()}
+    paths: dict[str, list[tuple[str, str]]] = {split: [] for split in SPLITS}
+    images_of_folder = image_files.list_class_folders(root, [*folder_of_class.values()])
+    for name in [name for name in classes if name in folder_of_class]:
+        folder = folder_of_class[name]
+        files = images_of_folder[folder]
+        prefix = f"{folder}/"
+        kept = {file: known[prefix + file] for file in files if prefix + file in known}
+        for split, part in split_by_name(files, kept).items():
+            paths[split] += [(name, prefix + file) for file in part]
+    if not paths["train"]:
+        raise DataError(
+            f"{root}: no image in any class folder; name the folder that contains them with"
+            " --data_dir"
+        )
+    return classes, paths, any(path not in known for part in paths.values() for _, path in part)
+
+
+def _read(folder: pathlib.Path) -> dict[str, int]:
+    """Returns the number of the split of each image that is written down, by path."""
+    path = folder / _FILENAME
+    if not os.path.lexists(path):
+        return {}
+    paths, numbers = image_files.parse_list(path, "the split")
+    if numbers.max() >= len(SPLITS):
+        raise DataError(f"{path}: is not a split; remove it to split the images again")
+    return dict(zip(paths, numbers.tolist(), strict=True))
+
+
+def _write(folder: pathlib.Path, number_of_path: Mapping[str, int]) -> None:
+    if broken := next((path for path in number_of_path if "\n" in path), None):
+        raise DataError(f"{broken!r}: the name contains a line break; rename the file")
+    names = sorted(number_of_path)
+    lines = path_table.from_names(names, [number_of_path[name] for name in names]).lines
+    atomic_files.write_bytes(folder / _FILENAME, lines)

@@ -1,0 +1,70 @@
+"""What a run records about its images, to tell later in what they have changed."""
+
+from collections.abc import Mapping, Sequence
+from typing import NotRequired, TypedDict
+
+import numpy as np
+
+from input_pipeline.sources.source import Source
+from input_pipeline.text import pluralize
+
+_NUM_SHOWN = 3
+
+
+class SplitFacts(TypedDict):
+    """What config.json contains about a split.
+
+    Attributes:
+      images: number of images.
+      fingerprint: hash over the names and labels of the images.
+      class_sizes: number of images of each class. Older versions did not write it.
+      first: name of the first image. Likewise.
+    """
+
+    images: int
+    fingerprint: str
+    class_sizes: NotRequired[list[int]]
+    first: NotRequired[str]
+
+
+def describe(split: Source) -> SplitFacts:
+    """Returns the facts about a split."""
+    return {
+        "images": split.num_examples,
+        "fingerprint": split.fingerprint,
+        "class_sizes": np.bincount(split.labels, minlength=len(split.class_names)).tolist(),
+        "first": split.describe(0),
+    }
+
+
+def find_changes(
+    then: Mapping[str, SplitFacts], now: Mapping[str, SplitFacts], class_names: Sequence[str]
+) -> list[str]:
+    """Describes in what the images of the splits differ, one text for each changed split.
+
+    Args:
+      then: the recorded facts by split.
+      now: the facts of today by split; only these splits are compared.
+      class_names: class names by label.
+    """
+    return [
+        f"{name}: {_describe_change(then[name], facts, class_names)}"
+        for name, facts in now.items()
+        if name in then and then[name]["fingerprint"] != facts["fingerprint"]
+    ]
+
+
+def _describe_change(then: SplitFacts, now: SplitFacts, class_names: Sequence[str]) -> str:
+    parts = [pluralize(now["images"], "image")]
+    if now["images"] != then["images"]:
+        parts[0] += f", were {then['images']}"
+    sizes = zip(class_names, now["class_sizes"], then.get("class_sizes", []), strict=False)
+    changed = [f"{name} has {size}, had {old}" for name, size, old in sizes if size != old]
+    parts += changed[:_NUM_SHOWN]
+    if len(changed) > _NUM_SHOWN:
+        parts.append(f"{len(changed) - _NUM_SHOWN} more classes have changed")
+    if not changed:
+        parts.append("other names or labels")
+    if now["first"] != then.get("first", now["first"]):
+        parts.append(f"the first is {now['first']}, was {then['first']}")
+    return "; ".join(parts)
