@@ -79,5 +79,10 @@ class ExportedModel(tf.Module):
         data = self._data
         image = decode.decode_image(encoded)
         return crops.extract_views(
-            image, data.image_size, num_crops, data.crop_fraction, data.interpolation
+            image,
+            data.image_size,
+            num_crops,
+            data.crop_fraction,
+            data.interpolation,
+            data.torchvision_rounding,
         )
