@@ -37,10 +37,10 @@ def read_parent(config: Config) -> Config | None:
         return None
     run_dir, _ = run_folder.find_checkpoint(init_from, "--init_from")
     parent = run_folder.read_record(run_dir).config
-    if parent.net.model != config.net.model:
+    if "model" in config.typed and parent.net.model != config.net.model:
         raise UsageError(
             f"--init_from={init_from} contains a {parent.net.model}, not a {config.net.model}:"
-            f" give --model={parent.net.model}"
+            f" leave --model out, or give --model={parent.net.model}"
         )
     return parent
 

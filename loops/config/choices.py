@@ -11,18 +11,24 @@ class OptimizerSpec:
     Attributes:
       decay_kind: what `--decay_kind=auto` stands for: l2 or decoupled.
       learning_rate: default per 256 images; None for the default of the data set.
+      fine_tuning_learning_rate: default per 256 images of `--init_from`.
     """
 
     decay_kind: Literal["l2", "decoupled"]
     learning_rate: float | None = None
+    fine_tuning_learning_rate: float
 
 
 OPTIMIZERS = {
-    "sgd": OptimizerSpec(decay_kind="l2"),
+    "sgd": OptimizerSpec(decay_kind="l2", fine_tuning_learning_rate=0.01),
     # The learning rate of "ResNet strikes back" (Wightman et al. 2021), procedure A3.
-    "lamb": OptimizerSpec(decay_kind="decoupled", learning_rate=1e-3),
-    "lars": OptimizerSpec(decay_kind="l2", learning_rate=0.6),
-    "adamw": OptimizerSpec(decay_kind="decoupled", learning_rate=5e-4),
+    "lamb": OptimizerSpec(
+        decay_kind="decoupled", learning_rate=1e-3, fine_tuning_learning_rate=1e-4
+    ),
+    "lars": OptimizerSpec(decay_kind="l2", learning_rate=0.6, fine_tuning_learning_rate=0.06),
+    "adamw": OptimizerSpec(
+        decay_kind="decoupled", learning_rate=5e-4, fine_tuning_learning_rate=5e-5
+    ),
 }
 # The function of each loss in losses.py.
 LOSSES = {"softmax": "cross_entropy", "bce": "binary_cross_entropy"}
