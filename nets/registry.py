@@ -68,6 +68,7 @@ def _make_fixed_size(family: str, **options: Unpack[BuilderOptions]) -> Architec
 _ARCHITECTURES = {
     "alexnet": _make_fixed_size("alexnet"),
     "alexnet_bn": _make_fixed_size("alexnet", batch_norm=True),
+    "alexnet_owt": _make_fixed_size("alexnet_owt"),
     "zfnet": _make_fixed_size("zfnet"),
     "zfnet_bn": _make_fixed_size("zfnet", batch_norm=True),
     **{f"resnetv2_{n}": _make_residual("resnetv2", n) for n in (18, 34, 50, 101, 152, 200)},

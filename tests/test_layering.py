@@ -61,7 +61,7 @@ FLOORS = {
     ),
     "nets": (
         ("layers",),
-        ("alexnet", "resnet"),
+        ("alexnet", "alexnet_owt", "resnet"),
         ("zfnet", "resnetv2"),
         ("registry", "macs"),
         ("torch_names",),
