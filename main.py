@@ -9,7 +9,7 @@ if sys.flags.safe_path:  # PYTHONSAFEPATH leaves out the folder of the script
     sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
 
 import flags
-from loops.config import mode_flags, modes
+from loops.config import hub_names, local_paths, mode_flags, modes
 from loops.config.config import Config
 from loops.runtime import process, tensorflow_startup
 
@@ -28,7 +28,21 @@ def run(argv: list[str]) -> None:
         return
     config = flags.parse(argv)
     mode_flags.check_flags(config)
-    mode_function(config.mode)(config)
+    run_mode = mode_function(config.mode)
+    run_mode(replace_hub_names(config))
+
+
+def replace_hub_names(config: Config) -> Config:
+    """Returns the config with run folders where `--ckpt` or `--init_from` name weights on the hub.
+
+    The weights are imported if there is no such run folder yet.
+    """
+    named = [*local_paths.split(config.evaluation.ckpt), config.fine_tuning.init_from]
+    if not hub_names.is_any(named):
+        return config
+    from loops.tools.weights import first_use
+
+    return first_use.replace_names(config)
 
 
 def main(argv: list[str]) -> int:

@@ -64,9 +64,12 @@ FLOORS = {
         ("alexnet", "alexnet_owt", "resnet"),
         ("zfnet", "resnetv2"),
         ("registry", "macs"),
-        ("torch_names",),
+        ("torch_names", "published_weights"),
     ),
-    "loops/tools": (("predict", "weights", "benchmark", "data", "replay", "auto_batch_trial"),),
+    "loops/tools": (
+        ("weights",),
+        ("predict", "benchmark", "data", "replay", "auto_batch_trial"),
+    ),
 }
 # Third-party packages that it may use. Benchmarks may use any.
 MAY_USE = {
@@ -76,6 +79,7 @@ MAY_USE = {
     "loops": (
         *("tensorflow", "keras", "numpy", "cv2", "tqdm", "absl.logging"),
         *("h5py", "safetensors", "tensorboard", r"google\.protobuf\.message"),
+        "huggingface_hub",
         *("tf2onnx", "onnxruntime"),  # extras, for `--mode=export`
     ),
     "input_pipeline": (

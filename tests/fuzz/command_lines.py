@@ -63,7 +63,7 @@ _FORMS = {
     "top_k": "1 1,2,3 7",
     "train_list": "train.txt",
     "val_list": "val.txt",
-    "weights": "a.weights.h5 a.safetensors",
+    "weights": "a.weights.h5 a.safetensors weights",
     "workers": "localhost:46054 localhost:46054,localhost:46055",
 }
 _NUMBERS = (0, 1, 2, 3, 7, 0.1, 0.5, 0.99, 1e-9)
