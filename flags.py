@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable
+from typing import Any
 
 from absl import flags as absl_flags
 
@@ -21,11 +22,31 @@ _EXAMPLES = """Examples:
 """
 _INDENT, _WIDTH = 28, 98  # columns of --help
 _MAX_FLAGFILE_BYTES = 2**20
+
+
+class _NumbersParser(absl_flags.ArgumentParser):
+    """Parses `1,2.5,3` to a tuple of floats."""
+
+    syntactic_help = "numbers separated by commas"
+
+    def parse(self, argument: str | tuple[float, ...]) -> tuple[float, ...]:
+        """Returns the numbers. absl turns the ValueError of another text into its own error."""
+        return argument if isinstance(argument, tuple) else tuple(map(float, argument.split(",")))
+
+    def flag_type(self) -> str:
+        return "numbers"
+
+
+def _define_numbers(name: str, default: tuple | None, text: str, **kwargs: Any) -> object:
+    return absl_flags.DEFINE(_NumbersParser(), name, default, text, **kwargs)
+
+
 _DEFINE: dict[type, Callable[..., object]] = {
     bool: absl_flags.DEFINE_boolean,
     int: absl_flags.DEFINE_integer,
     float: absl_flags.DEFINE_float,
     str: absl_flags.DEFINE_string,
+    tuple: _define_numbers,
 }
 
 

@@ -10,7 +10,7 @@ if sys.flags.safe_path:  # PYTHONSAFEPATH leaves out the folder of the script
 
 import flags
 from input_pipeline import user_code
-from loops.config import mode_flags, modes
+from loops.config import hub_names, local_paths, mode_flags, modes
 from loops.config.config import Config
 from loops.runtime import process, tensorflow_startup
 
@@ -31,7 +31,21 @@ def run(argv: list[str]) -> None:
     mode_flags.check_flags(config)
     if config.run.trust_code:
         user_code.trust_all()
-    mode_function(config.mode)(config)
+    run_mode = mode_function(config.mode)
+    run_mode(replace_hub_names(config))
+
+
+def replace_hub_names(config: Config) -> Config:
+    """Returns the config with run folders where `--ckpt` or `--init_from` name weights on the hub.
+
+    The weights are imported if there is no such run folder yet.
+    """
+    named = [*local_paths.split(config.evaluation.ckpt), config.fine_tuning.init_from]
+    if not hub_names.is_any(named):
+        return config
+    from loops.tools.weights import first_use
+
+    return first_use.replace_names(config)
 
 
 def main(argv: list[str]) -> int:

@@ -15,9 +15,12 @@ _DATASET_MODES = tuple(
 )
 
 # The fields of DataConfig that say how an image becomes the input of a model.
-PREPROCESSING_FIELDS = ("image_size", "mean", "std", "crop_fraction", "interpolation")
-# The subset that says how it is resized and cropped.
-RESIZING_FIELDS = tuple(name for name in PREPROCESSING_FIELDS if name not in ("mean", "std"))
+PREPROCESSING_FIELDS = (
+    *("image_size", "mean", "std", "crop_fraction", "interpolation"),
+    "torchvision_rounding",
+)
+# The flags that say how it is resized and cropped.
+RESIZING_FIELDS = ("image_size", "crop_fraction", "interpolation")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -135,9 +138,18 @@ class DataConfig:
             "on_resume": True,
         },
     ] = 0
-    # Mean and standard deviation of the training pixels, RGB, 0..255. They normalize the images.
-    mean: tuple[float, ...] | None = None
-    std: tuple[float, ...] | None = None
+    # Whether the evaluation of imported weights rounds like the programs that trained them.
+    torchvision_rounding: bool = False
+    mean: Annotated[
+        tuple[float, ...] | None,
+        "Mean of the training pixels as R,G,B from 0 to 255. It normalizes the images.",
+        {"modes": ("train", "import"), "benchmarks": ()},
+    ] = None
+    std: Annotated[
+        tuple[float, ...] | None,
+        "Standard deviation of the training pixels as R,G,B, for pixels from 0 to 255.",
+        {"modes": ("train", "import"), "benchmarks": ()},
+    ] = None
     # Principal components of the training pixels, for lighting: the eigenvalues of the covariance,
     # and the matrix whose columns are the eigenvectors as nine numbers, row by row.
     pca_values: tuple[float, ...] | None = None

@@ -173,6 +173,7 @@ def eval_dataset(
             crops_per_image,
             config.crop_fraction,
             config.interpolation,
+            config.torchvision_rounding,
         )
         return views, label
 

@@ -16,7 +16,7 @@ from loops.checkpointing import split_facts
 from loops.config import flag_parsers, local_paths, resolve, validation
 from loops.config.config import Config, select_flags
 from loops.distribution import strategies, workers
-from loops.evaluation import continuous, eval_results, trained_models
+from loops.evaluation import continuous, eval_results, published_figures, trained_models
 from loops.evaluation.trained_models import TrainedModel
 from loops.evaluator import Evaluator, predict_probabilities
 from loops.metrics import classification, imagenet_real, logits_reader, logits_writer
@@ -170,6 +170,8 @@ def _score_models(
     predicted = _predict(strategy, split, models)
     top1_raw = classification.score(*raw(), [1])["top1"] if raw is not None else None
     results = eval_results.score_models(predicted, models, split, real, top1_raw)
+    if len(models) == 1 and (published := published_figures.find(first.record, config, results)):
+        results["published"] = published
     if not workers.Workers(strategy).is_chief:
         return results
     suffix = eval_results.resizing_suffix(config, first.record)
@@ -283,7 +285,10 @@ def _score_logits(config: Config) -> dict:
 
 def _print_results(results: dict) -> None:
     """Prints the table. Call it after all files are written: stdout may be closed."""
-    console.print_summary(" + ".join(results["models"]), console.format_evaluation(results))
+    summary = console.format_evaluation(results)
+    if "published" in results:
+        summary.append(published_figures.format_row(results))
+    console.print_summary(" + ".join(results["models"]), summary)
     if len(rows := console.format_comparison(results)) > 1:
         console.print_table(console.COMPARISON_HEADER, rows)
     console.print_lines(console.format_paired_tests(results))

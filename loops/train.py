@@ -75,6 +75,8 @@ def _prepare(config: Config) -> tuple[pathlib.Path, run_folder.Record | None, Co
         if config.run.run_name and run_folder.contains_other_files(run_dir):
             raise UsageError(f"--run_name={run_dir.name}: {run_dir} is not a run folder")
         config = resolve.resolve_training(config, parent=fine_tuning.read_parent(config))
+        if not config.run.run_name:
+            run_dir = run_folder.resolve_run_dir(config)  # its name says which net it is
         config = auto_batch.choose_accumulate(config)
     return run_dir, record, config
 

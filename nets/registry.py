@@ -82,6 +82,7 @@ def _make_residual(family: str, layers: int, **options: Unpack[BuilderOptions]) 
 _ARCHITECTURES = {
     "alexnet": Architecture(family="alexnet"),
     "alexnet_bn": Architecture(family="alexnet", options={"batch_norm": True}),
+    "alexnet_owt": Architecture(family="alexnet_owt"),
     "zfnet": Architecture(family="zfnet"),
     "zfnet_bn": Architecture(family="zfnet", options={"batch_norm": True}),
     **{f"resnetv2_{n}": _make_residual("resnetv2", n) for n in (18, 34, 50, 101, 152, 200)},

@@ -3,6 +3,7 @@
 This module handles names only. The code that reads the weights handles shapes and layouts.
 """
 
+import re
 from collections.abc import Iterator, Sequence
 
 from nets import registry
@@ -20,7 +21,7 @@ BATCH_COUNTER = "num_batches_tracked"
 # rounds the squeezed width of seresnet18 and seresnet34 up to 8, unlike the paper and our nets.
 _RESNETS = ("resnet_18", "resnet_34", "resnet_50", "resnet_101", "resnet_152")
 MODELS = {
-    "torchvision": _RESNETS,
+    "torchvision": (*_RESNETS, "alexnet_owt"),
     "timm": (
         *_RESNETS,
         *(f"resnetv2_{n}" for n in (18, 34, 50, 101, 152)),
@@ -28,6 +29,20 @@ MODELS = {
         *(f"resnet_{n}d" for n in (18, 34, 50, 101, 152)),
     ),
 }
+
+
+def find_model(timm_name: str) -> str | None:
+    """Returns our name of a net of timm, such as resnet_50 for resnet50, or None.
+
+    Args:
+      timm_name: of the net or of its weights, as in resnet50.a1_in1k.
+    """
+    match = re.match(r"(se)?resnet(v2_)?(\d+d?)(\.|$)", timm_name)
+    if match is None or (match[1] and match[2]):
+        return None
+    family = "resnetse" if match[1] else "resnetv2" if match[2] else "resnet"
+    model = f"{family}_{match[3]}"
+    return model if model in MODELS["timm"] else None
 
 
 def map_tensor_names(model: str) -> dict[str, str]:
@@ -40,6 +55,8 @@ def map_tensor_names(model: str) -> dict[str, str]:
       dict from the path of our variable to the name of the tensor.
     """
     architecture = registry.get_architecture(model)
+    if architecture.family == "alexnet_owt":
+        return _map_alexnet_owt()
     options = architecture.options
     convolutions = 3 if options["bottleneck"] else 2
     if architecture.family == "resnetv2":
@@ -51,6 +68,16 @@ def get_head_names(model: str) -> tuple[str, str]:
     """Returns the tensor names (weight, bias) of the classifier."""
     names = map_tensor_names(model)
     return names["logits/kernel"], names["logits/bias"]
+
+
+def _map_alexnet_owt() -> dict[str, str]:
+    """Maps torchvision's AlexNet, whose layers are numbered together with ReLUs and pooling."""
+    names: dict[str, str] = {}
+    for number, theirs in enumerate((0, 3, 6, 8, 10), 1):
+        names |= _map_dense(f"conv{number}", f"features.{theirs}")
+    for ours, theirs in (("fc6", 1), ("fc7", 4), ("logits", 6)):
+        names |= _map_dense(ours, f"classifier.{theirs}")
+    return names
 
 
 def _map_resnet(options: registry.BuilderOptions, convolutions: int) -> dict[str, str]:

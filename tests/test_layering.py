@@ -63,13 +63,14 @@ FLOORS = {
     "nets": (
         ("layers",),
         ("registry",),
-        ("alexnet", "resnet"),
+        ("alexnet", "alexnet_owt", "resnet"),
         ("zfnet", "resnetv2"),
         ("macs",),
-        ("torch_names",),
+        ("torch_names", "published_weights"),
     ),
     "loops/tools": (
-        ("predict", "weights", "benchmark", "data", "replay", "auto_batch_trial", "print_recipe"),
+        ("weights",),
+        ("predict", "benchmark", "data", "replay", "auto_batch_trial", "print_recipe"),
     ),
 }
 # Third-party packages that it may use. Benchmarks may use any.
@@ -80,6 +81,7 @@ MAY_USE = {
     "loops": (
         *("tensorflow", "keras", "numpy", "cv2", "tqdm", "absl.logging"),
         *("h5py", "safetensors", "tensorboard", r"google\.protobuf\.message"),
+        "huggingface_hub",
         *("tf2onnx", "onnxruntime"),  # extras, for `--mode=export`
     ),
     "input_pipeline": (

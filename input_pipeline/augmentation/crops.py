@@ -38,42 +38,33 @@ def resize_area(image: tf.Tensor, size: int) -> tf.Tensor:
     return tf.cast(resized[0] + 0.5, tf.uint8)
 
 
-def eval_short_side(size: int, crop_fraction: float = CROP_FRACTION) -> int:
+def eval_short_side(
+    size: int, crop_fraction: float = CROP_FRACTION, torchvision_rounding: bool = False
+) -> int:
     """Returns the short side in pixels to which evaluation resizes an image before cropping."""
-    return round(size / crop_fraction)
+    return int(size / crop_fraction) if torchvision_rounding else round(size / crop_fraction)
 
 
-def resized_shape(shape: tf.Tensor, length: int) -> tf.Tensor:
+def resized_shape(shape: tf.Tensor, length: int, torchvision_rounding: bool = False) -> tf.Tensor:
     """Returns the size of an image whose short side becomes `length`, at the same aspect ratio.
 
     Args:
       shape: int32 [2], height and width.
       length: pixels.
+      torchvision_rounding: see `extract_views`.
 
     Returns:
       int32 [2], height and width.
     """
     sides = tf.cast(shape, tf.float64)
-    scale = tf.cast(length, tf.float64) / tf.reduce_min(sides)
+    target, shortest = tf.cast(length, tf.float64), tf.reduce_min(sides)
+    if torchvision_rounding:
+        resized = tf.floor(target * sides / shortest)
+    else:
+        resized = tf.round(sides * (target / shortest))
     longest = float(tf.int32.max // 2)  # reached by strips a million times as long as wide
-    resized = tf.minimum(tf.round(sides * scale), longest)
+    resized = tf.minimum(resized, longest)
     return tf.maximum(tf.cast(resized, tf.int32), length)
-
-
-def center_crop(
-    image: tf.Tensor, *, image_size: int, crop_fraction: float, interpolation: str
-) -> tf.Tensor:
-    """Returns the center crop that evaluation uses.
-
-    Args:
-      image: uint8 [H, W, 3].
-      image_size: S, side of the crop in pixels.
-      crop_fraction, interpolation: see `extract_views`.
-
-    Returns:
-      uint8 [S, S, 3].
-    """
-    return extract_views(image, image_size, 1, crop_fraction, interpolation)[0]
 
 
 def extract_views(
@@ -82,6 +73,7 @@ def extract_views(
     crops: int,
     crop_fraction: float = CROP_FRACTION,
     interpolation: str = "bilinear",
+    torchvision_rounding: bool = False,
 ) -> tf.Tensor:
     """Returns the crops that evaluation uses (Krizhevsky et al. 2012, section 4.1).
 
@@ -91,16 +83,21 @@ def extract_views(
       crops: 1 for the center crop; 10 for four corners, the center and their mirror images.
       crop_fraction: the image is resized so that its short side is size / crop_fraction.
       interpolation: "bilinear" or "bicubic".
+      torchvision_rounding: round as torchvision and timm do. Both sides of the resized image are
+        rounded down. The offset of the center crop is rounded to the nearest integer, a half to
+        the even one.
 
     Returns:
       uint8 [crops, size, size, 3]. Ten crops are upper left, upper right, lower left, lower right
       and center, then the same mirrored.
     """
-    height, width = tf.unstack(
-        resized_shape(tf.shape(image)[:2], eval_short_side(size, crop_fraction))
-    )
+    short_side = eval_short_side(size, crop_fraction, torchvision_rounding)
+    height, width = tf.unstack(resized_shape(tf.shape(image)[:2], short_side, torchvision_rounding))
     bottom, right = height - size, width - size
-    top, left = bottom // 2, right // 2  # rounded to the upper left
+    if torchvision_rounding:
+        top, left = (tf.cast(tf.round(space / 2), tf.int32) for space in (bottom, right))
+    else:
+        top, left = bottom // 2, right // 2  # rounded to the upper left
     corners = [(0, 0), (0, right), (bottom, 0), (bottom, right)] if crops == 10 else []
     positions = [*corners, (top, left)]
 

@@ -56,12 +56,14 @@ def _decode_classic_window(
 def crop_center(data: tf.Tensor, seed: tf.Tensor, config: DataConfig) -> tf.Tensor:
     """The center crop that evaluation uses."""
     del seed
-    return crops.center_crop(
+    return crops.extract_views(
         decode.decode_image(data),
-        image_size=config.image_size,
-        crop_fraction=config.crop_fraction,
-        interpolation=config.interpolation,
-    )
+        config.image_size,
+        1,
+        config.crop_fraction,
+        config.interpolation,
+        config.torchvision_rounding,
+    )[0]
 
 
 # Function of (encoded image, int64 [2] seed, config), by crop policy. Each one returns uint8

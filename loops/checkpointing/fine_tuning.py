@@ -39,9 +39,10 @@ def read_parent(config: Config) -> Config | None:
     run_dir, _ = run_folder.find_checkpoint(init_from, "--init_from")
     parent = run_folder.read_record(run_dir).config
     theirs, ours = (user_code.display_name(model) for model in (parent.net.model, config.net.model))
-    if theirs != ours:
+    if "model" in config.typed and theirs != ours:
         raise UsageError(
-            f"--init_from={init_from} contains a {theirs}, not a {ours}: give --model={theirs}"
+            f"--init_from={init_from} contains a {theirs}, not a {ours}: leave --model out, or give"
+            f" --model={theirs}"
         )
     if parent.net.model != config.net.model:
         logging.warning("--init_from=%s: %s has changed since that run", init_from, ours)

@@ -47,7 +47,7 @@ class _RecordJson(TypedDict):
     config: dict[str, Any]
     class_names: Annotated[tuple[str, ...], _check_class_names]
     dataset: dict[str, SplitFacts]
-    weights: NotRequired[dict[str, int | str]]
+    weights: NotRequired[dict[str, int | float | str]]
     code: NotRequired[dict[str, user_code.FileFacts]]
 
 
@@ -65,7 +65,7 @@ class Record:
     config: Config
     class_names: tuple[str, ...]
     dataset: dict[str, SplitFacts]
-    weights: dict[str, int | str] = dataclasses.field(default_factory=dict)
+    weights: dict[str, int | float | str] = dataclasses.field(default_factory=dict)
 
 
 def resolve_run_dir(config: Config) -> pathlib.Path:
@@ -109,7 +109,7 @@ def resolve_new_run_dir(config: Config, contents: str) -> pathlib.Path:
     if not config.run.run_name:
         raise UsageError(f"--run_name is missing: name the run folder for {contents}")
     run_dir = resolve_run_dir(config)
-    if run_dir.exists() and (not run_dir.is_dir() or any(run_dir.iterdir())):
+    if (run_dir / "config.json").exists() or contains_other_files(run_dir):
         raise UsageError(
             f"--run_name={run_dir.name}: {run_dir} already exists; choose another name"
         )

@@ -17,12 +17,15 @@ class OptimizerFacts:
     Attributes:
       decay_kind: what `--decay_kind=auto` stands for: l2 or decoupled.
       learning_rate: default per 256 images; None for the default of the data set.
+      fine_tuning_learning_rate: default per 256 images of `--init_from`; None for a tenth of
+        `learning_rate`.
       applies_decay: the optimizer applies the weight decay, because it affects the learning rate
         of a layer. Otherwise the training step does.
     """
 
     decay_kind: Literal["l2", "decoupled"]
     learning_rate: float | None = None
+    fine_tuning_learning_rate: float | None = None
     applies_decay: bool = False
 
 

@@ -23,7 +23,7 @@ class FlagField:
 
     Attributes:
       name: name of the flag and of the field.
-      type: bool, int, float or str.
+      type: bool, int, float, str, or tuple for numbers separated by commas.
       default: None if the data set or another flag decides.
       help: text of `--help`.
       choice_source: the accepted values, or a function of a registry that returns them; () for any.
@@ -56,7 +56,7 @@ class FlagField:
 
     name: str
     type: type
-    default: bool | int | float | str | None
+    default: bool | int | float | str | tuple | None
     help: str
     choice_source: tuple | Callable[[], tuple] = ()
     accepts_paths: bool = False
@@ -159,6 +159,8 @@ def get_flag_fields(
             kind = typing.get_args(kind)[0]
         if typing.get_origin(kind) is typing.Literal:
             kind, facts["choices"] = str, typing.get_args(kind)
+        if typing.get_origin(kind) is tuple:
+            kind = tuple
         facts["choice_source"] = facts.pop("choices", ())
         if benchmarks is None:
             is_used = {"train", "eval"} & {*facts["modes"]}
@@ -179,7 +181,7 @@ def get_flag_fields(
             FlagField(
                 name=field.name,
                 type=kind,
-                default=typing.cast("bool | int | float | str | None", field.default),
+                default=typing.cast("bool | int | float | str | tuple | None", field.default),
                 help=text,
                 **facts,
             )

@@ -9,6 +9,7 @@ from typing import Any
 from absl import logging
 
 from input_pipeline import augment_spec, datasets, pixel_statistics
+from input_pipeline.config import PREPROCESSING_FIELDS
 from input_pipeline.errors import UsageError
 from input_pipeline.sources import source
 from loops.config import dataset_flags, recipes, validation
@@ -16,6 +17,7 @@ from loops.config.choices import OPTIMIZERS
 from loops.config.config import Config, all_flags, merge, select_flags
 from nets import registry
 
+_FINE_TUNING_WARMUP_EPOCHS = 0.5
 # Where the pixel statistics of data sets without published ones come from, as the log names it.
 _STATISTICS_SOURCE = dict.fromkeys(
     ("folder", "lists"), "ImageNet (run --mode=stats to measure those of the images)"
@@ -41,27 +43,59 @@ def resolve_training(
         # 2. A resumed run keeps its config; only some flags may change.
         config = merge(saved, config, select_flags(on_resume=True), "resume")
     else:
-        # 2. A new run takes the normalization of the weights that it starts from, then a recipe.
+        # 2. A new run takes the preprocessing of the weights that it starts from, then a recipe.
         if config.optimization.auto_batch and "accumulate" in config.typed:
             raise UsageError(
                 f"--accumulate={config.optimization.accumulate} with --auto_batch, which chooses"
                 " that number; drop one"
             )
         if parent is not None:
-            config = inherit_normalization(config, parent)
-        config = apply_recipe(config)
+            values = choose_fine_tuning_values(config, parent)
+            config = apply_recipe(config.replace(**values))
+            _log_fine_tuning(config, values)
+        else:
+            config = apply_recipe(config)
     dataset_flags.require_named_dataset(config)
     # 3. The data set and the optimizer fill in the rest; then everything is checked.
     return resolve(config)
 
 
-def inherit_normalization(config: Config, parent: Config) -> Config:
-    """Copies mean, std and batch-norm constants from the run behind `--init_from`."""
-    return config.replace(
-        mean=parent.data.mean,
-        std=parent.data.std,
-        batch_norm_momentum=parent.net.batch_norm_momentum,
-        batch_norm_epsilon=parent.net.batch_norm_epsilon,
+def choose_fine_tuning_values(config: Config, parent: Config) -> dict[str, Any]:
+    """Returns what a run takes over from the weights that it starts from, by name of the leaf.
+
+    These are the net, the preprocessing and the batch-norm constants, and a learning rate and a
+    warm-up for fine-tuning. A new head on frozen weights has the usual learning rate. Typed flags
+    are left out.
+    """
+    values: dict[str, Any] = {
+        "model": parent.net.model,
+        **{name: getattr(parent.data, name) for name in PREPROCESSING_FIELDS},
+        "batch_norm_momentum": parent.net.batch_norm_momentum,
+        "batch_norm_epsilon": parent.net.batch_norm_epsilon,
+        "warmup_epochs": _FINE_TUNING_WARMUP_EPOCHS,
+    }
+    if config.fine_tuning.freeze == "none":
+        facts = OPTIMIZERS.get(config.optimization.optimizer).facts
+        rate = facts.fine_tuning_learning_rate
+        if rate is None and facts.learning_rate is not None:
+            rate = 0.1 * facts.learning_rate
+        if rate is not None:
+            values["learning_rate"] = rate
+    return {name: value for name, value in values.items() if name not in config.typed}
+
+
+def _log_fine_tuning(config: Config, values: dict[str, Any]) -> None:
+    """Logs the flags that the weights have set; a recipe may have changed some again."""
+    leaves, flags = config.leaves(), all_flags()
+    chosen = [name for name, value in values.items() if name in flags and leaves[name] == value]
+    texts = {name: leaves[name] for name in chosen}
+    for name in ("mean", "std"):
+        if name in texts:
+            texts[name] = ",".join(f"{number:g}" for number in texts[name])
+    logging.info(
+        "--init_from=%s sets %s",
+        config.fine_tuning.init_from,
+        " ".join(f"--{name}={text}" for name, text in texts.items()),
     )
 
 

@@ -46,8 +46,9 @@ class EvalConfig:
 
     ckpt: Annotated[
         str,
-        "Run folder (its newest intact step), RUN/best, or a step folder. Several, separated by "
-        "commas: eval and predict average the predictions, average averages the weights.",
+        "Run folder (its newest intact step), RUN/best, a step folder, or published weights as in "
+        "timm/resnet50.a1_in1k, which the first use imports. Several, separated by commas: eval "
+        "and predict average the predictions, average averages the weights.",
         {
             "is_path_list": True,
             "modes": ("eval", "predict", "export", "average", "repro", "recipe"),
@@ -210,7 +211,9 @@ class ImportConfig:
 
     weights: Annotated[
         str,
-        "File of weights to import: .safetensors or .weights.h5.",
+        "Weights to import: timm/NAME or hf_hub:OWNER/NAME, which are downloaded from the Hugging "
+        "Face Hub; a folder with model.safetensors and config.json; or a file, .safetensors or "
+        ".weights.h5.",
         {
             "is_path": True,
             "modes": ("import",),

@@ -294,8 +294,8 @@ class FineTuningConfig:
 
     init_from: Annotated[
         str,
-        "Run or step folder to take initial weights from. The classifier is replaced if the "
-        "classes differ.",
+        "Run or step folder, or published weights as in timm/resnet50.a1_in1k, to take initial "
+        "weights from. The classifier is replaced if the classes differ.",
         {"is_path": True, "modes": ("train", "repro"), "on_replay": True, "benchmarks": ()},
     ] = ""
     freeze: Annotated[

@@ -84,7 +84,14 @@ def _check_hidden_fields(config: Config) -> None:
         if len(numbers) != length or not all(
             low - tolerance <= n <= high + tolerance for n in numbers
         ):
-            raise UsageError(f"{name}={numbers}: must be {length} numbers from {low} to {high}")
+            prefix = "--" if name in all_flags() else ""
+            raise UsageError(
+                f"{prefix}{name}={numbers}: must be {length} numbers from {low} to {high}"
+            )
+    if "std" in config.typed and data.std is not None and max(data.std) <= 1:
+        raise UsageError(
+            f"--std={data.std}: is for pixels from 0 to 1; multiply --mean and --std by 255"
+        )
     if not _MIN_EPSILON <= net.batch_norm_epsilon <= 1:
         raise UsageError(
             f"batch_norm_epsilon={net.batch_norm_epsilon}: must be from {_MIN_EPSILON} to 1"

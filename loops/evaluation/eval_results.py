@@ -294,7 +294,12 @@ def log_images(
         encoded, _ = split.read(tf.constant(mistake["position"], tf.int64))
         image = decode.decode_image(encoded)
         view = crops.extract_views(
-            image, data.image_size, 1, data.crop_fraction, data.interpolation
+            image,
+            data.image_size,
+            1,
+            data.crop_fraction,
+            data.interpolation,
+            data.torchvision_rounding,
         )
         images.append(view[0].numpy())
         truth, predicted = (_caption(mistake[k]) for k in ("class", "predicted"))

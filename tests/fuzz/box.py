@@ -24,6 +24,21 @@ from tests.fuzz.fork_server import ROOT, ForkServer, Outcome
 
 _EXIT_CODES = (0, 2, 3, 4, 130, 143)
 _CLASSES = ("n01532829", "n01558993", "n01704323")  # in ilsvrc2012 and in mini_imagenet
+_CARD = {
+    "architecture": "resnet18",
+    "num_classes": 3,
+    "label_names": _CLASSES,
+    "pretrained_cfg": {
+        "input_size": [3, 64, 64],
+        "crop_pct": 0.9,
+        "interpolation": "bicubic",
+        "mean": [0.5, 0.5, 0.5],
+        "std": [0.5, 0.5, 0.5],
+        "test_input_size": [3, 96, 96],
+        "test_crop_pct": 1.0,
+        "license": "apache-2.0",
+    },
+}
 _IMAGES = {"train": 2, "val": 1, "test": 1}
 FORMATS = ("jpg", "png", "webp", "bmp", "gif")
 _DATA = "--dataset=folder --data_dir=folder"
@@ -203,6 +218,9 @@ def _write_inputs(work: pathlib.Path) -> None:
     damage.make_zero(work / "zero")
     head = {"fc.weight": np.ones((3, 4), np.float32), "fc.bias": np.ones(3, np.float32)}
     save_file(head, work / "a.safetensors")
+    (work / "weights").mkdir()
+    save_file(head, work / "weights" / "model.safetensors")
+    (work / "weights" / "config.json").write_text(json.dumps(_CARD))
     facts = {"dataset": "ilsvrc2012", "split": "val", "fingerprint": "f"}
     model = {"model": "a", "step": 2, "image_size": 32}
     meta = {"format": 1, "models": [model], "class_names": _CLASSES, **facts}

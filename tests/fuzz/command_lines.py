@@ -52,6 +52,7 @@ _FORMS = {
     "keep_every": "1 0.5epochs",
     "logits": "logits.npz logits.npz,logits.npz",
     "members": "1 1,2",
+    "mean": "120,110,100 127.5,127.5,127.5",
     "profile": "0,1 1,2",
     "randaugment": "1,3 0,0",
     "recipe": "short step90 recipe.txt runs/a ./no.txt",
@@ -60,11 +61,12 @@ _FORMS = {
     "save_logits": "new.npz",
     "split_csv": "csv",
     "test_list": "test.txt",
+    "std": "60,60,60 127.5,127.5,127.5",
     "test_size": "32 48,32",
     "top_k": "1 1,2,3 7",
     "train_list": "train.txt",
     "val_list": "val.txt",
-    "weights": "a.weights.h5 a.safetensors",
+    "weights": "a.weights.h5 a.safetensors weights",
     "workers": "localhost:46054 localhost:46054,localhost:46055",
 }
 _NUMBERS = (0, 1, 2, 3, 7, 0.1, 0.5, 0.99, 1e-9)

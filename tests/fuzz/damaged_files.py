@@ -48,6 +48,7 @@ FAST = {
     "shards/manifest.json": (_EVAL_SHARDS,),
     "train.txt": (_LISTS,),
     "val.txt": (_LISTS,),
+    "weights/config.json": ("--mode=import --run_name=new --weights=weights",),
     "words.txt": (f"{_LOGITS} --flagfile=words.txt",),
 }
 # The same for files that take seconds.

@@ -15,9 +15,11 @@
 #   conv3 as above, conv4 3 * 3 * 384 * 384 + 384 = 1,327,488, conv5 3 * 3 * 384 * 256 + 256
 #   = 884,992, dense layers as above: sum 62,357,608.
 # Batch norm instead of local response norm of 96 and 256 channels: 2 * (96 + 256) = 704 more.
+# AlexNet of one tower: torchvision's count.
 MODEL_SIZES = {
     "alexnet": 60_965_224,
     "alexnet_bn": 60_965_928,
+    "alexnet_owt": 61_100_840,
     "zfnet": 62_357_608,
     "zfnet_bn": 62_358_312,
     "resnet_18": 11_689_512,

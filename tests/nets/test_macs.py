@@ -71,6 +71,12 @@ def test_multiply_adds_of_alexnet_and_zfnet():
     )
     assert count("alexnet", 224) == count("alexnet_bn", 224) == convolutions + dense
     convolutions = (
+        55**2 * 11 * 11 * 3 * 64
+        + 27**2 * 25 * 64 * 192
+        + 13**2 * 9 * (192 * 384 + 384 * 256 + 256 * 256)
+    )
+    assert count("alexnet_owt", 224) == convolutions + dense
+    convolutions = (
         110**2 * 7 * 7 * 3 * 96
         + 26**2 * 25 * 96 * 256
         + 13**2 * 9 * (256 * 384 + 384 * 384 + 384 * 256)

@@ -31,7 +31,11 @@ def split_name(model):
     return (f"{family}d", variant[:-1]) if variant.endswith("d") else (family, variant)
 
 
-OF_THE_PAPERS = [model for model in registry.names() if split_name(model)[0] in _FAMILIES]
+OF_THE_PAPERS = [
+    model
+    for model in registry.names()
+    if split_name(model)[0] in _FAMILIES and model != "alexnet_owt"
+]
 PUBLISHED = {
     "resnet_18": 11_689_512,
     "resnet_34": 21_797_672,

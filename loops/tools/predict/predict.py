@@ -13,6 +13,7 @@ from loops.config.config import Config
 from loops.metrics import classification
 from loops.tools.predict import ensemble, explained_prediction, figure, image_paths, outputs, views
 from loops.tools.predict.explained_prediction import top_classes
+from loops.tools.weights import first_use
 
 # Images drawn on the page or in figures. Each takes seconds and about 300 kB.
 MAX_DRAWN_IMAGES = 50
@@ -100,7 +101,8 @@ def show(
     """Predicts one image and draws the explanation of the prediction, for `predict.ipynb`.
 
     Args:
-      ckpt: run folder, RUN/best or step folder. Several are separated by commas.
+      ckpt: run folder, RUN/best, step folder, or published weights as in timm/resnet50.a1_in1k.
+        Several are separated by commas.
       image: path of an image file.
       crops: number of crops, 10 or 1.
       seam_carving: whether to add a seam-carved view.
@@ -116,6 +118,7 @@ def show(
     values = {"mode": "predict", "ckpt": str(ckpt), "image": str(image), "crops": crops}
     values |= {"seam_carving": seam_carving, "top_k": str(top_k)}
     config = dataclasses.replace(Config().replace(**values), typed=frozenset(values))
+    config = first_use.replace_names(config)
     (path, *others) = image_paths.find(config.prediction.image)
     if others:
         raise UsageError(f"{image}: {len(others) + 1} images; name one of them")

@@ -22,7 +22,7 @@ class Preprocessing(NamedTuple):
 
     Attributes:
       size: side of a view in pixels.
-      crop_fraction, interpolation: see `crops.extract_views`.
+      crop_fraction, interpolation, torchvision_rounding: see `crops.extract_views`.
       num_crops: 1 or 10.
       seam_carving: whether the image carved to a square is one more view, the last one.
     """
@@ -32,6 +32,7 @@ class Preprocessing(NamedTuple):
     interpolation: str
     num_crops: int
     seam_carving: bool
+    torchvision_rounding: bool = False
 
     @property
     def num_views(self) -> int:
@@ -49,9 +50,16 @@ class Preprocessing(NamedTuple):
 
 def preprocess_image(image: tf.Tensor, preprocessing: Preprocessing) -> tf.Tensor:
     """Returns the views of one image: uint8 [H, W, 3] to uint8 [V, S, S, 3]."""
-    size, crop_fraction, interpolation, num_crops, with_seam_carving = preprocessing
-    views = crops.extract_views(image, size, num_crops, crop_fraction, interpolation)
-    if with_seam_carving:
+    size, interpolation = preprocessing.size, preprocessing.interpolation
+    views = crops.extract_views(
+        image,
+        size,
+        preprocessing.num_crops,
+        preprocessing.crop_fraction,
+        interpolation,
+        preprocessing.torchvision_rounding,
+    )
+    if preprocessing.seam_carving:
         carved = seam_carving.carve_to_square(image, size, interpolation)
         views = tf.concat([views, carved[None]], axis=0)
     return views

@@ -219,10 +219,12 @@ def _load_val_images(trained_model: TrainedModel) -> np.ndarray:
     count = min(_NUM_IMAGES, split.num_examples)
     images = []
     for index in np.linspace(0, split.num_examples - 1, count).round().astype(np.int64):
-        size = (data.image_size, 1, data.crop_fraction, data.interpolation)
+        how = (data.image_size, 1, data.crop_fraction, data.interpolation)
         try:
             encoded, _ = split.read(tf.constant(index))
-            images.append(crops.extract_views(decode.decode_image(encoded), *size)[0].numpy())
+            image = decode.decode_image(encoded)
+            view = crops.extract_views(image, *how, data.torchvision_rounding)
+            images.append(view[0].numpy())
         except tf.errors.OpError as error:
             name = split.describe(int(index))
             raise DataError(f"{name} does not decode: {decode.describe_error(error)}") from None

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import json
 import os
 import pathlib
 import tempfile
@@ -13,6 +14,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 from absl import logging
+from tensorflow.lite.python import schema_py_generated as schema
+from tensorflow.lite.tools import flatbuffer_utils
 
 from input_pipeline.config import DataConfig
 from input_pipeline.errors import UsageError
@@ -23,6 +26,7 @@ from loops.tools.weights.serving_module import ExportedModel
 from nets.layers.kit import MaxPool
 
 _ONNX_OPSET = 17
+METADATA_NAME = "imagenet_loops"  # of the entry in ONNX and TFLite files
 
 # A function from images float32 [N, S, S, 3], 0..255, to logits [N, C].
 LogitsFn = Callable[[np.ndarray], np.ndarray]
@@ -48,7 +52,12 @@ class Export:
 
     def module(self) -> ExportedModel:
         """Returns the net with its preprocessing."""
-        return ExportedModel(self.model, self.data, self.record.class_names)
+        return ExportedModel(self.model, self.data, self.record.class_names, self.metadata())
+
+    def metadata(self) -> str:
+        """Returns preprocessing and class names as JSON, which the file itself carries."""
+        preprocessing = sidecar.describe_preprocessing(self.data, self.record.class_names)
+        return json.dumps(preprocessing, ensure_ascii=True)
 
     def tensors(self) -> dict[str, np.ndarray]:
         """Returns the net's variables by path."""
@@ -119,7 +128,19 @@ def _write_tflite(export: Export, path: pathlib.Path) -> None:
             converter.optimizations = [tf.lite.Optimize.DEFAULT]
             converter.representative_dataset = lambda: ([image] for image in export.calibration())
             converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
-        path.write_bytes(converter.convert())
+        content = converter.convert()
+    path.write_bytes(_add_tflite_metadata(content, export.metadata()))
+
+
+def _add_tflite_metadata(content: bytes, text: str) -> bytes:
+    """Returns a TFLite file with a metadata entry, which interpreters skip."""
+    model = flatbuffer_utils.convert_bytearray_to_object(bytearray(content))
+    buffer, entry = schema.BufferT(), schema.MetadataT()
+    buffer.data = np.frombuffer(text.encode(), np.uint8)
+    entry.name, entry.buffer = METADATA_NAME, len(model.buffers)
+    model.buffers.append(buffer)
+    model.metadata = [*(model.metadata or []), entry]
+    return bytes(flatbuffer_utils.convert_object_to_bytearray(model))
 
 
 def _read_tflite(_: Export, path: pathlib.Path) -> LogitsFn:
@@ -141,6 +162,8 @@ def _write_onnx(export: Export, path: pathlib.Path) -> None:
         model, _ = tf2onnx.convert.from_function(
             module.images, input_signature=module.images.input_signature, opset=_ONNX_OPSET
         )
+    entry = model.metadata_props.add()
+    entry.key, entry.value = METADATA_NAME, export.metadata()
     path.write_bytes(model.SerializeToString())
 
 

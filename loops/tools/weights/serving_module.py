@@ -14,21 +14,25 @@ from input_pipeline.decoding import decode
 class ExportedModel(tf.Module):
     """A float32 net that accepts image files and pixels that are not normalized.
 
-    All signatures except `classes` return `logits` and `probabilities` [N, C]:
+    All signatures except `classes` and `metadata` return `logits` and `probabilities` [N, C]:
       images (also `serving_default`): `images` float32 [N, S, S, 3], RGB, 0..255.
       encoded: `encoded` string [N], JPEG, PNG, BMP, GIF or WebP files. Predicts on the center
         crop, resized as in evaluation.
       encoded_ten_crop: the same, with probabilities averaged over ten crops. The logits are their
         logarithm.
       classes: no input; returns `classes` string [C], class names by label.
+      metadata: no input; returns `json`, a string with preprocessing and class names.
 
     Args:
       model: float32 model from normalized images to logits.
       data: DataConfig of the run.
       class_names: name of each class, by label.
+      metadata: the value of the signature `metadata`.
     """
 
-    def __init__(self, model: keras.Model, data: DataConfig, class_names: Sequence[str]):
+    def __init__(
+        self, model: keras.Model, data: DataConfig, class_names: Sequence[str], metadata: str
+    ):
         super().__init__()
         # Listed here, because the tracking of a Keras model omits what converters need.
         self.weights = [variable.value for variable in model.variables]
@@ -47,12 +51,14 @@ class ExportedModel(tf.Module):
             lambda encoded: self._classify_encoded(encoded, 10), [files]
         )
         self.classes = tf.function(lambda: {"classes": self._names}, [])
+        text = tf.constant(metadata)
+        self.metadata = tf.function(lambda: {"json": text}, [])
 
     def signatures(self) -> dict[str, tf.types.experimental.ConcreteFunction]:
         """Returns concrete functions by name, for `tf.saved_model.save`."""
         functions = {
             name: getattr(self, name).get_concrete_function()
-            for name in ("images", "encoded", "encoded_ten_crop", "classes")
+            for name in ("images", "encoded", "encoded_ten_crop", "classes", "metadata")
         }
         return {"serving_default": functions["images"], **functions}
 
@@ -79,5 +85,10 @@ class ExportedModel(tf.Module):
         data = self._data
         image = decode.decode_image(encoded)
         return crops.extract_views(
-            image, data.image_size, num_crops, data.crop_fraction, data.interpolation
+            image,
+            data.image_size,
+            num_crops,
+            data.crop_fraction,
+            data.interpolation,
+            data.torchvision_rounding,
         )

@@ -114,6 +114,8 @@ def read_preprocessing(
         values["image_size"] = int(stored["image_size"])
         values["crop_fraction"] = float(stored["crop_fraction"])
         values["interpolation"] = str(stored["interpolation"])
+        # Exports of earlier versions do not have it.
+        values["torchvision_rounding"] = stored.get("torchvision_rounding", False) is True
         class_names = typed_json.convert(class_names, tuple[str, ...], "class_names")
         if len(class_names) != num_classes:
             raise ValueError

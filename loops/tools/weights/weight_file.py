@@ -21,6 +21,17 @@ from input_pipeline.system import atomic_files, regular_files
 
 _HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
 _PICKLE_MAGICS = (b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
+# Where the weights of torchvision's files are as safetensors: timm has converted them.
+_TORCHVISION_FILES = {
+    "resnet18-f37072fd": "timm/resnet18.tv_in1k",
+    "resnet34-b627a593": "timm/resnet34.tv_in1k",
+    "resnet50-0676ba61": "timm/resnet50.tv_in1k",
+    "resnet50-11ad3fa6": "timm/resnet50.tv2_in1k",
+    "resnet101-63fe2227": "timm/resnet101.tv_in1k",
+    "resnet101-cd907fc2": "timm/resnet101.tv2_in1k",
+    "resnet152-394f9c45": "timm/resnet152.tv_in1k",
+    "resnet152-f82ba261": "timm/resnet152.tv2_in1k",
+}
 # Errors that the two libraries raise for a broken file.
 _READ_ERRORS = (
     *(safetensors.SafetensorError, OSError, KeyError, RuntimeError, TypeError, ValueError),
@@ -44,6 +55,7 @@ class WeightFile:
 
     Attributes:
       path: path of the file.
+      where: flag and value, for messages.
       sha256: hash of its bytes in hexadecimal.
       shapes: shape of each tensor, by name.
       dtypes: dtype of each tensor, by name: "float32", "float16", or the name in the file.
@@ -51,6 +63,7 @@ class WeightFile:
     """
 
     path: str
+    where: str
     sha256: str
     shapes: dict[str, tuple[int, ...]]
     dtypes: dict[str, str]
@@ -58,12 +71,13 @@ class WeightFile:
 
 
 @contextlib.contextmanager
-def open_file(path: str, form: str) -> Iterator[WeightFile]:
+def open_file(path: str, form: str, where: str = "") -> Iterator[WeightFile]:
     """Opens a weight file.
 
     Args:
       path: path of the file.
       form: "safetensors" or "h5".
+      where: flag and value, for messages; `--weights` and the path by default.
 
     Yields:
       WeightFile.
@@ -71,15 +85,16 @@ def open_file(path: str, form: str) -> Iterator[WeightFile]:
     Raises:
       UsageError: the file does not exist or is not a valid file of this format.
     """
-    _check_magic(path, form)
+    where = where or f"--weights={path}"
+    _check_magic(path, form, where)
     readers = {"safetensors": _open_safetensors, "h5": _open_h5}
     with contextlib.ExitStack() as stack:
         try:
             contents = readers[form](path, stack)
         except _READ_ERRORS as error:
             reason = " ".join(str(error).split())[:120]
-            raise UsageError(f"--weights={path}: not a valid {form} file: {reason}") from None
-        yield WeightFile(path, atomic_files.sha256(path), *contents)
+            raise UsageError(f"{where}: not a valid {form} file: {reason}") from None
+        yield WeightFile(path, where, atomic_files.sha256(path), *contents)
 
 
 def read_tensor(file: WeightFile, name: str, shape: tuple[int, ...]) -> np.ndarray:
@@ -98,9 +113,9 @@ def read_tensor(file: WeightFile, name: str, shape: tuple[int, ...]) -> np.ndarr
     try:
         values = np.asarray(file.read(name), np.float32).reshape(shape)
     except _READ_ERRORS as error:
-        raise UsageError(f"--weights={file.path}: {name} cannot be read: {error}") from None
+        raise UsageError(f"{file.where}: {name} cannot be read: {error}") from None
     if not np.isfinite(values).all():
-        raise UsageError(f"--weights={file.path}: {name} has non-finite values")
+        raise UsageError(f"{file.where}: {name} has non-finite values")
     return values
 
 
@@ -111,37 +126,46 @@ def require_shape(file: WeightFile, name: str, shapes: Collection[tuple[int, ...
       UsageError: it does not. The message contains the tensor's name and the shapes.
     """
     if file.dtypes[name] not in ("float32", "float16"):
-        raise UsageError(
-            f"--weights={file.path}: {name} is {file.dtypes[name]}, not float32 or float16"
-        )
+        raise UsageError(f"{file.where}: {name} is {file.dtypes[name]}, not float32 or float16")
     if file.shapes[name] not in shapes:
         raise UsageError(
-            f"--weights={file.path}: {name} has shape {file.shapes[name]}, but the net needs"
+            f"{file.where}: {name} has shape {file.shapes[name]}, but the net needs"
             f" {' or '.join(map(str, shapes))}"
         )
 
 
-def _check_magic(path: str, form: str) -> None:
+def _check_magic(path: str, form: str, where: str) -> None:
     """Checks the first bytes, for a better error message than that of the library."""
-    if not path:
-        raise UsageError("--weights is missing: name the file to import")
     if not pathlib.Path(path).is_file():
-        raise UsageError(f"--weights={path}: there is no such file")
+        raise UsageError(
+            f"{where}: there is no such file; a repository is named as in"
+            " timm/resnet50.a1_in1k or hf_hub:OWNER/NAME"
+        )
     try:
         with regular_files.open_regular(path) as file:
             magic = file.read(8)
     except OSError as error:
-        raise UsageError(f"--weights={path}: {error.strerror}") from None
+        raise UsageError(f"{where}: {error.strerror}") from None
     if magic.startswith(_PICKLE_MAGICS):
         raise UsageError(
-            f"--weights={path}: a pickle or zip archive, which can run code when it is opened;"
-            " load it with torch.load(..., weights_only=True) and save it with"
-            " safetensors.torch.save_file"
+            f"{where}: a pickle or zip archive, which can run code when it is opened;"
+            f" {_suggest_safetensors(path)}"
         )
     if magic == _HDF5_MAGIC and form != "h5":
-        raise UsageError(f"--weights={path}: an HDF5 file; import it with --source=h5")
+        raise UsageError(f"{where}: an HDF5 file; import it with --source=h5")
     if magic != _HDF5_MAGIC and form == "h5":
-        raise UsageError(f"--weights={path}: not an HDF5 file, which --source=h5 requires")
+        raise UsageError(f"{where}: not an HDF5 file, which --source=h5 requires")
+
+
+def _suggest_safetensors(path: str) -> str:
+    """Returns where the weights of a pickle are as safetensors, or how to convert it."""
+    repository = _TORCHVISION_FILES.get(pathlib.Path(path).stem)
+    if repository:
+        return f"--weights={repository} has the same weights without a pickle"
+    return (
+        "load it with torch.load(..., weights_only=True) and save it with"
+        " safetensors.torch.save_file, or take published weights as in --weights=timm/NAME"
+    )
 
 
 def _open_safetensors(path: str, stack: contextlib.ExitStack) -> _Contents:

@@ -115,6 +115,35 @@ def test_resized_shape(height, width, length, expected):
     assert tuple(in_tf_data) == expected
 
 
+@pytest.mark.parametrize(
+    ("height", "width", "size", "crop_fraction", "resized", "corner"),
+    [
+        # 224 / 0.95 is 235.79, and 235 * 500 / 332 is 353.92. The offsets 5.5 and 64.5 become even.
+        (332, 500, 224, 0.95, (235, 353), (6, 64)),
+        (332, 500, 224, 0.875, (256, 385), (16, 80)),  # 385.54; 80.5
+        (500, 332, 224, 0.875, (385, 256), (80, 16)),
+        (100, 103, 61, 0.7, (87, 89), (13, 14)),  # 87.14, 89.61
+        (61, 64, 60, 1.0, (60, 62), (0, 1)),  # 62.95
+        (37, 41, 30, 0.9, (33, 36), (2, 3)),  # 33.33, 36.57; 1.5
+        (235, 235, 224, 0.95, (235, 235), (6, 6)),
+    ],
+)
+def test_torchvision_rounding(height, width, size, crop_fraction, resized, corner):
+    """Pixels are those of Pillow on shapes and offsets that were worked out by hand."""
+    # Pillow clips to 0..255 between the two axes, so bicubic overshoots must stay within.
+    image = _soft(height, width).point(lambda value: 64 + value // 2)
+    top, left = corner
+    expected = image.resize(resized[::-1], Image.Resampling.BICUBIC)
+    expected = np.asarray(expected.crop((left, top, left + size, top + size))).astype(int)
+    how = (size, 1, crop_fraction, "bicubic", True)
+    views = crops.extract_views(tf.constant(np.asarray(image)), *how).numpy()
+    assert np.abs(views[0] - expected).max() <= 2
+    in_tf_data = _in_tf_data(lambda pixels: crops.extract_views(pixels, *how), np.asarray(image))
+    np.testing.assert_array_equal(in_tf_data, views)
+    shape = crops.resized_shape(tf.constant([height, width]), min(resized), True)
+    assert tuple(shape.numpy()) == resized
+
+
 @pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
 @pytest.mark.parametrize(("height", "width"), [(16, 300), (300, 16), (3, 100), (2, 34)])
 def test_views_of_a_strip_equal_crops_of_the_resized_strip(height, width, interpolation):
@@ -133,7 +162,7 @@ def test_views_of_a_strip_equal_crops_of_the_resized_strip(height, width, interp
 
 def test_center_crop_is_the_only_view():
     image = tf.constant(np.asarray(_soft(60, 48)))
-    crop = crops.center_crop(image, image_size=24, crop_fraction=0.75, interpolation="bicubic")
+    crop = crops.extract_views(image, 24, 1, 0.75, "bicubic")[0]
     np.testing.assert_array_equal(crop, crops.extract_views(image, 24, 1, 0.75, "bicubic")[0])
 
 

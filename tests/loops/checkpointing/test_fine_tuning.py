@@ -1,5 +1,7 @@
 """Starting from another run's weights: what is taken over, what is replaced, what stays frozen."""
 
+import json
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -8,6 +10,7 @@ import flags
 from input_pipeline.errors import UsageError
 from loops import train
 from loops.checkpointing import fine_tuning, run_folder
+from loops.config import resolve
 from loops.tools.weights import average
 from tests.loops.test_train import command, run, tensors
 
@@ -57,6 +60,39 @@ def test_same_classes_take_all_weights_and_the_statistics_of_the_images(
     assert "give --model=resnetv2_18" in refusal(
         tiny_folder, tmp_path, f"--init_from={run_dir}", "--model=resnet_18"
     )
+
+
+def test_preprocessing_and_rate_come_from_the_weights_unless_typed(source, tiny_folder, caplog):
+    run_dir, _ = source
+    path = run_dir / "config.json"
+    content = json.loads(path.read_text())
+    data = content["config"]["data"]
+    data |= {"image_size": 64, "crop_fraction": 0.8, "interpolation": "bicubic"}
+    data |= {"torchvision_rounding": True, "std": [50.0, 60.0, 70.0]}
+    path.write_text(json.dumps(content))
+    words = ["main.py", "--mode=train", "--dataset=folder", f"--data_dir={tiny_folder}"]
+    words += [f"--init_from={run_dir}", "--interpolation=bilinear", "--mean=1,2,3"]
+
+    def resolve_new(*more):
+        config = flags.parse([*words, *more])
+        return resolve.resolve_training(config, parent=fine_tuning.read_parent(config))
+
+    config = resolve_new()
+    assert config.net.model == "resnetv2_18"
+    data, optimization = config.data, config.optimization
+    assert (data.image_size, data.crop_fraction, data.interpolation) == (64, 0.8, "bilinear")
+    assert data.torchvision_rounding
+    assert (data.mean, data.std) == ((1, 2, 3), (50, 60, 70))
+    assert (optimization.learning_rate, optimization.warmup_epochs) == (0.01, 0.5)
+    said = [r.getMessage() for r in caplog.records if "--init_from" in r.getMessage()]
+    assert said == [
+        f"--init_from={run_dir} sets --model=resnetv2_18 --image_size=64 --std=50,60,70"
+        " --crop_fraction=0.8 --warmup_epochs=0.5 --learning_rate=0.01"
+    ]
+    # A typed recipe and typed flags win. A new head on frozen weights learns as fast as ever.
+    assert resolve_new("--recipe=step90").optimization.learning_rate == 0.1
+    assert resolve_new("--learning_rate=0.3").optimization.learning_rate == 0.3
+    assert resolve_new("--freeze=backbone").optimization.learning_rate == 0.2
 
 
 def test_other_classes_replace_the_head_which_is_trained_alone(

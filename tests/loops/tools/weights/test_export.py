@@ -58,6 +58,17 @@ def saved_model(run_dir, tmp_path_factory):
         return out, run(run_dir, "--format=saved_model", f"--out={out}", f"--json={out}.json")
 
 
+METADATA = {
+    "image_size": 32,
+    "mean": [123.675, 116.28, 103.53],
+    "std": [58.395, 57.12, 57.375],
+    "crop_fraction": 0.875,
+    "interpolation": "bilinear",
+    "torchvision_rounding": False,
+    "class_names": ["disc", "grid", "stripes"],
+}
+
+
 def test_saved_model_equals_evaluation(saved_model, run_dir, tiny_folder, tmp_path):
     """Loads the SavedModel without the code of the net."""
     out, results = saved_model
@@ -67,6 +78,7 @@ def test_saved_model_equals_evaluation(saved_model, run_dir, tiny_folder, tmp_pa
     loaded = tf.saved_model.load(str(out))
     names = loaded.signatures["classes"]()["classes"].numpy().tolist()
     assert names == [b"disc", b"grid", b"stripes"]
+    assert json.loads(loaded.signatures["metadata"]()["json"].numpy()) == METADATA
     files = sorted((tiny_folder / "val").glob("*/*.jpg"))
     encoded = tf.constant([file.read_bytes() for file in files])
     words = ["--mode=eval", f"--ckpt={run_dir}", "--nomixed_precision"]
@@ -112,14 +124,20 @@ def test_interpreters_equal_evaluation(run_dir, tiny_folder, tmp_path, form):
     run(run_dir, f"--format={form}", f"--out={out}")
     if form == "tflite":
         predict = tf.lite.Interpreter(str(out)).get_signature_runner()
+        begin = out.read_bytes().index(b'{"image_size"')  # stored as it is
+        metadata, _ = json.JSONDecoder().raw_decode(
+            out.read_bytes()[begin:].decode(errors="replace")
+        )
     else:
         import onnxruntime
 
         session = onnxruntime.InferenceSession(str(out))
+        metadata = json.loads(session.get_modelmeta().custom_metadata_map["imagenet_loops"])
         names = [output.name for output in session.get_outputs()]
         predict = lambda images: dict(  # noqa: E731
             zip(names, session.run(names, {"images": images}), strict=True)
         )
+    assert metadata == METADATA
     for file, logits in zip(sorted((tiny_folder / "val").glob("*/*.jpg")), expected, strict=True):
         crop = crops.extract_views(decode.decode_image(file.read_bytes()), 32, 1)
         outputs = predict(images=tf.cast(crop, tf.float32).numpy())

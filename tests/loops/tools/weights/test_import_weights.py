@@ -24,10 +24,11 @@ from loops.checkpointing import restore, run_folder
 from loops.tools.data import prepare
 from loops.tools.predict import predict
 from loops.tools.weights import import_weights, sidecar, weight_file
+from loops.tools.weights.located_weights import LocatedWeights
 from nets import registry, torch_names
 from nets.layers.kit import BatchNorm
 
-# Names and shapes of timm's state dicts.
+# Names and shapes of timm's state dicts; of torchvision's for alexnet_owt.
 PUBLISHED = json.loads(
     pathlib.Path(__file__).parents[3].joinpath("nets", "published_shapes.json").read_text()
 )
@@ -103,7 +104,9 @@ def test_names_and_shapes_match_timm(model, monkeypatch):
     counters = {n for n in shapes if n.endswith("num_batches_tracked")}
     assert len(set(names.values())) == len(names)
     assert set(names.values()) == set(shapes) - counters
-    net = registry.build_model(registry.NetConfig(model=model, num_classes=1000))
+    size = 224 if registry.has_fixed_input_size(model) else 0
+    config = registry.NetConfig(model=model, num_classes=1000, input_size=size)
+    net = registry.build_model(config)
     assert set(names) == {v.path for v in net.variables}
     for variable in net.variables:
         theirs = [n for n in shapes[names[variable.path]]]
@@ -117,7 +120,24 @@ def test_names_and_shapes_match_timm(model, monkeypatch):
 def test_every_supported_model_has_tensor_names():
     for models in torch_names.MODELS.values():
         for model in models:
-            assert len(torch_names.map_tensor_names(model)) > 50
+            count = len(torch_names.map_tensor_names(model))
+            assert count == 16 if model == "alexnet_owt" else count > 50
+
+
+def test_dense_kernel_after_a_feature_map_is_reordered():
+    """PyTorch flattens channels first. The products with one feature map must be equal."""
+    feature_map = np.random.default_rng(0).standard_normal((2, 3, 5)).astype(np.float32)
+    kernel = np.random.default_rng(1).standard_normal((4, 30)).astype(np.float32)
+    theirs = kernel @ np.moveaxis(feature_map, -1, 0).ravel()
+    ours = feature_map.ravel() @ import_weights._from_torch(kernel, (2, 3, 5))
+    np.testing.assert_allclose(ours, theirs, rtol=1e-5)
+
+
+def test_only_the_first_dense_layer_of_alexnet_reads_a_feature_map(quick_net):
+    config = registry.NetConfig(model="alexnet_owt", num_classes=7, input_size=128)
+    net = registry.build_model(config)
+    maps = import_weights._find_flattened_feature_maps(net)
+    assert maps == {"fc6/kernel": (3, 3, 256)}  # 128 px: 31, 15, 7 and 3
 
 
 def test_imported_values_are_those_of_the_file(published, tmp_path, one_device):
@@ -217,9 +237,12 @@ def test_preprocessing_depends_on_source_and_flags(words, expected):
     from input_pipeline.augmentation import crops
 
     config = flags.parse(["main.py", "--mode=import", *words])
-    config, names = import_weights.resolve_config(config, 1000)
+    located = LocatedWeights("--weights=F", None, pathlib.Path("F"), None, "")
+    config, names = import_weights.resolve_config(config, 1000, located)
     data = config.data
-    short_side = crops.eval_short_side(data.image_size, data.crop_fraction)
+    short_side = crops.eval_short_side(
+        data.image_size, data.crop_fraction, data.torchvision_rounding
+    )
     assert (data.image_size, short_side, data.interpolation, data.mean) == expected
     assert data.dataset == "ilsvrc2012"
     # Class order of ImageNet: sorted WordNet ids.
@@ -349,6 +372,8 @@ def test_pickle_exits_with_code_2_and_a_one_line_error(tmp_path, capsys):
     stderr = capsys.readouterr().err
     assert stderr.startswith(f"error: --weights={path}: a pickle") and stderr.count("\n") == 1
     assert os.listdir(tmp_path) == ["weights.pth"]
+    path = path.rename(tmp_path / "resnet50-11ad3fa6.pth")
+    assert "--weights=timm/resnet50.tv2_in1k has the same" in get_import_error(tmp_path, path)
 
 
 @pytest.fixture(scope="module")
@@ -379,7 +404,13 @@ def test_h5_import_takes_preprocessing_from_the_sidecar(own_file, tmp_path, quic
     path = tmp_path / "a.weights.h5"
     shutil.copy(own_file[0], path)
     names = [f"class {n}" for n in range(CLASSES)]
-    data = DataConfig(image_size=96, mean=(1.0, 2.0, 3.0), std=(4.0, 5.0, 6.0), crop_fraction=0.9)
+    data = DataConfig(
+        image_size=96,
+        mean=(1.0, 2.0, 3.0),
+        std=(4.0, 5.0, 6.0),
+        crop_fraction=0.9,
+        torchvision_rounding=True,
+    )
     tensors = sidecar.hash_tensors(own_file[1])
     stored = {"tensors": tensors, "trained_for": sidecar.describe_preprocessing(data, names)}
     (tmp_path / "a.weights.h5.sha256.json").write_text(json.dumps(stored))
@@ -388,6 +419,7 @@ def test_h5_import_takes_preprocessing_from_the_sidecar(own_file, tmp_path, quic
     values = results["preprocessing"]
     assert (values["image_size"], values["mean"], values["std"]) == (96, (1, 2, 3), (4, 5, 6))
     assert values["crop_fraction"] == 0.8 and results["hashes"] == "verified"
+    assert values["torchvision_rounding"]
     assert run_folder.read_record(tmp_path / "r").class_names == tuple(names)
 
 
