@@ -21,15 +21,15 @@ _FLAGS = ["--mode=train", "--run_name=run", "--crops=1", "--keep=100"]
 
 def train(side: str, folder: pathlib.Path, flags: list[str]) -> dict:
     """Trains one side; returns the loss and top-1 of each evaluation by step, and the seconds."""
-    import main as program
+    import flags as command_line
+    from loops import train as training
     from loops import train_loop, train_statistics
 
     if side == "moving":
         train_statistics.EARLY_STEPS = train_loop.EARLY_STEPS = 0
     root = folder / side
-    argv = ["main.py", *_FLAGS, *flags, f"--checkpoint_dir={root}"]
-    if code := program.main(argv):
-        raise SystemExit(code)
+    words = ["main.py", *_FLAGS, *flags, f"--checkpoint_dir={root}"]
+    training.run(command_line.parse(words))
     results = {}
     for path in sorted((root / "run").glob("step-*/manifest.json")):
         metrics = json.loads(path.read_text())["metrics"]

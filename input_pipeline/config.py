@@ -143,12 +143,12 @@ class DataConfig:
     mean: Annotated[
         tuple[float, ...] | None,
         "Mean of the training pixels as R,G,B from 0 to 255. It normalizes the images.",
-        {"modes": ("train", "import"), "benchmarks": ()},
+        {"modes": ("train", "import"), "benchmarks": (), "in_recipe": False},
     ] = None
     std: Annotated[
         tuple[float, ...] | None,
         "Standard deviation of the training pixels as R,G,B, for pixels from 0 to 255.",
-        {"modes": ("train", "import"), "benchmarks": ()},
+        {"modes": ("train", "import"), "benchmarks": (), "in_recipe": False},
     ] = None
     # Principal components of the training pixels, for lighting: the eigenvalues of the covariance,
     # and the matrix whose columns are the eigenvectors as nine numbers, row by row.

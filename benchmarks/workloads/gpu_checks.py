@@ -162,9 +162,9 @@ def list_devices(place: Place) -> dict[str, Any]:
 # twice the difference between the types on a CPU. Unrelated gradients differ by 1.4.
 _FAMILIES = ("resnetv2_18", "resnet_18", "resnetse_18", "alexnet_bn", "zfnet_bn")
 _MAX_GRADIENT_DIFFERENCE = {
-    "float32": 1e-3,
+    "float32": 5e-3,
     "TF32": 0.4,
-    "XLA": 1e-3,
+    "XLA": 5e-3,
     "float16": 0.4,
     "bfloat16": 0.9,
 }
@@ -179,6 +179,7 @@ def compare_numbers(place: Place) -> dict[str, Any]:
     from input_pipeline.augmentation.batch_augment import Targets
     from loops import train_setup
     from loops.config import resolve
+    from loops.distribution import strategies
     from loops.train_state import TrainState
     from nets.layers import random_layers
 
@@ -191,7 +192,7 @@ def compare_numbers(place: Place) -> dict[str, Any]:
     def compute(model: str, dtype: str, device: str, weights: list | None, xla: bool) -> tuple:
         argv = ["main.py", f"--model={model}", f"--image_size={size}", f"--batch_size={batch}"]
         config = resolve.resolve(flags.parse([*argv, *_precision_flags(dtype), "--dropout=0"]))
-        strategy = tf.distribute.OneDeviceStrategy(device)
+        strategy = strategies.make_one_device_strategy(device)
         state = TrainState(strategy, config, _NUM_CLASSES)
         for variable, value in zip(state.model.variables, weights or [], strict=bool(weights)):
             variable.assign(value)
@@ -316,7 +317,8 @@ def check_equal_weights(place: Place) -> dict[str, Any]:
 def check_resume(place: Place) -> dict[str, Any]:
     """Checks that an interrupted and resumed run of main.py equals an uninterrupted one."""
     import numpy as np
-    import tensorflow as tf
+
+    from loops.checkpointing import checkpoint
 
     size = 64 if place.on_gpu else 32
     words = ["--mode=train", "--model=resnetv2_18", f"--image_size={size}", "--batch_size=64"]
@@ -327,15 +329,13 @@ def check_resume(place: Place) -> dict[str, Any]:
     _run_program(place, *words, "--run_name=whole", f"--steps={steps}")
     _run_program(place, *words, "--run_name=parts", f"--steps={steps // 2}")
     _run_program(place, "--mode=train", *words[6:8], "--run_name=parts", f"--steps={steps}")
-    readers = [
-        tf.train.load_checkpoint(str(place.folder / f"runs/{run}/step-{steps:08d}/ckpt"))
+    whole, parts = (
+        dict(checkpoint.read_tensors(place.folder / f"runs/{run}/step-{steps:08d}"))
         for run in ("whole", "parts")
-    ]
-    names = readers[0].get_variable_to_shape_map().keys() - {"_CHECKPOINTABLE_OBJECT_GRAPH"}
-    equal = [
-        bool(np.array_equal(*(reader.get_tensor(name) for reader in readers))) for name in names
-    ]
-    rows = [[steps, sum(equal), len(equal)]]
+    )
+    equal = [whole.keys() == parts.keys()]
+    equal += [np.array_equal(whole[name], parts.get(name)) for name in whole]
+    rows = [[steps, sum(equal[1:]), len(whole)]]
     header = ["steps", "bit-identical tensors", "of"]
     return {"ok": all(equal), "header": header, "rows": rows}
 

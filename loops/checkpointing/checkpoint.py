@@ -11,8 +11,8 @@ import pathlib
 import re
 import secrets
 import shutil
-from collections.abc import Mapping
-from typing import Annotated, TypedDict
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any, TypedDict
 
 import numpy as np
 import tensorflow as tf
@@ -91,7 +91,8 @@ def save(
         temporary.mkdir()
         with plain_folder(temporary) as folder:
             tf.train.Checkpoint(**variables).write(f"{folder}/{_PREFIX}")
-            _read_back(folder)
+            for _ in read_tensors(folder):  # a damaged one raises an error
+                pass
         files = sorted(p for p in temporary.iterdir() if p.is_file())
         manifest = {
             "step": int(step),
@@ -290,8 +291,11 @@ def require_finite(variables: VariableTree, path: str = "") -> None:
             raise NonFiniteError(f"{path}{name}")
 
 
-def _read_back(folder: str) -> None:
-    """Reads every tensor, because TensorFlow verifies checksums only when it reads."""
-    reader = tf.train.load_checkpoint(f"{folder}/{_PREFIX}")
-    for name in reader.get_variable_to_shape_map():
-        reader.get_tensor(name)
+def read_tensors(folder: str | os.PathLike[str]) -> Iterator[tuple[str, Any]]:
+    """Yields the name and the value of every tensor of a step folder, one at a time.
+
+    TensorFlow verifies the checksum of a tensor when it is read.
+    """
+    reader = tf.train.load_checkpoint(f"{os.fspath(folder)}/{_PREFIX}")
+    for name in sorted(reader.get_variable_to_shape_map()):
+        yield name, reader.get_tensor(name)

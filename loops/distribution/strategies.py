@@ -42,12 +42,17 @@ def make_strategy(config: DistributionConfig) -> tf.distribute.Strategy:
         strategy = tf.distribute.MirroredStrategy(names)
     else:
         names = names[:1]
-        strategy = tf.distribute.OneDeviceStrategy(names[0])
+        strategy = make_one_device_strategy(names[0])
     if config.cpu_devices > 1 and strategy.num_replicas_in_sync != config.cpu_devices:
         logging.warning("--cpu_devices=%d: not all of them are used", config.cpu_devices)
     replicas = pluralize(strategy.num_replicas_in_sync, "replica")
     logging.info("%s on %s", replicas, ", ".join(names))
     return strategy
+
+
+def make_one_device_strategy(device: str) -> tf.distribute.Strategy:
+    """Makes the strategy of one device, such as "CPU:0"."""
+    return tf.distribute.OneDeviceStrategy(device)
 
 
 def hide_gpus() -> None:
