@@ -395,16 +395,21 @@ def choose_micro_batches(place: Place) -> dict[str, Any]:
 
 
 def _make_speed_part(
-    model: str, cases: Sequence[tuple[str, int, tuple[str, ...]]]
+    model: str,
+    cases: Sequence[tuple[str, int, tuple[str, ...]]],
+    persistent_batch_norm: bool = False,
 ) -> Callable[[Place], dict[str, Any]]:
     """Makes the part that times training steps of a net.
 
     Args:
       model: architecture.
       cases: (dtype, batch size of a replica, more flags) of each row.
+      persistent_batch_norm: let cuDNN normalize NHWC maps of half-precision types directly.
     """
 
     def measure(place: Place) -> dict[str, Any]:
+        if persistent_batch_norm:  # TensorFlow reads it once
+            os.environ["TF_USE_CUDNN_BATCHNORM_SPATIAL_PERSISTENT"] = "1"
         import tensorflow as tf
 
         from loops.runtime import peak_memory
@@ -621,6 +626,12 @@ PARTS: dict[str, Part] = {
         "Training step, ResNetV2-50, 224 px",
         _make_speed_part("resnetv2_50", _list_speed_cases([256])),
         is_multi_replica=True,
+    ),
+    "speed persistent": Part(
+        "Training step with cuDNN's persistent batch norm",
+        _make_speed_part(
+            "resnetv2_50", [("float16", 256, ()), ("bfloat16", 256, ())], persistent_batch_norm=True
+        ),
     ),
     "torch": Part("timm on torch, eager", _make_torch_part(compiled=False)),
     "memory plain": Part("Memory, ResNetSE-50, 128 images", _make_memory_part("plain")),
