@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from loops import train_loop, train_statistics
 from loops.checkpointing import checkpoint, restore, run_folder
 from loops.config import resolve
 from loops.config.config import Config
