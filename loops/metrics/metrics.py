@@ -1,7 +1,8 @@
 """Metrics of `--metrics` and `--best`: functions of all predictions, or of those of one image.
 
-Each becomes a row of the table, a number with a 95 % bootstrap interval in JSON, and a curve in
-TensorBoard, in training, in evaluations of checkpoints and of stored logits, and for ensembles.
+Each becomes a row of the table, a number in JSON with a 95 % bootstrap interval, and a curve in
+TensorBoard. This holds for training, for evaluations of checkpoints and of stored logits, and for
+ensembles.
 """
 
 import functools
