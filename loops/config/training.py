@@ -240,7 +240,7 @@ class RunConfig:
     save_every: Annotated[
         str,
         "Interval of checkpoints in steps, or in epochs as in 2epochs. A step that is "
-        "better than all earlier ones by --best is saved, too.",
+        "better than all earlier ones is saved, too.",
         {"modes": ("train",), "on_resume": True, "benchmarks": ()},
     ] = "1epochs"
     eval_every: Annotated[

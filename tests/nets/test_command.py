@@ -60,7 +60,7 @@ def test_a_net_that_passes(path, capsys):
     ("name", "code", "words"),
     [
         ("bad", 1, "failed: unused/alpha"),
-        ("broken", 2, "own.py:38: RuntimeError: of mine"),
+        ("broken", 2, "own.py:30: RuntimeError: of mine"),
         ("none", 2, "has no function none"),
     ],
 )
