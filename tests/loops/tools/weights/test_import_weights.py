@@ -4,6 +4,7 @@ import json
 import os
 import pathlib
 import pickle
+import re
 import resource
 import shutil
 import subprocess
@@ -33,6 +34,25 @@ PUBLISHED = json.loads(
     pathlib.Path(__file__).parents[3].joinpath("nets", "published_shapes.json").read_text()
 )
 CLASSES = 7
+
+
+def _published_resnet_50d():
+    """Returns timm's resnet50d: resnet50 with another stem, and a pool first in `downsample`."""
+    moved = {"0": "1", "1": "2"}
+    shapes = {
+        re.sub(r"downsample\.(\d)", lambda m: f"downsample.{moved[m[1]]}", name): shape
+        for name, shape in PUBLISHED["resnet_50"].items()
+        if name != "conv1.weight"
+    }
+    for number, inputs, outputs in ((0, 3, 32), (3, 32, 32), (6, 32, 64)):
+        shapes[f"conv1.{number}.weight"] = [outputs, inputs, 3, 3]
+    for number in (1, 4):
+        for name in ("weight", "bias", "running_mean", "running_var", "num_batches_tracked"):
+            shapes[f"conv1.{number}.{name}"] = [] if name == "num_batches_tracked" else [32]
+    return shapes
+
+
+PUBLISHED["resnet_50d"] = _published_resnet_50d()
 
 
 def tensors(model, classes=1000, seed=0):
