@@ -8,6 +8,7 @@ import dataclasses
 from typing import Annotated, Literal
 
 from input_pipeline import datasets
+from input_pipeline.decoding.exif import Exif
 
 # Modes that read a named data set.
 _DATASET_MODES = tuple(
@@ -113,6 +114,15 @@ class DataConfig:
         "Evaluation: interpolation of the resize, always antialiased.",
         {"on_eval": True},
     ] = "bilinear"
+    exif: Annotated[
+        Exif,
+        "apply: turn photographs of phones upright by their EXIF orientation. The known data sets "
+        "are published with ignore.",
+        {
+            "modes": ("train", "eval", "predict", "export", "average", "repro", "prepare"),
+            "on_eval": True,
+        },
+    ] = "ignore"
     cache: Annotated[
         Literal["none", "ram"],
         "ram: read the encoded images once and keep them in memory.",

@@ -15,27 +15,33 @@ _WINDOW, _MIRROR, _POLICY, _CLASSIC = range(4)
 def crop_and_flip_standard(data: tf.Tensor, seed: tf.Tensor, config: DataConfig) -> tf.Tensor:
     """Random resized crop and random horizontal flip, as in most ImageNet recipes."""
     draw = tf.random.stateless_uniform([], _derive_seed(seed, _MIRROR))
-    window = _decode_standard_window(data, seed, config.min_crop_area)
+    window = _decode_standard_window(data, seed, config)
     return _maybe_flip(crops.resize_area(window, config.image_size), draw)
 
 
-def _decode_standard_window(data: tf.Tensor, seed: tf.Tensor, min_crop_area: float) -> tf.Tensor:
+def _decode_standard_window(data: tf.Tensor, seed: tf.Tensor, config: DataConfig) -> tf.Tensor:
     window_seed = _derive_seed(seed, _WINDOW)
     return decode.decode_cropped(
-        data, lambda shape: crops.random_window(shape, window_seed, min_crop_area)
+        data,
+        lambda shape: crops.random_window(shape, window_seed, config.min_crop_area),
+        config.exif,
     )
 
 
 def crop_and_flip_classic(data: tf.Tensor, seed: tf.Tensor, config: DataConfig) -> tf.Tensor:
     """The predecessor's stretch, scale, crop and flip, as one crop and one resize."""
-    image, draw = _decode_classic_window(data, seed)
+    image, draw = _decode_classic_window(data, seed, config)
     return _maybe_flip(crops.resize_area(image, config.image_size), draw)
 
 
-def _decode_classic_window(data: tf.Tensor, seed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+def _decode_classic_window(
+    data: tf.Tensor, seed: tf.Tensor, config: DataConfig
+) -> tuple[tf.Tensor, tf.Tensor]:
     """Returns the window and the draw for the flip, both from one random operation."""
     draws = tf.random.stateless_uniform([5], _derive_seed(seed, _CLASSIC))
-    image = decode.decode_cropped(data, lambda shape: crops.classic_window(shape, draws[:4]))
+    image = decode.decode_cropped(
+        data, lambda shape: crops.classic_window(shape, draws[:4]), config.exif
+    )
     return image, draws[4]
 
 
@@ -43,7 +49,7 @@ def crop_center(data: tf.Tensor, seed: tf.Tensor, config: DataConfig) -> tf.Tens
     """The center crop that evaluation uses."""
     del seed
     return crops.center_crop(
-        decode.decode_image(data),
+        decode.decode_image(data, config.exif),
         image_size=config.image_size,
         crop_fraction=config.crop_fraction,
         interpolation=config.interpolation,
@@ -70,10 +76,10 @@ def decode_window(data: tf.Tensor, seed: tf.Tensor, config: DataConfig) -> tf.Te
     """
     window = augment_spec.parse(config.augment).window
     if window == "none":
-        return decode.decode_image(data)
+        return decode.decode_image(data, config.exif)
     if window == "classic":
-        return _decode_classic_window(data, seed)[0]
-    return _decode_standard_window(data, seed, config.min_crop_area)
+        return _decode_classic_window(data, seed, config)[0]
+    return _decode_standard_window(data, seed, config)
 
 
 def augment(data: tf.Tensor, seed: tf.Tensor, config: DataConfig) -> tf.Tensor:

@@ -39,7 +39,12 @@ class Predictor(trained_models.TrainedModel):
         data = self.config.data
         crops, seam_carving = self.config.evaluation.crops, self.config.prediction.seam_carving
         return views.Preprocessing(
-            data.image_size, data.crop_fraction, data.interpolation, crops, seam_carving
+            data.image_size,
+            data.crop_fraction,
+            data.interpolation,
+            crops,
+            seam_carving,
+            data.exif,
         )
 
     @functools.cached_property

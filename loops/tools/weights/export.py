@@ -222,7 +222,8 @@ def _load_val_images(trained_model: TrainedModel) -> np.ndarray:
         size = (data.image_size, 1, data.crop_fraction, data.interpolation)
         try:
             encoded, _ = split.read(tf.constant(index))
-            images.append(crops.extract_views(decode.decode_image(encoded), *size)[0].numpy())
+            image = decode.decode_image(encoded, data.exif)
+            images.append(crops.extract_views(image, *size)[0].numpy())
         except tf.errors.OpError as error:
             name = split.describe(int(index))
             raise DataError(f"{name} does not decode: {decode.describe_error(error)}") from None
