@@ -8,12 +8,13 @@ import dataclasses
 from typing import Annotated, Literal
 
 from input_pipeline import datasets
-from input_pipeline.decoding.exif import Exif
 
 # Modes that read a named data set.
 _DATASET_MODES = tuple(
     ["train", "eval", "import", "export", "average", "repro", "prepare", "verify", "stats"]
 )
+
+Exif = Literal["ignore", "apply"]  # what is done with the EXIF orientation of a JPEG file
 
 # The fields of DataConfig that say how an image becomes the input of a model.
 PREPROCESSING_FIELDS = ("image_size", "mean", "std", "crop_fraction", "interpolation")

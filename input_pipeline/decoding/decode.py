@@ -8,9 +8,9 @@ from collections.abc import Callable
 
 import tensorflow as tf
 
+from input_pipeline.config import Exif
 from input_pipeline.decoding import image_header
 from input_pipeline.decoding.exif import (
-    Exif,
     read_orientation,
     to_stored_window,
     turn_upright,

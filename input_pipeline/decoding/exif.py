@@ -1,10 +1,6 @@
 """Turns photographs upright by the orientation in their EXIF data (Exif 2.32, tag 0x0112)."""
 
-from typing import Literal
-
 import tensorflow as tf
-
-Exif = Literal["ignore", "apply"]
 
 _MAX_HEAD_BYTES = 2**17  # a segment has at most 65,537 bytes, and EXIF data is in the first ones
 _PADDING = 16  # zero bytes behind the head, more than is read at a position

@@ -17,9 +17,8 @@ from typing import Any
 import tensorflow as tf
 from absl import logging
 
-from input_pipeline.config import DataConfig, PrepareConfig
+from input_pipeline.config import DataConfig, Exif, PrepareConfig
 from input_pipeline.decoding import decode
-from input_pipeline.decoding.exif import Exif
 from input_pipeline.errors import DataError, UsageError
 from input_pipeline.preparation import raw_layouts, reencode, shard_writer
 from input_pipeline.preparation.raw_set import Item, RawSet

@@ -11,8 +11,9 @@ import cv2
 import numpy as np
 import tensorflow as tf
 
+from input_pipeline.config import Exif
 from input_pipeline.decoding import decode
-from input_pipeline.decoding.exif import Exif, read_orientation
+from input_pipeline.decoding.exif import read_orientation
 from input_pipeline.errors import DataError
 
 _MAGIC = {b"\xff\xd8\xff": "JPEG", b"\x89PNG": "PNG", b"GIF8": "GIF", b"BM": "BMP"}

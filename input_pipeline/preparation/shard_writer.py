@@ -12,8 +12,7 @@ from typing import Any, NamedTuple, TypedDict
 
 import numpy as np
 
-from input_pipeline.config import PrepareConfig
-from input_pipeline.decoding.exif import Exif
+from input_pipeline.config import Exif, PrepareConfig
 from input_pipeline.preparation import reencode
 from input_pipeline.preparation.raw_set import Item
 from input_pipeline.sources import manifest, tfrecord

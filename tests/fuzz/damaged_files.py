@@ -42,6 +42,7 @@ FAST = {
     "shards/val*.npy": (_EVAL_SHARDS,),
     "shards/manifest.json": (_EVAL_SHARDS,),
     "train.txt": (_LISTS,),
+    "unsplit/.index/split.txt": (f"{_PREPARE} --dataset=folder --data_dir=unsplit",),
     "val.txt": (_LISTS,),
     "words.txt": (f"{_LOGITS} --flagfile=words.txt",),
 }

@@ -11,8 +11,8 @@ import tensorflow as tf
 from input_pipeline import threads
 from input_pipeline.arithmetic import ceil_div
 from input_pipeline.augmentation import crops
+from input_pipeline.config import Exif
 from input_pipeline.decoding import decode
-from input_pipeline.decoding.exif import Exif
 from loops.tools.predict import seam_carving
 
 _CROP_NAMES = ("upper left", "upper right", "lower left", "lower right", "center")
