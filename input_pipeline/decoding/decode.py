@@ -8,7 +8,6 @@ from collections.abc import Callable
 
 import tensorflow as tf
 
-from input_pipeline.config import Exif
 from input_pipeline.decoding import image_header
 from input_pipeline.decoding.exif import (
     read_orientation,
@@ -23,12 +22,12 @@ _CHROMA_NEIGHBORS = 2
 EXTENSIONS = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".gif", ".webp")
 
 
-def decode_image(data: tf.Tensor, exif: Exif = "ignore") -> tf.Tensor:
+def decode_image(data: tf.Tensor, exif: str = "ignore") -> tf.Tensor:
     """Decodes a JPEG, PNG, BMP, GIF (first frame) or WebP file (first frame).
 
     Args:
       data: scalar string tensor, the whole file.
-      exif: "apply" turns a JPEG upright by its EXIF orientation.
+      exif: "apply" turns a JPEG upright by its EXIF orientation, "ignore" does not.
 
     Returns:
       uint8 [H, W, 3], RGB. Gray is repeated, alpha is dropped. Transparent pixels of a GIF are
@@ -44,7 +43,7 @@ def decode_image(data: tf.Tensor, exif: Exif = "ignore") -> tf.Tensor:
 
 
 def decode_cropped(
-    data: tf.Tensor, choose_window: Callable[[tf.Tensor], tf.Tensor], exif: Exif = "ignore"
+    data: tf.Tensor, choose_window: Callable[[tf.Tensor], tf.Tensor], exif: str = "ignore"
 ) -> tf.Tensor:
     """Decodes one window of an image. Of a JPEG file, it decodes only the window.
 
@@ -94,7 +93,7 @@ def describe_error(error: tf.errors.OpError) -> str:
     return tf_error_message(error)
 
 
-def _decode_jpeg(data: tf.Tensor, exif: Exif) -> tf.Tensor:
+def _decode_jpeg(data: tf.Tensor, exif: str) -> tf.Tensor:
     with tf.control_dependencies([image_header.read_jpeg_shape(data)]):
         data = tf.identity(data)
     # The default method differs from PIL by up to 3 of 255. This one is equal and as fast.
