@@ -14,6 +14,8 @@ _DATASET_MODES = tuple(
     ["train", "eval", "import", "export", "average", "repro", "prepare", "verify", "stats"]
 )
 
+Exif = Literal["ignore", "apply"]  # what is done with the EXIF orientation of a JPEG file
+
 # The fields of DataConfig that say how an image becomes the input of a model.
 PREPROCESSING_FIELDS = (
     *("image_size", "mean", "std", "crop_fraction", "interpolation"),
@@ -115,6 +117,15 @@ class DataConfig:
         "Evaluation: interpolation of the resize, always antialiased.",
         {"on_eval": True},
     ] = "bilinear"
+    exif: Annotated[
+        Exif,
+        "apply: turn photographs of phones upright by their EXIF orientation. The known data sets "
+        "are published with ignore.",
+        {
+            "modes": ("train", "eval", "predict", "export", "average", "repro", "prepare"),
+            "on_eval": True,
+        },
+    ] = "ignore"
     cache: Annotated[
         Literal["none", "ram"],
         "ram: read the encoded images once and keep them in memory.",

@@ -168,7 +168,7 @@ def eval_dataset(
     def load_image(sample: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         data, label = source.read(sample)
         views = crops.extract_views(
-            decode.decode_image(data),
+            decode.decode_image(data, config.exif),
             size,
             crops_per_image,
             config.crop_fraction,

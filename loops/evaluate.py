@@ -16,7 +16,13 @@ from loops.checkpointing import split_facts
 from loops.config import flag_parsers, local_paths, resolve, validation
 from loops.config.config import Config, select_flags
 from loops.distribution import strategies, workers
-from loops.evaluation import continuous, eval_results, published_figures, trained_models
+from loops.evaluation import (
+    continuous,
+    eval_results,
+    published_figures,
+    test_sets,
+    trained_models,
+)
 from loops.evaluation.trained_models import TrainedModel
 from loops.evaluator import Evaluator, predict_probabilities
 from loops.metrics import classification, imagenet_real, logits_reader, logits_writer, metrics
@@ -33,13 +39,16 @@ def run(config: Config) -> dict | list[dict]:
       config: config of the command line.
 
     Returns:
-      results as in the JSON file; with several sizes or `--watch`, a list of them.
+      results as in the JSON file; with several sizes, `--test_sets` or `--watch`, a list of them.
     """
     _check_flag_combinations(config)
     if config.evaluation.logits:
         return _score_logits(config)
     if config.evaluation.watch:
         return continuous.run(config)
+    if config.evaluation.test_sets:
+        with train_failures.convert_worker_errors("restart all workers"):
+            return _score_test_sets(config)
     with train_failures.convert_worker_errors("restart all workers"):
         return _score_images(config)
 
@@ -57,6 +66,9 @@ def _check_flag_combinations(config: Config) -> None:
             raise UsageError(
                 f"--{name} with --watch: --watch evaluates one run as it trains; drop one flag"
             )
+    if evaluation.test_sets:
+        for name in sorted(config.typed & {"data_dir", "save_logits", "real_labels", "test_size"}):
+            raise UsageError(f"--{name} with --test_sets, which names all images; drop one flag")
     if evaluation.save_logits and len(flag_parsers.parse_test_sizes(evaluation.test_size)) > 1:
         raise UsageError(
             f"--save_logits with --test_size={evaluation.test_size}: name one size, because a file"
@@ -95,6 +107,66 @@ def _score_images(config: Config) -> dict | list[dict]:
         output_files.write_json_output(evaluation.json, {"sweep": sweep})
         console.print_table(*console.format_size_sweep(sweep))
     return sweep
+
+
+def _score_test_sets(config: Config) -> list[dict]:
+    """Evaluates the models of `--ckpt` on each folder of `--test_sets`."""
+    evaluation = config.evaluation
+    with worker_agreement.start_together(config):
+        models = select_models(trained_models.find_models(config), evaluation.members)
+        sets = [s for path in local_paths.split(evaluation.test_sets) for s in test_sets.find(path)]
+    strategy = strategies.make_strategy(config.distribution)
+    nets = [model.restore(strategy) for model in models]
+    ks = flag_parsers.parse_top_k(evaluation.top_k)
+    rows: list[dict] = []
+    correct: dict[str, list[np.ndarray]] = {}
+    for number, test_set in enumerate(sets):
+        of_set = [
+            dataclasses.replace(model, config=model.config.replace(data_dir=test_set.folder))
+            for model in models
+        ]
+        split = _open_split(strategy, of_set)
+        predicted = [
+            predict_probabilities(
+                Evaluator(
+                    strategy,
+                    net,
+                    split,
+                    model.config.data,
+                    evaluation.crops,
+                    evaluation.eval_batch_size,
+                ),
+                evaluation.crops,
+            )
+            for net, model in zip(nets, of_set, strict=True)
+        ]
+        results = eval_results.score_models(predicted, of_set, split)
+        probs = classification.average_probabilities([p[evaluation.crops] for p in predicted])
+        present = test_sets.score_present_classes(probs, split.labels, ks)
+        results |= {"name": test_set.name, "folder": test_set.folder, **present}
+        results["is_subset"] = present["num_present_classes"] < len(split.class_names)
+        rows.append(results)
+        if test_set.corruption:
+            is_correct = classification.label_ranks(probs, split.labels) < 1
+            correct.setdefault(test_set.corruption, []).append(is_correct)
+            if number + 1 == len(sets) or sets[number + 1].corruption != test_set.corruption:
+                mean = test_sets.average_severities(
+                    test_set.corruption, correct[test_set.corruption]
+                )
+                rows.append(mean)
+    if len(correct) > 1:
+        means = [row["top1"] for row in rows if "num_severities" in row]
+        rows.append({"name": f"mean of {len(means)} corruptions", "top1": float(np.mean(means))})
+    if workers.Workers(strategy).is_chief:
+        name = " + ".join(str(model.step_dir) for model in models)
+        path = models[0].run_dir / f"eval-{models[0].step:08d}-test_sets-{evaluation.crops}.json"
+        eval_results.write_json_file(path, {"test_sets": rows})
+        output_files.write_json_output(evaluation.json, {"test_sets": rows})
+        console.print_lines([f"{name}, {pluralize(evaluation.crops, 'crop')}"])
+        console.print_table(test_sets.HEADER, [test_sets.format_row(row) for row in rows])
+        if any(row.get("is_subset") for row in rows):
+            console.print_lines(["  among them: among only the classes of the test set"])
+    return rows
 
 
 def _open_split(strategy: tf.distribute.Strategy, models: list[TrainedModel]) -> source.Source:

@@ -165,7 +165,7 @@ class TrainInput:
         samples = np.arange(first, first + _STEPS_TO_SEARCH * batch_size)
         unreadable = pipeline.find_first_unreadable(self._split, self._get_image_indices(samples))
         if unreadable is None:
-            return error
+            return worker_watchdog.to_worker_failure(error) or error
         index, reason = unreadable
         return DataError(
             f"{self._split.describe(index)} does not decode: {reason}; a step fails if"

@@ -358,12 +358,12 @@ MISTAKES = [
     (
         f"{LISTS} --train_list={{root}}/good.txt --val_list={{root}}/label3.txt",
         3,
-        ["{root}/label3.txt", "line 2", "label 3", "3 classes"],
+        ["{root}/label3.txt", "b.jpg", "label 3", "3 classes"],
     ),
     (
         f"{LISTS} --train_list={{root}}/label3.txt --class_names={{root}}/table.txt",
         3,
-        ["{root}/label3.txt", "line 2", "label 3"],
+        ["{root}/label3.txt", "b.jpg", "label 3"],
     ),
     (
         f"{LISTS} --train_list={{root}}/good.txt --class_names={{root}}/bad_table.txt",

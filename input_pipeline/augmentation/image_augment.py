@@ -22,33 +22,38 @@ def crop_and_flip_standard(data: tf.Tensor, seed: tf.Tensor, config: DataConfig)
     """Random resized crop and random horizontal flip, as in most ImageNet recipes."""
     spec = augment_spec.read(config)
     draw = tf.random.stateless_uniform([], _derive_seed(seed, _MIRROR))
-    window = _decode_standard_window(data, seed, spec)
+    window = _decode_standard_window(data, seed, config)
     return _maybe_flip(crops.resize_area(window, config.image_size), draw, axis=1, **spec["flip"])
 
 
-def _decode_standard_window(
-    data: tf.Tensor, seed: tf.Tensor, spec: augment_spec.AugmentSpec
-) -> tf.Tensor:
+def _decode_standard_window(data: tf.Tensor, seed: tf.Tensor, config: DataConfig) -> tf.Tensor:
+    spec = augment_spec.read(config)
     window_seed = _derive_seed(seed, _WINDOW)
     return decode.decode_cropped(
-        data, lambda shape: crops.random_window(shape, window_seed, **spec["crop"])
+        data,
+        lambda shape: crops.random_window(shape, window_seed, **spec["crop"]),
+        config.exif,
     )
 
 
 def crop_and_flip_classic(data: tf.Tensor, seed: tf.Tensor, config: DataConfig) -> tf.Tensor:
     """The predecessor's stretch, scale, crop and flip, as one crop and one resize."""
     spec = augment_spec.read(config)
-    image, draw = _decode_classic_window(data, seed, spec)
+    image, draw = _decode_classic_window(data, seed, config)
     return _maybe_flip(crops.resize_area(image, config.image_size), draw, axis=1, **spec["flip"])
 
 
 def _decode_classic_window(
-    data: tf.Tensor, seed: tf.Tensor, spec: augment_spec.AugmentSpec
+    data: tf.Tensor, seed: tf.Tensor, config: DataConfig
 ) -> tuple[tf.Tensor, tf.Tensor]:
     """Returns the window and the draw for the flip, both from one random operation."""
     draws = tf.random.stateless_uniform([5], _derive_seed(seed, _CLASSIC))
     image = decode.decode_cropped(
-        data, lambda shape: crops.classic_window(shape, draws[:4], **spec["classic"])
+        data,
+        lambda shape: crops.classic_window(
+            shape, draws[:4], **augment_spec.read(config)["classic"]
+        ),
+        config.exif,
     )
     return image, draws[4]
 
@@ -57,7 +62,7 @@ def crop_center(data: tf.Tensor, seed: tf.Tensor, config: DataConfig) -> tf.Tens
     """The center crop that evaluation uses."""
     del seed
     return crops.extract_views(
-        decode.decode_image(data),
+        decode.decode_image(data, config.exif),
         config.image_size,
         1,
         config.crop_fraction,
@@ -84,12 +89,12 @@ def decode_window(data: tf.Tensor, seed: tf.Tensor, config: DataConfig) -> tf.Te
     Returns:
       uint8 [H, W, 3].
     """
-    spec = augment_spec.read(config)
-    if spec.window == "none":
-        return decode.decode_image(data)
-    if spec.window == "classic":
-        return _decode_classic_window(data, seed, spec)[0]
-    return _decode_standard_window(data, seed, spec)
+    window = augment_spec.read(config).window
+    if window == "none":
+        return decode.decode_image(data, config.exif)
+    if window == "classic":
+        return _decode_classic_window(data, seed, config)[0]
+    return _decode_standard_window(data, seed, config)
 
 
 def flip_vertically(image: tf.Tensor, seed: tf.Tensor, probability: float) -> tf.Tensor:

@@ -9,10 +9,10 @@ import tensorflow as tf
 
 from input_pipeline.decoding import gif_frames
 
-# PIL's limit for images from untrusted sources.
-MAX_PIXELS = 89_478_485
+# Above this, PIL refuses an image; above half of it, it warns.
+MAX_PIXELS = 178_956_970
 
-_HEADER_BYTES = 32
+_HEADER_BYTES = 34
 # Position of the flags in the extended header of a WebP file, and two of the flags (RFC 9649).
 _VP8X_FLAGS_OFFSET, _ALPHA_FLAG, _ANIMATION_FLAG = 20, 0x10, 0x02
 _PARTIAL_GIF_MESSAGE = "a GIF file whose first frame does not match its canvas"
@@ -34,18 +34,62 @@ def check_header(data: tf.Tensor) -> tf.Tensor:
 
     Raises:
       tf.errors.InvalidArgumentError: the header claims more than MAX_PIXELS. For a WebP file, all
-        frames count because TensorFlow decodes all of them. Or the file is a BMP with a palette,
-        which TensorFlow does not apply.
+        frames count because TensorFlow decodes all of them. Or the file is a BMP of an unusual
+        kind, of which TensorFlow or we would read wrong pixels.
     """
     frames = tf.cond(
         _is_webp_animation(data), lambda: _count_webp_frames(data), lambda: tf.constant(1, tf.int64)
     )
     few = _require_few_pixels([tf.reduce_prod(_read_size(data)), frames])
-    palette = _starts_with(data, b"BM") & (_read_little_endian(_decode_header(data), 28, 2) <= 8)
-    known = _require(~palette, "a BMP file with a palette")
+    head = _decode_header(data)
+    header_size, bits = _read_little_endian(head, 14, 4), _read_little_endian(head, 28, 2)
+    compression = _read_little_endian(head, 30, 4)
+    is_usual = (header_size >= 40) & ((bits > 8) | ((bits == 8) & (compression == 0)))
+    known = _require(
+        is_usual | ~_starts_with(data, b"BM"),
+        "a BMP file of OS/2, compressed, or with fewer than 8 bits per pixel",
+    )
     # The decoder reads the result, so it cannot start before the checks.
     with tf.control_dependencies([few, known]):
         return tf.identity(data)
+
+
+def is_palette_bmp(data: tf.Tensor) -> tf.Tensor:
+    """Returns whether a file is a BMP file of 8 bits per pixel."""
+    return _starts_with(data, b"BM") & (_read_little_endian(_decode_header(data), 28, 2) == 8)
+
+
+def decode_palette_bmp(data: tf.Tensor) -> tf.Tensor:
+    """Decodes a BMP file of 8 bits per pixel (BITMAPINFOHEADER). TensorFlow ignores the palette.
+
+    Args:
+      data: scalar string tensor, a whole file that `check_header` has checked.
+
+    Returns:
+      uint8 [H, W, 3].
+
+    Raises:
+      tf.errors.InvalidArgumentError: the file is truncated.
+    """
+    content = tf.io.decode_raw(data, tf.uint8)
+    long_enough = _require(tf.size(content) >= 54, "a truncated BMP file")
+    with tf.control_dependencies([long_enough]):
+        head = tf.cast(content[:54], tf.int64)
+    first_pixel, header_size = _read_little_endian(head, 10, 4), _read_little_endian(head, 14, 4)
+    num_colors = _read_little_endian(head, 46, 4)
+    num_colors = tf.where(num_colors == 0, tf.constant(256, tf.int64), tf.minimum(num_colors, 256))
+    height, width = tf.unstack(_read_size(data))
+    stride = (width + 3) // 4 * 4  # rows are padded to four bytes
+    first_color = 14 + header_size
+    end = tf.maximum(first_pixel + stride * height, first_color + 4 * num_colors)
+    whole = _require(end <= tf.size(content, tf.int64), "a truncated BMP file")
+    with tf.control_dependencies([whole]):
+        colors = tf.reshape(content[first_color : first_color + 4 * num_colors], [-1, 4])
+    colors = tf.pad(colors[:, 2::-1], [[0, 256 - num_colors], [0, 0]])  # blue comes first
+    rows = tf.reshape(content[first_pixel : first_pixel + stride * height], [height, stride])
+    is_bottom_up = _read_little_endian(head, 22, 4) < 2**31  # a negative height means top-down
+    rows = tf.raw_ops.Reverse(tensor=rows, dims=tf.stack([is_bottom_up, False]))
+    return tf.gather(colors, tf.cast(rows[:, :width], tf.int32))
 
 
 def set_animation_alpha_flag(data: tf.Tensor) -> tf.Tensor:

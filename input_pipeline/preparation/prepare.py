@@ -17,7 +17,7 @@ from typing import Any
 import tensorflow as tf
 from absl import logging
 
-from input_pipeline.config import DataConfig, PrepareConfig
+from input_pipeline.config import DataConfig, Exif, PrepareConfig
 from input_pipeline.decoding import decode
 from input_pipeline.errors import DataError, UsageError
 from input_pipeline.preparation import raw_layouts, reencode, shard_writer
@@ -81,7 +81,7 @@ def prepare(
         threads = config.reader_threads or available_cores()
         with concurrent.futures.ThreadPoolExecutor(threads) as pool, _explain_disk_errors(out):
             _start_or_resume(out, plan)
-            splits, conversions = write(pool, out, raw, prepare_config, progress)
+            splits, conversions = write(pool, out, raw, prepare_config, config.exif, progress)
             manifest.write(out, _make_manifest(config, plan, out, raw, splits, conversions))
         shutil.rmtree(out / manifest.UNFINISHED)
     return manifest.read(out)
@@ -108,6 +108,7 @@ def _write_shards(
     out: pathlib.Path,
     raw: RawSet,
     prepare_config: PrepareConfig,
+    exif: Exif,
     progress: ProgressFactory,
 ) -> tuple[dict[str, Any], list[dict[str, str]]]:
     """Writes shards, indices and lists.
@@ -116,7 +117,7 @@ def _write_shards(
       (the manifest's entries of the splits, conversions).
     """
     writer = shard_writer.ShardWriter(
-        pool, out, out / manifest.UNFINISHED, raw.classes, prepare_config
+        pool, out, out / manifest.UNFINISHED, raw.classes, prepare_config, exif
     )
     num_images = sum(map(len, raw.splits.values()))
     # Hashing finished shards takes as long as reading them, so it has a progress bar.
@@ -137,6 +138,7 @@ def _write_lists(
     out: pathlib.Path,
     raw: RawSet,
     prepare_config: PrepareConfig,
+    exif: Exif,
     progress: ProgressFactory,
 ) -> tuple[dict[str, Any], list[dict[str, str]]]:
     """Writes only lists, and converted JPEGs for files whose name does not match their format.
@@ -145,7 +147,7 @@ def _write_lists(
       Like `_write_shards`.
     """
     with contextlib.closing(progress(sum(map(len, raw.splits.values())))) as bar:
-        conversions = _convert_mismatched(pool, out, raw, prepare_config, bar)
+        conversions = _convert_mismatched(pool, out, raw, prepare_config, exif, bar)
     replacements = {conversion["file"]: conversion["now"] for conversion in conversions}
     splits = {
         split: {"images": len(items), "list": _write_list(out, split, items, replacements)}
@@ -208,6 +210,7 @@ def _make_plan(
         "short_side": prepare_config.short_side,
         "quality": prepare_config.quality,
         "shard_megabytes": prepare_config.shard_megabytes,
+        "exif": config.exif,
     }
 
 
@@ -293,6 +296,7 @@ def _convert_mismatched(
     out: pathlib.Path,
     raw: RawSet,
     prepare_config: PrepareConfig,
+    exif: Exif,
     bar: ProgressBar,
 ) -> list[dict[str, str]]:
     """Writes an RGB JPEG for each file whose name does not match its format.
@@ -304,9 +308,9 @@ def _convert_mismatched(
 
     def convert(item):
         data = item.read()
-        reason = reencode.find_format_mismatch(item.name, data)
+        reason = reencode.find_format_mismatch(item.name, data, exif)
         if reason:
-            jpeg, _ = reencode.prepare_image(item.name, data, 0, prepare_config.quality)
+            jpeg, _ = reencode.prepare_image(item.name, data, 0, prepare_config.quality, exif)
             path = out / "converted" / _converted_name(item.name)
             atomic_files.make_folder(path.parent)
             atomic_files.write_bytes(path, jpeg)

@@ -1,16 +1,13 @@
 """Finds the images of mini-ImageNet in the folders of ILSVRC 2012."""
 
-import csv
 import os
 import pathlib
 from collections.abc import Iterator
 
 from input_pipeline.errors import DataError, UsageError
 from input_pipeline.preparation import raw_set
-from input_pipeline.sources import folder_splits, image_folders
-from input_pipeline.system import regular_files
+from input_pipeline.sources import csv_lists, folder_splits, image_folders
 
-_MAX_CSV_BYTES = 2**26
 _MAX_DIGITS = 18
 
 
@@ -62,14 +59,8 @@ def find_mini_imagenet(
 
 def _read_csv(path: pathlib.Path) -> Iterator[tuple[str, str]]:
     """Yields the class and image name of every row; raises DataError for a malformed row."""
-    try:
-        text = regular_files.read_bytes(path, _MAX_CSV_BYTES).decode("utf-8-sig")
-        rows = list(csv.DictReader(text.splitlines()))
-    except (OSError, ValueError, csv.Error) as error:
-        raise DataError(f"{path}: is not a CSV file ({error})") from None
-    for row in rows:
-        wnid, image = row.get("label"), row.get("filename")
-        if not wnid or not image or not pathlib.PurePath(image).stem[-4:].isdecimal():
+    for image, wnid in csv_lists.read(path):
+        if not pathlib.PurePath(image).stem[-4:].isdecimal():
             raise DataError(
                 f"{path}: a row is not `filename,label` with a name like n0153282900000005.jpg"
             )

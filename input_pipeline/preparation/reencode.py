@@ -11,7 +11,9 @@ import cv2
 import numpy as np
 import tensorflow as tf
 
+from input_pipeline.config import Exif
 from input_pipeline.decoding import decode
+from input_pipeline.decoding.exif import read_orientation
 from input_pipeline.errors import DataError
 
 _MAGIC = {b"\xff\xd8\xff": "JPEG", b"\x89PNG": "PNG", b"GIF8": "GIF", b"BM": "BMP"}
@@ -55,20 +57,26 @@ def count_jpeg_components(data: bytes) -> int:
     return 0
 
 
-def find_format_mismatch(name: str, data: bytes) -> str:
+def find_format_mismatch(name: str, data: bytes, exif: Exif = "ignore") -> str:
     """Returns why some readers misread a file, or "". Such files are converted to RGB JPEG.
 
-    A file is affected if its extension names another format, or if it is a CMYK JPEG.
+    A file is affected if its extension names another format, or if it is a CMYK JPEG. With
+    `exif` "apply", a JPEG is affected that its EXIF data turns.
     """
     actual, named = detect_format(data), format_from_name(name)
     if actual and named and actual != named:
         return f"{actual} named {os.path.splitext(name)[1]}"
     if actual == "JPEG" and count_jpeg_components(data) == 4:
         return "CMYK JPEG"
+    if actual == "JPEG" and exif == "apply":
+        orientation = int(_orientation_fn()(tf.constant(data)))
+        return f"EXIF orientation {orientation}" if orientation != 1 else ""
     return ""
 
 
-def prepare_image(name: str, data: bytes, short_side: int, quality: int) -> tuple[bytes, str]:
+def prepare_image(
+    name: str, data: bytes, short_side: int, quality: int, exif: Exif = "ignore"
+) -> tuple[bytes, str]:
     """Returns the bytes to store for an image.
 
     Args:
@@ -77,6 +85,7 @@ def prepare_image(name: str, data: bytes, short_side: int, quality: int) -> tupl
       short_side: in pixels. Larger images are shrunk to it, smaller ones are not enlarged. 0 keeps
         the size.
       quality: JPEG quality, 1 to 100.
+      exif: see `decode.decode_image`.
 
     Returns:
       (bytes, reason). The reason is that of `find_format_mismatch`.
@@ -84,11 +93,11 @@ def prepare_image(name: str, data: bytes, short_side: int, quality: int) -> tupl
     Raises:
       DataError: the image has to be decoded and does not decode.
     """
-    reason = find_format_mismatch(name, data)
+    reason = find_format_mismatch(name, data, exif)
     if not reason and not short_side:
         return data, ""
     try:
-        pixels = _decode_fn()(tf.constant(data)).numpy()
+        pixels = _decode_fn(exif)(tf.constant(data)).numpy()
     except tf.errors.OpError as error:
         raise DataError(f"{name} does not decode: {decode.describe_error(error)}") from None
     if not reason and min(pixels.shape[:2]) <= short_side:
@@ -115,6 +124,12 @@ def encode_jpeg(pixels: np.ndarray, quality: int) -> bytes:
 
 
 @functools.cache
-def _decode_fn() -> tf.types.experimental.PolymorphicFunction:
+def _decode_fn(exif: Exif) -> tf.types.experimental.PolymorphicFunction:
     """Returns `decode.decode_image` as one graph function. Eagerly it runs some twenty ops."""
-    return tf.function(decode.decode_image, input_signature=[tf.TensorSpec([], tf.string)])
+    signature = [tf.TensorSpec([], tf.string)]
+    return tf.function(lambda data: decode.decode_image(data, exif), input_signature=signature)
+
+
+@functools.cache
+def _orientation_fn() -> tf.types.experimental.PolymorphicFunction:
+    return tf.function(read_orientation, input_signature=[tf.TensorSpec([], tf.string)])

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, TypedDict
 
 import numpy as np
 
-from input_pipeline.config import PrepareConfig
+from input_pipeline.config import Exif, PrepareConfig
 from input_pipeline.preparation import reencode
 from input_pipeline.preparation.raw_set import Item
 from input_pipeline.sources import manifest, tfrecord
@@ -79,6 +79,7 @@ class ShardWriter:
       metadata_dir: folder for the metadata of finished shards.
       classes: class names by label.
       prepare_config: contains the settings of shards and re-encoding.
+      exif: see `reencode.prepare_image`.
 
     Attributes:
       conversions: dicts with `file` and `was` of the converted files.
@@ -91,12 +92,14 @@ class ShardWriter:
         metadata_dir: pathlib.Path,
         classes: Sequence[str],
         prepare_config: PrepareConfig,
+        exif: Exif = "ignore",
     ) -> None:
         self._pool = pool
         self._out = out
         self._metadata_dir = metadata_dir
         self._classes = classes
         self._prepare_config = prepare_config
+        self._exif: Exif = exif
         self.conversions: list[dict[str, str]] = []
 
     def has_finished_shards(self) -> bool:
@@ -176,7 +179,7 @@ class ShardWriter:
         data = item.read()
         prepare_config = self._prepare_config
         stored, reason = reencode.prepare_image(
-            item.name, data, prepare_config.short_side, prepare_config.quality
+            item.name, data, prepare_config.short_side, prepare_config.quality, self._exif
         )
         return _StoredImage(stored, reason, len(data))
 

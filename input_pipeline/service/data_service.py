@@ -20,7 +20,7 @@ from absl import logging
 
 from input_pipeline import pipeline, threads
 from input_pipeline.config import DataConfig
-from input_pipeline.errors import UsageError
+from input_pipeline.errors import DataError, UsageError
 from input_pipeline.sample_order import ReplicaSlice
 from input_pipeline.service import worker_watchdog
 from input_pipeline.sources.source import Source
@@ -82,7 +82,12 @@ def train_dataset(
     batch_size: int,
     replica_slice: ReplicaSlice | None = None,
 ) -> tf.data.Dataset:
-    """Returns the data set of `pipeline.train_dataset`, loaded by the data service's workers."""
+    """Returns the data set of `pipeline.train_dataset`, loaded by the data service's workers.
+
+    Raises:
+      UsageError: the dispatcher does not answer, or a worker has not registered.
+      DataError: a worker cannot read the first image.
+    """
 
     def batch_at(number):
         if replica_slice is not None:  # from the number of a local batch to the global one
@@ -98,6 +103,7 @@ def train_dataset(
     worker_config = dataclasses.replace(
         config, reader_threads=config.reader_threads or _DEFAULT_THREADS
     )
+    _require_readable(source, config.data_service)
     return load_batches(config.data_service, batch_at)
 
 
@@ -141,6 +147,28 @@ def load_batches(
         .prefetch(_AHEAD)
         .with_options(threads.make_dataset_options())
     )
+
+
+def _require_readable(source: Source, dispatcher: str) -> None:
+    """Raises DataError if a worker cannot read the first image, for example without its disk."""
+    deadline = time.monotonic() + _REGISTRATION_TIMEOUT_SECONDS
+    num_workers = count_workers(dispatcher, deadline)
+    _wait_for_workers(dispatcher, num_workers, deadline)
+    own_number = tf.data.Dataset.counter().shard(_SHARD_HINT, _SHARD_HINT).take(1)
+    first = tf.constant(0, tf.int64)
+    readable = own_number.map(lambda n: (n, tf.strings.length(source.read(first)[0]) >= 0))
+    answers = readable.ignore_errors().concatenate(own_number.map(lambda n: (n, False))).take(1)
+    for number, is_readable in answers.apply(_distribute(dispatcher)).as_numpy_iterator():
+        if not is_readable:
+            worker = (
+                f"worker {number + 1} of {num_workers}, in the order of the dispatcher's --workers,"
+            )
+            if num_workers == 1:
+                worker = f"worker {worker_watchdog.list_workers(dispatcher)[0]}"
+            raise DataError(
+                f"--data_service={dispatcher}: {worker} cannot read {source.describe(0)}; the"
+                " images must be at the same paths on every worker"
+            )
 
 
 def _require_in_order(expected_number: tf.Tensor, numbered_batch: tuple[tf.Tensor, Any]) -> Any:

@@ -18,6 +18,8 @@ _GET_WORKERS = "/tensorflow.data.DispatcherService/GetWorkers"
 # These texts mark an error of the input pipeline as an error of the data service.
 UNRESPONSIVE = "of the data service does not answer"
 RESTARTED = "a worker of the data service was restarted"
+# TensorFlow's text for an error of a worker.
+_FAILED = "Failed to get element from worker "
 
 
 class ServiceLost(UserError):
@@ -40,6 +42,18 @@ def to_service_lost(error: tf.errors.OpError) -> ServiceLost | None:
             f"{RESTARTED} and would repeat its batches; train with the same --run_name to resume"
         )
     return None
+
+
+def to_worker_failure(error: tf.errors.OpError) -> ServiceLost | None:
+    """Returns the ServiceLost for an error that a worker has reported, or None."""
+    worker, _, reason = " ".join(error.message.partition(_FAILED)[2].split()).partition(": ")
+    if not worker:
+        return None
+    reason = reason.split(" [[")[0].rpartition("transformation with iterator: ")[2][:300]
+    return ServiceLost(
+        f"worker {worker} of the data service failed ({reason}), but this process can read the"
+        " images; check the images and the log of the worker"
+    )
 
 
 def list_workers(dispatcher: str) -> list[str]:

@@ -1,5 +1,6 @@
 """Opens the splits of a layout that `layouts` has recognized."""
 
+import collections
 import dataclasses
 import functools
 import os
@@ -11,6 +12,8 @@ from absl import logging
 
 from input_pipeline.errors import DataError, UsageError
 from input_pipeline.sources import (
+    csv_lists,
+    folder_splits,
     foreign_records,
     image_files,
     image_folders,
@@ -80,6 +83,10 @@ def _open_place(
     if place.kind in (layouts.INNER_FOLDERS, layouts.ANNOTATED):
         known = known or tuple(image_folders.list_subfolders(place.folder))
         return _open_tiny_imagenet(place, known)
+    if place.kind == layouts.PART_FOLDERS:
+        return _open_part_folders(place, split, known)
+    if place.kind == layouts.CSV_LISTED:
+        return _open_csv_listed(place, split, known)
     if place.kind == layouts.FLAT:
         return _open_flat(layout, place, split, known, devkit)
     images = _open_packed(layout, place, dataset, split, devkit)
@@ -120,6 +127,70 @@ def open_test_set(
         *(pluralize(len(class_names), "class"), "numbers" if is_numbered else "names"),
     )
     return dataclasses.replace(files, class_names=tuple(class_names))
+
+
+def _open_part_folders(
+    place: layouts.SplitFiles, split: str, known: tuple[str, ...]
+) -> image_files.ImageFiles:
+    """Opens train.X1/CLASS/*, train.X2/CLASS/* and so on."""
+    folders = [
+        f"{part.name}/{name}"
+        for part in place.files
+        for name in image_folders.list_subfolders(part)
+    ]
+    classes = known or tuple(sorted({folder.partition("/")[2] for folder in folders}))
+    images_of_folder = image_files.list_class_folders(place.folder, folders)
+    named = [
+        (folder.partition("/")[2], f"{folder}/{image}")
+        for folder, images in images_of_folder.items()
+        for image in images
+    ]
+    return _from_named_classes(place, split, classes, named)
+
+
+def _open_csv_listed(
+    place: layouts.SplitFiles, split: str, known: tuple[str, ...]
+) -> image_files.ImageFiles:
+    """Opens the images of CSV files; those of few-shot splits are split by name."""
+    rows = [row for path in place.files for row in csv_lists.read(path)]
+    if len(place.files) > 1:
+        names_of_class = collections.defaultdict(list)
+        for image, label in rows:
+            names_of_class[label].append(image)
+        rows = [
+            (image, label)
+            for label, names in names_of_class.items()
+            for image in folder_splits.split_by_name(names)[split]
+        ]
+    classes = known or tuple(sorted({label for _, label in rows}))
+    named = [(label, f"images/{image}") for image, label in rows]
+    return _from_named_classes(place, split, classes, named)
+
+
+def _from_named_classes(
+    place: layouts.SplitFiles,
+    split: str,
+    classes: tuple[str, ...],
+    named: Sequence[tuple[str, str]],
+) -> image_files.ImageFiles:
+    """Opens images by (class name, path below the folder), in the order of class folders."""
+    image_folders.require_known_classes(place.folder, {name for name, _ in named}, classes)
+    number = {name: label for label, name in enumerate(classes)}
+    ordered = sorted((number[name], os.path.basename(path), path) for name, path in named)
+    if not ordered:
+        raise DataError(f"{place.folder}: no image in {place.kind} of the {split} split")
+    labels = np.array([label for label, _, _ in ordered], np.int32)
+    in_class_folders = [
+        _path_in_class_folder(split, classes[label], name) for label, name, _ in ordered
+    ]
+    return image_files.ImageFiles(
+        str(place.folder),
+        path_table.from_names([path for _, _, path in ordered], labels),
+        labels,
+        classes,
+        rule="CSV files" if place.kind == layouts.CSV_LISTED else "class folders",
+        lines=path_table.from_names(in_class_folders, labels).lines,
+    )
 
 
 def _open_tiny_imagenet(

@@ -15,6 +15,7 @@ from collections.abc import Iterable, Sequence
 from input_pipeline import datasets
 from input_pipeline.errors import DataError, UsageError
 from input_pipeline.sources import (
+    csv_lists,
     foreign_records,
     image_folders,
     manifest,
@@ -25,6 +26,8 @@ from input_pipeline.sources import (
 
 FOLDERS = "class folders"
 INNER_FOLDERS = "the folders `images` of class folders"
+PART_FOLDERS = "the parts of class folders"
+CSV_LISTED = "a folder `images` with CSV files"
 FLAT = "a flat folder"
 ANNOTATED = "a folder with val_annotations.txt"
 CLASS_TARS = "class tar files"
@@ -84,6 +87,11 @@ _UNREADABLE = (
         "prepare the full images with --mode=prepare --short_side=64",
     ),
     (
+        r"^(train_data_batch_\d+|train_data|val_data)\.npz$",
+        "arrays of downsampled ImageNet, which are no image files",
+        "prepare the full images with --mode=prepare --short_side=64",
+    ),
+    (
         r"\.(lmdb|mdb|h5|hdf5)$",
         "a database",
         "write its images to class folders, DIR/train/CLASS/NAME.jpg, and name that folder",
@@ -103,7 +111,7 @@ class SplitFiles:
     Attributes:
       kind: one of the constants of this module.
       folder: folder of the split or of its files.
-      files: the files, unless the kind is FOLDERS or FLAT.
+      files: the files, or the folders of PART_FOLDERS; not of FOLDERS or FLAT.
     """
 
     kind: str
@@ -182,9 +190,27 @@ def _find_splits(root: pathlib.Path) -> dict[str, SplitFiles]:
         folders = [n for alias in aliases for n in names if n.lower() == alias]
         places = (_find_in_folder(split, root / name) for name in folders if (root / name).is_dir())
         place = next(filter(None, places), None) or _find_files(split, root, names)
+        parts = [n for n in names if re.fullmatch(rf"({'|'.join(aliases)})\.x\d*", n.lower())]
+        if place is None and parts:  # ImageNet-100 of Kaggle
+            place = SplitFiles(PART_FOLDERS, root, tuple(root / name for name in parts))
         if place is not None:
             splits[split] = place
-    return splits
+    return splits or _find_csv_splits(root, names)
+
+
+def _find_csv_splits(root: pathlib.Path, names: Sequence[str]) -> dict[str, SplitFiles]:
+    """Finds train.csv, val.csv and test.csv of the images in a folder `images`.
+
+    The CSV files of Ravi and Larochelle (2017) have disjoint classes, for few-shot learning. For
+    classification, their images are pooled and split by name.
+    """
+    paths = {split: root / f"{split}.csv" for split in SPLIT_NAMES if f"{split}.csv" in names}
+    if "images" not in names or not paths or not all(map(csv_lists.has_header, paths.values())):
+        return {}
+    classes = [{label for _, label in csv_lists.read(path)} for path in paths.values()]
+    if len(classes) > 1 and len(set().union(*classes)) == sum(map(len, classes)):
+        return {split: SplitFiles(CSV_LISTED, root, (*paths.values(),)) for split in SPLIT_NAMES}
+    return {split: SplitFiles(CSV_LISTED, root, (path,)) for split, path in paths.items()}
 
 
 def _find_in_folder(split: str, folder: pathlib.Path) -> SplitFiles | None:
@@ -258,11 +284,11 @@ def _guess_dataset(root: pathlib.Path, splits: dict[str, SplitFiles]) -> str:
         return "ilsvrc2012"
     place = splits.get("train") or next(iter(splits.values()))
     names = set(_peek_classes(place))
-    # Class folders and lists of class names are complete. Of other files, a part is read.
+    is_complete = place.kind in (FOLDERS, INNER_FOLDERS, PART_FOLDERS, CSV_LISTED, ANNOTATED)
     for dataset in ("ilsvrc2012", "mini_imagenet"):
         if names == set(class_table(dataset)):
             return dataset
-    if names and place.files and names <= set(class_table("ilsvrc2012")):
+    if names and not is_complete and names <= set(class_table("ilsvrc2012")):
         return "ilsvrc2012"
     return "folder"
 
@@ -271,6 +297,10 @@ def _peek_classes(place: SplitFiles) -> Iterable[str]:
     """Returns names of classes of a split: all of class folders, some of other kinds."""
     if place.kind in (FOLDERS, INNER_FOLDERS):
         return image_folders.list_subfolders(place.folder)
+    if place.kind == PART_FOLDERS:
+        return [name for part in place.files for name in image_folders.list_subfolders(part)]
+    if place.kind == CSV_LISTED:
+        return {label for path in place.files for _, label in csv_lists.read(path)}
     if place.kind == ANNOTATED:
         return ()
     first = place.files[0]

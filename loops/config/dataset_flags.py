@@ -6,6 +6,7 @@ import pathlib
 
 from absl import logging
 
+from input_pipeline import datasets
 from input_pipeline.config import DataConfig
 from input_pipeline.errors import UsageError
 from input_pipeline.sources import layouts, manifest, shapes, source
@@ -38,10 +39,17 @@ def require_named_dataset(config: Config) -> None:
 
     Raises:
       UsageError: a flag of `lists` was typed for another data set, or `--data_dir` was typed
-        without `--dataset` and does not contain the built-in shapes.
+        without `--dataset` and does not contain the built-in shapes. Or `--exif` would turn the
+        images of a published data set.
     """
     check_list_flags(config)
     data = config.data
+    is_published = bool(datasets.get(data.dataset).class_table)
+    if data.exif == "apply" and is_published and config.mode in ("train", "prepare"):
+        raise UsageError(
+            f"--exif=apply: --dataset={data.dataset} is published with images as they are stored;"
+            " leave the flag out"
+        )
     if data.dataset != "shapes" or not data.data_dir or "dataset" in config.typed:
         return
     if manifest.exists(data.data_dir):

@@ -140,6 +140,18 @@ class EvalConfig:
         "Evaluate at each of these image sizes, separated by commas, as in 160,224.",
         {"modes": ("eval",), "on_eval": True, "with_watch": False, "benchmarks": ()},
     ] = ""
+    test_sets: Annotated[
+        str,
+        "Folders of test sets, separated by commas, to evaluate in one table: class folders as of "
+        "ImageNet-V2, A, R, Sketch and C, or any data set with a val split.",
+        {
+            "is_path_list": True,
+            "modes": ("eval",),
+            "on_eval": True,
+            "with_watch": False,
+            "benchmarks": (),
+        },
+    ] = ""
     real_labels: Annotated[
         str,
         "File of ImageNet-ReaL labels (JSON): also score the val split of ilsvrc2012 with them.",

@@ -220,6 +220,12 @@ def write_json(run_dir: pathlib.Path, results: dict, also: str = "", suffix: str
     output_files.write_json_output(also, results)
 
 
+def write_json_file(path: pathlib.Path, results: dict) -> None:
+    """Writes results into a run folder. If it is not writable, warns."""
+    with _warn_if_unwritable(path):
+        atomic_files.write_json(path, results)
+
+
 def _make_path(
     run_dir: pathlib.Path, step: int, split: str, crops: int, suffix: str = ""
 ) -> pathlib.Path:
@@ -299,7 +305,7 @@ def log_images(
     images, captions = [], []
     for mistake in results["mistakes"]:
         encoded, _ = split.read(tf.constant(mistake["position"], tf.int64))
-        image = decode.decode_image(encoded)
+        image = decode.decode_image(encoded, data.exif)
         view = crops.extract_views(
             image,
             data.image_size,

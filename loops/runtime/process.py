@@ -5,6 +5,7 @@ import io
 import os
 import signal
 import sys
+import traceback
 from collections.abc import Callable
 
 from input_pipeline import user_code
@@ -56,6 +57,11 @@ def _run(command: Callable[[], None]) -> int:
         return UsageError.exit_code
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
+    except Exception:
+        # Frees the objects of the frames while threads still run. At the exit of the interpreter,
+        # an iterator would wait forever for its threads.
+        traceback.print_exc()
+        return 1
     return 0
 
 

@@ -58,6 +58,7 @@ _BUILD = (
 )
 # Flags that name what a command writes, besides --ckpt.
 _NAMES_OUTPUT = {"out", "data_dir", *select_flags(is_output_file=True)}
+_INDEX = ".index"  # any mode may write it next to the images
 _SIDECAR = ".sha256.json"
 # What may run as long as its flags say, or until it is stopped: seconds after which it is stopped.
 _STOP_AFTER = {"--mode=train": 10, "--mode=benchmark": 3, "--mode=data_service": 1, "--watch": 3}
@@ -107,9 +108,10 @@ class Box:
         outcome = self._server.run(list(example.argv), box, stop_after)
         named = [pathlib.PurePath(os.path.normpath(f"work/{p}")) for p in _list_outputs(example)]
         changed = {path.removesuffix(_SIDECAR) for path, _ in before ^ _list_files(box)}
-        other = [
-            p for p in sorted(changed) if not any(map(pathlib.PurePath(p).is_relative_to, named))
+        paths = [
+            path for path in map(pathlib.PurePath, sorted(changed)) if _INDEX not in path.parts
         ]
+        other = [str(path) for path in paths if not any(map(path.is_relative_to, named))]
         return outcome, find_fault(outcome, other)
 
     def _restore(self, box: pathlib.Path) -> None:
@@ -197,6 +199,11 @@ def _write_inputs(work: pathlib.Path) -> None:
     shutil.copytree(work / "folder", work / "broken")
     next((work / "broken/val").rglob("*.*")).write_bytes(b"\xff\xd8\xff")
     shutil.copytree(work / "folder/train", work / "flat/train")
+    shutil.copytree(work / "folder/train", work / "unsplit")
+    paths = sorted(path.relative_to(work / "unsplit") for path in (work / "unsplit").rglob("*.*"))
+    (work / "unsplit/.index").mkdir()
+    lines = [f"{path} {number % 3}\n" for number, path in enumerate(paths)]
+    (work / "unsplit/.index/split.txt").write_text("".join(lines))
     shutil.make_archive(str(work / f"flat/train/{_CLASSES[0]}"), "tar", work / "folder/train")
     for name in ("flat/val", "devkit", "csv"):
         (work / name).mkdir()

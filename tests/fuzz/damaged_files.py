@@ -47,6 +47,7 @@ FAST = {
     "shards/val*.npy": (_EVAL_SHARDS,),
     "shards/manifest.json": (_EVAL_SHARDS,),
     "train.txt": (_LISTS,),
+    "unsplit/.index/split.txt": (f"{_PREPARE} --dataset=folder --data_dir=unsplit",),
     "val.txt": (_LISTS,),
     "weights/config.json": ("--mode=import --run_name=new --weights=weights",),
     "words.txt": (f"{_LOGITS} --flagfile=words.txt",),

@@ -121,7 +121,7 @@ def bad_files() -> dict[str, bytes]:
         "page": b"<html>404 not found</html>",
         "noise": np.random.default_rng(1).bytes(5000),
         "zeros": bytes(5000),
-        "jpeg in 13000 x 13000": with_jpeg_size(jpeg, 13000, 13000),
+        "jpeg in 14000 x 14000": with_jpeg_size(jpeg, 14000, 14000),
         "jpeg in 65500 x 65500": with_jpeg_size(jpeg, 65500, 65500),
         "jpeg of no height": with_jpeg_size(jpeg, 0, WIDTH),
         "png in 100000 x 100000": png(100_000, 100_000, 8, 2, bytes(1000)),

@@ -18,7 +18,7 @@ import tensorflow as tf
 
 from input_pipeline import pipeline
 from input_pipeline.config import DataConfig, PrepareConfig
-from input_pipeline.errors import UsageError
+from input_pipeline.errors import DataError, UsageError
 from input_pipeline.preparation import prepare
 from input_pipeline.sample_order import ReplicaSlice
 from input_pipeline.service import data_service, worker_watchdog
@@ -178,6 +178,10 @@ def test_data_service_with_two_workers_loads_the_same_batches(configs, monkeypat
         served = dataclasses.replace(config, data_service=service.dispatcher)
         assert data_service.count_workers(service.dispatcher) == 2
         assert len(worker_watchdog.list_workers(service.dispatcher)) == 2
+        missing = dataclasses.replace(split, read=lambda i: (tf.io.read_file("/missing"), i))
+        message = r"worker [12] of 2, .* cannot read .*; the images must be at the same paths"
+        with pytest.raises(DataError, match=message):
+            data_service.train_dataset(missing, served, SEED, 15, BATCH)
         remote = data_service.train_dataset(split, served, SEED, 15, BATCH).as_numpy_iterator()
         local = pipeline.train_dataset(split, config, SEED, 15, BATCH).as_numpy_iterator()
         assert [_digest(next(remote)) == _digest(next(local)) for _ in range(9)] == [True] * 9

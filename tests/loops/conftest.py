@@ -19,8 +19,13 @@ def tiny_net(monkeypatch):
 
     In such a small net, no input of a ReLU is within rounding error of zero. In a deep net, one of
     them can change sign on two replicas, which changes weights by more than 1e-6.
+
+    Batch norm's statistics are not measured, as after the first 1,000 steps, because another trace
+    would take seconds. `test_train_statistics.py` tests them.
     """
     monkeypatch.setattr(registry, "build_model", tiny_nets.build)
+    for module in (train_loop, train_statistics):
+        monkeypatch.setattr(module, "EARLY_STEPS", 0)
 
 
 @pytest.fixture(scope="session")

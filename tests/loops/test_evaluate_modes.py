@@ -349,3 +349,32 @@ def test_conflicting_flags_and_models_are_refused(runs, tmp_path, words, message
     words = words.replace("=A", f"={runs / 'a'}").replace(",B", f",{runs / 'b'}")
     with pytest.raises(UsageError, match=message):
         run(*words.split())
+
+
+def test_test_sets_in_one_table(runs, tiny_folder, tmp_path, capsys):
+    """The folder val is a test set like ImageNet-R; links make ImageNet-C of it."""
+    val = tiny_folder / "val"
+    names = sorted(path.name for path in val.iterdir())
+    for severity in "12345":
+        (tmp_path / "c/noise/fog").mkdir(parents=True, exist_ok=True)
+        (tmp_path / "c/noise/fog" / severity).symlink_to(val)
+    (tmp_path / "part").mkdir()
+    (tmp_path / "part" / names[1]).symlink_to(val / names[1])
+    sets = f"--test_sets={val},{tmp_path / 'c'},{tmp_path / 'part'}"
+    rows = run(f"--ckpt={runs / 'a'}", sets, "--crops=1", f"--json={tmp_path / 'o.json'}")
+    plain = run(f"--ckpt={runs / 'a'}", "--crops=1")
+    assert json.loads((tmp_path / "o.json").read_text()) == {"test_sets": rows}
+    fog = [f"fog {severity}" for severity in "12345"]
+    assert [row["name"] for row in rows] == ["val", *fog, "fog, mean of 5", "part"]
+    for row in rows[:7]:
+        assert row["top1"] == pytest.approx(plain["top1"])
+        assert row["top1_low"] == pytest.approx(plain["top1_low"])
+    assert [row["num_examples"] for row in rows[:2]] == [plain["num_examples"]] * 2
+    assert [row["is_subset"] for row in (rows[0], rows[-1])] == [False, True]
+    assert (rows[-1]["num_present_classes"], rows[-1]["present_top1"]) == (1, 1.0)
+    table = capsys.readouterr().out
+    assert "fog, mean of 5" in table and "among only the classes of the test set" in table
+    with pytest.raises(UsageError, match="--data_dir with --test_sets"):
+        run(f"--ckpt={runs / 'a'}", sets, f"--data_dir={val}")
+    with pytest.raises(UsageError, match=r"--test_sets=.*nowhere: there is no such folder"):
+        run(f"--ckpt={runs / 'a'}", f"--test_sets={tmp_path / 'nowhere'}")

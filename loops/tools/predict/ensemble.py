@@ -45,6 +45,7 @@ class Predictor(trained_models.TrainedModel):
             crops,
             seam_carving,
             data.torchvision_rounding,
+            data.exif,
         )
 
     @functools.cached_property

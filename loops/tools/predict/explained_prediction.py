@@ -98,7 +98,7 @@ def explain_image(
       logits: float32 [M, V, C] from `Ensemble.predict`.
       max_classes: number of classes to show.
     """
-    image = views.decode_file(path)
+    image = views.decode_file(path, nets.predictors[0].preprocessing.exif)
     probabilities = classification.probabilities(logits[:, None])[0]
     class_index = int(np.argmax(probabilities))
     model_explanations = [

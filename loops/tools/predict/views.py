@@ -11,6 +11,7 @@ import tensorflow as tf
 from input_pipeline import threads
 from input_pipeline.arithmetic import ceil_div
 from input_pipeline.augmentation import crops
+from input_pipeline.config import Exif
 from input_pipeline.decoding import decode
 from loops.tools.predict import seam_carving
 
@@ -25,6 +26,7 @@ class Preprocessing(NamedTuple):
       crop_fraction, interpolation, torchvision_rounding: see `crops.extract_views`.
       num_crops: 1 or 10.
       seam_carving: whether the image carved to a square is one more view, the last one.
+      exif: see `decode.decode_image`.
     """
 
     size: int
@@ -33,6 +35,7 @@ class Preprocessing(NamedTuple):
     num_crops: int
     seam_carving: bool
     torchvision_rounding: bool = False
+    exif: Exif = "ignore"
 
     @property
     def num_views(self) -> int:
@@ -50,28 +53,21 @@ class Preprocessing(NamedTuple):
 
 def preprocess_image(image: tf.Tensor, preprocessing: Preprocessing) -> tf.Tensor:
     """Returns the views of one image: uint8 [H, W, 3] to uint8 [V, S, S, 3]."""
-    size, interpolation = preprocessing.size, preprocessing.interpolation
-    views = crops.extract_views(
-        image,
-        size,
-        preprocessing.num_crops,
-        preprocessing.crop_fraction,
-        interpolation,
-        preprocessing.torchvision_rounding,
-    )
-    if preprocessing.seam_carving:
+    size, crop_fraction, interpolation, num_crops, with_seam_carving, rounding, _ = preprocessing
+    views = crops.extract_views(image, size, num_crops, crop_fraction, interpolation, rounding)
+    if with_seam_carving:
         carved = seam_carving.carve_to_square(image, size, interpolation)
         views = tf.concat([views, carved[None]], axis=0)
     return views
 
 
-def decode_file(path: str) -> tf.Tensor:
+def decode_file(path: str, exif: Exif = "ignore") -> tf.Tensor:
     """Returns the pixels of a file: uint8 [H, W, 3].
 
     Raises:
       tf.errors.OpError: the file cannot be read or decoded.
     """
-    return decode.decode_image(tf.io.read_file(_resolve_path(path)))
+    return decode.decode_image(tf.io.read_file(_resolve_path(path)), exif)
 
 
 def _resolve_path(path: str) -> str | bytes:
@@ -122,8 +118,10 @@ def make_dataset(
         is_file = (attempt == 0) & (index < len(paths))
 
         def load_views() -> tuple[tf.Tensor, ...]:
-            image = decode.decode_image(tf.io.read_file(names[index]))
-            return tuple(preprocess_image(image, p) for p in preprocessings)
+            data = tf.io.read_file(names[index])
+            kinds = dict.fromkeys(p.exif for p in preprocessings)
+            images = {exif: decode.decode_image(data, exif) for exif in kinds}
+            return tuple(preprocess_image(images[p.exif], p) for p in preprocessings)
 
         def make_black_views() -> tuple[tf.Tensor, ...]:
             shapes = [(p.num_views, p.size, p.size, 3) for p in preprocessings]

@@ -222,7 +222,7 @@ def _load_val_images(trained_model: TrainedModel) -> np.ndarray:
         how = (data.image_size, 1, data.crop_fraction, data.interpolation)
         try:
             encoded, _ = split.read(tf.constant(index))
-            image = decode.decode_image(encoded)
+            image = decode.decode_image(encoded, data.exif)
             view = crops.extract_views(image, *how, data.torchvision_rounding)
             images.append(view[0].numpy())
         except tf.errors.OpError as error:

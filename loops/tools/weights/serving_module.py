@@ -83,7 +83,7 @@ class ExportedModel(tf.Module):
 
     def _decode_crops(self, encoded: tf.Tensor, num_crops: int) -> tf.Tensor:
         data = self._data
-        image = decode.decode_image(encoded)
+        image = decode.decode_image(encoded, data.exif)
         return crops.extract_views(
             image,
             data.image_size,

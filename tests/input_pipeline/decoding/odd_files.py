@@ -1,8 +1,9 @@
-"""Generates 36 unusual image files, as found in real data sets, with their expected results."""
+"""Generates unusual image files, as found in real data sets, with their expected results."""
 
 import dataclasses
 import functools
 import io
+import struct
 
 import cv2
 import numpy as np
@@ -58,6 +59,14 @@ def _encode_with_opencv(pixels):
     return data.tobytes()
 
 
+def _top_down_bmp():
+    """A BMP of 8 bits whose first row is stored first, with three colors (BITMAPINFOHEADER)."""
+    rows, colors = b"\0\1\2\0\2\2\2\0", b"\1\2\3\0\4\5\6\0\7\x08\x09\0"
+    header = struct.pack("<IiiHHIIiiII", 40, 3, -2, 1, 8, 0, len(rows), 0, 0, 3, 0)
+    start = 14 + len(header) + len(colors)
+    return b"BM" + struct.pack("<IHHI", start + len(rows), 0, 0, start) + header + colors + rows
+
+
 @functools.cache
 def odd_files() -> dict[str, OddFile]:
     """Makes the files, by name."""
@@ -91,6 +100,10 @@ def odd_files() -> dict[str, OddFile]:
             images.encoded(few, "GIF", save_all=True, append_images=frames)
         ),
         "bmp": OddFile(images.encoded(image, "BMP")),
+        "bmp of 8 bits, gray": OddFile(images.encoded(image.convert("L"), "BMP")),
+        "bmp of 8 bits, colors": OddFile(images.encoded(few, "BMP")),
+        "bmp of 8 bits, width 7": OddFile(images.encoded(few.crop((0, 0, 7, 5)), "BMP")),
+        "bmp of 8 bits, top-down": OddFile(_top_down_bmp()),
         "webp": OddFile(images.encoded(image, "WEBP")),
         "exif orientation": OddFile(jpeg(image, exif=exif)),
         "1 x 1": OddFile(jpeg(Image.new("RGB", (1, 1), (9, 90, 200)))),
@@ -99,8 +112,11 @@ def odd_files() -> dict[str, OddFile]:
     }
     broken, unknown = "Invalid JPEG data", "not a JPEG, PNG, BMP, GIF or WebP file"
     pixels = "claims too many pixels"
-    zeros = bytes((12_000 * 3 + 1) * 12_000)
+    zeros = bytes((14_000 // 8 + 1) * 14_000)
     return decodable | {
+        "bmp of 1 bit": OddFile(images.encoded(image.convert("1"), "BMP"), "a BMP file of OS/2"),
+        "bmp of 8 bits, cut": OddFile(images.encoded(few, "BMP")[:-1], "a truncated BMP"),
+        "bmp of 8 bits, only a header": OddFile(images.encoded(few, "BMP")[:40], "a truncated BMP"),
         "half": OddFile(good[: len(good) // 2], broken),
         "without its last two bytes": OddFile(good[:-2], broken),
         "200 bytes": OddFile(good[:200], broken),
@@ -111,11 +127,11 @@ def odd_files() -> dict[str, OddFile]:
         "tiff": OddFile(images.encoded(image, "TIFF"), unknown),
         "no height": OddFile(images.with_jpeg_size(good, 0, WIDTH), "Invalid JPEG data"),
         "claims 65500 x 65500": OddFile(images.with_jpeg_size(good, 65500, 65500), pixels),
-        "claims 13000 x 13000": OddFile(images.with_jpeg_size(good, 13000, 13000), pixels),
+        "claims 14000 x 14000": OddFile(images.with_jpeg_size(good, 14000, 14000), pixels),
         "png claims 100000 x 100000": OddFile(
             images.png(100_000, 100_000, 8, 2, bytes(1000)), pixels
         ),
-        "png of 12000 x 12000": OddFile(images.png(12_000, 12_000, 8, 2, zeros), pixels),
+        "png of 14000 x 14000": OddFile(images.png(14_000, 14_000, 1, 0, zeros), pixels),
         "gif claims 65535 x 65535": OddFile(images.gif_header(65535, 65535), pixels),
         "bmp claims 30000 x 30000": OddFile(images.bmp_header(30_000, 30_000), pixels),
     }

@@ -64,7 +64,7 @@ def test_animated_webp_without_alpha(lossless):
 
 
 def test_pixel_limit_counts_all_frames_of_an_animation():
-    frames = [Image.new("RGB", (2400, 2400), (14 * n, 0, 0)) for n in range(18)]
+    frames = [Image.new("RGB", (2400, 2400), (7 * n, 0, 0)) for n in range(32)]
     more = {"save_all": True, "append_images": frames[1:]}
     data = images.encoded(frames[0], "WEBP", **more)
     assert len(data) < 1_000_000
@@ -79,13 +79,6 @@ def test_webp_with_alpha_or_frames(frames):
     more = {"save_all": True, "append_images": [image.rotate(180)]} if frames == 2 else {}
     data = images.encoded(image, "WEBP", lossless=True, exact=True, **more)
     np.testing.assert_array_equal(decode.decode_image(tf.constant(data)), _decode_with_pil(data))
-
-
-def test_bmp_with_a_palette_is_rejected():
-    """TensorFlow would return the palette indices as gray levels."""
-    data = images.encoded(images.picture().quantize(32), "BMP")
-    with pytest.raises(tf.errors.InvalidArgumentError, match="palette"):
-        decode.decode_image(tf.constant(data))
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))

@@ -119,3 +119,20 @@ def test_list_workers_without_a_dispatcher():
         port = closed.getsockname()[1]
     with pytest.raises(grpc.RpcError):
         worker_watchdog.list_workers(f"localhost:{port}")
+
+
+def test_error_of_a_worker_is_one_line():
+    error = tf.errors.InvalidArgumentError(
+        None,
+        None,
+        "Failed to get element from worker host:5981: Failed to get an element, with a nonretryable"
+        " error: Error in user-defined function passed to ParallelMapDatasetV2:24 transformation"
+        " with iterator: Iterator::Root::ParallelMapV2: Dataset was empty.\n\t [[{{node X}}]]",
+    )
+    failure = worker_watchdog.to_worker_failure(error)
+    assert failure.exit_code == 1
+    assert str(failure).startswith(
+        "worker host:5981 of the data service failed (Iterator::Root::ParallelMapV2: Dataset was"
+        " empty.), but"
+    )
+    assert worker_watchdog.to_worker_failure(tf.errors.InternalError(None, None, "x")) is None

@@ -10,7 +10,7 @@ from input_pipeline import datasets, pipeline
 from input_pipeline.config import DataConfig, PrepareConfig
 from input_pipeline.errors import UsageError
 from input_pipeline.preparation import prepare, raw_layouts, verify
-from input_pipeline.sources import source
+from input_pipeline.sources import folder_splits, source
 from loops.config import dataset_flags
 from tests.command_line import parse
 from tests.input_pipeline import imagenet_layouts
@@ -187,3 +187,66 @@ def test_mini_imagenet_in_parquet_files_with_names_in_another_order(tmp_path):
     split = source.open_split(config, "train")
     assert _contents(split) == [(0, b"image 99"), (1, b"image 98"), (99, b"image 0")]
     assert split.class_names == tuple(table)
+
+
+def _put_csv(path, rows):
+    text = "filename,label\n" + "".join(f"{name},{label}\n" for name, label in rows)
+    put(path, text.encode())
+
+
+def test_mini_imagenet_as_flat_images_with_the_csv_files_of_few_shot_splits(tmp_path):
+    table = [wnid for wnid, _ in datasets.load_class_table("mini_imagenet")]
+    names = {wnid: [f"{wnid}{k:08d}.jpg" for k in range(12)] for wnid in table}
+    for wnid in table:
+        _put_images(tmp_path, *(f"images/{name}" for name in names[wnid]))
+    for split, part in (("train", table[:64]), ("val", table[64:80]), ("test", table[80:])):
+        _put_csv(tmp_path / f"{split}.csv", [(name, wnid) for wnid in part for name in names[wnid]])
+    config = _resolve(tmp_path)
+    assert config.dataset == "mini_imagenet"
+    splits = {name: source.open_split(config, name) for name in ("train", "val", "test")}
+    assert [split.num_examples for split in splits.values()] == [1000, 100, 100]
+    # The split of each class is that of --split_csv and of class folders: by the hash of the name.
+    for label in (0, 70, 99):
+        names_of_split = folder_splits.split_by_name(names[table[label]])
+        for name, split in splits.items():
+            paths = [split.describe(int(i)) for i in np.flatnonzero(split.labels == label)]
+            assert [path.rpartition("/")[2] for path in paths] == names_of_split[name]
+    raw = raw_layouts.find(config, PrepareConfig())
+    assert {split: len(items) for split, items in raw.splits.items()} == {
+        **{"train": 1000, "val": 100, "test": 100}
+    }
+
+
+def test_flat_images_with_csv_files_of_ordinary_splits(tmp_path):
+    _put_images(tmp_path, *(f"images/{k}.jpg" for k in range(4)))
+    _put_csv(tmp_path / "train.csv", [("2.jpg", "dog"), ("0.jpg", "dog"), ("1.jpg", "cat")])
+    _put_csv(tmp_path / "val.csv", [("3.jpg", "dog")])
+    config = _resolve(tmp_path)
+    assert config.dataset == "folder"
+    train, val = (source.open_split(config, split) for split in ("train", "val"))
+    assert train.class_names == val.class_names == ("cat", "dog")
+    assert _contents(train) == [(0, b"images/1.jpg"), (1, b"images/0.jpg"), (1, b"images/2.jpg")]
+    assert _contents(val) == [(1, b"images/3.jpg")]
+
+
+def test_imagenet_100_of_kaggle(tmp_path):
+    wnids = ("n01440764", "n01443537", "n01484850")
+    for part, wnid in (("train.X1", wnids[2]), ("train.X2", wnids[0]), ("train.X2", wnids[1])):
+        _put_images(tmp_path, f"{part}/{wnid}/{wnid}_2.JPEG", f"{part}/{wnid}/{wnid}_10.JPEG")
+    _put_images(tmp_path, *(f"val.X/{wnid}/v.JPEG" for wnid in wnids))
+    put(tmp_path / "Labels.json", b"{}")
+    config = _resolve(tmp_path)
+    train, val = (source.open_split(config, split) for split in ("train", "val"))
+    assert train.class_names == val.class_names == wnids
+    assert val.labels.tolist() == [0, 1, 2]
+    expected = [(0, "train.X2", 10), (0, "train.X2", 2), (1, "train.X2", 10), (1, "train.X2", 2)]
+    expected += [(2, "train.X1", 10), (2, "train.X1", 2)]
+    assert _contents(train) == [
+        (label, f"{part}/{wnids[label]}/{wnids[label]}_{k}.JPEG".encode())
+        for label, part, k in expected
+    ]
+    # The same images in class folders are the same data set.
+    for wnid in wnids:
+        _put_images(tmp_path / "b", *(f"train/{wnid}/{wnid}_{k}.JPEG" for k in (2, 10)))
+        _put_images(tmp_path / "b", f"val/{wnid}/v.JPEG")
+    assert source.open_split(_resolve(tmp_path / "b"), "train").fingerprint == train.fingerprint

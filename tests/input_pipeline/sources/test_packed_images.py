@@ -245,6 +245,7 @@ def test_data_service_reads_records_but_no_tar_files(tmp_path):
         ("train.rec", "im2rec"),
         ("mini-imagenet-cache-train.pkl", "timm/mini-imagenet"),
         ("train_data_batch_1", "--short_side=64"),
+        ("train_data_batch_1.npz", "--short_side=64"),
         ("train.h5", "class folders"),
     ],
 )
