@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 import tensorflow as tf
 
-from input_pipeline import augment_spec, sample_order
+from input_pipeline import augment_spec, datasets, sample_order
 from input_pipeline.augmentation import batch_augment, image_augment, rand_augment
 from input_pipeline.config import DataConfig
 from input_pipeline.decoding import decode
@@ -84,6 +84,7 @@ def _make_rows(config: Config) -> Iterator[_Row]:
     """Yields a row for each operation, then rows with all augmentations."""
     data, seed = config.data, config.length.seed
     train = source.open_split(data, "train")
+    names = tuple(datasets.display_name(name) for name in train.class_names)
     together = ("all of them", "", _make_apply_all(data, seed))
     stages = [*_iter_stages(data, seed), *[together] * _WHOLE_IMAGES]
     for number, (title, note, apply) in enumerate(stages):
@@ -92,12 +93,12 @@ def _make_rows(config: Config) -> Iterator[_Row]:
         indices = [first, (first + train.num_examples // 2) % train.num_examples]
         files, labels = zip(*(train.read(tf.constant(i, tf.int64)) for i in indices), strict=True)
         samples = np.arange(2 * _DRAWS) + 2 * _DRAWS * number
-        images, captions = apply(_Images(files, labels, samples, train.class_names, data, seed))
+        images, captions = apply(_Images(files, labels, samples, names, data, seed))
         original = decode.decode_image(files[0]).numpy()
         scale = min(1.0, 2 * data.image_size / max(original.shape[:2]))
         size = [max(1, round(side * scale)) for side in original.shape[1::-1]]
         original = cv2.resize(original, size, interpolation=cv2.INTER_AREA)
-        panels = [Panel(original, train.class_names[int(labels[0])], "original")]
+        panels = [Panel(original, names[int(labels[0])], "original")]
         panels += [Panel(*panel) for panel in zip(images, captions, strict=True)]
         yield _Row(title, note, panels)
 

@@ -7,6 +7,7 @@ import pytest
 
 import flags
 from benchmarks.accuracy_page import records, tables
+from input_pipeline import user_code
 from loops.config import config_json, recipes, resolve
 from loops.config.config import Config, all_flags
 from tests.command_line import refusal
@@ -240,3 +241,19 @@ def test_flags_without_effect_are_refused():
     assert "ascending" in refusal(apply, "--schedule=step", "--milestones=5,3")
     config = apply("--schedule=step", "--cutmix=1", "--optimizer=lamb", *words)
     assert config.optimization.beta1 == 0.8
+
+
+def test_a_recipe_file_cannot_name_code_but_a_run_has_its_copy(tmp_path):
+    (tmp_path / "net.py").write_text("raise SystemExit('is never executed')\n")
+    (tmp_path / "mine.txt").write_text(f"--model={tmp_path}/net.py:make\n")
+    assert "line 1: a recipe cannot name code" in refusal(read, tmp_path / "mine.txt")
+    config = flags.parse(["main.py", f"--model={tmp_path}/net.py:make"])
+    lines = list(recipes.format_lines(config.leaves(), all_flags()))
+    assert lines == ["# Give --model=net.py:make on the command line."]
+    leaves = config.leaves().values()
+    record = {"config": config_json.to_json(config), "code": user_code.list_files(leaves)}
+    (tmp_path / "config.json").write_text(json.dumps(record))
+    user_code.save_copies(tmp_path, leaves)
+    assert read(tmp_path) == {"model": config.net.model}
+    (tmp_path / "code" / "net.py").write_text("changed = True\n")
+    assert "was changed" in refusal(read, tmp_path)
