@@ -29,7 +29,7 @@ def main() -> None:
     size_column = f"multiply-adds at {_IMAGE_SIZE} px"
     harness.echo(_format_row(["`--model`", "parameters", size_column, "published error", "ours"]))
     harness.echo(_format_row(["---", "---:", "---:", "---", "---"]))
-    for model in registry.names():
+    for model in registry.established_names():
         parameters, multiply_adds = _measure_size(model)
         cells = [f"`{model}`", f"{parameters / 1e6:.2f} M", f"{multiply_adds / 1e9:.2f} G"]
         cells += [format_published_error(published, model), ours.get(model, "")]

@@ -18,7 +18,7 @@ from loops.distribution import strategies, workers
 from loops.evaluation import continuous, eval_results, trained_models
 from loops.evaluation.trained_models import TrainedModel
 from loops.evaluator import Evaluator, predict_probabilities
-from loops.metrics import classification, imagenet_real, logits_reader, logits_writer
+from loops.metrics import classification, imagenet_real, logits_reader, logits_writer, metrics
 from loops.monitoring import console
 from loops.runtime import output_files
 
@@ -257,7 +257,14 @@ def _score_logits(config: Config) -> dict:
     class_names, top_k = metadata["class_names"], flag_parsers.parse_top_k(evaluation.top_k)
     eval_results.warn_of_small_set(top_k, len(class_names), len(file.labels))
     results = eval_results.score(
-        predicted, names, file.labels, class_names, file.names.__getitem__, top_k, real
+        predicted,
+        names,
+        file.labels,
+        class_names,
+        file.names.__getitem__,
+        top_k,
+        real,
+        metrics.parse(evaluation.metrics),
     )
     results |= {"crops": crops, "models": names, "logits": local_paths.split(evaluation.logits)}
     results |= {name: metadata[name] for name in ("dataset", "split", "fingerprint")}
@@ -273,5 +280,5 @@ def _print_results(results: dict) -> None:
     """Prints the table. Call it after all files are written: stdout may be closed."""
     console.print_summary(" + ".join(results["models"]), console.format_evaluation(results))
     if len(rows := console.format_comparison(results)) > 1:
-        console.print_table(console.COMPARISON_HEADER, rows)
+        console.print_table(console.comparison_header(results), rows)
     console.print_lines(console.format_paired_tests(results))

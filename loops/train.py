@@ -146,7 +146,7 @@ def _read_results_of_finished_run(
     images, fingerprint = record.dataset["train"]["images"], record.dataset["val"]["fingerprint"]
     step = checkpoint.parse_step(newest)
     total_steps = flag_parsers.compute_total_steps(config.length, images, config.data.batch_size)
-    if step < total_steps or checkpoint.read_top1(newest) is None:
+    if step < total_steps or checkpoint.read_score(newest) is None:
         return None
     return eval_results.read_final(run_dir, step, config, fingerprint)
 

@@ -103,8 +103,8 @@ class TrainLoop:
             workers=self._workers,
         )
         # The workers agree on it, because all of them must join a save.
-        (self._best_top1,) = self._workers.all_reduce_max(
-            checkpoint.read_best_top1(outputs.run_dir)
+        (self._best_score,) = self._workers.all_reduce_max(
+            checkpoint.read_best_score(outputs.run_dir)
         )
         self._metrics = TrainMetrics(
             self._batch_size,
@@ -250,10 +250,10 @@ class TrainLoop:
                 ) from None
 
     def _is_new_best(self, step: int) -> bool:
-        """Returns whether the step was evaluated and has a higher top-1 than all earlier steps."""
-        top1 = self._evaluator.metrics_at(step).get("top1", -1.0)
-        is_better = top1 > self._best_top1
-        self._best_top1 = max(self._best_top1, top1)
+        """Returns whether the step was evaluated and is better than all earlier ones."""
+        score = self._evaluator.score_at(step)
+        is_better = score > self._best_score
+        self._best_score = max(self._best_score, score)
         return is_better
 
     def _agree_on_signals(self) -> tuple[int | None, bool]:

@@ -5,11 +5,13 @@ from collections.abc import Callable, Sequence
 import tensorflow as tf
 from absl import logging
 
+from input_pipeline import user_code
 from input_pipeline.augmentation import batch_augment
 from input_pipeline.errors import DataError, UsageError
 from input_pipeline.sources import source
 from input_pipeline.text import pluralize
 from loops import worker_agreement
+from loops.config.choices import STEPS
 from loops.config.config import Config
 from loops.distribution import strategies, workers
 from loops.optimization.train_schedule import TrainSchedule
@@ -92,7 +94,7 @@ class TrainSetup:
         self.preprocess: PreprocessFunction | None = None
         self.step: StepFunction | None = None
 
-    def build(self, step_class: type[TrainStep] = TrainStep) -> None:
+    def build(self) -> None:
         """Makes the model with initial weights, the optimizer and the step.
 
         Raises:
@@ -101,9 +103,7 @@ class TrainSetup:
         self.state = TrainState(self.strategy, self.config, len(self.train_split.class_names))
         self._require_batch_norm_values(self.state)
         self.preprocess = make_preprocess_fn(self.config, self.train_split.num_examples)
-        self.step = make_step(
-            self.config, self.state, self.schedule.learning_rate, step_class, self.preprocess
-        )
+        self.step = make_step(self.config, self.state, self.schedule.learning_rate, self.preprocess)
 
     def _require_batch_norm_values(self, state: TrainState) -> None:
         """Refuses batches whose moments are of one value, which becomes 0; warns of a few."""
@@ -142,7 +142,6 @@ def make_step(
     config: Config,
     state: TrainState,
     learning_rate: Callable[[tf.Tensor], tf.Tensor],
-    step_class: type[TrainStep] = TrainStep,
     preprocess: PreprocessFunction | None = None,
 ) -> TrainStep:
     """Makes the training step of a config.
@@ -151,7 +150,6 @@ def make_step(
       config: resolved Config.
       state: variables of the run.
       learning_rate: int64 step -> float32 scalar.
-      step_class: TrainStep or a subclass.
       preprocess: see `StepSettings`. None: make it.
     """
     replicas = state.strategy.num_replicas_in_sync
@@ -163,6 +161,11 @@ def make_step(
         xla=config.precision.xla,
         log_norms=config.run.log_norms,
         replicas_synchronize=config.net.sync_batch_norm and replicas > 1,
+        data=config.data,
         deterministic=config.distribution.deterministic,
     )
+    step_class = STEPS.get(config.optimization.step).function
+    if not (isinstance(step_class, type) and issubclass(step_class, TrainStep)):
+        name = user_code.display_name(config.optimization.step)
+        raise UsageError(f"--step={name}: is not a subclass of loops.train_step.TrainStep")
     return step_class(state, settings)

@@ -13,9 +13,14 @@ import dataclasses
 import time
 from collections.abc import Callable, Iterator
 
+import keras
 import tensorflow as tf
 
 from input_pipeline.augmentation.batch_augment import Targets
+from input_pipeline.config import DataConfig
+from input_pipeline.errors import UsageError
+from loops.checkpointing import restore, run_folder
+from loops.config.choices import STEPS
 from loops.config.training import OptimizationConfig
 from loops.optimization import gradient_clipping, losses, optimizers
 from loops.train_state import TrainState
@@ -40,6 +45,7 @@ class StepSettings:
       xla: compile the forward and backward pass.
       log_norms: return the norm of every gradient.
       replicas_synchronize: replicas wait for each other in the forward pass, for batch norm.
+      data: how images are read and normalized.
       deterministic: TensorFlow runs with deterministic operations.
     """
 
@@ -50,6 +56,7 @@ class StepSettings:
     xla: bool = False
     log_norms: bool = False
     replicas_synchronize: bool = False
+    data: DataConfig = DataConfig()
     deterministic: bool = False
 
 
@@ -57,10 +64,16 @@ class StepSettings:
 _SUM_NAMES = ("loss", "cross_entropy", "top1", "top5", "replaced")
 
 
+# The decorator of subclasses of TrainStep.
+step = STEPS
+
+
+@step
 class TrainStep:
     """The compiled training step.
 
-    Subclass it and override `loss_and_gradients` to change what is optimized.
+    A subclass, in a file that `--step` names, overrides `compute_loss` or `loss_and_gradients` to
+    change what is optimized, or `after_update`.
 
     Args:
       state: variables that the step reads and writes.
@@ -73,7 +86,6 @@ class TrainStep:
     def __init__(self, state: TrainState, settings: StepSettings):
         self._state = state
         self._settings = settings
-        self._optimization = settings.optimization
         self._variables = state.model.trainable_variables
         self._decayed_ids = frozenset(id(kernel) for kernel in state.kernels)
         self._output_variable_ids = frozenset(
@@ -110,6 +122,47 @@ class TrainStep:
         """
         return self.function(iterator, num_steps)
 
+    def compute_loss(self, images: tf.Tensor, targets: Targets, logits: tf.Tensor) -> tf.Tensor:
+        """Computes the loss of each image of a micro-batch: float32 [B].
+
+        Args:
+          images, targets: see `loss_and_gradients`.
+          logits: float32 [B, C].
+        """
+        optimization = self._settings.optimization
+        return losses.compute(optimization.loss, targets, logits, optimization.label_smoothing)
+
+    def after_update(self) -> None:
+        """Called after each update of the weights, once for all replicas. Does nothing."""
+
+    def load_model(self, run: str) -> keras.Model:
+        """Loads the model of another run, such as the teacher of a distillation.
+
+        Its variables are not trained, and are not part of the checkpoints of this run.
+
+        Args:
+          run: RUN, RUN/best or a step folder.
+
+        Raises:
+          UsageError: it has other classes, or was trained on images with another normalization.
+        """
+        run_dir, step_dir = run_folder.find_checkpoint(run, "--step")
+        record, data = run_folder.read_record(run_dir), self._settings.data
+        classes = self._state.model.output.shape[-1]
+        if len(record.class_names) != classes:
+            raise UsageError(
+                f"--step: {run} has {len(record.class_names)} classes, and this run has {classes}"
+            )
+        theirs = (record.config.data.mean, record.config.data.std)
+        if theirs != (data.mean, data.std):
+            raise UsageError(
+                f"--step: {run} was trained with another normalization; start this run with"
+                f" --init_from={run}, or normalize the images again in the step"
+            )
+        return restore.restore_model(
+            self._state.strategy, record, step_dir, self._state.compute_dtype
+        )
+
     def loss_and_gradients(
         self, images: tf.Tensor, targets: Targets, scale: tf.Tensor
     ) -> tuple[tf.Tensor, tf.Tensor, list[tf.Tensor]]:
@@ -127,10 +180,9 @@ class TrainStep:
         Returns:
           (float32 loss [B], float32 logits [B, C], gradients of `model.trainable_variables`).
         """
-        loss, smoothing = self._optimization.loss, self._optimization.label_smoothing
         with tf.GradientTape() as tape:
             logits = self._state.model(images, training=True)
-            per_example = losses.compute(loss, targets, logits, smoothing)
+            per_example = self.compute_loss(images, targets, logits)
             scaled_loss = tf.reduce_sum(per_example) / self._settings.global_batch_size * scale
         return per_example, logits, tape.gradient(scaled_loss, self._variables)
 
@@ -190,7 +242,7 @@ class TrainStep:
         R replicas with K micro-batches each compute what R x K replicas compute: batch norm takes
         its moments over one micro-batch, and augmentation mixes images within one micro-batch.
         """
-        count = self._optimization.accumulate
+        count = self._settings.optimization.accumulate
         if count == 1:
             return self._compute_micro_batch_gradients(batch, scale)
 
@@ -242,11 +294,12 @@ class TrainStep:
         )
         if state.ema is not None:
             state.strategy.run(state.ema.update, args=(state.step,))
+        self.after_update()
         return state.strategy.experimental_local_results(norms)[0]
 
     def _postprocess_gradients(self, gradients):
         """Removes the loss scale, clips, and adds the gradient of the L2 penalty."""
-        loss_scale, optimization = self._state.loss_scale, self._optimization
+        loss_scale, optimization = self._state.loss_scale, self._settings.optimization
         if loss_scale.dynamic:
             inverse = 1.0 / loss_scale.scale
             gradients = [g * inverse for g in gradients]

@@ -10,6 +10,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 os.environ["KERAS_BACKEND"] = "tensorflow"
 os.environ["KERAS_HOME"] = os.path.join(os.devnull, "keras")
+os.environ["XDG_CONFIG_HOME"] = os.path.join(os.devnull, "config")  # see `user_code`
 
 import cv2
 import numpy as np

@@ -6,6 +6,7 @@ file exists that could name the wrong folder.
 """
 
 import json
+import math
 import os
 import pathlib
 import re
@@ -191,19 +192,19 @@ def find_newest_intact(run_dir: pathlib.Path | str) -> pathlib.Path | None:
 
 
 def find_best_intact(run_dir: pathlib.Path | str) -> pathlib.Path | None:
-    """Returns the intact step folder with the highest recorded top-1, or None."""
+    """Returns the intact step folder with the highest recorded score, or None."""
     best_first = sorted(_list_scored(run_dir), key=lambda pair: pair[0], reverse=True)
     return next((f for _, f in best_first if is_intact(f)), None)
 
 
-def read_best_top1(run_dir: pathlib.Path | str) -> float:
-    """Returns the highest recorded top-1 of a run's step folders; -1 if none has one."""
-    return max((top1 for top1, _ in _list_scored(run_dir)), default=-1.0)
+def read_best_score(run_dir: pathlib.Path | str) -> float:
+    """Returns the highest recorded score of a run's step folders; -inf if none has one."""
+    return max((score for score, _ in _list_scored(run_dir)), default=-math.inf)
 
 
 def _list_scored(run_dir: pathlib.Path | str) -> list[tuple[float, pathlib.Path]]:
-    """Lists (top-1, step folder), newest first, without folders that record no top-1."""
-    return [(m, f) for f in list_step_folders(run_dir) if (m := read_top1(f)) is not None]
+    """Lists (score, step folder), newest first, without folders that record no score."""
+    return [(m, f) for f in list_step_folders(run_dir) if (m := read_score(f)) is not None]
 
 
 def remove_unfinished(run_dir: pathlib.Path | str) -> None:
@@ -228,12 +229,21 @@ def is_intact(folder: pathlib.Path) -> bool:
     return True
 
 
-def read_top1(folder: pathlib.Path) -> float | None:
-    """Returns the top-1 accuracy recorded in a step folder, or None."""
+def get_score(metrics: Mapping[str, float]) -> float:
+    """Returns by what the best step is chosen: the metric of `--best`, by default top-1.
+
+    It is negative if a lower value of the metric is better, and -inf without metrics.
+    """
+    return metrics.get("score", metrics.get("top1", -math.inf))
+
+
+def read_score(folder: pathlib.Path) -> float | None:
+    """Returns the score recorded in a step folder, see `get_score`, or None."""
     try:
-        top1 = regular_files.read_json(folder / _MANIFEST)["metrics"]["top1"]
-        return typed_json.convert(top1, Annotated[float, typed_json.at_least(0)], "top1")
-    except (OSError, ValueError, LookupError, TypeError):
+        metrics = regular_files.read_json(folder / _MANIFEST)["metrics"]
+        typed_json.convert(metrics["top1"], Annotated[float, typed_json.at_least(0)], "top1")
+        return typed_json.convert(get_score(metrics), float, "score")
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
         return None
 
 

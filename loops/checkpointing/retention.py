@@ -43,7 +43,7 @@ def prune(
 ) -> None:
     """Removes old step folders.
 
-    The newest `keep`, the one with the highest top-1 and the first of every `keep_every` steps
+    The newest `keep`, the best one and the first of every `keep_every` steps
     stay. Corrupt folders are not counted, because they must not displace intact ones.
 
     Args:
@@ -54,10 +54,10 @@ def prune(
     """
     verified = verified or VerificationCache()
     folders = [f for f in checkpoint.list_step_folders(run_dir) if verified.is_intact(f)]
-    top1s = {f: checkpoint.read_top1(f) for f in folders}
-    scored = [f for f in folders if top1s[f] is not None]
+    scores = {f: checkpoint.read_score(f) for f in folders}
+    scored = [f for f in folders if scores[f] is not None]
     protected = _find_milestones(folders, keep_every) if keep_every else set()
-    protected.add(max(scored, key=top1s.get, default=None))
+    protected.add(max(scored, key=scores.get, default=None))
     for folder in folders[keep:]:
         if folder not in protected:
             checkpoint.remove(folder)

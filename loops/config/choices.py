@@ -31,7 +31,31 @@ class LossFacts:
     """A loss needs no facts."""
 
 
-_OPTIMIZATION = "loops.optimization"
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class MetricFacts:
+    """What `@metrics.metric(...)` and `@metrics.per_image(...)` say about a metric.
+
+    Attributes:
+      per_image: the function returns a value for each image, and the metric is their mean.
+      label: in tables; the name of the function by default.
+      template: format of its value.
+      tensorboard_group: prefix of its TensorBoard tag; empty for no tag.
+      higher_is_better: for `--best`.
+    """
+
+    per_image: bool = False
+    label: str = ""
+    template: str = "{:.4f}"
+    tensorboard_group: str = "metrics"
+    higher_is_better: bool = True
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class StepFacts:
+    """A training step needs no facts."""
+
+
+_OPTIMIZATION, _METRICS = "loops.optimization", "loops.metrics"
 OPTIMIZERS = Registry(
     "optimizers.optimizer",
     OptimizerFacts,
@@ -45,8 +69,28 @@ LOSSES = Registry(
         "bce": f"{_OPTIMIZATION}.losses:binary_cross_entropy",
     },
 )
+METRICS = Registry(
+    "metrics.metric",
+    MetricFacts,
+    {
+        # Every evaluation has these three. The tag of nll is `loss/cross_entropy`.
+        "nll": f"{_METRICS}.classification:nlls",
+        "brier": f"{_METRICS}.classification:brier_scores",
+        "ece": f"{_METRICS}.calibration:expected_error",
+        **{
+            name: f"{_METRICS}.metrics:{name}"
+            for name in ("macro_precision", "macro_recall", "macro_f1", "balanced_accuracy")
+        },
+    },
+)
+STEPS = Registry("train_step.step", StepFacts, {"standard": "loops.train_step:TrainStep"})
 # The function of each schedule in lr_schedules.py.
 SCHEDULES = {"cosine": "cosine", "step": "step_decay", "constant": "constant", "linear": "linear"}
+
+
+def best_names() -> tuple[str, ...]:
+    """Returns the values of `--best`."""
+    return ("top1", *METRICS.names())
 
 
 def schedule_names() -> tuple[str, ...]:

@@ -50,6 +50,7 @@ class FlagField:
       is_optimizer_specific: a recipe's value is right for the recipe's optimizer only.
       is_residual_only: only nets with residual blocks have it.
       is_training_only: the trained net computes the same function without it.
+      is_list: takes several of the choices, separated by commas, or none.
       accepts_code: also takes functions of a user's file, see `user_code`.
       default_text: what `--help` shows for a default of None.
     """
@@ -82,6 +83,7 @@ class FlagField:
     is_optimizer_specific: bool = False
     is_residual_only: bool = False
     is_training_only: bool = False
+    is_list: bool = False
     accepts_code: bool = False
     default_text: str = "from the data set"
 
@@ -93,6 +95,10 @@ class FlagField:
 
     def check_choice(self, value: Any) -> None:
         """Raises UsageError for a value that is not one of the choices; suggests similar ones."""
+        if self.is_list:
+            for part in value.split(",") if value else ():
+                dataclasses.replace(self, is_list=False).check_choice(part)
+            return
         if not self.choices or value in self.choices:
             return
         if self.accepts_code and user_code.is_typed(value):

@@ -6,6 +6,7 @@ Each flag is one field: `Annotated[type, help, facts]`. See `flag_fields` for th
 import dataclasses
 from typing import Annotated, Literal
 
+from loops.config import choices
 from loops.config.modes import RESULT_MODES
 
 
@@ -88,6 +89,29 @@ class EvalConfig:
         "the largest k.",
         {"modes": ("train", "eval", "predict"), "on_resume": True, "with_logits": True},
     ] = "1,5"
+    metrics: Annotated[
+        str,
+        "More metrics to report, separated by commas. nll, brier and ece are always reported.",
+        {
+            "choices": choices.METRICS.names,
+            "is_list": True,
+            "accepts_code": True,
+            "modes": ("train", "eval"),
+            "on_resume": True,
+            "with_logits": True,
+        },
+    ] = ""
+    best: Annotated[
+        str,
+        "Metric by which training chooses the best checkpoint, on center crops.",
+        {
+            "choices": choices.best_names,
+            "accepts_code": True,
+            "modes": ("train",),
+            "affects_training": False,
+            "benchmarks": (),
+        },
+    ] = "top1"
     eval_batch_size: Annotated[
         int,
         "Images per evaluation batch (0: about 250 views per GPU, 50 on a CPU).",

@@ -156,6 +156,12 @@ class OptimizationConfig:
         "softmax: cross-entropy over all classes. bce: binary cross-entropy of each class.",
         {"choices": choices.LOSSES.names, "accepts_code": True},
     ] = "softmax"
+    step: Annotated[
+        str,
+        "The training step: a subclass of TrainStep that changes the loss of a batch, or what "
+        "follows an update.",
+        {"choices": choices.STEPS.names, "accepts_code": True},
+    ] = "standard"
     label_smoothing: Annotated[float, "Label smoothing (0: off).", {"minimum": 0, "maximum": 1}] = (
         0.0
     )
@@ -269,8 +275,8 @@ class RunConfig:
     ] = ""
     save_every: Annotated[
         str,
-        "Interval of checkpoints in steps, or in epochs as in 2epochs. A step with a "
-        "higher top-1 than all earlier ones is saved, too.",
+        "Interval of checkpoints in steps, or in epochs as in 2epochs. A step that is "
+        "better than all earlier ones by --best is saved, too.",
         {"modes": ("train",), "on_resume": True, "benchmarks": ()},
     ] = "1epochs"
     eval_every: Annotated[

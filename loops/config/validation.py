@@ -3,10 +3,11 @@
 import math
 import os
 import pathlib
+from typing import Any
 
 from input_pipeline import augment_spec, user_code
 from input_pipeline.errors import UsageError
-from loops.config import flag_parsers
+from loops.config import choices, flag_parsers
 from loops.config.config import Config, all_flags, select_flags
 from loops.runtime import output_files
 from nets import registry
@@ -27,6 +28,7 @@ def check(config: Config) -> None:
     if config.precision.xla and config.net.sync_batch_norm:
         raise UsageError("--xla does not support --sync_batch_norm; drop one")
     _check_net(config)
+    _check_code(config)
     augment_spec.read(config.data)
     augment_spec.check_flags(config.data.augment, config.typed)
     _check_unused(config)
@@ -165,6 +167,20 @@ def _check_image_size_schedule(config: Config) -> None:
         raise UsageError(f"{flag}: sizes must be at most {largest} px")
     if sizes and registry.has_fixed_input_size(config.net.model):
         raise UsageError(f"{flag}: {model} has a fixed input size; leave the flag out")
+
+
+def _check_code(config: Config) -> None:
+    """Loads the functions in files of the user's now, and not after hours of work."""
+    pairs: tuple[tuple[user_code.Registry[Any], str], ...] = (
+        (choices.OPTIMIZERS, config.optimization.optimizer),
+        (choices.LOSSES, config.optimization.loss),
+        (choices.STEPS, config.optimization.step),
+        (choices.METRICS, config.evaluation.best),
+        *((choices.METRICS, name) for name in config.evaluation.metrics.split(",")),
+    )
+    for kind, value in pairs:
+        if user_code.is_typed(value):
+            kind.get(value)
 
 
 def _check_net(config: Config) -> None:

@@ -55,7 +55,7 @@ def run(config: Config) -> list[dict]:
         raise UsageError(f"--ckpt={run_dir}: no checkpoint could be evaluated")
     rows = [console.format_comparison_row(f"step {r['step']}", r) for r in curve]
     console.print_lines([str(run_dir)])
-    console.print_table(console.COMPARISON_HEADER, rows)
+    console.print_table(console.comparison_header(curve[0]), rows)
     return curve
 
 

@@ -1,7 +1,9 @@
 """Evaluations of a run by the process that trains it."""
 
 import contextlib
+import math
 import pathlib
+import sys
 from collections.abc import Callable
 from typing import TypeAlias
 
@@ -9,12 +11,14 @@ import numpy as np
 from absl import logging
 
 from input_pipeline.sources.source import Source
+from input_pipeline.user_code import function_names
 from loops.checkpointing import checkpoint
 from loops.config import flag_parsers
+from loops.config.choices import METRICS
 from loops.config.config import Config
 from loops.evaluation import eval_results
 from loops.evaluator import Evaluator
-from loops.metrics import classification, comparison
+from loops.metrics import classification, comparison, metrics
 from loops.monitoring import console, metric_writer
 from loops.train_state import TrainState
 
@@ -56,6 +60,9 @@ class TrainingEvaluator:
         self._stop = stop
         self._is_chief = is_chief
         self._top_k = flag_parsers.parse_top_k(config.evaluation.top_k)
+        self._metrics = metrics.parse(config.evaluation.metrics)
+        # The metric of `--best`, unless it is top-1.
+        self._best_metric = [name for name in (config.evaluation.best,) if name != "top1"]
         self._center_crop = self._make_evaluator(crops=1)
         eval_results.warn_of_small_set(
             self._top_k, len(val_split.class_names), val_split.num_examples
@@ -71,6 +78,8 @@ class TrainingEvaluator:
         """Evaluates on center crops, logs and returns the metrics."""
         predicted, raw = self._predict(self._center_crop)
         results = {**classification.score(*predicted, sorted({1, *self._top_k})), **raw}
+        for name in (*self._metrics, *self._best_metric):
+            results[function_names(name)] = metrics.compute(name, *predicted)
         self._last = step, (predicted, raw), results
         values = {
             "loss/cross_entropy": results["nll"],
@@ -78,6 +87,9 @@ class TrainingEvaluator:
         }
         for k in self._top_k:
             values[f"accuracy/top{k}"] = results[f"top{k}"]
+        for name, facts in metrics.iter_shown({**results, "metrics": self._metrics}):
+            if name not in metrics.STANDARD:
+                values[f"{facts.tensorboard_group}/{name}"] = results[name]
         if "top1_raw" in results:
             values["accuracy_raw/top1"] = results["top1_raw"]
         self._writer.write_scalars("eval", step, values)
@@ -87,12 +99,22 @@ class TrainingEvaluator:
         """Returns the metrics to store in a step's checkpoint; empty if it was not evaluated."""
         if self._last is None or self._last[0] != step:
             return {}
-        return {name: self._last[2][name] for name in ("top1", "nll")}
+        results = self._last[2]
+        stored = {name: results[name] for name in ("top1", "nll")}
+        for name in self._best_metric:
+            sign = 1.0 if METRICS.get(name).facts.higher_is_better else -1.0
+            score = sign * results[function_names(name)]
+            stored["score"] = score if math.isfinite(score) else -sys.float_info.max
+        return stored
+
+    def score_at(self, step: int) -> float:
+        """Returns by what `--best` compares the step with others; -inf if it was not evaluated."""
+        return checkpoint.get_score(self.metrics_at(step))
 
     def is_missing_metrics(self, step: int) -> bool:
         """Returns whether the step has a checkpoint without metrics."""
         folder = checkpoint.step_folder(self._run_dir, step)
-        return folder.exists() and checkpoint.read_top1(folder) is None
+        return folder.exists() and checkpoint.read_score(folder) is None
 
     def add_missing_metrics(self, step: int) -> dict[str, float]:
         """Evaluates on center crops and adds the metrics to the checkpoint of the step."""
@@ -112,7 +134,8 @@ class TrainingEvaluator:
             predicted, raw = self._last[1]
         else:
             predicted, raw = self._predict(self._make_evaluator(crops))
-        results = {**comparison.evaluate_predictions(*predicted, self._top_k), **raw}
+        more = self._metrics
+        results = {**comparison.evaluate_predictions(*predicted, self._top_k, more=more), **raw}
         folder = checkpoint.step_folder(self._run_dir, step)
         results = eval_results.add_metadata(
             results, self._config, self._val_split, step, [str(folder)]

@@ -17,11 +17,12 @@ from input_pipeline.errors import DataError
 from input_pipeline.sources.source import Source
 from input_pipeline.system import atomic_files, folder_lock, regular_files
 from input_pipeline.text import escape_unprintable, pluralize
+from input_pipeline.user_code import function_names
 from loops.checkpointing.run_folder import Record
 from loops.config import flag_parsers
 from loops.config.config import Config
 from loops.evaluation.trained_models import TrainedModel
-from loops.metrics import calibration, classification, comparison
+from loops.metrics import calibration, classification, comparison, metrics
 from loops.monitoring import metric_writer, plots
 from loops.runtime import output_files
 
@@ -54,7 +55,10 @@ def score_models(
     config = models[0].config
     names = [str(model.step_dir) for model in models]
     ks = flag_parsers.parse_top_k(config.evaluation.top_k)
-    results = score(predicted, names, split.labels, split.class_names, split.describe, ks, real)
+    more = metrics.parse(config.evaluation.metrics)
+    results = score(
+        predicted, names, split.labels, split.class_names, split.describe, ks, real, more
+    )
     if top1_raw is not None:
         results["top1_raw"] = top1_raw
     return add_metadata(results, config, split, max(model.step for model in models), names)
@@ -68,16 +72,17 @@ def score(
     describe_image: Callable[[int], str],
     ks: Sequence[int],
     real: list[frozenset[int]] | None = None,
+    more: Sequence[str] = (),
 ) -> dict:
     """Compares models as `comparison.compare_models` does, and names images and classes.
 
     Args:
-      predicted, names, labels, class_names, ks, real: see `comparison.compare_models`.
+      predicted, names, labels, class_names, ks, real, more: see `comparison.compare_models`.
       describe_image: returns the name of the image at a position of the split.
     """
     for name, by_views in zip(names, predicted, strict=True):
         warn_of_non_finite(name, by_views[max(by_views)])
-    results = comparison.compare_models(predicted, names, labels, class_names, ks, real)
+    results = comparison.compare_models(predicted, names, labels, class_names, ks, real, more)
     results["mistakes"] = [
         {
             "image": describe_image(mistake["position"]),
@@ -188,7 +193,7 @@ def to_scalars(results: dict, suffix: str = "") -> dict[str, float]:
     """Returns results by TensorBoard tag. Ten-crop metrics have separate tags."""
     suffix = _make_tag_suffix(results, suffix)
     tags = {f"accuracy{suffix}/{k}": v for k, v in results.items() if k[3:].isdigit()}
-    groups = {name: metric.tensorboard_group for name, metric in comparison.METRICS.items()}
+    groups = {name: facts.tensorboard_group for name, facts in metrics.iter_shown(results)}
     groups["temperature"] = "calibration"
     tags |= {
         f"{group}{suffix}/{name}": results[name]
@@ -227,7 +232,8 @@ def read_final(run_dir: pathlib.Path, step: int, config: Config, fingerprint: st
     Args:
       run_dir: the run folder.
       step: the last step.
-      config: config of the training. Results without one of its `--top_k` do not count.
+      config: config of the training. Results without one of its `--top_k` or `--metrics` do not
+        count.
       fingerprint: that of the val split. Results of other images do not count.
     """
     evaluation = config.evaluation
@@ -235,6 +241,7 @@ def read_final(run_dir: pathlib.Path, step: int, config: Config, fingerprint: st
         path = _make_path(run_dir, step, evaluation.split, evaluation.crops)
         results = regular_files.read_json(path)
         wanted = {f"top{k}" for k in flag_parsers.parse_top_k(evaluation.top_k)}
+        wanted |= {function_names(name) for name in metrics.parse(evaluation.metrics)}
         is_same = (results["fingerprint"], results["step"]) == (fingerprint, step)
         return results if is_same and results.keys() >= wanted else None
     except (OSError, ValueError, LookupError, TypeError, AttributeError):

@@ -4,6 +4,7 @@ import itertools
 
 import numpy as np
 
+from loops.config.choices import METRICS
 from loops.metrics import confidence_intervals
 
 BINS = 15
@@ -53,6 +54,7 @@ def reliability(
     return points
 
 
+@METRICS(label="ECE", template="{:.2%}", tensorboard_group="calibration", higher_is_better=False)
 def expected_error(probs: np.ndarray, labels: np.ndarray, bins: int = BINS) -> float:
     """Returns the expected calibration error (Naeini et al. 2015) over equal-mass bins, 0..1.
 

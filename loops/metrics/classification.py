@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from loops.config.choices import METRICS
 from loops.metrics import confidence_intervals
 
 # Index of the center crop among the ten views of `crops.extract_views`.
@@ -85,11 +86,13 @@ def label_ranks(probs: np.ndarray, labels: np.ndarray) -> np.ndarray:
     return np.where(probs.any(axis=1), ranks, np.iinfo(ranks.dtype).max)
 
 
+@METRICS(label="NLL", per_image=True, tensorboard_group="", higher_is_better=False)
 def nlls(probs: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """Returns the negative log-likelihood of each image in nats: float64 [N]."""
     return -np.log(np.maximum(probs[np.arange(len(labels)), labels], 1e-300))
 
 
+@METRICS(label="Brier", per_image=True, tensorboard_group="calibration", higher_is_better=False)
 def brier_scores(probs: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """Returns the Brier score of each image, 0..2: float64 [N].
 

@@ -1,37 +1,12 @@
 """Metrics of one model or of several, and paired tests between them."""
 
-import dataclasses
 import itertools
 from collections.abc import Mapping, Sequence, Set
 from typing import Any
 
 import numpy as np
 
-from loops.metrics import calibration, classification, confidence_intervals
-
-
-@dataclasses.dataclass(frozen=True)
-class Metric:
-    """How a metric is shown.
-
-    Attributes:
-      label: in tables.
-      template: format of its value.
-      tensorboard_group: prefix of its TensorBoard tag; empty for no tag.
-    """
-
-    label: str
-    template: str
-    tensorboard_group: str = ""
-
-
-# The metrics besides accuracies that `evaluate_predictions` returns and that are printed in tables
-# and written to TensorBoard. `nll` is the tag `loss/cross_entropy` there.
-METRICS = {
-    "nll": Metric("NLL", "{:.4f}"),
-    "brier": Metric("Brier", "{:.4f}", tensorboard_group="calibration"),
-    "ece": Metric("ECE", "{:.2%}", tensorboard_group="calibration"),
-}
+from loops.metrics import calibration, classification, confidence_intervals, metrics
 
 
 def evaluate_predictions(
@@ -39,7 +14,8 @@ def evaluate_predictions(
     labels: np.ndarray,
     top_k: Sequence[int] = (1, 5),
     real: Sequence[Set[int]] | None = None,
-) -> dict[str, float | int]:
+    more: Sequence[str] = (),
+) -> dict[str, Any]:
     """Returns all metrics of one model or ensemble, with 95 % bootstrap intervals.
 
     Args:
@@ -47,6 +23,7 @@ def evaluate_predictions(
       labels: int [N].
       top_k: the values of k to report.
       real: the labels that ImageNet-ReaL accepts for each image.
+      more: names of more metrics, see `metrics.parse`.
 
     Returns:
       dict of numbers:
@@ -60,17 +37,18 @@ def evaluate_predictions(
           the bootstrap interval is empty because all images are right, or all wrong.
         num_examples: N.
         num_non_finite: the images whose logits are not finite. They count as wrong.
-        The results of `evaluate_temperature_scaling` and `real_accuracy`.
+        The results of `metrics.evaluate`, `evaluate_temperature_scaling` and `real_accuracy`.
+        metrics: `more`, if there are any.
     """
     ranks = classification.label_ranks(probs, labels)
-    metrics = {f"top{k}": ranks < k for k in top_k}
-    metrics |= {
+    by_image = {f"top{k}": ranks < k for k in top_k}
+    by_image |= {
         "nll": classification.nlls(probs, labels),
         "brier": classification.brier_scores(probs, labels),
     }
-    intervals = confidence_intervals.bootstrap_mean_intervals(np.stack(list(metrics.values())))
-    results = {}
-    for (name, values), (low, high) in zip(metrics.items(), intervals, strict=True):
+    intervals = confidence_intervals.bootstrap_mean_intervals(np.stack(list(by_image.values())))
+    results: dict[str, Any] = {}
+    for (name, values), (low, high) in zip(by_image.items(), intervals, strict=True):
         results[name] = float(values.mean())
         if name.startswith("top"):
             results[f"{name}_error"] = 1.0 - results[name]
@@ -82,6 +60,8 @@ def evaluate_predictions(
     results["ece"] = calibration.expected_error(probs, labels)
     low, high = calibration.expected_error_interval(probs, labels)
     results |= {"ece_low": low, "ece_high": high} if low < high else {}
+    if more:
+        results |= {**metrics.evaluate(more, probs, labels), "metrics": [*more]}
     results["num_examples"] = len(labels)
     results["num_non_finite"] = classification.count_non_finite(probs)
     results |= evaluate_temperature_scaling(probs, labels)
@@ -212,6 +192,7 @@ def compare_models(
     class_names: Sequence[str],
     top_k: Sequence[int] = (1, 5),
     real: Sequence[Set[int]] | None = None,
+    more: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Evaluates several models and their ensemble, and compares ten crops with the center crop.
 
@@ -222,7 +203,7 @@ def compare_models(
       labels: int [N].
       class_names: C names.
       top_k: the values of k to report.
-      real: see `evaluate_predictions`.
+      real, more: see `evaluate_predictions`.
 
     Returns:
       dict:
@@ -243,23 +224,24 @@ def compare_models(
     def is_right(probs: np.ndarray) -> np.ndarray:
         return classification.label_ranks(probs, labels) < 1
 
-    results: dict[str, Any] = evaluate_predictions(ensembles[num_views], labels, top_k, real)
+    results: dict[str, Any] = evaluate_predictions(ensembles[num_views], labels, top_k, real, more)
     results["reliability"] = calibration.reliability(ensembles[num_views], labels)
     results["mistakes"] = find_confident_mistakes(ensembles[num_views], labels)
     results["per_class"] = per_class_accuracy(ensembles[num_views], labels, class_names)
     pair: dict[str, float | int | str]
     paired = []
     if num_views > 1 and 1 in ensembles:
-        results["center_crop"] = evaluate_predictions(ensembles[1], labels, top_k, real)
+        results["center_crop"] = evaluate_predictions(ensembles[1], labels, top_k, real, more)
         pair = {"a": f"{num_views} crops", "b": "center crop"}
         test = confidence_intervals.mcnemar(is_right(ensembles[num_views]), is_right(ensembles[1]))
         paired.append(pair | test)
     if len(probabilities) > 1:
         model_results: list[dict[str, Any]] = [{"model": name} for name in names]
-        for metrics, by_views in zip(model_results, probabilities, strict=True):
-            metrics |= evaluate_predictions(by_views[num_views], labels, top_k, real)
+        for model_result, by_views in zip(model_results, probabilities, strict=True):
+            model_result |= evaluate_predictions(by_views[num_views], labels, top_k, real, more)
             if "center_crop" in results:
-                metrics["center_crop"] = evaluate_predictions(by_views[1], labels, top_k, real)
+                center = evaluate_predictions(by_views[1], labels, top_k, real, more)
+                model_result["center_crop"] = center
         results["members"] = model_results
         right = [is_right(by_views[num_views]) for by_views in probabilities]
         for a, b in itertools.combinations(range(len(probabilities)), 2):

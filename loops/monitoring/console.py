@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 
 from input_pipeline.text import escape_unprintable, pluralize
-from loops.metrics.comparison import METRICS
+from loops.metrics import metrics
 
 
 def _print(text: str) -> None:
@@ -34,7 +34,10 @@ def print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         _print("  " + "  ".join(cells).rstrip())
 
 
-COMPARISON_HEADER = ("", "top-1", "top-5", *(metric.label for metric in METRICS.values()))
+def comparison_header(results: Mapping) -> tuple[str, ...]:
+    """Returns the header of rows of `format_comparison_row`."""
+    shown = metrics.iter_shown(results)
+    return ("", "top-1", "top-5", *(facts.label or name for name, facts in shown))
 
 
 def format_evaluation(results: Mapping) -> list[tuple[str, str]]:
@@ -47,10 +50,10 @@ def format_evaluation(results: Mapping) -> list[tuple[str, str]]:
             rows.append(
                 (f"top-{k} accuracy", f"{value:.2%}  (95 % interval {low:.2%} to {high:.2%})")
             )
-    for name, metric in METRICS.items():
-        if name in results:
-            value = metric.template.format(results[name])
-            rows.append((metric.label, value + _format_interval(results, name, metric.template)))
+    for name, facts in metrics.iter_shown(results):
+        value = facts.template.format(results[name])
+        value += _format_interval(results, name, facts.template)
+        rows.append((facts.label or name, value))
     if "temperature" in results:
         template = (
             "temperature {temperature:.3f}: ECE {ece_odd:.2%} to {ece_calibrated:.2%},"
@@ -81,7 +84,7 @@ def _format_interval(results: Mapping, name: str, template: str) -> str:
 
 
 def format_comparison(results: Mapping) -> list[list[str]]:
-    """Formats rows under `COMPARISON_HEADER`: each model, its center crop, and the ensemble."""
+    """Formats rows under `comparison_header`: each model, its center crop, and the ensemble."""
     rows = []
     for model in results.get("members", []):
         rows += _format_with_center_crop(model["model"], model)
@@ -102,16 +105,17 @@ def _format_with_center_crop(name: str, results: Mapping) -> list[list[str]]:
 
 
 def format_comparison_row(name: str, results: Mapping) -> list[str]:
-    """Formats one row under `COMPARISON_HEADER`."""
+    """Formats one row under `comparison_header`."""
     top = [f"{results[k]:.2%}" if k in results else "" for k in ("top1", "top5")]
-    scores = [metric.template.format(results[key]) for key, metric in METRICS.items()]
+    shown = metrics.iter_shown(results)
+    scores = [facts.template.format(results[name]) for name, facts in shown]
     return [name, *top, *scores]
 
 
-def format_size_sweep(results: Iterable[Mapping]) -> tuple[Sequence[str], list[list[str]]]:
+def format_size_sweep(results: Sequence[Mapping]) -> tuple[Sequence[str], list[list[str]]]:
     """Formats the results of several image sizes as (header, rows) for `print_table`."""
     rows = [format_comparison_row(f"{r['image_size']} px", r) for r in results]
-    return COMPARISON_HEADER, rows
+    return comparison_header(results[0]), rows
 
 
 def format_paired_tests(results: Mapping) -> list[str]:

@@ -4,14 +4,22 @@ import json
 import pathlib
 import shutil
 
+import numpy as np
 import pytest
+import tensorflow as tf
 
 import main
 from input_pipeline import user_code
+from input_pipeline.errors import UsageError
 from input_pipeline.system import atomic_files
-from loops.checkpointing import run_folder
+from loops import worker_agreement
+from loops.checkpointing import checkpoint, run_folder
+from loops.config import choices
+from loops.evaluation import trained_models
 from tests.command_line import parse
 from tests.loops import small_steps
+
+EXAMPLES = pathlib.Path(__file__).parents[2] / "docs/examples"
 
 NET = """
 from nets import registry
@@ -198,15 +206,155 @@ def test_options_of_the_net_are_checked(tmp_path, capsys):
 
 def test_two_replicas_have_the_same_weights(mirrored, trained):
     """The example in docs/extending.md, on two devices."""
-    path = pathlib.Path(__file__).parents[2] / "docs/examples/eca.py"
     images = small_steps.random_images(2)
-    state, results = small_steps.run_steps(mirrored, images, f"--model={path}:resneteca_18")
+    model = f"--model={EXAMPLES}/eca.py:resneteca_18"
+    state, results = small_steps.run_steps(mirrored, images, model)
     assert results["applied"] == 2
     assert "stage4_block2_se/kernel" in small_steps.weights(state)
     small_steps.assert_replicas_equal(state)
+
+
+SELECTIVITY = EXAMPLES / "selectivity.py"
+
+
+def test_metrics_of_the_example_appear_everywhere(copied, capsys, read_events):
+    names = f"--metrics=macro_f1,{SELECTIVITY}:num_predicted,{SELECTIVITY}:label_probability"
+    both = ["--mode=eval", f"--ckpt={copied}/r,{copied}/r", "--crops=10", names]
+    logits, direct, cached = (copied / name for name in ("l.npz", "a.json", "b.json"))
+    assert run(*both, f"--save_logits={logits}", f"--json={direct}") == 0
+    table = capsys.readouterr().out
+    for label in ("macro F1", "classes predicted", "label_probability"):
+        assert table.count(label) == 2  # in the summary, and above the ensemble and its members
+    results = json.loads(direct.read_text())
+    for part in (results, results["center_crop"], *results["members"]):
+        assert part["label_probability"] == pytest.approx(1 / 3, abs=0.1)
+        assert part["label_probability_low"] < part["label_probability"]
+        assert part["num_predicted"] in (1, 2, 3) and "macro_f1" in part
+    assert run("--mode=eval", f"--logits={logits}", names, f"--json={cached}") == 0
+    from_logits = json.loads(cached.read_text())
+    assert {k: v for k, v in from_logits.items() if k in results and k != "logits"} == results
+    assert run("--mode=eval", f"--ckpt={copied}/r", "--crops=1", names) == 0
+    tags = read_events(copied / "r/eval")
+    assert tags["metrics/label_probability"][2] == pytest.approx(1 / 3, abs=0.1)
+    assert run("--mode=eval", f"--ckpt={copied}/r", "--watch", "--crops=1", names) == 0
+    assert "classes predicted" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("better", "best"), [("True", 1), ("False", 3)])
+def test_best_follows_a_metric_of_the_user(trained, tiny_folder, tmp_path, better, best):
+    """The metric falls from step to step, so the highest value is the first one."""
+    path = tmp_path / "falling.py"
+    path.write_text(
+        "from loops.metrics import metrics\nvalues = iter(range(-1, -99, -1))\n"
+        f"@metrics.metric(higher_is_better={better})\n"
+        "def falling(probs, labels): return next(values)\n"
+    )
+    words = ["--strategy=one", "--dataset=folder", f"--data_dir={tiny_folder}", "--warmup_epochs=0"]
+    words += [f"--checkpoint_dir={tmp_path}", f"--model={trained}/own.py:tiny", "--image_size=32"]
+    words += ["--batch_size=8", "--crops=1", "--steps=3", "--eval_every=1", "--keep=1"]
+    words += ["--save_every=1", "--run_name=r", f"--best={path}:falling", "--metrics=macro_f1"]
+    assert run(*words) == 0
+    folder = checkpoint.find_best_intact(tmp_path / "r")
+    assert checkpoint.parse_step(folder) == best
+    assert checkpoint.read_score(folder) == (-1 if better == "True" else 3)
+    results = json.loads((tmp_path / "r/eval-00000003-val-1.json").read_text())
+    assert "macro_f1" in results and "falling" not in results
+
+
+@pytest.fixture
+def distillation(trained, tmp_path):
+    """The example with the trained run as the teacher; returns its reference and the data."""
+    text = (EXAMPLES / "distillation.py").read_text()
+    text = text.replace('"checkpoints/teacher"', repr(str(trained / "r")))
+    (tmp_path / "distillation.py").write_text(text)
+    config = parse(f"--step={tmp_path}/distillation.py:Distillation")
+    data = run_folder.read_record(trained / "r").config.data
+    return choices.STEPS.get(config.optimization.step).function, data
+
+
+def test_distillation(distillation, trained, one_device):
+    """The loss is (1 - w) * cross-entropy + w * T^2 * KL, computed in NumPy."""
+    step_class, data = distillation
+    state = small_steps.make_state(one_device, f"--model={trained}/own.py:tiny")
+    settings = small_steps.settings(data=data, label_smoothing=0.0)
+    step = step_class(state, settings)
+    images = small_steps.random_images(1)
+    normalized = (images.astype(np.float32) - 127.5) / 64.0
+    nets = (step._teacher(normalized, training=False), state.model(normalized, training=True))
+    teacher, student = (np.asarray(logits, np.float64) for logits in nets)
+    labels = np.arange(8) % 3
+
+    def log_softmax(x):
+        return x - np.log(np.exp(x).sum(axis=1, keepdims=True))
+
+    p, q = log_softmax(teacher / 4), log_softmax(student / 4)
+    expected = 0.7 * 16 * (np.exp(p) * (p - q)).sum(axis=1)
+    expected -= 0.3 * log_softmax(student)[range(8), labels]
+    before = [v.numpy() for v in step._teacher.variables]
+    sums = step(small_steps.batches(one_device, images), tf.constant(1, tf.int64))
+    assert float(sums["loss"]) == pytest.approx(expected.sum(), rel=1e-4)
+    for variable, value in zip(step._teacher.variables, before, strict=True):
+        np.testing.assert_array_equal(variable.numpy(), value)
+    with pytest.raises(UsageError, match="another normalization"):
+        step_class(state, small_steps.settings())
+
+
+def test_distillation_on_two_replicas(distillation, trained, mirrored):
+    step_class, data = distillation
+    state = small_steps.make_state(mirrored, f"--model={trained}/own.py:tiny")
+    before = small_steps.weights(state)
+    step = step_class(state, small_steps.settings(data=data))
+    images = small_steps.random_images(2)
+    sums = step(small_steps.batches(mirrored, images), tf.constant(2, tf.int64))
+    assert float(sums["applied"]) == 2
+    assert all(np.any(before[path] != value) for path, value in small_steps.weights(state).items())
+    small_steps.assert_replicas_equal(state)
+
+
+AFTER_UPDATE = """
+from loops import train_step
+
+@train_step.step
+class Zero(train_step.TrainStep):
+    def after_update(self):
+        kernel = self._state.model.get_layer("conv1").kernel
+        kernel.value.assign(0.0 * kernel.value)
+
+class Undecorated(train_step.TrainStep): pass
+
+@train_step.step
+def function(state, settings): pass
+"""
+
+
+def test_what_follows_an_update(trained, tiny_folder, tmp_path, one_device, capsys):
+    (tmp_path / "after.py").write_text(AFTER_UPDATE)
+    words = ["--strategy=one", "--dataset=folder", f"--data_dir={tiny_folder}", "--warmup_epochs=0"]
+    words += [f"--checkpoint_dir={tmp_path}", f"--model={trained}/own.py:tiny", "--image_size=32"]
+    words += ["--batch_size=8", "--crops=1", "--steps=1", "--run_name=r"]
+    line = fail(capsys, 2, *words, f"--step={tmp_path}/after.py:Undecorated")
+    assert "@train_step.step" in line
+    line = fail(capsys, 2, *words, f"--step={tmp_path}/after.py:function")
+    assert "--step=after.py:function: is not a subclass" in line
+    assert run(*words, f"--step={tmp_path}/after.py:Zero") == 0
+    model = trained_models.find_models(parse("--mode=eval", f"--ckpt={tmp_path}/r"))[0]
+    kernel = model.restore(one_device).get_layer("conv1").kernel
+    assert not kernel.numpy().any()
+    assert run("--mode=repro", f"--ckpt={tmp_path}/r") == 0
 
 
 def test_unnamed_runs_have_the_name_of_the_function(tmp_path):
     (tmp_path / "own.py").write_text(NET)
     config = parse(f"--model={tmp_path}/own.py:tiny", "--dataset=shapes")
     assert run_folder.resolve_run_dir(config).name.startswith("tiny-shapes-")
+
+
+def test_workers_with_different_files_differ(tmp_path):
+    facts = []
+    for folder, code in (("a", NET), ("b", NET), ("c", NET + "#")):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "own.py").write_text(code)
+        config = parse(f"--model={tmp_path}/{folder}/own.py:tiny", "--strategy=multi_worker")
+        facts.append(worker_agreement.describe_start(config))
+    assert facts[0] == facts[1]
+    assert {k for k in facts[0] if facts[0][k] != facts[2][k]} == {"--model"}

@@ -208,12 +208,12 @@ def test_signal_during_evaluation_saves_and_stops(tiny_folder, tmp_path, monkeyp
             run(tiny_folder, tmp_path, "--run_name=r", f"--steps={steps}", "--eval_every=2")
     assert stopped.value.exit_code == 143
     newest = checkpoint.find_newest_intact(tmp_path / "r")
-    assert (checkpoint.parse_step(newest), checkpoint.read_top1(newest)) == (2, None)
+    assert (checkpoint.parse_step(newest), checkpoint.read_score(newest)) == (2, None)
     # The curve has no gap, and the step can be the best one.
     run(tiny_folder, tmp_path, "--run_name=r")
     lines = [json.loads(line) for line in (tmp_path / "r/metrics.jsonl").read_text().splitlines()]
     top1 = [line["accuracy/top1"] for line in lines if (line["split"], line["step"]) == ("eval", 2)]
-    assert top1[0] == checkpoint.read_top1(newest) and checkpoint.is_intact(newest)
+    assert top1[0] == checkpoint.read_score(newest) and checkpoint.is_intact(newest)
     assert len(top1) == (1 if steps > 2 else 2)  # the evaluation at the end repeats it
     assert checkpoint.find_best_intact(tmp_path / "r") is not None
 

@@ -64,7 +64,7 @@ def test_comparison_table(capsys):
     results = METRICS | {"crops": 10, "center_crop": METRICS | {"top1": 0.5}}
     results["members"] = [METRICS | {"model": "a", "top5": 1.0}, METRICS | {"model": "bb"}]
     rows = console.format_comparison(results)
-    console.print_table(console.COMPARISON_HEADER, rows)
+    console.print_table(console.comparison_header(results), rows)
     header, *lines = capsys.readouterr().out.splitlines()
     assert [row[0] for row in rows] == ["a", "bb", "ensemble", "center crop"]
     assert header.split() == ["top-1", "top-5", "NLL", "Brier", "ECE"]
