@@ -108,7 +108,8 @@ class OptimizationConfig:
     ] = None
     epsilon: Annotated[
         float | None,
-        "Number that adamw and lamb add to the root of the second moment.",
+        "Number that adamw and lamb add to the root of the second moment; adamw before the "
+        "correction of the bias, as in section 2 of Kingma and Ba 2015.",
         {
             "minimum": 1e-16,
             "is_optimizer_specific": True,

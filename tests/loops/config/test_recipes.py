@@ -235,7 +235,7 @@ def test_average_and_test_size_of_tv2_are_the_published_ones():
 
 
 def test_flags_without_effect_are_refused():
-    words = ("--milestones=3,5", "--mixup_off_epoch=2", "--beta1=0.8", "--epsilon=1e-7")
+    words = ("--milestones=3,5", "--mixup_off_epoch=2", "--beta1=0.8", "--epsilon=0.5")
     for word in words:
         assert refusal(apply, word).startswith(f"{word}: ")
     assert "ascending" in refusal(apply, "--schedule=step", "--milestones=5,3")

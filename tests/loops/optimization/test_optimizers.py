@@ -59,16 +59,18 @@ class Paper:
         self.m = self.beta1 * self.m + (1 - self.beta1) * g
         self.v = self.beta2 * self.v + (1 - self.beta2) * g**2
         corrected = self.v / (1 - self.beta2**self.t)
-        return self.m / (1 - self.beta1**self.t) / (np.sqrt(corrected) + (self.epsilon or epsilon))
+        return self.m / (1 - self.beta1**self.t) / (np.sqrt(corrected) + epsilon)
 
-    def adamw(self, g, rate, epsilon=1e-8):
+    def adamw(self, g, rate):
+        # Keras adds epsilon before the correction (Kingma & Ba 2015, end of section 2).
+        epsilon = (self.epsilon or 1e-8) / np.sqrt(1 - self.beta2 ** (self.t + 1))
         self.w = self.w - rate * (self._moments(g, epsilon) + self.decay * self.w)
 
     def lamb_without_decay(self, g, rate):
-        self.adamw(g, rate, epsilon=1e-6)
+        self.w = self.w - rate * self._moments(g, self.epsilon or 1e-6)
 
     def lamb(self, g, rate):
-        r = self._moments(g, 1e-6) + self.decay * self.w
+        r = self._moments(g, self.epsilon or 1e-6) + self.decay * self.w
         self.w = self.w - rate * np.linalg.norm(self.w) / np.linalg.norm(r) * r
 
 

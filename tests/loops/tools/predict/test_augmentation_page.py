@@ -53,7 +53,7 @@ def test_the_page_is_one_file(words, tmp_path, capsys):
     path = tmp_path / "page.html"
     augmentation_page.run(parse(*words, f"--report={path}"))
     text = path.read_text()
-    assert text.count("<article>") == 22 and text.count("data:image/png;base64,") > 22 * 4
+    assert text.count("<article>") == 23 and text.count("data:image/png;base64,") > 23 * 4
     assert "http" not in text.replace("http-equiv", "") and "<script" not in text
     assert str(path) in capsys.readouterr().out
     assert "--report is missing" in refusal(augmentation_page.run, parse(*words))
