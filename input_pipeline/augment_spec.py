@@ -331,9 +331,14 @@ def remove_arguments(text: str, flags: Collection[str]) -> str:
         kept = {key: value for key, value in given.items() if arguments[key].flag not in flags}
         if AUGMENTATIONS[name].runs == "pairs" and name in flags:
             continue
-        listed = ",".join(f"{key}={value!r}" for key, value in kept.items())
-        parts.append(f"{name}({listed})" if listed else name)
+        parts.append(format_given(name, kept))
     return ",".join(parts) or "standard"
+
+
+def format_given(name: str, arguments: dict[str, float]) -> str:
+    """Returns a name with values of arguments, as `parse` reads it."""
+    listed = ",".join(f"{key}={value!r}" for key, value in arguments.items())
+    return f"{name}({listed})" if listed else name
 
 
 def format_call(name: str) -> str:

@@ -10,9 +10,12 @@ from typing import Annotated, Literal
 from input_pipeline import augment_spec, datasets
 
 # Modes that read a named data set.
-_DATASET_MODES = tuple(
-    ["train", "eval", "import", "export", "average", "repro", "prepare", "verify", "stats"]
+_DATASET_MODES = (
+    *("train", "eval", "import", "export", "average", "repro"),
+    *("prepare", "verify", "stats", "preview"),
 )
+_TRAINED_MODES = ("train", "repro")
+_MODEL_MODES = ("train", "eval", "predict", "import", "export", "average", "repro")
 
 Exif = Literal["ignore", "apply"]  # what is done with the EXIF orientation of a JPEG file
 
@@ -75,7 +78,7 @@ class DataConfig:
         str,
         "Training resolutions as EPOCH:PIXELS, ascending, as in 0:128,12:160. Evaluation uses "
         "--image_size.",
-        {"benchmarks": ()},
+        {"benchmarks": (), "modes": _MODEL_MODES},
     ] = ""
     batch_size: Annotated[
         int | None,
@@ -84,6 +87,7 @@ class DataConfig:
             "minimum": 1,
             "maximum": 2**20,
             "benchmarks": ("step", "input", "train"),
+            "modes": _MODEL_MODES,
             "hints": {"benchmark": "give --eval_batch_size"},
         },
     ] = None
@@ -102,6 +106,17 @@ class DataConfig:
         "pairs.",
         {"minimum": 0},
     ] = 0.0
+    mixup_off_epoch: Annotated[
+        int,
+        "Mixup and CutMix end after this many epochs (0: never).",
+        {"minimum": 0, "maximum": 10**9, "modes": _TRAINED_MODES, "benchmarks": ()},
+    ] = 0
+    repeated_augmentation: Annotated[
+        int,
+        "Repeated augmentation: use each image this many times in a row, augmented differently. An "
+        "epoch then has that many times fewer different images.",
+        {"minimum": 1, "maximum": 64, "modes": _TRAINED_MODES, "benchmarks": ("train",)},
+    ] = 1
     min_crop_area: Annotated[
         float | None,
         "Minimum area of a random resized crop, as a fraction of the image, as in crop(0.35).",

@@ -131,6 +131,7 @@ def _make_sample_loader(
 
     def attempt(sample: tf.Tensor, offset: tf.Tensor) -> dict[str, tf.Tensor]:
         epoch, position = sample // num_examples, sample % num_examples
+        position = sample_order.repeat_positions(position, config.repeated_augmentation)
         position = (position + offset) % num_examples
         data, label = source.read(sample_order.image_index(seed, epoch, position, num_examples))
         image = image_augment.augment(data, sample_order.sample_seed(seed, sample), config)

@@ -52,6 +52,22 @@ def image_index(
     return index
 
 
+def repeat_positions(position: tf.Tensor, repeats: int) -> tf.Tensor:
+    """Returns the positions of the images for repeated augmentation (Hoffer et al. 2020).
+
+    Two adjacent images alternate until each was used `repeats` times, so that mixup never mixes an
+    image with itself.
+
+    Args:
+      position: int64 tensor of any shape.
+      repeats: how often each image is used.
+
+    Returns:
+      int64 tensor of the same shape, at most `position`.
+    """
+    return position // (2 * repeats) * 2 + position % 2 if repeats > 1 else position
+
+
 def sample_seed(seed: int, sample: int | tf.Tensor) -> tf.Tensor:
     """Returns the seed for all random decisions about a global sample: int64 [2]."""
     return tf.stack([tf.constant(seed, tf.int64), tf.cast(sample, tf.int64)])

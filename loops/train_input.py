@@ -179,6 +179,8 @@ class TrainInput:
         indices = np.empty_like(samples)
         for epoch in np.unique(samples // num_examples):
             in_epoch = samples // num_examples == epoch
-            position = tf.constant(samples[in_epoch] % num_examples)
+            position = sample_order.repeat_positions(
+                tf.constant(samples[in_epoch] % num_examples), self._data.repeated_augmentation
+            )
             indices[in_epoch] = sample_order.image_index(self._seed, epoch, position, num_examples)
         return indices.tolist()

@@ -102,7 +102,7 @@ class TrainSetup:
         """
         self.state = TrainState(self.strategy, self.config, len(self.train_split.class_names))
         self._require_batch_norm_values(self.state)
-        self.preprocess = make_preprocess_fn(self.config)
+        self.preprocess = make_preprocess_fn(self.config, self.train_split.num_examples)
         self.step = make_step(self.config, self.state, self.schedule.learning_rate, self.preprocess)
 
     def _require_batch_norm_values(self, state: TrainState) -> None:
@@ -124,9 +124,18 @@ class TrainSetup:
             logging.warning("%s: its gradients are noise; use more images", subject)
 
 
-def make_preprocess_fn(config: Config) -> PreprocessFunction:
-    """Makes the function from a batch of the input pipeline to inputs of the net, and targets."""
-    return batch_augment.make_preprocess_fn(config.data, config.length.seed, config.precision.xla)
+def make_preprocess_fn(config: Config, num_examples: int = 0) -> PreprocessFunction:
+    """Makes the function from a batch of the input pipeline to inputs of the net, and targets.
+
+    Args:
+      config: resolved Config.
+      num_examples: images of the train split, which `--mixup_off_epoch` counts in. 0: all samples
+        are mixed.
+    """
+    arguments = (config.data, config.length.seed, config.precision.xla)
+    if num_mixed := config.data.mixup_off_epoch * num_examples:
+        return batch_augment.make_preprocess_fn(*arguments, num_mixed)
+    return batch_augment.make_preprocess_fn(*arguments)
 
 
 def make_step(

@@ -41,14 +41,15 @@ def execute(run, image, tmp_path, monkeypatch):
     return client.execute()
 
 
-def test_notebook_shows_only_the_figure(run, tiny_folder, tmp_path, monkeypatch):
+def test_notebook_shows_only_the_figures(run, tiny_folder, tmp_path, monkeypatch):
     executed = execute(run, tiny_folder / "val" / "grid" / "00.jpg", tmp_path, monkeypatch)
     outputs = [o for cell in executed.cells if cell.cell_type == "code" for o in cell.outputs]
     shown = [o for o in outputs if o.output_type == "execute_result"]
-    assert len(shown) == 1
-    png = base64.b64decode(shown[0].data["image/png"])
-    figure = cv2.imdecode(np.frombuffer(png, np.uint8), cv2.IMREAD_COLOR)
-    assert figure.shape[1] == 1120 and figure.shape[0] > 1200 and figure.std() > 20
+    assert len(shown) == 2
+    for output in shown:
+        png = base64.b64decode(output.data["image/png"])
+        figure = cv2.imdecode(np.frombuffer(png, np.uint8), cv2.IMREAD_COLOR)
+        assert figure.shape[1] == 1120 and figure.shape[0] > 1200 and figure.std() > 20
     # No log lines of TensorFlow.
     assert [o.text for o in outputs if o.output_type == "stream"] == []
 
@@ -57,5 +58,5 @@ def test_notebook_is_committed_without_outputs_and_without_logic():
     cells = [cell for cell in read_notebook().cells if cell.cell_type == "code"]
     assert all(not cell.outputs and cell.execution_count is None for cell in cells)
     lines = [line for cell in cells for line in cell.source.splitlines() if line]
-    assert len(lines) == 6  # two names, two imports, two calls
+    assert len(lines) == 8  # two names, three imports, three calls
     nbformat.validate(read_notebook())

@@ -43,7 +43,7 @@ class Targets(NamedTuple):
 
 
 def make_preprocess_fn(
-    config: DataConfig, seed: int = 0, xla: bool = False
+    config: DataConfig, seed: int = 0, xla: bool = False, num_mixed: int | None = None
 ) -> Callable[[dict[str, tf.Tensor]], tuple[tf.Tensor, Targets]]:
     """Makes the function that turns a training batch into inputs of the model and the loss.
 
@@ -51,6 +51,7 @@ def make_preprocess_fn(
       config: DataConfig with its pixel statistics.
       seed: the run's seed.
       xla: whether to compile with XLA on a GPU. On a CPU it is always compiled.
+      num_mixed: number of samples at the start of training that are mixed; None for all.
 
     Returns:
       Function from a batch of `pipeline.train_dataset` to (float32 images [B, S, S, 3], Targets).
@@ -71,7 +72,7 @@ def make_preprocess_fn(
                 if name in spec:
                     draws = Draws(seed, samples, purpose)
                     images = function(images, draws, config, **spec[name])
-        return _mix(spec, seed, images, labels, samples)
+        return _mix(spec, seed, images, labels, samples, num_mixed)
 
     return lambda batch: preprocess(batch["image"], batch["label"], batch["sample"])
 
@@ -182,12 +183,17 @@ def _mix(
     images: tf.Tensor,
     labels: tf.Tensor,
     samples: tf.Tensor,
+    num_mixed: int | None,
 ) -> tuple[tf.Tensor, Targets]:
     """Mixes pairs of images with mixup or CutMix, if either is enabled."""
     share = tf.ones_like(labels, tf.float32)
     if not _is_mixing(spec):
         return images, Targets(labels, labels, share)
     weights, share = _draw_mixing_weights(spec, seed, samples // 2, images.shape[1])
+    if num_mixed is not None:
+        is_mixed = samples // 2 * 2 < num_mixed  # the same for both images of a pair
+        weights = tf.where(is_mixed[:, None, None, None], weights, 0.0)
+        share = tf.where(is_mixed, share, 1.0)
     return mixup_cutmix.mix_pairs(images, weights), Targets(
         labels, mixup_cutmix.swap_within_pairs(labels), share
     )

@@ -129,9 +129,16 @@ def augment(data: tf.Tensor, seed: tf.Tensor, config: DataConfig) -> tf.Tensor:
     image = tf.ensure_shape(image, [size, size, 3])
     for name in augment_spec.names("image"):
         if name in spec:
-            function, purpose = IMAGE_STAGES[name]
-            image = function(image, _derive_seed(seed, purpose), **spec[name])
+            image = apply_stage(name, image, seed, spec[name])
     return image
+
+
+def apply_stage(
+    name: str, image: tf.Tensor, seed: tf.Tensor, arguments: dict[str, float]
+) -> tf.Tensor:
+    """Applies one of `IMAGE_STAGES` to uint8 [S, S, 3]; the seed is that of the sample."""
+    function, purpose = IMAGE_STAGES[name]
+    return function(image, _derive_seed(seed, purpose), **arguments)
 
 
 def _derive_seed(seed: tf.Tensor, purpose: int) -> tf.Tensor:

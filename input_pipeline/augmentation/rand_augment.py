@@ -141,6 +141,29 @@ def draw_trivial_strength(draws: tf.Tensor, strengths: int) -> tf.Tensor:
     return tf.where(draws[0] < 0.5, -1.0, 1.0) * tf.minimum(strength, 1.0)
 
 
+# Function of (int64 [2] seed, arguments) -> signed strength of the first operation, by policy.
+STRENGTHS: dict[str, Callable[[tf.Tensor, dict[str, float]], tf.Tensor]] = {
+    "randaugment": lambda seed, arguments: draw_strength(
+        seed,
+        0,
+        tf.random.stateless_uniform([], seed),
+        arguments["magnitude"],
+        arguments["magnitude_std"],
+    ),
+    "trivialaugment": lambda seed, arguments: draw_trivial_strength(
+        tf.random.stateless_uniform([3], seed)[1:], int(arguments["strengths"])
+    ),
+}
+
+
+def apply_operation(
+    name: str, image: tf.Tensor, strength: tf.Tensor, arguments: dict[str, float]
+) -> tf.Tensor:
+    """Applies one of `OPERATIONS`; the arguments are all those of a policy."""
+    ranges = Ranges(**{field: arguments[field] for field in Ranges._fields})
+    return OPERATIONS[name](image, strength, ranges)
+
+
 def _apply_drawn_operation(
     image: tf.Tensor, draw: tf.Tensor, strength: tf.Tensor, ranges: Ranges
 ) -> tf.Tensor:

@@ -44,9 +44,9 @@ class Config:
         "train: start or resume a run. eval: evaluate checkpoints. predict: classify images. "
         "import, export: convert weights from and to other formats. average: average the weights "
         "of several checkpoints. prepare, verify, stats: convert, check and measure a data set. "
-        "data_service: load images for other machines. benchmark: measure speed. repro: replay the "
-        "first steps of a run; exit code 3 if they differ. recipe: print the flags of a run as a "
-        "file for --recipe.",
+        "preview: draw a page of augmented images. data_service: load images for other machines. "
+        "benchmark: measure speed. repro: replay the first steps of a run; exit code 3 if they "
+        "differ. recipe: print the flags of a run as a file for --recipe.",
         {
             "choices": modes.names,
             "modes": modes.names(),
@@ -56,7 +56,11 @@ class Config:
         },
     ] = "train"
     net: Annotated[NetConfig, "Architecture"] = NetConfig()
-    data: Annotated[DataConfig, "Data", {"benchmarks": _ALL_BENCHMARKS}] = DataConfig()
+    data: Annotated[
+        DataConfig,
+        "Data",
+        {"modes": (*modes.MODEL_MODES, "preview"), "benchmarks": _ALL_BENCHMARKS},
+    ] = DataConfig()
     length: Annotated[LengthConfig, "Length of training"] = LengthConfig()
     optimization: Annotated[OptimizationConfig, "Optimization", _OPTIMIZED] = OptimizationConfig()
     precision: Annotated[PrecisionConfig, "Precision"] = PrecisionConfig()

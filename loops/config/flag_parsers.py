@@ -62,6 +62,21 @@ def parse_image_size_schedule(text: str, steps_per_epoch: float) -> tuple[tuple[
     return tuple((round(epoch * steps_per_epoch), size) for epoch, size in stages)
 
 
+def parse_milestones(text: str, steps_per_epoch: float) -> tuple[int, ...]:
+    """Parses `--milestones`, such as `30,60,80`; returns steps, ascending, () for an empty text.
+
+    Raises:
+      UsageError: the text is no list of epochs, or is not ascending.
+    """
+    try:
+        epochs = [float(epoch) for epoch in text.split(",")] if text else []
+    except ValueError:
+        epochs = [0.0]
+    if not all(a < b < _MAX_INTERVAL for a, b in itertools.pairwise([0.0, *epochs])):
+        raise UsageError(f"--milestones={text}: give epochs above 0, ascending, as in 30,60,80")
+    return tuple(round(epoch * steps_per_epoch) for epoch in epochs)
+
+
 def parse_profile_window(text: str) -> tuple[int, int] | tuple[()]:
     """Returns (START, STOP) of `--profile`, or () for an empty text."""
     if not text:

@@ -13,6 +13,7 @@ MODULES = {
     "stats": "loops.tools.data.stats",
     "data_service": "loops.tools.data.data_service",
     "benchmark": "loops.tools.benchmark.benchmark",
+    "preview": "loops.tools.predict.augmentation_page",
     "repro": "loops.tools.replay.replay",
     "recipe": "loops.tools.print_recipe",
 }

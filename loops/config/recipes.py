@@ -11,7 +11,7 @@ import pathlib
 from collections.abc import Iterator, Mapping
 from typing import Any, TypeAlias
 
-from input_pipeline import augment_spec
+from input_pipeline import augment_spec, user_code
 from input_pipeline.errors import UsageError
 from input_pipeline.system import regular_files, typed_json
 from input_pipeline.text import summarize_error
@@ -66,7 +66,9 @@ def format_lines(values: Mapping[str, Any], flags: Flags) -> Iterator[str]:
         value = values[name]
         if not flag.in_recipe or value in (None, flag.default):
             continue
-        if flag.type is bool:
+        if flag.accepts_code and user_code.is_typed(value):
+            yield f"# Give --{name}={user_code.display_name(value)} on the command line."
+        elif flag.type is bool:
             yield f"--{name}" if value else f"--no{name}"
         else:
             yield f"--{name}={value}"
@@ -114,6 +116,11 @@ def _parse_line(line: str, where: str, flags: Flags) -> tuple[str, Any]:
         value = _BOOLEANS[text.lower()] if flag.type is bool else flag.type(text)
     except (ValueError, KeyError):
         raise UsageError(f"{where}: --{name}={text}: must be {_KINDS[flag.type]}") from None
+    if flag.accepts_code and user_code.is_typed(value):
+        raise UsageError(
+            f"{where}: a recipe cannot name code, as in --{name}={value}; give it on the command"
+            " line"
+        )
     _check(flag, value, where)
     return name, value
 
@@ -124,6 +131,9 @@ def _read_run(path: pathlib.Path, where: str, flags: Flags) -> dict[str, Any]:
     try:
         record = typed_json.convert(regular_files.read_json(file), dict[str, Any], "the record")
         config = typed_json.convert(record.get("config"), dict[str, Any], "config")
+        code = typed_json.convert(
+            record.get("code", {}), dict[str, user_code.FileFacts], "the record's code"
+        )
         leaves = dict(_iter_leaves(config))
         values = {
             name: typed_json.convert(leaves[name], flag.type | None, name)
@@ -134,6 +144,7 @@ def _read_run(path: pathlib.Path, where: str, flags: Flags) -> dict[str, Any]:
         raise UsageError(f"{where}: is not a run folder, it has no config.json") from None
     except (OSError, ValueError) as error:
         raise UsageError(f"{where}: {file} is not the record of a run ({error})") from None
+    user_code.read_copies(path, values.values(), code)
     values = {
         name: value for name, value in values.items() if value not in (None, flags[name].default)
     }

@@ -31,8 +31,9 @@ class PredictConfig:
     ] = False
     report: Annotated[
         str,
-        "Write a self-contained HTML page of the predictions to this file.",
-        {"is_path": True, "modes": ("predict",), "on_eval": True, "is_output_file": True},
+        "Write a self-contained HTML page of the predictions, or of augmented images, to this "
+        "file.",
+        {"is_path": True, "modes": ("predict", "preview"), "on_eval": True, "is_output_file": True},
     ] = ""
     csv: Annotated[
         str,

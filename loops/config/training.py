@@ -61,7 +61,7 @@ class LengthConfig:
         {
             "minimum": 0,
             "maximum": 2**32 - 1,
-            "modes": ("train", "eval", "predict", "export", "average", "repro"),
+            "modes": ("train", "eval", "predict", "export", "average", "repro", "preview"),
             "benchmarks": ("step", "input", "eval", "train"),
             "in_recipe": False,
         },
@@ -77,7 +77,12 @@ class OptimizationConfig:
         "Set the flags of a recipe: a name, a file of --name=value lines, or a run folder, whose "
         "flags a new run takes over. All named ones are published except short, which is for small "
         "data sets and few epochs. Flags on the command line override it.",
-        {"choices": recipes.names, "accepts_paths": True, "in_recipe": False},
+        {
+            "choices": recipes.names,
+            "accepts_paths": True,
+            "in_recipe": False,
+            "modes": ("train", "eval", "predict", "export", "average", "repro", "preview"),
+        },
     ] = "none"
     optimizer: Annotated[
         str,
@@ -91,6 +96,26 @@ class OptimizationConfig:
         {"minimum": 0, "maximum": 1, "is_optimizer_specific": True},
     ] = 0.9
     nesterov: Annotated[bool, "Nesterov momentum for sgd.", {"is_optimizer_specific": True}] = True
+    beta1: Annotated[
+        float | None,
+        "Decay of the first moment of adamw and lamb.",
+        {"minimum": 0, "below": 1, "is_optimizer_specific": True, "default_text": "0.9"},
+    ] = None
+    beta2: Annotated[
+        float | None,
+        "Decay of the second moment of adamw and lamb.",
+        {"minimum": 0, "below": 1, "is_optimizer_specific": True, "default_text": "0.999"},
+    ] = None
+    epsilon: Annotated[
+        float | None,
+        "Number that adamw and lamb add to the root of the second moment; adamw before the "
+        "correction of the bias, as in section 2 of Kingma and Ba 2015.",
+        {
+            "minimum": 1e-16,
+            "is_optimizer_specific": True,
+            "default_text": "1e-8 for adamw, 1e-6 for lamb",
+        },
+    ] = None
     learning_rate: Annotated[
         float | None,
         "Peak learning rate per 256 images of a batch.",
@@ -112,6 +137,9 @@ class OptimizationConfig:
         "--final_learning_rate; or step, times 0.1 at 1/3, 2/3 and 8/9 of training.",
         {"choices": choices.schedule_names},
     ] = "cosine"
+    milestones: Annotated[
+        str, "Epochs at which the step schedule multiplies by 0.1, as in 30,60,80."
+    ] = ""
     warmup_epochs: Annotated[float | None, "Epochs of linear warm-up.", {"minimum": 0}] = None
     weight_decay: Annotated[
         float,

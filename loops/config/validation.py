@@ -31,6 +31,7 @@ def check(config: Config) -> None:
     _check_code(config)
     augment_spec.read(config.data)
     augment_spec.check_flags(config.data.augment, config.typed)
+    _check_unused(config)
     _check_image_size_schedule(config)
     for name in ("save_every", "eval_every", "log_every", "keep_every"):
         interval = getattr(config.run, name)
@@ -111,6 +112,30 @@ def _require_resolved(config: Config) -> None:
     for name in ("image_size", "batch_size", "min_crop_area", "warmup_epochs", "learning_rate"):
         if values[name] is None:
             raise UsageError(f"--{name} is missing from the config of the run; give the flag")
+
+
+def _check_unused(config: Config) -> None:
+    """Raises UsageError for a flag that has no effect together with the others."""
+    data, optimization = config.data, config.optimization
+    flag_parsers.parse_milestones(optimization.milestones, 1)
+    if optimization.milestones and optimization.schedule != "step":
+        raise UsageError(
+            f"--milestones={optimization.milestones}: --schedule={optimization.schedule} has none;"
+            " give --schedule=step, or --milestones="
+        )
+    spec = augment_spec.read(data)
+    if data.mixup_off_epoch and "mixup" not in spec and "cutmix" not in spec:
+        raise UsageError(
+            f"--mixup_off_epoch={data.mixup_off_epoch}: no image is mixed; give --mixup or"
+            " --cutmix, or --mixup_off_epoch=0"
+        )
+    moments = {"beta1": optimization.beta1, "beta2": optimization.beta2}
+    for name, value in {**moments, "epsilon": optimization.epsilon}.items():
+        if value is not None and optimization.optimizer in ("sgd", "lars"):
+            raise UsageError(
+                f"--{name}={value}: --optimizer={optimization.optimizer} does not use it; leave it"
+                " out"
+            )
 
 
 def check_outputs(config: Config) -> None:

@@ -2,6 +2,7 @@
 
 import math
 import sys
+from collections.abc import Sequence
 
 import tensorflow as tf
 
@@ -16,6 +17,7 @@ def learning_rate(
     warmup_steps: int,
     peak: float,
     final: float = 0.0,
+    milestones: Sequence[int] = (),
 ) -> tf.Tensor:
     """Computes the learning rate of a step.
 
@@ -29,6 +31,7 @@ def learning_rate(
       warmup_steps: steps of the warm-up.
       peak: learning rate at the end of the warm-up.
       final: learning rate at the end of the cosine and the linear schedule.
+      milestones: steps of the drops of `step`; () for those of `step_decay`.
 
     Returns:
       float32 scalar.
@@ -38,6 +41,8 @@ def learning_rate(
     progress = (step - warmup_steps) / max(1, total_steps - warmup_steps)
     schedule = getattr(sys.modules[__name__], choices.SCHEDULES[config.schedule])
     factor = schedule(tf.clip_by_value(progress, 0.0, 1.0), step / total_steps)
+    if milestones:
+        factor = _drop(step >= tf.constant(milestones, tf.float64))
     least = final if config.schedule in _WITH_FINAL_RATE else 0.0
     after_warmup = least + (peak - least) * factor
     during_warmup = peak * (step + 1.0) / max(1, warmup_steps)
@@ -55,7 +60,12 @@ def cosine(progress: tf.Tensor, _: tf.Tensor) -> tf.Tensor:
 
 def step_decay(_: tf.Tensor, run_progress: tf.Tensor) -> tf.Tensor:
     """Multiplies by 0.1 at 30, 60 and 80 of 90 epochs (He et al. 2015; Goyal et al. 2017)."""
-    drops = tf.add_n([tf.cast(run_progress >= at, tf.float64) for at in (1 / 3, 2 / 3, 8 / 9)])
+    return _drop(run_progress >= tf.constant([1 / 3, 2 / 3, 8 / 9], tf.float64))
+
+
+def _drop(is_passed: tf.Tensor) -> tf.Tensor:
+    """Returns 0.1 to the power of the number of milestones that were passed."""
+    drops = tf.reduce_sum(tf.cast(is_passed, tf.float64))
     return tf.pow(tf.constant(0.1, tf.float64), drops)
 
 

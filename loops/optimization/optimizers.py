@@ -87,10 +87,11 @@ class LAMB(keras.optimizers.Adam):
     Args:
       decoupled: weight decay.
       decayed: indices of the variables with weight decay.
+      **moments: beta_1, beta_2 and epsilon of Adam.
     """
 
-    def __init__(self, decoupled: float, decayed: Collection[int]):
-        super().__init__(0.0, beta_1=0.9, beta_2=0.999, epsilon=1e-6, name="lamb")
+    def __init__(self, decoupled: float, decayed: Collection[int], **moments: float):
+        super().__init__(0.0, **moments, name="lamb")
         self._decoupled = decoupled
         self._decayed = decayed
 
@@ -162,7 +163,14 @@ def lars(
 def adamw(config: OptimizationConfig) -> keras.optimizers.Optimizer:
     """Makes AdamW."""
     # Keras counts the updates that were applied, as the correction of the moments must.
-    return keras.optimizers.Adam(0.0, epsilon=1e-8, name="adamw")
+    return keras.optimizers.Adam(0.0, **_moments(config, epsilon=1e-8), name="adamw")
+
+
+def _moments(config: OptimizationConfig, epsilon: float) -> dict[str, float]:
+    """Returns the constants of Adam's moments; those that no flag sets are the papers'."""
+    given = {"beta_1": config.beta1, "beta_2": config.beta2, "epsilon": config.epsilon}
+    usual = {"beta_1": 0.9, "beta_2": 0.999, "epsilon": epsilon}
+    return usual | {name: value for name, value in given.items() if value is not None}
 
 
 # The learning rate of "ResNet strikes back" (Wightman et al. 2021), procedure A3.
@@ -171,7 +179,7 @@ def lamb(
     config: OptimizationConfig, decay: WeightDecay, decayed: Collection[int]
 ) -> keras.optimizers.Optimizer:
     """Makes AdamW with a learning rate per layer."""
-    return LAMB(decay.decoupled, decayed)
+    return LAMB(decay.decoupled, decayed, **_moments(config, epsilon=1e-6))
 
 
 # What Keras's optimizers do in `apply`, which the training step does not call.

@@ -29,6 +29,9 @@ class TrainSchedule:
         self.image_sizes = flag_parsers.parse_image_size_schedule(
             config.data.image_size_schedule, self.steps_per_epoch
         )
+        self._milestones = flag_parsers.parse_milestones(
+            config.optimization.milestones, self.steps_per_epoch
+        )
         self._warmup_asked = round(config.optimization.warmup_epochs * self.steps_per_epoch)
         # A short trial run of a long recipe must not consist of warm-up only.
         self._warmup_steps = min(self._warmup_asked, self.total_steps // 2)
@@ -70,5 +73,11 @@ class TrainSchedule:
     def learning_rate(self, step: tf.Tensor) -> tf.Tensor:
         """Returns the learning rate of a step: a float32 scalar."""
         return lr_schedules.learning_rate(
-            self._optimization, step, self.total_steps, self._warmup_steps, self._peak, self._final
+            self._optimization,
+            step,
+            self.total_steps,
+            self._warmup_steps,
+            self._peak,
+            self._final,
+            self._milestones,
         )

@@ -28,6 +28,7 @@ BASES = {
     "benchmark": _SMALL | {"benchmark": "step", "batch_size": "2"},
     "repro": {"ckpt": "runs/a"},
     "recipe": {"ckpt": "runs/a"},
+    "preview": {**_DATA, "image_size": "32", "report": "new.html"},
 }
 # Mistakes that the modes notice after most checks and before the work of seconds.
 _LATE_MISTAKES = {
@@ -51,6 +52,7 @@ _FORMS = {
     "init_from": "runs/a runs/b/step-00000002",
     "keep_every": "1 0.5epochs",
     "logits": "logits.npz logits.npz,logits.npz",
+    "milestones": "1 0.5,1",
     "members": "1 1,2",
     "mean": "120,110,100 127.5,127.5,127.5",
     "profile": "0,1 1,2",

@@ -90,3 +90,10 @@ def test_replica_slice_reads_the_batches_of_its_replicas(first_replica, local_re
     batches = [3 * step + replica for step in (0, 1) for replica in replicas]
     expected = [12 + 2 * batch + offset for batch in batches for offset in (0, 1)]
     assert [int(number) for number in numbers.as_numpy_iterator()] == expected
+
+
+def test_repeated_augmentation_uses_pairs_of_images_in_turn():
+    positions = sample_order.repeat_positions(tf.range(14, dtype=tf.int64), 3).numpy()
+    assert positions.tolist() == [0, 1, 0, 1, 0, 1, 2, 3, 2, 3, 2, 3, 4, 5]
+    unchanged = sample_order.repeat_positions(tf.range(5, dtype=tf.int64), 1).numpy()
+    assert unchanged.tolist() == [0, 1, 2, 3, 4]

@@ -1,6 +1,6 @@
 """Draws an explained prediction as one image, for the notebook and for `--explain`."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import cv2
@@ -57,6 +57,16 @@ def draw(prediction: ExplainedPrediction) -> Figure:
             *_draw_rows(explanation.heat_maps, _HEAT_MAP_HEIGHT),
         ]
     strips += [_draw_heading("Seam carving"), *_draw_rows(prediction.carving, _HEAT_MAP_HEIGHT)]
+    return Figure(np.concatenate([*strips, _make_blank_strip(_MARGIN)]))
+
+
+def draw_rows(rows: Iterable[tuple[str, str, Sequence[Panel]]]) -> Figure:
+    """Draws rows of panels, each with a title and a note."""
+    strips = [
+        strip
+        for title, note, panels in rows
+        for strip in (_draw_heading(title, note), *_draw_rows(panels, _VIEW_HEIGHT))
+    ]
     return Figure(np.concatenate([*strips, _make_blank_strip(_MARGIN)]))
 
 

@@ -79,12 +79,17 @@ def render_page(articles: Sequence[str], results: Mapping[str, Any], omitted: in
     views += " and seam carving" if results["seam_carving"] else ""
     parts = [
         f"<header><h1>{title}</h1>",
-        f"<p>By {_escape(nets)}, averaged over {_escape(views)}.</p>",
+        f"<p>By {escape(nets)}, averaged over {escape(views)}.</p>",
         f"<p>{pluralize(omitted, 'more picture')} predicted but not shown.</p>" if omitted else "",
         "</header>",
         *articles,
         _render_failures(results["bad"]),
     ]
+    return render_document(title, parts)
+
+
+def render_document(title: str, parts: Sequence[str]) -> str:
+    """Returns the HTML of a page with this title; the parts are its body."""
     return (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         f'<meta http-equiv="Content-Security-Policy" content="{_CONTENT_SECURITY_POLICY}">\n'
@@ -97,7 +102,7 @@ def render_page(articles: Sequence[str], results: Mapping[str, Any], omitted: in
 def render_article(prediction: ExplainedPrediction) -> str:
     """Returns the HTML of the part of the page about one image."""
     height, width = prediction.size
-    path = _escape(image_paths.replace_non_utf8(prediction.path))
+    path = escape(image_paths.replace_non_utf8(prediction.path))
     picture, bars = _render_picture(prediction.picture), _render_bars(prediction.top)
     is_ensemble = len(prediction.model_explanations) > 1
     parts = [
@@ -105,13 +110,13 @@ def render_article(prediction: ExplainedPrediction) -> str:
         f'<div class="front">{picture}{bars}</div>',
     ]
     for explanation in prediction.model_explanations:
-        parts.append(f"<h3>Views<small>{_escape(explanation.name)}</small></h3>")
+        parts.append(f"<h3>Views<small>{escape(explanation.name)}</small></h3>")
         parts.append(_render_bars(explanation.top[:3]) if is_ensemble else "")
-        parts.append(_render_panels(explanation.views))
+        parts.append(render_panels(explanation.views))
         parts.append("<h3>Explanation<small>of the center view</small></h3>")
-        parts.append(_render_panels(explanation.heat_maps, "large"))
+        parts.append(render_panels(explanation.heat_maps, "large"))
     parts.append("<h3>Seam carving<small>compared with plain resizing</small></h3>")
-    parts.append(_render_panels(prediction.carving, "large"))
+    parts.append(render_panels(prediction.carving, "large"))
     return "\n".join([*parts, "</article>"])
 
 
@@ -126,19 +131,20 @@ def _render_bars(classes: Sequence[ClassProbability]) -> str:
     items = []
     for scored in classes:
         is_named = scored["class"] != scored["name"]
-        code = f" <small>{_escape(scored['class'])}</small>" if is_named else ""
+        code = f" <small>{escape(scored['class'])}</small>" if is_named else ""
         items.append(
-            f"<li><span>{_escape(scored['name'])}{code}</span>"
-            f"<b>{_escape(overlays.format_percent(scored['probability']))}</b>"
+            f"<li><span>{escape(scored['name'])}{code}</span>"
+            f"<b>{escape(overlays.format_percent(scored['probability']))}</b>"
             f'<i><i style="width: {100 * scored["probability"]:.2f}%; height: 8px"></i></i></li>'
         )
     return f'<ol class="bars">{"".join(items)}</ol>'
 
 
-def _render_panels(panels: Sequence[Panel], css_class: str = "") -> str:
+def render_panels(panels: Sequence[Panel], css_class: str = "") -> str:
+    """Returns the HTML of a grid of panels."""
     figures = [
-        f"<figure>{_render_image(panel.pixels, panel.title)}<figcaption>{_escape(panel.title)}"
-        f"<span>{_escape(panel.note)}</span></figcaption></figure>"
+        f"<figure>{_render_image(panel.pixels, panel.title)}<figcaption>{escape(panel.title)}"
+        f"<span>{escape(panel.note)}</span></figcaption></figure>"
         for panel in panels
     ]
     tiny = " tiny" if panels and panels[0].pixels.shape[0] < 100 else ""
@@ -148,7 +154,7 @@ def _render_panels(panels: Sequence[Panel], css_class: str = "") -> str:
 def _render_failures(bad: Sequence[Mapping[str, str]]) -> str:
     if not bad:
         return ""
-    items = [f"<li><b>{_escape(file['path'])}</b>: {_escape(file['reason'])}</li>" for file in bad]
+    items = [f"<li><b>{escape(file['path'])}</b>: {escape(file['reason'])}</li>" for file in bad]
     return f'<article class="bad"><h2>Not predicted</h2><ol>{"".join(items)}</ol></article>'
 
 
@@ -161,8 +167,9 @@ def _render_image(pixels: np.ndarray, alt: str, css_class: str = "") -> str:
     height, width = pixels.shape[:2]
     source = f"data:image/{mime};base64,{base64.b64encode(data).decode('ascii')}"
     attributes = f'class="{css_class}" width="{width}" height="{height}"'
-    return f'<img src="{source}" {attributes} alt="{_escape(alt)}">'
+    return f'<img src="{source}" {attributes} alt="{escape(alt)}">'
 
 
-def _escape(value: object) -> str:
+def escape(value: object) -> str:
+    """Returns text whose special characters are escaped."""
     return html.escape(str(value), quote=True)

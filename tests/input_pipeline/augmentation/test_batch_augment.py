@@ -239,3 +239,15 @@ def test_captions():
     targets = Targets([0, 1, 2, 0, 0], [0, 2, 1, 1, 0], [1.0, 0.3, 0.999, 0.001, 0.4])
     expected = ["cat", "70% owl, 30% dog", "owl", "dog", "cat"]
     assert batch_augment.format_captions(targets, ["cat", "dog", "owl"]) == expected
+
+
+def test_mixing_ends_after_a_number_of_samples():
+    batch = _batch(0, 24)  # samples FIRST to FIRST + 23
+    config = dataclasses.replace(CONFIG, mixup=1.0, cutmix=1.0)
+    mixed, mixed_targets = batch_augment.make_preprocess_fn(config, SEED)(batch)
+    ends, targets = batch_augment.make_preprocess_fn(config, SEED, False, FIRST + 11)(batch)
+    # Sample 11 is in the pair of sample 10, the last one that is mixed.
+    np.testing.assert_allclose(ends[:12], mixed[:12], atol=1e-5)
+    np.testing.assert_array_equal(targets.share[:12], mixed_targets.share[:12])
+    np.testing.assert_allclose(ends[12:], _normalized(batch["image"])[12:], atol=1e-5)
+    np.testing.assert_array_equal(targets.share[12:], np.ones(12))

@@ -7,6 +7,7 @@ import pytest
 
 import flags
 from benchmarks.accuracy_page import records, tables
+from input_pipeline import user_code
 from loops.config import config_json, recipes, resolve
 from loops.config.config import Config, all_flags
 from tests.command_line import refusal
@@ -66,6 +67,7 @@ def test_recipe_learning_rates_equal_published_values():
 
     sources = {"cosine50": (128, 0.05), "step90": (256, 0.1), "nvidia90": (2048, 2.048)}
     sources |= {"rsb_a3": (2048, 8e-3), "ffcv16": (4096, 1.7)}
+    sources |= {"rsb_a2": (2048, 5e-3), "tv2": (1024, 0.5)}
     assert {*sources, "none", "short"} == {*recipes.names()}
     for name, (batch, rate) in sources.items():
         optimization = apply(f"--recipe={name}").optimization
@@ -222,3 +224,36 @@ def test_recipes_may_set_what_affects_training_only():
         if flag.in_recipe:
             assert "train" in flag.modes and flag.affects_training, flag.name
             assert not (flag.is_path or flag.is_path_list or flag.is_output_file), flag.name
+
+
+def test_average_and_test_size_of_tv2_are_the_published_ones():
+    """Decay 0.99998 every 32 steps, rescaled by batch and epochs; crops of 224 from 232 px."""
+    config = apply("--recipe=tv2")
+    adjusted = 1 - (1 - 0.99998) * 1024 * 32 / 600
+    assert config.optimization.ema == pytest.approx(adjusted ** (1 / 32), abs=1e-7)
+    assert round(224 / config.data.crop_fraction) == 232
+
+
+def test_flags_without_effect_are_refused():
+    words = ("--milestones=3,5", "--mixup_off_epoch=2", "--beta1=0.8", "--epsilon=0.5")
+    for word in words:
+        assert refusal(apply, word).startswith(f"{word}: ")
+    assert "ascending" in refusal(apply, "--schedule=step", "--milestones=5,3")
+    config = apply("--schedule=step", "--cutmix=1", "--optimizer=lamb", *words)
+    assert config.optimization.beta1 == 0.8
+
+
+def test_a_recipe_file_cannot_name_code_but_a_run_has_its_copy(tmp_path):
+    (tmp_path / "net.py").write_text("raise SystemExit('is never executed')\n")
+    (tmp_path / "mine.txt").write_text(f"--model={tmp_path}/net.py:make\n")
+    assert "line 1: a recipe cannot name code" in refusal(read, tmp_path / "mine.txt")
+    config = flags.parse(["main.py", f"--model={tmp_path}/net.py:make"])
+    lines = list(recipes.format_lines(config.leaves(), all_flags()))
+    assert lines == ["# Give --model=net.py:make on the command line."]
+    leaves = config.leaves().values()
+    record = {"config": config_json.to_json(config), "code": user_code.list_files(leaves)}
+    (tmp_path / "config.json").write_text(json.dumps(record))
+    user_code.save_copies(tmp_path, leaves)
+    assert read(tmp_path) == {"model": config.net.model}
+    (tmp_path / "code" / "net.py").write_text("changed = True\n")
+    assert "was changed" in refusal(read, tmp_path)

@@ -5,6 +5,7 @@ import math
 import pytest
 import tensorflow as tf
 
+from loops.config import flag_parsers
 from loops.config.training import OptimizationConfig
 from loops.optimization import lr_schedules
 
@@ -13,6 +14,16 @@ def compute_rate(schedule, step, total=100, warmup=10, peak=2.0, final=0.0):
     config = OptimizationConfig(schedule=schedule)
     step = tf.constant(step, tf.int64)
     return float(lr_schedules.learning_rate(config, step, total, warmup, peak, final))
+
+
+def test_step_drops_at_the_milestones():
+    config = OptimizationConfig(schedule="step")
+    steps = flag_parsers.parse_milestones("2,4.5", 10)
+    rates = [
+        float(lr_schedules.learning_rate(config, tf.constant(step), 90, 5, 2.0, 0.0, steps))
+        for step in (19, 20, 44, 45, 89)
+    ]
+    assert rates == pytest.approx([2, 0.2, 0.2, 0.02, 0.02])
 
 
 @pytest.mark.parametrize("schedule", ["cosine", "constant", "linear"])

@@ -38,7 +38,8 @@ def test_only_kernels_get_weight_decay():
 class Paper:
     """Optimizers as in their papers, in float64 NumPy, for one variable with weight decay."""
 
-    def __init__(self, start, decay):
+    def __init__(self, start, decay, beta1=0.9, beta2=0.999, epsilon=None):
+        self.beta1, self.beta2, self.epsilon = beta1, beta2, epsilon
         self.w = start.astype(np.float64)
         self.m = self.v = np.zeros_like(self.w)
         self.t, self.decay = 0, decay
@@ -55,19 +56,21 @@ class Paper:
 
     def _moments(self, g, epsilon):
         self.t += 1
-        self.m = 0.9 * self.m + 0.1 * g
-        self.v = 0.999 * self.v + 0.001 * g**2
-        corrected = self.v / (1 - 0.999**self.t)
-        return self.m / (1 - 0.9**self.t) / (np.sqrt(corrected) + epsilon)
+        self.m = self.beta1 * self.m + (1 - self.beta1) * g
+        self.v = self.beta2 * self.v + (1 - self.beta2) * g**2
+        corrected = self.v / (1 - self.beta2**self.t)
+        return self.m / (1 - self.beta1**self.t) / (np.sqrt(corrected) + epsilon)
 
-    def adamw(self, g, rate, epsilon=1e-8):
+    def adamw(self, g, rate):
+        # Keras adds epsilon before the correction (Kingma & Ba 2015, end of section 2).
+        epsilon = (self.epsilon or 1e-8) / np.sqrt(1 - self.beta2 ** (self.t + 1))
         self.w = self.w - rate * (self._moments(g, epsilon) + self.decay * self.w)
 
     def lamb_without_decay(self, g, rate):
-        self.adamw(g, rate, epsilon=1e-6)
+        self.w = self.w - rate * self._moments(g, self.epsilon or 1e-6)
 
     def lamb(self, g, rate):
-        r = self._moments(g, 1e-6) + self.decay * self.w
+        r = self._moments(g, self.epsilon or 1e-6) + self.decay * self.w
         self.w = self.w - rate * np.linalg.norm(self.w) / np.linalg.norm(r) * r
 
 
@@ -76,10 +79,19 @@ def dense_model():
     return keras.Model(image, keras.layers.Dense(3, name="logits")(image))
 
 
-@pytest.mark.parametrize("name", ["sgd", "lars", "adamw", "lamb"])
-def test_optimizers_match_their_papers(one_device, name):
+MOMENTS = {"beta1": 0.8, "beta2": 0.95, "epsilon": 0.01}
+
+
+@pytest.mark.parametrize(
+    ("name", "moments"),
+    [
+        *[(name, {}) for name in ("sgd", "lars", "adamw", "lamb")],
+        *[(name, MOMENTS) for name in ("adamw", "lamb")],
+    ],
+)
+def test_optimizers_match_their_papers(one_device, name, moments):
     rng = np.random.default_rng(1)
-    config = OptimizationConfig(optimizer=name, weight_decay=0.1)
+    config = OptimizationConfig(optimizer=name, weight_decay=0.1, **moments)
     with one_device.scope():
         model = dense_model()
         optimizer = optimizers.build_optimizer(config, model)
@@ -87,7 +99,7 @@ def test_optimizers_match_their_papers(one_device, name):
     bias.assign(rng.normal(size=3))
     l2, decoupled = optimizers.get_step_weight_decay(config)
     assert (l2, decoupled) == {"sgd": (0.1, 0.0), "adamw": (0.0, 0.1)}.get(name, (0.0, 0.0))
-    papers = [Paper(kernel.numpy(), 0.1), Paper(bias.numpy(), 0.0)]
+    papers = [Paper(kernel.numpy(), 0.1, **moments), Paper(bias.numpy(), 0.0, **moments)]
     atol = 4e-5 if name == "adamw" else 2e-6  # Keras computes 1 - 0.999 ** t in float32
     # The bias has no weight decay, so it uses the global learning rate.
     bias_methods = {"lamb": "lamb_without_decay"}
