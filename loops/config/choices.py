@@ -20,7 +20,7 @@ class OptimizerSpec:
 
 
 OPTIMIZERS = {
-    "sgd": OptimizerSpec(decay_kind="l2", fine_tuning_learning_rate=0.01),
+    "sgd": OptimizerSpec(decay_kind="l2", fine_tuning_learning_rate=0.03),
     # The learning rate of "ResNet strikes back" (Wightman et al. 2021), procedure A3.
     "lamb": OptimizerSpec(
         decay_kind="decoupled", learning_rate=1e-3, fine_tuning_learning_rate=1e-4
