@@ -41,7 +41,7 @@ def make_prediction():
 def make_page():
     results = {"models": [HOSTILE, "b"], "crops": 10, "seam_carving": True}
     results |= {"images": [{}], "bad": [{"path": QUOTED, "reason": HOSTILE}]}
-    filters = [Panel(pixels(*SIZES[-1]), HOSTILE, QUOTED)]
+    filters = [Panel(pixels(*SIZES[-1]), f"view {QUOTED}", HOSTILE)]
     articles = [html_report.render_article(make_prediction())]
     return html_report.render_page(articles, results, 3, filters)
 
