@@ -35,6 +35,11 @@ class PredictConfig:
         "file.",
         {"is_path": True, "modes": ("predict", "preview"), "on_eval": True, "is_output_file": True},
     ] = ""
+    features: Annotated[
+        str,
+        "Write the features before the classifier, averaged over the views, to this .npz file.",
+        {"is_path": True, "modes": ("predict",), "on_eval": True, "is_output_file": True},
+    ] = ""
     csv: Annotated[
         str,
         "Write a table with one line per image to this file.",

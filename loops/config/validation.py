@@ -40,9 +40,10 @@ def check(config: Config) -> None:
     flag_parsers.parse_profile_window(config.run.profile)
     flag_parsers.parse_top_k(config.evaluation.top_k)
     flag_parsers.parse_test_sizes(config.evaluation.test_size)
-    save_logits = config.evaluation.save_logits
-    if save_logits and not save_logits.endswith(".npz"):
-        raise UsageError(f"--save_logits={save_logits}: must end in .npz")
+    save_logits, features = config.evaluation.save_logits, config.prediction.features
+    for flag, path in (("save_logits", save_logits), ("features", features)):
+        if path and not path.endswith(".npz"):
+            raise UsageError(f"--{flag}={path}: must end in .npz")
     check_outputs(config)
 
 

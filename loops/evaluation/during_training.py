@@ -16,7 +16,7 @@ from loops.checkpointing import checkpoint
 from loops.config import flag_parsers
 from loops.config.choices import METRICS
 from loops.config.config import Config
-from loops.evaluation import eval_results
+from loops.evaluation import eval_results, first_filters
 from loops.evaluator import Evaluator
 from loops.metrics import classification, comparison, metrics
 from loops.monitoring import console, metric_writer
@@ -143,6 +143,9 @@ class TrainingEvaluator:
         if self._is_chief:
             eval_results.write_json(self._run_dir, results, self._config.evaluation.json)
             self._writer.write_scalars("eval", step, eval_results.to_scalars(results))
+            picture = first_filters.draw(self._state.model)
+            if picture is not None and isinstance(self._writer, metric_writer.MetricWriter):
+                self._writer.write_image("eval", step, "first_filters", picture)
             console.print_summary(
                 f"{self._run_dir}, step {step}", console.format_evaluation(results)
             )

@@ -49,6 +49,32 @@ def draw_image_grid(
     return canvas
 
 
+def draw_filters(kernel: np.ndarray, columns: int = 16, zoom: int = 4) -> np.ndarray:
+    """Draws the filters of a first convolution as colors (Zeiler & Fergus 2013, figure 6).
+
+    Each filter is scaled by its own largest weight, so that a weight of 0 is gray.
+
+    Args:
+      kernel: float [h, w, 3, F].
+      columns: filters per row.
+      zoom: side of a drawn weight in pixels.
+
+    Returns:
+      uint8 [H, W, 3], RGB, with lines of a weight's width between the filters.
+    """
+    filters = np.moveaxis(kernel, -1, 0).astype(np.float64)  # [F, h, w, 3]
+    largest = np.abs(filters).max(axis=(1, 2, 3), keepdims=True)
+    pixels = np.round(127.5 + 127.5 * filters / np.maximum(largest, 1e-12)).astype(np.uint8)
+    framed = np.pad(pixels, ((0, 0), (0, 1), (0, 1), (0, 0)), constant_values=255)
+    count, height, width, _ = framed.shape
+    rows = math.ceil(count / columns)
+    grid = np.full((rows * columns, height, width, 3), 255, np.uint8)
+    grid[:count] = framed
+    grid = grid.reshape(rows, columns, height, width, 3).swapaxes(1, 2)
+    image = grid.reshape(rows * height, columns * width, 3)
+    return image.repeat(zoom, axis=0).repeat(zoom, axis=1)
+
+
 def draw_reliability_diagram(
     points: Mapping[str, Sequence[float]], side: int = 360, margin: int = 46
 ) -> np.ndarray:

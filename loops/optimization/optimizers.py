@@ -145,7 +145,7 @@ def build_optimizer(config: OptimizationConfig, model: keras.Model) -> keras.opt
     return made
 
 
-@optimizer(decay_kind="l2", fine_tuning_learning_rate=0.01)
+@optimizer(decay_kind="l2", fine_tuning_learning_rate=0.03)
 def sgd(config: OptimizationConfig) -> keras.optimizers.Optimizer:
     """Makes SGD with momentum."""
     return SGD(0.0, momentum=config.momentum, nesterov=config.nesterov, name="sgd")

@@ -54,6 +54,14 @@ class Predictor(trained_models.TrainedModel):
         return self._compile_logits_fn(self.restore(self.strategy))
 
     @functools.cached_property
+    def logits_and_features(self) -> Callable[[tf.Tensor], tf.Tensor]:
+        """Like `logits`, but to float32 [B, V, C + D]: the D inputs of the classifier follow."""
+        model = self.restore(self.strategy)
+        features = keras.ops.cast(model.get_layer("logits").input, "float32")
+        outputs = keras.ops.concatenate([model.output, features], axis=-1)
+        return self._compile_logits_fn(keras.Model(model.input, outputs))
+
+    @functools.cached_property
     def float32_model(self) -> keras.Model:
         """The net in float32, also after mixed-precision training, for accurate gradients."""
         return self.restore(self.strategy, dtype="float32")
@@ -97,11 +105,17 @@ class Ensemble:
         for predictor in self.predictors:
             _ = predictor.float32_model
 
-    def predict(self, paths: Sequence[str]) -> Iterator[tuple[str, np.ndarray | None]]:
+    def predict(
+        self,
+        paths: Sequence[str],
+        keep_features: Callable[[str, list[np.ndarray]], None] | None = None,
+    ) -> Iterator[tuple[str, np.ndarray | None]]:
         """Runs all nets on image files, which are decoded in parallel and in batches.
 
         Args:
           paths: paths of the files.
+          keep_features: called with the path of each decoded file and the inputs of the classifier
+            of each net, float32 [D], averaged over the views.
 
         Yields:
           (path, float32 logits [M, V, C]) for each file, in order. The logits are None for a file
@@ -125,11 +139,20 @@ class Ensemble:
             for number, (batch, decoded) in enumerate(dataset):
                 inputs = [batch[preprocessings.index(p.preprocessing)] for p in self.predictors]
                 # Start all nets before waiting for the first result.
-                outputs = [p.logits(x) for p, x in zip(self.predictors, inputs, strict=True)]
-                logits = np.stack([output.numpy() for output in outputs], axis=1)  # [B, M, V, C]
+                outputs = [
+                    (p.logits_and_features if keep_features else p.logits)(x)
+                    for p, x in zip(self.predictors, inputs, strict=True)
+                ]
+                arrays = [output.numpy() for output in outputs]
+                num_classes = len(self.class_names)
+                logits = np.stack([a[..., :num_classes] for a in arrays], axis=1)  # [B, M, V, C]
                 batch_paths = paths[number * batch_size : (number + 1) * batch_size]
                 images = zip(batch_paths, decoded.numpy(), logits, strict=False)
-                for path, is_decoded, image_logits in images:
+                for index, (path, is_decoded, image_logits) in enumerate(images):
+                    if keep_features and is_decoded:
+                        keep_features(
+                            path, [a[index, :, num_classes:].mean(axis=0) for a in arrays]
+                        )
                     yield path, image_logits if is_decoded else None
                 bar.advance(len(batch_paths))
 

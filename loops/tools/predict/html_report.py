@@ -33,7 +33,7 @@ h2 { font-size: 20px; margin: 0 0 12px; overflow-wrap: anywhere; }
 h3 { font-size: 15px; margin: 28px 0 10px; overflow-wrap: anywhere; }
 h2 small, h3 small { font-weight: 400; color: var(--quiet); font-size: 13px; margin-left: 8px; }
 p, li { color: var(--quiet); margin: 0; overflow-wrap: anywhere; }
-article { background: var(--card); border: 1px solid var(--line); border-radius: 12px;
+article, section { background: var(--card); border: 1px solid var(--line); border-radius: 12px;
   padding: 24px; margin-top: 24px; }
 .front { display: grid; grid-template-columns: minmax(0, 5fr) minmax(0, 6fr); gap: 28px; }
 .front > img { width: auto; height: auto; max-width: 100%; max-height: 420px;
@@ -64,13 +64,19 @@ figcaption span { display: block; color: var(--quiet); overflow-wrap: anywhere; 
 """
 
 
-def render_page(articles: Sequence[str], results: Mapping[str, Any], omitted: int) -> str:
+def render_page(
+    articles: Sequence[str],
+    results: Mapping[str, Any],
+    omitted: int,
+    filters: Sequence[Panel] = (),
+) -> str:
     """Returns the HTML of the whole page.
 
     Args:
       articles: HTML of each image, from `render_article`.
       results: the JSON results of the prediction.
       omitted: number of predicted images without an article.
+      filters: the filters of each net's first convolution.
     """
     total = len(results["images"])
     title = f"{pluralize(total, 'picture')} predicted"
@@ -83,6 +89,7 @@ def render_page(articles: Sequence[str], results: Mapping[str, Any], omitted: in
         f"<p>{pluralize(omitted, 'more picture')} predicted but not shown.</p>" if omitted else "",
         "</header>",
         *articles,
+        _render_filters(filters),
         _render_failures(results["bad"]),
     ]
     return render_document(title, parts)
@@ -149,6 +156,12 @@ def render_panels(panels: Sequence[Panel], css_class: str = "") -> str:
     ]
     tiny = " tiny" if panels and panels[0].pixels.shape[0] < 100 else ""
     return f'<div class="panels {css_class}{tiny}">{"".join(figures)}</div>'
+
+
+def _render_filters(panels: Sequence[Panel]) -> str:
+    if not panels:
+        return ""
+    return f"<section><h2>First-layer filters</h2>{_render_panels(panels, 'large')}</section>"
 
 
 def _render_failures(bad: Sequence[Mapping[str, str]]) -> str:

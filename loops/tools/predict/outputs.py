@@ -2,6 +2,7 @@
 
 import csv
 import io
+import json
 import os
 import pathlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,6 +16,7 @@ from input_pipeline.decoding import decode
 from input_pipeline.errors import DataError, UsageError
 from input_pipeline.system import atomic_files
 from loops.config.config import Config
+from loops.evaluation import first_filters
 from loops.monitoring import console, progress_bar
 from loops.runtime import output_files
 from loops.runtime.out_of_memory import convert_out_of_memory
@@ -79,6 +81,44 @@ def write(config: Config, results: dict[str, Any], max_classes: int) -> None:
         )
 
 
+class Features:
+    """The features of images, for a `.npz` file.
+
+    `names` is bytes [N], the paths. `features_<m>` is float32 [N, D] of model m. `meta` is JSON as
+    uint8, with the step folders as `models`.
+    """
+
+    def __init__(self):
+        self._names: list[bytes] = []
+        self._rows: list[list[np.ndarray]] = []
+
+    def append(self, path: str, features: list[np.ndarray]) -> None:
+        """Adds an image with the features of each model, float32 [D]."""
+        self._names.append(os.fsencode(path))
+        self._rows.append(features)
+
+    def write(self, path: str, models: Sequence[str]) -> None:
+        """Writes the file of `--features`.
+
+        Args:
+          path: path of the file.
+          models: the step folders.
+
+        Raises:
+          UsageError: the file cannot be written.
+        """
+        arrays = {
+            f"features_{m}": np.stack(column)
+            for m, column in enumerate(zip(*self._rows, strict=True))
+        }
+        meta = np.frombuffer(json.dumps({"models": [*models]}).encode(), np.uint8)
+        content = io.BytesIO()
+        np.savez(content, names=np.array(self._names), meta=meta, **arrays)  # type: ignore[arg-type]
+        output_files.write_flag_output(
+            "--features", path, content.getvalue(), output_files.write_bytes
+        )
+
+
 def write_report(
     path: str,
     nets: ensemble.Ensemble,
@@ -97,7 +137,15 @@ def write_report(
     """
     explained = _explain_images(nets, chosen, max_classes, results)
     articles = [html_report.render_article(prediction) for prediction in explained]
-    text = html_report.render_page(articles, results, len(results["images"]) - len(chosen))
+    filters = [
+        explained_prediction.Panel(
+            picture, predictor.record.config.net.model, str(predictor.step_dir)
+        )
+        for predictor in nets.predictors
+        if (picture := first_filters.draw(predictor.float32_model)) is not None
+    ]
+    omitted = len(results["images"]) - len(chosen)
+    text = html_report.render_page(articles, results, omitted, filters)
     encoded = text.encode("utf-8", "replace")
     output_files.write_flag_output("--report", path, encoded, output_files.write_bytes)
     console.print_summary("report", [("page", path)])

@@ -45,7 +45,8 @@ def run(config: Config) -> dict:
     if figure_folder is not None or config.prediction.report:
         nets.load_float32_models()
     images, bad, drawn = [], [], []
-    for path, logits in nets.predict(paths):
+    features = outputs.Features() if config.prediction.features else None
+    for path, logits in nets.predict(paths, features.append if features else None):
         shown_path = image_paths.replace_non_utf8(path)
         probabilities, reason = _get_probabilities(path, logits)
         if probabilities is None:
@@ -66,6 +67,9 @@ def run(config: Config) -> dict:
     # Write the files first: printing may fail (a closed pager), and drawing takes long. If there
     # are figures, the JSON file is written again with their paths.
     outputs.write(config, results, max_classes)
+    if features:
+        models = [str(predictor.step_dir) for predictor in nets.predictors]
+        features.write(config.prediction.features, models)
     outputs.summarize(images)
     if config.prediction.report:
         outputs.write_report(config.prediction.report, nets, drawn, max_classes, results)

@@ -5,11 +5,12 @@ The cache, the progress bar and the variables `HF_HOME`, `HF_TOKEN`, `HF_ENDPOIN
 """
 
 import contextlib
-import logging
+import logging as std_logging
 import os
 import pathlib
 import re
-from collections.abc import Iterator
+
+from absl import logging
 
 from input_pipeline.errors import DataError, UsageError
 from input_pipeline.text import summarize_error
@@ -35,17 +36,19 @@ def download(where: str, name: HubName, file: str) -> pathlib.Path | None:
     Raises:
       UsageError: there is no such repository, or it is not accessible.
     """
-    import huggingface_hub
-    from huggingface_hub import constants, errors
+    # In this order: the library sets the level of its logger when its functions are imported.
+    from huggingface_hub import constants, errors, hf_hub_download
+    from huggingface_hub.utils import logging as hub_logging
 
-    # The log has one line for the import, not one for each request.
-    logging.getLogger("httpx2").setLevel(logging.WARNING)
+    # The log gets one line, not several for each request and each retry.
+    std_logging.getLogger("httpx2").setLevel(std_logging.WARNING)
+    if "HF_HUB_VERBOSITY" not in os.environ:
+        hub_logging.set_verbosity_error()
     endpoint = constants.ENDPOINT
     page = f"{endpoint}/{name.repository}"
+    logging.info("looking for %s of %s in the cache and at %s", file, name, endpoint)
     try:
-        with _errors_only():
-            path = huggingface_hub.hf_hub_download(name.repository, file, revision=name.revision)
-        return pathlib.Path(path)
+        return pathlib.Path(hf_hub_download(name.repository, file, revision=name.revision))
     except errors.RemoteEntryNotFoundError:
         return None
     except errors.GatedRepoError:
@@ -126,15 +129,3 @@ def verify_hash(where: str, path: pathlib.Path, sha256: str) -> bool:
         f"{where}: the downloaded {path.name} has sha256 {sha256}, but the hub announced"
         f" {copy.name}; it was removed from the cache, so try again"
     )
-
-
-@contextlib.contextmanager
-def _errors_only() -> Iterator[None]:
-    """Hides the library's warnings of retries, several per error. The error itself is raised."""
-    logger = logging.getLogger("huggingface_hub")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)

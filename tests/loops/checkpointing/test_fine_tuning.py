@@ -83,11 +83,11 @@ def test_preprocessing_and_rate_come_from_the_weights_unless_typed(source, tiny_
     assert (data.image_size, data.crop_fraction, data.interpolation) == (64, 0.8, "bilinear")
     assert data.torchvision_rounding
     assert (data.mean, data.std) == ((1, 2, 3), (50, 60, 70))
-    assert (optimization.learning_rate, optimization.warmup_epochs) == (0.01, 0.5)
+    assert (optimization.learning_rate, optimization.warmup_epochs) == (0.03, 0.5)
     said = [r.getMessage() for r in caplog.records if "--init_from" in r.getMessage()]
     assert said == [
         f"--init_from={run_dir} sets --model=resnetv2_18 --image_size=64 --std=50,60,70"
-        " --crop_fraction=0.8 --warmup_epochs=0.5 --learning_rate=0.01"
+        " --crop_fraction=0.8 --warmup_epochs=0.5 --learning_rate=0.03"
     ]
     # A typed recipe and typed flags win. A new head on frozen weights learns as fast as ever.
     assert resolve_new("--recipe=step90").optimization.learning_rate == 0.1

@@ -10,7 +10,17 @@ from tests.command_line import leaf, parse, refusal
 
 PATHS = (
     *("data_dir", "train_list", "val_list", "test_list", "class_names", "devkit", "split_csv"),
-    *("classes", "report", "csv", "json", "real_labels", "save_logits", "out", "weights"),
+    *(
+        "classes",
+        "report",
+        "features",
+        "csv",
+        "json",
+        "real_labels",
+        "save_logits",
+        "out",
+        "weights",
+    ),
     *("checkpoint_dir", "init_from"),
 )
 LISTS = ("ckpt", "image", "logits")

@@ -88,3 +88,17 @@ def test_confusion_matrix_of_few_and_many_classes():
         plots.draw_confusion_matrix(np.zeros((21, 21), int), ["x"] * 21).shape[0]
         == 24 + 21 * 47 + 4
     )
+
+
+def test_filters_are_scaled_by_their_largest_weight():
+    """17 filters fill a row of 16 and one cell of the next. A weight of 0 is gray."""
+    kernel = np.zeros((2, 3, 3, 17), np.float32)
+    kernel[1, 2, 0, 1] = -0.02  # the second filter has no red in its last pixel
+    kernel[0, 0, 1, 16] = 5.0  # the last one has green in its first pixel
+    image = plots.draw_filters(kernel, columns=16, zoom=2)
+    assert image.shape == (2 * 2 * (2 + 1), 2 * 16 * (3 + 1), 3) and image.dtype == np.uint8
+    cell = image[::2, ::2]  # one pixel for each weight
+    assert cell[0, 0].tolist() == [128, 128, 128]
+    assert cell[1, 4 + 2].tolist() == [0, 128, 128]
+    assert cell[3, 0].tolist() == [128, 255, 128]
+    assert (cell[:, 3] == 255).all() and (cell[2] == 255).all() and (cell[3:, 4:] == 255).all()

@@ -12,7 +12,7 @@ from loops.tools.predict.explained_prediction import ExplainedPrediction, ModelE
 
 HOSTILE = "<script>document.title = 'run'</script>"
 QUOTED = "\" onerror=\"document.title='run'\" x='&lt;"
-SIZES = [(640, 427), *[(64, 64)] * 2, *[(224, 224)] * 3, (299, 224), (128, 128), (1, 1)]
+SIZES = [(640, 427), *[(64, 64)] * 2, *[(224, 224)] * 3, (299, 224), (128, 128), (1, 1), (9, 9)]
 
 
 def pixels(width, height):
@@ -24,7 +24,7 @@ def make_prediction():
     """Returns a prediction by two nets. Its images are in the order of SIZES."""
     top = [{"class": HOSTILE, "name": HOSTILE, "probability": 0.9}]
     top += [{"class": "n1", "name": QUOTED, "probability": 1e-7}]
-    panels = [Panel(pixels(*size), f"view {QUOTED}", HOSTILE) for size in SIZES[1:]]
+    panels = [Panel(pixels(*size), f"view {QUOTED}", HOSTILE) for size in SIZES[1:-1]]
     return ExplainedPrediction(
         path=f"/photos/{HOSTILE}{QUOTED}.jpg",
         picture=pixels(*SIZES[0]),
@@ -41,7 +41,9 @@ def make_prediction():
 def make_page():
     results = {"models": [HOSTILE, "b"], "crops": 10, "seam_carving": True}
     results |= {"images": [{}], "bad": [{"path": QUOTED, "reason": HOSTILE}]}
-    return html_report.render_page([html_report.render_article(make_prediction())], results, 3)
+    filters = [Panel(pixels(*SIZES[-1]), f"view {QUOTED}", HOSTILE)]
+    articles = [html_report.render_article(make_prediction())]
+    return html_report.render_page(articles, results, 3, filters)
 
 
 @pytest.fixture(scope="module")

@@ -92,6 +92,31 @@ def test_ensemble_averages_nets_of_different_preprocessing(runs, tiny_folder):
             assert probability == pytest.approx(np.mean([s[name] for s in by_class]), abs=1e-5)
 
 
+def test_features_times_the_classifier_are_the_logits(runs, pictures, tmp_path, one_device):
+    """Files that do not decode have no features. The mean over views of logits is linear."""
+    out = tmp_path / "features.npz"
+    ckpt = f"--ckpt={runs / 'a'},{runs / 'b'}"
+    words = [ckpt, "--crops=10", f"--features={out}", "--eval_batch_size=2"]
+    with pytest.raises(DataError, match="2 of 5 images not predicted"):
+        run(*words, f"--image={pictures}", f"--json={tmp_path / 'out.json'}")
+    results = json.loads((tmp_path / "out.json").read_text())
+    file = np.load(out)
+    names = [name.decode() for name in file["names"]]
+    assert names == [str(pictures / name) for name in ("a.jpg", "c.jpg", "e.jpg")]
+    assert json.loads(file["meta"].tobytes())["models"] == results["models"]
+    for number, name in enumerate(("a", "b")):
+        (predictor,) = ensemble.load(flags.parse(["t", f"--ckpt={runs / name}"])).predictors
+        model = predictor.restore(one_device)
+        kernel, bias = (v.numpy() for v in model.get_layer("logits").variables)
+        views_of_image = views.preprocess_image(
+            views.decode_file(str(pictures / "c.jpg")), predictor.preprocessing
+        )
+        expected = predictor.logits(views_of_image[None]).numpy()[0].mean(axis=0)
+        features = file[f"features_{number}"]
+        assert features.dtype == np.float32 and features.shape == (3, len(kernel))
+        np.testing.assert_allclose(features[1] @ kernel + bias, expected, rtol=1e-3, atol=1e-4)
+
+
 def test_seam_carving_is_the_eleventh_view(runs, tiny_folder):
     path = str(tiny_folder / "val" / "grid" / "00.jpg")
     ten = probabilities_by_class(run(f"--ckpt={runs / 'a'}", f"--image={path}")["images"][0])
@@ -134,6 +159,7 @@ def test_files_that_do_not_decode_are_listed_and_the_others_predicted(
             assert float(row[f"probability{k}"]) == p["probability"]
     page = (tmp_path / "o.html").read_text()
     assert page.count("<article") == 4 and "Not predicted" in page and "d.jpg" in page
+    assert page.count("<section") == 1 and "First-layer filters" in page
 
 
 def test_report_of_only_files_that_do_not_decode(runs, pictures, tmp_path):
@@ -227,8 +253,8 @@ def test_report_when_training_removes_the_checkpoint_during_prediction(
     folder = make_run(tmp_path / "a")
     predict_images = ensemble.Ensemble.predict
 
-    def predict_and_remove(nets, paths):
-        yield from predict_images(nets, paths)
+    def predict_and_remove(nets, paths, keep_features=None):
+        yield from predict_images(nets, paths, keep_features)
         shutil.rmtree(folder / "step-00000004")
 
     monkeypatch.setattr(ensemble.Ensemble, "predict", predict_and_remove)

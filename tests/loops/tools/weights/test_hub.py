@@ -152,7 +152,7 @@ def test_a_file_with_another_hash_is_removed(server):
     assert not hub.verify_hash("--weights=W", card, sha256) and card.exists()
 
 
-def test_each_fault_of_the_hub_is_one_line(server, tmp_path, monkeypatch):
+def test_each_fault_of_the_hub_is_one_line(server, tmp_path, monkeypatch, capfd):
     server.add("timm/vit_tiny.x", {**CARD, "architecture": "vit_tiny"}, b"")
     assert "are weights of vit_tiny, which is not one of the nets here" in get_error(
         tmp_path, "timm/vit_tiny.x"
@@ -177,7 +177,9 @@ def test_each_fault_of_the_hub_is_one_line(server, tmp_path, monkeypatch):
     monkeypatch.setattr(constants, "ENDPOINT", dead)
     template = constants.HUGGINGFACE_CO_URL_TEMPLATE.replace(server.url, dead)
     monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+    capfd.readouterr()
     assert f"{dead} cannot be reached" in get_error(tmp_path, "timm/another")
+    assert "Retrying" not in capfd.readouterr().err
 
 
 @pytest.mark.parametrize(

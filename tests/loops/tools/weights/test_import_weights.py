@@ -565,3 +565,51 @@ def test_batch_norm_epsilon_and_momentum_match_pytorch():
     assert {(x.momentum, x.epsilon) for x in norms} == {(0.9, 1e-3)}
     assert registry.NetConfig().batch_norm_epsilon == 1e-5
     assert registry.NetConfig().batch_norm_momentum == 0.9
+
+
+def convolve(x, weight, bias, stride, padding):
+    """Convolves [C, H, W] with PyTorch's weights [out, C, k, k]."""
+    x = np.pad(x, ((0, 0), (padding, padding), (padding, padding)))
+    size = weight.shape[-1]
+    windows = np.lib.stride_tricks.sliding_window_view(x, (size, size), (1, 2))
+    windows = windows[:, ::stride, ::stride]  # [C, h, w, k, k]
+    return np.einsum("chwij,ocij->ohw", windows, weight, optimize=True) + bias[:, None, None]
+
+
+def pool(x):
+    windows = np.lib.stride_tricks.sliding_window_view(x, (3, 3), (1, 2))
+    return windows[:, ::2, ::2].max((3, 4))
+
+
+@pytest.mark.faults
+def test_alexnet_of_one_tower_equals_a_forward_pass_in_numpy(tmp_path, one_device):
+    """The layers are those of torchvision's source, in its layout. The file has 240 MB."""
+    rng = np.random.default_rng(0)
+    content = {}
+    for name, shape in PUBLISHED["alexnet_owt"].items():
+        scale = np.float32(np.sqrt(2 / np.prod(shape[1:])) if len(shape) > 1 else 0.1)
+        content[name] = scale * rng.standard_normal(shape, np.float32)
+    path = tmp_path / "alexnet.safetensors"
+    safetensors.save_file(content, path)
+    run(tmp_path, path, "--model=alexnet_owt", "--source=torchvision", "--run_name=r")
+    _, step_dir = run_folder.find_checkpoint(str(tmp_path / "r"))
+    record = run_folder.read_record(tmp_path / "r")
+    model = restore.restore_model(one_device, record, step_dir, "float32")
+    image = rng.standard_normal((224, 224, 3), np.float32)
+
+    def layer(name):
+        return content[f"{name}.weight"], content[f"{name}.bias"]
+
+    x = np.moveaxis(image, -1, 0)
+    x = pool(np.maximum(convolve(x, *layer("features.0"), 4, 2), 0))
+    x = pool(np.maximum(convolve(x, *layer("features.3"), 1, 2), 0))
+    for name in ("features.6", "features.8", "features.10"):
+        x = np.maximum(convolve(x, *layer(name), 1, 1), 0)
+    x = pool(x).ravel()
+    for name in ("classifier.1", "classifier.4"):
+        weight, bias = layer(name)
+        x = np.maximum(weight @ x + bias, 0)
+    weight, bias = layer("classifier.6")
+    expected = weight @ x + bias
+    logits = model(image[None], training=False).numpy()[0]
+    np.testing.assert_allclose(logits, expected, atol=1e-4 * np.abs(expected).max())
