@@ -161,7 +161,7 @@ def render_panels(panels: Sequence[Panel], css_class: str = "") -> str:
 def _render_filters(panels: Sequence[Panel]) -> str:
     if not panels:
         return ""
-    return f"<section><h2>First-layer filters</h2>{_render_panels(panels, 'large')}</section>"
+    return f"<section><h2>First-layer filters</h2>{render_panels(panels, 'large')}</section>"
 
 
 def _render_failures(bad: Sequence[Mapping[str, str]]) -> str:
