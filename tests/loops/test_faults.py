@@ -72,6 +72,7 @@ def kill_and_resume(folder, root, function, at):
     return checkpoint.parse_step(newest) if newest else 0
 
 
+@pytest.mark.faults
 @pytest.mark.usefixtures("tiny_net")
 def test_kill_during_save_loses_one_interval_and_resumes(tiny_folder, tmp_path):
     """A save calls fsync five times: two files, the manifest, the folder, and the run folder."""
@@ -231,11 +232,16 @@ FLOAT16 = ["--mixed_precision", "--half_dtype=float16", "--initial_loss_scale=10
 @pytest.mark.parametrize(
     ("words", "value", "stop"),
     [
-        ([], np.nan, 4),
+        pytest.param([], np.nan, 4, marks=pytest.mark.faults),
         ([], np.inf, 4),
-        (["--accumulate=2"], np.nan, 4),
+        pytest.param(["--accumulate=2"], np.nan, 4, marks=pytest.mark.faults),
         (FLOAT16, np.nan, 3 + 16),  # 1024 / 2 ** 16 is the first scale below 2 ** -5
-        ([*FLOAT16[:2], "--initial_loss_scale=16777216"], np.inf, 3 + 20),
+        pytest.param(
+            [*FLOAT16[:2], "--initial_loss_scale=16777216"],
+            np.inf,
+            3 + 20,
+            marks=pytest.mark.faults,
+        ),
     ],
 )
 def test_non_finite_gradients_stop_training_at_the_right_step(
@@ -304,6 +310,7 @@ def test_worker_dies_and_resume_is_bit_identical(tiny_folder, tmp_path, victim, 
     assert_tensors_equal(tensors(whole / "r", 6), tensors(parts / "r", 6))
 
 
+@pytest.mark.faults
 def test_signal_to_one_worker_stops_all_at_the_same_step(tiny_folder, tmp_path):
     """TensorFlow's coordination service installs a SIGTERM handler that ignores the signal."""
     words = ["--steps=100000", "--save_every=100000", "--log_every=1", "--eval_every=100000"]

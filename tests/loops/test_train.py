@@ -55,7 +55,14 @@ FLOAT16 = ("--mixed_precision", "--half_dtype=float16")
 MORE = ("--ema=0.9", "--accumulate=2", "--optimizer=lamb", "--clip_norm=1", *FLOAT16)
 
 
-@pytest.mark.parametrize("half", [(), FLOAT16, MORE], ids=["float32", "float16", "more"])
+@pytest.mark.parametrize(
+    "half",
+    [
+        pytest.param((), id="float32", marks=pytest.mark.faults),
+        pytest.param(FLOAT16, id="float16", marks=pytest.mark.faults),
+        pytest.param(MORE, id="more"),
+    ],
+)
 def test_resume_is_bit_identical(tiny_folder, tmp_path, half):
     """Four steps give the weights and optimizer state of two steps and two resumed ones."""
     # A cosine schedule depends on the length of the run.
@@ -70,6 +77,7 @@ def test_resume_is_bit_identical(tiny_folder, tmp_path, half):
         np.testing.assert_array_equal(value, parts[name], name)
 
 
+@pytest.mark.faults
 def test_resume_of_float16_run_in_float32_resets_loss_scale(tiny_folder, tmp_path):
     """A CPU without float16 may resume the run of a GPU."""
     options = ["--schedule=constant", "--warmup_epochs=0", "--weight_decay=0"]
@@ -299,6 +307,7 @@ def test_unreadable_val_image_is_fatal(tiny_folder, tmp_path):
         run(folder, tmp_path, "--run_name=r", "--steps=1")
 
 
+@pytest.mark.faults
 def test_failed_evaluation_saves_a_checkpoint_first(tiny_folder, tmp_path):
     """The unreadable image is not in the batch that is evaluated before the first step."""
     folder = tmp_path / "data"
@@ -428,6 +437,7 @@ def read_metric_lines(run_dir, split):
     return [line for line in lines if line["split"] == split]
 
 
+@pytest.mark.faults
 def test_two_unnamed_runs_in_one_second_get_two_folders(tiny_folder, tmp_path, monkeypatch):
     monkeypatch.setattr(time, "strftime", lambda *_: "20260101-000000")
     for rate in ("0.1", "0.2"):

@@ -1,5 +1,6 @@
 """Image augmentations: result type, determinism, and effect on pixels."""
 
+import functools
 import io
 
 import numpy as np
@@ -48,14 +49,24 @@ def _config(name, size, min_area):
     return DataConfig(augment=name, image_size=size, min_crop_area=min_area)
 
 
+@functools.cache
+def _trace(name, size, min_area):
+    """Returns `augment` as a function of (data, number) that is traced once."""
+    config = _config(name, size, min_area)
+    return tf.function(
+        lambda data, number: image_augment.augment(
+            data, tf.stack([tf.constant(7, tf.int64), number]), config
+        ),
+        [tf.TensorSpec([], tf.string), tf.TensorSpec([], tf.int64)],
+        autograph=False,
+    )
+
+
 def _augment_in_tf_data(name, data, numbers, size=SIZE, min_area=MIN_AREA):
     """Augments inside tf.data with seeds (7, number): [len(numbers), size, size, 3]."""
+    augment = _trace(name, size, min_area)
     dataset = tf.data.Dataset.from_tensor_slices(np.asarray(numbers, np.int64)).map(
-        lambda number: image_augment.augment(
-            tf.constant(data),
-            tf.stack([tf.constant(7, tf.int64), number]),
-            _config(name, size, min_area),
-        )
+        lambda number: augment(tf.constant(data), number)
     )
     assert dataset.element_spec == tf.TensorSpec([size, size, 3], tf.uint8)
     return np.stack(list(dataset.as_numpy_iterator()))
