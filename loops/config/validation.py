@@ -189,6 +189,7 @@ def check_training_code(config: Config) -> None:
         (choices.STEPS, config.optimization.step),
         (choices.METRICS, config.evaluation.best),
     )
+    user_code.list_files(config.leaves().values())  # no two have the same name
     _load(pairs)
     augment_spec.read(config.data).load_functions("image", "batch")
 
