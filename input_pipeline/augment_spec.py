@@ -479,20 +479,20 @@ def _bind(where: str, function: Callable[..., Any], words: list[str]) -> dict[st
     Raises:
       UsageError: the function has no such argument, or one without a default is not given.
     """
-    parameters = list(inspect.signature(function).parameters.values())
-    if len(parameters) < 2:
-        raise UsageError(f"{where}: must have the parameters images and draws, and perhaps more")
+    signature = inspect.signature(function)
     largest = sys.float_info.max
     arguments = {
         parameter.name: Argument(default=None, minimum=-largest, maximum=largest, is_whole=None)
-        for parameter in parameters[2:]
+        for parameter in list(signature.parameters.values())[2:]
         if parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
     }
     given = _parse_arguments(where, arguments, words)
-    for parameter in parameters[2:]:
-        name = parameter.name
-        if name in arguments and name not in given and parameter.default is parameter.empty:
-            raise UsageError(f"{where}: {name} is missing; give it in parentheses after the name")
+    try:
+        signature.bind("images", "draws", **given)
+    except TypeError as error:
+        raise UsageError(
+            f"{where}: {error}; it is called with images, draws and what is in parentheses"
+        ) from None
     return given
 
 

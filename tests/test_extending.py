@@ -251,12 +251,12 @@ def test_an_augmentation_that_cannot_be_used(tmp_path, tiny_folder, kind, result
 @pytest.mark.parametrize(
     ("call", "words"),
     [
-        ("f(1)", "size is missing"),
+        ("f(1)", "missing a required argument: 'size'; it is called with images, draws and"),
         ("f(x,2)", "probability=x: is not a number"),
         ("f(1,2,3)", "'3' is one argument too many; it takes probability, size"),
         ("f(probabilty=1,size=1)", "unknown argument 'probabilty'; did you mean probability"),
         ("f(1,size=inf)", "size=inf: must be a number"),
-        ("g", "must have the parameters images and draws"),
+        ("g", "too many positional arguments; it is called with images, draws"),
         ("undecorated", "write @augmentations.image or @augmentations.batch in the line above"),
     ],
 )
