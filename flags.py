@@ -136,10 +136,10 @@ def format_help() -> str:
         for flag in group:
             name = f"--[no]{flag.name}" if flag.type is bool else f"--{flag.name}"
             lines += _wrap_columns(f"  {name}", f"{flag.help} {_format_default(flag)}")
-            if flag.choices:
-                choices = f"One of: {', '.join(map(str, flag.choices))}."
-                code = " Or a function in a file: FILE.py:FUNCTION." * flag.accepts_code
-                lines += _wrap_columns("", choices + code)
+            more = f"One of: {', '.join(map(str, flag.choices))}." if flag.choices else ""
+            more += " Or a function in a file: FILE.py:FUNCTION." * flag.accepts_code
+            if more:
+                lines += _wrap_columns("", more)
         lines.append("")
     return "\n".join(lines)
 

@@ -6,11 +6,14 @@ follow from it. Imports no TensorFlow, so that the command line is parsed quickl
 
 import dataclasses
 import difflib
+import inspect
 import math
 import re
-from collections.abc import Collection, Iterable
-from typing import Literal, Protocol
+import sys
+from collections.abc import Callable, Collection, Iterable
+from typing import Any, Literal, Protocol
 
+from input_pipeline import user_code
 from input_pipeline.errors import UsageError
 
 
@@ -22,7 +25,7 @@ class Argument:
       default: its value if it is not given; None if `flag` always gives one.
       minimum, maximum: inclusive bounds.
       above: exclusive lower bound; None for no bound.
-      is_whole: only whole numbers are valid.
+      is_whole: only whole numbers are valid. None: a number is whole if it is written so.
       flag: the flag that sets it, too.
     """
 
@@ -30,7 +33,7 @@ class Argument:
     minimum: float = 0.0
     maximum: float = 1.0
     above: float | None = None
-    is_whole: bool = False
+    is_whole: bool | None = False
     flag: str = ""
 
 
@@ -62,6 +65,25 @@ def _strengths(**defaults: float) -> dict[str, Argument]:
     }
 
 
+FunctionRuns = Literal["image", "batch"]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class FunctionFacts:
+    """What the decorator says about a function in a user's file.
+
+    Attributes:
+      runs: image: changes one image on the host, after the program's stages on images. batch:
+        changes a batch on the accelerator, after hsv, lighting and grayscale.
+    """
+
+    runs: FunctionRuns
+
+
+# The functions in users' files; `augmentation.augmentations` has the decorators.
+FUNCTIONS = user_code.Registry(
+    "augmentations.image or @augmentations.batch", FunctionFacts, functions={}
+)
 _PROBABILITY = Argument(default=0.5)
 _MANY = 1e6
 
@@ -206,16 +228,37 @@ class AugmentSpec:
       window: one of WINDOWS.
       arguments: all arguments of each augmentation that is on, by its name, in the order of
         application.
+      functions: the words in the parentheses of each function in a user's file, by its reference.
     """
 
     window: str
     arguments: dict[str, dict[str, float]]
+    functions: dict[str, list[str]]
 
     def __contains__(self, name: str) -> bool:
         return name in self.arguments
 
     def __getitem__(self, name: str) -> dict[str, float]:
         return self.arguments[name]
+
+    def load_functions(
+        self, *runs: FunctionRuns
+    ) -> dict[str, tuple[Callable[..., Any], dict[str, float]]]:
+        """Loads the functions in users' files that run there.
+
+        Returns:
+          each function and its given arguments, by reference, in the order of application.
+
+        Raises:
+          UsageError: a function cannot be loaded, or its arguments are wrong.
+        """
+        loaded = {}
+        for name, words in self.functions.items():
+            entry = FUNCTIONS.get(name)
+            given = _bind(f"--augment={user_code.display_name(name)}", entry.function, words)
+            if entry.facts.runs in runs:
+                loaded[name] = entry.function, given
+        return loaded
 
 
 def read(config: AugmentFlags) -> AugmentSpec:
@@ -245,8 +288,10 @@ def read(config: AugmentFlags) -> AugmentSpec:
     for name in AUGMENTATIONS:
         if name in given:
             arguments[name] = {**defaults(name), **from_flags.get(name, {}), **given[name]}
-            _require_order(f"--augment={config.augment}: {name}", arguments[name])
-    return AugmentSpec(window, arguments)
+            where = f"--augment={user_code.display_name(config.augment)}: {name}"
+            _require_order(where, arguments[name])
+    functions = {name: words for name, words in _split(config.augment) if user_code.is_typed(name)}
+    return AugmentSpec(window, arguments, functions)
 
 
 def parse(text: str) -> dict[str, dict[str, float]]:
@@ -255,13 +300,21 @@ def parse(text: str) -> dict[str, dict[str, float]]:
     Args:
       text: names, separated by commas. Each may have arguments in parentheses, as in
         `erasing(0.1)` or `erasing(probability=0.1)`. The window is `standard` if none is named.
+        Functions in users' files are left out: `AugmentSpec.load_functions` checks them.
 
     Raises:
       UsageError: a name is unknown or repeated, names exclude each other, or an argument is wrong.
     """
-    where = f"--augment={text}"
+    where = f"--augment={user_code.display_name(text)}"
     given: dict[str, dict[str, float]] = {}
+    functions = set()
     for name, words in _split(text):
+        if user_code.is_typed(name):
+            function = user_code.function_names(name)
+            if function in functions:
+                raise UsageError(f"{where}: two functions are called {function}; rename one")
+            functions.add(function)
+            continue
         if name not in AUGMENTATIONS:
             hint = _suggest(name, AUGMENTATIONS)
             raise UsageError(f"{where}: unknown name {name!r}; {hint}")
@@ -318,6 +371,7 @@ def check_flags(text: str, typed: Collection[str]) -> None:
     """Raises UsageError if a typed flag and `--augment` both set an argument."""
     for flag, name in flags_set_by(text).items():
         if flag in typed:
+            text = user_code.display_name(text)
             raise UsageError(f"--{flag} and --augment={text}: both set {name}; drop one of them")
 
 
@@ -326,8 +380,12 @@ def remove_arguments(text: str, flags: Collection[str]) -> str:
     if not flags_set_by(text).keys() & {*flags}:
         return text
     parts = []
-    for name, given in parse(text).items():
-        arguments = AUGMENTATIONS[name].arguments
+    given_arguments = parse(text)
+    for name, words in _split(text):
+        if user_code.is_typed(name):
+            parts.append(f"{name}({','.join(words)})" if words else name)
+            continue
+        given, arguments = given_arguments[name], AUGMENTATIONS[name].arguments
         kept = {key: value for key, value in given.items() if arguments[key].flag not in flags}
         if AUGMENTATIONS[name].runs == "pairs" and name in flags:
             continue
@@ -379,8 +437,9 @@ def _split(text: str) -> list[tuple[str, list[str]]]:
     while separator:
         match = _PART.match(text, position)
         if match is None:
+            shown = user_code.display_name(text)
             raise UsageError(
-                f"--augment={text}: cannot be read from {text[position:]!r} on; write names with"
+                f"--augment={shown}: cannot be read from {text[position:]!r} on; write names with"
                 " commas between them, and arguments in parentheses, as in standard,erasing(0.1)"
             )
         name, words, separator = match.groups()
@@ -414,6 +473,29 @@ def _parse_arguments(
     return given
 
 
+def _bind(where: str, function: Callable[..., Any], words: list[str]) -> dict[str, float]:
+    """Returns the arguments that some words give to a function in a user's file, by name.
+
+    Raises:
+      UsageError: the function has no such argument, or one without a default is not given.
+    """
+    signature = inspect.signature(function)
+    largest = sys.float_info.max
+    arguments = {
+        parameter.name: Argument(default=None, minimum=-largest, maximum=largest, is_whole=None)
+        for parameter in list(signature.parameters.values())[2:]
+        if parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
+    }
+    given = _parse_arguments(where, arguments, words)
+    try:
+        signature.bind("images", "draws", **given)
+    except TypeError as error:
+        raise UsageError(
+            f"{where}: {error}; it is called with images, draws and what is in parentheses"
+        ) from None
+    return given
+
+
 def _require_order(where: str, arguments: dict[str, float]) -> None:
     """Raises UsageError if an argument `min_NAME` is above `max_NAME`."""
     for least, low in arguments.items():
@@ -435,7 +517,8 @@ def _parse_number(where: str, argument: Argument, text: str) -> float:
         kind = "a whole number" if argument.is_whole else "a number"
         low = f"from {argument.minimum:g}" if argument.above is None else f"above {argument.above}"
         raise UsageError(f"{where}: must be {kind} {low} to {argument.maximum:g}")
-    return int(value) if argument.is_whole else value
+    is_written_whole = argument.is_whole is None and text.strip().lstrip("+-").isdecimal()
+    return int(value) if argument.is_whole or is_written_whole else value
 
 
 def _suggest(name: str, known: Iterable[str]) -> str:

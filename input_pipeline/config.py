@@ -95,6 +95,7 @@ class DataConfig:
         str,
         "Training augmentation: names separated by commas, with arguments in parentheses, as in "
         "standard,randaugment(2,10),erasing(probability=0.1). " + augment_spec.format_help(),
+        {"accepts_code": True},
     ] = "standard"
     randaugment: Annotated[
         str, "RandAugment: operations per image, and their magnitude, as in randaugment(2,9)."

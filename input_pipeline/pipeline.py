@@ -5,13 +5,14 @@ function reads, decodes and augments a sample. It runs in parallel and keeps the
 normalized on the accelerator, by `batch_augment`, so the host transfers bytes and not floats.
 """
 
+import contextlib
 import math
 from collections.abc import Callable, Iterable
 from typing import Any
 
 import tensorflow as tf
 
-from input_pipeline import sample_order, threads
+from input_pipeline import augment_spec, sample_order, threads
 from input_pipeline.arithmetic import ceil_div
 from input_pipeline.augmentation import crops, image_augment
 from input_pipeline.config import DataConfig
@@ -212,6 +213,28 @@ def find_first_unreadable(source: Source, indices: Iterable[int]) -> tuple[int, 
         except tf.errors.OpError as error:
             return int(index), decode.describe_error(error)
     return None
+
+
+def require_working_functions(
+    source: Source, config: DataConfig, seed: int, samples: Iterable[int]
+) -> None:
+    """Loads samples one by one, to find the one on which a function in a user's file fails.
+
+    tf.data cannot tell such an error from that of an unreadable image.
+
+    Args:
+      source, config, seed: see `train_dataset`.
+      samples: global sample numbers.
+
+    Raises:
+      UsageError: the error, with the line of the file.
+    """
+    if not augment_spec.read(config).load_functions("image"):
+        return
+    attempt = _make_sample_loader(source, config, seed)
+    for sample in samples:
+        with contextlib.suppress(tf.errors.OpError):  # an unreadable image
+            attempt(tf.constant(sample, tf.int64), tf.constant(0, tf.int64))
 
 
 def _parallel_map_options(config: DataConfig) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """Training images for the step: makes the iterator and reports images that do not decode."""
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 import tensorflow as tf
@@ -10,7 +10,7 @@ from absl import logging
 from input_pipeline import pipeline, sample_order
 from input_pipeline.augmentation import batch_augment
 from input_pipeline.config import DataConfig
-from input_pipeline.errors import DataError
+from input_pipeline.errors import DataError, UsageError
 from input_pipeline.service import data_service, worker_watchdog
 from input_pipeline.sources.source import Source
 from loops.distribution import iterator_workarounds, strategies, workers
@@ -122,6 +122,7 @@ class TrainInput:
 
         Raises:
           DataError: the fraction of unreadable images is above `MAX_REPLACED_FRACTION`.
+          UsageError: a function in a user's file has failed on an image.
         """
         batch_size = self._data.batch_size
         samples = np.arange(first_step * batch_size, end_step * batch_size)
@@ -138,6 +139,8 @@ class TrainInput:
             unreported -= indices.count(index)
             candidates = candidates[candidates.index(index) + 1 :]
             logging.warning("replaced %s: %s", self._split.describe(index), reason)
+        if unreported > 0:
+            self._require_working_functions(first_step, samples)
         seen = max(end_step * batch_size, self._split.num_examples)
         if total_replaced > MAX_REPLACED_FRACTION * seen:
             shown = sorted(self._reported_images)[:_MAX_NAMES_SHOWN]
@@ -155,8 +158,8 @@ class TrainInput:
           step: number of completed steps, so the failed step needed the batch after them.
 
         Returns:
-          a UserError that names an unreadable image or the lost worker of the data service, or the
-          error itself.
+          a UserError that names an unreadable image, a line of a user's file or the lost worker of
+          the data service, or the error itself.
         """
         if self._data.data_service and (lost := worker_watchdog.to_service_lost(error)) is not None:
             return lost
@@ -165,12 +168,20 @@ class TrainInput:
         samples = np.arange(first, first + _STEPS_TO_SEARCH * batch_size)
         unreadable = pipeline.find_first_unreadable(self._split, self._get_image_indices(samples))
         if unreadable is None:
+            try:
+                self._require_working_functions(step, samples)
+            except UsageError as failure:
+                return failure
             return worker_watchdog.to_worker_failure(error) or error
         index, reason = unreadable
         return DataError(
             f"{self._split.describe(index)} does not decode: {reason}; a step fails if"
             f" {pipeline.MAX_DECODE_ATTEMPTS} images in a row do not decode"
         )
+
+    def _require_working_functions(self, step: int, samples: Iterable[int]) -> None:
+        data = dataclasses.replace(self._data, image_size=self.image_size(step))
+        pipeline.require_working_functions(self._split, data, self._seed, samples)
 
     def _get_image_indices(self, samples: Sequence[int] | np.ndarray) -> list[int]:
         """Returns the image index of each global sample number."""

@@ -9,7 +9,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from input_pipeline import augment_spec, pipeline
+from input_pipeline.augmentation import batch_augment
 from input_pipeline.augmentation.batch_augment import Targets
+from input_pipeline.sources import source
 from loops.optimization import losses, optimizers
 from nets import registry
 from nets.macs import count_multiply_adds
@@ -119,9 +122,156 @@ def test_loss_and_optimizer_on_two_replicas(mirrored):
 def write(tmp_path, code):
     path = tmp_path / "own.py"
     path.write_text(
-        "import keras, tensorflow as tf\nfrom loops.optimization import losses, optimizers\n" + code
+        "import keras, tensorflow as tf\n"
+        "from input_pipeline.augmentation import augmentations\n"
+        "from loops.optimization import losses, optimizers\n" + code
     )
     return path
+
+
+def data_config(augment, folder):
+    words = ["--dataset=folder", f"--data_dir={folder}", "--image_size=32", "--batch_size=8"]
+    return resolve(f"--augment={augment}", *words).data
+
+
+def preprocess(data, images):
+    """Returns a function that augments images, in batches of a size; pixels are 0..255."""
+    function = batch_augment.make_preprocess_fn(data, seed=3)
+
+    def run(batch_size):
+        parts = []
+        for first in range(0, len(images), batch_size):
+            samples = tf.range(first, min(first + batch_size, len(images)), dtype=tf.int64)
+            part = tf.constant(images[first : first + batch_size])
+            batch = {"image": part, "label": tf.cast(samples, tf.int32), "sample": samples}
+            parts.append(function(batch)[0] * data.std + data.mean)
+        return np.concatenate(parts)
+
+    return run
+
+
+def test_augmentation_of_batches(tiny_folder):
+    """Half of the images are gray, as PIL's and Rec. 601's weights say; batches do not matter."""
+    data = data_config(f"standard,{EXAMPLES}/gray.py:grayscale(0.5)", tiny_folder)
+    images = np.random.default_rng(0).integers(0, 256, (24, 32, 32, 3)).astype(np.uint8)
+    run = preprocess(data, images)
+    results = run(24)
+    gray = (images @ np.array([0.299, 0.587, 0.114]))[..., None].repeat(3, axis=-1)
+    is_gray = np.abs(results - gray).max(axis=(1, 2, 3)) < 0.01
+    assert 6 <= is_gray.sum() <= 18
+    expected = np.where(is_gray[:, None, None, None], gray, images)
+    np.testing.assert_allclose(results, expected, atol=0.01)
+    np.testing.assert_array_equal(run(9), results)
+
+
+def test_augmentation_of_images(tiny_folder):
+    """The other stages are those of a run without it; batches and threads do not matter."""
+    plain = data_config("standard,vflip", tiny_folder)
+    data = data_config(f"{EXAMPLES}/gray.py:solarize(100),vflip", tiny_folder)
+    train = source.open_split(data, "train")
+
+    def load(config, batch_size):
+        batches = pipeline.train_dataset(train, config, 3, 0, batch_size, batches=24 // batch_size)
+        return np.concatenate([batch["image"] for batch in batches])
+
+    before, after = load(plain, 24), load(data, 24)
+    inverted = np.where(before < 100, before, 255 - before)
+    is_inverted = np.all(after == inverted, axis=(1, 2, 3))
+    assert 6 <= is_inverted.sum() <= 18
+    expected = np.where(is_inverted[:, None, None, None], inverted, before)
+    np.testing.assert_array_equal(after, expected)
+    np.testing.assert_array_equal(load(data, 3), after)
+    first = pipeline.load_first_samples(train, data, 3, 4)["image"]
+    np.testing.assert_array_equal(first, after[:4])
+
+
+DRAWING = """
+@augmentations.batch
+def first(images, draws):
+    numbers = tf.concat([draws.uniform(1), draws.uniform(1), draws.normal(1)], axis=1)
+    return images * 0.0 + 50.0 * numbers[:, None, None]
+
+@augmentations.batch
+def second(images, draws):
+    seeds = draws.stateless_seed()
+    numbers = tf.map_fn(lambda s: tf.random.stateless_uniform([3], s), seeds, tf.float32)
+    return images + 1000.0 * numbers[:, None, None]
+
+@augmentations.batch
+def third(images, draws):
+    return tf.numpy_function(lambda x: x + 1.0, [images], tf.float32)
+"""
+
+
+def test_draws_differ_between_calls_images_and_functions(tmp_path, tiny_folder):
+    """`third` is an operation that XLA does not support, and whose shape is unknown."""
+    path = write(tmp_path, DRAWING)
+    images = np.zeros((64, 2, 2, 3), np.uint8)
+    names = [f"{path}:{name}" for name in ("first", "second", "third")]
+    (first, second, third) = (
+        preprocess(data_config(name, tiny_folder), images)(64)[:, 0, 0] for name in names
+    )
+    np.testing.assert_allclose(third, 1.0, atol=1e-4)
+    draws = np.concatenate([first / 50.0, second / 1000.0], axis=1)
+    assert draws[:, [0, 1, 3, 4, 5]].min() >= -1e-5 and draws[:, [0, 1, 3, 4, 5]].max() < 1
+    assert np.abs(np.corrcoef(draws.T) - np.eye(6)).max() < 0.45
+    both = preprocess(data_config(",".join(names), tiny_folder), images)(64)[:, 0, 0]
+    np.testing.assert_allclose(both, first + second + third, rtol=1e-5, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("kind", "result", "words"),
+    [
+        (
+            "batch",
+            "images[:, :8]",
+            "returned float32 (2, 8, 32, 3), and must return float32 ",
+        ),
+        ("batch", "None", "returned NoneType, and must return"),
+        ("batch", "tf.cast(images, tf.uint8)", "returned uint8"),
+        ("batch", "images if draws.uniform(1) < 1 else images", "own.py:5: "),
+        ("batch", "images @ 3", "own.py:5: "),
+        ("image", "tf.cast(images, tf.float32)", "must return uint8 (32, 32, 3)"),
+        ("image", "images[None]", "returned uint8 (1, 32, 32, 3)"),
+        ("image", "images + draws.uniform(1)", "own.py:5: "),
+    ],
+)
+def test_an_augmentation_that_cannot_be_used(tmp_path, tiny_folder, kind, result, words):
+    head = f"@augmentations.{kind}\ndef f(images, draws): return "
+    data = data_config(f"{write(tmp_path, head + result)}:f", tiny_folder)
+    if kind == "batch":
+        message = refusal(preprocess(data, np.zeros((2, 32, 32, 3), np.uint8)), 2)
+    else:
+        train = source.open_split(data, "train")
+        message = refusal(pipeline.train_dataset, train, data, 3, 0, 8)
+    assert words in message
+    assert "own.py:5: " in message or message.startswith("--augment=own.py:f: ")
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        ("f(1)", "missing a required argument: 'size'; it is called with images, draws and"),
+        ("f(x,2)", "probability=x: is not a number"),
+        ("f(1,2,3)", "'3' is one argument too many; it takes probability, size"),
+        ("f(probabilty=1,size=1)", "unknown argument 'probabilty'; did you mean probability"),
+        ("f(1,size=inf)", "size=inf: must be a number"),
+        ("g", "too many positional arguments; it is called with images, draws"),
+        ("undecorated", "write @augmentations.image or @augmentations.batch in the line above"),
+    ],
+)
+def test_arguments_of_an_augmentation(tmp_path, tiny_folder, call, words):
+    path = write(
+        tmp_path,
+        "@augmentations.batch\ndef f(images, draws, probability, size): pass\n"
+        "@augmentations.batch\ndef g(images): pass\ndef undecorated(images, draws): pass",
+    )
+    message = refusal(data_config, f"standard,{path}:{call}", tiny_folder)
+    assert "own.py:" in message and words in message and "@" not in message.split(": ")[0]
+    spec = augment_spec.read(data_config(f"{path}:f(2,size=0.5)", tiny_folder))
+    ((_, arguments),) = spec.load_functions("batch").values()
+    assert repr(arguments) == "{'probability': 2, 'size': 0.5}"
+    assert not spec.load_functions("image")
 
 
 @pytest.mark.parametrize(

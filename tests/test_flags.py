@@ -33,7 +33,10 @@ def test_help_lists_every_flag_choice():
     for name, values in CHOICES.items():
         line = text[text.index(f"--{name} ") :].partition("\n")[0]
         assert f"One of: {', '.join(map(str, values))}." in line, name
-        assert ("FILE.py:FUNCTION" in line) == all_flags()[name].accepts_code
+    for name, flag in all_flags().items():
+        head = "[no]" * (flag.type is bool) + name
+        line = text[text.index(f"--{head} ") :].partition("\n")[0]
+        assert ("FILE.py:FUNCTION" in line) == flag.accepts_code, name
 
 
 def test_flag_choices_equal_the_registries():

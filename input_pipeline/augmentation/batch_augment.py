@@ -11,7 +11,13 @@ import numpy as np
 import tensorflow as tf
 
 from input_pipeline import augment_spec
-from input_pipeline.augmentation import color, mixup_cutmix, per_sample_random, random_erasing
+from input_pipeline.augmentation import (
+    augmentations,
+    color,
+    mixup_cutmix,
+    per_sample_random,
+    random_erasing,
+)
 from input_pipeline.augmentation.per_sample_random import Draws
 from input_pipeline.config import DataConfig
 from input_pipeline.errors import UsageError
@@ -59,14 +65,19 @@ def make_preprocess_fn(
     spec = augment_spec.read(config)
 
     # On a CPU, XLA fuses forty passes over the batch into one. A GPU has enough bandwidth without
-    # XLA, which needs a compiler that some machines lack.
-    @tf.function(jit_compile=xla or not tf.config.list_physical_devices("GPU"), autograph=False)
+    # XLA, which needs a compiler that some machines lack. A function in a user's file may have
+    # operations that XLA does not support.
+    is_on_gpu = bool(tf.config.list_physical_devices("GPU"))
+    is_compiled = xla or not (is_on_gpu or spec.load_functions("batch"))
+
+    @tf.function(jit_compile=is_compiled, autograph=False)
     def preprocess(
         images: tf.Tensor, labels: tf.Tensor, samples: tf.Tensor
     ) -> tuple[tf.Tensor, Targets]:
         images = tf.cast(images, tf.float32)
         for stages in (PIXEL_STAGES, NORMALIZED_STAGES):
             if stages is NORMALIZED_STAGES:
+                images = augmentations.apply_functions("batch", spec, images, seed, samples)
                 images = normalize(images, config.mean, config.std)
             for name, (function, purpose) in stages.items():
                 if name in spec:

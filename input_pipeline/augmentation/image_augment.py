@@ -5,7 +5,7 @@ from collections.abc import Callable
 import tensorflow as tf
 
 from input_pipeline import augment_spec
-from input_pipeline.augmentation import crops, rand_augment
+from input_pipeline.augmentation import augmentations, crops, rand_augment
 from input_pipeline.config import DataConfig
 from input_pipeline.decoding import decode
 
@@ -130,7 +130,7 @@ def augment(data: tf.Tensor, seed: tf.Tensor, config: DataConfig) -> tf.Tensor:
     for name in augment_spec.names("image"):
         if name in spec:
             image = apply_stage(name, image, seed, spec[name])
-    return image
+    return augmentations.apply_functions("image", spec, image, seed[0], seed[1])
 
 
 def apply_stage(

@@ -7,6 +7,7 @@ is plain integer arithmetic, so it runs on any device and under XLA.
 """
 
 import dataclasses
+import hashlib
 import math
 
 import tensorflow as tf
@@ -16,22 +17,23 @@ _FIRST_MULTIPLIER = 0xBF58476D1CE4E5B9
 _SECOND_MULTIPLIER = 0x94D049BB133111EB
 
 
-def uniform(seed: int, samples: tf.Tensor, purpose: int, count: int) -> tf.Tensor:
+def uniform(seed: int | tf.Tensor, samples: tf.Tensor, purpose: int, count: int) -> tf.Tensor:
     """Draws uniform numbers in [0, 1), multiples of 2**-24.
 
     Args:
       seed: the run's seed, 0 <= seed < 2**32.
-      samples: int64 [B], global numbers of samples or of pairs of samples.
-      purpose: small int. Numbers of different purposes are independent.
+      samples: int64 [B], global numbers of samples or of pairs of samples; or one number, [].
+      purpose: a small number, or one of `get_purpose`. Numbers of different purposes are
+        independent.
       count: K, numbers per sample.
 
     Returns:
-      float32 [B, K].
+      float32 [B, K], or [K] for one sample.
     """
-    stream = _hash(_hash(tf.constant(seed, tf.int64)) + purpose)
-    starts = _hash(_hash(samples) ^ stream)  # [B]
+    stream = _hash(_hash(tf.convert_to_tensor(seed, tf.int64)) + purpose)
+    starts = _hash(_hash(samples) ^ stream)  # [B] or []
     steps = tf.constant([_to_signed(_GOLDEN_GAMMA * (k + 1)) for k in range(count)], tf.int64)
-    bits = _hash(starts[:, None] + steps)  # [B, K]
+    bits = _hash(starts[..., None] + steps)  # [B, K] or [K]
     return tf.cast(_logical_right_shift(bits, 40), tf.float32) * 2.0**-24
 
 
@@ -44,7 +46,12 @@ def normal(seed: int, samples: tf.Tensor, purpose: int, count: int) -> tf.Tensor
     Returns:
       float32 [B, K].
     """
-    radius, angle = tf.split(uniform(seed, samples, purpose, 2 * count), 2, axis=1)
+    return _to_normal(uniform(seed, samples, purpose, 2 * count))
+
+
+def _to_normal(draws: tf.Tensor) -> tf.Tensor:
+    """Turns 2K uniform numbers per sample into K normal ones."""
+    radius, angle = tf.split(draws, 2, axis=-1)
     # 1 - radius is never 0.
     radius = tf.sqrt(-2.0 * tf.math.log(1.0 - radius))
     return radius * tf.cos(2.0 * math.pi * angle)
@@ -72,25 +79,39 @@ def symmetric_beta(seed: int, samples: tf.Tensor, purpose: int, alpha: float) ->
     return 0.5 + 0.5 * tf.sign(cosine) * tf.sqrt(share)
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass
 class Draws:
-    """The random numbers of one purpose, for the samples of a batch.
+    """The random numbers of one purpose, for the samples of a batch or for one sample.
+
+    Each call returns new numbers. They depend on the seed, the sample and the calls before, but not
+    on the division into batches, replicas and threads.
 
     Attributes:
       seed, samples, purpose: see `uniform`.
     """
 
-    seed: int
+    seed: int | tf.Tensor
     samples: tf.Tensor
     purpose: int
+    _count: int = 0  # numbers per sample that were drawn
 
     def uniform(self, count: int) -> tf.Tensor:
-        """Draws `count` uniform numbers in [0, 1) per sample: float32 [B, count]."""
-        return uniform(self.seed, self.samples, self.purpose, count)
+        """Draws `count` uniform numbers in [0, 1) per sample: float32 [B, count], or [count]."""
+        first, self._count = self._count, self._count + count
+        return uniform(self.seed, self.samples, self.purpose, self._count)[..., first:]
 
     def normal(self, count: int) -> tf.Tensor:
-        """Draws `count` standard normal numbers per sample: float32 [B, count]."""
-        return normal(self.seed, self.samples, self.purpose, count)
+        """Draws `count` standard normal numbers per sample: float32 [B, count], or [count]."""
+        return _to_normal(self.uniform(2 * count))
+
+    def stateless_seed(self) -> tf.Tensor:
+        """Draws a seed per sample for TensorFlow's stateless operations: int64 [B, 2], or [2]."""
+        return tf.cast(self.uniform(2) * 2.0**24, tf.int64)
+
+
+def get_purpose(name: str) -> int:
+    """Returns the purpose of the numbers of a function in a user's file, by its name."""
+    return 2**56 + int.from_bytes(hashlib.sha256(name.encode()).digest()[:7])
 
 
 def _hash(bits: tf.Tensor) -> tf.Tensor:

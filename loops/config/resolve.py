@@ -177,6 +177,7 @@ def resolve(config: Config) -> Config:
         defaults["input_size"] = values["image_size"] or defaults["image_size"]
     config = config.replace(**defaults)
     validation.check(config)
+    validation.check_training_code(config)
     config = fill_pixel_statistics(config)
     validation.check_values(config)
     return config

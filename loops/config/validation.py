@@ -3,6 +3,7 @@
 import math
 import os
 import pathlib
+from collections.abc import Iterable
 from typing import Any
 
 from input_pipeline import augment_spec, user_code
@@ -28,7 +29,7 @@ def check(config: Config) -> None:
     if config.precision.xla and config.net.sync_batch_norm:
         raise UsageError("--xla does not support --sync_batch_norm; drop one")
     _check_net(config)
-    _check_code(config)
+    _load((choices.METRICS, name) for name in config.evaluation.metrics.split(","))
     augment_spec.read(config.data)
     augment_spec.check_flags(config.data.augment, config.typed)
     _check_unused(config)
@@ -177,15 +178,23 @@ def _check_image_size_schedule(config: Config) -> None:
         raise UsageError(f"{flag}: {model} has a fixed input size; leave the flag out")
 
 
-def _check_code(config: Config) -> None:
-    """Loads the functions in files of the user's now, and not after hours of work."""
+def check_training_code(config: Config) -> None:
+    """Loads the functions in files of the user's that only training needs.
+
+    Now, and not after hours of work.
+    """
     pairs: tuple[tuple[user_code.Registry[Any], str], ...] = (
         (choices.OPTIMIZERS, config.optimization.optimizer),
         (choices.LOSSES, config.optimization.loss),
         (choices.STEPS, config.optimization.step),
         (choices.METRICS, config.evaluation.best),
-        *((choices.METRICS, name) for name in config.evaluation.metrics.split(",")),
     )
+    user_code.list_files(config.leaves().values())  # no two have the same name
+    _load(pairs)
+    augment_spec.read(config.data).load_functions("image", "batch")
+
+
+def _load(pairs: Iterable[tuple[user_code.Registry[Any], str]]) -> None:
     for kind, value in pairs:
         if user_code.is_typed(value):
             kind.get(value)

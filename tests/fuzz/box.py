@@ -39,6 +39,12 @@ _CARD = {
         "license": "apache-2.0",
     },
 }
+_CODE = """from input_pipeline.augmentation import augmentations
+
+@augmentations.batch
+def dark(images, draws, factor):
+    return images * factor
+"""
 _IMAGES = {"train": 2, "val": 1, "test": 1}
 FORMATS = ("jpg", "png", "webp", "bmp", "gif")
 _DATA = "--dataset=folder --data_dir=folder"
@@ -46,7 +52,8 @@ _DATA = "--dataset=folder --data_dir=folder"
 _BUILD = (
     (
         f"--mode=train {_DATA} --model=resnetv2_18 --image_size=32 --batch_size=2 --steps=2"
-        " --crops=1 --save_every=1 --checkpoint_dir=runs --run_name=a",
+        " --crops=1 --save_every=1 --checkpoint_dir=runs --run_name=a"
+        " --augment=standard,own.py:dark(0.5)",
         0,
     ),
     ("--mode=export --ckpt=runs/a --format=weights_h5 --out=a.weights.h5", 0),
@@ -220,6 +227,7 @@ def _write_inputs(work: pathlib.Path) -> None:
     (work / "classes.txt").write_text(rows)
     (work / "real.json").write_text(json.dumps([[0, 1]] * 50_000))
     (work / "recipe.txt").write_text("# short\n--epochs=1\n--nonesterov\n--augment=hsv(9)\n")
+    (work / "own.py").write_text(_CODE)
     (work / "words.txt").write_text("--crops=1\n--top_k=1\n")
     (work / "loop").symlink_to("loop")
     damage.make_zero(work / "zero")

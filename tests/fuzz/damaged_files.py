@@ -39,6 +39,11 @@ FAST = {
     "prepared_lists/val*": (_EVAL_LISTS,),
     "recipe.txt": ("--mode=train --dataset=folder --data_dir=no --recipe=recipe.txt",),
     "real.json": (f"{_LOGITS} --real_labels=real.json",),
+    "runs/a/code/*.py": (
+        f"{_EVAL} --data_dir=no",
+        "--mode=train --dataset=folder --data_dir=no --recipe=runs/a",
+        f"{_RESUME} --data_dir=no",
+    ),
     "runs/a/config.json": (
         f"{_EVAL} --data_dir=no",
         "--mode=train --dataset=folder --data_dir=no --recipe=runs/a",

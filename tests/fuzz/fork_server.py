@@ -114,7 +114,8 @@ def _become_fresh_process(argv: list[str], box: str) -> None:
         flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC if descriptor else os.O_RDONLY
         os.dup2(os.open(path, flags, 0o644), descriptor)
     faulthandler.register(signal.SIGUSR2, all_threads=False)
-    os.environ |= {"HOME": f"{box}/home", "TMPDIR": f"{box}/tmp"}
+    home = f"{box}/home"
+    os.environ |= {"HOME": home, "XDG_CONFIG_HOME": f"{home}/.config", "TMPDIR": f"{box}/tmp"}
     os.chdir(f"{box}/work")
     sys.argv = ["main.py", *argv]
 

@@ -130,6 +130,21 @@ def test_a_name_and_a_flag_must_not_set_the_same(text, flag):
     augment_spec.check_flags(without, {flag, "augment"})
 
 
+def test_functions_of_files_are_read_without_their_code():
+    """Flags, windows and refusals of other names do not need it."""
+    own = "own.py:f@0123456789ab"
+    spec = read(f"mixup(0.1),{own}(2,a=3),hsv")
+    assert tuple(spec.arguments) == ("crop", "flip", "hsv", "mixup")
+    assert spec.functions == {own: ["2", "a=3"]}
+    assert read(f"none,{own}").window == "none"
+    augment_spec.check_flags(own, {"mixup", "augment"})
+    assert augment_spec.remove_arguments(f"{own}(2,a=3),mixup", {"mixup"}) == f"{own}(2,a=3)"
+    with pytest.raises(UsageError, match="two functions are called f; rename one"):
+        read(f"{own},other.py:f@0123456789ab(1)")
+    with pytest.raises(UsageError, match=r"^--augment=own\.py:f,hvs: unknown name"):
+        read(f"{own},hvs")
+
+
 def test_names_without_such_arguments_may_be_combined_with_flags():
     text = "crop(max_area=0.9),randaugment(probability=0.5)"
     augment_spec.check_flags(text, {"min_crop_area", "randaugment", "mixup", "cutmix"})

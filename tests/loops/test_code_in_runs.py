@@ -11,12 +11,13 @@ import tensorflow as tf
 import main
 from input_pipeline import user_code
 from input_pipeline.errors import UsageError
+from input_pipeline.sources import source
 from input_pipeline.system import atomic_files
-from loops import worker_agreement
+from loops import train_input, worker_agreement
 from loops.checkpointing import checkpoint, run_folder
 from loops.config import choices
 from loops.evaluation import trained_models
-from tests.command_line import parse
+from tests.command_line import parse, refusal, resolve
 from tests.loops import small_steps
 
 EXAMPLES = pathlib.Path(__file__).parents[2] / "docs/examples"
@@ -30,6 +31,17 @@ def tiny(kit, num_classes):
     x = kit.batch_norm_relu(kit.conv(image, 8, 3, "conv1", stride=2), "conv1")
     x = kit.global_average_pool(x, "pool")
     return kit.build_model(image, kit.logits(x, num_classes))
+
+import tensorflow as tf
+from input_pipeline.augmentation import augmentations
+
+@augmentations.batch
+def noisy(images, draws, std=1):
+    return images + std * draws.normal(3)[:, None, None]
+
+@augmentations.image
+def invert(image, draws):
+    return tf.where(draws.uniform(1)[0] < 0.5, image, 255 - image)
 """
 
 
@@ -69,7 +81,7 @@ def settings(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def trained(tiny_folder, tmp_path_factory, settings):
-    """A run of two steps with a net from the file `own.py`."""
+    """A run of two steps with a net and augmentations from the file `own.py`."""
     root = tmp_path_factory.mktemp("trained")
     (root / "own.py").write_text(NET)
     with pytest.MonkeyPatch.context() as patch:
@@ -77,6 +89,7 @@ def trained(tiny_folder, tmp_path_factory, settings):
         words = ["--dataset=folder", f"--data_dir={tiny_folder}", f"--checkpoint_dir={root}"]
         words += ["--strategy=one"]
         words += ["--image_size=32", "--batch_size=8", "--crops=1", "--warmup_epochs=0"]
+        words += [f"--augment=standard,{root}/own.py:noisy(9),{root}/own.py:invert,erasing"]
         assert run(*words, f"--model={root}/own.py:tiny", "--steps=2", "--run_name=r") == 0
     return root
 
@@ -92,7 +105,10 @@ def test_the_run_records_the_code(trained):
     assert (trained / "r/code/own.py").read_text() == NET
     file = {"sha256": atomic_files.sha256(trained / "own.py")}
     assert record["code"] == {"own.py": {**file, "origin": str(trained / "own.py")}}
-    assert record["config"]["net"]["model"] == f"own.py:tiny@{file['sha256'][:12]}"
+    digits = file["sha256"][:12]
+    assert record["config"]["net"]["model"] == f"own.py:tiny@{digits}"
+    augment = f"standard,own.py:noisy@{digits}(9),own.py:invert@{digits},erasing"
+    assert record["config"]["data"]["augment"] == augment
 
 
 @pytest.mark.parametrize(
@@ -175,6 +191,81 @@ def test_a_run_from_elsewhere_executes_nothing(copied, tmp_path, monkeypatch, ca
     if mode == "eval":
         assert run("--mode=eval", "--crops=1", *words, "--trust_code") == 0
         assert marker.exists()
+
+
+def test_code_that_only_training_needs(copied, tmp_path, capsys):
+    """A stranger's augmentation: an evaluation does not need it, a resumed run refuses it."""
+    marker = tmp_path / "executed"
+    code = f"open({str(marker)!r}, 'w')\n"
+    (copied / "r/code/aug.py").write_text(code)
+    digest = atomic_files.sha256(copied / "r/code/aug.py")
+    path = copied / "r/config.json"
+    record = json.loads(path.read_text())
+    record["config"]["data"]["augment"] = f"standard,aug.py:f@{digest[:12]}(1)"
+    record["code"]["aug.py"] = {"sha256": digest, "origin": "/nowhere/aug.py"}
+    path.write_text(json.dumps(record))
+    assert run("--mode=eval", f"--ckpt={copied}/r", "--crops=1") == 0
+    words = [f"--checkpoint_dir={copied}", "--run_name=r", "--steps=3"]
+    line = fail(capsys, 2, *words)
+    assert "--trust_code" in line and f"{copied}/r/code/aug.py" in line
+    words = ["--mode=train", "--dataset=shapes", f"--recipe={copied}/r", "--steps=1"]
+    assert "--trust_code" in fail(capsys, 2, *words)
+    assert not marker.exists()
+    line = fail(capsys, 2, *words, "--trust_code")
+    assert marker.exists() and "aug.py: has no function f" in line
+
+
+FAILING = """
+import tensorflow as tf
+from input_pipeline.augmentation import augmentations
+
+def check(image):
+    if image.flat[0] % 5 == 0:
+        raise ValueError("five")
+    return image
+
+@augmentations.image
+def f(image, draws):
+    return tf.numpy_function(check, [image], tf.uint8)
+
+@augmentations.image
+def g(image, draws):
+    return tf.numpy_function(lambda image: image[:4], [image], tf.uint8)
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [("f", "fail.py:7: ValueError: five"), ("g", "fail.py:g: returned uint8 (4,")],
+)
+def test_an_augmentation_that_fails_on_some_images(
+    trained, tiny_folder, tmp_path, capsys, name, message
+):
+    """tf.data alone would replace these images by others."""
+    (tmp_path / "fail.py").write_text(FAILING)
+    words = ["--strategy=one", "--dataset=folder", f"--data_dir={tiny_folder}", "--warmup_epochs=0"]
+    words += [f"--checkpoint_dir={tmp_path}", f"--model={trained}/own.py:tiny", "--image_size=32"]
+    words += ["--batch_size=8", "--crops=1", "--steps=4", f"--augment={tmp_path}/fail.py:{name}"]
+    line = fail(capsys, 2, *words)
+    assert message in line
+
+
+def test_an_augmentation_that_fails_later(trained, tiny_folder, tmp_path, one_device):
+    """In the middle of a training, some images or all were replaced, and all of them decode."""
+    (tmp_path / "fail.py").write_text(FAILING)
+    words = ["--dataset=folder", f"--data_dir={tiny_folder}", "--image_size=32", "--batch_size=8"]
+    plain = resolve(*words).data
+    data = resolve(*words, f"--augment={tmp_path}/fail.py:f").data
+    train = source.open_split(data, "train")
+    error = tf.errors.InvalidArgumentError(None, None, "any")
+    for config, is_found in ((data, True), (plain, False)):
+        images = train_input.TrainInput(one_device, train, config, seed=0)
+        found = images.to_user_error(error, step=1)
+        assert ("fail.py:7: ValueError: five" in str(found)) == is_found
+        if is_found:
+            assert "fail.py:7: " in refusal(images.report_replaced_images, 0, 2, 1, 1)
+        else:
+            assert found is error
 
 
 @pytest.mark.parametrize(

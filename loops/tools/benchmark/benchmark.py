@@ -3,6 +3,7 @@
 from input_pipeline.augmentation import batch_augment
 from input_pipeline.errors import UsageError
 from input_pipeline.sources import source
+from input_pipeline.user_code import display_name
 from loops.checkpointing import run_folder
 from loops.config import config_json, dataset_flags, resolve
 from loops.config.config import Config, all_flags
@@ -68,7 +69,7 @@ def _measure_input(config: Config) -> tuple[dict, Config, str, list[tuple[str, s
         for row in results["stages"]
     ]
     rows.append(("slowest", f"{results['slowest']}: {results['advice']}"))
-    title = f"input of {data.dataset}, {data.augment}, {data.image_size} px, batch"
+    title = f"input of {data.dataset}, {display_name(data.augment)}, {data.image_size} px, batch"
     return results, config, f"{title} {data.batch_size}, {results['cores']} cores", rows
 
 

@@ -13,6 +13,7 @@ from input_pipeline import datasets, synthetic
 from input_pipeline.arithmetic import ceil_div
 from input_pipeline.augmentation import batch_augment
 from input_pipeline.errors import UsageError
+from input_pipeline.user_code import display_name
 from loops import evaluator, train_setup
 from loops.checkpointing import restore
 from loops.checkpointing.loss_trace import NullLossTrace
@@ -77,7 +78,7 @@ def measure_training(config: Config) -> Measurement:
             outputs = RunOutputs(run_dir, writer, NullLossTrace())
             with contextlib.suppress(_AllCallsTimed):
                 TrainLoop(setup, outputs, NoSignals()).run()
-    title = f"training loop on {config.data.dataset}, {config.data.augment}"
+    title = f"training loop on {config.data.dataset}, {display_name(config.data.augment)}"
     return _make_training_results(title, step.timings(), step, state, config)
 
 

@@ -6,14 +6,19 @@ The draws are those of training: functions of the seed and of sample numbers.
 import dataclasses
 import pathlib
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
 import tensorflow as tf
 
-from input_pipeline import augment_spec, datasets, sample_order
-from input_pipeline.augmentation import batch_augment, image_augment, rand_augment
+from input_pipeline import augment_spec, datasets, sample_order, user_code
+from input_pipeline.augmentation import (
+    augmentations,
+    batch_augment,
+    image_augment,
+    rand_augment,
+)
 from input_pipeline.config import DataConfig
 from input_pipeline.decoding import decode
 from input_pipeline.errors import UsageError
@@ -53,9 +58,10 @@ def run(config: Config) -> None:
     if not path:
         raise UsageError("--report is missing: name the page to write, as in --report=preview.html")
     config = resolve.resolve_training(config)
+    augment = user_code.display_name(config.data.augment)
     parts = [
         f"<header><h1>Augmented images of {html_report.escape(config.data.dataset)}</h1>",
-        f"<p>--augment={html_report.escape(config.data.augment)}</p></header>",
+        f"<p>--augment={html_report.escape(augment)}</p></header>",
     ]
     for row in _make_rows(config):
         heading = f"{html_report.escape(row.title)}<small>{html_report.escape(row.note)}</small>"
@@ -127,7 +133,10 @@ _Apply = Callable[[_Images], tuple[list[np.ndarray], list[str]]]
 
 
 def _iter_stages(data: DataConfig, seed: int) -> Iterator[tuple[str, str, _Apply]]:
-    """Yields name, arguments and function of each operation, in the order of application."""
+    """Yields name, arguments and function of each operation, in the order of application.
+
+    The functions in users' files follow the others.
+    """
     spec = augment_spec.read(data)
     window = [name for name in ("classic", "crop", "flip", "none") if name in spec]
     calls = [augment_spec.format_given(name, spec[name]) for name in window]
@@ -141,8 +150,14 @@ def _iter_stages(data: DataConfig, seed: int) -> Iterator[tuple[str, str, _Apply
         elif name in augment_spec.names("image"):
             yield name, call, _apply_image_stage(name, spec[name])
         elif name in augment_spec.names("batch", "pairs"):
-            alone = dataclasses.replace(data, augment=call, mixup=0.0, cutmix=0.0)
-            yield name, call, _apply_batch_stage(alone, seed)
+            yield name, call, _apply_batch_stage(data, call, seed)
+    for name, (function, arguments) in spec.load_functions("image").items():
+        call = user_code.display_name(augment_spec.format_given(name, arguments))
+        yield user_code.function_names(name), call, _apply_function(name, function, arguments)
+    for name, (_, arguments) in spec.load_functions("batch").items():
+        call = augment_spec.format_given(name, arguments)
+        title, note = user_code.function_names(name), user_code.display_name(call)
+        yield title, note, _apply_batch_stage(data, call, seed)
 
 
 def _apply_window(images: _Images) -> tuple[list[np.ndarray], list[str]]:
@@ -162,6 +177,19 @@ def _apply_image_stage(name: str, arguments: dict[str, float]) -> _Apply:
     return apply
 
 
+def _apply_function(name: str, function: Callable[..., Any], arguments: dict[str, float]) -> _Apply:
+    # As a graph, since that is how training calls it.
+    @tf.function(autograph=False)
+    def augment(image: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+        return augmentations.apply_function(name, function, arguments, image, seed[0], seed[1])
+
+    def apply(images: _Images) -> tuple[list[np.ndarray], list[str]]:
+        image = images.crop(images.files[0])
+        return [augment(image, seed).numpy() for seed in images.seeds()], [""] * _DRAWS
+
+    return apply
+
+
 def _apply_operation(policy: str, operation: str, arguments: dict[str, float]) -> _Apply:
     def apply(images: _Images) -> tuple[list[np.ndarray], list[str]]:
         image = images.crop(images.files[0])
@@ -176,8 +204,10 @@ def _apply_operation(policy: str, operation: str, arguments: dict[str, float]) -
     return apply
 
 
-def _apply_batch_stage(data: DataConfig, seed: int) -> _Apply:
-    preprocess = batch_augment.make_preprocess_fn(data, seed)
+def _apply_batch_stage(data: DataConfig, call: str, seed: int) -> _Apply:
+    """Applies the stage of a value of `--augment` alone."""
+    alone = dataclasses.replace(data, augment=call, mixup=0.0, cutmix=0.0)
+    preprocess = batch_augment.make_preprocess_fn(alone, seed)
 
     def apply(images: _Images) -> tuple[list[np.ndarray], list[str]]:
         crops = [images.crop(file) for file in images.files]

@@ -90,6 +90,7 @@ def _make_replay_config(header: loss_trace.TraceHeader, config: Config) -> Confi
         values["strategy"] = "mirrored" if header.placement["replicas"] > 1 else "one"
     own = own.replace(**values)
     validation.check(own)
+    validation.check_training_code(own)
     return own
 
 

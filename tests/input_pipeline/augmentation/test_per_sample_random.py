@@ -84,3 +84,17 @@ def test_symmetric_beta_has_the_beta_distribution(alpha):
     grid = np.linspace(0.001, 0.999, 400)
     empirical = np.searchsorted(np.sort(edges), grid, side="right") / len(edges)
     assert np.abs(empirical - exact.cdf(grid)).max() < stats.kstwo.isf(LEVEL, len(edges))
+
+
+def test_draws_of_one_sample_are_those_of_the_batch_and_each_call_returns_new_ones():
+    samples, purpose = tf.range(4, dtype=tf.int64), per_sample_random.get_purpose("name")
+    batch = per_sample_random.Draws(7, samples, purpose)
+    one = per_sample_random.Draws(tf.constant(7, tf.int64), samples[2], purpose)
+    for draw in ("uniform", "normal"):
+        row = getattr(batch, draw)(3)[2]
+        np.testing.assert_allclose(getattr(one, draw)(3), row, rtol=1e-6)
+    np.testing.assert_array_equal(one.stateless_seed(), batch.stateless_seed()[2])
+    together = per_sample_random.uniform(7, samples, purpose, 11)
+    again = per_sample_random.Draws(7, samples, purpose)
+    parts = [again.uniform(count) for count in (1, 8, 2)]
+    np.testing.assert_array_equal(tf.concat(parts, axis=1), together)

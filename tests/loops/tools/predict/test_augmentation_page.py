@@ -49,6 +49,35 @@ def test_each_row_shows_its_operation_only(rows):
     assert any("%" in panel.title for panel in mixup.panels[1:])
 
 
+OWN = """
+from input_pipeline.augmentation import augmentations
+
+@augmentations.image
+def invert(image, draws):
+    return 255 - image
+
+@augmentations.batch
+def dark(images, draws, low, high=1.0):
+    return images * (low + (high - low) * draws.uniform(1)[:, :, None, None])
+"""
+
+
+def test_functions_of_files_have_rows(words, tmp_path):
+    (tmp_path / "own.py").write_text(OWN)
+    own = f"--augment=none,{tmp_path}/own.py:dark(0,high=0.5),{tmp_path}/own.py:invert"
+    rows = list(augmentation_page._make_rows(resolve.resolve_training(parse(*words[:-1], own))))
+    plain, invert, dark, *together = rows
+    assert [row.title for row in rows[1:3]] == ["invert", "dark"] and len(together) == 6
+    assert [invert.note, dark.note] == ["own.py:invert", "own.py:dark(low=0,high=0.5)"]
+    for row in (invert, dark):
+        assert {panel.pixels.shape for panel in row.panels[1:]} == {(32, 32, 3)}
+    means = [panel.pixels.mean() for panel in dark.panels[1:]]
+    assert len(set(means)) == 4 and max(means) < 127
+    first = [panel.pixels for panel in invert.panels[1:]]
+    assert all(np.array_equal(first[0], other) for other in first[1:])
+    assert plain.panels[1].pixels.dtype == np.uint8
+
+
 def test_the_page_is_one_file(words, tmp_path, capsys):
     path = tmp_path / "page.html"
     augmentation_page.run(parse(*words, f"--report={path}"))
