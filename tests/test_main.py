@@ -146,7 +146,7 @@ def test_metrics_file_equals_tensorboard_events(trained, read_events):
         events = read_events(trained.run / split)
         values = {k: v for line in lines if line["split"] == split for k, v in line.items()}
         del values["split"], values["step"]
-        assert set(values) == set(events) - {"images/augmented"}
+        assert set(values) == set(events) - {"images/augmented", "first_filters"}
         for tag, value in values.items():
             assert events[tag][6] == pytest.approx(value, rel=1e-6)
 
@@ -231,6 +231,8 @@ def test_tensorboard_shows_train_and_eval(trained):
     assert image_tags.pop(f"{trained.run.name}/train") == {"images/augmented"}
     # Images of --mode=eval, if that test has run before this one.
     expected = {f"{name}_10_crops" for name in ("reliability", "confusion", "mistakes")}
+    images_of_training = image_tags.pop(f"{trained.run.name}/eval") - expected
+    assert images_of_training == {"first_filters"}
     assert all(names == expected for names in image_tags.values())
 
 

@@ -218,7 +218,8 @@ def runnable():
         words = command.after("python", "main.py")
         needs_data = command.needs_data or "$REAL_IMAGES_DIR" in command.location
         is_in_readme = command.location.startswith("README.md: ")
-        if words and words != ["--help"] and is_in_readme and not needs_data:
+        # The text names a mode by its flag alone, as in `--mode=repro`.
+        if words and len(words) > 1 and is_in_readme and not needs_data:
             yield command, words
 
 

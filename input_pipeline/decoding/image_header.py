@@ -84,7 +84,8 @@ def decode_palette_bmp(data: tf.Tensor) -> tf.Tensor:
     end = tf.maximum(first_pixel + stride * height, first_color + 4 * num_colors)
     whole = _require(end <= tf.size(content, tf.int64), "a truncated BMP file")
     with tf.control_dependencies([whole]):
-        colors = tf.reshape(content[first_color : first_color + 4 * num_colors], [-1, 4])
+        content = tf.identity(content)
+    colors = tf.reshape(content[first_color : first_color + 4 * num_colors], [-1, 4])
     colors = tf.pad(colors[:, 2::-1], [[0, 256 - num_colors], [0, 0]])  # blue comes first
     rows = tf.reshape(content[first_pixel : first_pixel + stride * height], [height, stride])
     is_bottom_up = _read_little_endian(head, 22, 4) < 2**31  # a negative height means top-down

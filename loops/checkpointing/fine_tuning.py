@@ -44,7 +44,7 @@ def read_parent(config: Config) -> Config | None:
             f"--init_from={init_from} contains a {theirs}, not a {ours}: leave --model out, or give"
             f" --model={theirs}"
         )
-    if parent.net.model != config.net.model:
+    if theirs == ours and parent.net.model != config.net.model:
         logging.warning("--init_from=%s: %s has changed since that run", init_from, ours)
     return parent
 

@@ -122,7 +122,7 @@ def _tables(mode: str) -> tuple[Any, ...]:
     )
     return (
         st.lists(st.sampled_from(used), max_size=3, unique=True),
-        st.sampled_from(pairwise_rows(used)),
+        st.sampled_from(pairwise_rows(used) or [used]),
         valid,
         st.one_of(st.just([]), st.lists(odd, min_size=1, max_size=1)),
     )

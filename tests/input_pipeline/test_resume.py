@@ -222,6 +222,7 @@ def test_data_service_distributes_batches_to_trainers_as_the_pipeline_does(confi
     """The second of two trainers with one replica each gets every second batch."""
     first_samples = []
     monkeypatch.setattr(data_service, "load_batches", lambda _, batch_at: batch_at)
+    monkeypatch.setattr(data_service, "_require_readable", lambda *_: None)
 
     def train_dataset(*arguments, batches):
         assert batches == 1

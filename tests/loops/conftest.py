@@ -21,11 +21,18 @@ def tiny_net(monkeypatch):
     them can change sign on two replicas, which changes weights by more than 1e-6.
 
     Batch norm's statistics are not measured, as after the first 1,000 steps, because another trace
-    would take seconds. `test_train_statistics.py` tests them.
+    would take seconds, see `early_statistics`.
     """
     monkeypatch.setattr(registry, "build_model", tiny_nets.build)
     for module in (train_loop, train_statistics):
         monkeypatch.setattr(module, "EARLY_STEPS", 0)
+
+
+@pytest.fixture
+def early_statistics(tiny_net, monkeypatch):
+    """Measures batch norm's statistics in the first 1,000 steps, as separate processes do."""
+    for module in (train_loop, train_statistics):
+        monkeypatch.setattr(module, "EARLY_STEPS", 1000)
 
 
 @pytest.fixture(scope="session")

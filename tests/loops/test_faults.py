@@ -73,7 +73,7 @@ def kill_and_resume(folder, root, function, at):
 
 
 @pytest.mark.faults
-@pytest.mark.usefixtures("tiny_net")
+@pytest.mark.usefixtures("early_statistics")
 def test_kill_during_save_loses_one_interval_and_resumes(tiny_folder, tmp_path):
     """A save calls fsync five times: two files, the manifest, the folder, and the run folder."""
     assert kill_and_resume(tiny_folder, tmp_path / "a", "fsync", 8) == 1
@@ -83,7 +83,7 @@ def test_kill_during_save_loses_one_interval_and_resumes(tiny_folder, tmp_path):
 
 
 @pytest.mark.faults
-@pytest.mark.usefixtures("tiny_net")
+@pytest.mark.usefixtures("early_statistics")
 @pytest.mark.parametrize(
     "at",
     [("fsync", n) for n in range(1 - SYNCS_BEFORE_SAVES, 17)]
@@ -129,7 +129,7 @@ CONFIGS = {
 
 
 @pytest.mark.faults
-@pytest.mark.usefixtures("tiny_net")
+@pytest.mark.usefixtures("early_statistics")
 @pytest.mark.parametrize("name", CONFIGS)
 def test_three_kills_and_resume_are_bit_identical(tiny_folder, tmp_path, name):
     words = ["--steps=14", "--save_every=2", "--eval_every=100", "--log_every=1", *CONFIGS[name]]
@@ -170,7 +170,7 @@ def test_sigterm_at_any_time(tiny_folder, tmp_path, seconds):
         assert saved_steps(tmp_path / "r")[0] >= max(logged_steps, default=0)
 
 
-@pytest.mark.usefixtures("tiny_net")
+@pytest.mark.usefixtures("early_statistics")
 def test_full_disk_during_one_save(tiny_folder, tmp_path, monkeypatch):
     """The save of step 2 fails, the checkpoint of step 1 is kept, and step 3 is saved."""
     fsync, calls = os.fsync, []
@@ -188,13 +188,13 @@ def test_full_disk_during_one_save(tiny_folder, tmp_path, monkeypatch):
     assert temporary_files(tmp_path / "r") == []
 
 
-@pytest.mark.usefixtures("tiny_net")
+@pytest.mark.usefixtures("early_statistics")
 def test_unwritable_checkpoint_folder_is_refused(tiny_folder):
     with pytest.raises(UsageError, match="--checkpoint_dir=/proc: cannot write to this folder"):
         train_in_process(tiny_folder, "/proc", "--steps=1")
 
 
-@pytest.mark.usefixtures("tiny_net")
+@pytest.mark.usefixtures("early_statistics")
 def test_full_disk_at_start_is_refused(tiny_folder, tmp_path, monkeypatch):
     def fail(descriptor):
         raise OSError(errno.ENOSPC, "No space left on device")
@@ -228,7 +228,7 @@ def poison(monkeypatch):
 FLOAT16 = ["--mixed_precision", "--half_dtype=float16", "--initial_loss_scale=1024"]
 
 
-@pytest.mark.usefixtures("tiny_net")
+@pytest.mark.usefixtures("early_statistics")
 @pytest.mark.parametrize(
     ("words", "value", "stop"),
     [

@@ -49,8 +49,8 @@ def test_setup_opens_the_data_and_then_builds_the_step(tiny_folder):
     assert (setup.train_split.num_examples, setup.val_split.num_examples) == (23, 11)
     assert setup.schedule.total_steps == 5
     assert setup.state is None and setup.step is None
-    setup.build(TripleLossStep)
-    assert isinstance(setup.step, TripleLossStep)
+    setup.build()
+    assert isinstance(setup.step, TrainStep)
     assert setup.state.model.output_shape == (None, 3)
 
 

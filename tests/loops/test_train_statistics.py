@@ -9,7 +9,7 @@ from loops.train_statistics import EARLY_STEPS, TrainStatistics
 from nets.layers.batch_norm import BatchNorm
 from tests.command_line import resolve
 
-pytestmark = pytest.mark.usefixtures("tiny_net")
+pytestmark = pytest.mark.usefixtures("early_statistics")
 
 
 def make_setup(folder, strategy, *words):

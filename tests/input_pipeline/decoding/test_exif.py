@@ -113,7 +113,7 @@ def test_evaluation_prediction_and_preparing_turn_photographs(tmp_path):
 
     path = str(tmp_path / "raw/val/6/1.jpg")
     np.testing.assert_array_equal(views.decode_file(path, "apply"), _upright(PHOTOS["<6"]))
-    preprocessing = views.Preprocessing(32, 1.0, "bilinear", 1, False, "apply")
+    preprocessing = views.Preprocessing(32, 1.0, "bilinear", 1, False, exif="apply")
     ((batch,), _) = next(iter(views.make_dataset([path], [preprocessing], 1)))
     np.testing.assert_array_equal(batch[0, 0], upright[1])
 

@@ -23,7 +23,7 @@ PATHS = (
     ),
     *("checkpoint_dir", "init_from"),
 )
-LISTS = ("ckpt", "image", "logits")
+LISTS = ("ckpt", "image", "logits", "test_sets")
 
 
 @pytest.fixture

@@ -91,7 +91,7 @@ def run_single_process(folder, root, *words):
     return train.run(flags.parse([*argv, "--strategy=one"]))
 
 
-@pytest.mark.usefixtures("tiny_net")
+@pytest.mark.usefixtures("early_statistics")
 def test_two_workers_match_one_process(tiny_folder, tmp_path):
     """Compares four steps of one process with two steps of two workers and two more of one."""
     whole, parts = tmp_path / "whole", tmp_path / "parts"

@@ -131,7 +131,7 @@ def test_micro_batches_are_even_with_mixup(monkeypatch):
 @pytest.mark.parametrize(
     ("words", "replicas", "message"),
     [
-        ("--batch_size=33 --mixup=0.2", 1, "--batch_size=33: --mixup mixes pairs"),
+        ("--batch_size=33 --mixup=0.2", 1, "--batch_size=33: mixup mixes pairs"),
         ("--batch_size=50", 4, "--batch_size=50 is not divisible by the 4 replicas; try 48"),
     ],
 )

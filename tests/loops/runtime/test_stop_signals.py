@@ -91,10 +91,16 @@ def test_closed_terminal_may_be_written_to_after_sighup():
     command = [sys.executable, "-c", code]
     with subprocess.Popen(command, cwd=ROOT, stdout=slave, stderr=slave) as process:
         os.close(slave)
-        assert os.read(master, 100) == b"ready\r\n"
-        os.close(master)
-        process.send_signal(signal.SIGHUP)
-        assert process.wait(timeout=30) == signal.SIGHUP + 10
+        try:
+            output = b""
+            while not output.endswith(b"\n"):
+                output += os.read(master, 100)
+            assert output == b"ready\r\n"
+            os.close(master)
+            process.send_signal(signal.SIGHUP)
+            assert process.wait(timeout=30) == signal.SIGHUP + 10
+        finally:
+            process.kill()
 
 
 def list_descriptors():

@@ -16,7 +16,8 @@ def build_small_net(family, recompute, dtype="float32"):
     kit = Kit(dtype, stochastic_depth=0.4, dropout=0.2, recompute=recompute)
     if family == "resnetv2":
         return resnetv2.resnetv2(kit, 5, (1, 2), bottleneck=True)
-    return resnet.resnet(kit, 5, (1, 2), bottleneck=False, squeeze_excite=family == "resnetse")
+    attention = "squeeze_excite" if family == "resnetse" else None
+    return resnet.resnet(kit, 5, (1, 2), bottleneck=False, attention=attention)
 
 
 def make_step(net):

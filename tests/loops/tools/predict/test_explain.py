@@ -112,7 +112,7 @@ def check_grad_cam(name):
     expected = np.maximum(0, (weights * maps.numpy()).sum(axis=-1))
     cam = explain.make_grad_cam(model, size)(batch, 2)
     assert cam.shape[1] == cam.shape[2] > 1
-    np.testing.assert_allclose(cam, expected, rtol=1e-3, atol=1e-6 * max(1, expected.max()))
+    np.testing.assert_allclose(cam, expected, rtol=5e-3, atol=1e-6 * max(1, expected.max()))
 
 
 @pytest.mark.parametrize("name", smallest_net_of_each_family())
