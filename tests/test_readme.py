@@ -37,9 +37,10 @@ NEEDS = re.compile(r"# needs (ILSVRC 2012|mini-ImageNet|the file)\b")
 
 
 class Command:
-    """A command of a page: its words, and its comment."""
+    """A command of a page: its words, and its comment. Inline commands may have placeholders."""
 
-    def __init__(self, page, text):
+    def __init__(self, page, text, is_inline=False):
+        self.is_inline = is_inline
         self.location = f"{page.relative_to(ROOT)}: {text}"
         code, _, self.comment = text.partition("  #")
         code = code.partition("   #")[0]
@@ -69,7 +70,7 @@ def commands(page):
         if code.startswith("--mode="):
             code = f"python main.py {code}"
         if re.match(r"(python|python3|make|pip|\.venv/bin/\S+) \S", code):
-            yield Command(page, code)
+            yield Command(page, code, is_inline=True)
 
 
 COMMANDS = [command for page in PAGES for command in commands(page)]
@@ -218,8 +219,8 @@ def runnable():
         words = command.after("python", "main.py")
         needs_data = command.needs_data or "$REAL_IMAGES_DIR" in command.location
         is_in_readme = command.location.startswith("README.md: ")
-        # The text names a mode by its flag alone, as in `--mode=repro`.
-        if words and len(words) > 1 and is_in_readme and not needs_data:
+        is_runnable = is_in_readme and not command.is_inline and not needs_data
+        if words and words != ["--help"] and is_runnable:
             yield command, words
 
 
