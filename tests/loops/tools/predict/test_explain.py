@@ -1,5 +1,7 @@
 """Tests Grad-CAM and occlusion against hand-computed gradients and plain loops."""
 
+import re
+
 import keras
 import numpy as np
 import pytest
@@ -17,7 +19,7 @@ def smallest_net_of_each_family():
     """Returns one net per family, because all nets of a family end in the same layers."""
     smallest = {}
     for name in registry.names():
-        family = name.rpartition("_")[0] if name[-1].isdigit() else name
+        family = re.sub(r"\d+(d?)$", r"\1", name)  # resnet_18d is of the family resnet_d
         smallest.setdefault(family, name)
     return sorted(smallest.values())
 
@@ -112,7 +114,7 @@ def check_grad_cam(name):
     expected = np.maximum(0, (weights * maps.numpy()).sum(axis=-1))
     cam = explain.make_grad_cam(model, size)(batch, 2)
     assert cam.shape[1] == cam.shape[2] > 1
-    np.testing.assert_allclose(cam, expected, rtol=5e-3, atol=1e-6 * max(1, expected.max()))
+    np.testing.assert_allclose(cam, expected, rtol=1e-3, atol=1e-6 * max(1, expected.max()))
 
 
 @pytest.mark.parametrize("name", smallest_net_of_each_family())
