@@ -320,8 +320,8 @@ def check_resume(place: Place) -> dict[str, Any]:
 
     from loops.checkpointing import checkpoint
 
-    size = 64 if place.on_gpu else 32
-    words = ["--mode=train", "--model=resnetv2_18", f"--image_size={size}", "--batch_size=64"]
+    size, batch = (64, 64) if place.on_gpu else (32, 8)
+    words = ["--mode=train", "--model=resnetv2_18", f"--image_size={size}", f"--batch_size={batch}"]
     words += ["--deterministic", "--strategy=one", "--checkpoint_dir=runs", "--crops=1"]
     words += [*_precision_flags("float16"), "--schedule=constant"]
     words += ["--warmup_epochs=0", "--eval_every=1000"]
@@ -419,11 +419,8 @@ def _make_speed_part(
         rows, rates = [], {}
         for dtype, batch, words in cases if place.on_gpu else cases[:2]:
             label = " ".join([dtype, *words])
-            if dtype not in rates:
-                sides = (4096, 8192) if place.on_gpu else (256,)
-                rates[dtype] = matmul_peak.measure(dtype, sides)["operations_per_second"]
             gc.collect()
-            if place.on_gpu:
+            if place.on_gpu and rates:  # TensorFlow runs already
                 tf.config.experimental.reset_memory_stats("GPU:0")
             step = None
             try:
@@ -435,11 +432,14 @@ def _make_speed_part(
             except tf.errors.ResourceExhaustedError:
                 rows.append([label, batch, "out of memory", "", "", ""])
                 continue
+            peak = peak_memory.peak_bytes() / 1e9  # before the matrices are allocated
+            if dtype not in rates:
+                sides = (4096, 8192) if place.on_gpu else (256,)
+                rates[dtype] = matmul_peak.measure(dtype, sides)["operations_per_second"]
             data = step.config.data
             macs = count_multiply_adds(step.state.model, data.image_size)
             flops = _TRAINING_FLOPS_PER_MAC * macs * speed["images_per_second"]
             share = flops / (rates[dtype] * place.replicas)
-            peak = peak_memory.peak_bytes() / 1e9
             speeds = [speed["images_per_second"], flops / 1e12, share, peak]
             rows.append([label, data.batch_size, *speeds])
         header = ["precision", "batch", "images/s", "TFLOP/s", "of matrix products", "peak, GB"]
