@@ -19,7 +19,6 @@ def tiny_model(monkeypatch):
         yield
 
 
-@pytest.mark.faults
 def test_training_uses_keras_batch_norm(tiny_model, tiny_folder, tmp_path, monkeypatch):
     layer_types = []
     call = keras.layers.BatchNormalization.call

@@ -64,7 +64,6 @@ def test_same_logits(depths, training):
     np.testing.assert_allclose(theirs(images, training=training).numpy(), logits, atol=1e-4)
 
 
-@pytest.mark.faults
 def test_same_training_step(monkeypatch):
     """Two steps from equal weights give equal weights and moving statistics."""
     tiny = registry.Architecture(family="resnetv2", options={"depths": TINY, "bottleneck": True})

@@ -195,7 +195,6 @@ def test_data_service_with_two_workers_loads_the_same_batches(configs, monkeypat
         assert "does not answer" in str(worker_watchdog.to_service_lost(error.value))
 
 
-@pytest.mark.faults
 def test_trainer_waits_for_a_late_worker(monkeypatch):
     """TensorFlow would never request the batches of a worker that registers late."""
 

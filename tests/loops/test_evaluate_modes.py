@@ -221,7 +221,6 @@ def test_watch_completed_run(runs, tmp_path, read_events):
     assert curve[1]["nll"] == pytest.approx(alone["nll"], abs=1e-6)
 
 
-@pytest.mark.faults
 def test_watch_run_with_ema(tiny_folder, tmp_path):
     """Each step has the metrics of averaged and raw weights, as in a separate evaluation."""
     words = ["--dataset=folder", f"--data_dir={tiny_folder}", f"--checkpoint_dir={tmp_path}"]

@@ -72,7 +72,6 @@ def kill_and_resume(folder, root, function, at):
     return checkpoint.parse_step(newest) if newest else 0
 
 
-@pytest.mark.faults
 @pytest.mark.usefixtures("early_statistics")
 def test_kill_during_save_loses_one_interval_and_resumes(tiny_folder, tmp_path):
     """A save calls fsync five times: two files, the manifest, the folder, and the run folder."""
@@ -310,7 +309,6 @@ def test_worker_dies_and_resume_is_bit_identical(tiny_folder, tmp_path, victim, 
     assert_tensors_equal(tensors(whole / "r", 6), tensors(parts / "r", 6))
 
 
-@pytest.mark.faults
 def test_signal_to_one_worker_stops_all_at_the_same_step(tiny_folder, tmp_path):
     """TensorFlow's coordination service installs a SIGTERM handler that ignores the signal."""
     words = ["--steps=100000", "--save_every=100000", "--log_every=1", "--eval_every=100000"]

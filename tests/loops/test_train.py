@@ -77,7 +77,6 @@ def test_resume_is_bit_identical(tiny_folder, tmp_path, half):
         np.testing.assert_array_equal(value, parts[name], name)
 
 
-@pytest.mark.faults
 def test_resume_of_float16_run_in_float32_resets_loss_scale(tiny_folder, tmp_path):
     """A CPU without float16 may resume the run of a GPU."""
     options = ["--schedule=constant", "--warmup_epochs=0", "--weight_decay=0"]
@@ -307,7 +306,6 @@ def test_unreadable_val_image_is_fatal(tiny_folder, tmp_path):
         run(folder, tmp_path, "--run_name=r", "--steps=1")
 
 
-@pytest.mark.faults
 def test_failed_evaluation_saves_a_checkpoint_first(tiny_folder, tmp_path):
     """The unreadable image is not in the batch that is evaluated before the first step."""
     folder = tmp_path / "data"
@@ -437,7 +435,6 @@ def read_metric_lines(run_dir, split):
     return [line for line in lines if line["split"] == split]
 
 
-@pytest.mark.faults
 def test_two_unnamed_runs_in_one_second_get_two_folders(tiny_folder, tmp_path, monkeypatch):
     monkeypatch.setattr(time, "strftime", lambda *_: "20260101-000000")
     for rate in ("0.1", "0.2"):

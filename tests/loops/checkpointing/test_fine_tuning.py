@@ -120,7 +120,6 @@ def test_other_classes_replace_the_head_which_is_trained_alone(
         assert np.array_equal(value, after[name]) != is_head(name), name
 
 
-@pytest.mark.faults
 def test_averages_start_at_the_weights_that_were_read(source, tiny_folder, tmp_path):
     """And not at the random ones before: a frozen backbone's averages never move."""
     run_dir, before = source
@@ -151,7 +150,6 @@ def test_refusals(tiny_folder, tmp_path, word, said):
     assert said in refusal(tiny_folder, tmp_path, word)
 
 
-@pytest.mark.faults
 def test_an_average_is_what_goes_on(tiny_folder, tmp_path):
     """Where a run keeps one, it is what --init_from takes and what --mode=average adds up."""
     words = ["--run_name=r", "--steps=3", "--save_every=1", "--ema=0.9", "--learning_rate=3"]

@@ -118,7 +118,6 @@ def test_two_workers_match_one_process(tiny_folder, tmp_path):
     assert not [p for p in (parts / "r").iterdir() if p.name.startswith((".tmp", ".del"))]
 
 
-@pytest.mark.faults
 def test_infinite_gradient_on_one_worker_and_killed_worker(tiny_folder, tmp_path):
     """Both workers skip a step with an infinity on the second one, which is then killed."""
     half = ["--mixed_precision", "--half_dtype=float16", "--initial_loss_scale=8", "--steps=500"]

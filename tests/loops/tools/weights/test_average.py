@@ -118,7 +118,6 @@ def test_batch_norm_statistics_are_the_moments_of_all_images(trainable):
     assert layer.momentum == 0.9
 
 
-@pytest.mark.faults
 def test_batch_norm_statistics_use_the_final_image_size(trained, tmp_path, monkeypatch):
     """The run has six steps, which is about two epochs of 23 images in batches of eight."""
     sizes = []
