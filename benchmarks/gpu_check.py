@@ -3,7 +3,7 @@
     python -m benchmarks.gpu_check --json=gpu.json --page=gpu.md
     python -m benchmarks.gpu_check --allow_cpu
 
-The parts run in the order of what they tell, each in a new process. JSON and page are written after
+The most informative parts run first, each in a new process. JSON and page are written after
 each part. Parts that do not fit into `--minutes` are listed as not run. Exit code 1: a part failed.
 Exit code 2: the machine has no GPU.
 
@@ -19,8 +19,8 @@ import time
 from collections.abc import Mapping
 
 from benchmarks import harness
-from benchmarks.workloads import gpu_checks
-from benchmarks.workloads.gpu_checks import Place
+from benchmarks.workloads import gpu_parts, gpu_place
+from benchmarks.workloads.gpu_place import Place
 
 _MODULE = "benchmarks.gpu_check"
 _COUNT_GPUS_CODE = "import tensorflow as tf; print(len(tf.config.list_physical_devices('GPU')))"
@@ -40,7 +40,13 @@ def main() -> int:
     if args.child:
         name, replicas = args.child.split(",")
         place = Place(not args.allow_cpu, int(replicas), args.folder)
-        harness.emit(gpu_checks.PARTS[name].run(place))
+        try:
+            result = gpu_parts.PARTS[name].run(place)
+        except Exception as error:
+            if not gpu_place.is_out_of_memory(error):
+                raise
+            result = gpu_place.not_run("out of memory")
+        harness.emit(result)
         return 0
 
     gpus = 0 if args.allow_cpu else _count_gpus()
@@ -52,7 +58,7 @@ def main() -> int:
     deadline = time.monotonic() + 60 * args.minutes
     with tempfile.TemporaryDirectory() as folder:
         child_words = [f"--folder={folder}", *["--allow_cpu"] * args.allow_cpu]
-        for name, part in gpu_checks.PARTS.items():
+        for name, part in gpu_parts.PARTS.items():
             if not name.startswith(args.only):
                 continue
             for replicas in part.list_replicas(2 if args.allow_cpu else gpus):
@@ -70,7 +76,7 @@ def main() -> int:
 def _run_part(child: str, words: list[str], seconds_left: float) -> dict:
     """Runs a part; returns its result with the seconds, or why there is none."""
     started = time.monotonic()
-    result = {"ok": None, "header": ["why"], "rows": [["no time was left"]]}
+    result = gpu_place.not_run("no time was left")
     if seconds_left >= _MIN_SECONDS:
         try:
             result = harness.run_child(
@@ -100,7 +106,7 @@ def format_page(report: Mapping) -> str:
     ]
     for child, result in report["results"].items():
         name, replicas = child.split(",")
-        title = gpu_checks.PARTS[name].title
+        title = gpu_parts.PARTS[name].title
         where = f", {replicas} replicas" if replicas != "1" else ""
         lines += ["", f"### {title}{where}: {_describe_outcome(result)}", ""]
         lines += [f"| {' | '.join(result['header'])} |", "|---" * len(result["header"]) + "|"]

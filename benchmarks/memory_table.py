@@ -12,6 +12,7 @@ import time
 from collections.abc import Mapping
 
 from benchmarks import harness
+from benchmarks.workloads.gpu_place import precision_flags
 
 _MODULE = "benchmarks.memory_table"
 CASES = {
@@ -74,10 +75,8 @@ def measure(model: str, size: int, batch_size: int, dtype: str, case: str) -> di
     from loops.runtime import peak_memory
 
     argv = ["main.py", f"--model={model}", f"--image_size={size}", f"--batch_size={batch_size}"]
-    if dtype != "float32":
-        # At this loss scale no step on random images is skipped. It has no effect on bfloat16.
-        argv += ["--mixed_precision", f"--half_dtype={dtype}", "--initial_loss_scale=128"]
-    step = BareStep([*argv, *CASES[case], "--strategy=one"], _NUM_CLASSES)
+    argv += [*precision_flags(dtype), *CASES[case], "--strategy=one"]
+    step = BareStep(argv, _NUM_CLASSES)
     before = peak_memory.peak_bytes()
     step(1)
     started = time.perf_counter()

@@ -10,9 +10,10 @@ import time
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from benchmarks import gpu_check, harness, loop_overhead, memory_table, replicas
-from benchmarks.workloads import bare_step, gpu_checks
+from benchmarks.workloads import bare_step, gpu_kernels, gpu_parts, gpu_place
 
 
 def test_random_batches_have_the_same_images_for_any_number_of_replicas():
@@ -82,12 +83,13 @@ def test_gpu_checks_pass_on_a_cpu(tmp_path):
     process = run_gpu_check("--allow_cpu", "--minutes=60", *words)
     assert process.returncode == 0, process.stdout + process.stderr
     results = json.loads(paths["json"].read_text())["results"]
-    expected = {f"{name},{n}" for name, p in gpu_checks.PARTS.items() for n in p.list_replicas(2)}
+    expected = {f"{name},{n}" for name, p in gpu_parts.PARTS.items() for n in p.list_replicas(2)}
     assert results.keys() == expected
+    assert not [name for name, result in results.items() if result["ok"] is False]
     without_torch = {name for name, result in results.items() if result["ok"] is None}
     assert without_torch <= {"torch,1", "torch compiled,1"}
     page = paths["page"].read_text()
-    assert all(f"### {part.title}" in page for part in gpu_checks.PARTS.values())
+    assert all(f"### {part.title}" in page for part in gpu_parts.PARTS.values())
 
 
 def test_gpu_check_goes_on_after_a_failed_part_and_stops_in_time(monkeypatch, tmp_path, capsys):
@@ -112,7 +114,7 @@ def test_gpu_check_goes_on_after_a_failed_part_and_stops_in_time(monkeypatch, tm
     assert "| stopped at the end of --minutes |" in text
     monkeypatch.setattr("sys.argv", ["x", "--allow_cpu", "--minutes=0", f"--page={page}"])
     assert gpu_check.main() == 0
-    assert page.read_text().count("no time was left") >= len(gpu_checks.PARTS)
+    assert page.read_text().count("no time was left") >= len(gpu_parts.PARTS)
 
 
 def test_child_that_takes_too_long_is_killed(tmp_path, monkeypatch):
@@ -133,6 +135,36 @@ def test_child_that_takes_too_long_is_killed(tmp_path, monkeypatch):
     assert state == "Z"
 
 
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("sm80_xmma_fprop_implicit_gemm_f16f16_nhwckrsc_nhwc_tilesize", "convolutions and matrix"),
+        ("cutlass_tensorop_f16_s16816wgrad_optimized_nhwc_align8", "convolutions and matrix"),
+        ("cudnn::bn_fw_tr_1C11_kernel_NCHW", "batch norm"),
+        ("cudnn::pooling_bw_kernel_max_nhwc", "pooling"),
+        ("cudnn::ops::nchwToNhwcKernel", "layout"),
+        ("tensorflow::functor::SwapDimension1And2InTensor3UsingTiles", "layout"),
+        ("MemcpyD2D", "copies"),
+        ("ncclDevKernel_AllReduce_Sum_f32_RING_LL", "sums over replicas"),
+        ("Eigen::internal::EigenMetaKernel<scalar_sum_op>", "element by element"),
+    ],
+)
+def test_kind_of_a_kernel(name, kind):
+    assert gpu_kernels.find_kind(name).startswith(kind)
+
+
+@pytest.mark.parametrize(
+    ("error", "is_memory"),
+    [
+        (tf.errors.ResourceExhaustedError(None, None, "OOM"), True),
+        (RuntimeError("--mode=benchmark: error: out of memory"), True),
+        (tf.errors.InvalidArgumentError(None, None, "shape"), False),
+    ],
+)
+def test_out_of_memory_is_told_from_other_errors(error, is_memory):
+    assert gpu_place.is_out_of_memory(error) is is_memory
+
+
 def test_kernels_of_a_profile_are_summed_by_stream():
     from tensorflow.tsl.profiler.protobuf import xplane_pb2
 
@@ -147,5 +179,5 @@ def test_kernels_of_a_profile_are_summed_by_stream():
             line.events.add(metadata_id=number, duration_ps=picoseconds * 10**12)
     path = pathlib.Path(tempfile.mkdtemp()) / "a.xplane.pb"
     path.write_bytes(space.SerializeToString())
-    seconds = gpu_checks._sum_kernel_seconds(path, on_gpu=True)
+    seconds = gpu_kernels.sum_kernel_seconds(path, on_gpu=True)
     assert seconds == {"nchwToNhwcKernel": 3.0, "sm90_xmma_fprop": 11.0}
