@@ -118,7 +118,6 @@ class TrainLoop:
         step, total_steps = int(self._state.step), self._schedule.total_steps
         self._run_missed_evaluation(step)
         if step < total_steps:
-            self._run_sanity_checks(step)
             self._train(step)
             logging.info("%s", self._timer.summary())
         else:
@@ -132,7 +131,7 @@ class TrainLoop:
         with contextlib.closing(bar), contextlib.closing(self._profiler), self._saver:
             self._handle_signals(step)
             self._timer = PhaseTimer()
-            iterator = None
+            iterator, started_at = None, step
             while step < total_steps:
                 if iterator is None or step in self._input.get_size_change_steps():
                     iterator = self._input.make_iterator(step)
@@ -150,6 +149,8 @@ class TrainLoop:
                         first_step, step, int(self._state.replaced), int(sums["replaced"])
                     )
                 bar.advance((step - first_step) * batch_size, self._metrics.note())
+                if first_step == started_at:
+                    self._run_sanity_checks(first_step)
                 # A requested checkpoint is saved below, after this step's evaluation.
                 self._handle_signals(step, may_save=False)
 
@@ -288,7 +289,10 @@ class TrainLoop:
             self._evaluate(self._evaluator.add_missing_metrics, step)
 
     def _run_sanity_checks(self, step: int) -> None:
-        """Evaluates one batch and, before the first step, logs a grid of training images."""
+        """Evaluates one batch and, if training starts at step 0, logs a grid of training images.
+
+        They come after the first training step, so that its time does not include theirs.
+        """
         self._evaluator.evaluate_first_batch()
         if step:
             return

@@ -208,11 +208,12 @@ def is_same_architecture(config: NetConfig, other: NetConfig) -> bool:
     return dataclasses.replace(other, **same) == config
 
 
-def build_model(config: NetConfig) -> "keras.Model":
+def build_model(config: NetConfig, random_weights: bool = True) -> "keras.Model":
     """Builds the net of a config under the current distribution strategy.
 
     Args:
       config: `num_classes` must be set, and `input_size` for nets with a fixed input size.
+      random_weights: False starts all weights at zero, which is faster.
 
     Returns:
       Model from normalized images [B, S, S, 3] to float32 logits [B, num_classes].
@@ -229,6 +230,7 @@ def build_model(config: NetConfig) -> "keras.Model":
         dropout=config.dropout,
         stochastic_depth=config.stochastic_depth,
         recompute=config.recompute,
+        random_weights=random_weights,
     )
     builder = _get_builder(config.model)
     options = BuilderOptions()

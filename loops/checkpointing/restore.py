@@ -26,6 +26,7 @@ def build_model(
     net_config: registry.NetConfig,
     num_classes: int,
     dtype: str,
+    random_weights: bool = True,
 ) -> keras.Model:
     """Builds a model under a strategy.
 
@@ -34,10 +35,11 @@ def build_model(
       net_config: the architecture.
       num_classes: length of the logits.
       dtype: see `mixed_precision.resolve_compute_dtype`.
+      random_weights: False starts all weights at zero, which is faster.
     """
     derived = dataclasses.replace(net_config, num_classes=num_classes, compute_dtype=dtype)
     with strategy.scope():
-        return registry.build_model(derived)
+        return registry.build_model(derived, random_weights)
 
 
 def restore_model(
@@ -56,7 +58,9 @@ def restore_model(
       dtype: see `mixed_precision.resolve_compute_dtype`.
       averaged: False loads the weights themselves even if the run has EMA weights.
     """
-    model = build_model(strategy, record.config.net, len(record.class_names), dtype)
+    model = build_model(
+        strategy, record.config.net, len(record.class_names), dtype, random_weights=False
+    )
     load_weights(model, record, step_dir, averaged)
     return model
 

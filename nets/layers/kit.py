@@ -41,6 +41,8 @@ class Kit:
       dropout: rate in [0, 1), or None for the default of the net.
       stochastic_depth: drop rate of the last residual block.
       recompute: store only the inputs of residual blocks, see `RecomputingModel`.
+      random_weights: False starts all weights at zero, for a checkpoint that replaces them. To draw
+        random ones takes as long as to build the rest of a net.
     """
 
     def __init__(
@@ -54,6 +56,7 @@ class Kit:
         dropout: float | None = None,
         stochastic_depth: float = 0.0,
         recompute: bool = False,
+        random_weights: bool = True,
     ):
         half = compute_dtype != "float32"
         self._dtype = keras.DTypePolicy(f"mixed_{compute_dtype}" if half else "float32")
@@ -64,6 +67,7 @@ class Kit:
         self._dropout = dropout
         self._stochastic_depth = stochastic_depth
         self._recompute = recompute
+        self._random_weights = random_weights
         self._samples = None
         self._num_blocks = 0
         self._block_boundaries = []
@@ -93,7 +97,7 @@ class Kit:
         last_of_branch: bool = False,
     ) -> keras.KerasTensor:
         """Applies a convolution without bias, padded to keep the size at stride 1."""
-        zero_init = last_of_branch and self._zero_init_residual
+        zero_init = not self._random_weights or (last_of_branch and self._zero_init_residual)
         return Conv(filters, size, stride, zero_init=zero_init, name=name, dtype=self.dtype)(x)
 
     def conv_relu(
@@ -107,7 +111,17 @@ class Kit:
         groups: int = 1,
     ) -> keras.KerasTensor:
         """Applies a convolution with bias and ReLU, as in nets without batch norm."""
-        conv = Conv(filters, size, stride, padding, groups, bias=True, name=name, dtype=self.dtype)
+        conv = Conv(
+            filters,
+            size,
+            stride,
+            padding,
+            groups,
+            bias=True,
+            zero_init=not self._random_weights,
+            name=name,
+            dtype=self.dtype,
+        )
         return self.relu(conv(x), f"{name}_relu")
 
     def local_response_norm(self, x: keras.KerasTensor, name: str) -> keras.KerasTensor:
@@ -177,6 +191,11 @@ class Kit:
             return x
         return Dropout(rate, self._get_sample_variable(), name=name, dtype=self.dtype)(x)
 
+    def _initializer(
+        self, initializer: str | keras.initializers.Initializer
+    ) -> str | keras.initializers.Initializer:
+        return initializer if self._random_weights else "zeros"
+
     def _get_sample_variable(self) -> tf.Variable:
         if self._samples is None:
             self._samples = make_sample_variable()
@@ -189,7 +208,7 @@ class Kit:
     def dense(self, x: keras.KerasTensor, units: int, name: str) -> keras.KerasTensor:
         """Applies a hidden dense layer with bias in the compute dtype. See also `logits`."""
         return keras.layers.Dense(
-            units, kernel_initializer="he_normal", name=name, dtype=self.dtype
+            units, kernel_initializer=self._initializer("he_normal"), name=name, dtype=self.dtype
         )(x)
 
     def global_average_pool(self, x: keras.KerasTensor, name: str) -> keras.KerasTensor:
@@ -207,7 +226,7 @@ class Kit:
             gate = keras.layers.Dense(
                 units,
                 activation=activation,
-                kernel_initializer="he_normal",
+                kernel_initializer=self._initializer("he_normal"),
                 name=f"{name}_{suffix}",
                 dtype=self.dtype,
             )(gate)
@@ -221,7 +240,7 @@ class Kit:
         """
         return keras.layers.Dense(
             num_classes,
-            kernel_initializer=keras.initializers.RandomNormal(stddev=0.01),
+            kernel_initializer=self._initializer(keras.initializers.RandomNormal(stddev=0.01)),
             name="logits",
             dtype="float32",
         )(x)

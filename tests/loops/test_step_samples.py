@@ -22,7 +22,7 @@ from tests.loops.small_steps import (
 def dropping_net(monkeypatch):
     """Replaces the registered net by a small one with dropout and stochastic depth."""
 
-    def build(config):
+    def build(config, random_weights=True):
         kit = Kit(config.compute_dtype, dropout=0.4, stochastic_depth=0.5)
         image = kit.image()
         x = kit.begin_residual_blocks(kit.conv(image, 8, 3, "conv0", stride=2), 1)

@@ -9,7 +9,7 @@ from nets import registry
 from nets.layers.kit import Kit
 
 
-def build(config):
+def build(config, random_weights=True):
     """Builds two convolutions. Replaces `registry.build_model`."""
     kit = Kit(config.compute_dtype, config.sync_batch_norm)
     image = kit.image()

@@ -21,7 +21,7 @@ def use_tiny_net():
     from nets import registry
     from nets.layers.kit import Kit
 
-    def build(config):
+    def build(config, random_weights=True):
         random = {"dropout": config.dropout, "stochastic_depth": config.stochastic_depth}
         kit = Kit(config.compute_dtype, config.sync_batch_norm, **random)
         image = kit.image()

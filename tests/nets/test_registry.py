@@ -302,6 +302,15 @@ def test_zero_init_residual_of_a_preactivated_net_zeroes_the_last_convolutions(d
     assert all(np.any(gradient) for gradient in gradients)
 
 
+@pytest.mark.parametrize("model", ["alexnet", "resnetse_18"])
+def test_without_random_weights_all_kernels_are_zero(model):
+    size = registry.min_image_size(model)
+    config = registry.NetConfig(model=model, num_classes=3, input_size=size)
+    net = registry.build_model(config, random_weights=False)
+    kernels = [v for v in net.variables if v.name == "kernel"]
+    assert kernels and not any(np.any(v) for v in kernels)
+
+
 @pytest.mark.parametrize("model", SMALL)
 def test_gamma_starts_at_one_without_zero_init_residual(model):
     net = build(model)

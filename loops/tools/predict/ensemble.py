@@ -130,7 +130,7 @@ class Ensemble:
             or choose_views_per_batch() // preprocessings[0].num_views
         )
         batch_size = min(max_batch_size, len(paths))
-        dataset = views.make_dataset(paths, preprocessings, batch_size, config.data.reader_threads)
+        dataset = views.load_batches(paths, preprocessings, batch_size, config.data.reader_threads)
         bar = progress_bar.Progress("predict", len(paths))
         out_of_memory = convert_out_of_memory(
             f"--eval_batch_size={batch_size}", lambda: "give a smaller one"

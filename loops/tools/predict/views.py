@@ -1,8 +1,9 @@
 """The views that a net predicts on: of one image, and of many files in batches."""
 
+import functools
 import os
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -15,6 +16,8 @@ from input_pipeline.config import Exif
 from input_pipeline.decoding import decode
 from loops.tools.predict import seam_carving
 
+# One thread decodes so many photographs in the time that the graph of a dataset takes to build.
+_MAX_FILES_WITHOUT_DATASET = 32
 _CROP_NAMES = ("upper left", "upper right", "lower left", "lower right", "center")
 
 
@@ -88,6 +91,44 @@ def describe_decode_error(path: str) -> str:
     return "it decodes now, but did not before"
 
 
+def load_batches(
+    paths: Sequence[str],
+    preprocessings: Sequence[Preprocessing],
+    batch_size: int,
+    reader_threads: int = 0,
+) -> Iterable[tuple[tuple[tf.Tensor, ...], tf.Tensor]]:
+    """Returns the batches of `make_dataset`. Few files are read without a dataset."""
+    if len(paths) > _MAX_FILES_WITHOUT_DATASET:
+        return make_dataset(paths, preprocessings, batch_size, reader_threads)
+    return _iter_batches(paths, preprocessings, batch_size)
+
+
+def _iter_batches(
+    paths: Sequence[str], preprocessings: Sequence[Preprocessing], batch_size: int
+) -> Iterator[tuple[tuple[tf.Tensor, ...], tf.Tensor]]:
+    for start in range(0, len(paths), batch_size):
+        loaded = [_load_views(path, preprocessings) for path in paths[start : start + batch_size]]
+        loaded += [None] * (batch_size - len(loaded))
+        decoded = tf.constant([views is not None for views in loaded])
+        rows = [views or _make_black_views(preprocessings) for views in loaded]
+        yield tuple(tf.stack(views) for views in zip(*rows, strict=True)), decoded
+
+
+def _load_views(
+    path: str, preprocessings: Sequence[Preprocessing]
+) -> tuple[tf.Tensor, ...] | None:
+    """Returns the views of a file, or None if it does not decode."""
+    try:
+        images = {p.exif: decode_file(path, p.exif) for p in preprocessings}
+        return tuple(preprocess_image(images[p.exif], p) for p in preprocessings)
+    except tf.errors.OpError:
+        return None
+
+
+def _make_black_views(preprocessings: Sequence[Preprocessing]) -> tuple[tf.Tensor, ...]:
+    return tuple(tf.zeros((p.num_views, p.size, p.size, 3), tf.uint8) for p in preprocessings)
+
+
 def make_dataset(
     paths: Sequence[str],
     preprocessings: Sequence[Preprocessing],
@@ -123,11 +164,8 @@ def make_dataset(
             images = {exif: decode.decode_image(data, exif) for exif in kinds}
             return tuple(preprocess_image(images[p.exif], p) for p in preprocessings)
 
-        def make_black_views() -> tuple[tf.Tensor, ...]:
-            shapes = [(p.num_views, p.size, p.size, 3) for p in preprocessings]
-            return tuple(tf.zeros(shape, tf.uint8) for shape in shapes)
-
-        return tf.cond(is_file, load_views, make_black_views), is_file
+        black_views = functools.partial(_make_black_views, preprocessings)
+        return tf.cond(is_file, load_views, black_views), is_file
 
     @tf.autograph.experimental.do_not_convert  # conversion would take longer than small jobs
     def load(index: tf.Tensor) -> tuple[tuple[tf.Tensor, ...], tf.Tensor]:

@@ -28,7 +28,7 @@ pytestmark = pytest.mark.usefixtures("tiny_net")
 def plain_net(tiny_net, monkeypatch):
     """Two convolutions without batch norm or ReLU, so that rounding has only a small effect."""
 
-    def build(config):
+    def build(config, random_weights=True):
         kit = Kit(config.compute_dtype, config.sync_batch_norm)
         image = kit.image()
         x = keras.layers.Activation("tanh")(kit.conv(image, 8, 3, "conv1", stride=2))
@@ -203,7 +203,7 @@ def test_adaptive_clipping_precedes_global_norm_clipping_and_skips_the_classifie
 def test_recompute_trains_bit_identical_weights(mirrored, monkeypatch, half):
     """A net with residual blocks, two micro-batches, two replicas."""
 
-    def build(config):
+    def build(config, random_weights=True):
         kit = Kit(config.compute_dtype, recompute=config.recompute)
         return resnetv2.resnetv2(kit, config.num_classes, (1, 1), bottleneck=False)
 

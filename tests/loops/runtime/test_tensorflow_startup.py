@@ -68,6 +68,17 @@ def test_mode_runs_with_onednn():
     assert process.stdout == f"True {expected}\n"
 
 
+def test_unused_packages_are_not_imported_with_tensorflow():
+    code = (
+        "import sys, main; main.mode_function('stats'); print('sklearn' in sys.modules);"
+        " import sklearn.metrics; print(sklearn.metrics.accuracy_score([0], [0]))"
+    )
+    process = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    assert process.stdout == "False\n1.0\n"
+
+
 def test_imported_objects_are_frozen_once():
     """Objects created after the first import may become garbage and must not be frozen."""
     code = (

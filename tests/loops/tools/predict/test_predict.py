@@ -117,6 +117,20 @@ def test_features_times_the_classifier_are_the_logits(runs, pictures, tmp_path, 
         np.testing.assert_allclose(features[1] @ kernel + bias, expected, rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.parametrize("batch_size", [2, 5])
+def test_few_files_give_the_batches_of_a_dataset(pictures, batch_size):
+    paths = [str(path) for path in sorted(pictures.iterdir())]
+    preprocessings = [
+        views.Preprocessing(24, 0.875, "bilinear", 10, False),
+        views.Preprocessing(32, 1.0, "bicubic", 1, True, exif="apply"),
+    ]
+    few = [*views.load_batches(paths, preprocessings, batch_size)]
+    many = [*views.make_dataset(paths, preprocessings, batch_size)]
+    assert len(few) == len(many) == -(-len(paths) // batch_size)
+    for batch, expected in zip(few, many, strict=True):
+        tf.nest.map_structure(np.testing.assert_array_equal, batch, expected)
+
+
 def test_seam_carving_is_the_eleventh_view(runs, tiny_folder):
     path = str(tiny_folder / "val" / "grid" / "00.jpg")
     ten = probabilities_by_class(run(f"--ckpt={runs / 'a'}", f"--image={path}")["images"][0])
