@@ -143,8 +143,9 @@ class DataConfig:
         },
     ] = "ignore"
     cache: Annotated[
-        Literal["none", "ram"],
-        "ram: read the encoded images once and keep them in memory.",
+        Literal["none", "ram", "pixels"],
+        "Read the images once and keep them in memory. ram: encoded. pixels: decoded, for small "
+        "data sets.",
         {"modes": ("train", "eval", "export", "average", "repro", "stats"), "on_resume": True},
     ] = "none"
     data_service: Annotated[

@@ -26,7 +26,7 @@ def decode_image(data: tf.Tensor, exif: str = "ignore") -> tf.Tensor:
     """Decodes a JPEG, PNG, BMP, GIF (first frame) or WebP file (first frame).
 
     Args:
-      data: scalar string tensor, the whole file.
+      data: scalar string tensor, the whole file; or its decoded image, uint8 [H, W, 3].
       exif: "apply" turns a JPEG upright by its EXIF orientation, "ignore" does not.
 
     Returns:
@@ -36,6 +36,8 @@ def decode_image(data: tf.Tensor, exif: str = "ignore") -> tf.Tensor:
     Raises:
       tf.errors.InvalidArgumentError: not an image, a truncated image, or an unsafe header.
     """
+    if data.dtype == tf.uint8:
+        return data
     image = tf.cond(
         image_header.is_jpeg(data), lambda: _decode_jpeg(data, exif), lambda: _decode_non_jpeg(data)
     )
@@ -50,7 +52,7 @@ def decode_cropped(
     The pixels are equal to the same window of the decoded image.
 
     Args:
-      data: scalar string tensor, the whole file.
+      data: see `decode_image`.
       choose_window: function from the image's size, int32 [2] (height, width), to a window inside
         it, int32 [4] (top, left, height, width).
       exif: see `decode_image`. Size and window are those of the upright image.
@@ -77,11 +79,15 @@ def decode_cropped(
         image = tf.io.decode_and_crop_jpeg(data, wider, channels=3, dct_method="INTEGER_ACCURATE")
         return image[:, before : before + width]
 
-    def decode_then_crop() -> tf.Tensor:
-        image = _decode_non_jpeg(data)
+    def crop(image: tf.Tensor) -> tf.Tensor:
         top, left, height, width = tf.unstack(choose_window(tf.shape(image)[:2]))
         return image[top : top + height, left : left + width]
 
+    def decode_then_crop() -> tf.Tensor:
+        return crop(_decode_non_jpeg(data))
+
+    if data.dtype == tf.uint8:
+        return crop(data)
     cropped = tf.cond(image_header.is_jpeg(data), decode_jpeg_window, decode_then_crop)
     return tf.ensure_shape(cropped, [None, None, 3])
 

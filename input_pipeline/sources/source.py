@@ -37,7 +37,8 @@ class Source:
       num_examples: N.
       class_names: name of each class, by label.
       labels: int32 [N].
-      read: function from an int64 scalar tensor 0 <= i < N to (encoded image, int32 label).
+      read: function from an int64 scalar tensor 0 <= i < N to (encoded image, int32 label); with
+        `--cache=pixels` to (uint8 [H, W, 3], int32 label).
       describe: function from the index of an image to a readable name, its path.
       fingerprint: hash over names and labels, which identifies a version of the data.
     """
@@ -93,11 +94,12 @@ def open_split(config: DataConfig, split: str, class_names: Sequence[str] = ()) 
             opened.num_examples,
             full_size,
         )
-    if config.cache != "ram":
+    if config.cache == "none":
         return opened
-    name, threads = f"{config.dataset}/{split}", config.reader_threads
-    read = ram_cache.cache_in_memory(opened.read, opened.num_examples, name, threads)
-    return dataclasses.replace(opened, read=read)
+    name = f"{config.dataset}/{split}"
+    return dataclasses.replace(
+        opened, read=ram_cache.cache_in_memory(opened.read, opened.num_examples, name, config)
+    )
 
 
 def _select_classes(source: Source, path: str, split: str) -> Source:

@@ -22,9 +22,10 @@ def check(config: Config) -> None:
     """Raises UsageError for a value that no run could use."""
     check_values(config)
     _require_resolved(config)
-    if config.data.data_service and config.data.cache == "ram":
+    if config.data.data_service and config.data.cache != "none":
         raise UsageError(
-            "--cache=ram with --data_service: the workers of the service load the images; drop one"
+            f"--cache={config.data.cache} with --data_service: the workers of the service load the"
+            " images; drop one"
         )
     if config.precision.xla and config.net.sync_batch_norm:
         raise UsageError("--xla does not support --sync_batch_norm; drop one")

@@ -12,6 +12,7 @@ from input_pipeline import pipeline, sample_order
 from input_pipeline.augmentation import image_augment
 from input_pipeline.config import DataConfig
 from input_pipeline.sources import source
+from tests.input_pipeline import encoded_images
 
 TOTAL, SEED, BATCH, SIZE = 13, 5, 4, 14  # a prime, and a batch that does not divide it
 # 16 is 8/7 of the size, so evaluation crops without resizing.
@@ -342,3 +343,21 @@ def test_load_first_samples_equals_the_pipeline(break_images):
         assert samples[name].dtype == value.dtype
         np.testing.assert_array_equal(samples[name], value, err_msg=name)
     assert samples["replaced"].numpy().max() > 0
+
+
+@pytest.mark.parametrize("exif", ["ignore", "apply"])
+def test_cached_pixels_give_the_batches_of_the_files(tmp_path, exif):
+    files = [*encoded_images.good_files().values()]
+    others = {0: files[0], 1: encoded_images.good_files()["jpeg exif"], 2: b"not an image", 3: None}
+    config = dataclasses.replace(_make_config(tmp_path / "mixed", others), exif=exif)
+    batches = {}
+    for cache in ("none", "pixels"):
+        cached = dataclasses.replace(config, cache=cache)
+        split = source.open_split(cached, "train")
+        train = pipeline.train_dataset(split, cached, SEED, 0, BATCH, batches=4)
+        complete = dataclasses.replace(split, num_examples=2)  # evaluation accepts no broken file
+        val = pipeline.eval_dataset(complete, cached, 10, 2, 1)
+        batches[cache] = [*train.as_numpy_iterator(), *val.as_numpy_iterator()]
+        assert pipeline.find_first_unreadable(split, range(TOTAL))[0] == 2
+    assert sum(batch["replaced"].sum() for batch in batches["none"][:4]) >= 2
+    tf.nest.map_structure(np.testing.assert_array_equal, batches["pixels"], batches["none"])

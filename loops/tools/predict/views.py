@@ -114,9 +114,7 @@ def _iter_batches(
         yield tuple(tf.stack(views) for views in zip(*rows, strict=True)), decoded
 
 
-def _load_views(
-    path: str, preprocessings: Sequence[Preprocessing]
-) -> tuple[tf.Tensor, ...] | None:
+def _load_views(path: str, preprocessings: Sequence[Preprocessing]) -> tuple[tf.Tensor, ...] | None:
     """Returns the views of a file, or None if it does not decode."""
     try:
         images = {p.exif: decode_file(path, p.exif) for p in preprocessings}
