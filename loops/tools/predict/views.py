@@ -16,7 +16,7 @@ from input_pipeline.config import Exif
 from input_pipeline.decoding import decode
 from loops.tools.predict import seam_carving
 
-# One thread decodes so many photographs in the time that the graph of a dataset takes to build.
+# Up to this many photographs decode in the time that the graph of a dataset takes to build.
 _MAX_FILES_WITHOUT_DATASET = 32
 _CROP_NAMES = ("upper left", "upper right", "lower left", "lower right", "center")
 
