@@ -49,6 +49,7 @@ def write(
     command: str,
     seconds: float | None,
     evaluations: Mapping[str, Mapping[str, Any]],
+    commit: str,
 ) -> dict:
     """Stores the result of a row and returns its record.
 
@@ -59,12 +60,14 @@ def write(
       command: the command that repeats it.
       seconds: training time, or None.
       evaluations: scores of `classification.score`, by "SPLIT-CROPS".
+      commit: of this repository, as of `run_all.describe_commit`.
 
     Returns:
-      A dict: command, date, machine, versions, kind, seconds, evaluations.
+      A dict: command, date, machine, versions, commit, kind, seconds, evaluations.
     """
     record = harness.collect_metadata("", [], (*harness.PACKAGES, "numpy")) | {
         "command": command,
+        "commit": commit,
         "kind": kind,
         "seconds": None if seconds is None else round(seconds, 1),
         "evaluations": {

@@ -169,7 +169,7 @@ def write_record(monkeypatch, tmp_path, name, command, top1=0.25, cpu="C"):
         "val-10": make_scores(top1, 0.05, 0.7, 0.8) | {"top1": 1 - top1, "not stored": 1},
         "test-10": make_scores(0.5, 0.125, 0.4, 0.625),
     }
-    return records.write(tmp_path, name, "Run", command, 90.04, evaluations)
+    return records.write(tmp_path, name, "Run", command, 90.04, evaluations, "c0ffee")
 
 
 def test_page_shows_finished_rows_with_intervals(monkeypatch, tmp_path):
