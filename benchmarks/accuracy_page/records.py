@@ -14,8 +14,7 @@ from benchmarks import harness
 DEFAULT_FOLDER = pathlib.Path(__file__).parent / "records"
 # Stored of each evaluation; the run folder has all scores.
 _STORED_SCORES = (
-    *("split", "crops", "num_examples", "top1", "top1_low", "top1_high", "top5"),
-    *("top1_error", "top5_error", "nll"),
+    *("split", "crops", "num_examples", "top1", "top1_low", "top1_high", "top5", "nll"),
 )
 
 

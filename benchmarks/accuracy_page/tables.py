@@ -115,7 +115,18 @@ _IMAGENETTE_TEXT = (
     "and is seen at the end only. Our copies have 160 x 160 px, and their aspect ratio is lost. "
     "The 160 px files of the public leaderboard keep it."
 )
+_MINI_SCORES = ("val-1 top1", "val-10 top1", "val-10 top5", "test-10 top1", "test-10 top5")
 _ONE_CROP = ("val-1 top1", "val-1 top5", "machine")
+
+# The view of each row of the first table.
+HEADLINES = {
+    "imagenette-short-mean": "val-1",
+    "imagenette-short20-mean": "val-1",
+    "mini-short-resnetv2_50": "val-10",
+    "mini-short-resnetse_50": "val-10",
+    "mini-sgd-resnetv2_50": "val-10",
+    "mini-fit-ResNet50V2": "val-10",
+}
 
 TABLES = (
     Table(
@@ -143,6 +154,14 @@ TABLES = (
                 label="average of the two best",
                 row_names=tuple(row.name for row in _SHORT_NETS),
             ),
+        ),
+        columns=(
+            "val-1 top1",
+            "val-10 top1",
+            "val-10 top5",
+            "test-10 top1",
+            "test-10 top5",
+            "machine",
         ),
     ),
     Table(
