@@ -68,12 +68,13 @@ def test_muon_equals_keras_on_convolutions_and_sgd_on_the_rest(one_device, neste
         np.testing.assert_allclose(values, expected.numpy(), atol=1e-5)
 
 
-def test_steps_of_muon_are_nearly_orthogonal_in_bfloat16():
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+def test_steps_of_muon_are_nearly_orthogonal_in_every_precision(dtype):
     """All directions of a step have nearly the same length, whatever those of the gradient."""
     rng = np.random.default_rng(1)
     gradient = rng.normal(size=[3, 3, 16, 32]) * np.logspace(0, -2, 32)
     kernel = keras.Variable(np.zeros([3, 3, 16, 32], np.float32))
-    made = optimizers.Muon(0.9, nesterov=True, dtypes={0: "bfloat16"})
+    made = optimizers.Muon(0.9, nesterov=True, dtypes={0: dtype})
     made.build([kernel])
     made.update_step(tf.constant(gradient, tf.float32), kernel, tf.constant(0.5))
     lengths = np.linalg.svd(kernel.numpy().reshape(-1, 32), compute_uv=False)
