@@ -15,7 +15,7 @@ import pathlib
 import time
 from collections.abc import Callable, Mapping, Sequence
 
-from benchmarks import harness
+from benchmarks import harness, run_all
 from benchmarks.accuracy_page import execution, page, records
 from benchmarks.accuracy_page.rows import BestTwo, Mean, Row
 from benchmarks.accuracy_page.tables import TABLES
@@ -52,11 +52,11 @@ def run_row(
     seconds, evaluations = execution.train_and_evaluate(row, args.folder, finished, seconds_left)
     command = " ".join(execution.make_command(row, finished))
     kind = type(row).__name__
-    return records.write(args.records, row.name, kind, command, seconds, evaluations)
+    return records.write(args.records, row.name, kind, command, seconds, evaluations, args.commit)
 
 
 def parse_arguments() -> argparse.Namespace:
-    """Parses the command line; `only` becomes a list."""
+    """Parses the command line; `only` becomes a list, and `commit` is added."""
     keys = [table.key for table in TABLES]
     parser = harness.BenchmarkParser(__doc__, has_json=False)
     parser.add_flag("--minutes", 120.0, "time limit of this call")
@@ -67,6 +67,7 @@ def parse_arguments() -> argparse.Namespace:
     args = parser.parse_args()
     parser.require_known("--only", args.only, keys)
     args.only = args.only.split(",")
+    args.commit = run_all.describe_commit()  # of the code that trains, whatever is edited meanwhile
     return args
 
 

@@ -14,8 +14,7 @@ from benchmarks import harness
 DEFAULT_FOLDER = pathlib.Path(__file__).parent / "records"
 # Stored of each evaluation; the run folder has all scores.
 _STORED_SCORES = (
-    *("split", "crops", "num_examples", "top1", "top1_low", "top1_high", "top5"),
-    *("top1_error", "top5_error", "nll"),
+    *("split", "crops", "num_examples", "top1", "top1_low", "top1_high", "top5", "nll"),
 )
 
 
@@ -49,6 +48,7 @@ def write(
     command: str,
     seconds: float | None,
     evaluations: Mapping[str, Mapping[str, Any]],
+    commit: str,
 ) -> dict:
     """Stores the result of a row and returns its record.
 
@@ -59,12 +59,14 @@ def write(
       command: the command that repeats it.
       seconds: training time, or None.
       evaluations: scores of `classification.score`, by "SPLIT-CROPS".
+      commit: of this repository, as of `run_all.describe_commit`.
 
     Returns:
-      A dict: command, date, machine, versions, kind, seconds, evaluations.
+      A dict: command, date, machine, versions, commit, kind, seconds, evaluations.
     """
     record = harness.collect_metadata("", [], (*harness.PACKAGES, "numpy")) | {
         "command": command,
+        "commit": commit,
         "kind": kind,
         "seconds": None if seconds is None else round(seconds, 1),
         "evaluations": {

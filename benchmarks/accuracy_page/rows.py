@@ -49,7 +49,7 @@ class BestTwo(Row):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Mean(Row):
-    """The mean, lowest and highest error of the named rows; it is computed, not run."""
+    """The mean, lowest and highest accuracy of the named rows; it is computed, not run."""
 
     row_names: tuple[str, ...]
 

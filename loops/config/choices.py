@@ -21,12 +21,14 @@ class OptimizerFacts:
         `learning_rate`.
       applies_decay: the optimizer applies the weight decay, because it affects the learning rate
         of a layer. Otherwise the training step does.
+      takes_model: the optimizer treats the layers of the model differently.
     """
 
     decay_kind: Literal["l2", "decoupled"]
     learning_rate: float | None = None
     fine_tuning_learning_rate: float | None = None
     applies_decay: bool = False
+    takes_model: bool = False
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -62,7 +64,10 @@ _OPTIMIZATION, _METRICS = "loops.optimization", "loops.metrics"
 OPTIMIZERS = Registry(
     "optimizers.optimizer",
     OptimizerFacts,
-    {name: f"{_OPTIMIZATION}.optimizers:{name}" for name in ("sgd", "lamb", "lars", "adamw")},
+    {
+        name: f"{_OPTIMIZATION}.optimizers:{name}"
+        for name in ("sgd", "lamb", "lars", "adamw", "muon")
+    },
 )
 LOSSES = Registry(
     "losses.loss",

@@ -86,16 +86,18 @@ class OptimizationConfig:
     ] = "none"
     optimizer: Annotated[
         str,
-        "sgd (with momentum), adamw, lars (sgd with a learning rate per layer) or lamb (adamw with "
-        "a learning rate per layer).",
+        "sgd (with momentum), adamw, lars (sgd with a learning rate per layer), lamb (adamw with "
+        "a learning rate per layer) or muon (sgd with orthogonal steps of convolutions).",
         {"choices": choices.OPTIMIZERS.names, "accepts_code": True},
     ] = "sgd"
     momentum: Annotated[
         float,
-        "Momentum of sgd and lars.",
+        "Momentum of sgd, lars and muon.",
         {"minimum": 0, "maximum": 1, "is_optimizer_specific": True},
     ] = 0.9
-    nesterov: Annotated[bool, "Nesterov momentum for sgd.", {"is_optimizer_specific": True}] = True
+    nesterov: Annotated[
+        bool, "Nesterov momentum for sgd and muon.", {"is_optimizer_specific": True}
+    ] = True
     beta1: Annotated[
         float | None,
         "Decay of the first moment of adamw and lamb.",
@@ -149,7 +151,7 @@ class OptimizationConfig:
     decay_kind: Annotated[
         Literal["auto", "l2", "decoupled"],
         "l2: added to the loss gradient. decoupled: as in AdamW. auto: l2 for sgd and lars, "
-        "decoupled for adamw and lamb.",
+        "decoupled for adamw, lamb and muon.",
         {"is_optimizer_specific": True},
     ] = "auto"
     loss: Annotated[

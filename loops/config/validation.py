@@ -134,7 +134,7 @@ def _check_unused(config: Config) -> None:
         )
     moments = {"beta1": optimization.beta1, "beta2": optimization.beta2}
     for name, value in {**moments, "epsilon": optimization.epsilon}.items():
-        if value is not None and optimization.optimizer in ("sgd", "lars"):
+        if value is not None and optimization.optimizer in ("sgd", "lars", "muon"):
             raise UsageError(
                 f"--{name}={value}: --optimizer={optimization.optimizer} does not use it; leave it"
                 " out"

@@ -1,6 +1,6 @@
 """Optimizers, and the weight decay of each variable."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
 
 import keras
@@ -11,9 +11,11 @@ from input_pipeline.errors import UsageError
 from input_pipeline.user_code import display_name
 from loops.config.choices import OPTIMIZERS
 from loops.config.training import OptimizationConfig
+from nets.layers.convolution import Conv
 
 # The decorator of functions that make an optimizer from the config. With `applies_decay` they also
-# get the WeightDecay and the indices of the variables with weight decay.
+# get the WeightDecay and the indices of the variables with weight decay. With `takes_model` they
+# also get the model.
 optimizer = OPTIMIZERS
 
 
@@ -116,6 +118,56 @@ class LAMB(keras.optimizers.Adam):
         variable.assign_sub(learning_rate * direction)
 
 
+class Muon(SGD):
+    """SGD whose steps of convolutions are orthogonal matrices (Jordan et al. 2024, "Muon").
+
+    A kernel is the matrix whose rows are its filters. SGD with momentum would change it by some
+    U S V^T. Muon changes it by about U V^T instead, so that all directions get the same length.
+    Five Newton-Schulz iterations compute it: X = a X + (b X X^T + c (X X^T)^2) X. Then
+    w -= learning_rate * sqrt(max(1, rows / columns)) * X. SGD trains all other variables.
+
+    Args:
+      momentum, nesterov: of both kinds of variables.
+      dtypes: for each index of a variable that is a kernel of convolutions, the type in which the
+        iterations are computed. They tolerate bfloat16.
+    """
+
+    coefficients = (3.4445, -4.7750, 2.0315)
+    num_iterations = 5
+
+    def __init__(self, momentum: float, nesterov: bool, dtypes: Mapping[int, str]):
+        super().__init__(0.0, momentum=momentum, nesterov=nesterov, name="muon")
+        self._dtypes = dtypes
+
+    def update_step(
+        self, gradient: tf.Tensor, variable: keras.Variable, learning_rate: tf.Tensor
+    ) -> None:
+        index = self._get_variable_index(variable)
+        if index not in self._dtypes:
+            super().update_step(gradient, variable, learning_rate)
+            return
+        if self.momentum:
+            velocity = self.momentums[index].value
+            average = self.momentum * tf.convert_to_tensor(velocity) + gradient
+            velocity.assign(average)
+            gradient = gradient + self.momentum * average if self.nesterov else average
+        filters = tf.reshape(gradient, [-1, gradient.shape[-1]])  # a column is a filter
+        length = max(1.0, filters.shape[1] / filters.shape[0]) ** 0.5
+        step = tf.reshape(self._orthogonalize(filters, self._dtypes[index]), gradient.shape)
+        variable.assign_sub(learning_rate * length * step)
+
+    def _orthogonalize(self, matrix: tf.Tensor, dtype: str) -> tf.Tensor:
+        """Returns about U V^T of a float32 matrix U S V^T: singular values from 0.7 to 1.2."""
+        is_tall = matrix.shape[0] > matrix.shape[1]
+        x = matrix / (tf.norm(matrix) + 1e-7)  # no singular value is above 1
+        x = tf.cast(tf.transpose(x) if is_tall else x, dtype)
+        a, b, c = self.coefficients
+        for _ in range(self.num_iterations):
+            square = tf.matmul(x, x, transpose_b=True)
+            x = a * x + tf.matmul(b * square + c * tf.matmul(square, square), x)
+        return tf.cast(tf.transpose(x) if is_tall else x, tf.float32)
+
+
 class WeightDecay(NamedTuple):
     """Weight decay in its two forms. At least one is 0.
 
@@ -138,8 +190,10 @@ def build_optimizer(config: OptimizationConfig, model: keras.Model) -> keras.opt
     kernels = {id(kernel) for kernel in get_trainable_kernels(model)}
     variables = model.trainable_variables
     decayed = frozenset(i for i, v in enumerate(variables) if id(v) in kernels)
-    own_decay = (get_weight_decay(config), decayed) if entry.facts.applies_decay else ()
-    made = entry.function(config, *own_decay)
+    more = (get_weight_decay(config), decayed) if entry.facts.applies_decay else ()
+    if entry.facts.takes_model:
+        more = (*more, model)
+    made = entry.function(config, *more)
     _check_optimizer(config.optimizer, made)
     made.build(variables)
     return made
@@ -180,6 +234,19 @@ def lamb(
 ) -> keras.optimizers.Optimizer:
     """Makes AdamW with a learning rate per layer."""
     return LAMB(decay.decoupled, decayed, **_moments(config, epsilon=1e-6))
+
+
+@optimizer(decay_kind="decoupled", learning_rate=0.4, takes_model=True)
+def muon(config: OptimizationConfig, model: keras.Model) -> keras.optimizers.Optimizer:
+    """Makes SGD with orthogonal steps of convolutions."""
+    dtypes = {
+        id(layer.kernel): layer.compute_dtype
+        for layer in model._flatten_layers()
+        if isinstance(layer, (Conv, keras.layers.Conv2D))
+    }
+    variables = enumerate(model.trainable_variables)
+    by_index = {i: dtypes[id(v)] for i, v in variables if id(v) in dtypes}
+    return Muon(config.momentum, config.nesterov, by_index)
 
 
 # What Keras's optimizers do in `apply`, which the training step does not call.

@@ -156,49 +156,64 @@ def test_failing_command_ends_the_script(tmp_path):
 
 
 def make_scores(top1, top5, low, high):
-    return {"top1_error": top1, "top5_error": top5, "top1_low": low, "top1_high": high}
+    return {"top1": top1, "top5": top5, "top1_low": low, "top1_high": high}
 
 
-def write_record(monkeypatch, tmp_path, name, command, top1=0.25, cpu="C"):
-    """Writes a record of the machine `cpu` with the ten-crop error `top1`."""
+def write_record(monkeypatch, tmp_path, name, command, top1=0.75, cpu="C"):
+    """Writes a record of the machine `cpu` with the ten-crop accuracy `top1`."""
     monkeypatch.setattr(
         harness, "describe_machine", lambda: {"cpu": cpu, "cores": 2, "cpu_flags": []}
     )
     evaluations = {
-        "val-1": make_scores(0.31, 0.1, 0.6, 0.75),
-        "val-10": make_scores(top1, 0.05, 0.7, 0.8) | {"top1": 1 - top1, "not stored": 1},
-        "test-10": make_scores(0.5, 0.125, 0.4, 0.625),
+        "val-1": make_scores(0.69, 0.9, 0.6, 0.75),
+        "val-10": make_scores(top1, 0.95, 0.7, 0.8) | {"not stored": 1},
+        "test-10": make_scores(0.5, 0.875, 0.4, 0.625),
     }
-    return records.write(tmp_path, name, "Run", command, 90.04, evaluations)
+    return records.write(tmp_path, name, "Run", command, 90.04, evaluations, "c0ffee")
 
 
 def test_page_shows_finished_rows_with_intervals(monkeypatch, tmp_path):
     table = Table(key="t", title="T", text="About.", rows=(make_run(), make_run("b")))
     monkeypatch.setattr(page, "TABLES", (table,))
     text = page.render({"a": write_record(monkeypatch, tmp_path, "a", "python main.py")})
-    row = "| a | 1.5 min | 31.0 (25.0 to 40.0) | 25.0 (20.0 to 30.0) | 5.0 |"
-    row += " 50.0 (37.5 to 60.0) | 12.5 | A |"
+    row = "| a | 1.5 min | 69.0 (60.0 to 75.0) | 75.0 (70.0 to 80.0) | 95.0 |"
+    row += " 50.0 (40.0 to 62.5) | 87.5 | A |"
     lines = text.splitlines()
     assert row in lines
     assert any(line.startswith("- A: C, 2 cores, no bfloat16; python 3") for line in lines)
     assert "| b |" not in text and text.count("python main.py\n") == 1
 
 
-def test_mean_row_shows_lowest_and_highest_error(monkeypatch, tmp_path):
+def test_first_table_has_the_rows_that_count_with_their_commands(monkeypatch, tmp_path):
+    mean = Mean(name="m", label="mean of 2", views=("val-1",), row_names=("a", "b"))
+    table = Table(key="t", title="T", text="", rows=(make_run(), make_run("b"), mean))
+    monkeypatch.setattr(page, "TABLES", (table,))
+    monkeypatch.setattr(page, "HEADLINES", {"m": "val-1", "b": "test-10"})
+    finished = {name: write_record(monkeypatch, tmp_path, name, f"run {name}") for name in "ab"}
+    lines = page.render(finished).splitlines()
+    first = lines.index("| data, length | run | top-1 | on | machine | command |")
+    assert lines[first + 2 : first + 5] == [
+        "| T | b | 50.0 (40.0 to 62.5) | test, ten crops | A | `run b` |",
+        "| T | mean of 2 | 69.0 (69.0 to 69.0) | val, one crop | A | `run a` |",
+        "",
+    ]
+
+
+def test_mean_row_shows_lowest_and_highest_accuracy(monkeypatch, tmp_path):
     mean = Mean(name="m", label="mean of 2", views=("val-10",), row_names=("a", "b"))
     columns = ("time", "val-10 top1", "val-10 top5", "machine")
     rows = (make_run(), make_run("b"), mean)
     monkeypatch.setattr(
         page, "TABLES", (Table(key="t", title="", text="", rows=rows, columns=columns),)
     )
-    finished = {"a": write_record(monkeypatch, tmp_path, "a", "x", 0.3)}
+    finished = {"a": write_record(monkeypatch, tmp_path, "a", "x", 0.7)}
     assert "mean of 2" not in page.render(finished)
-    finished["b"] = write_record(monkeypatch, tmp_path, "b", "y", 0.2)
+    finished["b"] = write_record(monkeypatch, tmp_path, "b", "y", 0.8)
     text = page.render(finished)
-    assert "| mean of 2 | 1.5 min | 25.0 (20.0 to 30.0) | 5.0 | A |" in text.splitlines()
+    assert "| mean of 2 | 1.5 min | 75.0 (70.0 to 80.0) | 95.0 | A |" in text.splitlines()
     assert text.endswith("```sh\nx\ny\n```\n")
     # One of them has only a center-crop evaluation, no time, and another machine.
-    finished["b"] = write_record(monkeypatch, tmp_path, "b", "y", 0.2, cpu="D")
+    finished["b"] = write_record(monkeypatch, tmp_path, "b", "y", 0.8, cpu="D")
     del finished["b"]["evaluations"]["val-10"]
     finished["b"]["seconds"] = None
     assert "| mean of 2 |  |  |  | A, B |" in page.render(finished).splitlines()
@@ -213,11 +228,11 @@ def test_record_of_another_command_is_an_error(monkeypatch, tmp_path):
         records.read(tmp_path, "a", "y")
 
 
-def test_best_two_selects_by_val_error(monkeypatch, tmp_path):
+def test_best_two_selects_by_val_accuracy(monkeypatch, tmp_path):
     row = BestTwo(name="two", label="", row_names=("a", "b", "c"))
-    errors = {"a": 0.5, "b": 0.2, "c": 0.3}
+    accuracies = {"a": 0.5, "b": 0.8, "c": 0.7}
     finished = {
-        n: write_record(monkeypatch, tmp_path, n, "x", error) for n, error in errors.items()
+        n: write_record(monkeypatch, tmp_path, n, "x", top1) for n, top1 in accuracies.items()
     }
     words = ["python", "main.py", "--mode=eval", "--ckpt=checkpoints/b,checkpoints/c"]
     assert execution.make_command(row, finished) == words

@@ -78,7 +78,7 @@ def test_synchronized_batch_norm_with_gradient_accumulation(one_device, mirrored
 
 
 @pytest.mark.usefixtures("plain_net")
-@pytest.mark.parametrize("optimizer", ["lars", "adamw", "lamb"])
+@pytest.mark.parametrize("optimizer", ["lars", "adamw", "lamb", "muon"])
 def test_every_optimizer_on_two_replicas(one_device, mirrored, optimizer):
     changes = {"optimizer": optimizer, "clip_norm": 0.5, "clip_factor": 0.05}
     # Adam divides by the size of the gradient, so rounding of tiny gradients changes whole steps.

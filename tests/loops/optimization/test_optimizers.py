@@ -8,6 +8,7 @@ import tensorflow as tf
 from loops.config.training import OptimizationConfig
 from loops.optimization import optimizers
 from nets import registry
+from nets.layers.convolution import Conv
 
 
 @pytest.mark.parametrize(("momentum", "nesterov"), [(0.9, True), (0.9, False), (0.0, True)])
@@ -23,6 +24,61 @@ def test_sgd_equals_keras(momentum, nesterov):
         plain.apply([gradient], [reference])
     np.testing.assert_allclose(ours.numpy(), reference.numpy(), rtol=1e-6, atol=1e-6)
     assert np.abs(ours.numpy() - start).max() > 0.1
+
+
+def conv_model():
+    """A net with a kernel of more rows than columns, one of fewer, and other variables."""
+    image = keras.Input([4, 4, 3])
+    x = Conv(2, 3, name="wide")(image)  # 2 filters of 27 numbers
+    x = keras.layers.Conv2D(8, 1, use_bias=False, name="tall")(x)  # 8 filters of 2 numbers
+    return keras.Model(image, keras.layers.Dense(3, name="logits")(keras.layers.Flatten()(x)))
+
+
+@pytest.mark.parametrize("nesterov", [True, False])
+def test_muon_equals_keras_on_convolutions_and_sgd_on_the_rest(one_device, nesterov):
+    """Keras's Muon takes matrices; without `rms_rate` it leaves out the factor of the rate."""
+    rng = np.random.default_rng(1)
+    config = OptimizationConfig(optimizer="muon", nesterov=nesterov)
+    with one_device.scope():
+        model = conv_model()
+        made = optimizers.build_optimizer(config, model)
+    wide, tall, *others = model.trainable_variables
+    matrices = [keras.Variable(v.numpy().reshape(-1, v.shape[-1])) for v in (wide, tall)]
+    copies = [keras.Variable(v.numpy()) for v in others]
+    factors = [1.0, 2.0]  # sqrt(max(1, filters / numbers))
+    theirs = [
+        keras.optimizers.Muon(
+            0.1 * factor, momentum=0.9, nesterov=nesterov, rms_rate=None, weight_decay=None
+        )
+        for factor in factors
+    ]
+    sgd = keras.optimizers.SGD(0.1, momentum=0.9, nesterov=nesterov)
+    for _ in range(3):
+        gradients = [
+            tf.constant(rng.normal(size=v.shape).astype(np.float32)) for v in (wide, tall, *others)
+        ]
+        optimizers.apply_gradients(
+            one_device, made, gradients, model.trainable_variables, tf.constant(0.1)
+        )
+        for optimizer, gradient, matrix in zip(theirs, gradients, matrices, strict=False):
+            optimizer.apply([tf.reshape(gradient, matrix.shape)], [matrix])
+        sgd.apply(gradients[2:], copies)
+    for variable, expected in zip((wide, tall, *others), matrices + copies, strict=True):
+        values = variable.numpy().reshape(expected.shape)
+        np.testing.assert_allclose(values, expected.numpy(), atol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+def test_steps_of_muon_are_nearly_orthogonal_in_every_precision(dtype):
+    """All directions of a step have nearly the same length, whatever those of the gradient."""
+    rng = np.random.default_rng(1)
+    gradient = rng.normal(size=[3, 3, 16, 32]) * np.logspace(0, -2, 32)
+    kernel = keras.Variable(np.zeros([3, 3, 16, 32], np.float32))
+    made = optimizers.Muon(0.9, nesterov=True, dtypes={0: dtype})
+    made.build([kernel])
+    made.update_step(tf.constant(gradient, tf.float32), kernel, tf.constant(0.5))
+    lengths = np.linalg.svd(kernel.numpy().reshape(-1, 32), compute_uv=False)
+    assert 0.5 * 0.6 < lengths.min() < lengths.max() < 0.5 * 1.3
 
 
 def test_only_kernels_get_weight_decay():
@@ -125,7 +181,7 @@ def test_optimizers_match_their_papers(one_device, name, moments):
     assert int(optimizer.iterations) == 4
 
 
-@pytest.mark.parametrize("name", ["sgd", "lars", "adamw", "lamb"])
+@pytest.mark.parametrize("name", ["sgd", "lars", "adamw", "lamb", "muon"])
 @pytest.mark.parametrize("kind", ["auto", "l2", "decoupled"])
 def test_weight_decay_is_applied_once(one_device, name, kind):
     """With a zero gradient, only weight decay changes a kernel: it shrinks, in either form.
@@ -156,7 +212,7 @@ def test_weight_decay_is_applied_once(one_device, name, kind):
         assert ratio == pytest.approx(expected[name, kind], abs=2e-7)
 
 
-@pytest.mark.parametrize("name", ["sgd", "lars", "adamw", "lamb"])
+@pytest.mark.parametrize("name", ["sgd", "lars", "adamw", "lamb", "muon"])
 def test_build_optimizer_creates_all_variables(name):
     model = dense_model()
     optimizer = optimizers.build_optimizer(OptimizationConfig(optimizer=name), model)
