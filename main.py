@@ -12,7 +12,7 @@ import flags
 from input_pipeline import user_code
 from loops.config import hub_names, local_paths, mode_flags, modes
 from loops.config.config import Config
-from loops.runtime import process, tensorflow_startup
+from loops.runtime import log_format, process, tensorflow_startup
 
 
 def mode_function(mode: str) -> Callable[[Config], object]:
@@ -29,6 +29,8 @@ def run(argv: list[str]) -> None:
         return
     config = flags.parse(argv)
     mode_flags.check_flags(config)
+    if config.run.verbose:
+        log_format.set_up(verbose=True)
     if config.run.trust_code:
         user_code.trust_all()
     run_mode = mode_function(config.mode)

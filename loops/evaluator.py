@@ -123,6 +123,8 @@ class Evaluator:
         bar = progress_bar.Progress("eval", total)
         probabilities, labels = [], []
         num_images = 0
+        if max_batches is not None:
+            bar.announce("compiling the evaluation")
         iterator = iter(self._dataset)
         out_of_memory = convert_out_of_memory(
             f"--eval_batch_size={self._batch_size}", lambda: "give a smaller --eval_batch_size"

@@ -3,13 +3,14 @@
 import contextlib
 import errno
 import pathlib
+import shlex
 from collections.abc import Iterator
 
 from absl import logging
 
 from input_pipeline import user_code
 from input_pipeline.errors import DataError, UsageError
-from input_pipeline.text import summarize_error
+from input_pipeline.text import pluralize, summarize_error
 from loops import train_failures, worker_agreement
 from loops.checkpointing import (
     checkpoint,
@@ -51,6 +52,7 @@ def run(config: Config) -> dict:
             console.print_summary(
                 f"{run_dir}, step {results['step']}", console.format_evaluation(results)
             )
+            _log_next_commands(run_dir)
         return results
     with StopSignals() as signals, _convert_full_disk(run_dir):
         return train(config, run_dir, record, signals)
@@ -105,8 +107,8 @@ def train(
     advice = "restart all workers with the same --run_name"
     with train_failures.convert_worker_errors(advice):
         setup = TrainSetup(config, record.class_names if record else ())
-        setup.schedule.log()
         setup.build()
+        _log_header(setup)
     is_chief = setup.workers.is_chief
     with train_failures.convert_worker_errors(advice, run_dir), contextlib.ExitStack() as stack:
         if is_chief:
@@ -115,7 +117,7 @@ def train(
             else:
                 run_dir = run_folder.lock_unnamed(run_dir, stack)
             stack.enter_context(log_format.copy_to_file(run_dir))
-            logging.info("run folder %s", run_dir)
+            logging.info("run folder %s (tensorboard --logdir %s)", run_dir, run_dir.parent)
             record = _update_record(run_dir, setup, record)
             checkpoint.remove_unfinished(run_dir)
         setup.workers.wait_for_folder(run_dir)  # the chief creates it
@@ -138,7 +140,43 @@ def train(
                 run_summary.get_hyperparameters(config),
             )
         outputs = RunOutputs(run_dir, writer, trace)
-        return TrainLoop(setup, outputs, signals or NoSignals()).run()
+        results = TrainLoop(setup, outputs, signals or NoSignals()).run()
+        if is_chief:
+            _log_next_commands(run_dir)
+        return results
+
+
+def _log_header(setup: TrainSetup) -> None:
+    """Logs what is trained, on what and where, in lines that fit a terminal."""
+    data, state = setup.config.data, setup.state
+    parameters = sum(v.value.shape.num_elements() for v in state.model.trainable_variables)
+    logging.info(
+        "%s with %.1f M parameters in %s on %s",
+        user_code.display_name(setup.config.net.model),
+        parameters / 1e6,
+        state.compute_dtype,
+        strategies.describe_devices(setup.strategy),
+    )
+    logging.info(
+        "%s: %s, %d training and %d validation images at %d px",
+        data.dataset,
+        pluralize(len(setup.train_split.class_names), "class"),
+        setup.train_split.num_examples,
+        setup.val_split.num_examples,
+        data.image_size,
+    )
+    setup.schedule.log()
+
+
+def _log_next_commands(run_dir: pathlib.Path) -> None:
+    """Logs the best checkpoint and what can be done with it."""
+    best = checkpoint.find_best_intact(run_dir)
+    if best is None:
+        return
+    logging.info("best checkpoint: %s/best (%s)", run_dir, best.name)
+    path = shlex.quote(f"{run_dir}/best")
+    logging.info("next: python main.py --mode=eval --ckpt=%s", path)
+    logging.info("  or: python main.py --mode=predict --ckpt=%s --image=PHOTO", path)
 
 
 def _read_results_of_finished_run(

@@ -22,7 +22,7 @@ from loops.checkpointing.async_saver import Saver
 from loops.config import flag_parsers
 from loops.evaluation.during_training import TrainingEvaluator
 from loops.evaluator import EvaluationInterrupted
-from loops.monitoring import metric_writer, progress_bar
+from loops.monitoring import epoch_table, metric_writer, progress_bar
 from loops.monitoring.phase_timer import PhaseTimer
 from loops.monitoring.profiler import Profiler
 from loops.monitoring.step_intervals import StepIntervals
@@ -106,10 +106,17 @@ class TrainLoop:
         (self._best_score,) = self._workers.all_reduce_max(
             checkpoint.read_best_score(outputs.run_dir)
         )
-        self._metrics = TrainMetrics(
-            self._batch_size,
-            has_own_loss=config.optimization.loss != "softmax"
-            or config.optimization.label_smoothing > 0,
+        has_own_loss = (
+            config.optimization.loss != "softmax" or config.optimization.label_smoothing > 0
+        )
+        # Since the last log line, and since the last row of the table.
+        self._metrics, self._row_metrics = (
+            TrainMetrics(self._batch_size, has_own_loss) for _ in range(2)
+        )
+        self._table = epoch_table.EpochTable(
+            schedule.steps_per_epoch,
+            config.length.epochs or schedule.total_steps / schedule.steps_per_epoch,
+            max(flag_parsers.parse_top_k(config.evaluation.top_k)),
         )
         self._timer = PhaseTimer()
 
@@ -119,7 +126,7 @@ class TrainLoop:
         self._run_missed_evaluation(step)
         if step < total_steps:
             self._train(step)
-            logging.info("%s", self._timer.summary())
+            logging.info("done: %s", self._timer.summary())
         else:
             logging.info("nothing to train: %d of %d steps are done", step, total_steps)
         return self._evaluate(self._evaluator.evaluate_final, int(self._state.step))
@@ -138,6 +145,8 @@ class TrainLoop:
                     self._intervals.reset_timing()
 
                 # One call of the compiled function runs one step or many.
+                if traces := self._intervals.next_call_traces:
+                    bar.announce("compiling the training step")
                 self._profiler.start_or_stop(step)
                 sums = self._call_step(iterator, step)
                 first_step, step = step, int(self._state.step)
@@ -148,24 +157,33 @@ class TrainLoop:
                     self._input.report_replaced_images(
                         first_step, step, int(self._state.replaced), int(sums["replaced"])
                     )
-                bar.advance((step - first_step) * batch_size, self._metrics.note())
-                if first_step == started_at:
-                    self._run_sanity_checks(first_step)
+                images = (step - first_step) * batch_size
+                if traces:
+                    bar.skip(images)
+                else:
+                    epoch = f"epoch {self._table.format_epoch(step)}"
+                    bar.advance(images, self._metrics.note(), epoch)
                 # A requested checkpoint is saved below, after this step's evaluation.
                 self._handle_signals(step, may_save=False)
 
                 started = time.monotonic()
+                if first_step == started_at:
+                    self._run_sanity_checks(first_step)
                 if step == EARLY_STEPS:
                     self._statistics.update(step)
                 if self._intervals.is_due("log_every", step):
                     with self._timer.phase("logging"):
                         self._log(step)
+                evaluation = None
                 if self._intervals.is_due("eval_every", step):
                     with self._timer.phase("evaluation"):
-                        self._evaluate(self._evaluator.evaluate_center_crop, step)
-                if self._intervals.is_due("save_every", step) or self._is_new_best(step):
+                        evaluation = self._evaluate(self._evaluator.evaluate_center_crop, step)
+                is_best = self._is_new_best(step)
+                if self._intervals.is_due("save_every", step) or is_best:
                     self._save(step)
                 bar.exclude_time(time.monotonic() - started)
+                if evaluation is not None:
+                    self._log_row(step, evaluation, bar.seconds_left(), is_best)
                 self._handle_signals(step)
 
             with self._timer.phase("saving"):
@@ -199,9 +217,10 @@ class TrainLoop:
         is_timed = self._intervals.record_call(
             self._workers.all_reduce_max(seconds)[0], sums["steps"]
         )
-        self._metrics.add(sums, seconds, timed=is_timed, norms=norms)
+        for metrics in (self._metrics, self._row_metrics):
+            metrics.add(sums, seconds, timed=is_timed, norms=norms)
         if not is_timed:
-            logging.info("the first step took %.1f s, tracing included", seconds)
+            logging.info("compiled the training step in %.1f s", seconds)
         return sums
 
     def _log(self, step: int) -> None:
@@ -222,6 +241,16 @@ class TrainLoop:
             values |= self._metrics.norms(self._state.model.trainable_variables)
         self._outputs.writer.write_scalars("train", step, values)
         self._metrics.clear()
+
+    def _log_row(
+        self, step: int, evaluation: dict[str, float], seconds_left: float, is_best: bool
+    ) -> None:
+        """Logs the row of an evaluation, with the metrics of training since the last one."""
+        if self._workers.is_chief:
+            learning_rate = float(self._schedule.learning_rate(step - 1))
+            train = self._row_metrics.values(0.0)
+            self._table.log_row(step, train, evaluation, learning_rate, seconds_left, is_best)
+        self._row_metrics.clear()
 
     def _evaluate(self, evaluate: Callable[[int], dict], step: int) -> dict:
         """Evaluates. If a signal or an error interrupts it, saves the step, then raises."""

@@ -40,6 +40,7 @@ MAY_DIFFER = {
     "cache": "the batches are the same",
     "data_service": "the batches are the same",
     "reader_threads": "the batches are the same",
+    "verbose": "only the log differs",
 }
 # Environment variables with these prefixes change kernels, compilation or the order of sums.
 _ENVIRONMENT = (

@@ -136,7 +136,7 @@ class Saver:
         except (OSError, tf.errors.OpError, IndexError) as error:
             return summarize_error(error)
         self._verified.mark_intact(folder)
-        logging.info("saved %s in %.1f s", folder, time.monotonic() - started)
+        logging.debug("saved %s in %.1f s", folder, time.monotonic() - started)
         try:
             retention.prune(self._run_dir, self._keep, self._keep_every, verified=self._verified)
         except OSError as error:

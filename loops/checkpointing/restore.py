@@ -92,7 +92,7 @@ def load_weights(
         raise UsageError(
             f"{step_dir}: is not a checkpoint of {record.config.net.model}: {reason}"
         ) from None
-    logging.info("loaded the %s of %s", "EMA weights" if averaged else "weights", step_dir)
+    logging.debug("loaded the %s of %s", "EMA weights" if averaged else "weights", step_dir)
 
 
 def _averaged_variables(model: keras.Model) -> dict[str, tf.Variable]:

@@ -203,7 +203,7 @@ def fill_pixel_statistics(config: Config) -> Config:
         defaults = (spec.mean, spec.std, spec.pca_values, spec.pca_vectors)
     if not (data.mean and data.std):
         shown = [", ".join(f"{number:.2f}" for number in numbers) for numbers in defaults[:2]]
-        logging.info("normalization: mean (%s), std (%s) of %s", *shown, origin)
+        logging.debug("normalization: mean (%s), std (%s) of %s", *shown, origin)
     names = ("mean", "std", "pca_values", "pca_vectors")
     pairs = zip(names, recorded, defaults, strict=True)
     filled: dict[str, Any] = {name: old or new for name, old, new in pairs}

@@ -6,7 +6,7 @@ Each flag is one field: `Annotated[type, help, facts]`. See `flag_fields` for th
 import dataclasses
 from typing import Annotated, Literal
 
-from loops.config import choices, recipes
+from loops.config import choices, modes, recipes
 from loops.config.modes import MODEL_MODES
 
 
@@ -312,7 +312,17 @@ class RunConfig:
         "Log the norm of each variable and of its gradient.",
         {"modes": ("train",), "on_resume": True},
     ] = False
-
+    verbose: Annotated[
+        bool,
+        "Show the details of the log and the time of each line, as in the log.txt of a run folder.",
+        {
+            "modes": modes.names(),
+            "benchmarks": ("step", "input", "eval", "train"),
+            "on_resume": True,
+            "on_replay": True,
+            "with_logits": True,
+        },
+    ] = False
     trust_code: Annotated[
         bool,
         "Execute the code in the run folders of other people. It can do anything that you can.",

@@ -46,13 +46,22 @@ def make_strategy(config: DistributionConfig) -> tf.distribute.Strategy:
     if config.cpu_devices > 1 and strategy.num_replicas_in_sync != config.cpu_devices:
         logging.warning("--cpu_devices=%d: not all of them are used", config.cpu_devices)
     replicas = pluralize(strategy.num_replicas_in_sync, "replica")
-    logging.info("%s on %s", replicas, ", ".join(names))
+    logging.debug("%s on %s", replicas, ", ".join(names))
     return strategy
 
 
 def make_one_device_strategy(device: str) -> tf.distribute.Strategy:
     """Makes the strategy of one device, such as "CPU:0"."""
     return tf.distribute.OneDeviceStrategy(device)
+
+
+def describe_devices(strategy: tf.distribute.Strategy) -> str:
+    """Returns the number and the kind of all replicas, as in `8 GPUs (NVIDIA H200)`."""
+    count, gpus = strategy.num_replicas_in_sync, tf.config.list_physical_devices("GPU")
+    if "GPU" not in strategy.extended.worker_devices[0]:
+        return pluralize(count, "CPU")
+    name = tf.config.experimental.get_device_details(gpus[0]).get("device_name", "?")
+    return f"{pluralize(count, 'GPU')} ({name})"
 
 
 def hide_gpus() -> None:

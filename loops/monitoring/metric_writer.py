@@ -80,7 +80,7 @@ class MetricWriter:
         """
         shown = [form.format(values[tag]) for tag, form in _LOG_FORMATS.items() if tag in values]
         if shown:  # metrics of other image sizes and splits are printed as a table instead
-            logging.info("%s step %d: %s", split, step, ", ".join(shown))
+            logging.debug("%s step %d: %s", split, step, ", ".join(shown))
         # NaN and infinity are not valid JSON.
         numbers = {t: v if math.isfinite(v) else None for t, v in values.items()}
         with _log_disk_errors(f"metrics of step {step}"):

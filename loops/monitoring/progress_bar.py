@@ -7,13 +7,16 @@ import tqdm
 from absl import logging
 
 _SECONDS_BETWEEN_LINES = 60.0
+# Forms of a bar: before the first image, and with the name and a text.
+_FIRST_BAR = "{} {{percentage:3.0f}}%|{{bar}}|"
+_BAR = f"{_FIRST_BAR} {{}}"
 
 
 class Progress:
     """Counts images; shows the rate and the remaining time.
 
     Args:
-      name: name of the task, such as "train".
+      name: name of the task, such as "eval".
       total: number of images in total.
       initial: number of images processed earlier.
     """
@@ -28,36 +31,60 @@ class Progress:
             self._bar = tqdm.tqdm(
                 total=total,
                 initial=initial,
-                desc=name,
-                unit=" images",
-                unit_scale=True,
+                bar_format=_FIRST_BAR.format(name),
                 dynamic_ncols=True,
                 leave=False,
             )
 
-    def advance(self, images: int, note: str = "") -> None:
-        """Adds processed images; `note` is shown next to the rate."""
+    def advance(self, images: int, note: str = "", name: str = "") -> None:
+        """Adds processed images.
+
+        Args:
+          images: how many.
+          note: is shown next to the rate.
+          name: is shown from now on instead of the task and the number of images.
+        """
         self._images += images
         now = time.monotonic()
+        is_due = now - self._last_line >= _SECONDS_BETWEEN_LINES
+        if self._bar is None and not is_due:
+            return
+        seconds = now - self._start - self._excluded_seconds
+        rate = (self._images - self._initial) / seconds if seconds else 0.0
+        parts = [] if name else [f"{self._images} of {self._total} images"]
+        parts += [f"{rate:.1f} images/s", f"{format_duration(self.seconds_left())} left"]
+        text = ", ".join([*parts, note] if note else parts)
         if self._bar is not None:
-            self._bar.set_postfix_str(note, refresh=False)
+            self._bar.bar_format = _BAR.format(name or self._name, text)
             self._bar.update(images)
-        elif now - self._last_line >= _SECONDS_BETWEEN_LINES:
+        else:
             self._last_line = now
-            rate = (self._images - self._initial) / (now - self._start - self._excluded_seconds)
-            left = (self._total - self._images) / rate if rate else float("inf")
-            logging.info(
-                "%s: %d of %d images, %.1f images/s, %s left%s",
-                self._name,
-                self._images,
-                self._total,
-                rate,
-                format_duration(left),
-                f", {note}" if note else "",
-            )
+            logging.info("%s: %s", name or self._name, text)
+
+    def seconds_left(self) -> float:
+        """Returns the expected time until the end. It includes pauses at the rate so far."""
+        done = self._images - self._initial
+        seconds = time.monotonic() - self._start
+        return seconds / done * (self._total - self._images) if done else float("inf")
+
+    def announce(self, text: str) -> None:
+        """Says what the next images wait for: in place of the bar, or as a log line."""
+        if self._bar is None:
+            logging.info("%s ...", text)
+        else:
+            self._bar.bar_format = f"{text} ..."
+            self._bar.refresh()
+
+    def skip(self, images: int) -> None:
+        """Adds images of a call that traced, and measures from now on."""
+        self._images += images
+        self._start, self._initial, self._excluded_seconds = time.monotonic(), self._images, 0.0
+        if self._bar is not None:
+            self._bar.bar_format = _FIRST_BAR.format(self._name)
+            self._bar.update(images)
 
     def exclude_time(self, seconds: float) -> None:
-        """Excludes a pause, such as an evaluation or a save, from the rate in log lines."""
+        """Excludes a pause, such as an evaluation or a save, from the rate."""
         self._excluded_seconds += seconds
 
     def close(self) -> None:

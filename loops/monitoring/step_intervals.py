@@ -49,9 +49,14 @@ class StepIntervals:
             step > 0 and _next_due_step(self._intervals[name], step - 1) == step
         )
 
+    @property
+    def next_call_traces(self) -> bool:
+        """Whether the next call traces the training step."""
+        return self.seconds_per_step is None
+
     def steps_until_due(self, step: int) -> int:
         """Returns the number of steps until the next event, limited to about two seconds."""
-        if self.seconds_per_step is None:
+        if self.next_call_traces:
             return 1
         by_time = max(1, int(_SECONDS_PER_CALL / self.seconds_per_step))
         until_due = min(

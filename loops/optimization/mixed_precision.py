@@ -26,7 +26,7 @@ def resolve_compute_dtype(config: PrecisionConfig) -> str:
             "--mixed_precision: this CPU does not support bfloat16; computing in float32"
         )
         return "float32"
-    logging.info("computing in %s (%s); variables and logits in float32", dtype, reason)
+    logging.debug("computing in %s (%s); variables and logits in float32", dtype, reason)
     return dtype
 
 

@@ -343,7 +343,7 @@ def select_decayed_kernels(model: keras.Model) -> list[keras.Variable]:
     filter on names such as "bn" would not exclude it.
     """
     kernels = get_trainable_kernels(model)
-    logging.info(
+    logging.debug(
         "weight decay on %d of %d trainable tensors, %.2f of %.2f million parameters",
         len(kernels),
         len(model.trainable_variables),

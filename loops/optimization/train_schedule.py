@@ -46,12 +46,12 @@ class TrainSchedule:
     def log(self) -> None:
         """Logs the steps, the warm-up and the peak learning rate; warns of what is cut short."""
         logging.info(
-            "%s of %s, %.1f steps per epoch, %s of warm-up to learning rate %g",
+            "%s of %s, %.1f per epoch; lr %g after %s of warm-up",
             pluralize(self.total_steps, "step"),
             pluralize(self._batch_size, "image"),
             self.steps_per_epoch,
-            pluralize(self._warmup_steps, "step"),
             self._peak,
+            pluralize(self._warmup_steps, "step"),
         )
         if self._warmup_steps < self._warmup_asked:
             logging.warning(

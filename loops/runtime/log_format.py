@@ -1,10 +1,17 @@
-"""Formats the log as time and message, on stderr and in the run's log.txt."""
+"""The log: short on the screen, with all details and times in the run's log.txt.
 
+Records of level INFO and above are for the screen, that is, stderr. `logging.debug` is for details.
+"""
+
+import collections
 import contextlib
 import io
 import logging as python_logging
 import os
 import pathlib
+import shutil
+import sys
+import textwrap
 from collections.abc import Iterator
 
 from absl import logging
@@ -13,6 +20,7 @@ from input_pipeline.system import atomic_files
 from input_pipeline.text import escape_unprintable
 
 _ROOT = str(pathlib.Path(__file__).parents[2])
+_MAX_EARLY_RECORDS = 1000
 
 
 class _Formatter(python_logging.Formatter):
@@ -31,6 +39,51 @@ class _Formatter(python_logging.Formatter):
         return f"{self.formatTime(record, '%H:%M:%S')} {level}{lines}"
 
 
+class _TerminalFormatter(_Formatter):
+    """Formats records without the time, in lines that fit the terminal."""
+
+    def format(self, record: python_logging.LogRecord) -> str:
+        width = shutil.get_terminal_size().columns
+        text = super().format(record).partition(" ")[2]
+        lines = (
+            textwrap.fill(
+                line,
+                width,
+                subsequent_indent="  ",
+                break_long_words=False,
+                break_on_hyphens=False,
+            )
+            for line in text.split("\n")
+        )
+        return "\n".join(lines)
+
+
+class _Screen(python_logging.StreamHandler):
+    """Writes to the present stderr, above the progress bars."""
+
+    def emit(self, record: python_logging.LogRecord) -> None:
+        self.stream = sys.stderr
+        has_details = self.level < python_logging.INFO
+        is_short = self.stream.isatty() and not has_details
+        self.setFormatter(_TerminalFormatter() if is_short else _Formatter())
+        tqdm = sys.modules.get("tqdm")  # its import takes a while
+        with tqdm.tqdm.external_write_mode(self.stream) if tqdm else contextlib.nullcontext():
+            super().emit(record)
+
+
+class _EarlyRecords(python_logging.Handler):
+    """Keeps the records from before a run has its log.txt."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.records: collections.deque[python_logging.LogRecord] = collections.deque(
+            maxlen=_MAX_EARLY_RECORDS
+        )
+
+    def emit(self, record: python_logging.LogRecord) -> None:
+        self.records.append(record)
+
+
 def _escape_argument(argument: object) -> object:
     is_text = isinstance(argument, (str, os.PathLike, BaseException))
     return escape_unprintable(str(argument)) if is_text else argument
@@ -47,18 +100,25 @@ def _should_log(record: python_logging.LogRecord) -> bool:
     return is_own or record.levelno >= python_logging.WARNING
 
 
-def set_up() -> None:
-    """Sends the log to stderr."""
-    logging.use_absl_handler()
-    logging.set_verbosity(logging.INFO)
-    handler = logging.get_absl_handler()
-    handler.setFormatter(_Formatter())
-    handler.addFilter(_should_log)
+_SCREEN, _EARLY = _Screen(), _EarlyRecords()
+
+
+def set_up(verbose: bool = False) -> None:
+    """Sends the log to stderr, and its details, too, if `verbose`."""
+    logging.set_verbosity(logging.DEBUG)
+    _EARLY.records.clear()
+    _SCREEN.setLevel(python_logging.DEBUG if verbose else python_logging.INFO)
+    for handler in (_SCREEN, _EARLY):
+        handler.addFilter(_should_log)
+        python_logging.getLogger().addHandler(handler)
 
 
 @contextlib.contextmanager
 def copy_to_file(run_dir: pathlib.Path) -> Iterator[None]:
-    """Copies the log to RUN/log.txt inside the context; lines are lost when the disk is full."""
+    """Copies the log to RUN/log.txt inside the context, with what was logged before.
+
+    Lines are lost when the disk is full.
+    """
     file = io.TextIOWrapper(
         atomic_files.open_to_append(run_dir / "log.txt"),
         encoding="utf-8",
@@ -70,6 +130,8 @@ def copy_to_file(run_dir: pathlib.Path) -> Iterator[None]:
     handler.setFormatter(_Formatter())
     handler.addFilter(_should_log)
     logger = logging.get_absl_logger()
+    while _EARLY.records:
+        handler.handle(_EARLY.records.popleft())
     logger.addHandler(handler)
     try:
         yield

@@ -169,6 +169,6 @@ def load(config: Config) -> Ensemble:
     models = trained_models.find_models(config)
     strategy = strategies.make_strategy(strategies.to_single_process(config.distribution))
     class_names = models[0].record.class_names
-    logging.info("%s, %s", pluralize(len(models), "net"), pluralize(len(class_names), "class"))
+    logging.debug("%s, %s", pluralize(len(models), "net"), pluralize(len(class_names), "class"))
     predictors = tuple(Predictor(**vars(model), strategy=strategy) for model in models)
     return Ensemble(predictors, class_names)

@@ -338,7 +338,7 @@ def _assign_variables(
         if path.endswith("/moving_variance") and (values < 0).any():
             raise UsageError(f"{file.where}: {name} is a variance and has negative values")
         variables[path].assign(values)
-    logging.info("%d tensors of %s, sha256 %s", len(names), file.path, file.sha256)
+    logging.debug("%d tensors of %s, sha256 %s", len(names), file.path, file.sha256)
 
 
 def _torch_shapes(shape: tuple[int, ...]) -> list[tuple[int, ...]]:

@@ -22,7 +22,7 @@ def read_lines(run):
 
 def test_scalars_in_log_json_and_tensorboard(tmp_path, read_events, caplog):
     with (
-        caplog.at_level(logging.INFO, logger="absl"),
+        caplog.at_level(logging.DEBUG, logger="absl"),
         metric_writer.MetricWriter(tmp_path) as writer,
     ):
         writer.write_scalars("train", 20, TRAIN)

@@ -58,7 +58,7 @@ def test_rate_excludes_images_of_earlier_process(now, log):
     assert log.messages == ["train: 5000 of 10000 images, 10.0 images/s, 0:08:20 left"]
 
 
-def test_rate_excludes_pauses(now, log):
+def test_rate_excludes_pauses_and_time_left_includes_them(now, log):
     bar = progress_bar.Progress("train", total=2_000)
     now[0] += 50.0
     bar.advance(500)
@@ -66,7 +66,18 @@ def test_rate_excludes_pauses(now, log):
     bar.exclude_time(40.0)
     now[0] += 50.0
     bar.advance(500)
-    assert log.messages == ["train: 1000 of 2000 images, 10.0 images/s, 0:01:40 left"]
+    assert log.messages == ["train: 1000 of 2000 images, 10.0 images/s, 0:02:20 left"]
+
+
+def test_call_that_traces_counts_for_neither_rate_nor_time_left(now, log):
+    bar = progress_bar.Progress("train", total=1_010)
+    bar.announce("compiling")
+    now[0] += 500.0
+    bar.skip(10)
+    assert bar.seconds_left() == float("inf")
+    now[0] += 50.0
+    bar.advance(500, name="epoch 1/2")
+    assert log.messages == ["compiling ...", "epoch 1/2: 10.0 images/s, 0:00:50 left"]
 
 
 def test_unknown_time_left(now, log):
@@ -86,7 +97,7 @@ def test_bar_on_terminal(now, log, monkeypatch):
     bar.close()
     assert log.messages == []
     assert "train" in terminal.getvalue() and "\r" in terminal.getvalue()
-    assert "images" in terminal.getvalue()
+    assert " 20%|" in terminal.getvalue()
 
 
 @pytest.mark.parametrize(
