@@ -50,7 +50,7 @@ def _find_all(config: DataConfig, prepare: PrepareConfig) -> raw_set.RawSet:
     root = pathlib.Path(config.data_dir)
     if not root.is_dir():
         raise UsageError(f"--data_dir={config.data_dir}: no such folder")
-    table = tuple(wnid for wnid, _ in datasets.load_class_table(config.dataset))
+    table = datasets.load_wnids(config.dataset)
     if prepare.split_csv:
         return raw_ilsvrc.find_mini_imagenet(root, table, pathlib.Path(prepare.split_csv))
     layout = layouts.recognize(root)

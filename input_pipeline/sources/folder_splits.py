@@ -167,7 +167,7 @@ def assign(
       DataError: a class folder is unknown, the file of the split is malformed, or fewer than two
         folders have images.
     """
-    table = tuple(name for name, _ in datasets.load_class_table(dataset))
+    table = datasets.load_wnids(dataset)
     classes = table or tuple(sorted(folder_of_class))
     image_folders.require_known_classes(root, folder_of_class, classes)
     written = _read(root)

@@ -209,7 +209,7 @@ def get_data_dir(config: DataConfig) -> str:
 
 def _known_class_names(config: DataConfig, class_names: Sequence[str]) -> Sequence[str]:
     """Returns the class folders by label; empty if the folders in train define the classes."""
-    return class_names or tuple(wnid for wnid, _ in datasets.load_class_table(config.dataset))
+    return class_names or datasets.load_wnids(config.dataset)
 
 
 def warn_of_missing_classes(train: Source, val: Source) -> None:
