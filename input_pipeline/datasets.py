@@ -10,6 +10,7 @@ import pathlib
 from collections.abc import Mapping
 
 from input_pipeline.system import regular_files
+from input_pipeline.text import is_number
 
 _MAX_TABLE_BYTES = 2**26
 LABELS_DIR = pathlib.Path(__file__).parent / "labels"
@@ -119,7 +120,7 @@ def read_class_table(path: str | os.PathLike) -> tuple[tuple[str, str], ...]:
     text = regular_files.read_bytes(path, _MAX_TABLE_BYTES).decode("utf-8-sig")
     for number, line in enumerate(text.splitlines(), 1):
         parts = line.split(maxsplit=2)
-        if len(parts) < 2 or not parts[0].isdigit():
+        if len(parts) < 2 or not is_number(parts[0]):
             raise ValueError(f"line {number} is not `index wnid names`: {line[:80]!r}")
         if int(parts[0]) != len(table):
             raise ValueError(f"line {number} has index {parts[0]}, expected {len(table)}")
@@ -131,6 +132,12 @@ def load_class_table(name: str) -> tuple[tuple[str, str], ...]:
     """Returns the (wnid, names) pairs of a data set by label, or () if it has no class table."""
     spec = get(name)
     return read_class_table(LABELS_DIR / spec.class_table) if spec.class_table else ()
+
+
+@functools.cache
+def load_wnids(name: str) -> tuple[str, ...]:
+    """Returns the WordNet ids of a data set by label, or () if it has no class table."""
+    return tuple(wnid for wnid, _ in load_class_table(name))
 
 
 def display_name(class_name: str) -> str:

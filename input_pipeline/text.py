@@ -19,6 +19,14 @@ def pluralize(number: int, noun: str) -> str:
     return f"{number} {noun}{'es' if noun.endswith('s') else 's'}"
 
 
+def is_number(text: str) -> bool:
+    """Returns whether `int` reads a text as digits.
+
+    `str.isdigit` accepts superscripts, on which `int` fails, and the digits of all scripts.
+    """
+    return text.isascii() and text.isdigit()
+
+
 def escape_non_utf8(text: str) -> str:
     """Escapes lone surrogates, with which Python represents non-UTF-8 bytes of file names.
 

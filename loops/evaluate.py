@@ -84,6 +84,8 @@ def _score_images(config: Config) -> dict | list[dict]:
     first = models[0]
     sizes = flag_parsers.parse_test_sizes(evaluation.test_size)
     strategy = strategies.make_strategy(config.distribution)
+    for model in models:
+        split_facts.require_same_split(model.record.dataset, first.config.data)
     split = _open_split(strategy, models)
     real = imagenet_real.load_split_labels(evaluation, first.config.data.dataset, split)
     eval_results.warn_of_small_set(

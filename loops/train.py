@@ -106,6 +106,8 @@ def train(
     """
     advice = "restart all workers with the same --run_name"
     with train_failures.convert_worker_errors(advice):
+        if record is not None:
+            split_facts.require_same_split(record.dataset, config.data)
         setup = TrainSetup(config, record.class_names if record else ())
         setup.build()
         _log_header(setup)

@@ -338,9 +338,10 @@ MISTAKES = [
     ("--image_size=31 --model=resnet_18", 2, ["--image_size=31", "resnet_18", "32"]),
     ("--run_name=a/b", 2, ["--run_name=a/b"]),
     (FOLDER, 2, ["--data_dir"]),
+    ("--mode=train --data_dir={root}/notes", 2, ["{root}/notes", "--dataset=folder"]),
     (f"{FOLDER} --data_dir={{root}}/nowhere", 2, ["{root}/nowhere", "--data_dir"]),
     (f"{FOLDER} --data_dir={{root}}/no_val", 2, ["{root}/no_val/val"]),
-    (f"{FOLDER} --data_dir={{root}}/odd_class", 3, ["{root}/odd_class/val/zebra"]),
+    (f"{FOLDER} --data_dir={{root}}/odd_class", 3, ["{root}/odd_class/val", "zebra"]),
     (f"{FOLDER} --data_dir={{root}}/no_images", 3, ["{root}/no_images/train"]),
     (f"{FOLDER} --data_dir={{tiny}} --run_name=notes", 2, ["--run_name=notes", "{root}/notes"]),
     ("--mode=repro", 2, ["--ckpt is missing"]),
@@ -362,12 +363,12 @@ MISTAKES = [
     (
         f"{LISTS} --train_list={{root}}/good.txt --val_list={{root}}/label3.txt",
         3,
-        ["{root}/label3.txt", "b.jpg", "label 3", "3 classes"],
+        ["{root}/label3.txt", "line 2", "b.jpg", "label 3", "3 classes"],
     ),
     (
         f"{LISTS} --train_list={{root}}/label3.txt --class_names={{root}}/table.txt",
         3,
-        ["{root}/label3.txt", "b.jpg", "label 3"],
+        ["{root}/label3.txt", "line 2", "b.jpg", "label 3"],
     ),
     (
         f"{LISTS} --train_list={{root}}/good.txt --class_names={{root}}/bad_table.txt",

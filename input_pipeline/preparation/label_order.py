@@ -7,10 +7,9 @@ useless on labels of another. WordNet ids in the paths reveal the numbering.
 import re
 from collections.abc import Collection, Iterable, Mapping
 
-import numpy as np
-
 from input_pipeline import datasets
 from input_pipeline.errors import DataError
+from input_pipeline.text import is_number
 
 _WNID = re.compile(r"(?<![0-9A-Za-z])n\d{8}(?!\d)")
 # The first classes of the ILSVRC development kit, which has a separate order that starts at 1.
@@ -123,6 +122,6 @@ def has_misordered_numeric_names(class_names: Iterable[str]) -> bool:
     Labels follow the sorted names, and "10" sorts before "2".
     """
     names = list(class_names)
-    if not names or not all(name.isdigit() for name in names):
+    if not names or not all(map(is_number, names)):
         return False
-    return not np.array_equal(np.array(names, np.int64), np.arange(len(names)))
+    return [name.lstrip("0") or "0" for name in names] != [str(k) for k in range(len(names))]

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from input_pipeline.errors import DataError, UsageError
 from input_pipeline.preparation import raw_set
 from input_pipeline.sources import csv_lists, folder_splits, image_folders
+from input_pipeline.text import is_number
 
 _MAX_DIGITS = 18
 
@@ -60,7 +61,7 @@ def find_mini_imagenet(
 def _read_csv(path: pathlib.Path) -> Iterator[tuple[str, str]]:
     """Yields the class and image name of every row; raises DataError for a malformed row."""
     for image, wnid in csv_lists.read(path):
-        if not pathlib.PurePath(image).stem[-4:].isdecimal():
+        if not is_number(pathlib.PurePath(image).stem[-4:]):
             raise DataError(
                 f"{path}: a row is not `filename,label` with a name like n0153282900000005.jpg"
             )
@@ -70,6 +71,6 @@ def _read_csv(path: pathlib.Path) -> Iterator[tuple[str, str]]:
 def _parse_file_number(name: str) -> int:
     """Returns the number of an ILSVRC training file: 18 for n01440764_18.JPEG."""
     digits = pathlib.Path(name).stem.rpartition("_")[2]
-    if not digits.isdecimal() or len(digits) > _MAX_DIGITS:
+    if not is_number(digits) or len(digits) > _MAX_DIGITS:
         raise DataError(f"{name}: is not named like an ILSVRC training file, n01440764_18.JPEG")
     return int(digits)

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 from input_pipeline import datasets
 from input_pipeline.config import DataConfig, PrepareConfig
-from input_pipeline.errors import UsageError
+from input_pipeline.errors import DataError, UsageError
 from input_pipeline.preparation import raw_ilsvrc, raw_set
 from input_pipeline.sources import (
     folder_splits,
@@ -50,7 +50,7 @@ def _find_all(config: DataConfig, prepare: PrepareConfig) -> raw_set.RawSet:
     root = pathlib.Path(config.data_dir)
     if not root.is_dir():
         raise UsageError(f"--data_dir={config.data_dir}: no such folder")
-    table = tuple(wnid for wnid, _ in datasets.load_class_table(config.dataset))
+    table = datasets.load_wnids(config.dataset)
     if prepare.split_csv:
         return raw_ilsvrc.find_mini_imagenet(root, table, pathlib.Path(prepare.split_csv))
     layout = layouts.recognize(root)
@@ -122,6 +122,11 @@ def _find_in_class_folders(root: pathlib.Path, table: tuple[str, ...]) -> raw_se
       table: class names by label, or () for the sorted folders of train.
     """
     splits = [split for split in _SPLITS if (root / split).is_dir()]
+    if not splits:
+        raise DataError(
+            f"{root}: contains no class folders and no folder train; put the images of each class"
+            " into a separate folder"
+        )
     folders = {split: image_folders.list_subfolders(root / split) for split in splits}
     classes = table or tuple(folders[splits[0]])
     image_folders.require_known_classes(

@@ -16,6 +16,7 @@ from input_pipeline import datasets
 from input_pipeline.errors import DataError
 from input_pipeline.sources import image_files, image_folders, index_folder, layouts, path_table
 from input_pipeline.system import atomic_files
+from input_pipeline.text import pluralize
 
 SPLITS = ("train", "val", "test")
 # Data sets whose class folders may have no splits. Those of others are sets to evaluate on.
@@ -66,13 +67,21 @@ def find_class_folders(
 
     Returns:
       dict from class name to folder, relative to root; empty if there are splits, or no folders.
+
+    Raises:
+      DataError: a folder is called like a split and does not contain one.
     """
     if dataset not in _DATASETS or not os.path.isdir(root):
         return {}
     if layout is None:
         names = image_folders.list_subfolders(root)
         aliases = {alias for group in layouts.SPLIT_NAMES.values() for alias in group}
-        return {} if aliases & {name.lower() for name in names} else {name: name for name in names}
+        if reserved := [name for name in names if name.lower() in aliases]:
+            raise DataError(
+                f"{root}/{reserved[0]}: is called like a split, but contains neither class folders"
+                " nor files with classes; put class folders there, or rename it if it is a class"
+            )
+        return {name: name for name in names}
     places = [*layout.splits.values()]
     is_folders = layout.root == pathlib.Path(root) and {p.kind for p in places} == {layouts.FOLDERS}
     if dataset != "mini_imagenet" or not is_folders or len(places) == 1:
@@ -84,7 +93,12 @@ def find_class_folders(
 
 def is_written(root: str | os.PathLike[str]) -> bool:
     """Returns whether a training has written down the split of a data set."""
-    return (index_folder.find(root) / _FILENAME).exists()
+    return bool(index_folder.list_existing(root, _FILENAME))
+
+
+def written_path(root: str | os.PathLike[str]) -> pathlib.Path:
+    """Returns where the split of a data set is, unless it is in the cache."""
+    return index_folder.in_data_set(root) / _FILENAME
 
 
 def open_split(
@@ -107,11 +121,12 @@ def open_split(
       UsageError: the split cannot be written anywhere.
       DataError: a class folder is unknown, or the split has no image.
     """
-    folder = index_folder.find(root)
-    with index_folder.lock(folder):
-        classes, paths, changed = assign(root, folder_of_class, dataset)
-        if changed:
-            known = _read(folder)
+    classes, paths, is_new = assign(root, folder_of_class, dataset)
+    if is_new:
+        folder = index_folder.find(root)
+        with index_folder.lock(folder):
+            classes, paths, _ = assign(root, folder_of_class, dataset)
+            known = _read(root)
             for number, name in enumerate(SPLITS):
                 known |= {path: number for _, path in paths[name]}
             _write(folder, known)
@@ -127,7 +142,8 @@ def open_split(
     table_labels = np.array([label for label, _ in labeled], np.int32)
     logging.info(
         "%s: %d of %d images in %s; the split is in %s",
-        *(split, len(labeled), sum(map(len, paths.values())), root, folder / _FILENAME),
+        *(split, len(labeled), sum(map(len, paths.values())), root),
+        " and ".join(map(str, index_folder.list_existing(root, _FILENAME))),
     )
     table = path_table.from_names([path for _, path in labeled], table_labels)
     return image_files.ImageFiles(str(root), table, table_labels, classes, rule=RULE)
@@ -148,13 +164,13 @@ def assign(
       image is not written down yet).
 
     Raises:
-      DataError: a class folder is unknown, the file of the split is malformed, or no folder has an
-        image.
+      DataError: a class folder is unknown, the file of the split is malformed, or fewer than two
+        folders have images.
     """
-    table = tuple(name for name, _ in datasets.load_class_table(dataset))
+    table = datasets.load_wnids(dataset)
     classes = table or tuple(sorted(folder_of_class))
     image_folders.require_known_classes(root, folder_of_class, classes)
-    written = _read(index_folder.find(root))
+    written = _read(root)
     known = {path: SPLITS[number] for path, number in written.items()}
     paths: dict[str, list[tuple[str, str]]] = {split: [] for split in SPLITS}
     images_of_folder = image_files.list_class_folders(root, [*folder_of_class.values()])
@@ -165,23 +181,28 @@ def assign(
         kept = {file: known[prefix + file] for file in files if prefix + file in known}
         for split, part in split_by_name(files, kept).items():
             paths[split] += [(name, prefix + file) for file in part]
-    if not paths["train"]:
+    with_images = sorted({name for part in paths.values() for name, _ in part})
+    if len(with_images) < 2:
+        found = f"only the folder {with_images[0]} has images" if with_images else "no image"
         raise DataError(
-            f"{root}: no image in any class folder; name the folder that contains them with"
-            " --data_dir"
+            f"{root}: {found}, of {pluralize(len(folder_of_class), 'folder')}, and a classifier"
+            " needs two classes; name the folder that contains the class folders with --data_dir"
         )
     return classes, paths, any(path not in known for part in paths.values() for _, path in part)
 
 
-def _read(folder: pathlib.Path) -> dict[str, int]:
-    """Returns the number of the split of each image that is written down, by path."""
-    path = folder / _FILENAME
-    if not os.path.lexists(path):
-        return {}
-    paths, numbers = image_files.parse_list(path, "the split")
-    if numbers.max() >= len(SPLITS):
-        raise DataError(f"{path}: is not a split; remove it to split the images again")
-    return dict(zip(paths, numbers.tolist(), strict=True))
+def _read(root: str | os.PathLike[str]) -> dict[str, int]:
+    """Returns the number of the split of each image that is written down, by path.
+
+    What the data set itself contains takes precedence over the cache.
+    """
+    known: dict[str, int] = {}
+    for path in reversed(index_folder.list_existing(root, _FILENAME)):
+        paths, numbers = image_files.parse_list(path, "the split")
+        if numbers.max() >= len(SPLITS):
+            raise DataError(f"{path}: is not a split; remove it to split the images again")
+        known |= zip(paths, numbers.tolist(), strict=True)
+    return known
 
 
 def _write(folder: pathlib.Path, number_of_path: Mapping[str, int]) -> None:

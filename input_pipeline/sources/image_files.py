@@ -22,7 +22,7 @@ from input_pipeline.decoding import decode
 from input_pipeline.errors import DataError, UsageError
 from input_pipeline.sources import class_subset, image_folders, manifest, path_table
 from input_pipeline.system import regular_files
-from input_pipeline.text import pluralize
+from input_pipeline.text import is_number, pluralize
 
 # The largest label sets the number of classes. A label above this limit is a mistake.
 MAX_LABEL = 1_000_000
@@ -31,6 +31,13 @@ MAX_LABEL = 1_000_000
 _NUM_PROBED = 20
 _MAX_LIST_BYTES = 2**31
 _NUMBER = re.compile(r"[-+]?[\d.]+")
+_EXTENSION = "|".join(map(re.escape, decode.EXTENSIONS))
+_IMAGE_AND_NAME = re.compile(rf"(.*(?:{_EXTENSION}))([\t ,])(.*)", re.IGNORECASE | re.DOTALL)
+# Titles of columns, without case, blanks, `-` and `_`.
+_TITLE = re.compile(
+    "(path|image|img|file|name|id|index|idx|number|label|target|class|category|wnid|synset|y)"
+    "(path|name|file|id|index|number|label)?(e?s)?"
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,13 +111,7 @@ def from_folders(
         _require_folder(train, f"its folders define the classes: {add_folders}")
         class_names = tuple(image_folders.list_subfolders(train))
     class_folders = image_folders.list_subfolders(folder)
-    unknown = sorted(set(class_folders) - set(class_names))
-    if unknown:
-        raise DataError(
-            f"{folder / unknown[0]}: is not one of the {len(class_names)} known classes"
-            f" ({len(unknown)} such folders); remove the folder, or add the class to train and"
-            " train again" + image_folders.explain_unknown(unknown[0], class_names)
-        )
+    image_folders.require_known_classes(folder, class_folders, class_names)
     images_of_class = list_class_folders(folder, [n for n in class_names if n in class_folders])
     paths, labels = [], []
     for label, name in enumerate(class_names):
@@ -171,7 +172,8 @@ def from_list(config: DataConfig, split: str, class_names: Sequence[str] = ()) -
       DataError: a file does not parse, a label is out of range, or the images do not exist.
     """
     flags = {"train": "train_list", "val": "val_list", "test": "test_list"}
-    listed = _read_list(getattr(config, flags[split]), f"--{flags[split]}")
+    path = getattr(config, flags[split])
+    listed = _read_list(path, f"--{flags[split]}")
     if not class_names and config.class_names:
         class_names = _read_class_names(config.class_names)
     if not class_names:
@@ -179,11 +181,11 @@ def from_list(config: DataConfig, split: str, class_names: Sequence[str] = ()) -
         class_names = train.names or tuple(str(i) for i in range(max(train.labels) + 1))
     paths, labels = listed.paths, listed.labels
     if listed.names:
-        labels = _number_names(listed, class_names, getattr(config, flags[split]))
+        labels = _number_names(listed, class_names, path)
     too_large = np.flatnonzero(labels >= len(class_names))
     if too_large.size:
         raise DataError(
-            f"{getattr(config, flags[split])}: label {labels[too_large[0]]} of"
+            f"{path}, line {listed.first_line + too_large[0]}: label {labels[too_large[0]]} of"
             f" {paths[too_large[0]]} is out of range for {len(class_names)} classes"
             f" (0 to {len(class_names) - 1})"
         )
@@ -192,10 +194,10 @@ def from_list(config: DataConfig, split: str, class_names: Sequence[str] = ()) -
     probed = [os.path.join(root, name) for name in paths[:_NUM_PROBED]]
     if len(probed) == _NUM_PROBED and not any(map(os.path.lexists, probed)):
         raise DataError(
-            f"{getattr(config, flags[split])}: the first {_NUM_PROBED} images do not exist, for"
+            f"{path}: the first {_NUM_PROBED} images do not exist, for"
             f" example {probed[0]}; set --data_dir to the folder that the paths are relative to"
         )
-    _require_regular(root, paths, getattr(config, flags[split]))
+    _require_regular(root, paths, path, listed.first_line)
     return ImageFiles(root, paths, labels, tuple(class_names), rule="the list")
 
 
@@ -257,11 +259,13 @@ class _List(NamedTuple):
       paths: path of each image.
       labels: int32 [N].
       names: the sorted class names that the labels are numbers of; () if the list has numbers.
+      first_line: number of the line of the first image.
     """
 
     paths: path_table.PathTable
     labels: np.ndarray
     names: tuple[str, ...] = ()
+    first_line: int = 1
 
 
 def _read_list(path: str | os.PathLike[str], flag: str) -> _List:
@@ -289,40 +293,52 @@ def _parse_lines(data: bytes, path: str | os.PathLike[str]) -> _List:
     lines = data.decode(errors="surrogateescape").rstrip().split("\n")
     for number, line in enumerate(lines, 1):
         name, label = _split_line(line.rstrip())
-        if number == 1 and _is_header(line, name, label):
+        if number == 1 and _is_header(line):
+            logging.warning("%s: line 1, %r, is taken for the titles of columns", path, line[:80])
             continue
-        is_number = label.isascii() and label.isdigit()
-        is_consistent = not labels or is_number == labels[0].isdigit()
+        has_number = is_number(label)
+        is_consistent = not labels or has_number == is_number(labels[0])
         is_name = not _NUMBER.fullmatch(label) and not image_folders.is_image_name(label)
         if (
             not name.strip()
             or line.startswith("# ")
             or not (label and is_consistent)
-            or not (is_number or is_name)
+            or not (has_number or is_name)
         ):
             raise DataError(
                 f"{path}, line {number}: is not `path label`: {line[:80]!r}"
-                + _explain_line(line, label, bool(labels) and labels[0].isdigit())
+                + _explain_line(line, label, labels[:1])
             )
-        if is_number and (len(label.lstrip("0")) > len(str(MAX_LABEL)) or int(label) > MAX_LABEL):
+        if has_number and (len(label.lstrip("0")) > len(str(MAX_LABEL)) or int(label) > MAX_LABEL):
             raise DataError(f"{path}, line {number}: label {label[:20]} is larger than {MAX_LABEL}")
         paths.append(name)
         labels.append(label)
     if not paths:
         raise DataError(f"{path}: the list has no image")
-    if labels[0].isdigit():
+    first_line = len(lines) - len(paths) + 1
+    if is_number(labels[0]):
         numbers = [int(label) for label in labels]
-        return _List(path_table.from_names(paths, numbers), np.array(numbers, np.int32))
+        table = path_table.from_names(paths, numbers)
+        return _List(table, np.array(numbers, np.int32), (), first_line)
+    is_image = [image_folders.is_image_name(name) for name in paths]
+    if not is_image[0] and len(paths) > 1 and all(is_image[1:]):
+        raise DataError(
+            f"{path}, line {first_line}: {paths[0][:80]!r} has no extension of an image, and all"
+            " other paths have; remove the line if it has the titles of columns"
+        )
     names = tuple(sorted(set(labels)))
     label_of_name = {name: label for label, name in enumerate(names)}
     numbers = [label_of_name[label] for label in labels]
-    return _List(path_table.from_names(paths, numbers), np.array(numbers, np.int32), names)
+    table = path_table.from_names(paths, numbers)
+    return _List(table, np.array(numbers, np.int32), names, first_line)
 
 
-def _is_header(line: str, name: str, label: str) -> bool:
-    """Returns whether the first line of a table has the titles of its columns."""
-    is_table = "," in line or "\t" in line
-    return is_table and not label.isdigit() and not image_folders.is_image_name(name)
+def _is_header(line: str) -> bool:
+    """Returns whether the first line of a list has the titles of its columns."""
+    separator = next((separator for separator in ("\t", ",") if separator in line), " ")
+    columns = line.split(separator)
+    titles = [re.sub(r"[-_ ]", "", column.strip().strip('"').lower()) for column in columns]
+    return len(columns) > 1 and all(map(_TITLE.fullmatch, titles))
 
 
 def _number_names(
@@ -332,18 +348,31 @@ def _number_names(
     labels = class_subset.label_by_name(class_names)
     for number, name in enumerate(listed.names):
         if name not in labels:
-            image = listed.paths[int(np.argmax(listed.labels == number))]
+            index = int(np.argmax(listed.labels == number))
             raise DataError(
-                f"{path}: {name[:80]!r}, the class of {image}, is not one of the"
+                f"{path}, line {listed.first_line + index}: {name[:80]!r}, the class of"
+                f" {listed.paths[index]}, is not one of the"
                 f" {len(class_names)} classes"
             )
     return np.array([labels[name] for name in listed.names], np.int32)[listed.labels]
 
 
 def _require_regular(
-    root: str, paths: path_table.PathTable, list_path: str | os.PathLike[str]
+    root: str,
+    paths: path_table.PathTable,
+    list_path: str | os.PathLike[str],
+    first_line: int = 1,
 ) -> None:
-    """Raises DataError if a list names a pipe, device or socket, which TensorFlow would wait for.
+    """Raises DataError if a list names a pipe, device or socket."""
+    if (index := find_irregular(root, paths)) is not None:
+        raise DataError(
+            f"{list_path}, line {first_line + index}: {paths[index]} is a pipe, device or socket;"
+            " remove the line"
+        )
+
+
+def find_irregular(root: str, paths: path_table.PathTable) -> int | None:
+    """Returns the index of the first pipe, device or socket, which TensorFlow would wait for.
 
     The folders of the images are listed, which takes one system call for hundreds of files.
     """
@@ -352,11 +381,8 @@ def _require_regular(
         with contextlib.suppress(OSError, ValueError):  # missing images are reported later
             names = image_folders.scan(os.path.join(os.fsencode(root), folder or b".")).irregular
             irregular |= {folder + name for name in names}
-    for line in io.BytesIO(paths.lines) if irregular else ():
-        if (path := line.rpartition(b" ")[0]) in irregular:
-            raise DataError(
-                f"{list_path}: {os.fsdecode(path)} is a pipe, device or socket; remove its line"
-            )
+    lines = enumerate(io.BytesIO(paths.lines)) if irregular else ()
+    return next((i for i, line in lines if line.rpartition(b" ")[0] in irregular), None)
 
 
 def _split_line(line: str) -> tuple[str, str]:
@@ -365,22 +391,34 @@ def _split_line(line: str) -> tuple[str, str]:
     MXNet writes `number<TAB>label<TAB>path`, with a decimal point in the label.
     """
     columns = line.split("\t")
-    if len(columns) == 3 and columns[0].isdigit() and re.fullmatch(r"\d+(\.0*)?", columns[1]):
+    if len(columns) == 3 and is_number(columns[0]) and re.fullmatch(r"[0-9]+(\.0*)?", columns[1]):
         return columns[2], columns[1].partition(".")[0]
-    if line.startswith('"') and len(line) < csv.field_size_limit():  # a path with a comma
+    if (
+        '"' in (line[:1], line[-1:]) and "," in line and len(line) < csv.field_size_limit()
+    ):  # a path with a comma
         columns = next(csv.reader([line]))
         return ",".join(columns[:-1]), columns[-1]
     for separator in (" ", "\t", ","):
         name, _, label = line.rpartition(separator)
-        if name and label.isascii() and label.isdigit():
+        if name and is_number(label):
             return name, label
+    # The path can contain blanks and commas, and so can the name of the class.
+    if match := _IMAGE_AND_NAME.fullmatch(line):
+        name, separator, label = match.groups()
+        return name, "" if separator != " " and separator in label else label.strip()
     separator = next((separator for separator in ("\t", ",") if separator in line), " ")
     name, _, label = line.rpartition(separator)
     return name, label.strip()
 
 
-def _explain_line(line: str, label: str, has_numbers: bool) -> str:
-    """Returns what is wrong with a malformed line of a list, or ""."""
+def _explain_line(line: str, label: str, first_label: Sequence[str]) -> str:
+    """Returns what is wrong with a malformed line of a list, or "".
+
+    Args:
+      line: the line.
+      label: its label.
+      first_label: the label of the first line, if there is one.
+    """
     if line.startswith("#"):
         return "; remove the comment"
     if not line.strip():
@@ -389,7 +427,9 @@ def _explain_line(line: str, label: str, has_numbers: bool) -> str:
         return "; the label is missing"
     if _NUMBER.fullmatch(label):
         return "; labels are numbers from 0, or names in all lines"
-    if has_numbers:
+    if not label and image_folders.is_image_name(line.partition(",")[0].partition("\t")[0]):
+        return "; give two columns, the path and the label"
+    if first_label and is_number(first_label[0]):
         return f"; {label[:20]!r} is no number, but the labels of other lines are"
     return ""
 

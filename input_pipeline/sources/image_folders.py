@@ -7,8 +7,10 @@ import unicodedata
 from collections.abc import Iterable, Sequence
 from typing import AnyStr, Generic, NamedTuple
 
+from input_pipeline import datasets
 from input_pipeline.decoding import decode
 from input_pipeline.errors import DataError
+from input_pipeline.text import pluralize
 
 # Folders that systems make: of ext4, Windows and macOS. Those of NAS devices begin with @ or #.
 _SYSTEM_FOLDERS = ("lost+found", "system volume information", "__macosx")
@@ -90,17 +92,20 @@ def require_known_classes(
 ) -> None:
     """Raises DataError if a name is not one of the classes."""
     unknown = sorted(set(names) - set(classes))
-    if unknown:
-        raise DataError(
-            f"{root}: {unknown[0]} is not one of the {len(classes)} known classes"
-            f" ({len(unknown)} unknown in total){explain_unknown(unknown[0], classes)}"
-        )
-
-
-def explain_unknown(name: str, classes: Iterable[str]) -> str:
-    """Returns which class an unknown name looks like, for an error message, or ""."""
+    if not unknown:
+        return
+    name = unknown[0]
     similar = [known for known in classes if _appearance(known) == _appearance(name)]
-    return f"; {name!a} looks like {similar[0]!a}: rename it" if similar else ""
+    if similar:
+        advice = f"{name!a} looks like {similar[0]!a}: rename it"
+    elif any(tuple(classes) == datasets.load_wnids(name) for name in datasets.names()):
+        advice = "other classes than the published ones are trained on with --dataset=folder"
+    else:
+        advice = "remove it, or add it to train and train again"
+    raise DataError(
+        f"{root}: {name} is not one of the {pluralize(len(classes), 'known class')}"
+        f" ({pluralize(len(unknown), 'such class')}); {advice}"
+    )
 
 
 def find_lookalikes(names: Iterable[str]) -> list[str]:

@@ -21,16 +21,54 @@ _WAIT_SECONDS = 1.0
 
 
 def find(root: str | os.PathLike[str]) -> pathlib.Path:
-    """Returns the index folder of a data set, which may not exist yet."""
-    in_data_set = pathlib.Path(root, _NAME)
-    folder = in_data_set if in_data_set.is_dir() else pathlib.Path(root)
-    is_link = in_data_set.is_symlink()  # files would be written elsewhere
+    """Returns the folder to write an index of a data set into, which may not exist yet.
+
+    Raises:
+      UsageError: the data set is read-only, and the user has no home.
+    """
+    index = in_data_set(root)
+    folder = index if index.is_dir() else pathlib.Path(root)
+    is_link = index.is_symlink()  # files would be written elsewhere
     # Root can write anywhere, but should not write to a folder that is marked read-only either.
     if not is_link and os.access(folder, os.W_OK) and folder.stat().st_mode & 0o222:
-        return in_data_set
-    cache = pathlib.Path(os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache")
+        return index
+    if (in_cache := _find_in_cache(root)) is None:
+        raise UsageError(
+            f"{root}: is read-only, and there is no home folder for its index; set XDG_CACHE_HOME"
+        )
+    return in_cache
+
+
+def in_data_set(root: str | os.PathLike[str]) -> pathlib.Path:
+    """Returns the index folder in a data set, which may not exist."""
+    return pathlib.Path(root, _NAME)
+
+
+def list_existing(root: str | os.PathLike[str], name: str) -> list[pathlib.Path]:
+    """Returns the files of a name that belong to a data set: first in it, then in the cache.
+
+    A data set can become read-only, or writable, after a file was written.
+    """
+    folders = (in_data_set(root), _find_in_cache(root))
+    return [folder / name for folder in folders if folder and _exists(folder / name)]
+
+
+def _exists(path: pathlib.Path) -> bool:
+    """Returns whether a file exists; raises OSError if a permission is missing to tell."""
+    try:
+        path.lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    return True
+
+
+def _find_in_cache(root: str | os.PathLike[str]) -> pathlib.Path | None:
+    """Returns the index folder in the user's cache; None if the user has no home."""
+    cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    if not os.path.isabs(cache):
+        return None
     digest = hashlib.sha256(os.fsencode(os.path.realpath(root))).hexdigest()[:16]
-    return cache / "imagenet-loops" / digest
+    return pathlib.Path(cache, "imagenet-loops", digest)
 
 
 @contextlib.contextmanager

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 import numpy as np
 from absl import logging
 
+from input_pipeline import datasets
 from input_pipeline.errors import DataError, UsageError
 from input_pipeline.sources import (
     csv_lists,
@@ -74,7 +75,7 @@ def _open_place(
     class_names: tuple[str, ...],
     devkit: str,
 ) -> image_files.ImageFiles | PackedImages:
-    known = class_names or layouts.class_table(dataset)
+    known = class_names or datasets.load_wnids(dataset)
     if not known and split != "train" and "train" in layout.splits:
         known = open_split(layout, dataset, "train").class_names
     if place.kind == layouts.FOLDERS:
@@ -114,7 +115,7 @@ def open_test_set(
     folder = pathlib.Path(os.path.realpath(data_dir))
     folders = set(image_folders.list_subfolders(folder)) if folder.is_dir() else set()
     numbers = [str(label) for label in range(len(class_names))]
-    is_numbered = tuple(class_names) == layouts.class_table("ilsvrc2012") and folders <= set(
+    is_numbered = tuple(class_names) == datasets.load_wnids("ilsvrc2012") and folders <= set(
         numbers
     )
     if not folders or not (is_numbered or folders <= set(class_names)):
@@ -164,7 +165,10 @@ def _open_csv_listed(
         ]
     classes = known or tuple(sorted({label for _, label in rows}))
     named = [(label, f"images/{image}") for image, label in rows]
-    return _from_named_classes(place, split, classes, named)
+    images = _from_named_classes(place, split, classes, named)
+    if (index := image_files.find_irregular(images.root, images.paths)) is not None:
+        raise DataError(f"{images.path(index)}: is a pipe, device or socket; remove its row")
+    return images
 
 
 def _from_named_classes(
@@ -211,8 +215,7 @@ def _open_tiny_imagenet(
             images = image_folders.list_regular_images(folder / name / "images")
             pairs += [(name, f"{name}/images/{image}") for image in images]
     number = {name: label for label, name in enumerate(classes)}
-    if unknown := sorted({name for name, _ in pairs} - number.keys()):
-        raise DataError(f"{folder}: {unknown[0]} is not one of the {len(classes)} known classes")
+    image_folders.require_known_classes(folder, {name for name, _ in pairs}, classes)
     if not pairs:
         raise DataError(f"{folder}: no image in {place.kind}")
     labeled = sorted((number[name], f"{folder.name}/{path}") for name, path in pairs)
@@ -236,7 +239,7 @@ def _open_flat(
 ) -> image_files.ImageFiles:
     """Opens a folder of images whose names or numbers give their classes."""
     names = image_folders.list_regular_images(place.folder)
-    labeled = _label_by_name(names, known or layouts.class_table("ilsvrc2012"), layout.root, devkit)
+    labeled = _label_by_name(names, known or datasets.load_wnids("ilsvrc2012"), layout.root, devkit)
     order = sorted(
         np.flatnonzero(labeled.labels >= 0).tolist(),
         key=lambda i: (labeled.labels[i], labeled.names[i]),
@@ -274,7 +277,7 @@ def _label_by_name(
     wnids = [layouts.wnid_in_name(name) for name in names]
     rule = "WordNet ids in the names"
     ground_truth: dict[str, int] = {}
-    table = layouts.class_table("ilsvrc2012")
+    table = datasets.load_wnids("ilsvrc2012")
     if not all(wnids):
         ground_truth, rule = val_ground_truth.find(root, devkit, table)
     in_folders = [layouts.name_in_class_folder(name) for name in names]
@@ -284,9 +287,7 @@ def _label_by_name(
             wnid = table[ground_truth[name]]
         if wnid:
             if wnid not in number:
-                raise DataError(
-                    f"{root}: {names[i]} is of {wnid}, not one of the {len(classes)} known classes"
-                )
+                image_folders.require_known_classes(f"{root}: {names[i]}", {wnid}, classes)
             labels[i] = number[wnid]
     return Labels(classes, labels, in_folders, rule)
 
@@ -319,7 +320,7 @@ def _open_packed(
         parts = functools.partial(_list_nested_parts, files[0])
     elif place.kind == layouts.CLASS_TARS:
         files, parts = _list_class_tars(place.folder)
-    known = layouts.class_table(dataset)
+    known = datasets.load_wnids(dataset)
 
     def find_labels(entries: Sequence[Entry]) -> Labels:
         return _label_entries(entries, split, known, metadata_names, layout.root, devkit)
@@ -421,12 +422,8 @@ def _label_entries(
         classes = tuple(map(str, range(int(numbers.max(initial=-1)) + 1)))
     number = {wnid: label for label, wnid in enumerate(classes)}
     by_name = np.array([number.get(wnid, -1) for wnid in wnids], np.int64)
-    unknown = [w for w, label in zip(wnids, by_name, strict=True) if w and label < 0]
-    if unknown and known:
-        raise DataError(
-            f"{root}: {unknown[0]} is not one of the {len(classes)} known classes"
-            f" ({pluralize(len(set(unknown)), 'such class')} in the {split} split)"
-        )
+    if known:
+        image_folders.require_known_classes(root, {*wnids} - {""}, known)
     first, rule = _first_number(numbers, by_name, root, entries, len(classes))
     labels = np.where(by_name >= 0, by_name, np.where(numbers >= 0, numbers - first, -1))
     _require_numbers_below(len(classes), labels, entries, root, first)

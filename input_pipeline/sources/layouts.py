@@ -12,6 +12,8 @@ import pathlib
 import re
 from collections.abc import Iterable, Sequence
 
+from absl import logging
+
 from input_pipeline import datasets
 from input_pipeline.errors import DataError, UsageError
 from input_pipeline.sources import (
@@ -205,12 +207,22 @@ def _find_csv_splits(root: pathlib.Path, names: Sequence[str]) -> dict[str, Spli
     classification, their images are pooled and split by name.
     """
     paths = {split: root / f"{split}.csv" for split in SPLIT_NAMES if f"{split}.csv" in names}
-    if "images" not in names or not paths or not all(map(csv_lists.has_header, paths.values())):
+    if "images" not in names:
+        return {}
+    for split, path in list(paths.items()):
+        if not csv_lists.has_labels(path):
+            _warn_of_unlabeled(paths.pop(split))
+    if not paths:
         return {}
     classes = [{label for _, label in csv_lists.read(path)} for path in paths.values()]
     if len(classes) > 1 and len(set().union(*classes)) == sum(map(len, classes)):
         return {split: SplitFiles(CSV_LISTED, root, (*paths.values(),)) for split in SPLIT_NAMES}
     return {split: SplitFiles(CSV_LISTED, root, (path,)) for split, path in paths.items()}
+
+
+@functools.cache  # once, although a layout is recognized several times
+def _warn_of_unlabeled(path: pathlib.Path) -> None:
+    logging.warning("%s: has no columns filename and label with values; it is left out", path)
 
 
 def _find_in_folder(split: str, folder: pathlib.Path) -> SplitFiles | None:
@@ -286,9 +298,9 @@ def _guess_dataset(root: pathlib.Path, splits: dict[str, SplitFiles]) -> str:
     names = set(_peek_classes(place))
     is_complete = place.kind in (FOLDERS, INNER_FOLDERS, PART_FOLDERS, CSV_LISTED, ANNOTATED)
     for dataset in ("ilsvrc2012", "mini_imagenet"):
-        if names == set(class_table(dataset)):
+        if names == set(datasets.load_wnids(dataset)):
             return dataset
-    if names and not is_complete and names <= set(class_table("ilsvrc2012")):
+    if names and not is_complete and names <= set(datasets.load_wnids("ilsvrc2012")):
         return "ilsvrc2012"
     return "folder"
 
@@ -306,23 +318,18 @@ def _peek_classes(place: SplitFiles) -> Iterable[str]:
     first = place.files[0]
     if place.kind == PARQUET:
         columns = parquet_files.find_columns(first)
-        if len(columns.class_names) == len(class_table("ilsvrc2012")):
-            return class_table("ilsvrc2012")
+        if len(columns.class_names) == len(datasets.load_wnids("ilsvrc2012")):
+            return datasets.load_wnids("ilsvrc2012")
         names = columns.class_names
         rows = [] if names else parquet_files.list_rows(first, columns, _NUM_PROBED)
         return [*names, *(_wnid_or_published(row.name) or row.name for row in rows)]
     if place.kind == RECORDS:
         if first.name.startswith("imagenet2012-"):
-            return class_table("ilsvrc2012")
+            return datasets.load_wnids("ilsvrc2012")
         entries, _ = foreign_records.list_images(first, _NUM_PROBED)
     else:
         entries = tar_files.list_webdataset(first, _NUM_PROBED)
     return [entry.wnid or _wnid_or_published(entry.name) or entry.name for entry in entries]
-
-
-@functools.cache
-def class_table(dataset: str) -> tuple[str, ...]:
-    return tuple(wnid for wnid, _ in datasets.load_class_table(dataset))
 
 
 def wnid_in_name(name: str) -> str:
@@ -337,7 +344,7 @@ def _wnid_or_published(name: str) -> str:
     if wnid := wnid_in_name(name):
         return wnid
     label = val_ground_truth.published_label(name)
-    return "" if label is None else class_table("ilsvrc2012")[label]
+    return "" if label is None else datasets.load_wnids("ilsvrc2012")[label]
 
 
 def name_in_class_folder(name: str) -> str:

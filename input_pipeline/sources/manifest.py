@@ -13,6 +13,7 @@ import numpy as np
 
 from input_pipeline import datasets
 from input_pipeline.errors import DataError, UsageError
+from input_pipeline.sources import image_folders
 from input_pipeline.system import atomic_files, regular_files, typed_json
 
 FILENAME = "manifest.json"
@@ -200,10 +201,5 @@ def remap_labels(
         return labels
     label_of_name = {name: label for label, name in enumerate(class_names)}
     present = [classes[label] for label in np.unique(labels)]
-    unknown = [name for name in present if name not in label_of_name]
-    if unknown:
-        raise DataError(
-            f"{folder}: class {unknown[0]} is not one of the {len(class_names)} known classes"
-            f" ({len(unknown)} such classes)"
-        )
+    image_folders.require_known_classes(folder, present, class_names)
     return np.array([label_of_name.get(name, -1) for name in classes], np.int32)[labels]

@@ -241,9 +241,10 @@ def open_indexed(
             for file in files
         ],
     }
-    path = index_folder.find(root) / f"{split}.npz"
-    index = _load(path, facts)
+    found = (_load(path, facts) for path in index_folder.list_existing(root, f"{split}.npz"))
+    index = next((index for index in found if index is not None), None)
     if index is None:
+        path = index_folder.find(root) / f"{split}.npz"
         with index_folder.lock(path.parent):
             index = _load(path, facts) or _make(path, facts, split, list_parts, find_labels)
     details, rows, names = index

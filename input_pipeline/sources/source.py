@@ -41,6 +41,7 @@ class Source:
         `--cache=pixels` to (uint8 [H, W, 3], int32 label).
       describe: function from the index of an image to a readable name, its path.
       fingerprint: hash over names and labels, which identifies a version of the data.
+      rule: what the labels and the split come from.
     """
 
     num_examples: int
@@ -49,6 +50,7 @@ class Source:
     read: Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]]
     describe: Callable[[int], str]
     fingerprint: str
+    rule: str = ""
 
 
 def open_split(config: DataConfig, split: str, class_names: Sequence[str] = ()) -> Source:
@@ -80,6 +82,7 @@ def open_split(config: DataConfig, split: str, class_names: Sequence[str] = ()) 
         read=images.make_reader(),
         describe=images.describe,
         fingerprint=images.fingerprint(),
+        rule=images.rule,
     )
     if config.classes:
         opened = _select_classes(opened, config.classes, split)
@@ -125,6 +128,7 @@ def _select_classes(source: Source, path: str, split: str) -> Source:
         read=lambda index: (source.read(kept_tensor[index])[0], label_tensor[index]),
         describe=lambda index: source.describe(int(kept[index])),
         fingerprint=digest.hexdigest(),
+        rule=source.rule,
     )
 
 
@@ -148,8 +152,7 @@ def _open_images(config: DataConfig, split: str, class_names: Sequence[str]) -> 
     if config.dataset == "lists":
         return image_files.from_list(config, split, class_names)
     data_dir = ensure_data_dir(config)
-    layout = None if config.dataset == "shapes" else layouts.recognize(data_dir)
-    folders = folder_splits.find_class_folders(data_dir, config.dataset, layout)
+    layout, folders = _recognize(config.dataset, data_dir)
     if folders and (split == "train" or folder_splits.is_written(data_dir)):
         return folder_splits.open_split(data_dir, folders, config.dataset, split, class_names)
     if layout is not None and not layout.is_plain(data_dir):
@@ -159,6 +162,31 @@ def _open_images(config: DataConfig, split: str, class_names: Sequence[str]) -> 
         if test_set is not None:
             return test_set
     return image_files.from_folders(data_dir, split, _known_class_names(config, class_names))
+
+
+def _recognize(dataset: str, data_dir: str) -> tuple[layouts.Layout | None, dict[str, str]]:
+    """Returns the layout of a folder, and its class folders if they have no splits."""
+    layout = None if dataset == "shapes" else layouts.recognize(data_dir)
+    return layout, folder_splits.find_class_folders(data_dir, dataset, layout)
+
+
+def require_written_split(config: DataConfig) -> None:
+    """Checks that class folders without splits have the file of their split.
+
+    Without it, an image that a run was trained on could be evaluated.
+
+    Raises:
+      DataError: the file is missing.
+    """
+    data_dir = get_data_dir(config)
+    if config.dataset == "lists" or manifest.exists(data_dir):
+        return
+    if _recognize(config.dataset, data_dir)[1] and not folder_splits.is_written(data_dir):
+        raise DataError(
+            f"{folder_splits.written_path(data_dir)}: is missing, and says which images the run was"
+            " trained on; copy it from the data set of the training, or evaluate other images with"
+            " --test_sets"
+        )
 
 
 def ensure_data_dir(config: DataConfig) -> str:
@@ -183,7 +211,7 @@ def get_data_dir(config: DataConfig) -> str:
 
 def _known_class_names(config: DataConfig, class_names: Sequence[str]) -> Sequence[str]:
     """Returns the class folders by label; empty if the folders in train define the classes."""
-    return class_names or tuple(wnid for wnid, _ in datasets.load_class_table(config.dataset))
+    return class_names or datasets.load_wnids(config.dataset)
 
 
 def warn_of_missing_classes(train: Source, val: Source) -> None:

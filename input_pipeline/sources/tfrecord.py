@@ -111,6 +111,7 @@ class Shards:
       class_names: name of each class, by label.
       file_list: name and sha256 of the list of the original files.
       hash: sha256 of the list and sha256 of the index, in hexadecimal, concatenated.
+      rule: what the labels come from.
       unlabeled: always empty.
     """
 
@@ -122,6 +123,7 @@ class Shards:
     class_names: tuple[str, ...]
     file_list: dict[str, str]
     hash: str
+    rule: str = manifest.FILENAME
     unlabeled: tuple[str, ...] = ()
 
     def make_reader(self) -> Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]]:

@@ -25,6 +25,7 @@ from input_pipeline import datasets
 from input_pipeline.errors import DataError, UsageError
 from input_pipeline.sources import tar_files
 from input_pipeline.system import regular_files
+from input_pipeline.text import is_number
 
 _IMAGE_NAME = "ILSVRC2012_val_{:08d}.JPEG"
 _CLASS_NUMBERS_FILE = "ILSVRC2012_validation_ground_truth.txt"
@@ -198,8 +199,8 @@ def _read_labels(path: pathlib.Path, labels: dict[str, int]) -> dict[str, int]:
     label_of_image = {}
     for number, line in enumerate(_read_lines(path), 1):
         name, _, label = line.rstrip().rpartition(" ")
-        is_number = label.isdecimal() and len(label) <= _MAX_DIGITS
-        if not name or not is_number or int(label) >= len(labels):
+        is_label = is_number(label) and len(label) <= _MAX_DIGITS
+        if not name or not is_label or int(label) >= len(labels):
             raise DataError(f"{path}, line {number}: is not `image label`: {line[:80]!r}")
         label_of_image[pathlib.PurePath(name).name] = int(label)
     return label_of_image
@@ -259,7 +260,7 @@ def read_devkit_classes(folder: pathlib.Path) -> dict[str, str]:
     for name, number_column in ((_DEVKIT_CLASSES_FILE, 0), (_MAP_CLSLOC_FILE, 1)):
         if (folder / name).is_file():
             rows = [line.split() for line in _read_lines(folder / name)]
-            if any(len(row) < 2 or not row[number_column].isdecimal() for row in rows):
+            if any(len(row) < 2 or not is_number(row[number_column]) for row in rows):
                 raise DataError(
                     f"{folder / name}: contains a line without a class number and a WordNet id"
                 )

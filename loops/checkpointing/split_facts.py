@@ -5,6 +5,8 @@ from typing import NotRequired, TypedDict
 
 import numpy as np
 
+from input_pipeline.config import DataConfig
+from input_pipeline.sources import folder_splits, source
 from input_pipeline.sources.source import Source
 from input_pipeline.text import pluralize
 
@@ -19,12 +21,14 @@ class SplitFacts(TypedDict):
       fingerprint: hash over the names and labels of the images.
       class_sizes: number of images of each class. Older versions did not write it.
       first: name of the first image. Likewise.
+      rule: what the labels and the split come from. Likewise.
     """
 
     images: int
     fingerprint: str
     class_sizes: NotRequired[list[int]]
     first: NotRequired[str]
+    rule: NotRequired[str]
 
 
 def describe(split: Source) -> SplitFacts:
@@ -34,7 +38,22 @@ def describe(split: Source) -> SplitFacts:
         "fingerprint": split.fingerprint,
         "class_sizes": np.bincount(split.labels, minlength=len(split.class_names)).tolist(),
         "first": split.describe(0),
+        "rule": split.rule,
     }
+
+
+def require_same_split(then: Mapping[str, SplitFacts], config: DataConfig) -> None:
+    """Checks that the split is known which a run was trained on.
+
+    Args:
+      then: the recorded facts by split.
+      config: names the images that are opened now.
+
+    Raises:
+      DataError: the run split class folders by itself, and this split is lost.
+    """
+    if any(facts.get("rule") == folder_splits.RULE for facts in then.values()):
+        source.require_written_split(config)
 
 
 def find_changes(

@@ -15,7 +15,7 @@ from absl import logging
 
 from input_pipeline.errors import UsageError
 from input_pipeline.sources import source
-from loops.checkpointing import checkpoint, restore, run_folder
+from loops.checkpointing import checkpoint, restore, run_folder, split_facts
 from loops.config import flag_parsers, validation
 from loops.config.config import Config
 from loops.distribution import strategies
@@ -43,6 +43,7 @@ def run(config: Config) -> list[dict]:
     own = make_evaluation_config(record, config)
     validation.check(own)
     strategy = strategies.make_strategy(strategies.to_single_process(config.distribution))
+    split_facts.require_same_split(record.dataset, own.data)
     split = source.open_split(own.data, own.evaluation.split, record.class_names)
     evaluate = _CheckpointEvaluator(strategy, split, own)
     curve = []

@@ -66,6 +66,7 @@ _BUILD = (
 # Flags that name what a command writes, besides --ckpt.
 _NAMES_OUTPUT = {"out", "data_dir", *select_flags(is_output_file=True)}
 _INDEX = ".index"  # any mode may write it next to the images
+_INDEX_FILE = re.compile(r"split\.txt|[\w-]+\.(npz|unfinished)")
 _SIDECAR = ".sha256.json"
 # What may run as long as its flags say, or until it is stopped: seconds after which it is stopped.
 _STOP_AFTER = {"--mode=train": 10, "--mode=benchmark": 3, "--mode=data_service": 1, "--watch": 3}
@@ -116,7 +117,9 @@ class Box:
         named = [pathlib.PurePath(os.path.normpath(f"work/{p}")) for p in _list_outputs(example)]
         changed = {path.removesuffix(_SIDECAR) for path, _ in before ^ _list_files(box)}
         paths = [
-            path for path in map(pathlib.PurePath, sorted(changed)) if _INDEX not in path.parts
+            path
+            for path in map(pathlib.PurePath, sorted(changed))
+            if not is_index(self._original, path)
         ]
         other = [str(path) for path in paths if not any(map(path.is_relative_to, named))]
         return outcome, find_fault(outcome, other)
@@ -151,6 +154,16 @@ def _list_outputs(example: Example) -> list[str]:
         elif name == "checkpoint_dir" or (text and name in _NAMES_OUTPUT):
             outputs.append(text)
     return outputs
+
+
+def is_index(root: pathlib.Path, path: pathlib.PurePath) -> bool:
+    """Returns whether a path below a root is an index next to images, or its folder."""
+    if path.name != _INDEX:
+        if path.parent.name != _INDEX or not _INDEX_FILE.fullmatch(path.name):
+            return False
+        path = path.parent
+    folder = root / path.parent
+    return any(file.suffix[1:] in (*FORMATS, "JPEG") for file in folder.rglob("*"))
 
 
 def find_fault(outcome: Outcome, changed: list[str]) -> str:

@@ -1,6 +1,7 @@
 """The fuzzers see each kind of fault, and each damage changes its file."""
 
 import json
+import pathlib
 
 import pytest
 
@@ -28,6 +29,28 @@ TRACEBACK = f'Traceback\n  File "{ROOT}/loops/x.py", line 7, in f\nloops.x.OddEr
 )
 def test_fault_is_named(changes, changed, fault):
     assert box.find_fault(FINE._replace(**changes), changed) == fault
+
+
+@pytest.mark.parametrize(
+    ("path", "expected"),
+    [
+        ("data/.index", True),
+        ("data/.index/split.txt", True),
+        ("data/train/.index/ilsvrc2012-train.npz", True),
+        ("data/.index/ilsvrc2012-train.unfinished", True),
+        ("data/.index/.tmp-0123", False),
+        ("data/.index/other.txt", False),
+        ("data/.index/deeper/split.txt", False),
+        ("data/.index/.index", False),
+        ("runs/.index/split.txt", False),
+        ("runs/.index", False),
+    ],
+)
+def test_only_indexes_next_to_images_may_be_written(tmp_path, path, expected):
+    for name in ("data/train/cat/1.jpg", "runs/a/config.json"):
+        (tmp_path / name).parent.mkdir(parents=True)
+        (tmp_path / name).touch()
+    assert box.is_index(tmp_path, pathlib.PurePath(path)) == expected
 
 
 @pytest.mark.parametrize(

@@ -256,7 +256,7 @@ def _read_card(
 
 
 def _find_imagenet_classes() -> tuple[str, ...]:
-    return tuple(wnid for wnid, _ in datasets.load_class_table("ilsvrc2012"))
+    return datasets.load_wnids("ilsvrc2012")
 
 
 def _find_class_names(data: DataConfig, num_classes: int) -> tuple[str, ...]:

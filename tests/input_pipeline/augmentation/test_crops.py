@@ -160,12 +160,6 @@ def test_views_of_a_strip_equal_crops_of_the_resized_strip(height, width, interp
     assert np.mean(views != expected) < 0.002
 
 
-def test_center_crop_is_the_only_view():
-    image = tf.constant(np.asarray(_soft(60, 48)))
-    crop = crops.extract_views(image, 24, 1, 0.75, "bicubic")[0]
-    np.testing.assert_array_equal(crop, crops.extract_views(image, 24, 1, 0.75, "bicubic")[0])
-
-
 @pytest.mark.parametrize(
     ("height", "width"), [(75, 100), (32, 43), (20, 57), (149, 200), (1, 1), (300, 400), (160, 210)]
 )

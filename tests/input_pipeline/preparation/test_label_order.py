@@ -91,7 +91,15 @@ def test_wordnet_id_with_two_labels_is_refused():
 
 @pytest.mark.parametrize(
     ("names", "out_of_order"),
-    [(("0", "1", "10", "2"), True), (("0", "1", "2"), False), (("a", "b"), False), ((), False)],
+    [
+        (("0", "1", "10", "2"), True),
+        (("0", "1", "2"), False),
+        (("00", "01", "02"), False),
+        (("a", "b"), False),
+        ((), False),
+        (("²", "³"), False),
+        (("0", "9" * 5000), True),
+    ],
 )
 def test_misordered_numeric_class_folders_are_detected(names, out_of_order):
     assert label_order.has_misordered_numeric_names(names) == out_of_order

@@ -9,6 +9,7 @@ from input_pipeline.config import DataConfig, PrepareConfig
 from input_pipeline.errors import DataError
 from input_pipeline.preparation import raw_layouts, verify
 from input_pipeline.sources import folder_splits, source
+from loops.checkpointing import split_facts
 from tests.input_pipeline.files import put
 
 SPLITS = ("train", "val", "test")
@@ -80,6 +81,86 @@ def test_split_of_a_read_only_data_set_is_in_the_cache(config, tmp_path, monkeyp
     assert written.read_text().splitlines() == sorted(lines)
 
 
+@pytest.mark.parametrize("modes", [(0o555, 0o755), (0o755, 0o555)])
+def test_split_is_kept_when_the_data_set_becomes_read_only_or_writable(
+    config, tmp_path, monkeypatch, modes
+):
+    """What is next to the images and what is in the cache is read, and new images are added."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "@cache"))
+    # Without this file, one of these images would be in val.
+    put(tmp_path / ".index/split.txt", b"".join(b"cat/%d.jpg 0\n" % k for k in range(12)))
+    (tmp_path / "@cache").mkdir()
+    (tmp_path / ".index").chmod(modes[0])
+    try:
+        before = _paths(config)
+        assert sum(path.startswith("cat") for path in before["train"]) == 12
+        (tmp_path / ".index").chmod(modes[1])
+        _fill(tmp_path, *(f"dog/new {k}.jpg" for k in range(12)))
+        after = _paths(config, ("cat", "dog"))
+    finally:
+        (tmp_path / ".index").chmod(0o755)
+    for split in SPLITS:
+        assert set(before[split]) <= set(after[split])
+    assert sum(path.startswith("dog") for path in after["val"]) == 2
+    assert len(list((tmp_path / "@cache").rglob("split.txt"))) == 1
+
+
+def test_nothing_is_locked_if_the_split_is_complete(config, tmp_path, monkeypatch):
+    """Data and cache may both be read-only."""
+    before = _paths(config)
+    monkeypatch.setenv("XDG_CACHE_HOME", "/dev/null/cache")
+    (tmp_path / ".index").chmod(0o555)
+    try:
+        assert _paths(config) == before
+        assert source.open_split(config, "val", ("cat", "dog")).num_examples == 2
+    finally:
+        (tmp_path / ".index").chmod(0o755)
+
+
+def test_run_whose_split_is_lost_is_not_evaluated_on_training_images(config, tmp_path):
+    record = {"train": split_facts.describe(source.open_split(config, "train"))}
+    split_facts.require_same_split(record, config)
+    (tmp_path / ".index/split.txt").unlink()
+    with pytest.raises(DataError, match=r"\.index/split\.txt: is missing.*--test_sets"):
+        split_facts.require_same_split(record, config)
+    record = {"train": {"images": 20, "fingerprint": "x"}}  # of another rule, or an older version
+    split_facts.require_same_split(record, config)
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (
+            ("images/1.jpg", "images/2.jpg", "annotations/1.txt"),
+            "only the folder images has images, of 2 folders",
+        ),
+        (("cat/1.txt", "dog/1.txt"), "no image, of 2 folders"),
+    ],
+)
+def test_folders_that_are_no_classes(tmp_path, names, message):
+    _fill(tmp_path, *names)
+    config = DataConfig(dataset="folder", data_dir=str(tmp_path))
+    with pytest.raises(DataError, match=message):
+        source.open_split(config, "train")
+    with pytest.raises(DataError, match=message):
+        raw_layouts.find(config, PrepareConfig())
+    assert not (tmp_path / ".index").exists()
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (("1.jpg", "2.jpg"), "contains no class folders and no folder train"),
+        (("cat/1.jpg", "Testing/1.jpg"), "/Testing: is called like a split"),
+    ],
+)
+def test_prepare_names_what_is_missing(tmp_path, names, message):
+    _fill(tmp_path, *names)
+    config = DataConfig(dataset="folder", data_dir=str(tmp_path))
+    with pytest.raises(DataError, match=message):
+        raw_layouts.find(config, PrepareConfig())
+
+
 def test_only_training_writes_the_split_down(config, tmp_path):
     """Evaluation reads all images of class folders without a split, as of ImageNet-A."""
     verify.verify(config, PrepareConfig())
@@ -96,11 +177,11 @@ def test_damaged_split_is_named(config, tmp_path):
 
 
 def test_classes_of_few_images_have_no_val_split(tmp_path):
-    _fill(tmp_path, *(f"cat/{k}.jpg" for k in range(6)))
+    _fill(tmp_path, *(f"{name}/{k}.jpg" for name in ("cat", "dog") for k in range(6)))
     config = DataConfig(dataset="folder", data_dir=str(tmp_path))
-    assert source.open_split(config, "train").num_examples == 6
+    assert source.open_split(config, "train").num_examples == 12
     with pytest.raises(DataError, match="a class needs seven images"):
-        source.open_split(config, "val", ("cat",))
+        source.open_split(config, "val", ("cat", "dog"))
 
 
 def test_few_shot_splits_of_mini_imagenet_are_pooled(tmp_path):

@@ -85,7 +85,7 @@ def test_only_files_with_image_extensions_are_read(tmp_path, caplog):
 
 def test_val_class_missing_from_train_is_refused(tmp_path):
     root = _fill(tmp_path, "train/a/1.jpg", "val/a/1.jpg", "val/new/1.jpg", "val/newer/1.jpg")
-    with pytest.raises(DataError, match=r"val/new: .*1 known classes \(2 such folders\)"):
+    with pytest.raises(DataError, match=r"val: new is .*1 known class \(2 such classes\)"):
         image_files.from_folders(root, "val")
 
 
@@ -229,6 +229,7 @@ def test_error_names_malformed_line(tmp_path, text, line):
         "a b.jpg\t0\nc,1.jpg\t2\n",
         "a b.jpg,0\nc,1.jpg,2\n",
         "image,label\na b.jpg,0\nc,1.jpg,2\n",
+        "Image Path Label_ID\na b.jpg 0\nc,1.jpg 2\n",
         "0\t0.000000\ta b.jpg\n1\t2\tc,1.jpg\n",  # MXNet
         "image\tlabel\na b.jpg\t0\nc,1.jpg\t2\n",
         'image,label\n"a b.jpg",0\n"c,1.jpg",2\n',  # pandas
@@ -250,6 +251,8 @@ def test_lists_of_other_programs(tmp_path, text):
         ("a.jpg 0\n\nb.jpg 1\n", "remove the empty line"),
         ("my photo.jpg\n", "the label is missing"),
         ("a.jpg -1\nb.jpg 0\n", "numbers from 0"),
+        ("a.jpg,owl,3 years\n", "give two columns"),
+        ("bild,klasse\na.jpg,owl\n", "line 1: 'bild' has no extension of an image.*the titles"),
     ],
 )
 def test_error_explains_the_line(tmp_path, text, advice):
@@ -263,6 +266,8 @@ def test_error_explains_the_line(tmp_path, text, advice):
         ("a.jpg owl\nb.jpg cat\nc.jpg owl\n", "d.jpg owl\n"),
         ("a.jpg\tsnow owl\nb.jpg\tcat\nc.jpg\tsnow owl\n", "d.jpg\tsnow owl\n"),
         ("image,class\na.jpg,owl\nb.jpg,cat\nc.jpg,owl\n", "image,class\nd.jpg,owl\n"),
+        ("a.jpg snow, owl\nb.jpg cat\nc.jpg snow, owl\n", "d.jpg snow, owl\n"),
+        ('a.jpg,"snow, owl"\nb.jpg,"cat"\nc.jpg,"snow, owl"\n', 'd.jpg,"snow, owl"\n'),
     ],
 )
 def test_lists_with_names_of_classes(tmp_path, train, val):
@@ -273,8 +278,35 @@ def test_lists_with_names_of_classes(tmp_path, train, val):
     assert image_files.from_list(config, "val").labels.tolist() == [1]
     known = ("dog", *files.class_names)
     assert image_files.from_list(config, "train", known).labels.tolist() == [2, 1, 2]
-    with pytest.raises(DataError, match=r"owl', the class of d\.jpg, is not one of the 1 classes"):
+    with pytest.raises(
+        DataError, match=r"line \d: '.*owl', the class of d\.jpg, is not one of the 1 classes"
+    ):
         image_files.from_list(config, "val", ("cat",))
+
+
+def test_commas_and_blanks_in_paths_with_names_of_classes(tmp_path):
+    names = ["train/a,1.jpg", "my train/b.JPG", "c,d e.png", "f.jpg,g.jpeg"]
+    for separator in " \t,":
+        text = "".join(f"{name}{separator}snow owl\n" for name in names)
+        files = image_files.from_list(_lists(tmp_path, train=text), "train")
+        assert files.paths == names and files.class_names == ("snow owl",)
+
+
+def test_first_image_is_no_header(tmp_path, caplog):
+    """Only known titles are, which the log repeats."""
+    text = "images/0001,cat\nimages/0002,dog\n"
+    files = image_files.from_list(_lists(tmp_path, train=text), "train")
+    assert files.paths == ["images/0001", "images/0002"] and not caplog.text
+    files = image_files.from_list(_lists(tmp_path, train="file_name,class\n" + text), "train")
+    assert len(files.labels) == 2
+    assert "line 1, 'file_name,class', is taken for the titles of columns" in caplog.text
+
+
+@pytest.mark.parametrize("name", ["²", "1²"])
+def test_superscripts_are_names_of_classes(tmp_path, name):
+    """`isdigit` accepts them, but `int` does not."""
+    files = image_files.from_list(_lists(tmp_path, train=f"a.jpg {name}\nb.jpg x\n"), "train")
+    assert sorted(files.class_names) == sorted(["x", name])
 
 
 def test_lists_with_english_names_of_imagenet(tmp_path):
@@ -295,14 +327,19 @@ def test_error_names_label_out_of_range(tmp_path, split):
     texts = {"train": "a.jpg 0\nb.jpg 1\n", "val": "a.jpg 0\n", "test": "a.jpg 0\n"}
     texts[split] += "c.jpg 0\nd.jpg 2\ne.jpg 3\n"
     config = _lists(tmp_path, classes="0 x\n1 y\n", **texts)
-    message = rf"{split}\.txt: label 2 of d\.jpg is out of range for 2 classes \(0 to 1\)"
+    line = texts[split].count("\n") - 1
+    message = (
+        rf"{split}\.txt, line {line}: label 2 of d\.jpg is out of range for 2 classes \(0 to 1\)"
+    )
     with pytest.raises(DataError, match=message):
         image_files.from_list(config, split)
 
 
 def test_val_label_above_largest_train_label_is_out_of_range(tmp_path):
     config = _lists(tmp_path, train="a.jpg 0\nb.jpg 2\n", val="a.jpg 2\nb.jpg 3\n")
-    with pytest.raises(DataError, match=r"val\.txt: label 3 of b\.jpg .*3 classes \(0 to 2\)"):
+    with pytest.raises(
+        DataError, match=r"val\.txt, line 2: label 3 of b\.jpg .*3 classes \(0 to 2\)"
+    ):
         image_files.from_list(config, "val")
 
 
@@ -333,6 +370,7 @@ def test_error_names_other_missing_files(tmp_path):
     [
         ("0 a\n2 b\n", "line 2 has index 2, expected 1"),
         ("0 a\nb\n", "line 2 is not"),
+        ("0 a\n¹ b\n", "line 2 is not"),
         ("", "empty"),
     ],
 )
@@ -420,7 +458,10 @@ def test_pipes_and_devices_in_lists_are_data_errors(tmp_path, name):
     config = DataConfig(
         dataset="lists", data_dir=str(tmp_path), train_list=str(tmp_path / "train.txt")
     )
-    with pytest.raises(DataError, match=f"train.txt: {name} is a pipe, device or socket"):
+    with pytest.raises(DataError, match=f"train.txt, line 3: {name} is a pipe, device or socket"):
+        image_files.from_list(config, "train")
+    put(tmp_path / "train.txt", f"path,label\na/1.jpg,0\na/missing.jpg,1\n{name},1\n".encode())
+    with pytest.raises(DataError, match=f"train.txt, line 4: {name} is a pipe, device or socket"):
         image_files.from_list(config, "train")
 
 

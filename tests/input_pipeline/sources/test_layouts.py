@@ -1,6 +1,7 @@
 """The same images in every layout of ImageNet give the same labels, bytes, order and batches."""
 
 import dataclasses
+import os
 
 import numpy as np
 import pytest
@@ -8,7 +9,7 @@ import tensorflow as tf
 
 from input_pipeline import datasets, pipeline
 from input_pipeline.config import DataConfig, PrepareConfig
-from input_pipeline.errors import UsageError
+from input_pipeline.errors import DataError, UsageError
 from input_pipeline.preparation import prepare, raw_layouts, verify
 from input_pipeline.sources import folder_splits, source
 from loops.config import dataset_flags
@@ -227,6 +228,35 @@ def test_flat_images_with_csv_files_of_ordinary_splits(tmp_path):
     assert train.class_names == val.class_names == ("cat", "dog")
     assert _contents(train) == [(0, b"images/1.jpg"), (1, b"images/0.jpg"), (1, b"images/2.jpg")]
     assert _contents(val) == [(1, b"images/3.jpg")]
+
+
+@pytest.mark.parametrize("titles", ["filename,label", "filename, label", '"Filename","Label" '])
+def test_csv_files_with_blanks_and_without_labels(tmp_path, titles, caplog):
+    _put_images(tmp_path, *(f"images/{k}.jpg" for k in range(3)))
+    put(tmp_path / "train.csv", f"{titles}\n0.jpg, cat\n1.jpg, dog\n".encode())
+    put(tmp_path / "test.csv", b"filename,label\n2.jpg,\n")
+    config = _resolve(tmp_path)
+    train = source.open_split(config, "train")
+    assert _contents(train) == [(0, b"images/0.jpg"), (1, b"images/1.jpg")]
+    assert caplog.text.count("test.csv: has no columns filename and label with values") == 1
+    with pytest.raises(UsageError, match="no images of the test split; found train"):
+        source.open_split(config, "test")
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("../outside.jpg", r"train\.csv, line 3: '\.\./outside\.jpg' leads out of the folder"),
+        ("x/../../1.jpg", r"line 3: 'x/\.\./\.\./1\.jpg' leads out"),
+        ("pipe.jpg", r"images/pipe\.jpg: is a pipe"),
+    ],
+)
+def test_csv_file_of_a_stranger(tmp_path, name, message):
+    _put_images(tmp_path, "images/0.jpg", "outside.jpg")
+    os.mkfifo(tmp_path / "images/pipe.jpg")
+    _put_csv(tmp_path / "train.csv", [("0.jpg", "cat"), (name, "dog")])
+    with pytest.raises(DataError, match=message):
+        source.open_split(_resolve(tmp_path, "--dataset=folder"), "train")
 
 
 def test_imagenet_100_of_kaggle(tmp_path):

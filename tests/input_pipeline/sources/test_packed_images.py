@@ -103,6 +103,14 @@ def test_read_only_data_set_is_indexed_in_the_cache_folder(tmp_path, monkeypatch
     (index,) = (tmp_path / "cache").rglob("*.npz")
     assert str(index) in caplog.text
     folder.chmod(0o755)
+    # An index that is in the data set is used, also if that has become read-only.
+    index.unlink()
+    assert _open(folder).num_examples == 24
+    (folder / ".index").chmod(0o555)
+    caplog.clear()
+    assert _open(folder).num_examples == 24
+    assert "indexing" not in caplog.text
+    (folder / ".index").chmod(0o755)
 
 
 @pytest.mark.parametrize(
