@@ -1,6 +1,9 @@
 """The command line: absl flags made from the fields of the config dataclasses."""
 
 import dataclasses
+import functools
+import os
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -10,51 +13,65 @@ from input_pipeline import user_code
 from input_pipeline.errors import UsageError
 from input_pipeline.system import regular_files
 from input_pipeline.text import summarize_error
-from loops.config import flag_fields, local_paths
+from loops.config import flag_fields, foreign_flags, local_paths, modes
 from loops.config.config import Config, all_flags
 
+_TITLE = "imagenet-loops trains and evaluates ImageNet classifiers.\n"
 _EXAMPLES = """Examples:
-  python main.py --mode=train --model=resnetv2_50 --mixed_precision
-  python main.py --mode=eval --ckpt=checkpoints/RUN
-  python main.py --mode=train --dataset=folder --data_dir=DIR --image_size=128 --mixed_precision
-  python main.py --mode=predict --ckpt=checkpoints/RUN --image=FILE_OR_FOLDER
+  python main.py --mode=train --model=resnetv2_50 --run_name=first
+  python main.py --mode=eval --ckpt=checkpoints/first
+  python main.py --mode=predict --ckpt=checkpoints/first --image=PHOTO.jpg
+  python main.py --mode=train --dataset=folder --data_dir=DIR --image_size=128
   tensorboard --logdir checkpoints
 """
-_INDENT, _WIDTH = 28, 98  # columns of --help
+_MORE = """  python main.py --mode=train --help    the flags of a mode
+  python main.py --helpfull             all flags
+"""
+_HELP_WORDS = ("--help", "-help", "-h", "--helpfull")
+_INDENT, _WIDTH = 28, 80  # columns of --help
 _MAX_FLAGFILE_BYTES = 2**20
 
 
-class _NumbersParser(absl_flags.ArgumentParser):
-    """Parses `1,2.5,3` to a tuple of floats."""
+_CONVERT: dict[type, Callable[[str], Any]] = {
+    int: int,
+    float: float,
+    str: str,
+    tuple: lambda text: tuple(map(float, text.split(","))),
+}
 
-    syntactic_help = "numbers separated by commas"
 
-    def parse(self, argument: str | tuple[float, ...]) -> tuple[float, ...]:
-        """Returns the numbers. absl turns the ValueError of another text into its own error."""
-        return argument if isinstance(argument, tuple) else tuple(map(float, argument.split(",")))
+class _Parser(absl_flags.ArgumentParser):
+    """Parses a value of one type."""
+
+    def __init__(self, kind: type) -> None:
+        self._kind = kind
+
+    def parse(self, argument: Any) -> Any:
+        """Returns the value of a text, or a value of this type as it is.
+
+        Raises:
+          ValueError: absl turns it into its own error.
+        """
+        if not isinstance(argument, str):
+            return argument
+        try:
+            return _CONVERT[self._kind](argument)
+        except ValueError:
+            raise ValueError(f"must be {flag_fields.KINDS[self._kind]}") from None
 
     def flag_type(self) -> str:
-        return "numbers"
-
-
-def _define_numbers(name: str, default: tuple | None, text: str, **kwargs: Any) -> object:
-    return absl_flags.DEFINE(_NumbersParser(), name, default, text, **kwargs)
-
-
-_DEFINE: dict[type, Callable[..., object]] = {
-    bool: absl_flags.DEFINE_boolean,
-    int: absl_flags.DEFINE_integer,
-    float: absl_flags.DEFINE_float,
-    str: absl_flags.DEFINE_string,
-    tuple: _define_numbers,
-}
+        return self._kind.__name__
 
 
 def define() -> absl_flags.FlagValues:
     """Returns FlagValues with all flags of the config tree."""
     values = absl_flags.FlagValues()
     for flag in all_flags().values():
-        define_flag = _DEFINE[flag.type]
+        define_flag: Callable[..., object] = (
+            absl_flags.DEFINE_boolean
+            if flag.type is bool
+            else functools.partial(absl_flags.DEFINE, _Parser(flag.type))
+        )
         define_flag(flag.name, flag.default, flag.help, flag_values=values, module_name="flags")
     return values
 
@@ -73,10 +90,25 @@ def parse(argv: list[str]) -> Config:
     words = argv[:1] + _expand_flagfiles(argv[1:], set())
     try:
         rest = values(words)
+    except absl_flags.UnrecognizedFlagError as error:
+        is_short = re.fullmatch(r"[a-z]\d*", error.flagname)
+        dashes = "-" if is_short else "--"
+        advice = foreign_flags.advise(error.flagname)
+        raise UsageError(f"{dashes}{error.flagname}: unknown flag; {advice}") from None
+    except absl_flags.IllegalFlagValueError as error:
+        text = str(error).removeprefix("flag ")
+        if " boolean flag" in text:
+            text = f"{text.partition(': (')[0]}: must be {flag_fields.KINDS[bool]}"
+        raise UsageError(text) from None
     except absl_flags.Error as error:
         raise UsageError(" ".join(str(error).split())) from None
     if len(rest) > 1:
-        raise UsageError(f"{rest[1]!r} is not a flag: flags look like --name=value")
+        advice = "flags look like --name=value"
+        if rest[1] in modes.names():
+            advice = f"did you mean --mode={rest[1]}?"
+        elif os.path.isdir(rest[1]):
+            advice = f"did you mean --data_dir={rest[1]}?"
+        raise UsageError(f"{rest[1]!r} is not a flag: {advice}")
     return to_config(values)
 
 
@@ -128,10 +160,55 @@ def to_config(values: absl_flags.FlagValues) -> Config:
     return dataclasses.replace(Config().replace(**leaves), typed=typed)
 
 
-def format_help() -> str:
-    """Returns the text of `--help`: the flags by group, each with its default."""
-    lines = ["Trains and evaluates ImageNet classifiers.\n", _EXAMPLES]
-    for title, group in flag_fields.iter_groups(Config):
+def find_help(argv: list[str]) -> str:
+    """Returns the help that a command line asks for; "" if it asks for none."""
+    if "--helpfull" in argv:
+        return format_help()
+    if not {*_HELP_WORDS} & {*argv[1:]}:
+        return ""
+    typed = re.findall(r" --?mode[= ](\S+)", " ".join(argv))
+    if not typed:
+        return format_overview()
+    all_flags()["mode"].check_choice(typed[-1])
+    return format_help(typed[-1])
+
+
+def format_overview() -> str:
+    """Returns the text of `--help` without a mode: the modes and examples."""
+    lines = [_TITLE, "Modes:"]
+    lines += [f"  --mode={name:<14}{mode.help}" for name, mode in modes.MODES.items()]
+    return "\n".join([*lines, "", _EXAMPLES, "Help:", _MORE])
+
+
+def _is_of_use(flag: flag_fields.FlagField, mode: str) -> bool:
+    """Returns whether a flag can change what a mode does."""
+    if mode == "benchmark":
+        return bool(flag.benchmarks)
+    may_differ_from_run = flag.on_replay if mode == "repro" else flag.on_eval
+    is_fixed = mode in modes.RUN_MODES and not may_differ_from_run
+    return mode in flag.modes and not is_fixed
+
+
+def _list_groups(mode: str) -> list[tuple[str, list[flag_fields.FlagField]]]:
+    """Returns (title, flags) of a mode, the common ones first; of all modes if it is empty."""
+    groups = [(title, [*group]) for title, group in flag_fields.iter_groups(Config)]
+    if not mode:
+        return groups
+    used = [
+        (title, [f for f in group if f.name != "mode" and _is_of_use(f, mode)])
+        for title, group in groups
+    ]
+    common = [flag for _, group in used for flag in group if mode in flag.common_in]
+    rest = [(title, [f for f in group if mode not in f.common_in]) for title, group in used]
+    return [("Most used", common), *(pair for pair in rest if pair[1])]
+
+
+def format_help(mode: str = "") -> str:
+    """Returns the flags of a mode, or of all, by group, each with its default."""
+    lines = [f"--mode={mode}: {modes.MODES[mode].help}\n"] if mode else [_TITLE, _EXAMPLES]
+    if mode in modes.RUN_MODES:
+        lines.append("The other flags are those that the run was trained with.\n")
+    for title, group in _list_groups(mode):
         lines.append(f"{title}\n")
         for flag in group:
             name = f"--[no]{flag.name}" if flag.type is bool else f"--{flag.name}"

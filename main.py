@@ -10,6 +10,7 @@ if sys.flags.safe_path:  # PYTHONSAFEPATH leaves out the folder of the script
 
 import flags
 from input_pipeline import user_code
+from input_pipeline.errors import UsageError
 from loops.config import hub_names, local_paths, mode_flags, modes
 from loops.config.config import Config
 from loops.runtime import log_format, process, tensorflow_startup
@@ -19,16 +20,20 @@ def mode_function(mode: str) -> Callable[[Config], object]:
     """Imports TensorFlow and a mode's module; returns its `run`. Late, so that `--help` is fast."""
     with tensorflow_startup.gc_paused_and_frozen():
         tensorflow_startup.load_tensorflow()
-        return importlib.import_module(modes.MODULES[mode]).run
+        return importlib.import_module(modes.MODES[mode].module).run
 
 
 def run(argv: list[str]) -> None:
     """Runs a command line."""
-    if {"--help", "-help", "-h", "--helpfull"} & {*argv[1:]}:
-        sys.stdout.write(flags.format_help())
+    if text := flags.find_help(argv):
+        sys.stdout.write(text)
         return
+    if not argv[1:]:
+        sys.stdout.write(flags.format_overview())
+        raise UsageError("--mode is missing: name a mode, as in --mode=train")
     config = flags.parse(argv)
     mode_flags.check_flags(config)
+    mode_flags.check_inputs(config)
     if config.run.verbose:
         log_format.set_up(verbose=True)
     if config.run.trust_code:

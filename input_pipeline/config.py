@@ -37,12 +37,30 @@ class DataConfig:
         "Data set. shapes is built in. folder reads DATA_DIR/{train,val[,test]}/CLASS/*. lists "
         "reads --train_list, --val_list and --test_list. If missing, it is recognized by the files "
         "in --data_dir.",
-        {"choices": datasets.names, "modes": _DATASET_MODES, "in_recipe": False},
+        {
+            "common_in": ("train", "prepare", "verify", "stats", "preview"),
+            "other_values": {
+                "imagenet": "ilsvrc2012",
+                "imagenet1k": "ilsvrc2012",
+                "imagenet2012": "ilsvrc2012",
+                "ilsvrc": "ilsvrc2012",
+                "imagefolder": "folder",
+            },
+            "choices": datasets.names,
+            "modes": _DATASET_MODES,
+            "in_recipe": False,
+        },
     ] = "shapes"
     data_dir: Annotated[
         str,
         "Folder of the images. shapes creates its own in data/shapes.",
-        {"is_path": True, "modes": _DATASET_MODES, "on_resume": True},
+        {
+            "common_in": ("train", "eval", "prepare", "verify", "stats", "preview"),
+            "other_names": "data data_path root data_root datadir imagenet_dir",
+            "is_path": True,
+            "modes": _DATASET_MODES,
+            "on_resume": True,
+        },
     ] = ""
     train_list: Annotated[
         str,
@@ -72,7 +90,14 @@ class DataConfig:
         {"is_path": True, "modes": _DATASET_MODES},
     ] = ""
     image_size: Annotated[
-        int | None, "Input resolution in pixels.", {"maximum": 4096, "on_eval": True}
+        int | None,
+        "Input resolution in pixels.",
+        {
+            "common_in": ("train", "benchmark"),
+            "other_names": "img_size imgsz input_size train_crop_size crop_size resolution",
+            "maximum": 4096,
+            "on_eval": True,
+        },
     ] = None
     image_size_schedule: Annotated[
         str,
@@ -84,6 +109,8 @@ class DataConfig:
         int | None,
         "Images per optimizer step, over all replicas.",
         {
+            "common_in": ("train", "benchmark"),
+            "other_names": "b batch bs train_batch_size per_device_train_batch_size",
             "minimum": 1,
             "maximum": 2**20,
             "benchmarks": ("step", "input", "train"),
@@ -95,17 +122,27 @@ class DataConfig:
         str,
         "Training augmentation: names separated by commas, with arguments in parentheses, as in "
         "standard,randaugment(2,10),erasing(probability=0.1). " + augment_spec.format_help(),
-        {"accepts_code": True},
+        {
+            "common_in": ("preview",),
+            "other_names": "aa auto_augment aug reprob random_erase random_erasing color_jitter",
+            "accepts_code": True,
+        },
     ] = "standard"
     randaugment: Annotated[
-        str, "RandAugment: operations per image, and their magnitude, as in randaugment(2,9)."
+        str,
+        "RandAugment: operations per image, and their magnitude, as in randaugment(2,9).",
+        {"other_names": "rand_augment ra_magnitude"},
     ] = "2,9"
-    mixup: Annotated[float, "Mixup alpha (0: off), as in mixup(0.2).", {"minimum": 0}] = 0.0
+    mixup: Annotated[
+        float,
+        "Mixup alpha (0: off), as in mixup(0.2).",
+        {"other_names": "mixup_alpha", "minimum": 0},
+    ] = 0.0
     cutmix: Annotated[
         float,
         "CutMix alpha (0: off), as in cutmix(1). With mixup, each applies to half of the image "
         "pairs.",
-        {"minimum": 0},
+        {"other_names": "cutmix_alpha", "minimum": 0},
     ] = 0.0
     mixup_off_epoch: Annotated[
         int,
@@ -116,22 +153,28 @@ class DataConfig:
         int,
         "Repeated augmentation: use each image this many times in a row, augmented differently. An "
         "epoch then has that many times fewer different images.",
-        {"minimum": 1, "maximum": 64, "modes": _TRAINED_MODES, "benchmarks": ("train",)},
+        {
+            "other_names": "aug_repeats ra_sampler",
+            "minimum": 1,
+            "maximum": 64,
+            "modes": _TRAINED_MODES,
+            "benchmarks": ("train",),
+        },
     ] = 1
     min_crop_area: Annotated[
         float | None,
         "Minimum area of a random resized crop, as a fraction of the image, as in crop(0.35).",
-        {"minimum": 0, "maximum": 1},
+        {"other_names": "scale", "minimum": 0, "maximum": 1},
     ] = None
     crop_fraction: Annotated[
         float,
         "Evaluation: crop size divided by the short side of the resized image.",
-        {"minimum": 0.1, "maximum": 1, "on_eval": True},
+        {"other_names": "crop_pct val_resize_size", "minimum": 0.1, "maximum": 1, "on_eval": True},
     ] = 0.875
     interpolation: Annotated[
         Literal["bilinear", "bicubic"],
         "Evaluation: interpolation of the resize, always antialiased.",
-        {"on_eval": True},
+        {"other_names": "train_interpolation", "on_eval": True},
     ] = "bilinear"
     exif: Annotated[
         Exif,
@@ -151,12 +194,13 @@ class DataConfig:
     data_service: Annotated[
         str,
         "HOST:PORT of the dispatcher of a tf.data service whose workers load the images.",
-        {"modes": ("train", "data_service"), "on_resume": True},
+        {"common_in": ("data_service",), "modes": ("train", "data_service"), "on_resume": True},
     ] = ""
     reader_threads: Annotated[
         int,
         "Threads that decode and augment (0: one per core).",
         {
+            "other_names": "j num_workers loader_workers nw",
             "minimum": 0,
             "maximum": 1024,
             "modes": (
@@ -191,7 +235,7 @@ class PrepareConfig:
     short_side: Annotated[
         int,
         "prepare: re-encode images to this short side in pixels, never enlarging (0: copy bytes).",
-        {"minimum": 0, "modes": ("prepare",)},
+        {"common_in": ("prepare",), "minimum": 0, "modes": ("prepare",)},
     ] = 0
     quality: Annotated[
         int,
@@ -224,10 +268,14 @@ class ServiceConfig:
     role: Annotated[
         Literal["dispatcher", "worker"],
         "data_service: role of this process.",
-        {"modes": ("data_service",)},
+        {"common_in": ("data_service",), "modes": ("data_service",)},
     ] = "dispatcher"
     workers: Annotated[
         str,
-        "data_service: HOST:PORT of every worker, separated by commas. A worker names only itself.",
-        {"modes": ("data_service",)},
+        "HOST:PORT of every worker, separated by commas. A worker names only itself.",
+        {
+            "common_in": ("data_service",),
+            "modes": ("data_service",),
+            "hints": dict.fromkeys(_MODEL_MODES, "--reader_threads is the number of threads"),
+        },
     ] = ""

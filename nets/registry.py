@@ -149,20 +149,33 @@ class NetConfig:
     Each flag is `Annotated[type, help, facts]`. See `loops/config/flag_fields.py` for the facts.
     """
 
-    model: Annotated[str, "Architecture.", {"choices": names, "accepts_code": True}] = "resnetv2_50"
+    model: Annotated[
+        str,
+        "Architecture.",
+        {
+            "common_in": ("train", "import", "benchmark"),
+            "other_names": "arch a net network backbone architecture",
+            "other_values": {f"seresnet{n}": f"resnetse_{n}" for n in (18, 34, 50, 101, 152)},
+            "choices": names,
+            "accepts_code": True,
+        },
+    ] = "resnetv2_50"
     zero_init_residual: Annotated[
         bool,
         "Initialize residual branches to zero: gamma of the last batch norm or, in ResNetV2, the "
         "kernel of the last convolution.",
-        {"is_residual_only": True, "is_training_only": True},
+        {"other_names": "zero_init_last", "is_residual_only": True, "is_training_only": True},
     ] = False
     sync_batch_norm: Annotated[
-        bool, "Batch-norm statistics over the batch of all replicas.", {"is_training_only": True}
+        bool,
+        "Batch-norm statistics over the batch of all replicas.",
+        {"other_names": "sync_bn syncbn", "is_training_only": True},
     ] = False
     dropout: Annotated[
         float | None,
         "Dropout rate before the dense layers.",
         {
+            "other_names": "drop drop_rate",
             "minimum": 0,
             "below": 1,
             "is_training_only": True,
@@ -173,12 +186,19 @@ class NetConfig:
         float,
         "Stochastic depth (drop path): drop rate of the last residual block; earlier blocks in "
         "proportion.",
-        {"minimum": 0, "below": 1, "is_residual_only": True, "is_training_only": True},
+        {
+            "other_names": "drop_path drop_path_rate drop_connect",
+            "minimum": 0,
+            "below": 1,
+            "is_residual_only": True,
+            "is_training_only": True,
+        },
     ] = 0.0
     recompute: Annotated[
         bool,
         "Gradient checkpointing: recompute residual blocks in the backward pass to save memory.",
         {
+            "other_names": "grad_checkpointing gradient_checkpointing remat",
             "modes": ("train", "repro"),
             "on_resume": True,
             "is_residual_only": True,

@@ -10,7 +10,7 @@ import pytest
 
 import flags
 from input_pipeline.errors import UsageError
-from loops.config import choices, flag_parsers, modes
+from loops.config import choices, flag_parsers, mode_flags, modes
 from loops.config.config import Config, all_flags
 from tests.command_line import leaf, parse, refusal, resolve
 from tests.nets.model_sizes import MODEL_SIZES
@@ -42,7 +42,7 @@ def test_help_lists_every_flag_choice():
 def test_flag_choices_equal_the_registries():
     assert {*CHOICES["model"]} >= {*MODEL_SIZES}
     assert {*CHOICES["optimizer"]} == {*choices.OPTIMIZERS.names()}
-    assert {*CHOICES["mode"]} == {*modes.MODULES}
+    assert {*CHOICES["mode"]} == {*modes.MODES}
 
 
 @pytest.mark.parametrize("name", CHOICES)
@@ -316,17 +316,71 @@ def test_flags_and_help_do_not_import_tensorflow(help_process):
 
 
 def test_help_omits_flags_of_libraries(help_process):
-    assert help_process.stdout == flags.format_help()
+    assert help_process.stdout == flags.format_overview()
     for name in ("verbosity", "logtostderr", "flagfile", "pdb", "test_srcdir", "xml_output"):
-        assert f"--{name}" not in help_process.stdout
+        assert f"--{name}" not in flags.format_help()
 
 
-@pytest.mark.parametrize("word", ["--help", "-h", "--helpfull"])
-def test_help_flags_print_help(word, capsys):
+@pytest.mark.parametrize(
+    ("words", "text"),
+    [
+        (["--help"], flags.format_overview()),
+        (["-h"], flags.format_overview()),
+        (["--helpfull"], flags.format_help()),
+        (["--mode=eval", "--help"], flags.format_help("eval")),
+        (["-h", "--mode", "train"], flags.format_help("train")),
+    ],
+)
+def test_help_flags_print_help(words, text, capsys):
     import main
 
-    assert main.main(["main.py", "--model=nonsense", word]) == 0
-    assert capsys.readouterr().out == flags.format_help()
+    assert main.main(["main.py", "--model=nonsense", *words]) == 0
+    assert capsys.readouterr().out == text
+
+
+def test_no_arguments_print_the_overview_and_train_nothing(capsys, tmp_path, monkeypatch):
+    import main
+
+    monkeypatch.chdir(tmp_path)
+    assert main.main(["main.py"]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == flags.format_overview()
+    assert captured.err == "error: --mode is missing: name a mode, as in --mode=train\n"
+    assert not [*tmp_path.iterdir()]
+
+
+def test_overview_has_a_line_for_each_mode_and_its_examples_parse():
+    text = flags.format_overview()
+    assert max(map(len, text.splitlines())) <= 80
+    assert len(text.splitlines()) < 30
+    for name in modes.names():
+        assert len(re.findall(rf"^  --mode={name} +[A-Z].*\.$", text, re.MULTILINE)) == 1
+    for command in re.findall(r"^  python main.py (.*)", text.partition("Help:")[0], re.MULTILINE):
+        mode_flags.check_flags(parse(*command.split()))
+
+
+@pytest.mark.parametrize("mode", modes.names())
+def test_help_of_a_mode_lists_its_flags_once_the_common_ones_first(mode):
+    text = flags.format_help(mode)
+    listed = re.findall(r"^  --(?:\[no\])?(\w+)", text, re.MULTILINE)
+    assert len(listed) == len({*listed})
+    for name in listed:
+        flag = all_flags()[name]
+        assert mode in flag.modes or (mode == "benchmark" and flag.benchmarks), name
+    common = {name for name, flag in all_flags().items() if mode in flag.common_in}
+    assert {*listed[: len(common)]} == common and common
+    needed = {name for name, flag in all_flags().items() if mode in flag.needed_by}
+    assert needed <= common
+
+
+def test_help_of_training_leaves_out_what_other_modes_need():
+    listed = re.findall(r"^  --(?:\[no\])?(\w+)", flags.format_help("train"), re.MULTILINE)
+    assert {"mixup", "ema", "recompute", "clip_factor", "verbose"} <= {*listed}
+    assert not {"ckpt", "image", "weights", "out", "logits", "mode"} & {*listed}
+    # The config of the run decides these.
+    predict = re.findall(r"^  --(?:\[no\])?(\w+)", flags.format_help("predict"), re.MULTILINE)
+    assert {"ckpt", "image", "crops", "verbose"} <= {*predict}
+    assert not {"model", "augment", "label_smoothing"} & {*predict}
 
 
 def test_flagfile_is_replaced_by_its_lines(tmp_path):

@@ -22,7 +22,7 @@ from input_pipeline.system import atomic_files, folder_lock, regular_files, type
 from input_pipeline.text import escape_non_utf8, summarize_error
 from loops.checkpointing import checkpoint
 from loops.checkpointing.split_facts import SplitFacts
-from loops.config import config_json, validation
+from loops.config import config_json, run_paths, validation
 from loops.config.config import Config
 from loops.runtime import environment
 
@@ -279,8 +279,7 @@ def find_checkpoint(ckpt: str, flag: str = "--ckpt") -> tuple[pathlib.Path, path
                 f"{where}: contains no intact checkpoint that was evaluated; train the run first"
             )
         return path.parent, step_dir
-    if not path.is_dir():
-        raise UsageError(f"{where}: there is no such folder")
+    run_paths.require_folder(ckpt, flag)
     if checkpoint.parse_step(path) is None:
         step_dir = checkpoint.find_newest_intact(path)
         if step_dir is None:

@@ -41,13 +41,17 @@ class Config:
 
     mode: Annotated[
         str,
-        "train: start or resume a run. eval: evaluate checkpoints. predict: classify images. "
-        "import, export: convert weights from and to other formats. average: average the weights "
-        "of several checkpoints. prepare, verify, stats: convert, check and measure a data set. "
-        "preview: draw a page of augmented images. data_service: load images for other machines. "
-        "benchmark: measure speed. repro: replay the first steps of a run; exit code 3 if they "
-        "differ. recipe: print the flags of a run as a file for --recipe.",
+        " ".join(f"{name}: {mode.help}" for name, mode in modes.MODES.items()),
         {
+            "other_values": {
+                "test": "eval",
+                "validate": "eval",
+                "val": "eval",
+                "infer": "predict",
+                "inference": "predict",
+                "classify": "predict",
+                "finetune": "train",
+            },
             "choices": modes.names,
             "modes": modes.names(),
             "benchmarks": _ALL_BENCHMARKS,

@@ -7,6 +7,7 @@ are a dict of attributes of `FlagField`.
 import dataclasses
 import difflib
 import functools
+import re
 import types
 import typing
 from collections.abc import Callable, Iterator
@@ -32,6 +33,10 @@ class FlagField:
       below: exclusive upper bound; None for no bound.
       example: a valid value, which the error message shows.
       modes: the modes that use the flag.
+      common_in: the modes whose help shows the flag first.
+      needed_by: what to do if the flag is missing, by mode that needs it.
+      other_names: what other programs call the flag, separated by spaces.
+      other_values: what other programs call its choices, simplified, with our names.
       benchmarks: the benchmarks that use the flag.
       hints: what to do instead, by mode, if the mode does not use the flag.
       on_resume: may differ from the run that is resumed. It is also the default of `on_eval` and
@@ -66,6 +71,10 @@ class FlagField:
     below: float | None = None
     example: str = ""
     modes: tuple[str, ...] = ()
+    common_in: tuple[str, ...] = ()
+    needed_by: dict[str, str] = dataclasses.field(default_factory=dict)
+    other_names: str = ""
+    other_values: dict[str, str] = dataclasses.field(default_factory=dict)
     benchmarks: tuple[str, ...] = ()
     hints: dict[str, str] = dataclasses.field(default_factory=dict)
     on_resume: bool = False
@@ -106,7 +115,12 @@ class FlagField:
         if self.accepts_paths and {"/", "."} & {*str(value)}:
             return
         choices = [str(choice) for choice in self.choices]
-        similar = difflib.get_close_matches(str(value), choices, 3, 0.5)
+        # Of names that differ only in dashes, dots and capital letters, one is meant.
+        known = {_simplify(choice): choice for choice in choices} | self.other_values
+        if _simplify(str(value)) in known:
+            similar = [known[_simplify(str(value))]]
+        else:
+            similar = difflib.get_close_matches(str(value).lower(), choices, 3, 0.5)
         hint = (
             f"did you mean {' or '.join(similar)}?"
             if similar
@@ -135,6 +149,20 @@ class FlagField:
             bounds.append(f"below {below}")
         example = f", as in {self.example}" if self.example else ""
         raise UsageError(f"--{self.name}={value}: must be {' and '.join(bounds)}{example}")
+
+
+def _simplify(name: str) -> str:
+    """Returns the letters and digits of a name, in small letters."""
+    return re.sub("[^a-z0-9]", "", name.lower())
+
+
+# What a value of each type must be.
+KINDS: dict[type, str] = {
+    bool: "true or false",
+    int: "a whole number",
+    float: "a number",
+    tuple: "numbers separated by commas",
+}
 
 
 @functools.cache

@@ -38,6 +38,11 @@ def expand(flag: str, path: str) -> str:
         raise UsageError(f"--{flag} is missing: its path is empty; name one, or drop the flag")
     if "\0" in path:
         raise UsageError(f"--{flag}={path!r}: a path cannot contain a null character")
+    if path.startswith(("https://", "http://")):
+        hub = "; --weights=timm/NAME downloads by itself" if flag == "weights" else ""
+        raise UsageError(
+            f"{where}: is not a local path; download it with curl -LO and name the file{hub}"
+        )
     if _REMOTE.match(path):
         raise UsageError(
             f"{where}: is not a local path; mount or copy it, and name the local path (./ in front"

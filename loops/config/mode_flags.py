@@ -1,11 +1,19 @@
-"""Checks that a mode uses every flag that was typed: a flag without effect is an error."""
+"""Checks that the typed flags fit the mode, before TensorFlow is loaded."""
+
+import glob
+import os
+import pathlib
 
 from input_pipeline.errors import UsageError
+from loops.config import hub_names, local_paths, run_paths
 from loops.config.config import Config, all_flags
+
+# Modes that read the images of a data set and of no run.
+_DATA_MODES = ("train", "prepare", "verify", "stats", "preview")
 
 
 def check_flags(config: Config) -> None:
-    """Raises UsageError for a typed flag that the mode does not use.
+    """Raises UsageError for a typed flag that the mode does not use: it would have no effect.
 
     `benchmark` is exempt. It checks its flags itself, because they depend on what is measured.
     """
@@ -18,3 +26,40 @@ def check_flags(config: Config) -> None:
         users = ", ".join(flag.modes or ("benchmark",))
         hint = flag.hints.get(config.mode, "leave it out")
         raise UsageError(f"--{name}: --mode={config.mode} does not use it, only {users}; {hint}")
+
+
+def check_inputs(config: Config) -> None:
+    """Raises UsageError if a flag that the mode needs is missing, or if its folder is.
+
+    The modes check more. These checks are here because TensorFlow takes seconds to load.
+    """
+    values = config.leaves()
+    for name, flag in all_flags().items():
+        is_needed = config.mode in flag.needed_by and not (name == "ckpt" and values["logits"])
+        if is_needed and not values[name]:
+            raise UsageError(f"--{name} is missing: {flag.needed_by[config.mode]}")
+    _check_runs(config)
+    _check_data_dir(config)
+    for path in local_paths.split(config.prediction.image):
+        if path not in ("", "-") and not (os.path.lexists(path) or glob.has_magic(path)):
+            raise UsageError(f"--image={path}: there is no such file or folder")
+
+
+def _check_runs(config: Config) -> None:
+    for name in ("ckpt", "init_from"):
+        for path in local_paths.split(config.leaves()[name]):
+            if path and not hub_names.parse(name, path):
+                run_paths.require_folder(path, f"--{name}")
+
+
+def _check_data_dir(config: Config) -> None:
+    data, run = config.data, config.run
+    record = pathlib.Path(run.checkpoint_dir, run.run_name, "config.json")
+    is_resumed = config.mode == "train" and run.run_name and record.exists()
+    makes_folder = data.dataset == "shapes" and "dataset" in config.typed
+    if config.mode not in _DATA_MODES or data.dataset == "lists" or is_resumed or makes_folder:
+        return
+    if data.dataset != "shapes" and not data.data_dir:
+        raise UsageError(f"--dataset={data.dataset} needs --data_dir, the folder of its images")
+    if data.data_dir and not os.path.exists(data.data_dir):
+        raise UsageError(f"--data_dir={data.data_dir}: there is no such folder")

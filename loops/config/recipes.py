@@ -1,8 +1,8 @@
 """Recipes: the flags in a small text file, in a built-in one, or of another run, for `--recipe`.
 
-A recipe says how to train, not on what: it sets no data set, path, output, seed or device. A file
-has the form that `--flagfile` reads: one `--name=value` on each line, comments begin with `#`. The
-built-in recipes are the files in the folder `recipes`.
+A recipe sets flags of the training procedure. It sets no data set, path, output, seed or device. A
+file of a recipe has one `--name=value` on each line, as `--flagfile` reads. A comment begins with
+`#`. The built-in recipes are the files in the folder `recipes`.
 """
 
 import difflib
@@ -16,12 +16,11 @@ from input_pipeline.errors import UsageError
 from input_pipeline.system import regular_files, typed_json
 from input_pipeline.text import summarize_error
 from loops.config import local_paths
-from loops.config.flag_fields import FlagField
+from loops.config.flag_fields import KINDS, FlagField
 
 _FOLDER = pathlib.Path(__file__).with_name("recipes")
 _MAX_BYTES = 2**20
 _BOOLEANS = {"true": True, "t": True, "1": True, "false": False, "f": False, "0": False}
-_KINDS = {bool: "true or false", int: "a whole number", float: "a number"}
 
 Flags: TypeAlias = Mapping[str, FlagField]
 
@@ -115,7 +114,7 @@ def _parse_line(line: str, where: str, flags: Flags) -> tuple[str, Any]:
     try:
         value = _BOOLEANS[text.lower()] if flag.type is bool else flag.type(text)
     except (ValueError, KeyError):
-        raise UsageError(f"{where}: --{name}={text}: must be {_KINDS[flag.type]}") from None
+        raise UsageError(f"{where}: --{name}={text}: must be {KINDS[flag.type]}") from None
     if flag.accepts_code and user_code.is_typed(value):
         raise UsageError(
             f"{where}: a recipe cannot name code, as in --{name}={value}; give it on the command"

@@ -17,7 +17,14 @@ class PredictConfig:
     image: Annotated[
         str,
         "Image files, folders or globs, separated by commas. - reads paths from stdin.",
-        {"is_path_list": True, "modes": ("predict",), "on_eval": True},
+        {
+            "common_in": ("predict",),
+            "other_names": "input images image_path img",
+            "needed_by": {"predict": "name files or folders, separated by commas"},
+            "is_path_list": True,
+            "modes": ("predict",),
+            "on_eval": True,
+        },
     ] = ""
     seam_carving: Annotated[
         bool,
@@ -27,17 +34,25 @@ class PredictConfig:
     explain: Annotated[
         bool,
         "Draw Grad-CAM and occlusion maps into RUN/explain. --report includes them anyway.",
-        {"modes": ("predict",), "on_eval": True},
+        {"common_in": ("predict",), "modes": ("predict",), "on_eval": True},
     ] = False
     report: Annotated[
         str,
         "Write a self-contained HTML page of the predictions, or of augmented images, to this "
         "file.",
-        {"is_path": True, "modes": ("predict", "preview"), "on_eval": True, "is_output_file": True},
+        {
+            "common_in": ("predict", "preview"),
+            "needed_by": {"preview": "name the page to write, as in --report=preview.html"},
+            "is_path": True,
+            "modes": ("predict", "preview"),
+            "on_eval": True,
+            "is_output_file": True,
+        },
     ] = ""
     features: Annotated[
         str,
-        "Write the features before the classifier, averaged over the views, to this .npz file.",
+        "Write the features (the inputs of the classifier, averaged over the views) to this .npz "
+        "file.",
         {"is_path": True, "modes": ("predict",), "on_eval": True, "is_output_file": True},
     ] = ""
     csv: Annotated[
@@ -57,6 +72,12 @@ class EvalConfig:
         "timm/resnet50.a1_in1k, which the first use imports. Several, separated by commas: eval "
         "and predict average the predictions, average averages the weights.",
         {
+            "common_in": ("eval", "predict", "export", "average", "repro", "recipe"),
+            "other_names": "checkpoint ckpt_path model_path load",
+            "needed_by": dict.fromkeys(
+                ("eval", "predict", "export", "average", "repro", "recipe"),
+                "name a run folder, as in --ckpt=checkpoints/RUN",
+            ),
             "is_path_list": True,
             "modes": ("eval", "predict", "export", "average", "repro", "recipe"),
             "on_eval": True,
@@ -72,6 +93,7 @@ class EvalConfig:
         Literal["val", "test", "train"],
         "Split to evaluate. stats uses train unless this flag is given.",
         {
+            "common_in": ("eval", "stats"),
             "modes": ("eval", "stats"),
             "on_eval": True,
             "with_logits": True,
@@ -83,6 +105,8 @@ class EvalConfig:
         "Views per image: 10 (corners and center, also mirrored) or 1 (center). Evaluations during "
         "training use 1; the final one uses this number.",
         {
+            "common_in": ("eval", "predict"),
+            "other_names": "tta ten_crop",
             "choices": (10, 1),
             "modes": ("train", "eval", "predict"),
             "on_resume": True,
@@ -93,11 +117,18 @@ class EvalConfig:
         str,
         "Report top-k accuracy for each k, separated by commas. predict lists as many classes as "
         "the largest k.",
-        {"modes": ("train", "eval", "predict"), "on_resume": True, "with_logits": True},
+        {
+            "common_in": ("predict",),
+            "other_names": "topk",
+            "modes": ("train", "eval", "predict"),
+            "on_resume": True,
+            "with_logits": True,
+        },
     ] = "1,5"
     metrics: Annotated[
         str,
-        "More metrics to report, separated by commas. nll, brier and ece are always reported.",
+        "Additional metrics to report, separated by commas. nll, brier and ece are always "
+        "reported.",
         {
             "choices": choices.METRICS.names,
             "is_list": True,
@@ -122,6 +153,7 @@ class EvalConfig:
         int,
         "Images per evaluation batch (0: about 250 views per GPU, 50 on a CPU).",
         {
+            "other_names": "val_batch_size validation_batch_size vb per_device_eval_batch_size",
             "minimum": 0,
             "maximum": 2**20,
             "modes": ("train", "eval", "predict"),
@@ -132,6 +164,7 @@ class EvalConfig:
         str,
         "Also write the JSON result of the mode to this file.",
         {
+            "common_in": ("eval", "benchmark"),
             "is_path": True,
             "modes": RESULT_MODES,
             "on_resume": True,
@@ -144,7 +177,13 @@ class EvalConfig:
     test_size: Annotated[
         str,
         "Evaluate at each of these image sizes, separated by commas, as in 160,224.",
-        {"modes": ("eval",), "on_eval": True, "with_watch": False, "benchmarks": ()},
+        {
+            "other_names": "val_crop_size",
+            "modes": ("eval",),
+            "on_eval": True,
+            "with_watch": False,
+            "benchmarks": (),
+        },
     ] = ""
     test_sets: Annotated[
         str,
@@ -222,13 +261,19 @@ class ExportConfig:
     format: Annotated[
         Literal["saved_model", "tflite", "onnx", "weights_h5", "tfrecord", "lists"],
         "Format of the exported model, or of the prepared data set (default there: tfrecord).",
-        {"modes": ("export", "prepare"), "on_eval": True},
+        {"common_in": ("export", "prepare"), "modes": ("export", "prepare"), "on_eval": True},
     ] = "saved_model"
     out: Annotated[
         str,
         "export: new file or folder to write. prepare: folder to write. verify, stats: folder of "
         "the results, --data_dir by default.",
-        {"is_path": True, "modes": ("export", "prepare", "verify", "stats"), "on_eval": True},
+        {
+            "common_in": ("export", "prepare"),
+            "needed_by": {"prepare": "name the folder to write the prepared data set to"},
+            "is_path": True,
+            "modes": ("export", "prepare", "verify", "stats"),
+            "on_eval": True,
+        },
     ] = ""
     quantize: Annotated[
         Literal["none", "int8"],
@@ -257,6 +302,10 @@ class ImportConfig:
         "Face Hub; a folder with model.safetensors and config.json; or a file, .safetensors or "
         ".weights.h5.",
         {
+            "common_in": ("import",),
+            "needed_by": {
+                "import": "name a repository as in timm/resnet50.a1_in1k, a folder or a file"
+            },
             "is_path": True,
             "modes": ("import",),
             "hints": {"train": "import them first, and train their run folder with --init_from"},
@@ -265,7 +314,7 @@ class ImportConfig:
     source: Annotated[
         Literal["timm", "torchvision", "h5"],
         "Naming scheme of the tensors. h5: a file of --mode=export --format=weights_h5.",
-        {"modes": ("import",)},
+        {"common_in": ("import",), "modes": ("import",)},
     ] = "timm"
 
 
@@ -278,5 +327,9 @@ class BenchmarkConfig:
         "step: the training step on random images in memory. input: the stages of the input "
         "pipeline. eval: the forward pass of an evaluation on random images in memory. train: the "
         "training loop with its input pipeline.",
-        {"modes": (), "benchmarks": ("step", "input", "eval", "train")},
+        {
+            "common_in": ("benchmark",),
+            "modes": (),
+            "benchmarks": ("step", "input", "eval", "train"),
+        },
     ] = "step"

@@ -18,6 +18,8 @@ class LengthConfig:
         float | None,
         "Length of training in epochs.",
         {
+            "common_in": ("train",),
+            "other_names": "num_epochs n_epochs max_epochs num_train_epochs epoch",
             "minimum": 1e-9,
             "maximum": 1e9,
             "modes": ("train",),
@@ -31,6 +33,7 @@ class LengthConfig:
         int | None,
         "Length of training in optimizer steps, instead of epochs.",
         {
+            "other_names": "max_steps num_steps train_steps iterations max_iter",
             "minimum": 1,
             "maximum": 10**12,
             "modes": ("train", "repro"),
@@ -59,6 +62,7 @@ class LengthConfig:
         int,
         "Seed of the initial weights, the sample order and the augmentation.",
         {
+            "other_names": "random_seed manual_seed",
             "minimum": 0,
             "maximum": 2**32 - 1,
             "modes": ("train", "eval", "predict", "export", "average", "repro", "preview"),
@@ -74,10 +78,12 @@ class OptimizationConfig:
 
     recipe: Annotated[
         str,
-        "Set the flags of a recipe: a name, a file of --name=value lines, or a run folder, whose "
-        "flags a new run takes over. All named ones are published except short, which is for small "
-        "data sets and few epochs. Flags on the command line override it.",
+        "Recipe that sets flags: a built-in name, a file of --name=value lines, or a run folder. "
+        "Typed flags override it. short is for small data sets and few epochs; the other built-in "
+        "recipes are published ones.",
         {
+            "common_in": ("train", "preview"),
+            "other_names": "config c cfg",
             "choices": recipes.names,
             "accepts_paths": True,
             "in_recipe": False,
@@ -88,7 +94,13 @@ class OptimizationConfig:
         str,
         "sgd (with momentum), adamw, lars (sgd with a learning rate per layer), lamb (adamw with "
         "a learning rate per layer) or muon (sgd with orthogonal steps of convolutions).",
-        {"choices": choices.OPTIMIZERS.names, "accepts_code": True},
+        {
+            "common_in": ("train",),
+            "other_names": "opt",
+            "other_values": {"adam": "adamw"},
+            "choices": choices.OPTIMIZERS.names,
+            "accepts_code": True,
+        },
     ] = "sgd"
     momentum: Annotated[
         float,
@@ -101,18 +113,31 @@ class OptimizationConfig:
     beta1: Annotated[
         float | None,
         "Decay of the first moment of adamw and lamb.",
-        {"minimum": 0, "below": 1, "is_optimizer_specific": True, "default_text": "0.9"},
+        {
+            "other_names": "opt_betas betas adam_beta1",
+            "minimum": 0,
+            "below": 1,
+            "is_optimizer_specific": True,
+            "default_text": "0.9",
+        },
     ] = None
     beta2: Annotated[
         float | None,
         "Decay of the second moment of adamw and lamb.",
-        {"minimum": 0, "below": 1, "is_optimizer_specific": True, "default_text": "0.999"},
+        {
+            "other_names": "adam_beta2",
+            "minimum": 0,
+            "below": 1,
+            "is_optimizer_specific": True,
+            "default_text": "0.999",
+        },
     ] = None
     epsilon: Annotated[
         float | None,
-        "Number that adamw and lamb add to the root of the second moment; adamw before the "
-        "correction of the bias, as in section 2 of Kingma and Ba 2015.",
+        "Epsilon of adamw and lamb, added to the square root of the second moment. adamw adds it "
+        "before bias correction: epsilon hat in section 2 of Kingma and Ba 2015.",
         {
+            "other_names": "opt_eps eps adam_epsilon",
             "minimum": 1e-16,
             "is_optimizer_specific": True,
             "default_text": "1e-8 for adamw, 1e-6 for lamb",
@@ -122,6 +147,8 @@ class OptimizationConfig:
         float | None,
         "Peak learning rate per 256 images of a batch.",
         {
+            "common_in": ("train",),
+            "other_names": "lr base_lr blr init_lr peak_lr lr0",
             "minimum": 0,
             "is_optimizer_specific": True,
             "default_text": "by --optimizer and data set, see docs/training.md",
@@ -130,23 +157,42 @@ class OptimizationConfig:
     final_learning_rate: Annotated[
         float,
         "Learning rate per 256 images at the end of the cosine and linear schedules.",
-        {"minimum": 0, "is_optimizer_specific": True},
+        {
+            "other_names": "min_lr lr_min eta_min end_lr",
+            "minimum": 0,
+            "is_optimizer_specific": True,
+        },
     ] = 0.0
     linear_scaling: Annotated[bool, "Multiply the learning rate by batch_size / 256."] = True
     schedule: Annotated[
         str,
         "Learning-rate schedule after warm-up: constant; cosine or linear, down to "
         "--final_learning_rate; or step, times 0.1 at 1/3, 2/3 and 8/9 of training.",
-        {"choices": choices.schedule_names},
+        {
+            "other_names": "sched lr_scheduler scheduler lr_schedule lr_scheduler_type",
+            "other_values": {
+                "multistep": "step",
+                "steplr": "step",
+                "multisteplr": "step",
+                "cosineannealinglr": "cosine",
+            },
+            "choices": choices.schedule_names,
+        },
     ] = "cosine"
     milestones: Annotated[
-        str, "Epochs at which the step schedule multiplies by 0.1, as in 30,60,80."
+        str,
+        "Epochs at which the step schedule multiplies by 0.1, as in 30,60,80.",
+        {"other_names": "decay_milestones lr_milestones lr_steps decay_epochs lr_step_size"},
     ] = ""
-    warmup_epochs: Annotated[float | None, "Epochs of linear warm-up.", {"minimum": 0}] = None
+    warmup_epochs: Annotated[
+        float | None,
+        "Epochs of linear warm-up.",
+        {"other_names": "lr_warmup_epochs warmup warmup_steps", "minimum": 0},
+    ] = None
     weight_decay: Annotated[
         float,
         "Weight decay of kernels (not of biases and norms).",
-        {"minimum": 0, "is_optimizer_specific": True},
+        {"common_in": ("train",), "other_names": "wd", "minimum": 0, "is_optimizer_specific": True},
     ] = 1e-4
     decay_kind: Annotated[
         Literal["auto", "l2", "decoupled"],
@@ -157,7 +203,16 @@ class OptimizationConfig:
     loss: Annotated[
         str,
         "softmax: cross-entropy over all classes. bce: binary cross-entropy of each class.",
-        {"choices": choices.LOSSES.names, "accepts_code": True},
+        {
+            "other_names": "bce_loss criterion",
+            "other_values": {
+                "ce": "softmax",
+                "crossentropy": "softmax",
+                "binarycrossentropy": "bce",
+            },
+            "choices": choices.LOSSES.names,
+            "accepts_code": True,
+        },
     ] = "softmax"
     step: Annotated[
         str,
@@ -165,23 +220,33 @@ class OptimizationConfig:
         "follows an update.",
         {"choices": choices.STEPS.names, "accepts_code": True},
     ] = "standard"
-    label_smoothing: Annotated[float, "Label smoothing (0: off).", {"minimum": 0, "maximum": 1}] = (
-        0.0
-    )
-    clip_norm: Annotated[float, "Clip gradients to this global norm (0: off).", {"minimum": 0}] = (
-        0.0
-    )
+    label_smoothing: Annotated[
+        float, "Label smoothing (0: off).", {"other_names": "smoothing", "minimum": 0, "maximum": 1}
+    ] = 0.0
+    clip_norm: Annotated[
+        float,
+        "Clip gradients to this global norm (0: off).",
+        {
+            "other_names": "clip_grad clip_grad_norm max_grad_norm gradient_clip_val clipnorm",
+            "minimum": 0,
+        },
+    ] = 0.0
     clip_factor: Annotated[
         float,
         "Adaptive gradient clipping (AGC): maximum ratio of gradient norm to weight norm per unit "
         "(0: off).",
-        {"minimum": 0},
+        {"other_names": "agc clip_mode", "minimum": 0},
     ] = 0.0
     ema: Annotated[
         float,
         "Decay per step of the exponential moving average (EMA) of the weights, as in 0.9999 "
         "(0: off). Evaluation uses the average.",
-        {"minimum": 0, "below": 1, "example": "0.9999"},
+        {
+            "other_names": "model_ema model_ema_decay ema_decay",
+            "minimum": 0,
+            "below": 1,
+            "example": "0.9999",
+        },
     ] = 0.0
     auto_batch: Annotated[
         bool, "Choose --accumulate so that a micro-batch fits into memory.", {"benchmarks": ()}
@@ -189,7 +254,11 @@ class OptimizationConfig:
     accumulate: Annotated[
         int,
         "Gradient accumulation: number of micro-batches that each replica splits its batch into.",
-        {"minimum": 1, "maximum": 2**20},
+        {
+            "other_names": "grad_accum_steps gradient_accumulation_steps accum_iter",
+            "minimum": 1,
+            "maximum": 2**20,
+        },
     ] = 1
 
 
@@ -200,15 +269,29 @@ class PrecisionConfig:
     mixed_precision: Annotated[
         bool,
         "Mixed precision (AMP): compute in a half-precision type.",
-        {"modes": ("train", "eval", "predict", "import", "average", "repro"), "on_eval": True},
+        {
+            "common_in": ("train", "benchmark"),
+            "other_names": "amp fp16 bf16 half native_amp",
+            "modes": ("train", "eval", "predict", "import", "average", "repro"),
+            "on_eval": True,
+        },
     ] = False
     half_dtype: Annotated[
         Literal["auto", "float16", "bfloat16"],
         "The type of --mixed_precision. auto: float16 with dynamic loss scaling on GPUs, bfloat16 "
         "on CPUs that have it, else float32 with a warning.",
-        {"modes": ("train", "eval", "predict", "import", "average", "repro"), "on_eval": True},
+        {
+            "other_names": "amp_dtype dtype",
+            "other_values": {"fp16": "float16", "half": "float16", "bf16": "bfloat16"},
+            "modes": ("train", "eval", "predict", "import", "average", "repro"),
+            "on_eval": True,
+        },
     ] = "auto"
-    xla: Annotated[bool, "Compile the forward and backward pass of training with XLA."] = False
+    xla: Annotated[
+        bool,
+        "Compile the forward and backward pass of training with XLA.",
+        {"other_names": "compile torchcompile jit_compile"},
+    ] = False
     initial_loss_scale: Annotated[float, "Initial loss scale of float16.", {"minimum": 2.0**-5}] = (
         2.0**15
     )
@@ -245,7 +328,7 @@ class DistributionConfig:
         bool,
         "Use only deterministic operations, which are slower, to resume exactly on GPUs. CPUs are "
         "deterministic anyway.",
-        {"on_eval": True},
+        {"other_names": "cudnn_deterministic", "on_eval": True},
     ] = False
 
 
@@ -257,6 +340,7 @@ class RunConfig:
         str,
         "Folder that holds the run folders.",
         {
+            "other_names": "output_dir output out_dir save_dir work_dir model_dir log_dir logdir",
             "is_path": True,
             "modes": ("train", "import", "average"),
             "on_resume": True,
@@ -265,9 +349,11 @@ class RunConfig:
     ] = "checkpoints"
     run_name: Annotated[
         str,
-        "Name of the run folder. The name of an existing run resumes it. If empty, "
+        "Name of the run folder; the name of an existing run resumes it. If empty, "
         "model-dataset-time.",
         {
+            "common_in": ("train", "import", "average"),
+            "other_names": "experiment name exp_name resume resume_from_checkpoint auto_resume",
             "modes": ("train", "import", "average"),
             "on_resume": True,
             "benchmarks": (),
@@ -280,22 +366,41 @@ class RunConfig:
         str,
         "Interval of checkpoints in steps, or in epochs as in 2epochs. A step that is "
         "better than all earlier ones is saved, too.",
-        {"modes": ("train",), "on_resume": True, "benchmarks": ()},
+        {
+            "other_names": "save_freq checkpoint_freq save_interval save_steps",
+            "modes": ("train",),
+            "on_resume": True,
+            "benchmarks": (),
+        },
     ] = "1epochs"
     eval_every: Annotated[
         str,
         "Interval of evaluations in steps, or in epochs as in 2epochs.",
-        {"modes": ("train",), "on_resume": True, "benchmarks": ()},
+        {
+            "other_names": "eval_freq val_freq val_interval validation_freq eval_steps",
+            "modes": ("train",),
+            "on_resume": True,
+            "benchmarks": (),
+        },
     ] = "1epochs"
     log_every: Annotated[
         str,
         "Interval of log lines in steps, or in epochs as in 0.5epochs.",
-        {"modes": ("train",), "on_resume": True},
+        {
+            "other_names": "print_freq p log_interval log_freq logging_steps",
+            "modes": ("train",),
+            "on_resume": True,
+        },
     ] = "20"
     keep: Annotated[
         int,
         "Number of checkpoints to keep besides the best one.",
-        {"minimum": 1, "modes": ("train",), "on_resume": True},
+        {
+            "other_names": "checkpoint_hist save_total_limit max_to_keep",
+            "minimum": 1,
+            "modes": ("train",),
+            "on_resume": True,
+        },
     ] = 3
     keep_every: Annotated[
         str,
@@ -316,6 +421,7 @@ class RunConfig:
         bool,
         "Show the details of the log and the time of each line, as in the log.txt of a run folder.",
         {
+            "other_names": "v debug",
             "modes": modes.names(),
             "benchmarks": ("step", "input", "eval", "train"),
             "on_resume": True,
@@ -325,7 +431,8 @@ class RunConfig:
     ] = False
     trust_code: Annotated[
         bool,
-        "Execute the code in the run folders of other people. It can do anything that you can.",
+        "Execute the code that run folders of other people contain. The code can do anything that "
+        "you can.",
         {
             "modes": ("train", "eval", "predict", "export", "average", "repro"),
             "on_resume": True,
@@ -342,10 +449,17 @@ class FineTuningConfig:
         str,
         "Run or step folder, or published weights as in timm/resnet50.a1_in1k, to take initial "
         "weights from. The classifier is replaced if the classes differ.",
-        {"is_path": True, "modes": ("train", "repro"), "on_replay": True, "benchmarks": ()},
+        {
+            "common_in": ("train",),
+            "other_names": "pretrained finetune initial_checkpoint pretrained_weights",
+            "is_path": True,
+            "modes": ("train", "repro"),
+            "on_replay": True,
+            "benchmarks": (),
+        },
     ] = ""
     freeze: Annotated[
         Literal["none", "backbone"],
         "backbone: train the classifier only. Batch-norm statistics stay as they are.",
-        {"modes": ("train",)},
+        {"other_names": "freeze_backbone linear_probe", "modes": ("train",)},
     ] = "none"

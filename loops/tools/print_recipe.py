@@ -1,6 +1,5 @@
 """`--mode=recipe`: prints the flags of a run as a file for `--recipe`."""
 
-from input_pipeline.errors import UsageError
 from loops.checkpointing import run_folder
 from loops.config import recipes
 from loops.config.config import Config, all_flags
@@ -17,8 +16,6 @@ def run(config: Config) -> None:
       UsageError: `--ckpt` is not a run folder.
     """
     ckpt = config.evaluation.ckpt
-    if not ckpt:
-        raise UsageError("--ckpt is missing: name a run folder, as in --ckpt=checkpoints/RUN")
     saved = run_folder.read_record(ckpt).config
     head = f"# How {ckpt} was trained: {saved.net.model} on {saved.data.dataset}."
     defaults = (

@@ -31,8 +31,6 @@ def run(config: Config) -> dict[str, Any]:
         if "format" in config.typed:
             raise UsageError(f"--format={storage}: prepare writes tfrecord or lists")
         storage = "tfrecord"
-    if not out:
-        raise UsageError("--out is missing: name the folder to write the prepared data set to")
     strategies.hide_gpus()
     data = dataset_flags.resolve_data_config(config)
     make_bar = functools.partial(progress_bar.Progress, "prepare")

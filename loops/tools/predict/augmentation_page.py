@@ -21,7 +21,6 @@ from input_pipeline.augmentation import (
 )
 from input_pipeline.config import DataConfig
 from input_pipeline.decoding import decode
-from input_pipeline.errors import UsageError
 from input_pipeline.sources import source
 from loops.checkpointing import run_folder
 from loops.config import resolve
@@ -51,12 +50,10 @@ def run(config: Config) -> None:
       config: config of the command line.
 
     Raises:
-      UsageError: `--report` is missing, or a flag is wrong.
+      UsageError: a flag is wrong.
     """
     strategies.hide_gpus()
     path = config.prediction.report
-    if not path:
-        raise UsageError("--report is missing: name the page to write, as in --report=preview.html")
     config = resolve.resolve_training(config)
     augment = user_code.display_name(config.data.augment)
     parts = [

@@ -66,8 +66,6 @@ def run(config: Config) -> dict:
 
 def _find_run_dir(ckpt: str) -> pathlib.Path:
     """Returns the run folder of any form of `--ckpt`. It needs no checkpoint."""
-    if not ckpt:
-        raise UsageError("--ckpt is missing: name a run folder, as in --ckpt=checkpoints/RUN")
     if "," in ckpt:
         raise UsageError(f"--ckpt={ckpt}: name one run to replay")
     path = pathlib.Path(ckpt)

@@ -68,11 +68,6 @@ def run(config: Config) -> dict:
       UsageError: the file is not valid, or its weights are not those of the model. Nothing is
         written then.
     """
-    if not config.importing.weights:
-        raise UsageError(
-            "--weights is missing: name a repository as in timm/resnet50.a1_in1k, a folder or a"
-            " file"
-        )
     return _report(config, import_run(config, locate("weights", config.importing.weights)))
 
 

@@ -6,7 +6,7 @@ import pytest
 from input_pipeline.augmentation import rand_augment
 from loops.config import resolve
 from loops.tools.predict import augmentation_page
-from tests.command_line import parse, refusal
+from tests.command_line import parse
 
 AUGMENT = "vflip(1),randaugment(1,5),erasing(1),mixup(1)"
 
@@ -85,4 +85,3 @@ def test_the_page_is_one_file(words, tmp_path, capsys):
     assert text.count("<article>") == 23 and text.count("data:image/png;base64,") > 23 * 4
     assert "http" not in text.replace("http-equiv", "") and "<script" not in text
     assert str(path) in capsys.readouterr().out
-    assert "--report is missing" in refusal(augmentation_page.run, parse(*words))

@@ -211,7 +211,6 @@ def test_out_of_memory(copy, monkeypatch):
 def test_runs_that_cannot_be_replayed(copy, tmp_path):
     assert "name one run" in get_usage_error(f"{copy},{copy}")
     assert "no such folder" in get_usage_error(tmp_path / "nowhere")
-    assert "--ckpt is missing" in get_usage_error("")
     assert "--weight_decay=0.5 conflicts" in get_usage_error(copy, "--weight_decay=0.5")
     rewrite(copy, 0, lambda values: values["placement"].update(workers=2))
     assert "2 workers" in get_usage_error(copy)
