@@ -124,7 +124,7 @@ class OptimizationConfig:
         {
             "minimum": 0,
             "is_optimizer_specific": True,
-            "default_text": "by --optimizer and data set, see docs/training.md",
+            "default_text": "by --optimizer and data set, see docs/recipes.md",
         },
     ] = None
     final_learning_rate: Annotated[
