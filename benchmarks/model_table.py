@@ -1,4 +1,4 @@
-"""Prints the table of architectures: parameters, multiply-adds, published and own errors.
+"""Prints the table of architectures: parameters, multiply-adds, published and own accuracies.
 
   python -m benchmarks.model_table
   python -m benchmarks.model_table --runs=checkpoints/RUN,checkpoints/RUN2
@@ -6,6 +6,7 @@
 The published errors and their sources are in `published_errors.json`.
 """
 
+import decimal
 import json
 import pathlib
 from collections.abc import Mapping, Sequence
@@ -24,22 +25,27 @@ def main() -> None:
     args = parser.parse_args()
     from nets import registry
 
-    ours = _read_own_errors([name for name in args.runs.split(",") if name])
+    ours = _read_own_accuracies([name for name in args.runs.split(",") if name])
     published = json.loads(_PUBLISHED_FILE.read_text())
     size_column = f"multiply-adds at {_IMAGE_SIZE} px"
-    harness.echo(_format_row(["`--model`", "parameters", size_column, "published error", "ours"]))
+    harness.echo(
+        _format_row(["`--model`", "parameters", size_column, "published top-1 / top-5", "ours"])
+    )
     harness.echo(_format_row(["---", "---:", "---:", "---", "---"]))
     for model in registry.established_names():
         parameters, multiply_adds = _measure_size(model)
         cells = [f"`{model}`", f"{parameters / 1e6:.2f} M", f"{multiply_adds / 1e9:.2f} G"]
-        cells += [format_published_error(published, model), ours.get(model, "")]
+        cells += [format_published_accuracy(published, model), ours.get(model, "")]
         harness.echo(_format_row(cells))
 
 
-def format_published_error(published: Mapping[str, Sequence], model: str) -> str:
-    """Returns the published error of a model as text, from `published_errors.json`."""
-    top1, top5, protocol, source = published.get(model, (None,) * 4)
-    return f"{top1} / {top5} ({protocol}; {source})" if source else "none found"
+def format_published_accuracy(published: Mapping[str, Sequence], model: str) -> str:
+    """Returns the published accuracy of a model as text, from `published_errors.json`."""
+    if model not in published:
+        return "none found"
+    *errors, protocol, source = published[model]
+    top1, top5 = (str(100 - decimal.Decimal(str(error))) for error in errors)
+    return f"{top1} / {top5} ({protocol}; {source})"
 
 
 def _measure_size(name: str) -> tuple[int, float]:
@@ -60,13 +66,13 @@ def _measure_size(name: str) -> tuple[int, float]:
     return parameters, count_multiply_adds(model, _IMAGE_SIZE)
 
 
-def _read_own_errors(run_dirs: Sequence[str]) -> dict[str, str]:
+def _read_own_accuracies(run_dirs: Sequence[str]) -> dict[str, str]:
     """Returns a text by model, from the last ten-crop evaluation of each run on ILSVRC2012.
 
     Raises:
       SystemExit: a run has no such evaluation.
     """
-    errors = {}
+    accuracies = {}
     for name in run_dirs:
         run_dir = pathlib.Path(name)
         config = json.loads((run_dir / "config.json").read_text())["config"]
@@ -74,9 +80,9 @@ def _read_own_errors(run_dirs: Sequence[str]) -> dict[str, str]:
         if not paths or config["data"]["dataset"] != "ilsvrc2012":
             raise SystemExit(f"{name}: no ten-crop evaluation on the val split of ilsvrc2012")
         results = json.loads(paths[-1].read_text())
-        top1, top5 = (100 * results[f"top{k}_error"] for k in (1, 5))
-        errors[config["net"]["model"]] = f"{top1:.2f} / {top5:.2f} (10 crops; {run_dir.name})"
-    return errors
+        top1, top5 = (100 * results[f"top{k}"] for k in (1, 5))
+        accuracies[config["net"]["model"]] = f"{top1:.2f} / {top5:.2f} (10 crops; {run_dir.name})"
+    return accuracies
 
 
 def _format_row(cells: Sequence[str]) -> str:

@@ -1,6 +1,6 @@
 """The augmentations by name, with their arguments; parses `--augment`.
 
-`AUGMENTATIONS` is the one table: help, error messages, checks and the table in docs/training.md
+`AUGMENTATIONS` is the one table: help, error messages, checks and the table in docs/augmentation.md
 follow from it. Imports no TensorFlow, so that the command line is parsed quickly.
 """
 
@@ -418,7 +418,7 @@ def format_help() -> str:
 
 
 def format_table() -> str:
-    """Returns the table of docs/training.md."""
+    """Returns the table of docs/augmentation.md."""
     places = {"window": "image", "window argument": "image"}
     rows = [
         f"| `{format_call(name)}` | {places.get(stage.runs, stage.runs)} | {stage.summary} |"

@@ -163,9 +163,10 @@ def test_documented_exit_codes_equal_the_errors():
     def codes(error):
         return {error.exit_code}.union(*map(codes, error.__subclasses__()))
 
-    (documented,) = re.findall(
-        r"^Exit codes: (.*?)\n\n", (ROOT / "README.md").read_text(), re.M | re.S
+    (section,) = re.findall(
+        r"^## Exit codes\n(.*?)^## ", (ROOT / "docs/reference.md").read_text(), re.M | re.S
     )
+    documented = " ".join(re.findall(r"^\| ([\d, ]+) \|", section, re.M))
     signals = (signal.SIGHUP, signal.SIGINT, signal.SIGTERM, signal.SIGPIPE)
     known = codes(UserError) | {0, *(128 + number for number in signals)}
     assert {train_failures.WorkerLost.exit_code, worker_watchdog.ServiceLost.exit_code} == {1}
@@ -249,11 +250,16 @@ def test_readme_commands_run_in_order(tmp_path):
     assert (tmp_path / "first.html").is_file()
 
 
-def test_readme_table_has_published_errors():
+def test_table_of_models_has_published_accuracies():
     published = json.loads((ROOT / "benchmarks/published_errors.json").read_text())
     rows = re.findall(
-        r"^\| `(\w+)` \| .* G \| (.*?) \| .*\|$", (ROOT / "README.md").read_text(), re.M
+        r"^\| `(\w+)` \| .* G \| (.*?) \| .*\|$", (ROOT / "docs/models.md").read_text(), re.M
     )
     assert [name for name, _ in rows] == list(registry.established_names())
-    for name, error in rows:
-        assert error == model_table.format_published_error(published, name), name
+    for name, accuracy in rows:
+        assert accuracy == model_table.format_published_accuracy(published, name), name
+    top1, top5, *_ = published["resnet_50"]
+    (resnet_50,) = (accuracy for name, accuracy in rows if name == "resnet_50")
+    assert [float(x) for x in re.findall(r"[\d.]+", resnet_50)[:2]] == pytest.approx(
+        [100 - top1, 100 - top5]
+    )

@@ -151,7 +151,7 @@ class OptimizationConfig:
             "other_names": "lr base_lr blr init_lr peak_lr lr0",
             "minimum": 0,
             "is_optimizer_specific": True,
-            "default_text": "by --optimizer and data set, see docs/training.md",
+            "default_text": "by --optimizer and data set, see docs/recipes.md",
         },
     ] = None
     final_learning_rate: Annotated[

@@ -165,7 +165,7 @@ def test_every_name_has_its_code():
 
 
 def test_the_page_has_the_table_of_augmentations():
-    assert augment_spec.format_table() in (ROOT / "docs" / "training.md").read_text()
+    assert augment_spec.format_table() in (ROOT / "docs" / "augmentation.md").read_text()
 
 
 @pytest.mark.parametrize(

@@ -19,8 +19,8 @@ def test_dataset_flag_has_the_registered_names():
 
 
 def test_docs_list_the_defaults_of_each_data_set():
-    page = (pathlib.Path(__file__).parents[2] / "docs/training.md").read_text()
-    (section,) = re.findall(r"^## What comes with a data set\n(.*?)^## ", page, re.M | re.S)
+    page = (pathlib.Path(__file__).parents[2] / "docs/recipes.md").read_text()
+    (section,) = re.findall(r"^## Defaults of a data set\n(.*?)^## ", page, re.M | re.S)
     head, _, *rows = (
         [cell.strip(" `") for cell in line.strip("|").split("|")]
         for line in section.splitlines()
