@@ -36,6 +36,7 @@ def decode_image(data: tf.Tensor, exif: str = "ignore") -> tf.Tensor:
     Raises:
       tf.errors.InvalidArgumentError: not an image, a truncated image, or an unsafe header.
     """
+    data = tf.convert_to_tensor(data)
     if data.dtype == tf.uint8:
         return data
     image = tf.cond(
@@ -78,6 +79,8 @@ def decode_cropped(
         wider = tf.stack([top, left - before, height, before + width + after])
         image = tf.io.decode_and_crop_jpeg(data, wider, channels=3, dct_method="INTEGER_ACCURATE")
         return image[:, before : before + width]
+
+    data = tf.convert_to_tensor(data)
 
     def crop(image: tf.Tensor) -> tf.Tensor:
         top, left, height, width = tf.unstack(choose_window(tf.shape(image)[:2]))
