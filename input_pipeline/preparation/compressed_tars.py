@@ -18,6 +18,7 @@ from typing import BinaryIO
 from absl import logging
 
 from input_pipeline.errors import DataError, UsageError
+from input_pipeline.preparation.prepare import explain_disk_errors
 from input_pipeline.sources import image_folders, layouts, manifest, tar_files
 from input_pipeline.system import atomic_files, folder_lock, regular_files
 
@@ -42,22 +43,18 @@ def unpack(archives: Sequence[pathlib.Path], out: str | os.PathLike[str]) -> pat
     Raises:
       UsageError: the folder contains a prepared data set, another process writes into it, or
         writing failed.
-      DataError: an archive is damaged, or leads out of the folder.
+      DataError: an archive cannot be read, is damaged, or leads out of the folder.
     """
     if manifest.exists(out):
         raise UsageError(
             f"--out={out}: already contains a prepared data set; choose another folder"
         )
     folder = pathlib.Path(out, manifest.UNFINISHED, _FOLDER)
-    with folder_lock.acquire(out, f"--out={out}"):
-        try:
-            for parent in (folder.parent, folder):
-                atomic_files.make_folder(parent)
-            for path in archives:
-                _unpack(path, folder)
-        except OSError as error:
-            advice = "fix this, then run the same command again to resume"
-            raise UsageError(f"--out={out}: {error.strerror or error}; {advice}") from None
+    with folder_lock.acquire(out, f"--out={out}"), explain_disk_errors(pathlib.Path(out)):
+        for parent in (folder.parent, folder):
+            atomic_files.make_folder(parent)
+        for path in archives:
+            _unpack(path, folder)
     inner = image_folders.list_subfolders(folder)
     # Most archives contain one folder with everything.
     is_wrapped = len(inner) == 1 and layouts.recognize(folder) is None

@@ -1,6 +1,7 @@
 """Compressed tar files: preparing reads them once; training names the command."""
 
 import gzip
+import os
 import pathlib
 
 import pytest
@@ -90,6 +91,13 @@ def test_file_that_leads_out_of_the_folder_is_refused(tmp_path, name):
     with pytest.raises(DataError, match=r"a\.tar\.gz: .*outside\.jpg leads out of the folder"):
         _prepare(tmp_path / "raw", tmp_path / "out", "--dataset=folder")
     assert not list(tmp_path.rglob("outside.jpg"))
+
+
+def test_pipe_is_named(tmp_path):
+    (tmp_path / "raw").mkdir()
+    os.mkfifo(tmp_path / "raw/a.tgz")
+    with pytest.raises(DataError, match=r"raw/a\.tgz: is a folder, pipe"):
+        _prepare(tmp_path / "raw", tmp_path / "out")
 
 
 def test_lists_cannot_point_into_an_archive(tmp_path):
