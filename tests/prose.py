@@ -69,7 +69,6 @@ _EXEMPT = ("LICENSE", "tests/prose.py", "tests/test_prose.py")
 WITHOUT_SENTENCE_LIMIT = (
     "README.md",
     "checkpoints/README.md",
-    "docs/data.md",
     "docs/evaluation.md",
     "docs/reliability.md",
     "docs/training.md",
