@@ -68,7 +68,6 @@ _EXEMPT = ("LICENSE", "tests/prose.py", "tests/test_prose.py")
 # Pages with long sentences. A page whose sentences have become short leaves this list.
 WITHOUT_SENTENCE_LIMIT = (
     "checkpoints/README.md",
-    "docs/data.md",
     "docs/reliability.md",
 )
 

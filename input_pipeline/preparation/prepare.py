@@ -79,7 +79,7 @@ def prepare(
         plan = _make_plan(config, prepare_config, storage, raw)
         write = _write_lists if storage == "lists" else _write_shards
         threads = config.reader_threads or available_cores()
-        with concurrent.futures.ThreadPoolExecutor(threads) as pool, _explain_disk_errors(out):
+        with concurrent.futures.ThreadPoolExecutor(threads) as pool, explain_disk_errors(out):
             _start_or_resume(out, plan)
             splits, conversions = write(pool, out, raw, prepare_config, config.exif, progress)
             manifest.write(out, _make_manifest(config, plan, out, raw, splits, conversions))
@@ -88,7 +88,7 @@ def prepare(
 
 
 @contextlib.contextmanager
-def _explain_disk_errors(out: pathlib.Path) -> Iterator[None]:
+def explain_disk_errors(out: pathlib.Path) -> Iterator[None]:
     """Converts errors of the disk to errors of one line."""
     advice = "fix this, then run the same command again to resume"
     try:

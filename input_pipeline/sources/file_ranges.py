@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 import tensorflow as tf
 
 from input_pipeline.errors import DataError, UsageError
-from input_pipeline.system import regular_files
+from input_pipeline.system import mapped_files, regular_files
 
 # Linux allows 65,530 mapped ranges in a process, and the list is copied for each file.
 _MAX_FILES = 10_000
@@ -38,7 +38,8 @@ def make_graph_reader(
     """Returns the function from (number of the file, offset, size) to a string scalar.
 
     Args:
-      files: paths of the files. They must keep their size while the function is used.
+      files: paths of the files. If one is cut while the function is used, the process ends with
+        one line, see `mapped_files`.
 
     Raises:
       UsageError: there are too many files.
@@ -57,6 +58,7 @@ def make_graph_reader(
         for number, path in enumerate(files):
             mapped = tf.constant([], tf.uint8)
             if size := _get_size(path):  # an empty file cannot be mapped
+                mapped_files.watch(path)
                 mapped = tf.raw_ops.ImmutableConst(
                     dtype=tf.uint8, shape=[size], memory_region_name=path
                 )

@@ -44,7 +44,7 @@ SPLIT_NAMES = {
     "val": ("val", "ilsvrc2012_img_val", "validation", "valid"),
     "test": ("test", "testing"),
 }
-_ILSVRC_TARS = {"train": "ILSVRC2012_img_train.tar", "val": "ILSVRC2012_img_val.tar"}
+ILSVRC_TARS = {"train": "ILSVRC2012_img_train.tar", "val": "ILSVRC2012_img_val.tar"}
 # Folders below the one that a user names, where the splits can be: of Kaggle, Hugging Face, TFDS.
 _INNER_FOLDERS = (
     *("ILSVRC/Data/CLS-LOC", "Data/CLS-LOC", "CLS-LOC"),
@@ -57,12 +57,6 @@ _SHARDS = {
 }
 # What is recognized but cannot be read in place: names of files, what they are, and what to do.
 _UNREADABLE = (
-    (
-        r"(train|val|test)_images.*\.tar\.gz$",
-        "compressed tar files, which allow no random access",
-        "unpack them: mkdir -p DIR/train DIR/val && for f in train_images_*.tar.gz; do tar -xzf $f"
-        " -C DIR/train; done && tar -xzf val_images.tar.gz -C DIR/val",
-    ),
     (
         r"\.array_record(-\d+-of-\d+)?$",
         "ArrayRecord files",
@@ -99,6 +93,7 @@ _UNREADABLE = (
         "write its images to class folders, DIR/train/CLASS/NAME.jpg, and name that folder",
     ),
 )
+_COMPRESSED = re.compile(r"(?!.*devkit)(?:(train|val|test)_images)?.*\.(tar\.gz|tgz)")
 _ILSVRC_STEM = re.compile(r"n\d{8}_\d+|ILSVRC2012_(val|test)_\d{8}")
 _LAST_WNID = re.compile(r"_(n\d{8})$")
 _FIRST_WNID = re.compile(r"(n\d{8})_")
@@ -160,17 +155,49 @@ def recognize(data_dir: str | os.PathLike[str]) -> Layout | None:
             f"--data_dir={data_dir}: is an unfinished prepared data set; run the same"
             " --mode=prepare command again to finish it"
         )
-    inner = [path for name in _INNER_FOLDERS for path in sorted(folder.glob(name), reverse=True)]
-    candidates = [folder, *(path for path in inner if path.is_dir())]
+    candidates = _list_candidates(folder)
     for root in candidates:
         if splits := _find_splits(root):
             return Layout(_guess_dataset(root, splits), root, splits)
     for root in candidates:
+        if archives := _list_compressed(root):
+            raise UsageError(
+                f"--data_dir={data_dir}: {archives[0].name} is a compressed tar file, which allows"
+                f" no random access; run --mode=prepare --data_dir={data_dir} --out=DIR, and name"
+                " DIR"
+            )
         for name in sorted(_list_names(root)):
             for pattern, what, remedy in _UNREADABLE:
                 if re.search(pattern, name):
                     raise UsageError(f"--data_dir={data_dir}: {name} is one of {what}; {remedy}")
     return None
+
+
+def find_compressed(data_dir: str | os.PathLike[str]) -> list[pathlib.Path]:
+    """Returns the compressed tar files of a data set that has nothing else to read."""
+    folder = pathlib.Path(data_dir)
+    if not data_dir or not folder.is_dir() or manifest.exists(folder):
+        return []
+    candidates = _list_candidates(folder)
+    if any(map(_find_splits, candidates)):
+        return []
+    return next(filter(None, map(_list_compressed, candidates)), [])
+
+
+def split_of_compressed(name: str) -> str:
+    """Returns the split of the images in one of Hugging Face's compressed tar files, or ""."""
+    match = _COMPRESSED.fullmatch(name)
+    return (match[1] or "") if match else ""
+
+
+def _list_compressed(root: pathlib.Path) -> list[pathlib.Path]:
+    return [root / name for name in sorted(_list_names(root)) if _COMPRESSED.fullmatch(name)]
+
+
+def _list_candidates(folder: pathlib.Path) -> list[pathlib.Path]:
+    """Returns the folders that may contain the splits."""
+    inner = [path for name in _INNER_FOLDERS for path in sorted(folder.glob(name), reverse=True)]
+    return [folder, *(path for path in inner if path.is_dir())]
 
 
 def _list_names(folder: pathlib.Path, limit: int | None = None) -> list[str]:
@@ -256,9 +283,9 @@ def _find_files(
       names: names of its files, or the first ones.
       is_of_split: whether all files belong to the split.
     """
-    if _ILSVRC_TARS.get(split) in names:
+    if ILSVRC_TARS.get(split) in names:
         kind = NESTED_TAR if split == "train" else TAR
-        return SplitFiles(kind, folder, (folder / _ILSVRC_TARS[split],))
+        return SplitFiles(kind, folder, (folder / ILSVRC_TARS[split],))
     word = re.compile(rf"(^|[-_.])({'|'.join(SPLIT_NAMES[split])})([-_.]|$)", re.IGNORECASE)
     for kind, pattern in _SHARDS.items():
         if any(pattern.search(name) for name in names):
@@ -267,7 +294,7 @@ def _find_files(
                 for name in sorted(_list_names(folder))
                 if pattern.search(name) and (is_of_split or word.search(name))
             ]
-            shards = [path for path in shards if path.name not in _ILSVRC_TARS.values()]
+            shards = [path for path in shards if path.name not in ILSVRC_TARS.values()]
             if shards:
                 _require_all_shards(shards)
                 return SplitFiles(kind, folder, tuple(shards))

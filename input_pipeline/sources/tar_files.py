@@ -1,5 +1,6 @@
 """Lists the images in tar files, and where their bytes are: class tars, nested tars, WebDataset."""
 
+import gzip
 import itertools
 import os
 import pathlib
@@ -35,16 +36,16 @@ class Member(NamedTuple):
     size: int
 
 
-class _ForwardReader:
+class ForwardReader:
     """A file for `tarfile`, which reads as many bytes as headers claim, wherever they claim.
 
     It returns no more than the file has, and refuses to go back, which would never end. A file with
     holes can be larger than the memory.
     """
 
-    def __init__(self, file: FileIO) -> None:
+    def __init__(self, file: FileIO | gzip.GzipFile, size: int) -> None:
         self._file = file
-        self._size = os.fstat(file.fileno()).st_size
+        self._size = size
         self.tell = file.tell
 
     def read(self, size: int) -> bytes:
@@ -59,7 +60,12 @@ class _ForwardReader:
         self._file.seek(position)
 
 
-def _iter_files(tar: tarfile.TarFile, where: str) -> Iterator[Member]:
+def iter_files(tar: tarfile.TarFile, where: str) -> Iterator[Member]:
+    """Yields the regular files in a tar file that is opened with a ForwardReader.
+
+    Raises:
+      DataError: one is sparse, or claims an impossible size.
+    """
     for member in tar:
         tar.members = []  # type: ignore[attr-defined]  # would fill the memory
         if not member.isfile():
@@ -94,9 +100,9 @@ def list_members(
             file = buffered.raw  # after each header, the bytes of an image are skipped
             file.seek(start)
             # tarfile counts from the position of the file.
-            reader = _ForwardReader(file)
+            reader = ForwardReader(file, os.fstat(file.fileno()).st_size)
             with tarfile.open(fileobj=reader, mode="r:") as tar:  # type: ignore[call-overload]
-                members = list(itertools.islice(_iter_files(tar, where), limit))
+                members = list(itertools.islice(iter_files(tar, where), limit))
                 file.seek(tar.offset)
                 if limit is None and file.read(_BLOCK_BYTES) != bytes(_BLOCK_BYTES):
                     raise tarfile.ReadError("its end is missing")

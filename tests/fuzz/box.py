@@ -220,11 +220,13 @@ def _write_inputs(work: pathlib.Path) -> None:
     next((work / "broken/val").rglob("*.*")).write_bytes(b"\xff\xd8\xff")
     shutil.copytree(work / "folder/train", work / "flat/train")
     shutil.copytree(work / "folder/train", work / "unsplit")
+    (work / "packed").mkdir()
     paths = sorted(path.relative_to(work / "unsplit") for path in (work / "unsplit").rglob("*.*"))
     (work / "unsplit/.index").mkdir()
     lines = [f"{path} {number % 3}\n" for number, path in enumerate(paths)]
     (work / "unsplit/.index/split.txt").write_text("".join(lines))
     shutil.make_archive(str(work / f"flat/train/{_CLASSES[0]}"), "tar", work / "folder/train")
+    shutil.make_archive(str(work / "packed/a"), "gztar", work / "folder")
     for name in ("flat/val", "devkit", "csv"):
         (work / name).mkdir()
     jpeg = next((work / "folder").rglob("*.jpg"))

@@ -35,6 +35,7 @@ FAST = {
     "folder/statistics.json": (f"{_IMPORT} {_DATA}",),
     "folder/train/*/*": (f"{_PREPARE} {_DATA}",),
     "logits.npz": (_LOGITS,),
+    "packed/a.tar.gz": (f"{_PREPARE} --dataset=folder --data_dir=packed",),
     "prepared_lists/manifest.json": (_EVAL_LISTS,),
     "prepared_lists/val*": (_EVAL_LISTS,),
     "recipe.txt": ("--mode=train --dataset=folder --data_dir=no --recipe=recipe.txt",),

@@ -4,7 +4,8 @@ import functools
 from typing import Any
 
 from input_pipeline.errors import UsageError
-from input_pipeline.preparation import prepare
+from input_pipeline.preparation import compressed_tars, prepare
+from input_pipeline.sources import layouts
 from input_pipeline.text import pluralize
 from loops.config import dataset_flags
 from loops.config.config import Config
@@ -32,6 +33,12 @@ def run(config: Config) -> dict[str, Any]:
             raise UsageError(f"--format={storage}: prepare writes tfrecord or lists")
         storage = "tfrecord"
     strategies.hide_gpus()
+    if archives := layouts.find_compressed(config.data.data_dir):
+        if storage == "lists":
+            raise UsageError(
+                f"--format=lists: lists cannot point into {archives[0]}; use --format=tfrecord"
+            )
+        config = config.replace(data_dir=str(compressed_tars.unpack(archives, out)))
     data = dataset_flags.resolve_data_config(config)
     make_bar = functools.partial(progress_bar.Progress, "prepare")
     manifest = prepare.prepare(data, config.prepare, out, storage, make_bar)

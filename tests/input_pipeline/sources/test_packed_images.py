@@ -93,6 +93,28 @@ source.open_split(DataConfig(dataset="ilsvrc2012", data_dir={str(folder)!r}), "t
     assert _open(folder).num_examples == 24
 
 
+def test_tar_file_that_is_cut_while_it_is_read_ends_the_process_with_one_line(tmp_path):
+    """A mapped file that is cut would end the process with a signal."""
+    folder = imagenet_layouts.make("three_tars", tmp_path)
+    path = folder / "ILSVRC2012_img_train.tar"
+    os.truncate(path, 60_000_000)  # adds zeros; TensorFlow copies a small file
+    program = f"""
+import os
+import tensorflow as tf
+from input_pipeline.config import DataConfig
+from input_pipeline.sources import source
+train = source.open_split(DataConfig(dataset="ilsvrc2012", data_dir={str(folder)!r}), "train")
+for number, _ in enumerate(tf.data.Dataset.range(24).repeat(9).map(train.read, 2)):
+    if number == 2:
+        os.truncate({str(path)!r}, 0)
+"""
+    root = pathlib.Path(__file__).parents[3]
+    command = [sys.executable, "-c", program]
+    ended = subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=120)
+    message = f"error: {path}: was cut, or its disk failed; copy it again"
+    assert (ended.stderr.splitlines()[-1], ended.returncode) == (message, 3)
+
+
 def test_read_only_data_set_is_indexed_in_the_cache_folder(tmp_path, monkeypatch, caplog):
     folder = imagenet_layouts.make("webdataset", tmp_path)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
@@ -247,7 +269,6 @@ def test_data_service_reads_records_but_no_tar_files(tmp_path):
 @pytest.mark.parametrize(
     ("name", "remedy"),
     [
-        ("data/train_images_0.tar.gz", "tar -xzf"),
         ("imagenet2012-train.array_record-00000-of-01024", "--file_format=tfrecord"),
         ("train_500_0.50_90.beton", "class folders"),
         ("train.rec", "im2rec"),

@@ -1,0 +1,118 @@
+"""Unpacks compressed tar files for `--mode=prepare`, because they allow no random access.
+
+Each file is read once, from front to end. What it contains goes into the unfinished data set, where
+it is read like any other layout, and is removed at the end.
+"""
+
+import gzip
+import json
+import os
+import pathlib
+import shutil
+import sys
+import tarfile
+import zlib
+from collections.abc import Sequence
+from typing import BinaryIO
+
+from absl import logging
+
+from input_pipeline.errors import DataError, UsageError
+from input_pipeline.preparation.prepare import explain_disk_errors
+from input_pipeline.sources import image_folders, layouts, manifest, tar_files
+from input_pipeline.system import atomic_files, folder_lock, regular_files
+
+_FOLDER = "unpacked"
+_DONE = ".done-"
+_LOG_SECONDS = 10.0
+_BLOCK_BYTES = 2**20
+# Besides images: class tar files, and tables of labels.
+_EXTENSIONS = (".tar", ".csv", ".txt")
+
+
+def unpack(archives: Sequence[pathlib.Path], out: str | os.PathLike[str]) -> pathlib.Path:
+    """Unpacks archives below the folder of a prepared data set, except those that already are.
+
+    Args:
+      archives: see `layouts.find_compressed`.
+      out: folder of the prepared data set.
+
+    Returns:
+      The folder of the unpacked data set.
+
+    Raises:
+      UsageError: the folder contains a prepared data set, another process writes into it, or
+        writing failed.
+      DataError: an archive cannot be read, is damaged, or leads out of the folder.
+    """
+    if manifest.exists(out):
+        raise UsageError(
+            f"--out={out}: already contains a prepared data set; choose another folder"
+        )
+    folder = pathlib.Path(out, manifest.UNFINISHED, _FOLDER)
+    with folder_lock.acquire(out, f"--out={out}"), explain_disk_errors(pathlib.Path(out)):
+        for parent in (folder.parent, folder):
+            atomic_files.make_folder(parent)
+        for path in archives:
+            _unpack(path, folder)
+    inner = image_folders.list_subfolders(folder)
+    # Most archives contain one folder with everything.
+    is_wrapped = len(inner) == 1 and layouts.recognize(folder) is None
+    return folder / inner[0] if is_wrapped else folder
+
+
+def _unpack(path: pathlib.Path, folder: pathlib.Path) -> None:
+    status = path.stat()
+    facts = json.dumps([status.st_size, status.st_mtime_ns]).encode()
+    done = folder / f"{_DONE}{path.name}"
+    if done.is_file() and done.read_bytes() == facts:
+        return
+    logging.info("unpacking %s into %s, which is removed at the end", path, folder)
+    tar_name = f"{path.name.partition('.')[0]}.tar"
+    try:
+        with regular_files.open_regular(path) as packed, gzip.open(packed) as file:
+            if tar_name in layouts.ILSVRC_TARS.values():
+                with atomic_files.replacing(folder / tar_name) as target:
+                    shutil.copyfileobj(file, target, _BLOCK_BYTES)
+            else:
+                _unpack_files(file, path, folder / layouts.split_of_compressed(path.name))
+            while file.read(_BLOCK_BYTES):  # to the end, where the checksum is
+                pass
+    except (EOFError, gzip.BadGzipFile, zlib.error, tarfile.TarError, ValueError) as error:
+        raise DataError(f"{path}: is not a complete tar file ({error}); copy it again") from None
+    atomic_files.write_bytes(done, facts)
+
+
+def _unpack_files(file: gzip.GzipFile, path: pathlib.Path, folder: pathlib.Path) -> None:
+    """Writes the images, class tar files and tables of a tar file below a folder."""
+    reader = tar_files.ForwardReader(file, sys.maxsize)
+    with tarfile.open(fileobj=reader, mode="r:") as tar:  # type: ignore[call-overload]
+        for count, member in enumerate(tar_files.iter_files(tar, str(path))):
+            name = pathlib.PurePosixPath(member.name)
+            if not (name.suffix in _EXTENSIONS or image_folders.is_image_name(name.name)):
+                continue
+            if name.is_absolute() or ".." in name.parts:
+                raise DataError(f"{path}: {member.name} leads out of the folder; remove it")
+            target = folder / name
+            if target.parent.is_symlink():
+                raise regular_files.refusal(target.parent, "is a link, which is not followed")
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.unlink(missing_ok=True)  # of a killed run
+            file.seek(member.offset)
+            with open(target, "xb") as unpacked:
+                _copy(file, unpacked, member.size)
+            logging.log_every_n_seconds(
+                logging.INFO, "unpacking %s: %d files", _LOG_SECONDS, path, count
+            )
+        file.seek(tar.offset)
+        if file.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
+            raise tarfile.ReadError("its end is missing")
+
+
+def _copy(file: gzip.GzipFile, target: BinaryIO, size: int) -> None:
+    while size:
+        data = file.read(min(size, _BLOCK_BYTES))
+        if not data:
+            raise EOFError("it is cut")
+        target.write(data)
+        size -= len(data)

@@ -1,0 +1,107 @@
+"""Compressed tar files: preparing reads them once; training names the command."""
+
+import gzip
+import os
+import pathlib
+
+import pytest
+import tensorflow as tf
+
+from input_pipeline.config import DataConfig
+from input_pipeline.errors import DataError, UsageError
+from input_pipeline.sources import source
+from loops.tools.data import prepare
+from tests.command_line import parse
+from tests.input_pipeline import imagenet_layouts as layouts
+from tests.input_pipeline.files import put
+
+
+def _put(path, files):
+    put(path, gzip.compress(layouts.tar_bytes(files)))
+
+
+def _hugging_face(root):
+    for split, images in (("train", layouts.TRAIN), ("val", layouts.VAL)):
+        for part in range(2):
+            name = f"{split}_images_{part}" if split == "train" else f"{split}_images{part}"
+            files = [(f"{n[:-5]}_{w}.JPEG", data) for w, n, data in images[part::2]]
+            _put(root / f"data/{name}.tar.gz", files)
+
+
+def _class_folders(root):
+    files = [
+        (f"./top/{split}/{wnid}/{name}", data)
+        for split, images in (("train", layouts.TRAIN), ("val", layouts.TRAIN[::3]))
+        for wnid, name, data in images
+    ]
+    _put(root / "top.tgz", [("./top/README", b"no image"), *files])
+
+
+def _ilsvrc_tars(root):
+    layouts.three_tars(root)
+    for path in root.glob("*.tar"):
+        put(pathlib.Path(f"{path}.gz"), gzip.compress(path.read_bytes()))
+        path.unlink()
+
+
+def _prepare(root, out, *words):
+    return prepare.run(parse("--mode=prepare", f"--data_dir={root}", f"--out={out}", *words))
+
+
+def _contents(folder, dataset, split):
+    opened = source.open_split(DataConfig(dataset=dataset, data_dir=str(folder)), split)
+    images = tf.data.Dataset.range(opened.num_examples).map(opened.read)
+    return [(opened.class_names[int(k)], data) for data, k in images.as_numpy_iterator()]
+
+
+@pytest.mark.parametrize("make", [_hugging_face, _class_folders, _ilsvrc_tars])
+def test_prepare_reads_what_training_refuses(tmp_path, make):
+    root, out = tmp_path / "raw", tmp_path / "out"
+    make(root)
+    before = sorted(root.rglob("*"))
+    with pytest.raises(UsageError, match=rf"--mode=prepare --data_dir={root} --out=DIR"):
+        source.open_split(DataConfig(dataset="folder", data_dir=str(root)), "train")
+    dataset = "folder" if make is _class_folders else "ilsvrc2012"
+    assert _prepare(root, out)["dataset"] == dataset
+    val = layouts.TRAIN[::3] if make is _class_folders else layouts.VAL
+    for split, images in (("train", layouts.TRAIN), ("val", val)):
+        assert _contents(out, dataset, split) == [(wnid, data) for wnid, _, data in images]
+    assert sorted(root.rglob("*")) == before
+    assert not (out / ".unfinished").exists()
+
+
+def test_unpacking_continues_after_the_last_finished_file(tmp_path, caplog):
+    root, out = tmp_path / "raw", tmp_path / "out"
+    _hugging_face(root)
+    last = root / "data/val_images1.tar.gz"
+    whole = last.read_bytes()
+    for damaged in (whole[:-100], whole[:-8] + bytes(8), b"no gzip file"):
+        last.write_bytes(damaged)
+        with pytest.raises(DataError, match=r"val_images1\.tar\.gz: is not a complete tar file"):
+            _prepare(root, out)
+    last.write_bytes(whole)
+    _prepare(root, out)
+    assert caplog.text.count("which is removed at the end") == 4 + 3
+    assert len(_contents(out, "ilsvrc2012", "val")) == len(layouts.VAL)
+
+
+@pytest.mark.parametrize("name", ["../outside.jpg", "/outside.jpg", "a/../../outside.jpg"])
+def test_file_that_leads_out_of_the_folder_is_refused(tmp_path, name):
+    _put(tmp_path / "raw/a.tar.gz", [("train/cat/1.jpg", b"1"), (name, b"2")])
+    with pytest.raises(DataError, match=r"a\.tar\.gz: .*outside\.jpg leads out of the folder"):
+        _prepare(tmp_path / "raw", tmp_path / "out", "--dataset=folder")
+    assert not list(tmp_path.rglob("outside.jpg"))
+
+
+def test_pipe_is_named(tmp_path):
+    (tmp_path / "raw").mkdir()
+    os.mkfifo(tmp_path / "raw/a.tgz")
+    with pytest.raises(DataError, match=r"raw/a\.tgz: is a folder, pipe"):
+        _prepare(tmp_path / "raw", tmp_path / "out")
+
+
+def test_lists_cannot_point_into_an_archive(tmp_path):
+    _hugging_face(tmp_path / "raw")
+    with pytest.raises(UsageError, match="--format=lists: lists cannot point into"):
+        _prepare(tmp_path / "raw", tmp_path / "out", "--format=lists")
+    assert not (tmp_path / "out").exists()

@@ -1,0 +1,41 @@
+"""A file that is cut while it is read ends the process with one line, not with a signal."""
+
+import signal
+import subprocess
+import sys
+
+import pytest
+
+_SCRIPT = """
+import mmap, os, sys
+from input_pipeline.system import mapped_files
+with open(sys.argv[1], "r+b") as file, open(sys.argv[2], "r+b") as other:
+    mapped_files.watch(sys.argv[1])
+    mapped = [mmap.mmap(f.fileno(), 0, prot=mmap.PROT_READ) for f in (file, other)]
+    assert mapped[0][20_000] == 1
+    os.truncate(sys.argv[3], 10_000)
+    print(mapped[0][5_000], mapped[1][5_000], flush=True)
+    print(mapped[0][20_000], mapped[1][20_000], flush=True)
+"""
+
+
+def _run(tmp_path, cut):
+    for name in ("a\x1b.tar", "other"):
+        (tmp_path / name).write_bytes(b"\1" * 30_000)
+    paths = [str(tmp_path / name) for name in ("a\x1b.tar", "other", cut)]
+    return subprocess.run(
+        [sys.executable, "-c", _SCRIPT, *paths], capture_output=True, text=True, timeout=60
+    )
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the handler is for Linux")
+def test_cut_file_is_named(tmp_path):
+    ended = _run(tmp_path, "a\x1b.tar")
+    assert (ended.stdout, ended.returncode) == ("1 1\n", 3)
+    message = f"{tmp_path}/a\\x1b.tar: was cut, or its disk failed; copy it again"
+    assert ended.stderr == f"error: {message}\n"
+
+
+def test_other_bus_errors_end_the_process_as_before(tmp_path):
+    ended = _run(tmp_path, "other")
+    assert (ended.stdout, ended.returncode) == ("1 1\n", -signal.SIGBUS)
