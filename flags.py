@@ -199,6 +199,7 @@ def _list_groups(mode: str) -> list[tuple[str, list[flag_fields.FlagField]]]:
         for title, group in groups
     ]
     common = [flag for _, group in used for flag in group if mode in flag.common_in]
+    common.sort(key=lambda flag: mode not in flag.needed_by)
     rest = [(title, [f for f in group if mode not in f.common_in]) for title, group in used]
     return [("Most used", common), *(pair for pair in rest if pair[1])]
 

@@ -11,10 +11,9 @@ from input_pipeline.system import typed_json
 
 
 def to_json(config: Any) -> dict[str, Any]:
-    """Returns a config dataclass as nested dicts; `typed` is left out."""
-    values = dataclasses.asdict(config)
-    values.pop("typed", None)
-    return values
+    """Returns a config dataclass as nested dicts, without the fields that are not compared."""
+    values = {f.name: getattr(config, f.name) for f in dataclasses.fields(config) if f.compare}
+    return {n: to_json(v) if dataclasses.is_dataclass(v) else v for n, v in values.items()}
 
 
 def from_json(cls: type, data: dict[str, Any], where: pathlib.Path | str) -> Any:

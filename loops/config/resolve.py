@@ -4,6 +4,7 @@
 """
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 from absl import logging
@@ -92,15 +93,11 @@ def _log_fine_tuning(config: Config, values: dict[str, Any]) -> None:
     for name in ("mean", "std"):
         if name in texts:
             texts[name] = ",".join(f"{number:g}" for number in texts[name])
-    logging.info(
-        "--init_from=%s sets %s",
-        config.fine_tuning.init_from,
-        " ".join(f"--{name}={text}" for name, text in texts.items()),
-    )
+    _log_values(f"--init_from={config.fine_tuning.init_from}", texts)
 
 
 def apply_recipe(config: Config) -> Config:
-    """Sets the flags of `--recipe` except those that were typed, and logs each.
+    """Sets the flags of `--recipe` except those that were typed, and logs them.
 
     Flags of residual blocks are left out for other nets. Flags that belong to the recipe's
     optimizer are left out if another optimizer is typed, and its image sizes if one is typed. What
@@ -142,12 +139,18 @@ def apply_recipe(config: Config) -> Config:
                 )
     elif "augment" in values:
         values["augment"] = augment_spec.remove_arguments(values["augment"], typed)
-    for flag, value in values.items():
-        if flag in typed:
-            logging.info("--recipe=%s: the typed --%s=%s is kept", name, flag, old[flag])
-        else:
-            logging.info("--recipe=%s: --%s=%s", name, flag, value)
-    return config.replace(**{flag: value for flag, value in values.items() if flag not in typed})
+    for flag in (flag for flag in values if flag in typed):
+        logging.info("--recipe=%s: the typed --%s=%s is kept", name, flag, old[flag])
+    values = {flag: value for flag, value in values.items() if flag not in typed}
+    if values:
+        _log_values(f"--recipe={name}", values)
+    return config.replace(**values)
+
+
+def _log_values(origin: str, values: Mapping[str, Any]) -> None:
+    """Logs which flags something has set."""
+    flags = " ".join(f"--{flag}={value}" for flag, value in values.items())
+    logging.info("%s sets %s", origin, flags)
 
 
 def resolve(config: Config) -> Config:

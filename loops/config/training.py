@@ -428,7 +428,7 @@ class RunConfig:
             "on_replay": True,
             "with_logits": True,
         },
-    ] = False
+    ] = dataclasses.field(default=False, compare=False)  # config.json does not record it
     trust_code: Annotated[
         bool,
         "Execute the code that run folders of other people contain. The code can do anything that "

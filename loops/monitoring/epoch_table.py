@@ -6,8 +6,8 @@ from absl import logging
 
 from loops.monitoring.progress_bar import format_duration
 
-_TITLES = "{:14} {:>13}  {:>20}"
-_ROW = "{:>7}{:>7} {:>6} {:>6}  {:>6} {:>6} {:>6}{:>9}{:>6}{:>9}{}"
+_TITLES = "{:15} {:>13}  {:>20}"
+_ROW = "{:>8}{:>7} {:>6} {:>6}  {:>6} {:>6} {:>6}{:>9}{:>6}{:>9}{}"
 
 
 class EpochTable:
@@ -24,10 +24,14 @@ class EpochTable:
         self._has_header = False
 
     def format_epoch(self, step: int) -> str:
-        """Returns the epoch of a step and the number of epochs, as in `2.5/50`."""
+        """Returns the epoch of a step and the number of epochs, as in `2.5/50`.
+
+        Of a run of less than one epoch, only the epoch.
+        """
         epoch = min(step / self._steps_per_epoch, self._epochs)  # the last step may be cut short
-        digits = 1 if self._epochs >= 1 else 4
-        return f"{round(epoch, digits):g}/{round(self._epochs, digits):g}"
+        if self._epochs < 1:
+            return f"{epoch:.2g}"
+        return f"{round(epoch, 1):g}/{round(self._epochs, 1):g}"
 
     def log_row(
         self,

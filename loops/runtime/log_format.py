@@ -5,6 +5,7 @@ Records of level INFO and above are for the screen, that is, stderr. `logging.de
 
 import collections
 import contextlib
+import functools
 import io
 import logging as python_logging
 import os
@@ -40,22 +41,23 @@ class _Formatter(python_logging.Formatter):
 
 
 class _TerminalFormatter(_Formatter):
-    """Formats records without the time, in lines that fit the terminal."""
+    """Formats records without the time, in lines that fit the terminal.
+
+    A line with a command is left to the terminal, so that it can be copied.
+    """
 
     def format(self, record: python_logging.LogRecord) -> str:
         width = shutil.get_terminal_size().columns
         text = super().format(record).partition(" ")[2]
-        lines = (
-            textwrap.fill(
-                line,
-                width,
-                subsequent_indent="  ",
-                break_long_words=False,
-                break_on_hyphens=False,
-            )
-            for line in text.split("\n")
+        wrap = functools.partial(
+            textwrap.fill,
+            width=width,
+            subsequent_indent="  ",
+            break_long_words=False,
+            break_on_hyphens=False,
         )
-        return "\n".join(lines)
+        lines = text.split("\n")
+        return "\n".join(line if "python main.py " in line else wrap(line) for line in lines)
 
 
 class _Screen(python_logging.StreamHandler):
