@@ -16,6 +16,8 @@ from loops.metrics import classification
 
 # Views of one call of the net. Small, because images are explained one at a time.
 _BATCH_SIZE = 20
+# Coarser maps say little: of 2 x 2 positions, the brightest is the same corner in most images.
+_MIN_MAP_SIDE = 5
 
 
 class Occlusion(NamedTuple):
@@ -31,11 +33,11 @@ class Occlusion(NamedTuple):
 
 
 def find_feature_map(model: keras.Model, size: int) -> keras.KerasTensor:
-    """Finds the last tensor of a net that still has a height and a width.
+    """Finds the last tensor of a net that is a map of at least 5 x 5 positions.
 
-    It has more than one pixel, and the logits depend on the images only through it. This is the
-    input of the global average pool or of the flatten layer. If all maps have one pixel, it is the
-    last of them.
+    The logits depend on the images only through it. For large images this is the input of the
+    global average pool or of the flatten layer, otherwise the output of an earlier block. If all
+    maps are coarser, it is the last one of the finest.
 
     Args:
       model: functional keras.Model from images to logits.
@@ -48,8 +50,10 @@ def find_feature_map(model: keras.Model, size: int) -> keras.KerasTensor:
     maps = [x for x in outputs if isinstance(x, keras.KerasTensor) and len(x.shape) == 4]
     shapes = keras.Model(model.input, maps).compute_output_shape((1, size, size, 3)) if maps else []
     pairs = zip(maps, shapes, strict=True)
-    larger = [tensor for tensor, shape in pairs if shape[1] * shape[2] > 1]
-    for tensor in (*larger, *maps):
+    sides = [(min(shape[1:3]), tensor) for tensor, shape in pairs]
+    # Sorting is stable, so later tensors stay ahead of earlier ones of equal side.
+    sides.sort(key=lambda pair: -min(pair[0], _MIN_MAP_SIDE))
+    for _, tensor in sides:
         if tensor is model.input:
             continue
         with contextlib.suppress(ValueError):  # there is a way around this tensor
@@ -70,8 +74,8 @@ def make_grad_cam(model: keras.Model, size: int) -> Callable[[tf.Tensor, int], n
 
     Returns:
       function from normalized float32 images [B, S, S, 3] and a class index to float32 [B, h, w].
-      The map is ReLU(sum_k a_k A_k), where A [h, w, K] is the last feature map. The weight a_k is
-      the mean gradient of the class's logit with respect to A_k (equations 1 and 2).
+      The map is ReLU(sum_k a_k A_k), where A [h, w, K] is the tensor of `find_feature_map`. The
+      weight a_k is the mean gradient of the class's logit with respect to A_k (equations 1 and 2).
     """
     features = find_feature_map(model, size)
     trunk, head = keras.Model(model.input, features), keras.Model(features, model.output)

@@ -4,6 +4,7 @@
 """
 
 import dataclasses
+import os
 from collections.abc import Sequence
 from typing import TypedDict
 
@@ -55,7 +56,8 @@ class ExplainedPrediction:
       size: height and width of the file in pixels.
       top: the most probable classes, averaged over the nets.
       model_explanations: one for each net.
-      carving: the steps of seam carving, and plain resizing for comparison.
+      carving: the steps of seam carving, and plain resizing for comparison; empty for a square.
+      true_class: see `find_true_class`.
     """
 
     path: str
@@ -64,6 +66,20 @@ class ExplainedPrediction:
     top: list[ClassProbability]
     model_explanations: list[ModelExplanation]
     carving: list[Panel]
+    true_class: str | None = None
+
+    @property
+    def verdict(self) -> str:
+        """Returns "right", "wrong", or "" if the true class is not known."""
+        if self.true_class is None:
+            return ""
+        return "right" if self.top[0]["class"] == self.true_class else "wrong"
+
+
+def find_true_class(path: str, class_names: Sequence[str]) -> str | None:
+    """Returns the name of the image's folder if it is one of the classes, otherwise None."""
+    name = os.path.basename(os.path.dirname(os.path.abspath(path)))
+    return name if name in class_names else None
 
 
 def top_classes(
@@ -107,11 +123,12 @@ def explain_image(
     ]
     return ExplainedPrediction(
         path=path,
-        picture=_shrink_to_fit(image.numpy(), _MAX_PICTURE_SIDE),
+        picture=shrink_to_fit(image.numpy(), _MAX_PICTURE_SIDE),
         size=tuple(image.shape[:2]),
         top=top_classes(probabilities, nets.class_names, max_classes),
         model_explanations=model_explanations,
         carving=_make_seam_carving_panels(image, nets.predictors[0].preprocessing),
+        true_class=find_true_class(path, nets.class_names),
     )
 
 
@@ -169,12 +186,17 @@ def _make_heat_map_panels(
 
 
 def _make_seam_carving_panels(image: tf.Tensor, preprocessing: views.Preprocessing) -> list[Panel]:
-    """Makes the panels of seam carving, and of plain resizing to the same square."""
+    """Makes the panels of seam carving, and of plain resizing to the same square.
+
+    There are none for an image from which no seam is removed.
+    """
     size, interpolation = preprocessing.size, preprocessing.interpolation
     resized = seam_carving.resize_short_side(image, size, interpolation).numpy()
+    num_seams = max(resized.shape[:2]) - size
+    if not num_seams:
+        return []
     removed = seam_carving.find_removed_pixels(resized, size)
     plain = crops.resize(image, size, size, interpolation).numpy()
-    num_seams = max(resized.shape[:2]) - size
     for_comparison = "for comparison, not a view"
     return [
         Panel(
@@ -191,7 +213,7 @@ def _make_seam_carving_panels(image: tf.Tensor, preprocessing: views.Preprocessi
     ]
 
 
-def _shrink_to_fit(image: np.ndarray, max_side: int) -> np.ndarray:
+def shrink_to_fit(image: np.ndarray, max_side: int) -> np.ndarray:
     """Shrinks uint8 [H, W, 3] so that no side is longer than `max_side`."""
     scale = max_side / max(image.shape[:2])
     if scale >= 1:

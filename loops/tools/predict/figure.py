@@ -6,6 +6,7 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
+from input_pipeline import datasets
 from input_pipeline.text import escape_unprintable
 from loops.tools.predict import image_paths, overlays
 from loops.tools.predict.explained_prediction import ExplainedPrediction, Panel
@@ -45,8 +46,12 @@ class _PlacedPanel(NamedTuple):
 def draw(prediction: ExplainedPrediction) -> Figure:
     """Draws an explained prediction as horizontal strips."""
     height, width = prediction.size
+    note = f"{width} × {height} px"
+    if prediction.true_class is not None:
+        true_class = datasets.display_name(prediction.true_class)
+        note = f"{prediction.verdict}: the class is {true_class}, {note}"
     strips = [
-        _draw_heading(image_paths.replace_non_utf8(prediction.path), f"{width} × {height} px", 22),
+        _draw_heading(image_paths.replace_non_utf8(prediction.path), note, 22),
         _draw_summary(prediction),
     ]
     for explanation in prediction.model_explanations:
@@ -56,7 +61,9 @@ def draw(prediction: ExplainedPrediction) -> Figure:
             _draw_heading("Explanation"),
             *_draw_rows(explanation.heat_maps, _HEAT_MAP_HEIGHT),
         ]
-    strips += [_draw_heading("Seam carving"), *_draw_rows(prediction.carving, _HEAT_MAP_HEIGHT)]
+    if prediction.carving:
+        rows = _draw_rows(prediction.carving, _HEAT_MAP_HEIGHT)
+        strips += [_draw_heading("Seam carving"), *rows]
     return Figure(np.concatenate([*strips, _make_blank_strip(_MARGIN)]))
 
 

@@ -5,6 +5,9 @@ import io
 import json
 import os
 import pathlib
+import shlex
+import sys
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -12,9 +15,11 @@ import numpy as np
 import tensorflow as tf
 from absl import logging
 
+from input_pipeline import user_code
 from input_pipeline.decoding import decode
 from input_pipeline.errors import DataError, UsageError
 from input_pipeline.system import atomic_files
+from input_pipeline.text import pluralize
 from loops.config.config import Config
 from loops.evaluation import first_filters
 from loops.monitoring import console, progress_bar
@@ -136,7 +141,6 @@ def write_report(
       results: the JSON results of the prediction.
     """
     explained = _explain_images(nets, chosen, max_classes, results)
-    articles = [html_report.render_article(prediction) for prediction in explained]
     filters = [
         explained_prediction.Panel(
             picture, predictor.record.config.net.model, str(predictor.step_dir)
@@ -144,11 +148,29 @@ def write_report(
         for predictor in nets.predictors
         if (picture := first_filters.draw(predictor.float32_model)) is not None
     ]
-    omitted = len(results["images"]) - len(chosen)
-    text = html_report.render_page(articles, results, omitted, filters)
+    facts = _list_facts(nets, results)
+    text = html_report.render_page(explained, len(chosen), results, facts, filters)
     encoded = text.encode("utf-8", "replace")
     output_files.write_flag_output("--report", path, encoded, output_files.write_bytes)
     console.print_summary("report", [("page", path)])
+
+
+def _list_facts(nets: ensemble.Ensemble, results: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Returns (name, value) of when, with what and how the images were predicted."""
+    facts = [("Date", time.strftime("%Y-%m-%d %H:%M %Z"))]
+    for predictor in nets.predictors:
+        name = user_code.display_name(predictor.record.config.net.model)
+        variables = predictor.float32_model.trainable_variables
+        parameters = sum(v.value.shape.num_elements() for v in variables)
+        size = predictor.preprocessing.size
+        facts.append(("Net", f"{name}, {parameters / 1e6:.1f} M parameters, {size} px"))
+        facts.append(("Run", str(predictor.step_dir)))
+    views = pluralize(results["crops"], "crop")
+    views += " and seam carving" if results["seam_carving"] else ""
+    facts.append(("Classes", str(len(nets.class_names))))
+    facts.append(("Certainty", f"the mean probability over {views}"))
+    facts.append(("Command", shlex.join(["python", *sys.argv])))
+    return facts
 
 
 def make_figure_folder(nets: ensemble.Ensemble) -> pathlib.Path:

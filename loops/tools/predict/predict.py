@@ -28,8 +28,8 @@ def run(config: Config) -> dict:
 
     Returns:
       dict as in the JSON file: `models`, `crops`, `seam_carving`, `images` and `bad`. Each of
-      `images` has `path` and `predictions`. Each of `bad`, which have no prediction, has `path`
-      and `reason`.
+      `images` has `path`, `predictions` and, if it is known, `true_class`. Each of `bad`, which
+      have no prediction, has `path` and `reason`.
 
     Raises:
       UsageError: the command names no image, or no model that can predict it.
@@ -55,6 +55,8 @@ def run(config: Config) -> dict:
             continue
         predictions = top_classes(probabilities, nets.class_names, max_classes)
         images.append({"path": shown_path, "predictions": predictions})
+        if true_class := explained_prediction.find_true_class(path, nets.class_names):
+            images[-1]["true_class"] = true_class
         if len(drawn) < MAX_DRAWN_IMAGES:
             drawn.append((path, logits))
     results = {

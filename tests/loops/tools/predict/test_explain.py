@@ -45,20 +45,31 @@ def test_grad_cam_of_a_linear_head():
 
 def test_grad_cam_of_a_flattened_head():
     """Computes the gradient of pool, flatten, dense, ReLU, dense (as in AlexNet) by hand."""
-    image = keras.Input((8, 8, 3))
+    image = keras.Input((10, 10, 3))
     x = keras.layers.ReLU()(keras.layers.Conv2D(4, 3, padding="same")(image))
     pooled = keras.layers.MaxPool2D(2)(x)
     x = keras.layers.Dropout(0.5)(keras.layers.Flatten()(pooled))
     hidden = keras.layers.Dense(6)(x)
     model = keras.Model(image, keras.layers.Dense(3)(keras.layers.ReLU()(hidden)))
-    batch = images(1, 8)
+    batch = images(1, 10)
     maps, before = (t.numpy()[0] for t in keras.Model(image, [pooled, hidden])(batch))
     first, second = (layer.kernel.numpy() for layer in (model.layers[-3], model.layers[-1]))
-    gradient = (first @ ((before > 0) * second[:, 1])).reshape(4, 4, 4)  # [h, w, K]
+    gradient = (first @ ((before > 0) * second[:, 1])).reshape(5, 5, 4)  # [h, w, K]
     expected = np.maximum(0, (maps * gradient.mean(axis=(0, 1))).sum(axis=-1))
-    cam = explain.make_grad_cam(model, 8)(batch, 1)
+    cam = explain.make_grad_cam(model, 10)(batch, 1)
     np.testing.assert_allclose(cam[0], expected, rtol=1e-4, atol=1e-7)
-    assert explain.find_feature_map(model, 8) is pooled
+    assert explain.find_feature_map(model, 10) is pooled
+
+
+def test_feature_map_is_the_last_of_at_least_five_by_five():
+    """At 64 px a net of five halvings ends in 2 x 2 maps. The fourth of five is 4 x 4 as well."""
+    x = image = keras.Input((None, None, 3))
+    outputs = [x := keras.layers.Conv2D(2, 3, 2, padding="same")(x) for _ in range(5)]
+    pooled = keras.layers.GlobalAveragePooling2D()(x)
+    model = keras.Model(image, keras.layers.Dense(2)(pooled))
+    sizes = {256: 4, 160: 4, 128: 3, 64: 2, 32: 1, 16: 0, 8: 0}
+    for size, index in sizes.items():
+        assert explain.find_feature_map(model, size) is outputs[index], size
 
 
 def test_feature_map_has_more_than_one_pixel():
@@ -113,7 +124,7 @@ def check_grad_cam(name):
     weights = tape.gradient(score, maps).numpy().mean(axis=(1, 2), keepdims=True)
     expected = np.maximum(0, (weights * maps.numpy()).sum(axis=-1))
     cam = explain.make_grad_cam(model, size)(batch, 2)
-    assert cam.shape[1] == cam.shape[2] > 1
+    assert cam.shape[1] == cam.shape[2] >= 5
     np.testing.assert_allclose(cam, expected, rtol=1e-3, atol=1e-6 * max(1, expected.max()))
 
 

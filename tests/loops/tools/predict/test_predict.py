@@ -5,6 +5,8 @@ import io
 import json
 import re
 import shutil
+import sys
+import time
 
 import cv2
 import numpy as np
@@ -67,6 +69,7 @@ def test_predicting_a_folder_equals_evaluation(runs, tiny_folder, tmp_path):
     ]
     assert np.mean(right) == pytest.approx(expected["top1"])
     labels = [re.search(r"/val/(\w+)/", image["path"])[1] for image in results["images"]]
+    assert [image["true_class"] for image in results["images"]] == labels
     label_probabilities = [
         probabilities_by_class(i)[label] for i, label in zip(results["images"], labels, strict=True)
     ]
@@ -149,8 +152,9 @@ def test_seam_carving_is_the_eleventh_view(runs, tiny_folder):
 
 
 def test_files_that_do_not_decode_are_listed_and_the_others_predicted(
-    runs, pictures, tmp_path, capsys
+    runs, pictures, tmp_path, capsys, monkeypatch
 ):
+    monkeypatch.setattr(sys, "argv", ["main.py", "--image=two words"])
     words = [f"--ckpt={runs / 'a'}", f"--image={pictures}", f"--json={tmp_path / 'o.json'}"]
     words += [f"--csv={tmp_path / 'o.csv'}", f"--report={tmp_path / 'o.html'}", "--crops=1"]
     with pytest.raises(DataError, match=r"2 of 5 images.*b\.jpg.*d\.jpg"):
@@ -160,6 +164,7 @@ def test_files_that_do_not_decode_are_listed_and_the_others_predicted(
     assert [i["path"][-5:] for i in results["images"]] == ["a.jpg", "c.jpg", "e.jpg"]
     assert [i["path"][-5:] for i in results["bad"]] == ["b.jpg", "d.jpg"]
     assert all(i["path"] in out for i in results["images"])
+    assert not any("true_class" in image for image in results["images"])  # "pictures" is no class
     # The predictions are the same without the files that do not decode.
     (pictures / "b.jpg").unlink()
     (pictures / "d.jpg").unlink()
@@ -172,8 +177,16 @@ def test_files_that_do_not_decode_are_listed_and_the_others_predicted(
             assert (row[f"class{k}"], row[f"name{k}"]) == (p["class"], p["name"])
             assert float(row[f"probability{k}"]) == p["probability"]
     page = (tmp_path / "o.html").read_text()
-    assert page.count("<article") == 4 and "Not predicted" in page and "d.jpg" in page
-    assert page.count("<section") == 1 and "First-layer filters" in page
+    assert page.count("<details") == 3 and "Not predicted" in page and "d.jpg" in page
+    assert page.count("First-layer filters") == page.count("How to read the explanations") == 1
+    for name, value in (
+        ("Date", time.strftime("%Y-")),
+        ("Run", f"{runs / 'a' / 'step-00000004'}</dd>"),
+        ("Classes", "3</dd>"),
+        ("Command", "python main.py &#x27;--image=two words&#x27;</dd>"),
+    ):
+        assert f"<dt>{name}</dt><dd>{value}" in page
+    assert ", 32 px</dd>" in page
 
 
 def test_report_of_only_files_that_do_not_decode(runs, pictures, tmp_path):
@@ -215,7 +228,9 @@ def test_extreme_aspect_ratio_is_not_resized_as_a_whole(runs, tmp_path):
     for one, other in zip(patch["predictions"], strip["predictions"], strict=True):
         assert one["class"] == other["class"]
         assert one["probability"] == pytest.approx(other["probability"], abs=1e-4)
-    assert "80000" in (tmp_path / "o.html").read_text()
+    page = (tmp_path / "o.html").read_text()
+    assert "80000" in page
+    assert page.count("<h3>Seam carving") == 1  # no seam is removed from a square
 
 
 def test_explain_folder_that_cannot_be_created_is_an_error(runs, tiny_folder):
@@ -274,7 +289,7 @@ def test_report_when_training_removes_the_checkpoint_during_prediction(
     monkeypatch.setattr(ensemble.Ensemble, "predict", predict_and_remove)
     out = tmp_path / "o.html"
     run(f"--ckpt={folder}", f"--image={pictures / 'a.jpg'}", f"--report={out}", "--crops=1")
-    assert out.read_text().count("<article") == 1
+    assert out.read_text().count("<details") == 1
 
 
 @pytest.mark.parametrize(
@@ -333,8 +348,10 @@ def test_number_of_drawn_images_is_limited(runs, tiny_folder, tmp_path, monkeypa
     monkeypatch.setattr(predict, "MAX_DRAWN_IMAGES", 2)
     out = tmp_path / "o.html"
     run(f"--ckpt={runs / 'a'}", f"--image={tiny_folder / 'val'}", f"--report={out}", "--crops=1")
-    assert out.read_text().count("<article") == 2
-    assert "9 more pictures" in out.read_text() and "9 are not" in caplog.text
+    page = out.read_text()
+    assert page.count("<details") == 2
+    assert "11 pictures predicted" in page and "shows the first 2;" in page
+    assert "9 are not" in caplog.text
 
 
 def test_summary_of_many_images_has_one_line_per_image(capsys):
