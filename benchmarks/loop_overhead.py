@@ -76,7 +76,7 @@ def main() -> None:
 
 def _print_costs(costs: dict[str, float]) -> None:
     rows = [
-        [tag, seconds, 100 * seconds / costs["time/total"]]
+        [tag, seconds, 100 * seconds / costs["system/time/total"]]
         for tag, seconds in sorted(costs.items())
     ]
     harness.echo(harness.format_table(["", "seconds", "percent"], rows))
@@ -115,7 +115,7 @@ def _measure_loop(args: argparse.Namespace) -> dict[str, float]:
     metric_writer.MetricWriter.write_scalars = measure_and_record
     never = [f"--{name}={_NEVER}" for name in ("eval_every", "save_every")]
     lines = _train(_make_argv(args, f"--steps={_WARM_UP + args.steps}", *never))
-    times = {line["step"]: line["time/total"] for line in lines}
+    times = {line["step"]: line["system/time/total"] for line in lines}
     first, last = _WARM_UP, max(times)
     seconds = times[last] - times[first]
     return {
@@ -127,7 +127,7 @@ def _measure_loop(args: argparse.Namespace) -> dict[str, float]:
 def _measure_costs(args: argparse.Namespace) -> dict[str, float]:
     """Returns the seconds of each phase of a run, from the first log line to the last."""
     first, *_, last = _train(_make_argv(args, f"--steps={args.steps}"))
-    tags = (tag for tag in last if tag.startswith("time/"))
+    tags = (tag for tag in last if tag.startswith("system/time/"))
     return {tag: last[tag] - first.get(tag, 0.0) for tag in tags}
 
 

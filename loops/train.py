@@ -4,6 +4,7 @@ import contextlib
 import errno
 import pathlib
 import shlex
+import sys
 from collections.abc import Iterator
 
 from absl import logging
@@ -134,6 +135,8 @@ def train(
             writer = stack.enter_context(metric_writer.MetricWriter(run_dir, int(setup.state.step)))
             writer.write_description(
                 run_summary.format_markdown(
+                    sys.argv,
+                    run_folder.get_git_commit(),
                     record,
                     run_folder.get_package_versions(),
                     setup.state.model,

@@ -232,10 +232,10 @@ class TrainLoop:
             "optim/learning_rate": float(self._schedule.learning_rate(step - 1)),
             "optim/loss_scale": float(loss_scale.scale),
             "optim/skipped_steps": int(loss_scale.skipped_steps),
-            "optim/skips_in_a_row": int(loss_scale.skips_in_a_row),
-            "data/replaced_images": int(self._state.replaced),
+            "system/skips_in_a_row": int(loss_scale.skips_in_a_row),
+            "system/replaced_images": int(self._state.replaced),
             "progress/epoch": step / self._schedule.steps_per_epoch,
-            "memory/peak_gigabytes": peak_memory.peak_bytes() / 1e9,
+            "system/peak_gigabytes": peak_memory.peak_bytes() / 1e9,
         }
         if self._config.run.log_norms:
             values |= self._metrics.norms(self._state.model.trainable_variables)

@@ -1,6 +1,7 @@
 """Describes a run for TensorBoard: model, data, flags and package versions."""
 
-from collections.abc import Mapping
+import shlex
+from collections.abc import Mapping, Sequence
 
 import keras
 
@@ -11,11 +12,18 @@ from loops.config.config import Config
 
 
 def format_markdown(
-    record: Record, versions: Mapping[str, str], model: keras.Model, total_steps: int
+    argv: Sequence[str],
+    commit: str | None,
+    record: Record,
+    versions: Mapping[str, str],
+    model: keras.Model,
+    total_steps: int,
 ) -> str:
     """Formats a description of a run as Markdown.
 
     Args:
+      argv: command line of the run.
+      commit: commit of this program.
       record: record of the run.
       versions: version of each package.
       model: the model of the run.
@@ -25,6 +33,11 @@ def format_markdown(
     parameters = sum(v.value.shape.num_elements() for v in model.trainable_variables)
     name = user_code.display_name(config.net.model)
     lines = [
+        "```",
+        shlex.join(["python", *argv]),
+        "```",
+        f"commit {commit or 'unknown'}",
+        "",
         f"{name}, {parameters / 1e6:.2f} million trainable parameters,"
         f" {pluralize(len(record.class_names), 'class')}, {pluralize(total_steps, 'step')} of"
         f" {pluralize(config.data.batch_size, 'image')}",

@@ -91,7 +91,7 @@ class TrainingEvaluator:
             if name not in metrics.STANDARD:
                 values[f"{facts.tensorboard_group}/{name}"] = results[name]
         if "top1_raw" in results:
-            values["accuracy_raw/top1"] = results["top1_raw"]
+            values["accuracy/top1_raw"] = results["top1_raw"]
         self._writer.write_scalars("eval", step, values)
         return results
 

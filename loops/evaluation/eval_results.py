@@ -190,17 +190,20 @@ def curve_name(run_dir: pathlib.Path) -> str:
 
 
 def to_scalars(results: dict, suffix: str = "") -> dict[str, float]:
-    """Returns results by TensorBoard tag. Ten-crop metrics have separate tags."""
+    """Returns results by TensorBoard tag. Ten-crop metrics have separate tags.
+
+    These sort behind those of the center crop, which have a value for each epoch.
+    """
     suffix = _make_tag_suffix(results, suffix)
-    tags = {f"accuracy{suffix}/{k}": v for k, v in results.items() if k[3:].isdigit()}
+    tags = {f"accuracy/{k}{suffix}": v for k, v in results.items() if k[3:].isdigit()}
     groups = {name: facts.tensorboard_group for name, facts in metrics.iter_shown(results)}
     groups["temperature"] = "calibration"
     tags |= {
-        f"{group}{suffix}/{name}": results[name]
+        f"{group}/{name}{suffix}": results[name]
         for name, group in groups.items()
         if group and name in results
     }
-    return {f"loss{suffix}/cross_entropy": results["nll"], **tags}
+    return {f"loss/cross_entropy{suffix}": results["nll"], **tags}
 
 
 def write_json(run_dir: pathlib.Path, results: dict, also: str = "", suffix: str = "") -> None:
@@ -327,7 +330,7 @@ def _caption(class_name: str) -> str:
 
 
 def _make_tag_suffix(results: dict, between: str = "") -> str:
-    """Returns the suffix of a tag's group: number of crops and split, unless they are 1 and val."""
+    """Returns the suffix of a tag: number of crops and split, unless they are 1 and val."""
     crops_part = "" if results["crops"] == 1 else f"_{results['crops']}_crops"
     split_part = "" if results["split"] == "val" else f"_{results['split']}"
     return crops_part + between + split_part

@@ -8,11 +8,13 @@ import os
 import pathlib
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
 from absl import logging
-from tensorboard.plugins.hparams.summary_v2 import hparams_pb
+from tensorboard.plugins.hparams import api_pb2, plugin_data_pb2
+from tensorboard.plugins.hparams.summary_v2 import Metric, hparams_config_pb, hparams_pb
 
 from input_pipeline.system import atomic_files, regular_files
 from input_pipeline.text import escape_non_utf8, pluralize, summarize_error
@@ -25,17 +27,19 @@ _LOG_FORMATS = {
     "loss/objective": "objective {:.4f}",
     "accuracy/top1": "top-1 {:.2%}",
     "accuracy/top5": "top-5 {:.2%}",
-    "accuracy_10_crops/top1": "ten-crop top-1 {:.2%}",
-    "accuracy_10_crops/top5": "ten-crop top-5 {:.2%}",
+    "accuracy/top1_10_crops": "ten-crop top-1 {:.2%}",
+    "accuracy/top5_10_crops": "ten-crop top-5 {:.2%}",
     "optim/learning_rate": "lr {:.4g}",
     "optim/loss_scale": "scale {:g}",
     "optim/skipped_steps": "skipped {:d}",
     "speed/images_per_second": "{:.1f} images/s",
     "speed/data_wait": "waiting for data {:.1%}",
-    "memory/peak_gigabytes": "peak memory {:.2f} GB",
+    "system/peak_gigabytes": "peak memory {:.2f} GB",
 }
 
 
+# The columns of TensorBoard's HPARAMS table that come first.
+_COMPARED_FLAGS = ("model", "learning_rate", "batch_size", "epochs", "augment", "optimizer")
 # Bounds for metrics.jsonl. With --log_norms, a line has some hundred kilobytes.
 _MAX_LINE_BYTES = 2**24
 _MAX_FILE_BYTES = 2**34
@@ -119,7 +123,10 @@ class MetricWriter:
     def write_description(
         self, markdown: str, hyperparameters: Mapping[str, bool | int | float | str]
     ) -> None:
-        """Writes a description of the run and its row in TensorBoard's HPARAMS table."""
+        """Writes a description of the run and its row in TensorBoard's HPARAMS table.
+
+        The row is among the evaluations, because its metric is their top-1 accuracy.
+        """
         shown = {
             n: escape_non_utf8(v) if isinstance(v, str) else v for n, v in hyperparameters.items()
         }
@@ -127,8 +134,11 @@ class MetricWriter:
         with _log_disk_errors("the description of the run"):
             with self._writer("train").as_default(step=0):
                 tf.summary.text("run", escape_non_utf8(markdown))
-                tf.summary.experimental.write_raw_pb(row.SerializeToString())
             self._writer("train").flush()
+            with self._writer("eval").as_default(step=0):
+                for summary in (_make_hparams_config(shown), row):
+                    tf.summary.experimental.write_raw_pb(summary.SerializeToString())
+            self._writer("eval").flush()
 
     def __enter__(self) -> "MetricWriter":
         return self
@@ -165,6 +175,28 @@ class MetricWriter:
                     removed += 1
         if removed:
             logging.warning("%s: removed %s", self._path, pluralize(removed, "invalid line"))
+
+
+def _make_hparams_config(values: Mapping[str, bool | int | float | str]) -> Any:
+    """Returns a Summary that says which columns the HPARAMS table has.
+
+    TensorBoard sorts them by name, those that are marked as differing between runs first.
+    """
+    types = {bool: api_pb2.DATA_TYPE_BOOL, str: api_pb2.DATA_TYPE_STRING}
+    columns = [
+        api_pb2.HParamInfo(
+            name=name,
+            type=types.get(type(value), api_pb2.DATA_TYPE_FLOAT64),
+            differs=name in _COMPARED_FLAGS,
+        )
+        for name, value in values.items()
+    ]
+    metric = Metric("accuracy/top1", display_name="val top-1").as_proto()
+    experiment = api_pb2.Experiment(hparam_infos=columns, metric_infos=[metric])
+    summary = hparams_config_pb([], [])  # cannot mark columns
+    data = plugin_data_pb2.HParamsPluginData(experiment=experiment)
+    summary.value[0].metadata.plugin_data.content = data.SerializeToString()
+    return summary
 
 
 def _is_last_line_partial(path: pathlib.Path) -> bool:

@@ -22,9 +22,10 @@ class PhaseTimer:
             self._seconds[name] = self._seconds.get(name, 0.0) + time.monotonic() - started
 
     def values(self) -> dict[str, float]:
-        """Returns seconds so far by tag; `time/total` includes the steps."""
+        """Returns seconds so far by tag; `system/time/total` includes the steps."""
         total = time.monotonic() - self._start
-        return {"time/total": total} | {f"time/{k}": v for k, v in self._seconds.items()}
+        seconds = {"total": total, **self._seconds}
+        return {f"system/time/{phase}": value for phase, value in seconds.items()}
 
     def summary(self) -> str:
         """Returns the total time and the share of each phase in one line."""

@@ -117,7 +117,7 @@ def test_tensorboard_images_and_curves(runs, read_events):
     for tag in ("reliability_10_crops", "confusion_10_crops", "mistakes_10_crops"):
         assert len(events[tag][2]) == 1
     results = json.loads((runs / "a/eval-00000002-val-10.json").read_text())
-    assert events["calibration_10_crops/ece"][2] == pytest.approx(results["ece"])
+    assert events["calibration/ece_10_crops"][2] == pytest.approx(results["ece"])
     num_wrong = round(results["top1_error"] * results["num_examples"])
     assert len(results["mistakes"]) == num_wrong > 0
     record = run_folder.read_record(runs / "a")
@@ -191,7 +191,7 @@ def test_other_preprocessing_writes_separate_files(runs, tmp_path):
     assert json.loads(path.read_text()) == other
     assert [other[k] for k in ("crop_fraction", "interpolation")] == [1.0, "bilinear"]
     lines = [json.loads(line) for line in (copy / "metrics.jsonl").read_text().splitlines()]
-    assert lines[-1]["accuracy_crop1_bilinear/top1"] == other["top1"]
+    assert lines[-1]["accuracy/top1_crop1_bilinear"] == other["top1"]
 
 
 def test_lost_worker_during_evaluation(runs, monkeypatch):

@@ -371,7 +371,7 @@ def test_image_size_schedule(tiny_folder, tmp_path, monkeypatch, caplog):
     has_speed = ["speed/images_per_second" in line for line in trained]
     assert has_speed == [False, True, True, False, True]  # not measured in steps that trace
     assert {"norm_gradient/logits/kernel", "norm_weight/conv1/kernel"} <= trained[-1].keys()
-    assert trained[-1]["memory/peak_gigabytes"] > 0.1
+    assert trained[-1]["system/peak_gigabytes"] > 0.1
     traced_sizes.clear()
     run(tiny_folder, tmp_path, "--run_name=r", "--steps=6", "--image_size=48")
     assert traced_sizes == [40]

@@ -130,21 +130,47 @@ def test_image_grid_in_tensorboard(tmp_path, read_events):
 
 
 def test_description_in_tensorboard(tmp_path):
-    from tensorboard.backend.event_processing import event_accumulator
-    from tensorboard.plugins.hparams import plugin_data_pb2
+    """TensorBoard itself makes the table of two runs, with their last accuracy on val."""
+    from tensorboard import context
+    from tensorboard.backend.event_processing import data_provider, plugin_event_multiplexer
+    from tensorboard.plugins import base_plugin
+    from tensorboard.plugins.hparams import (
+        api_pb2,
+        backend_context,
+        get_experiment,
+        list_session_groups,
+    )
 
-    with metric_writer.MetricWriter(tmp_path / ".") as writer:
-        writer.write_description(
-            "**a net**", {"learning_rate": 0.5, "model": "resnet_18", "xla": False}
-        )
-    reader = event_accumulator.EventAccumulator(str(tmp_path / "train"), {"tensors": 0})
-    reader.Reload()
-    assert reader.Tensors("run")[0].tensor_proto.string_val == [b"**a net**"]
-    content = reader.SummaryMetadata("_hparams_/session_start_info").plugin_data.content
-    row = plugin_data_pb2.HParamsPluginData.FromString(content).session_start_info.hparams
-    assert row["learning_rate"].number_value == 0.5
-    assert row["model"].string_value == "resnet_18"
-    assert row["xla"].bool_value is False
+    for name, rate in (("a", 0.5), ("b", 0.25)):
+        (tmp_path / name).mkdir()
+        with metric_writer.MetricWriter(tmp_path / name / ".") as writer:
+            flags = {"accumulate": 1, "xla": False, "model": "resnet_18", "learning_rate": rate}
+            writer.write_description(f"**{name}**", flags)
+            for step, top1 in ((1, 0.1), (2, rate / 2)):
+                writer.write_scalars("eval", step, {"accuracy/top1": top1})
+                writer.write_scalars("train", step, {"accuracy/top1": 0.9})
+    runs = plugin_event_multiplexer.EventMultiplexer(tensor_size_guidance={"run": 1})
+    runs.AddRunsFromDirectory(str(tmp_path)).Reload()
+    assert runs.Tensors("a/train", "run")[0].tensor_proto.string_val == [b"**a**"]
+    provider = data_provider.MultiplexerDataProvider(runs, str(tmp_path))
+    backend = backend_context.Context(base_plugin.TBContext(data_provider=provider))
+    asked = context.RequestContext()
+    table = get_experiment.Handler(asked, backend, "", api_pb2.GetExperimentRequest()).run()
+    # The flags that one compares come first, then the others.
+    assert [c.name for c in table.hparam_infos] == ["learning_rate", "model", "accumulate", "xla"]
+    (metric,) = table.metric_infos
+    assert metric.display_name == "val top-1"
+    status = [api_pb2.STATUS_UNKNOWN, api_pb2.STATUS_RUNNING, api_pb2.STATUS_SUCCESS]
+    request = api_pb2.ListSessionGroupsRequest(
+        allowed_statuses=status,
+        col_params=[api_pb2.ColParams(metric=metric.name)],
+        slice_size=10,
+    )
+    rows = list_session_groups.Handler(asked, backend, "", request).run().session_groups
+    values = [(r.hparams["learning_rate"].number_value, r.metric_values[0].value) for r in rows]
+    assert sorted(values) == [(0.25, 0.125), (0.5, 0.25)]
+    assert all(row.hparams["model"].string_value == "resnet_18" for row in rows)
+    assert not any(row.hparams["xla"].bool_value for row in rows)
 
 
 @pytest.mark.skipif(not pathlib.Path("/dev/full").exists(), reason="needs Linux's /dev/full")

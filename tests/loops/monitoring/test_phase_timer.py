@@ -15,7 +15,7 @@ def test_phases_add_up_also_after_an_error():
     with pytest.raises(OSError), timer.phase("logging"):
         raise OSError
     values = timer.values()
-    assert values.keys() == {"time/total", "time/saving", "time/logging"}
-    assert 0.04 <= values["time/saving"] <= values["time/total"]
-    assert values["time/saving"] + values["time/logging"] >= 0.04
+    assert values.keys() == {"system/time/total", "system/time/saving", "system/time/logging"}
+    assert 0.04 <= values["system/time/saving"] <= values["system/time/total"]
+    assert values["system/time/saving"] + values["system/time/logging"] >= 0.04
     assert "s of training, of which saving " in timer.summary()
