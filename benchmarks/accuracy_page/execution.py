@@ -38,7 +38,7 @@ def make_command(row: Run | BestTwo, records: Mapping[str, dict]) -> list[str]:
     if isinstance(row, Fit):
         run_dir = f"--run_dir=checkpoints/{row.name}"
         return ["python", "-m", "benchmarks.fit_baseline", *row.flags, run_dir]
-    return ["python", *row.program, "--mode=train", *row.flags, f"--run_name={row.name}"]
+    return ["python", "main.py", "--mode=train", *row.flags, f"--run_name={row.name}"]
 
 
 def make_training_command(row: Run, folder: pathlib.Path) -> list[str]:
@@ -91,7 +91,7 @@ def require_same_flags(row: Run, folder: pathlib.Path) -> None:
     Raises:
       SystemExit: a flag differs, so the folder contains another run than the table describes.
     """
-    command = make_training_command(row, folder)[len(row.program) :]
+    command = make_training_command(row, folder)[1:]
     config = flags.parse([os.path.expandvars(word) for word in command])
     required = config.leaves()
     recorded = run_folder.read_record(folder / row.name).config.leaves()

@@ -25,13 +25,11 @@ class Run(Row):
     """A training run.
 
     Attributes:
-      flags: flags of the command, without the name of the run.
-      program: the command after `python`.
+      flags: flags of `main.py`, without the name of the run.
       minutes: time limit of one call; the next call resumes the run.
     """
 
     flags: tuple[str, ...]
-    program: tuple[str, ...] = ("main.py",)
     minutes: float = 90.0
 
 
