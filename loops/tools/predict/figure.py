@@ -7,6 +7,7 @@ import cv2
 import numpy as np
 
 from input_pipeline import datasets
+from input_pipeline.arithmetic import ceil_div
 from input_pipeline.text import escape_unprintable
 from loops.tools.predict import image_paths, overlays
 from loops.tools.predict.explained_prediction import ExplainedPrediction, Panel
@@ -114,16 +115,28 @@ def _draw_summary(prediction: ExplainedPrediction) -> np.ndarray:
 
 
 def _draw_rows(panels: Sequence[Panel], height: int) -> list[np.ndarray]:
-    """Draws panels side by side in as few rows as the width allows; returns a strip per row."""
+    """Draws panels side by side in as few rows as the width allows; returns a strip per row.
+
+    The rows have about the same number of panels, so that the last panel is not alone.
+    """
     images = [_resize_to_fit(panel.pixels, 3 * height, height) for panel in panels]
+    num_rows = len(_place(panels, images, height, len(panels)))
+    rows = _place(panels, images, height, ceil_div(len(panels), num_rows))
+    return [_draw_row(row, height) for row in rows]
+
+
+def _place(
+    panels: Sequence[Panel], images: Sequence[np.ndarray], height: int, max_panels: int
+) -> list[list[_PlacedPanel]]:
+    """Fills rows with panels from the left, at most `max_panels` in each."""
     rows, left = [[]], _MARGIN
     for panel, image in zip(panels, images, strict=True):
-        if rows[-1] and left + image.shape[1] > _WIDTH - _MARGIN:
+        if rows[-1] and (left + image.shape[1] > _WIDTH - _MARGIN or len(rows[-1]) == max_panels):
             rows.append([])
             left = _MARGIN
         rows[-1].append(_PlacedPanel(left, panel, image))
         left += max(image.shape[1], height) + _GAP
-    return [_draw_row(row, height) for row in rows]
+    return rows
 
 
 def _draw_row(row: Sequence[_PlacedPanel], height: int) -> np.ndarray:
