@@ -71,6 +71,7 @@ FLOORS = {
     "loops/tools": (
         ("weights",),
         ("predict", "benchmark", "data", "replay", "auto_batch_trial", "print_recipe"),
+        ("notebook",),
     ),
 }
 # Third-party packages that it may use. Benchmarks may use any.

@@ -1,4 +1,4 @@
-"""Executes predict.ipynb cell by cell on a newly trained run."""
+"""Executes both notebooks cell by cell, predict.ipynb on a newly trained run."""
 
 import base64
 import pathlib
@@ -11,13 +11,13 @@ from nbclient import NotebookClient
 
 import flags
 from loops import train
+from loops.config import mode_flags
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
-NOTEBOOK = ROOT / "predict.ipynb"
 
 
-def read_notebook():
-    return nbformat.read(NOTEBOOK, as_version=4)
+def read_notebook(name):
+    return nbformat.read(ROOT / name, as_version=4)
 
 
 @pytest.fixture(scope="module")
@@ -29,34 +29,75 @@ def run(tiny_folder, tmp_path_factory):
     return root / "tiny"
 
 
-def execute(run, image, tmp_path, monkeypatch):
-    """Executes the notebook with `run` and `image` as its parameters; returns it with outputs."""
-    for name in ("IPYTHONDIR", "JUPYTER_RUNTIME_DIR", "JUPYTER_CONFIG_DIR"):
-        monkeypatch.setenv(name, str(tmp_path / name))
+def execute(name, parameters, folder, tmp_path, monkeypatch):
+    """Executes a notebook in a folder with other parameters; returns the outputs of its cells."""
+    for variable in ("IPYTHONDIR", "JUPYTER_RUNTIME_DIR", "JUPYTER_CONFIG_DIR"):
+        monkeypatch.setenv(variable, str(tmp_path / variable))
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
     monkeypatch.delenv("TF_CPP_MIN_LOG_LEVEL")  # conftest.py sets it, users do not
-    notebook = read_notebook()
-    (parameters,) = [c for c in notebook.cells if "parameters" in c.metadata.get("tags", ())]
-    parameters.source = f"RUN = {str(run)!r}\nIMAGE = {str(image)!r}"
-    client = NotebookClient(notebook, timeout=240, resources={"metadata": {"path": str(ROOT)}})
-    return client.execute()
+    notebook = read_notebook(name)
+    (cell,) = [c for c in notebook.cells if "parameters" in c.metadata.get("tags", ())]
+    cell.source += parameters
+    client = NotebookClient(notebook, timeout=240, resources={"metadata": {"path": str(folder)}})
+    cells = client.execute().cells
+    return {cell.id: cell.outputs for cell in cells if cell.cell_type == "code"}
 
 
-def test_notebook_shows_only_the_figures(run, tiny_folder, tmp_path, monkeypatch):
-    executed = execute(run, tiny_folder / "val" / "grid" / "00.jpg", tmp_path, monkeypatch)
-    outputs = [o for cell in executed.cells if cell.cell_type == "code" for o in cell.outputs]
-    shown = [o for o in outputs if o.output_type == "execute_result"]
+def decode_figure(outputs):
+    """Returns the pixels of the figure of a cell that shows nothing else."""
+    (output,) = outputs
+    png = base64.b64decode(output.data["image/png"])
+    return cv2.imdecode(np.frombuffer(png, np.uint8), cv2.IMREAD_COLOR)
+
+
+def test_predict_notebook_shows_only_the_figures(run, tiny_folder, tmp_path, monkeypatch):
+    image = tiny_folder / "val" / "grid" / "00.jpg"
+    parameters = f"\nRUN = {str(run)!r}\nIMAGE = {str(image)!r}"
+    shown = execute("predict.ipynb", parameters, ROOT, tmp_path, monkeypatch)
+    assert shown.pop("choose") == []
     assert len(shown) == 2
-    for output in shown:
-        png = base64.b64decode(output.data["image/png"])
-        figure = cv2.imdecode(np.frombuffer(png, np.uint8), cv2.IMREAD_COLOR)
+    for outputs in shown.values():  # one output each, so no log lines of TensorFlow
+        figure = decode_figure(outputs)
         assert figure.shape[1] == 1120 and figure.shape[0] > 1200 and figure.std() > 20
-    # No log lines of TensorFlow.
-    assert [o.text for o in outputs if o.output_type == "stream"] == []
 
 
-def test_notebook_is_committed_without_outputs_and_without_logic():
-    cells = [cell for cell in read_notebook().cells if cell.cell_type == "code"]
+def test_quickstart_trains_shows_and_fine_tunes(tmp_path, monkeypatch):
+    parameters = f"\nmain = f'{{sys.executable}} {ROOT / 'main.py'}'"
+    parameters += "\nepochs, letter_epochs = 0.1, 1"
+    shown = execute("quickstart.ipynb", parameters, tmp_path, tmp_path, monkeypatch)
+    for name in ("train", "tune"):
+        printed = "".join(output.text for output in shown[name])
+        assert "run folder checkpoints/" in printed and "error:" not in printed
+        assert "oneDNN" not in printed  # no message of TensorFlow's start
+    assert (tmp_path / "checkpoints/letters/metrics.jsonl").is_file()
+    assert len(list((tmp_path / "data/letters").rglob("*.png"))) == 100
+    for name in ("curves", "mistakes", "look", "filters", "tuned"):
+        assert decode_figure(shown[name][-1:]).std() > 10, name
+    assert shown["settings"] == shown["draw"] == []
+
+
+@pytest.mark.parametrize("name", ["predict.ipynb", "quickstart.ipynb"])
+def test_notebook_is_committed_without_outputs(name):
+    cells = [cell for cell in read_notebook(name).cells if cell.cell_type == "code"]
     assert all(not cell.outputs and cell.execution_count is None for cell in cells)
+    nbformat.validate(read_notebook(name))
+
+
+def test_predict_notebook_has_no_logic():
+    cells = [cell for cell in read_notebook("predict.ipynb").cells if cell.cell_type == "code"]
     lines = [line for cell in cells for line in cell.source.splitlines() if line]
-    assert len(lines) == 8  # two names, three imports, three calls
-    nbformat.validate(read_notebook())
+    assert len(lines) == 5  # two names, one import, two calls
+
+
+def test_quickstart_commands_are_valid():
+    words = {"{run}": "checkpoints/quickstart", "{epochs}": "4", "{letter_epochs}": "20"}
+    sources = [c.source for c in read_notebook("quickstart.ipynb").cells if c.cell_type == "code"]
+    sources = [source.partition("\n\n")[0].replace("\\\n", "") for source in sources]
+    commands = [source for source in sources if source.startswith("!{main} ")]
+    assert len(commands) == 3
+    for command in commands:
+        for name, value in words.items():
+            command = command.replace(name, value)
+        config = flags.parse(["main.py", *command.split()[1:]])
+        mode_flags.check_flags(config)
+        assert config.mode in ("train", "eval")

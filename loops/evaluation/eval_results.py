@@ -305,6 +305,21 @@ def log_images(
         writer.write_image(
             curve, step, f"confusion{suffix}", plots.draw_confusion_matrix(matrix, names)
         )
+    images, captions = read_mistakes(results, split, data)
+    if images:
+        writer.write_image_grid(curve, step, f"mistakes{suffix}", images, captions)
+
+
+def read_mistakes(
+    results: dict, split: Source, data: DataConfig
+) -> tuple[list[np.ndarray], list[str]]:
+    """Returns the images of the most confident mistakes, uint8 [S, S, 3], and their captions.
+
+    Args:
+      results: what `score_models` returned.
+      split: the images.
+      data: how they are resized.
+    """
     images, captions = [], []
     for mistake in results["mistakes"]:
         encoded, _ = split.read(tf.constant(mistake["position"], tf.int64))
@@ -320,8 +335,7 @@ def log_images(
         images.append(view[0].numpy())
         truth, predicted = (_caption(mistake[k]) for k in ("class", "predicted"))
         captions.append(f"{predicted} {mistake['probability']:.0%}\nis {truth}")
-    if images:
-        writer.write_image_grid(curve, step, f"mistakes{suffix}", images, captions)
+    return images, captions
 
 
 def _caption(class_name: str) -> str:

@@ -177,6 +177,19 @@ class MetricWriter:
             logging.warning("%s: removed %s", self._path, pluralize(removed, "invalid line"))
 
 
+def read_lines(run_dir: pathlib.Path | str) -> list[dict]:
+    """Returns the lines of a run's metrics.jsonl, without a line that is still being written."""
+    path = pathlib.Path(run_dir) / "metrics.jsonl"
+    lines = []
+    with regular_files.open_regular(path, _MAX_FILE_BYTES) as file:
+        while line := file.readline(_MAX_LINE_BYTES):
+            try:
+                lines.append(regular_files.parse_json(line))
+            except ValueError:
+                continue
+    return lines
+
+
 def _make_hparams_config(values: Mapping[str, bool | int | float | str]) -> Any:
     """Returns a Summary that says which columns the HPARAMS table has.
 

@@ -1,4 +1,4 @@
-"""Draws images for TensorBoard with OpenCV: grids, reliability diagram, confusion matrix."""
+"""Draws with OpenCV: image grids, filters, curves, reliability diagram, confusion matrix."""
 
 import itertools
 import math
@@ -73,6 +73,55 @@ def draw_filters(kernel: np.ndarray, columns: int = 16, zoom: int = 4) -> np.nda
     grid = grid.reshape(rows, columns, height, width, 3).swapaxes(1, 2)
     image = grid.reshape(rows * height, columns * width, 3)
     return image.repeat(zoom, axis=0).repeat(zoom, axis=1)
+
+
+def draw_curves(
+    curves: Mapping[str, Sequence[tuple[float, float]]],
+    title: str,
+    top: float = 0.0,
+    width: int = 460,
+    height: int = 260,
+    margin: int = 50,
+) -> np.ndarray:
+    """Draws curves of a metric over training steps, at most two.
+
+    Args:
+      curves: by name, points (step, value) in the order of the steps.
+      title: the name of the metric.
+      top: upper end of the vertical axis; 0: the largest value.
+      width, height: lengths of the axes in pixels.
+      margin: width of the margin in pixels.
+
+    Returns:
+      uint8 [height + 2 * margin, width + 2 * margin, 3], RGB.
+    """
+    canvas = np.full((height + 2 * margin, width + 2 * margin, 3), 255, np.uint8)
+    points = [point for curve in curves.values() for point in curve]
+    last = max((step for step, _ in points), default=1.0)
+    top = top or max((value for _, value in points), default=1.0) or 1.0
+
+    def to_pixel(x: float, y: float) -> tuple[int, int]:
+        return margin + round(x / last * width), margin + height - round(y / top * height)
+
+    for tick in np.linspace(0, 1, 6):
+        cv2.line(canvas, to_pixel(tick * last, 0), to_pixel(tick * last, top), _LIGHT, 1)
+        cv2.line(canvas, to_pixel(0, tick * top), to_pixel(last, tick * top), _LIGHT, 1)
+        x, y = to_pixel(tick * last, 0)
+        _draw_text(canvas, f"{tick * last:.0f}", (x - 10, y + 16))
+        x, y = to_pixel(0, tick * top)
+        _draw_text(canvas, f"{tick * top:.2f}", (x - 34, y + 4))
+    _draw_text(canvas, title, (6, margin - 16))
+    _draw_text(canvas, "step", (margin + width // 2 - 14, height + 2 * margin - 14))
+    for number, ((name, curve), color) in enumerate(
+        zip(curves.items(), (_BLUE, _RED), strict=False)
+    ):
+        pixels = np.array([to_pixel(*point) for point in curve], np.int32).reshape(-1, 1, 2)
+        cv2.polylines(canvas, [pixels], False, color, 2, cv2.LINE_AA)
+        for step, value in curve:
+            cv2.circle(canvas, to_pixel(step, value), 3, color, -1, cv2.LINE_AA)
+        _draw_text(canvas, name, (margin + 140 + 110 * number, margin - 16), color)
+    cv2.rectangle(canvas, to_pixel(0, top), to_pixel(last, 0), _BLACK, 1)
+    return canvas
 
 
 def draw_reliability_diagram(

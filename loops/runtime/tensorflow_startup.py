@@ -50,7 +50,7 @@ def gc_paused_and_frozen() -> Iterator[None]:
 def load_tensorflow() -> None:
     """Imports TensorFlow without its startup messages and without packages that are not used.
 
-    Errors are exceptions and are not affected. Set TF_CPP_MIN_LOG_LEVEL to see all messages.
+    Errors are exceptions and are not affected. Set TF_CPP_MIN_LOG_LEVEL=0 to see all messages.
     """
     set_environment()
     with _unused_packages_hidden(), _startup_messages_hidden():
@@ -78,10 +78,11 @@ def _startup_messages_hidden() -> Iterator[None]:
 
     They are printed before any log level applies, so the stderr file descriptor is redirected.
     """
-    if "TF_CPP_MIN_LOG_LEVEL" in os.environ:
+    # A notebook's process that has loaded TensorFlow hands the 2 to the commands that it runs.
+    if os.environ.get("TF_CPP_MIN_LOG_LEVEL", "2") < "2":
         yield
         return
-    os.environ["TF_CPP_MIN_LOG_LEVEL"] = "2"
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     stderr = os.dup(2)
     with open(os.devnull, "w") as devnull:
         os.dup2(devnull.fileno(), 2)

@@ -102,3 +102,14 @@ def test_filters_are_scaled_by_their_largest_weight():
     assert cell[1, 4 + 2].tolist() == [0, 128, 128]
     assert cell[3, 0].tolist() == [128, 255, 128]
     assert (cell[:, 3] == 255).all() and (cell[2] == 255).all() and (cell[3:, 4:] == 255).all()
+
+
+def test_curves_end_where_their_last_points_are():
+    curves = {"training": [(0, 2.0), (10, 1.0)], "validation": [(5, 0.5)]}
+    image = plots.draw_curves(curves, "loss", width=100, height=100, margin=50)
+    assert image.shape == (200, 200, 3)
+    # The axes end at step 10 and at 2.0, so step 5 is in the middle.
+    blue, red = ((image == color).all(axis=-1) for color in ((31, 90, 180), (200, 60, 50)))
+    assert blue[52, 52] and blue[75, 100] and not blue[60, 100] and not blue[140, 100]
+    assert red[125, 100] and not red[60:120].any()
+    plots.draw_curves({"training": [], "validation": []}, "loss")  # a run that has just begun
