@@ -65,6 +65,7 @@ def test_names_are_escaped_and_the_text_of_messages_is_not(tmp_path):
     # Only this handler: pytest's own could not report a name that is not UTF-8.
     logger = absl_logging.get_absl_logger()
     with log_format.copy_to_file(tmp_path):
+        (tmp_path / "log.txt").write_text("")  # without what other tests have logged
         logger.handlers[-1].handle(record)
     text = (tmp_path / "log.txt").read_text()
     assert text[8:] == " 1\n2: a\\x1b[2J\\nerror: b\\udce9\n"
