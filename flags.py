@@ -32,35 +32,22 @@ _INDENT, _WIDTH = 28, 80  # columns of --help
 _MAX_FLAGFILE_BYTES = 2**20
 
 
-_CONVERT: dict[type, Callable[[str], Any]] = {
-    int: int,
-    float: float,
-    str: str,
-    tuple: lambda text: tuple(map(float, text.split(","))),
-}
-
-
 class _Parser(absl_flags.ArgumentParser):
-    """Parses a value of one type."""
+    """Parses the values of one flag."""
 
-    def __init__(self, kind: type) -> None:
-        self._kind = kind
+    def __init__(self, flag: flag_fields.FlagField) -> None:
+        self._flag = flag
 
     def parse(self, argument: Any) -> Any:
-        """Returns the value of a text, or a value of this type as it is.
+        """Returns the value of a text, or a value as it is.
 
         Raises:
           ValueError: absl turns it into its own error.
         """
-        if not isinstance(argument, str):
-            return argument
-        try:
-            return _CONVERT[self._kind](argument)
-        except ValueError:
-            raise ValueError(f"must be {flag_fields.KINDS[self._kind]}") from None
+        return self._flag.convert(argument) if isinstance(argument, str) else argument
 
     def flag_type(self) -> str:
-        return self._kind.__name__
+        return self._flag.type.__name__
 
 
 def define() -> absl_flags.FlagValues:
@@ -70,7 +57,7 @@ def define() -> absl_flags.FlagValues:
         define_flag: Callable[..., object] = (
             absl_flags.DEFINE_boolean
             if flag.type is bool
-            else functools.partial(absl_flags.DEFINE, _Parser(flag.type))
+            else functools.partial(absl_flags.DEFINE, _Parser(flag))
         )
         define_flag(flag.name, flag.default, flag.help, flag_values=values, module_name="flags")
     return values

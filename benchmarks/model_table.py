@@ -54,7 +54,7 @@ def _measure_size(name: str) -> tuple[int, float]:
     import tensorflow as tf
 
     from nets import registry
-    from nets.macs import count_multiply_adds
+    from nets.macs import count_multiply_adds, count_parameters
 
     # The values do not matter, and random ones for all networks would take minutes.
     for initializer in ("VarianceScaling", "RandomNormal"):
@@ -62,7 +62,7 @@ def _measure_size(name: str) -> tuple[int, float]:
     input_size = _IMAGE_SIZE if registry.has_fixed_input_size(name) else 0
     config = registry.NetConfig(model=name, num_classes=_NUM_CLASSES, input_size=input_size)
     model = registry.build_model(config)
-    parameters = sum(v.value.shape.num_elements() for v in model.trainable_variables)
+    parameters = count_parameters(model)
     return parameters, count_multiply_adds(model, _IMAGE_SIZE)
 
 

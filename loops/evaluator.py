@@ -97,6 +97,7 @@ class Evaluator:
             ),
             autograph=False,
         )
+        self._is_compiled = False
 
     def __call__(
         self,
@@ -123,7 +124,7 @@ class Evaluator:
         bar = progress_bar.Progress("eval", total)
         probabilities, labels = [], []
         num_images = 0
-        if max_batches is not None:
+        if not self._is_compiled:
             bar.announce("compiling the evaluation")
         iterator = iter(self._dataset)
         out_of_memory = convert_out_of_memory(
@@ -139,6 +140,7 @@ class Evaluator:
                     probabilities.append(classification.mean_softmax(logits))
                     labels.append(batch["label"][is_real])
                     num_images += len(labels[-1])
+                    self._is_compiled = True
                     bar.advance(len(labels[-1]))
                     if stop():
                         raise EvaluationInterrupted

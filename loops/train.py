@@ -32,6 +32,7 @@ from loops.runtime.stop_signals import NoSignals, StopSignals
 from loops.train_loop import RunOutputs, TrainLoop
 from loops.train_setup import TrainSetup
 from loops.train_state import TrainState
+from nets.macs import count_parameters
 
 
 def run(config: Config) -> dict:
@@ -120,7 +121,9 @@ def train(
             else:
                 run_dir = run_folder.lock_unnamed(run_dir, stack)
             stack.enter_context(log_format.copy_to_file(run_dir))
-            logging.info("run folder %s (tensorboard --logdir %s)", run_dir, run_dir.parent)
+            logging.info(
+                "run folder %s (tensorboard --logdir %s)", run_dir, shlex.quote(str(run_dir.parent))
+            )
             record = _update_record(run_dir, setup, record)
             checkpoint.remove_unfinished(run_dir)
         setup.workers.wait_for_folder(run_dir)  # the chief creates it
@@ -143,6 +146,7 @@ def train(
                     setup.schedule.total_steps,
                 ),
                 run_summary.get_hyperparameters(config),
+                run_summary.list_columns(),
             )
         outputs = RunOutputs(run_dir, writer, trace)
         results = TrainLoop(setup, outputs, signals or NoSignals()).run()
@@ -154,11 +158,10 @@ def train(
 def _log_header(setup: TrainSetup) -> None:
     """Logs what is trained, on what and where, in lines that fit a terminal."""
     data, state = setup.config.data, setup.state
-    parameters = sum(v.value.shape.num_elements() for v in state.model.trainable_variables)
     logging.info(
         "%s with %.1f M parameters in %s on %s",
         user_code.display_name(setup.config.net.model),
-        parameters / 1e6,
+        count_parameters(state.model) / 1e6,
         state.compute_dtype,
         strategies.describe_devices(setup.strategy),
     )

@@ -157,6 +157,9 @@ class TrainLoop:
                     self._input.report_replaced_images(
                         first_step, step, int(self._state.replaced), int(sums["replaced"])
                     )
+                if first_step == started_at:
+                    with self._timer.phase("evaluation"):
+                        self._run_sanity_checks(first_step)
                 images = (step - first_step) * batch_size
                 if traces:
                     bar.skip(images)
@@ -167,8 +170,6 @@ class TrainLoop:
                 self._handle_signals(step, may_save=False)
 
                 started = time.monotonic()
-                if first_step == started_at:
-                    self._run_sanity_checks(first_step)
                 if step == EARLY_STEPS:
                     self._statistics.update(step)
                 if self._intervals.is_due("log_every", step):
@@ -320,7 +321,7 @@ class TrainLoop:
     def _run_sanity_checks(self, step: int) -> None:
         """Evaluates one batch and, if training starts at step 0, logs a grid of training images.
 
-        They come after the first training step, so that its time does not include theirs.
+        They come after the first training step, so that it does not wait for them.
         """
         self._evaluator.evaluate_first_batch()
         if step:

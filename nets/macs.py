@@ -1,4 +1,4 @@
-"""Counts the multiply-adds of a net.
+"""Counts the multiply-adds and the parameters of a net.
 
 A layer of a user's class says its count in a method: `count_multiply_adds(self, shape)`, with the
 shape of its output for one image, [1, H, W, C] or [1, C].
@@ -26,6 +26,11 @@ _NORMS = (
     keras.layers.LayerNormalization,
     keras.layers.GroupNormalization,
 )
+
+
+def count_parameters(model: keras.Model) -> int:
+    """Returns the number of trainable parameters."""
+    return sum(v.value.shape.num_elements() for v in model.trainable_variables)
 
 
 def count_multiply_adds(model: keras.Model, image_size: int) -> int:

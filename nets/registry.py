@@ -233,7 +233,7 @@ def build_model(config: NetConfig, random_weights: bool = True) -> "keras.Model"
 
     Args:
       config: `num_classes` must be set, and `input_size` for nets with a fixed input size.
-      random_weights: False starts all weights at zero, which is faster.
+      random_weights: see `Kit`.
 
     Returns:
       Model from normalized images [B, S, S, 3] to float32 logits [B, num_classes].

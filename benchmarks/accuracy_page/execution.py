@@ -15,6 +15,8 @@ import flags
 from benchmarks import harness
 from benchmarks.accuracy_page.rows import BestTwo, Fit, Run
 from loops.checkpointing import run_folder
+from loops.config import recipes, resolve
+from loops.config.config import all_flags
 
 _ROOT = pathlib.Path(__file__).parents[2]
 
@@ -93,9 +95,12 @@ def require_same_flags(row: Run, folder: pathlib.Path) -> None:
     """
     command = make_training_command(row, folder)[1:]
     config = flags.parse([os.path.expandvars(word) for word in command])
-    required = config.leaves()
+    required = resolve.apply_recipe(config).leaves()
     recorded = run_folder.read_record(folder / row.name).config.leaves()
-    for name in sorted(config.typed - {"mode", "checkpoint_dir", "data_dir"}):
+    of_recipe = {
+        n for n in recipes.read(required["recipe"], all_flags()) if required[n] is not None
+    }
+    for name in sorted((config.typed | of_recipe) - {"mode", "checkpoint_dir", "data_dir"}):
         if recorded[name] != required[name]:
             raise SystemExit(
                 f"{folder / row.name}: trained with --{name}={recorded[name]}, but the table has"

@@ -47,18 +47,18 @@ _SGD = (
 _NETS = ("resnetv2_50", "resnetse_50", "resnet_50", "alexnet_bn", "zfnet_bn", "alexnet")
 
 
-def _make_net_runs(name: str, suffix: str, recipe: tuple[str, ...]) -> tuple[Run, ...]:
+def _make_net_runs(name: str, recipe: tuple[str, ...]) -> tuple[Run, ...]:
     return tuple(
         Run(
             name=f"mini-{name}-{model}",
-            label=f"`{model}`{suffix}",
+            label=f"`{model}`",
             flags=(*_MINI, *recipe, f"--model={model}"),
         )
         for model in _NETS
     )
 
 
-_SHORT_NETS = _make_net_runs("short", "", _SHORT)
+_SHORT_NETS = _make_net_runs("short", _SHORT)
 _SEEDS = (0, 1, 2)
 
 
@@ -176,7 +176,7 @@ TABLES = (
         key="mini-sgd",
         title="mini-ImageNet, 10 epochs, six networks with SGD",
         text="The recipe `short` as it was before its optimizer became Muon.",
-        rows=_make_net_runs("sgd", "", _SGD),
+        rows=_make_net_runs("sgd", _SGD),
     ),
     Table(
         key="ablation",

@@ -35,7 +35,7 @@ def build_model(
       net_config: the architecture.
       num_classes: length of the logits.
       dtype: see `mixed_precision.resolve_compute_dtype`.
-      random_weights: False starts all weights at zero, which is faster.
+      random_weights: see `nets.layers.kit.Kit`.
     """
     derived = dataclasses.replace(net_config, num_classes=num_classes, compute_dtype=dtype)
     with strategy.scope():

@@ -8,12 +8,13 @@ import keras
 from input_pipeline import user_code
 from input_pipeline.text import pluralize
 from loops.checkpointing.run_folder import Record
-from loops.config.config import Config
+from loops.config.config import Config, all_flags
+from nets.macs import count_parameters
 
 
 def format_markdown(
     argv: Sequence[str],
-    commit: str | None,
+    commit: str,
     record: Record,
     versions: Mapping[str, str],
     model: keras.Model,
@@ -30,13 +31,13 @@ def format_markdown(
       total_steps: length of the run.
     """
     config = record.config
-    parameters = sum(v.value.shape.num_elements() for v in model.trainable_variables)
+    parameters = count_parameters(model)
     name = user_code.display_name(config.net.model)
     lines = [
         "```",
         shlex.join(["python", *argv]),
         "```",
-        f"commit {commit or 'unknown'}",
+        f"commit {commit}",
         "",
         f"{name}, {parameters / 1e6:.2f} million trainable parameters,"
         f" {pluralize(len(record.class_names), 'class')}, {pluralize(total_steps, 'step')} of"
@@ -54,7 +55,15 @@ def format_markdown(
 
 
 def get_hyperparameters(config: Config) -> dict[str, bool | int | float | str]:
-    """Returns the flags that TensorBoard's HPARAMS table shows, by name."""
-    values = {name: value for name, value in config.leaves().items() if value is not None}
+    """Returns the flags that TensorBoard's HPARAMS table shows, by name, without empty ones."""
+    values = {name: value for name, value in config.leaves().items() if name in list_columns()}
     plain = (bool, int, float, str)
-    return {n: v if isinstance(v, plain) else str(v) for n, v in values.items() if v != ""}
+    values = {name: value for name, value in values.items() if value not in (None, "")}
+    return {n: v if isinstance(v, plain) else str(v) for n, v in values.items()}
+
+
+def list_columns() -> dict[str, type]:
+    """Returns the type of each column of TensorBoard's HPARAMS table, by name."""
+    plain = (bool, int, float)
+    flags = {name: flag.type for name, flag in all_flags().items() if name != "verbose"}
+    return {name: kind if kind in plain else str for name, kind in flags.items()}

@@ -43,7 +43,7 @@ def describe(split: Source) -> SplitFacts:
 
 
 def require_same_split(then: Mapping[str, SplitFacts], config: DataConfig) -> None:
-    """Checks that the split is known which a run was trained on.
+    """Checks that the split that a run was trained on is still known.
 
     Args:
       then: the recorded facts by split.

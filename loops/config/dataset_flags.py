@@ -10,7 +10,7 @@ from input_pipeline import datasets
 from input_pipeline.config import DataConfig
 from input_pipeline.errors import UsageError
 from input_pipeline.sources import layouts, manifest, shapes, source
-from loops.config import validation
+from loops.config import mode_flags, validation
 from loops.config.config import Config, select_flags
 
 
@@ -56,8 +56,7 @@ def require_named_dataset(config: Config) -> None:
         return
     if "data_dir" not in config.typed or shapes.is_complete(data.data_dir):
         return
-    if not pathlib.Path(data.data_dir).exists():
-        raise UsageError(f"--data_dir={data.data_dir}: there is no such folder")
+    mode_flags.require_data_dir(data)
     raise UsageError(
         f"--data_dir={data.data_dir}: neither a prepared data set nor the built-in shapes; name"
         " the data set, as in --dataset=folder for class folders"
@@ -94,13 +93,7 @@ def resolve_data_config(config: Config) -> DataConfig:
     data = config.data
     if data.dataset == "shapes" and not manifest.exists(data.data_dir):
         return dataclasses.replace(data, data_dir=source.ensure_data_dir(data))
-    if data.dataset != "lists":
-        if not data.data_dir:
-            raise UsageError(
-                f"--data_dir is missing: name the folder of the images to {config.mode}"
-            )
-        if not pathlib.Path(data.data_dir).is_dir():
-            raise UsageError(f"--data_dir={data.data_dir}: there is no such folder")
+    mode_flags.require_data_dir(data)
     return data
 
 

@@ -102,6 +102,17 @@ class FlagField:
         source = self.choice_source
         return tuple(source() if callable(source) else source)
 
+    def convert(self, text: str) -> Any:
+        """Returns the value that a text stands for.
+
+        Raises:
+          ValueError: it stands for no value of the flag's type.
+        """
+        try:
+            return _CONVERT[self.type](text)
+        except (ValueError, KeyError):
+            raise ValueError(f"must be {KINDS[self.type]}") from None
+
     def check_choice(self, value: Any) -> None:
         """Raises UsageError for a value that is not one of the choices; suggests similar ones."""
         if self.is_list:
@@ -156,6 +167,14 @@ def _simplify(name: str) -> str:
     return re.sub("[^a-z0-9]", "", name.lower())
 
 
+_BOOLEANS = {"true": True, "t": True, "1": True, "false": False, "f": False, "0": False}
+_CONVERT: dict[type, Callable[[str], Any]] = {
+    bool: lambda text: _BOOLEANS[text.lower()],
+    int: int,
+    float: float,
+    str: str,
+    tuple: lambda text: tuple(map(float, text.split(","))),
+}
 # What a value of each type must be.
 KINDS: dict[type, str] = {
     bool: "true or false",

@@ -34,7 +34,7 @@ NO_COUNTERPART = {
     ),
     **dict.fromkeys(
         ("val_split", "validation_split", "val_fraction"),
-        "class folders without val are split by themselves; --split is what --mode=eval reads",
+        "class folders without val are split automatically; --split is what --mode=eval reads",
     ),
     **dict.fromkeys(
         ("steps_per_epoch", "validation_steps"),
@@ -65,14 +65,16 @@ def advise(name: str) -> str:
     flags = all_flags()
     ours = {other: flag for flag in flags.values() for other in flag.other_names.split()}
     positive = re.sub("^no_?", "", name)
+    negated = name.startswith("no_") and name.removeprefix("no_")
     if name in flags:
         return f"did you mean --{name}?"
     if positive in flags and flags[positive].type is bool:
         return f"did you mean --no{positive}?"
-    for known in (name, positive):
-        if known in ours:
-            first_sentence = ours[known].help.partition(". ")[0].rstrip(".")
-            return f"here it is --{ours[known].name}: {first_sentence}"
+    if name in ours:
+        first_sentence = ours[name].help.partition(". ")[0].rstrip(".")
+        return f"here it is --{ours[name].name}: {first_sentence}"
+    if negated in ours:
+        return f"leave --{ours[negated].name} out"
     if name in NO_COUNTERPART:
         return NO_COUNTERPART[name]
     if name in modes.names():

@@ -4,6 +4,7 @@ import glob
 import os
 import pathlib
 
+from input_pipeline.config import DataConfig
 from input_pipeline.errors import UsageError
 from loops.config import hub_names, local_paths, run_paths
 from loops.config.config import Config, all_flags
@@ -29,7 +30,7 @@ def check_flags(config: Config) -> None:
 
 
 def check_inputs(config: Config) -> None:
-    """Raises UsageError if a flag that the mode needs is missing, or if its folder is.
+    """Raises UsageError if a flag that the mode needs is missing, or its folder does not exist.
 
     The modes check more. These checks are here because TensorFlow takes seconds to load.
     """
@@ -38,26 +39,30 @@ def check_inputs(config: Config) -> None:
         is_needed = config.mode in flag.needed_by and not (name == "ckpt" and values["logits"])
         if is_needed and not values[name]:
             raise UsageError(f"--{name} is missing: {flag.needed_by[config.mode]}")
-    _check_runs(config)
-    _check_data_dir(config)
+    record = pathlib.Path(config.run.checkpoint_dir, config.run.run_name, "config.json")
+    is_resumed = config.mode == "train" and bool(config.run.run_name) and record.exists()
+    # A watched run may not have started. A resumed one does not read its first weights again.
+    if not config.evaluation.watch:
+        _check_runs("ckpt", config.evaluation.ckpt)
+    if not is_resumed:
+        _check_runs("init_from", config.fine_tuning.init_from)
+    makes_folder = config.data.dataset == "shapes" and "dataset" in config.typed
+    if config.mode in _DATA_MODES and not is_resumed and not makes_folder:
+        require_data_dir(config.data)
     for path in local_paths.split(config.prediction.image):
         if path not in ("", "-") and not (os.path.lexists(path) or glob.has_magic(path)):
             raise UsageError(f"--image={path}: there is no such file or folder")
 
 
-def _check_runs(config: Config) -> None:
-    for name in ("ckpt", "init_from"):
-        for path in local_paths.split(config.leaves()[name]):
-            if path and not hub_names.parse(name, path):
-                run_paths.require_folder(path, f"--{name}")
+def _check_runs(name: str, paths: str) -> None:
+    for path in local_paths.split(paths):
+        if path and not hub_names.parse(name, path):
+            run_paths.require_folder(path, f"--{name}")
 
 
-def _check_data_dir(config: Config) -> None:
-    data, run = config.data, config.run
-    record = pathlib.Path(run.checkpoint_dir, run.run_name, "config.json")
-    is_resumed = config.mode == "train" and run.run_name and record.exists()
-    makes_folder = data.dataset == "shapes" and "dataset" in config.typed
-    if config.mode not in _DATA_MODES or data.dataset == "lists" or is_resumed or makes_folder:
+def require_data_dir(data: DataConfig) -> None:
+    """Raises UsageError if `--data_dir` is missing or does not exist. `lists` may have none."""
+    if data.dataset == "lists":
         return
     if data.dataset != "shapes" and not data.data_dir:
         raise UsageError(f"--dataset={data.dataset} needs --data_dir, the folder of its images")

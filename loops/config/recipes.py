@@ -16,11 +16,10 @@ from input_pipeline.errors import UsageError
 from input_pipeline.system import regular_files, typed_json
 from input_pipeline.text import summarize_error
 from loops.config import local_paths
-from loops.config.flag_fields import KINDS, FlagField
+from loops.config.flag_fields import FlagField
 
 _FOLDER = pathlib.Path(__file__).with_name("recipes")
 _MAX_BYTES = 2**20
-_BOOLEANS = {"true": True, "t": True, "1": True, "false": False, "f": False, "0": False}
 
 Flags: TypeAlias = Mapping[str, FlagField]
 
@@ -112,9 +111,9 @@ def _parse_line(line: str, where: str, flags: Flags) -> tuple[str, Any]:
     if not equals and flag.type is not bool:
         raise UsageError(f"{where}: --{name} has no value: write --{name}=value")
     try:
-        value = _BOOLEANS[text.lower()] if flag.type is bool else flag.type(text)
-    except (ValueError, KeyError):
-        raise UsageError(f"{where}: --{name}={text}: must be {KINDS[flag.type]}") from None
+        value = flag.convert(text)
+    except ValueError as error:
+        raise UsageError(f"{where}: --{name}={text}: {error}") from None
     if flag.accepts_code and user_code.is_typed(value):
         raise UsageError(
             f"{where}: a recipe cannot name code, as in --{name}={value}; give it on the command"

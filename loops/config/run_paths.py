@@ -10,7 +10,7 @@ _MAX_SHOWN = 5
 
 
 def require_folder(path: str, flag: str) -> None:
-    """Raises UsageError if a path is no folder, or holds runs and is none itself.
+    """Raises UsageError if a path is no folder, or contains runs but is not one.
 
     Args:
       path: RUN, RUN/best or a step folder.
@@ -25,14 +25,21 @@ def require_folder(path: str, flag: str) -> None:
         raise UsageError(f"{where}: there is no such folder{hint}")
     if not (folder / "config.json").exists() and (runs := list_runs(folder)):
         shown = ", ".join(map(str, runs[:_MAX_SHOWN])) + ", ..." * (len(runs) > _MAX_SHOWN)
-        raise UsageError(f"{where}: holds runs and is none; name one: {shown}")
+        raise UsageError(f"{where}: contains runs but is not one; name one: {shown}")
 
 
 def list_runs(folder: pathlib.Path) -> list[pathlib.Path]:
     """Returns the run folders in a folder, newest first."""
     records = [*folder.glob("*/config.json")] if folder.is_dir() else []
-    records.sort(key=lambda file: file.stat().st_mtime, reverse=True)
+    records.sort(key=_read_time, reverse=True)
     return [file.parent for file in records]
+
+
+def _read_time(file: pathlib.Path) -> float:
+    try:
+        return file.stat().st_mtime
+    except OSError:  # the run was removed meanwhile
+        return 0.0
 
 
 def _find_similar(missing: pathlib.Path) -> pathlib.Path | None:

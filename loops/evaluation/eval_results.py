@@ -192,7 +192,7 @@ def curve_name(run_dir: pathlib.Path) -> str:
 def to_scalars(results: dict, suffix: str = "") -> dict[str, float]:
     """Returns results by TensorBoard tag. Ten-crop metrics have separate tags.
 
-    These sort behind those of the center crop, which have a value for each epoch.
+    Ten-crop tags sort behind those of the center crop, which have a value for each epoch.
     """
     suffix = _make_tag_suffix(results, suffix)
     tags = {f"accuracy/{k}{suffix}": v for k, v in results.items() if k[3:].isdigit()}

@@ -121,11 +121,19 @@ class MetricWriter:
             self._writer(split).flush()
 
     def write_description(
-        self, markdown: str, hyperparameters: Mapping[str, bool | int | float | str]
+        self,
+        markdown: str,
+        hyperparameters: Mapping[str, bool | int | float | str],
+        columns: Mapping[str, type],
     ) -> None:
         """Writes a description of the run and its row in TensorBoard's HPARAMS table.
 
         The row is among the evaluations, because its metric is their top-1 accuracy.
+
+        Args:
+          markdown: the description.
+          hyperparameters: the values of the row.
+          columns: types of the values of all runs. TensorBoard reads them from one run.
         """
         shown = {
             n: escape_non_utf8(v) if isinstance(v, str) else v for n, v in hyperparameters.items()
@@ -136,7 +144,7 @@ class MetricWriter:
                 tf.summary.text("run", escape_non_utf8(markdown))
             self._writer("train").flush()
             with self._writer("eval").as_default(step=0):
-                for summary in (_make_hparams_config(shown), row):
+                for summary in (_make_hparams_config(columns), row):
                     tf.summary.experimental.write_raw_pb(summary.SerializeToString())
             self._writer("eval").flush()
 
@@ -178,34 +186,36 @@ class MetricWriter:
 
 
 def read_lines(run_dir: pathlib.Path | str) -> list[dict]:
-    """Returns the lines of a run's metrics.jsonl, without a line that is still being written."""
+    """Returns the valid lines of a run's metrics.jsonl; one may still be being written."""
     path = pathlib.Path(run_dir) / "metrics.jsonl"
     lines = []
     with regular_files.open_regular(path, _MAX_FILE_BYTES) as file:
         while line := file.readline(_MAX_LINE_BYTES):
             try:
-                lines.append(regular_files.parse_json(line))
+                parsed = regular_files.parse_json(line)
             except ValueError:
                 continue
+            if isinstance(parsed, dict) and {"split", "step"} <= parsed.keys():
+                lines.append(parsed)
     return lines
 
 
-def _make_hparams_config(values: Mapping[str, bool | int | float | str]) -> Any:
+def _make_hparams_config(columns: Mapping[str, type]) -> Any:
     """Returns a Summary that says which columns the HPARAMS table has.
 
     TensorBoard sorts them by name, those that are marked as differing between runs first.
     """
     types = {bool: api_pb2.DATA_TYPE_BOOL, str: api_pb2.DATA_TYPE_STRING}
-    columns = [
+    infos = [
         api_pb2.HParamInfo(
             name=name,
-            type=types.get(type(value), api_pb2.DATA_TYPE_FLOAT64),
+            type=types.get(kind, api_pb2.DATA_TYPE_FLOAT64),
             differs=name in _COMPARED_FLAGS,
         )
-        for name, value in values.items()
+        for name, kind in columns.items()
     ]
     metric = Metric("accuracy/top1", display_name="val top-1").as_proto()
-    experiment = api_pb2.Experiment(hparam_infos=columns, metric_infos=[metric])
+    experiment = api_pb2.Experiment(hparam_infos=infos, metric_infos=[metric])
     summary = hparams_config_pb([], [])  # cannot mark columns
     data = plugin_data_pb2.HParamsPluginData(experiment=experiment)
     summary.value[0].metadata.plugin_data.content = data.SerializeToString()
@@ -236,6 +246,9 @@ class NullMetricWriter:
         """Does nothing."""
 
     def write_description(
-        self, markdown: str, hyperparameters: Mapping[str, bool | int | float | str]
+        self,
+        markdown: str,
+        hyperparameters: Mapping[str, bool | int | float | str],
+        columns: Mapping[str, type],
     ) -> None:
         """Does nothing."""

@@ -62,7 +62,9 @@ class Progress:
             logging.info("%s: %s", name or self._name, text)
 
     def seconds_left(self) -> float:
-        """Returns the expected time until the end. It includes pauses at the rate so far."""
+        """Returns the expected time until the end. It assumes that pauses stay as frequent."""
+        if self._images == self._total:
+            return 0.0
         done = self._images - self._initial
         seconds = time.monotonic() - self._start
         return seconds / done * (self._total - self._images) if done else float("inf")

@@ -124,26 +124,27 @@ class Muon(SGD):
     A kernel is the matrix whose rows are its filters. SGD with momentum would change it by some
     U S V^T. Muon changes it by about U V^T instead, so that all directions get the same length.
     Five Newton-Schulz iterations compute it: X = a X + (b X X^T + c (X X^T)^2) X. Then
-    w -= learning_rate * sqrt(max(1, rows / columns)) * X. SGD trains all other variables.
+    w -= learning_rate * sqrt(max(1, rows / columns)) * X. Each group of a convolution has its own
+    matrix. SGD trains all other variables.
 
     Args:
       momentum, nesterov: of both kinds of variables.
-      dtypes: for each index of a variable that is a kernel of convolutions, the type in which the
-        iterations are computed. They tolerate bfloat16.
+      kernels: for each index of a variable that is a kernel of convolutions, the type in which the
+        iterations are computed, and the number of groups. They tolerate bfloat16.
     """
 
     coefficients = (3.4445, -4.7750, 2.0315)
     num_iterations = 5
 
-    def __init__(self, momentum: float, nesterov: bool, dtypes: Mapping[int, str]):
+    def __init__(self, momentum: float, nesterov: bool, kernels: Mapping[int, tuple[str, int]]):
         super().__init__(0.0, momentum=momentum, nesterov=nesterov, name="muon")
-        self._dtypes = dtypes
+        self._kernels = kernels
 
     def update_step(
         self, gradient: tf.Tensor, variable: keras.Variable, learning_rate: tf.Tensor
     ) -> None:
         index = self._get_variable_index(variable)
-        if index not in self._dtypes:
+        if index not in self._kernels:
             super().update_step(gradient, variable, learning_rate)
             return
         if self.momentum:
@@ -151,9 +152,11 @@ class Muon(SGD):
             average = self.momentum * tf.convert_to_tensor(velocity) + gradient
             velocity.assign(average)
             gradient = gradient + self.momentum * average if self.nesterov else average
+        dtype, groups = self._kernels[index]
         filters = tf.reshape(gradient, [-1, gradient.shape[-1]])  # a column is a filter
-        length = max(1.0, filters.shape[1] / filters.shape[0]) ** 0.5
-        step = tf.reshape(self._orthogonalize(filters, self._dtypes[index]), gradient.shape)
+        steps = [self._orthogonalize(group, dtype) for group in tf.split(filters, groups, axis=1)]
+        length = max(1.0, steps[0].shape[1] / steps[0].shape[0]) ** 0.5
+        step = tf.reshape(tf.concat(steps, axis=1), gradient.shape)
         variable.assign_sub(learning_rate * length * step)
 
     def _orthogonalize(self, matrix: tf.Tensor, dtype: str) -> tf.Tensor:
@@ -238,14 +241,14 @@ def lamb(
 
 @optimizer(decay_kind="decoupled", learning_rate=0.4, takes_model=True)
 def muon(config: OptimizationConfig, model: keras.Model) -> keras.optimizers.Optimizer:
-    """Makes SGD with orthogonal steps of convolutions."""
-    dtypes = {
-        id(layer.kernel): layer.compute_dtype
+    """Makes SGD with orthogonal steps of convolutions, except of depthwise ones."""
+    kernels = {
+        id(layer.kernel): (layer.compute_dtype, layer.groups)
         for layer in model._flatten_layers()
-        if isinstance(layer, (Conv, keras.layers.Conv2D))
+        if isinstance(layer, (Conv, keras.layers.Conv2D)) and layer.groups < layer.filters
     }
     variables = enumerate(model.trainable_variables)
-    by_index = {i: dtypes[id(v)] for i, v in variables if id(v) in dtypes}
+    by_index = {i: kernels[id(v)] for i, v in variables if id(v) in kernels}
     return Muon(config.momentum, config.nesterov, by_index)
 
 

@@ -10,6 +10,7 @@ import io
 import logging as python_logging
 import os
 import pathlib
+import re
 import shutil
 import sys
 import textwrap
@@ -22,6 +23,7 @@ from input_pipeline.text import escape_unprintable
 
 _ROOT = str(pathlib.Path(__file__).parents[2])
 _MAX_EARLY_RECORDS = 1000
+_COMMAND = re.compile("python main.py |tensorboard --logdir ")
 
 
 class _Formatter(python_logging.Formatter):
@@ -43,7 +45,7 @@ class _Formatter(python_logging.Formatter):
 class _TerminalFormatter(_Formatter):
     """Formats records without the time, in lines that fit the terminal.
 
-    A line with a command is left to the terminal, so that it can be copied.
+    A line with a command is not wrapped, so that it can be copied.
     """
 
     def format(self, record: python_logging.LogRecord) -> str:
@@ -57,7 +59,7 @@ class _TerminalFormatter(_Formatter):
             break_on_hyphens=False,
         )
         lines = text.split("\n")
-        return "\n".join(line if "python main.py " in line else wrap(line) for line in lines)
+        return "\n".join(line if _COMMAND.search(line) else wrap(line) for line in lines)
 
 
 class _Screen(python_logging.StreamHandler):
@@ -132,6 +134,7 @@ def copy_to_file(run_dir: pathlib.Path) -> Iterator[None]:
     handler.setFormatter(_Formatter())
     handler.addFilter(_should_log)
     logger = logging.get_absl_logger()
+    python_logging.getLogger().removeHandler(_EARLY)
     while _EARLY.records:
         handler.handle(_EARLY.records.popleft())
     logger.addHandler(handler)

@@ -53,6 +53,8 @@ def load_tensorflow() -> None:
     Errors are exceptions and are not affected. Set TF_CPP_MIN_LOG_LEVEL=0 to see all messages.
     """
     set_environment()
+    if "tensorflow" in sys.modules:
+        return
     with _unused_packages_hidden(), _startup_messages_hidden():
         import tensorflow  # noqa: F401
 
@@ -61,7 +63,8 @@ def load_tensorflow() -> None:
 def _unused_packages_hidden() -> Iterator[None]:
     """Hides packages that Keras would import for parts of it that are not used here.
 
-    Where they are installed, they take a fifth of the import time.
+    Where they are installed, they take a fifth of the import time. Keras's scikit-learn wrappers do
+    not work afterwards.
     """
     hidden = [name for name in ("IPython", "sklearn") if name not in sys.modules]
     sys.modules.update(dict.fromkeys(hidden))  # an import of them fails
@@ -78,7 +81,7 @@ def _startup_messages_hidden() -> Iterator[None]:
 
     They are printed before any log level applies, so the stderr file descriptor is redirected.
     """
-    # A notebook's process that has loaded TensorFlow hands the 2 to the commands that it runs.
+    # Child processes of a notebook that has loaded TensorFlow inherit the value 2.
     if os.environ.get("TF_CPP_MIN_LOG_LEVEL", "2") < "2":
         yield
         return

@@ -36,7 +36,7 @@ def curves(run: str | pathlib.Path) -> figure.Figure:
       a figure that Jupyter displays, training in blue and validation in red.
 
     Raises:
-      UsageError: there is no such run.
+      UsageError: there is no such run, or it has no checkpoint yet.
     """
     run_dir, _ = run_folder.find_checkpoint(str(run))
     lines = metric_writer.read_lines(run_dir)
@@ -46,11 +46,12 @@ def curves(run: str | pathlib.Path) -> figure.Figure:
         ("accuracy/top1", "top-1 accuracy", 1.0),
     ):
         points = {
-            name: [
+            # By step: an evaluation of an older checkpoint is behind newer ones in the file.
+            name: sorted(
                 (line["step"], line[tag])
                 for line in lines
                 if line["split"] == split and line.get(tag) is not None
-            ]
+            )
             for split, name in (("train", "training"), ("eval", "validation"))
         }
         drawn.append(plots.draw_curves(points, title, top))
@@ -79,8 +80,14 @@ def mistakes(run: str | pathlib.Path) -> figure.Figure:
     results["mistakes"] = results["mistakes"][:_MAX_MISTAKES]
     if not results["mistakes"]:
         raise UsageError(f"{run}: its last evaluation has no mistakes")
-    data = run_folder.read_record(run_dir).config.data
-    split = source.open_split(data, results["split"])
+    record = run_folder.read_record(run_dir)
+    data = record.config.data
+    split = source.open_split(data, results["split"], record.class_names)
+    if split.fingerprint != results["fingerprint"]:
+        raise UsageError(
+            f"{run}: was evaluated on other images than those in {data.data_dir}; run --mode=eval"
+            f" --ckpt={run}"
+        )
     images, captions = eval_results.read_mistakes(results, split, data)
     return figure.Figure(plots.draw_image_grid(images, captions))
 

@@ -41,8 +41,8 @@ class Kit:
       dropout: rate in [0, 1), or None for the default of the net.
       stochastic_depth: drop rate of the last residual block.
       recompute: store only the inputs of residual blocks, see `RecomputingModel`.
-      random_weights: False starts all weights at zero, for a checkpoint that replaces them. To draw
-        random ones takes as long as to build the rest of a net.
+      random_weights: False starts the kernels of these layers at zero, for a checkpoint that
+        replaces them. To draw random ones takes as long as to build the rest of a net.
     """
 
     def __init__(

@@ -12,7 +12,7 @@ from loops.config.config import Config
 from loops.runtime import peak_memory
 from loops.runtime.out_of_memory import convert_out_of_memory
 from loops.tools.benchmark import matmul_peak
-from nets.macs import count_multiply_adds
+from nets.macs import count_multiply_adds, count_parameters
 
 # Timed calls, after the first call, which traces, and the warm-up calls.
 TIMED_CALLS = 20
@@ -102,7 +102,7 @@ def compute_results(
         "steps_of_calls": timings.steps,
         "first_step_seconds": timings.first_seconds,
         "peak_memory_bytes": peak_bytes,
-        "parameters": sum(v.value.shape.num_elements() for v in model.trainable_variables),
+        "parameters": count_parameters(model),
         "multiply_adds": multiply_adds,
         "gflops_per_second": flops_per_second / 1e9,
         "matmul_gflops_per_second": matmul_flops_per_second / 1e9,

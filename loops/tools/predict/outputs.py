@@ -26,6 +26,7 @@ from loops.monitoring import console, progress_bar
 from loops.runtime import output_files
 from loops.runtime.out_of_memory import convert_out_of_memory
 from loops.tools.predict import ensemble, explained_prediction, figure, html_report, image_paths
+from nets.macs import count_parameters
 
 # With more images, stdout has one line per image and not a block per image.
 _MAX_BLOCKS = 20
@@ -160,8 +161,7 @@ def _list_facts(nets: ensemble.Ensemble, results: Mapping[str, Any]) -> list[tup
     facts = [("Date", time.strftime("%Y-%m-%d %H:%M %Z"))]
     for predictor in nets.predictors:
         name = user_code.display_name(predictor.record.config.net.model)
-        variables = predictor.float32_model.trainable_variables
-        parameters = sum(v.value.shape.num_elements() for v in variables)
+        parameters = count_parameters(predictor.float32_model)
         size = predictor.preprocessing.size
         facts.append(("Net", f"{name}, {parameters / 1e6:.1f} M parameters, {size} px"))
         facts.append(("Run", str(predictor.step_dir)))

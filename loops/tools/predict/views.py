@@ -116,9 +116,13 @@ def _iter_batches(
 
 def _load_views(path: str, preprocessings: Sequence[Preprocessing]) -> tuple[tf.Tensor, ...] | None:
     """Returns the views of a file, or None if it does not decode."""
+    kinds = dict.fromkeys(p.exif for p in preprocessings)
     try:
-        images = {p.exif: decode_file(path, p.exif) for p in preprocessings}
-        return tuple(preprocess_image(images[p.exif], p) for p in preprocessings)
+        with tf.device("CPU"):  # as in a dataset; only the views go to a GPU
+            images = {exif: decode_file(path, exif) for exif in kinds}
+            return tuple(preprocess_image(images[p.exif], p) for p in preprocessings)
+    except tf.errors.ResourceExhaustedError:
+        raise
     except tf.errors.OpError:
         return None
 

@@ -29,7 +29,10 @@ def runs(tmp_path, monkeypatch):
         ("frist", "there is no such folder; did you mean --ckpt=checkpoints/first?"),
         ("checkpoints/secnod", "there is no such folder; did you mean --ckpt=checkpoints/second?"),
         ("qqqq", "there is no such folder"),
-        ("checkpoints", "holds runs and is none; name one: checkpoints/second, checkpoints/first"),
+        (
+            "checkpoints",
+            "contains runs but is not one; name one: checkpoints/second, checkpoints/first",
+        ),
     ],
 )
 def test_answer_is_what_to_type(runs, typed, answer):
@@ -70,6 +73,8 @@ def test_what_is_missing_is_said_before_tensorflow_is_loaded(runs, words, messag
     "words",
     [
         "--mode=eval --logits=a.npz",
+        "--mode=eval --watch --ckpt=checkpoints/later",
+        "--run_name=first --init_from=checkpoints/removed",
         "--dataset=folder --run_name=first",
         "--dataset=shapes --data_dir=new",
         "--dataset=lists --train_list=a --val_list=b",

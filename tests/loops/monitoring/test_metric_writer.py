@@ -145,7 +145,8 @@ def test_description_in_tensorboard(tmp_path):
         (tmp_path / name).mkdir()
         with metric_writer.MetricWriter(tmp_path / name / ".") as writer:
             flags = {"accumulate": 1, "xla": False, "model": "resnet_18", "learning_rate": rate}
-            writer.write_description(f"**{name}**", flags)
+            columns = {name: type(value) for name, value in flags.items()}
+            writer.write_description(f"**{name}**", flags, {**columns, "steps": int})
             for step, top1 in ((1, 0.1), (2, rate / 2)):
                 writer.write_scalars("eval", step, {"accuracy/top1": top1})
                 writer.write_scalars("train", step, {"accuracy/top1": 0.9})
@@ -157,7 +158,9 @@ def test_description_in_tensorboard(tmp_path):
     asked = context.RequestContext()
     table = get_experiment.Handler(asked, backend, "", api_pb2.GetExperimentRequest()).run()
     # The flags that one compares come first, then the others.
-    assert [c.name for c in table.hparam_infos] == ["learning_rate", "model", "accumulate", "xla"]
+    assert [c.name for c in table.hparam_infos] == [
+        *("learning_rate", "model", "accumulate", "steps", "xla")
+    ]
     (metric,) = table.metric_infos
     assert metric.display_name == "val top-1"
     status = [api_pb2.STATUS_UNKNOWN, api_pb2.STATUS_RUNNING, api_pb2.STATUS_SUCCESS]

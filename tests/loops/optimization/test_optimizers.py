@@ -74,11 +74,23 @@ def test_steps_of_muon_are_nearly_orthogonal_in_every_precision(dtype):
     rng = np.random.default_rng(1)
     gradient = rng.normal(size=[3, 3, 16, 32]) * np.logspace(0, -2, 32)
     kernel = keras.Variable(np.zeros([3, 3, 16, 32], np.float32))
-    made = optimizers.Muon(0.9, nesterov=True, dtypes={0: dtype})
+    made = optimizers.Muon(0.9, nesterov=True, kernels={0: (dtype, 1)})
     made.build([kernel])
     made.update_step(tf.constant(gradient, tf.float32), kernel, tf.constant(0.5))
     lengths = np.linalg.svd(kernel.numpy().reshape(-1, 32), compute_uv=False)
     assert 0.5 * 0.6 < lengths.min() < lengths.max() < 0.5 * 1.3
+
+
+def test_muon_treats_each_group_as_a_convolution():
+    gradient = np.random.default_rng(1).normal(size=[3, 3, 4, 12]).astype(np.float32)
+    whole, first = (keras.Variable(np.zeros([3, 3, 4, n], np.float32)) for n in (12, 4))
+    for kernel, groups in ((whole, 3), (first, 1)):
+        made = optimizers.Muon(0.9, nesterov=True, kernels={0: ("float32", groups)})
+        made.build([kernel])
+        part = tf.constant(gradient[..., : kernel.shape[-1]])
+        made.update_step(part, kernel, tf.constant(0.5))
+    np.testing.assert_allclose(whole.numpy()[..., :4], first.numpy(), atol=1e-6)
+    assert np.any(whole.numpy()[..., 4:])
 
 
 def test_only_kernels_get_weight_decay():
