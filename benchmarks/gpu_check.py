@@ -40,13 +40,7 @@ def main() -> int:
     if args.child:
         name, replicas = args.child.split(",")
         place = Place(not args.allow_cpu, int(replicas), args.folder)
-        try:
-            result = gpu_parts.PARTS[name].run(place)
-        except Exception as error:
-            if not gpu_place.is_out_of_memory(error):
-                raise
-            result = gpu_place.not_run("out of memory")
-        harness.emit(result)
+        harness.emit(gpu_parts.PARTS[name].run(place))
         return 0
 
     gpus = 0 if args.allow_cpu else _count_gpus()

@@ -209,7 +209,7 @@ def find_first_unreadable(source: Source, indices: Iterable[int]) -> tuple[int, 
     """
     for index in indices:
         try:
-            decode.decode_image(source.read(tf.constant(index, tf.int64))[0])
+            decode.decode_image(source.read_file(tf.constant(index, tf.int64))[0])
         except tf.errors.OpError as error:
             return int(index), decode.describe_error(error)
     return None

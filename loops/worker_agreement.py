@@ -148,7 +148,7 @@ def _hash_sample(split: Source) -> str:
     digest = hashlib.sha256()
     for index in sorted({i * split.num_examples // _NUM_SAMPLED for i in range(_NUM_SAMPLED)}):
         try:
-            digest.update(split.read(tf.constant(index, tf.int64))[0].numpy())
+            digest.update(split.read_file(tf.constant(index, tf.int64))[0].numpy())
         except tf.errors.OpError:  # only training decides whether this is an error
             digest.update(b"unreadable")
     return digest.hexdigest()[:16]

@@ -102,7 +102,8 @@ def test_documented_command_is_valid(command):
 
 def check_main(words):
     """Checks that the flags parse and, for a training, that they are consistent."""
-    if words[-1] in ("--help", "--helpfull"):
+    words = [word for word in words if word not in ("--help", "--helpfull")]
+    if not words:
         return
     words = [re.sub(r"\$[A-Z_]+", "FOLDER", word) for word in words]  # as the shell does
     config = flags.parse(["main.py", *(word for word in words if word != "...")])

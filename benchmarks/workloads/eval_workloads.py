@@ -43,6 +43,7 @@ def make_photo_source(folder: str, max_images: int) -> Source:
         class_names=tuple(map(str, range(_NUM_CLASSES))),
         labels=[0] * len(paths),
         read=lambda i: (tf.io.read_file(names[i]), tf.constant(0, tf.int32)),
+        read_file=lambda i: (tf.io.read_file(names[i]), tf.constant(0, tf.int32)),
         describe=lambda i: paths[i],
         fingerprint="",
     )

@@ -76,16 +76,25 @@ def make_memory_part(case: str) -> Callable[[Place], dict[str, Any]]:
 
 def choose_micro_batches(place: Place) -> dict[str, Any]:
     """Runs `--auto_batch` on ResNetSE-50."""
+    import tensorflow as tf
+
     import flags
     from loops.config import resolve
+    from loops.distribution import strategies
     from loops.optimization import auto_batch
 
     model, size, batch = ("resnetse_50", 224, 128) if place.on_gpu else ("resnetse_18", 32, 8)
     argv = ["main.py", f"--model={model}", f"--image_size={size}", f"--batch_size={batch}"]
     argv += ["--auto_batch", "--strategy=one", *gpu_place.precision_flags("float16")]
     config = auto_batch.choose_accumulate(resolve.resolve(flags.parse(argv)))
-    rows = [[batch, config.optimization.accumulate]]
-    return {"ok": True, "header": ["--batch_size", "--accumulate chosen"], "rows": rows}
+    strategies.set_up_gpus()
+    gpus = tf.config.get_visible_devices("GPU") if place.on_gpu else []
+    grows = all(map(tf.config.experimental.get_memory_growth, gpus))
+    return {
+        "ok": grows,
+        "header": ["--batch_size", "--accumulate chosen", "memory grows as needed"],
+        "rows": [[batch, config.optimization.accumulate, str(grows)]],
+    }
 
 
 def make_speed_part(

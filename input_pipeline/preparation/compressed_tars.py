@@ -17,8 +17,8 @@ from typing import BinaryIO
 
 from absl import logging
 
-from input_pipeline.errors import DataError, UsageError
-from input_pipeline.preparation.prepare import explain_disk_errors
+from input_pipeline.errors import DataError
+from input_pipeline.preparation.prepare import explain_disk_errors, require_new_folder
 from input_pipeline.sources import image_folders, layouts, manifest, tar_files
 from input_pipeline.system import atomic_files, folder_lock, regular_files
 
@@ -45,28 +45,30 @@ def unpack(archives: Sequence[pathlib.Path], out: str | os.PathLike[str]) -> pat
         writing failed.
       DataError: an archive cannot be read, is damaged, or leads out of the folder.
     """
-    if manifest.exists(out):
-        raise UsageError(
-            f"--out={out}: already contains a prepared data set; choose another folder"
-        )
     folder = pathlib.Path(out, manifest.UNFINISHED, _FOLDER)
     with folder_lock.acquire(out, f"--out={out}"), explain_disk_errors(pathlib.Path(out)):
+        if not folder.exists():
+            require_new_folder(pathlib.Path(out))
         for parent in (folder.parent, folder):
             atomic_files.make_folder(parent)
         for path in archives:
-            _unpack(path, folder)
+            # Hugging Face's archives are parts of one split. Others may contain equal names.
+            stem = path.name.partition(".")[0] if len(archives) > 1 else ""
+            _unpack(path, folder, layouts.split_of_compressed(path.name) or stem)
     inner = image_folders.list_subfolders(folder)
     # Most archives contain one folder with everything.
     is_wrapped = len(inner) == 1 and layouts.recognize(folder) is None
     return folder / inner[0] if is_wrapped else folder
 
 
-def _unpack(path: pathlib.Path, folder: pathlib.Path) -> None:
+def _unpack(path: pathlib.Path, folder: pathlib.Path, inner: str) -> None:
     status = path.stat()
     facts = json.dumps([status.st_size, status.st_mtime_ns]).encode()
     done = folder / f"{_DONE}{path.name}"
     if done.is_file() and done.read_bytes() == facts:
         return
+    may_replace = done.is_file()  # what a killed run has left of this archive
+    atomic_files.write_bytes(done, b"")
     logging.info("unpacking %s into %s, which is removed at the end", path, folder)
     tar_name = f"{path.name.partition('.')[0]}.tar"
     try:
@@ -75,16 +77,23 @@ def _unpack(path: pathlib.Path, folder: pathlib.Path) -> None:
                 with atomic_files.replacing(folder / tar_name) as target:
                     shutil.copyfileobj(file, target, _BLOCK_BYTES)
             else:
-                _unpack_files(file, path, folder / layouts.split_of_compressed(path.name))
+                _unpack_files(file, path, folder / inner, may_replace)
             while file.read(_BLOCK_BYTES):  # to the end, where the checksum is
                 pass
     except (EOFError, gzip.BadGzipFile, zlib.error, tarfile.TarError, ValueError) as error:
         raise DataError(f"{path}: is not a complete tar file ({error}); copy it again") from None
+    os.sync()  # a power cut must not leave the mark without the files
     atomic_files.write_bytes(done, facts)
 
 
-def _unpack_files(file: gzip.GzipFile, path: pathlib.Path, folder: pathlib.Path) -> None:
-    """Writes the images, class tar files and tables of a tar file below a folder."""
+def _unpack_files(
+    file: gzip.GzipFile, path: pathlib.Path, folder: pathlib.Path, may_replace: bool
+) -> None:
+    """Writes the images, class tar files and tables of a tar file below a folder.
+
+    Raises:
+      DataError: another archive has written a file of the same name; unless `may_replace`.
+    """
     reader = tar_files.ForwardReader(file, sys.maxsize)
     with tarfile.open(fileobj=reader, mode="r:") as tar:  # type: ignore[call-overload]
         for count, member in enumerate(tar_files.iter_files(tar, str(path))):
@@ -94,10 +103,11 @@ def _unpack_files(file: gzip.GzipFile, path: pathlib.Path, folder: pathlib.Path)
             if name.is_absolute() or ".." in name.parts:
                 raise DataError(f"{path}: {member.name} leads out of the folder; remove it")
             target = folder / name
-            if target.parent.is_symlink():
-                raise regular_files.refusal(target.parent, "is a link, which is not followed")
             target.parent.mkdir(parents=True, exist_ok=True)
-            target.unlink(missing_ok=True)  # of a killed run
+            if may_replace:
+                target.unlink(missing_ok=True)
+            elif target.exists():
+                raise DataError(f"{path}: {member.name} is also in another archive; remove one")
             file.seek(member.offset)
             with open(target, "xb") as unpacked:
                 _copy(file, unpacked, member.size)

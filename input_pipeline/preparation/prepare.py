@@ -233,11 +233,9 @@ def _start_or_resume(out: pathlib.Path, plan: dict[str, Any]) -> None:
         raise UsageError(
             f"--out={out}: {manifest.UNFINISHED} in it is a link; choose another folder"
         )
-    if manifest.exists(out):
-        raise UsageError(
-            f"--out={out}: already contains a prepared data set; choose another folder"
-        )
-    if path.is_file():
+    if not path.is_file() or manifest.exists(out):
+        require_new_folder(out)
+    else:
         if _read_plan(path) != plan:
             raise UsageError(
                 f"--out={out}: contains an unfinished data set with other images or flags; remove"
@@ -247,11 +245,18 @@ def _start_or_resume(out: pathlib.Path, plan: dict[str, Any]) -> None:
         for temporary in [*out.glob(".tmp-*"), *path.parent.glob(".tmp-*")]:  # of a killed run
             temporary.unlink()
         return
-    # Without a plan, an earlier run was interrupted before it wrote any file.
-    if any(entry.name not in (folder_lock.NAME, manifest.UNFINISHED) for entry in out.iterdir()):
-        raise UsageError(f"--out={out}: is not an empty folder; choose another folder")
     atomic_files.make_folder(path.parent)
     atomic_files.write_bytes(path, json.dumps(plan).encode())
+
+
+def require_new_folder(out: pathlib.Path) -> None:
+    """Raises UsageError if a folder has files, except those of a run that had just started."""
+    if manifest.exists(out):
+        raise UsageError(
+            f"--out={out}: already contains a prepared data set; choose another folder"
+        )
+    if any(entry.name not in (folder_lock.NAME, manifest.UNFINISHED) for entry in out.iterdir()):
+        raise UsageError(f"--out={out}: is not an empty folder; choose another folder")
 
 
 def _read_plan(path: pathlib.Path) -> Any:

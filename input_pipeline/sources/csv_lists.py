@@ -1,7 +1,6 @@
 """Reads `filename,label` tables, as those of mini-ImageNet by Ravi and Larochelle (2017)."""
 
 import csv
-import itertools
 import os
 from collections.abc import Iterable, Iterator
 
@@ -9,19 +8,16 @@ from input_pipeline.errors import DataError
 from input_pipeline.system import regular_files
 
 _MAX_BYTES = 2**26
-_MAX_LINE_BYTES = 1000
 _IMAGE, _LABEL = "filename", "label"
 
 
 def has_labels(path: str | os.PathLike[str]) -> bool:
-    """Returns whether the first two lines of a file are the titles of its columns and a label."""
+    """Returns whether a file has the titles of the columns, and a row with both values."""
     try:
-        with regular_files.open_regular(path, _MAX_BYTES) as file:
-            lines = [file.readline(_MAX_LINE_BYTES).decode("utf-8-sig", "replace") for _ in "12"]
-        rows = list(itertools.islice(_parse(lines), 1))
+        text = regular_files.read_bytes(path, _MAX_BYTES).decode("utf-8-sig", "replace")
+        return any(image and label for _, image, label in _parse(text.splitlines()))
     except (OSError, ValueError, csv.Error):
         return False
-    return bool(rows) and all(rows[0][1:])
 
 
 def read(path: str | os.PathLike[str]) -> Iterator[tuple[str, str]]:

@@ -185,8 +185,8 @@ def assign(
     if len(with_images) < 2:
         found = f"only the folder {with_images[0]} has images" if with_images else "no image"
         raise DataError(
-            f"{root}: {found}, of {pluralize(len(folder_of_class), 'folder')}, and a classifier"
-            " needs two classes; name the folder that contains the class folders with --data_dir"
+            f"{root}: {found} ({pluralize(len(folder_of_class), 'folder')}); a classifier needs"
+            " two classes; name the folder that contains the class folders with --data_dir"
         )
     return classes, paths, any(path not in known for part in paths.values() for _, path in part)
 
@@ -201,7 +201,14 @@ def _read(root: str | os.PathLike[str]) -> dict[str, int]:
         paths, numbers = image_files.parse_list(path, "the split")
         if numbers.max() >= len(SPLITS):
             raise DataError(f"{path}: is not a split; remove it to split the images again")
-        known |= zip(paths, numbers.tolist(), strict=True)
+        written = dict(zip(paths, numbers.tolist(), strict=True))
+        moved = sum(known.get(name, number) != number for name, number in written.items())
+        if moved:
+            logging.warning(
+                "%s: takes precedence over the cache, which has another split for %s",
+                *(path, pluralize(moved, "image")),
+            )
+        known |= written
     return known
 
 

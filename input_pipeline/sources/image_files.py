@@ -426,7 +426,9 @@ def _explain_line(line: str, label: str, first_label: Sequence[str]) -> str:
     if image_folders.is_image_name(label):
         return "; the label is missing"
     if _NUMBER.fullmatch(label):
-        return "; labels are numbers from 0, or names in all lines"
+        after_name = bool(first_label) and not is_number(first_label[0])
+        titles = "; remove line 1 if it has the titles of columns" if after_name else ""
+        return f"; labels are numbers from 0, or names in all lines{titles}"
     if not label and image_folders.is_image_name(line.partition(",")[0].partition("\t")[0]):
         return "; give two columns, the path and the label"
     if first_label and is_number(first_label[0]):

@@ -98,13 +98,13 @@ def require_known_classes(
     similar = [known for known in classes if _appearance(known) == _appearance(name)]
     if similar:
         advice = f"{name!a} looks like {similar[0]!a}: rename it"
-    elif any(tuple(classes) == datasets.load_wnids(name) for name in datasets.names()):
+    elif classes and any(tuple(classes) == datasets.load_wnids(name) for name in datasets.names()):
         advice = "other classes than the published ones are trained on with --dataset=folder"
     else:
         advice = "remove it, or add it to train and train again"
     raise DataError(
-        f"{root}: {name} is not one of the {pluralize(len(classes), 'known class')}"
-        f" ({pluralize(len(unknown), 'such class')}); {advice}"
+        f"{root}: {name} is not a known class ({len(unknown)} unknown, {len(classes)} known);"
+        f" {advice}"
     )
 
 

@@ -49,8 +49,14 @@ def list_existing(root: str | os.PathLike[str], name: str) -> list[pathlib.Path]
 
     A data set can become read-only, or writable, after a file was written.
     """
-    folders = (in_data_set(root), _find_in_cache(root))
-    return [folder / name for folder in folders if folder and _exists(folder / name)]
+    existing = []
+    if _exists(in_data_set(root) / name):
+        existing.append(in_data_set(root) / name)
+    in_cache = _find_in_cache(root)
+    with contextlib.suppress(PermissionError):  # another user's home has nothing of this user
+        if in_cache is not None and _exists(in_cache / name):
+            existing.append(in_cache / name)
+    return existing
 
 
 def _exists(path: pathlib.Path) -> bool:
@@ -64,7 +70,9 @@ def _exists(path: pathlib.Path) -> bool:
 
 def _find_in_cache(root: str | os.PathLike[str]) -> pathlib.Path | None:
     """Returns the index folder in the user's cache; None if the user has no home."""
-    cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    cache = os.environ.get("XDG_CACHE_HOME", "")
+    if not os.path.isabs(cache):  # as the specification of these variables says
+        cache = os.path.expanduser("~/.cache")
     if not os.path.isabs(cache):
         return None
     digest = hashlib.sha256(os.fsencode(os.path.realpath(root))).hexdigest()[:16]

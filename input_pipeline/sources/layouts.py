@@ -163,8 +163,8 @@ def recognize(data_dir: str | os.PathLike[str]) -> Layout | None:
         if archives := _list_compressed(root):
             raise UsageError(
                 f"--data_dir={data_dir}: {archives[0].name} is a compressed tar file, which allows"
-                f" no random access; run --mode=prepare --data_dir={data_dir} --out=DIR, and name"
-                " DIR"
+                f" no random access; run --mode=prepare --data_dir={data_dir} --out=DIR, then"
+                " give --data_dir=DIR"
             )
         for name in sorted(_list_names(root)):
             for pattern, what, remedy in _UNREADABLE:
@@ -174,7 +174,10 @@ def recognize(data_dir: str | os.PathLike[str]) -> Layout | None:
 
 
 def find_compressed(data_dir: str | os.PathLike[str]) -> list[pathlib.Path]:
-    """Returns the compressed tar files of a data set that has nothing else to read."""
+    """Returns the compressed tar files of a data set that has nothing else to read.
+
+    A folder with subfolders has: they may be classes.
+    """
     folder = pathlib.Path(data_dir)
     if not data_dir or not folder.is_dir() or manifest.exists(folder):
         return []
@@ -191,6 +194,9 @@ def split_of_compressed(name: str) -> str:
 
 
 def _list_compressed(root: pathlib.Path) -> list[pathlib.Path]:
+    with os.scandir(root) as entries:
+        if any(entry.is_dir() and not entry.name.startswith(".") for entry in entries):
+            return []
     return [root / name for name in sorted(_list_names(root)) if _COMPRESSED.fullmatch(name)]
 
 
@@ -249,7 +255,7 @@ def _find_csv_splits(root: pathlib.Path, names: Sequence[str]) -> dict[str, Spli
 
 @functools.cache  # once, although a layout is recognized several times
 def _warn_of_unlabeled(path: pathlib.Path) -> None:
-    logging.warning("%s: has no columns filename and label with values; it is left out", path)
+    logging.warning("%s: no row has a filename and a label; it is left out", path)
 
 
 def _find_in_folder(split: str, folder: pathlib.Path) -> SplitFiles | None:

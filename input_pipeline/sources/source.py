@@ -39,6 +39,7 @@ class Source:
       labels: int32 [N].
       read: function from an int64 scalar tensor 0 <= i < N to (encoded image, int32 label); with
         `--cache=pixels` to (uint8 [H, W, 3], int32 label).
+      read_file: like `read`, always from the files and encoded.
       describe: function from the index of an image to a readable name, its path.
       fingerprint: hash over names and labels, which identifies a version of the data.
       rule: what the labels and the split come from.
@@ -48,6 +49,7 @@ class Source:
     class_names: tuple[str, ...]
     labels: np.ndarray
     read: Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]]
+    read_file: Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]]
     describe: Callable[[int], str]
     fingerprint: str
     rule: str = ""
@@ -75,11 +77,13 @@ def open_split(config: DataConfig, split: str, class_names: Sequence[str] = ()) 
     if split == "train":
         for lookalikes in image_folders.find_lookalikes(images.class_names):
             logging.warning("two classes look alike: %s", lookalikes)
+    read = images.make_reader()
     opened = Source(
         num_examples=len(images.labels),
         class_names=images.class_names,
         labels=images.labels,
-        read=images.make_reader(),
+        read=read,
+        read_file=read,
         describe=images.describe,
         fingerprint=images.fingerprint(),
         rule=images.rule,
@@ -121,11 +125,16 @@ def _select_classes(source: Source, path: str, split: str) -> Source:
         *(split, pluralize(len(kept), "image"), pluralize(len(selected), "class"), path),
     )
     digest = hashlib.sha256("\n".join((source.fingerprint, *class_names)).encode(errors="replace"))
+
+    def read(index: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        return source.read(kept_tensor[index])[0], label_tensor[index]
+
     return Source(
         num_examples=len(kept),
         class_names=class_names,
         labels=labels,
-        read=lambda index: (source.read(kept_tensor[index])[0], label_tensor[index]),
+        read=read,
+        read_file=read,
         describe=lambda index: source.describe(int(kept[index])),
         fingerprint=digest.hexdigest(),
         rule=source.rule,
@@ -183,7 +192,7 @@ def require_written_split(config: DataConfig) -> None:
         return
     if _recognize(config.dataset, data_dir)[1] and not folder_splits.is_written(data_dir):
         raise DataError(
-            f"{folder_splits.written_path(data_dir)}: is missing, and says which images the run was"
+            f"{folder_splits.written_path(data_dir)}: is missing. It says which images the run was"
             " trained on; copy it from the data set of the training, or evaluate other images with"
             " --test_sets"
         )

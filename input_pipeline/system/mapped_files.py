@@ -5,6 +5,7 @@ because the thread repeats the failed instruction. The handler here is called by
 in that thread.
 """
 
+import contextlib
 import ctypes
 import os
 import signal
@@ -16,6 +17,7 @@ from input_pipeline.text import escape_unprintable
 
 _HANDLER = ctypes.CFUNCTYPE(None, ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p)
 _SA_SIGINFO = 4
+_LIBC = ctypes.CDLL(None, use_errno=True)
 _ADDRESS_OFFSET = 16  # of si_addr in siginfo_t, on 64-bit Linux
 
 
@@ -30,6 +32,7 @@ class _SigAction(ctypes.Structure):
 
 _paths: dict[str, str] = {}  # as they are named, by real path
 _lock = threading.Lock()
+_previous = _SigAction()  # what SIGBUS did before
 
 
 def watch(path: str) -> None:
@@ -42,19 +45,23 @@ def watch(path: str) -> None:
         is_first = not _paths
         _paths[os.path.realpath(path)] = path
     if is_first and sys.platform == "linux":
-        libc = ctypes.CDLL(None, use_errno=True)
-        libc.sigaction(signal.SIGBUS, ctypes.byref(_action), None)
+        _LIBC.sigaction(signal.SIGBUS, ctypes.byref(_action), ctypes.byref(_previous))
 
 
 def _handle_bus_error(_number: int, info: int, _context: int) -> None:
-    address = ctypes.c_void_p.from_address(info + _ADDRESS_OFFSET).value or 0
-    path = _paths.get(_find_mapped_file(address).removesuffix(" (deleted)"))
-    if path is None:  # not ours: the instruction is repeated and ends the process
-        ctypes.CDLL(None).signal(signal.SIGBUS, None)  # SIG_DFL
+    # An exception must not leave this function: the instruction would be repeated forever.
+    path = None
+    with contextlib.suppress(Exception):
+        address = ctypes.c_void_p.from_address(info + _ADDRESS_OFFSET).value or 0
+        path = _paths.get(_find_mapped_file(address).removesuffix(" (deleted)"))
+    if path is None:  # the instruction is repeated, and what handled SIGBUS before handles it
+        _LIBC.sigaction(signal.SIGBUS, ctypes.byref(_previous), None)
         return
-    line = escape_unprintable(f"error: {path}: was cut, or its disk failed; copy it again")
-    os.write(2, f"{line}\n".encode())
-    os._exit(DataError.exit_code)
+    try:
+        line = escape_unprintable(f"error: {path}: was cut, or its disk failed; copy it again")
+        os.write(2, f"{line}\n".encode())
+    finally:
+        os._exit(DataError.exit_code)
 
 
 def _find_mapped_file(address: int) -> str:

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 
 from input_pipeline.errors import UsageError
+from input_pipeline.text import is_number
 
 _FIRST_PORT = 8888
 _START = "start the program with srun, as in srun --ntasks=2 python main.py"
@@ -90,7 +91,7 @@ def _read(name: str, default: str = "") -> str:
 
 def _read_number(name: str, default: str = "") -> int:
     value = _read(name, default)
-    if not (value.isascii() and value.isdigit() and len(value) < 10):
+    if not (is_number(value) and len(value) < 10):
         raise UsageError(f"{name}={value}: is not a number; {_START}")
     return int(value)
 

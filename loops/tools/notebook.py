@@ -81,7 +81,7 @@ def mistakes(run: str | pathlib.Path) -> figure.Figure:
     if not results["mistakes"]:
         raise UsageError(f"{run}: its last evaluation has no mistakes")
     record = run_folder.read_record(run_dir)
-    data = record.config.data
+    data = dataclasses.replace(record.config.data, cache="none", data_service="")
     split = source.open_split(data, results["split"], record.class_names)
     if split.fingerprint != results["fingerprint"]:
         raise UsageError(

@@ -73,8 +73,8 @@ def test_code_packages_and_environment(monkeypatch, tmp_path):
 
 
 def test_images(tiny_folder, tmp_path):
-    def describe(root):
-        config = resolve("--dataset=folder", f"--data_dir={root}")
+    def describe(root, *words):
+        config = resolve("--dataset=folder", f"--data_dir={root}", *words)
         return worker_agreement.describe_images(
             config, train=source.open_split(config.data, "train"), val=None
         )
@@ -82,6 +82,7 @@ def test_images(tiny_folder, tmp_path):
     original, copy = describe(tiny_folder), tmp_path / "copy"
     shutil.copytree(tiny_folder, copy)
     assert differences(original, describe(copy)) == ""
+    assert differences(original, describe(copy, "--cache=pixels")) == ""
     first, second = sorted((copy / "train/disc").iterdir())[:2]
     first.write_bytes(second.read_bytes())  # the same names, another image
     message = differences(original, describe(copy))

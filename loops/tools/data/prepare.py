@@ -7,7 +7,7 @@ from input_pipeline.errors import UsageError
 from input_pipeline.preparation import compressed_tars, prepare
 from input_pipeline.sources import layouts
 from input_pipeline.text import pluralize
-from loops.config import dataset_flags
+from loops.config import dataset_flags, validation
 from loops.config.config import Config
 from loops.distribution import strategies
 from loops.monitoring import console, progress_bar
@@ -33,7 +33,10 @@ def run(config: Config) -> dict[str, Any]:
             raise UsageError(f"--format={storage}: prepare writes tfrecord or lists")
         storage = "tfrecord"
     strategies.hide_gpus()
-    if archives := layouts.find_compressed(config.data.data_dir):
+    is_whole = config.data.dataset != "lists" and not config.prepare.split_csv
+    if is_whole and (archives := layouts.find_compressed(config.data.data_dir)):
+        validation.check_ranges(config)
+        validation.check_outputs(config)
         if storage == "lists":
             raise UsageError(
                 f"--format=lists: lists cannot point into {archives[0]}; use --format=tfrecord"

@@ -257,9 +257,8 @@ def _find_imagenet_classes() -> tuple[str, ...]:
 def _find_class_names(data: DataConfig, num_classes: int) -> tuple[str, ...]:
     """Returns the class names of the data set, or numbers for `lists` without `--class_names`."""
     if data.dataset != "lists":
-        table = datasets.load_class_table(data.dataset)
-        if table:
-            return tuple(wnid for wnid, _ in table)
+        if wnids := datasets.load_wnids(data.dataset):
+            return wnids
         return source.open_split(data, "train").class_names
     if not data.class_names:
         return tuple(str(i) for i in range(num_classes))

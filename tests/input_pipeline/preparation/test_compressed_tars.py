@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from input_pipeline.config import DataConfig
 from input_pipeline.errors import DataError, UsageError
+from input_pipeline.sources import layouts as source_layouts
 from input_pipeline.sources import source
 from loops.tools.data import prepare
 from tests.command_line import parse
@@ -105,3 +106,36 @@ def test_lists_cannot_point_into_an_archive(tmp_path):
     with pytest.raises(UsageError, match="--format=lists: lists cannot point into"):
         _prepare(tmp_path / "raw", tmp_path / "out", "--format=lists")
     assert not (tmp_path / "out").exists()
+
+
+def test_archive_next_to_class_folders_does_not_count(tmp_path):
+    for name in ("cat", "dog"):
+        for number in range(12):
+            put(tmp_path / "raw" / name / f"{number}.jpg", b"\xff\xd8\xff")
+    _put(tmp_path / "raw/photos.tgz", [("cat/0.jpg", b"\xff\xd8\xff")])
+    opened = source.open_split(
+        DataConfig(dataset="folder", data_dir=str(tmp_path / "raw")), "train"
+    )
+    assert opened.num_examples == 20
+    assert source_layouts.find_compressed(tmp_path / "raw") == []
+
+
+def test_splits_in_two_archives_stay_apart(tmp_path):
+    images = layouts.TRAIN
+    for split, part in (("train", images), ("val", images[::3])):
+        files = [(f"{wnid}/{number}.jpg", data) for number, (wnid, _, data) in enumerate(part)]
+        _put(tmp_path / f"raw/{split}.tar.gz", files)
+    _prepare(tmp_path / "raw", tmp_path / "out", "--dataset=folder")
+    for split, part in (("train", images), ("val", images[::3])):
+        expected = sorted((wnid, data) for wnid, _, data in part)
+        assert sorted(_contents(tmp_path / "out", "folder", split)) == expected
+
+
+def test_mistakes_are_told_before_anything_is_unpacked(tmp_path):
+    _class_folders(tmp_path / "raw")
+    put(tmp_path / "out/mine.txt", b"")
+    with pytest.raises(UsageError, match="is not an empty folder"):
+        _prepare(tmp_path / "raw", tmp_path / "out")
+    with pytest.raises(UsageError, match="--quality=200"):
+        _prepare(tmp_path / "raw", tmp_path / "new", "--short_side=8", "--quality=200")
+    assert not (tmp_path / "new/.unfinished").exists()

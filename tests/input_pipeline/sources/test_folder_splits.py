@@ -1,5 +1,6 @@
 """Class folders without splits: which image is in which split, and that it stays there."""
 
+import pathlib
 import unicodedata
 
 import pytest
@@ -8,7 +9,7 @@ import tensorflow as tf
 from input_pipeline.config import DataConfig, PrepareConfig
 from input_pipeline.errors import DataError
 from input_pipeline.preparation import raw_layouts, verify
-from input_pipeline.sources import folder_splits, source
+from input_pipeline.sources import folder_splits, index_folder, source
 from loops.checkpointing import split_facts
 from tests.input_pipeline.files import put
 
@@ -67,6 +68,22 @@ def test_images_never_move_to_another_split(config, tmp_path):
     assert before["val"][0] in _paths(config)["val"]
     raw = raw_layouts.find(config, PrepareConfig())
     assert [item.name for item in raw.splits["val"]] == _paths(config)["val"]
+
+
+def test_cache_that_may_not_be_read_does_not_matter(tmp_path, monkeypatch):
+    """As of a container whose user is not the owner of HOME."""
+    (tmp_path / ".index").mkdir()
+    (tmp_path / ".index/split.txt").write_text("")
+    monkeypatch.setenv("XDG_CACHE_HOME", "/private")
+    lstat = pathlib.Path.lstat
+
+    def refuse(path):
+        if path.is_relative_to("/private"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return lstat(path)
+
+    monkeypatch.setattr(pathlib.Path, "lstat", refuse)
+    assert index_folder.list_existing(tmp_path, "split.txt") == [tmp_path / ".index/split.txt"]
 
 
 def test_split_of_a_read_only_data_set_is_in_the_cache(config, tmp_path, monkeypatch):
@@ -132,9 +149,9 @@ def test_run_whose_split_is_lost_is_not_evaluated_on_training_images(config, tmp
     [
         (
             ("images/1.jpg", "images/2.jpg", "annotations/1.txt"),
-            "only the folder images has images, of 2 folders",
+            "only the folder images has images \\(2 folders\\)",
         ),
-        (("cat/1.txt", "dog/1.txt"), "no image, of 2 folders"),
+        (("cat/1.txt", "dog/1.txt"), "no image \\(2 folders\\)"),
     ],
 )
 def test_folders_that_are_no_classes(tmp_path, names, message):

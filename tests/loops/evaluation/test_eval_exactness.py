@@ -60,6 +60,7 @@ def make_source(count, labels):
         class_names=tuple(map(str, range(CLASSES))),
         labels=labels,
         read=lambda i: (files[i], numbers[i]),
+        read_file=lambda i: (files[i], numbers[i]),
         describe=str,
         fingerprint="",
     )
