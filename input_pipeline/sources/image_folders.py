@@ -10,7 +10,6 @@ from typing import AnyStr, Generic, NamedTuple
 from input_pipeline import datasets
 from input_pipeline.decoding import decode
 from input_pipeline.errors import DataError
-from input_pipeline.text import pluralize
 
 # Folders that systems make: of ext4, Windows and macOS. Those of NAS devices begin with @ or #.
 _SYSTEM_FOLDERS = ("lost+found", "system volume information", "__macosx")

@@ -197,7 +197,7 @@ def test_class_names_of_run_define_the_labels(copy):
     split = source.open_split(copy, "train", classes)
     assert [classes[n] for n in split.labels] == [own.class_names[n] for n in own.labels]
     assert int(split.read(tf.constant(0, tf.int64))[1]) == 3
-    with pytest.raises(DataError, match="disc is not a known class .1 unknown, 2 known"):
+    with pytest.raises(DataError, match=r"disc is not a known class \(1 unknown, 2 known\)"):
         source.open_split(copy, "train", ("grid", "stripes"))
 
 
