@@ -8,7 +8,6 @@ import pathlib
 import subprocess
 import sys
 
-import keras
 import pytest
 import tensorflow as tf
 from safetensors import numpy as safetensors
@@ -20,7 +19,7 @@ from loops.checkpointing import run_folder
 from loops.config import hub_names
 from loops.tools.weights import hub, import_weights
 from tests.loops.tools.weights import hub_server
-from tests.loops.tools.weights.test_import_weights import tensors
+from tests.loops.tools.weights.small_imports import tensors
 
 NAME = "timm/resnet18.tiny"
 CARD = {
@@ -62,16 +61,6 @@ def server(monkeypatch, tmp_path):
         monkeypatch.setattr(http.time, "sleep", lambda seconds: None)
         served.add(NAME, CARD, os.urandom(100_000))
         yield served
-
-
-@pytest.fixture
-def quick_net(monkeypatch):
-    """Initializes kernels with zeros, which is faster."""
-    monkeypatch.setattr(
-        keras.initializers.VarianceScaling,
-        "__call__",
-        lambda _, shape, dtype=None, **__: tf.zeros(shape),
-    )
 
 
 def fetch(name=NAME, file=hub.WEIGHTS):

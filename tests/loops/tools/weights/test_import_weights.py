@@ -1,124 +1,35 @@
 """Tests import of weights: tensor by tensor, and rejection of files that do not match."""
 
 import json
-import os
 import pathlib
-import pickle
-import re
-import resource
-import shutil
 import subprocess
 
-import h5py
-import keras
 import numpy as np
 import pytest
-import tensorflow as tf
 from safetensors import numpy as safetensors
 
 import flags
-import main
-from input_pipeline.config import DataConfig
 from input_pipeline.errors import UsageError
 from loops import evaluate, train
 from loops.checkpointing import restore, run_folder
 from loops.tools.data import prepare
 from loops.tools.predict import predict
-from loops.tools.weights import import_weights, sidecar, weight_file
+from loops.tools.weights import import_weights
 from loops.tools.weights.located_weights import LocatedWeights
 from nets import registry, torch_names
 from nets.layers.kit import BatchNorm
-
-# Names and shapes of timm's state dicts; of torchvision's for alexnet_owt.
-PUBLISHED = json.loads(
-    pathlib.Path(__file__).parents[3].joinpath("nets", "published_shapes.json").read_text()
+from tests.loops.tools.weights.small_imports import (
+    PUBLISHED,
+    get_import_error,
+    load_run,
+    run,
+    tensors,
 )
-CLASSES = 7
-
-
-def _published_resnet_50d():
-    """Returns timm's resnet50d: resnet50 with another stem, and a pool first in `downsample`."""
-    moved = {"0": "1", "1": "2"}
-    shapes = {
-        re.sub(r"downsample\.(\d)", lambda m: f"downsample.{moved[m[1]]}", name): shape
-        for name, shape in PUBLISHED["resnet_50"].items()
-        if name != "conv1.weight"
-    }
-    for number, inputs, outputs in ((0, 3, 32), (3, 32, 32), (6, 32, 64)):
-        shapes[f"conv1.{number}.weight"] = [outputs, inputs, 3, 3]
-    for number in (1, 4):
-        for name in ("weight", "bias", "running_mean", "running_var", "num_batches_tracked"):
-            shapes[f"conv1.{number}.{name}"] = [] if name == "num_batches_tracked" else [32]
-    return shapes
-
-
-PUBLISHED["resnet_50d"] = _published_resnet_50d()
-
-
-def tensors(model, classes=1000, seed=0):
-    """Returns a state dict with timm's names and shapes and random float32 values."""
-    rng = np.random.default_rng(seed)
-    state = {}
-    for name, shape in PUBLISHED[model].items():
-        shape = [classes if n == 1000 else n for n in shape]
-        if name.endswith("num_batches_tracked"):
-            state[name] = np.array(17, np.int64)
-        elif name.endswith("running_var"):
-            state[name] = rng.uniform(0.5, 1.5, shape).astype(np.float32)
-        else:
-            state[name] = (rng.standard_normal(shape) * 0.05).astype(np.float32)
-    return state
-
-
-def command(tmp_path, file, *words):
-    return [
-        "main.py",
-        "--mode=import",
-        f"--weights={file}",
-        f"--checkpoint_dir={tmp_path}",
-        "--strategy=one",
-        *words,
-    ]
-
-
-def run(tmp_path, file, *words):
-    return import_weights.run(flags.parse(command(tmp_path, file, *words)))
-
-
-def get_import_error(tmp_path, file, *words):
-    """Runs an import that must fail without a run folder; returns its error message."""
-    with pytest.raises(UsageError) as caught:
-        run(tmp_path, file, "--run_name=rejected", *words)
-    assert not (tmp_path / "rejected").exists()
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
-
-
-def load_run(run_dir, strategy):
-    """Returns the variables of a run by path, and its record."""
-    record = run_folder.read_record(run_dir)
-    _, step_dir = run_folder.find_checkpoint(str(run_dir))
-    model = restore.restore_model(strategy, record, step_dir, "float32")
-    return {v.path: v.numpy() for v in model.variables}, record
-
-
-@pytest.fixture(scope="module")
-def published(tmp_path_factory):
-    """A file like timm's resnet18 with 7 classes, and its content."""
-    path = tmp_path_factory.mktemp("published") / "resnet18.safetensors"
-    content = tensors("resnet_18", CLASSES)
-    safetensors.save_file(content, path)
-    return path, content
 
 
 @pytest.mark.parametrize("model", PUBLISHED)
-def test_names_and_shapes_match_timm(model, monkeypatch):
+def test_names_and_shapes_match_timm(model, quick_net):
     """Tensors and variables correspond one to one, and their shapes match."""
-    monkeypatch.setattr(
-        keras.initializers.VarianceScaling,
-        "__call__",
-        lambda _, shape, dtype=None, **__: tf.zeros(shape),
-    )
     names = torch_names.map_tensor_names(model)
     shapes = PUBLISHED[model]
     counters = {n for n in shapes if n.endswith("num_batches_tracked")}
@@ -329,16 +240,6 @@ def test_files_that_do_not_match_the_net_are_rejected(
     assert message in get_import_error(tmp_path, path, "--model=resnet_18")
 
 
-@pytest.fixture
-def quick_net(monkeypatch):
-    """Initializes kernels with zeros, which is faster, for tests that do not need their values."""
-    monkeypatch.setattr(
-        keras.initializers.VarianceScaling,
-        "__call__",
-        lambda _, shape, dtype=None, **__: tf.zeros(shape),
-    )
-
-
 def test_error_lists_unused_and_missing_tensors(published, tmp_path, quick_net):
     path, _ = published
     message = get_import_error(tmp_path, path, "--model=resnet_34")
@@ -349,212 +250,6 @@ def test_error_lists_unused_and_missing_tensors(published, tmp_path, quick_net):
         tmp_path, path, "--model=resnetse_50", "--source=torchvision"
     )
     assert "no net of this form" in get_import_error(tmp_path, path, "--model=alexnet")
-
-
-# A header that claims 4 GiB.
-HUGE_HEADER = b'{"a":{"dtype":"F32","shape":[1073741824],"data_offsets":[0,4]}}'
-
-
-class Canary:
-    def __reduce__(self):
-        return os.system, ("touch canary",)
-
-
-@pytest.mark.parametrize("source", ["timm", "torchvision", "h5"])
-def test_files_of_another_format_are_rejected(published, tmp_path, monkeypatch, source):
-    monkeypatch.chdir(tmp_path)
-    whole = published[0].read_bytes()
-    files = {
-        "pickle": pickle.dumps(Canary()),
-        "zip": b"PK\x03\x04" + bytes(100),
-        "text": b"version https://git-lfs\n",
-        "empty": b"",
-        "header": (2**62).to_bytes(8, "little") + b"{}",
-        "long": (200).to_bytes(8, "little") + HUGE_HEADER,
-        "huge": len(HUGE_HEADER).to_bytes(8, "little") + HUGE_HEADER + bytes(4),
-    }
-    if source != "h5":
-        files |= {"short": whole[:-1], "cut": whole[: len(whole) // 2], "head": whole[:500]}
-    for name, content in files.items():
-        path = tmp_path / f"{name}.bin"
-        path.write_bytes(content)
-        message = get_import_error(tmp_path, path, "--model=resnet_18", f"--source={source}")
-        assert message.startswith(f"--weights={path}: "), message
-    assert not (tmp_path / "canary").exists()
-    assert "no such file" in get_import_error(tmp_path, tmp_path / "none", "--model=resnet_18")
-    assert "--weights is missing" in get_import_error(tmp_path, "", "--model=resnet_18")
-
-
-def test_pickle_exits_with_code_2_and_a_one_line_error(tmp_path, capsys):
-    path = tmp_path / "weights.pth"
-    path.write_bytes(pickle.dumps(Canary()))
-    assert main.main(command(tmp_path, path, "--run_name=r")) == 2
-    stderr = capsys.readouterr().err
-    assert stderr.startswith(f"error: --weights={path}: a pickle") and stderr.count("\n") == 1
-    assert os.listdir(tmp_path) == ["weights.pth"]
-    path = path.rename(tmp_path / "resnet50-11ad3fa6.pth")
-    assert "--weights=timm/resnet50.tv2_in1k has the same" in get_import_error(tmp_path, path)
-
-
-@pytest.fixture(scope="module")
-def own_file(tmp_path_factory):
-    """A `.weights.h5` as the export writes it, and its variables with random values."""
-    keras.utils.set_random_seed(5)
-    net = registry.build_model(registry.NetConfig(model="resnetse_18", num_classes=CLASSES))
-    rng = np.random.default_rng(1)
-    for variable in net.variables:
-        variable.assign(rng.uniform(0.1, 0.2, variable.shape))
-    path = tmp_path_factory.mktemp("own") / "a.weights.h5"
-    net.save_weights(path)
-    return path, {v.path: v.numpy() for v in net.variables}
-
-
-def test_h5_round_trip_is_bit_identical(own_file, tmp_path, one_device):
-    path, content = own_file
-    results = run(tmp_path, path, "--source=h5", "--model=resnetse_18", "--run_name=r")
-    assert results["ignored"] == 0
-    ours, _ = load_run(tmp_path / "r", one_device)
-    assert ours.keys() == content.keys()
-    for name, value in content.items():
-        np.testing.assert_array_equal(ours[name], value, name)
-
-
-def test_h5_import_takes_preprocessing_from_the_sidecar(own_file, tmp_path, quick_net):
-    """A flag on the command line takes precedence."""
-    path = tmp_path / "a.weights.h5"
-    shutil.copy(own_file[0], path)
-    names = [f"class {n}" for n in range(CLASSES)]
-    data = DataConfig(
-        image_size=96,
-        mean=(1.0, 2.0, 3.0),
-        std=(4.0, 5.0, 6.0),
-        crop_fraction=0.9,
-        torchvision_rounding=True,
-    )
-    tensors = sidecar.hash_tensors(own_file[1])
-    stored = {"tensors": tensors, "trained_for": sidecar.describe_preprocessing(data, names)}
-    (tmp_path / "a.weights.h5.sha256.json").write_text(json.dumps(stored))
-    words = ["--source=h5", "--model=resnetse_18"]
-    results = run(tmp_path, path, *words, "--run_name=r", "--crop_fraction=0.8")
-    values = results["preprocessing"]
-    assert (values["image_size"], values["mean"], values["std"]) == (96, (1, 2, 3), (4, 5, 6))
-    assert values["crop_fraction"] == 0.8 and results["hashes"] == "verified"
-    assert values["torchvision_rounding"]
-    assert run_folder.read_record(tmp_path / "r").class_names == tuple(names)
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"class_names": ["too", "few"]},
-        {"class_names": [1] * CLASSES},
-        {"mean": [1.0]},
-        {"std": [0, 1, 1]},
-        {"image_size": "wide"},
-        {"image_size": None},
-        {"image_size": float("inf")},
-        {"mean": [float("nan"), 1, 1]},
-        {"std": [float("nan"), 1, 1]},
-        {"std": [1, 1, float("inf")]},
-        {"crop_fraction": float("nan")},
-    ],
-)
-def test_invalid_sidecar_is_ignored_with_a_warning(tmp_path, caplog, change):
-    names = [f"class {n}" for n in range(CLASSES)]
-    data = DataConfig(image_size=96, mean=(1.0, 2.0, 3.0), std=(4.0, 5.0, 6.0))
-    stored = {**sidecar.describe_preprocessing(data, names), **change}
-    (tmp_path / "a.h5.sha256.json").write_text(json.dumps({"trained_for": stored}))
-    assert sidecar.read_preprocessing(tmp_path / "a.h5", CLASSES) == ({}, ())
-    assert "no valid .sha256.json file with its preprocessing" in caplog.text
-
-
-def replace_dataset(file, **create):
-    del file["layers/batch_norm/vars/0"]
-    file.create_dataset("layers/batch_norm/vars/0", **create)
-
-
-def replace_by_link(make):
-    def change(file):
-        del file["layers/batch_norm/vars/0"]
-        file["layers/batch_norm/vars/0"] = make(file)
-
-    return change
-
-
-def replace_by_virtual(file):
-    layout = h5py.VirtualLayout((64,), "f4")
-    layout[:] = h5py.VirtualSource(file.filename, "layers/batch_norm/vars/1", (64,))
-    del file["layers/batch_norm/vars/0"]
-    file.create_virtual_dataset("layers/batch_norm/vars/0", layout)
-
-
-def add_cycle(file):
-    file["layers/batch_norm/loop"] = file["/"]
-
-
-HUGE = {"shape": (32768, 65536), "dtype": "f4"}
-HOSTILE = {
-    "nan": lambda f: replace_dataset(f, data=np.full(64, np.nan, "f4")),
-    "shape": lambda f: replace_dataset(f, data=np.zeros((5, 5), "f4")),
-    "float64": lambda f: replace_dataset(f, data=np.zeros(64)),
-    "string": lambda f: replace_dataset(f, data=np.full(64, b"x")),
-    "objects": lambda f: replace_dataset(f, shape=(64,), dtype=h5py.string_dtype()),
-    "packed": lambda f: replace_dataset(
-        f, data=np.zeros(64, "f4"), chunks=(64,), compression="gzip"
-    ),
-    "bomb": lambda f: replace_dataset(f, **HUGE, chunks=(1024, 1024), compression="gzip"),
-    "unwritten": lambda f: replace_dataset(f, **HUGE),
-    "external": lambda f: replace_dataset(
-        f, shape=(64,), dtype="f4", external=[("secret", 0, 256)]
-    ),
-    "external link": replace_by_link(lambda f: h5py.ExternalLink("b.h5", "/x")),
-    "soft link": replace_by_link(lambda f: h5py.SoftLink("/layers/batch_norm/vars/1")),
-    "virtual": replace_by_virtual,
-    "cycle": add_cycle,
-    "missing": lambda f: f.__delitem__("layers/batch_norm/vars/0"),
-    "too many": lambda f: f["layers/batch_norm/vars"].create_dataset("4", data=np.zeros(3, "f4")),
-    "nameless": lambda f: f["layers/batch_norm/vars"].attrs.__delitem__("name"),
-    "same name": lambda f: f["layers/batch_norm/vars"].attrs.__setitem__(
-        "name", "stage1_block1_conv1_bn"
-    ),
-}
-
-
-@pytest.mark.parametrize("fault", HOSTILE)
-def test_hostile_h5_files_are_rejected(own_file, tmp_path, monkeypatch, fault, quick_net):
-    monkeypatch.chdir(tmp_path)
-    pathlib.Path("secret").write_bytes(bytes(256))
-    path = tmp_path / "a.weights.h5"
-    path.write_bytes(own_file[0].read_bytes())
-    with h5py.File(path, "a") as file:
-        HOSTILE[fault](file)
-    message = get_import_error(tmp_path, path, "--source=h5", "--model=resnetse_18")
-    assert message.startswith(f"--weights={path}: ")
-
-
-@pytest.mark.parametrize("fault", ["bomb", "unwritten"])
-def test_claimed_sizes_are_not_allocated(own_file, tmp_path, fault):
-    path = tmp_path / "a.weights.h5"
-    path.write_bytes(own_file[0].read_bytes())
-    with h5py.File(path, "a") as file:
-        HOSTILE[fault](file)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    with (
-        pytest.raises(UsageError, match=r"compressed|contains fewer"),
-        weight_file.open_file(str(path), "h5"),
-    ):
-        pass
-    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 50_000  # kB
-
-
-def test_truncated_h5_and_h5_of_another_net_are_rejected(own_file, tmp_path, quick_net):
-    path = tmp_path / "cut.weights.h5"
-    path.write_bytes(own_file[0].read_bytes()[:-500])
-    assert "not a valid h5 file" in get_import_error(
-        tmp_path, path, "--source=h5", "--model=resnetse_18"
-    )
-    message = get_import_error(tmp_path, own_file[0], "--source=h5", "--model=resnet_18")
-    assert "32 tensors" in message and "would be left over" in message
 
 
 def test_batch_norm_epsilon_and_momentum_match_pytorch():
