@@ -122,6 +122,7 @@ def test_train_writes_tensorboard_events(trained, read_events):
         "system/peak_gigabytes",
         "system/replaced_images",
         "system/skips_in_a_row",
+        "system/time/evaluation",
         "system/time/total",
     }
     assert {step for by_step in events.values() for step in by_step} == {6}

@@ -27,17 +27,14 @@ def evaluator(one_device, tiny_folder, reread):
     config = resolve("--dataset=folder", f"--data_dir={tiny_folder}", "--image_size=32")
     split = source.open_split(config.data, "val")
 
-    def read(index):
-        encoded, label = split.read(index)
-        if tf.executing_eagerly():
-            reread.append(int(index))
-            if index == UNREADABLE:
-                return tf.constant(b"no image"), label
-        return encoded, label
+    def read_file(index):
+        encoded, label = split.read_file(index)
+        reread.append(int(index))
+        return (tf.constant(b"no image"), label) if index == UNREADABLE else (encoded, label)
 
     with two_convolutions():
         model = restore.build_model(one_device, config.net, 3, "float32")
-    spied = dataclasses.replace(split, read=read)
+    spied = dataclasses.replace(split, read_file=read_file)
     return Evaluator(one_device, model, spied, config.data, crops=1, batch_size=4)
 
 
