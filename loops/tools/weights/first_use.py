@@ -2,15 +2,19 @@
 
 import dataclasses
 import pathlib
+import time
 
 from absl import logging
 
 from input_pipeline.errors import UsageError
+from input_pipeline.system import folder_lock
 from loops.checkpointing import checkpoint, run_folder
 from loops.config import hub_names, local_paths
 from loops.config.config import Config
 from loops.distribution import strategies
 from loops.tools.weights import import_weights, located_weights
+
+_POLL_SECONDS = 0.1
 
 
 def replace_names(config: Config) -> Config:
@@ -35,23 +39,50 @@ def _find_or_import(flag: str, text: str, config: Config) -> str:
     if name is None:
         return text
     run_dir = pathlib.Path(config.run.checkpoint_dir, name.run_name)
-    where = f"--{flag}={text}"
+    if not _is_imported(run_dir, f"--{flag}={text}", name):
+        try:
+            _import(run_dir, flag, text, name, config)
+        except UsageError:  # another process may have been faster
+            if not _is_imported(run_dir, f"--{flag}={text}", name):
+                raise
+    return str(run_dir)
+
+
+def _is_imported(run_dir: pathlib.Path, where: str, name: hub_names.HubName) -> bool:
+    """Returns whether a run folder has these weights; waits while another process imports them.
+
+    Raises:
+      UsageError: the folder has other contents.
+    """
+    if folder_lock.is_held(run_dir):
+        logging.info("%s: waiting for another process that imports these weights", where)
+        while folder_lock.is_held(run_dir):
+            time.sleep(_POLL_SECONDS)
+    if not (run_dir / "config.json").exists():
+        return False
+    weights = run_folder.read_record(run_dir).weights
+    if weights.get("repository") != name.repository or (
+        name.revision and not str(weights["commit"]).startswith(name.revision)
+    ):
+        raise UsageError(
+            f"{where}: {run_dir} already has other contents; import these weights with"
+            f" --mode=import --weights={name} --run_name=NAME"
+        )
+    return bool(checkpoint.list_step_folders(run_dir))
+
+
+def _import(
+    run_dir: pathlib.Path, flag: str, text: str, name: hub_names.HubName, config: Config
+) -> None:
+    """Imports published weights into a run folder."""
     if (run_dir / "config.json").exists():
-        weights = run_folder.read_record(run_dir).weights
-        if weights.get("repository") != name.repository or (
-            name.revision and not str(weights["commit"]).startswith(name.revision)
-        ):
-            raise UsageError(
-                f"{where}: {run_dir} already has other contents; import these weights with"
-                f" --mode=import --weights={text} --run_name=NAME"
-            )
-        if checkpoint.list_step_folders(run_dir):
-            return str(run_dir)
-        (run_dir / "config.json").unlink()  # its import was killed
+        with run_folder.lock(run_dir):
+            if not checkpoint.list_step_folders(run_dir):  # its import was killed
+                (run_dir / "config.json").unlink()
     if strategies.is_multi_worker(config.distribution):
         raise UsageError(
-            f"{where}: several workers would download these weights at once; run --mode=import"
-            f" --weights={text} first"
+            f"--{flag}={text}: several workers would download these weights at once; run"
+            f" --mode=import --weights={text} first"
         )
     values = {"mode": "import", "weights": text, "run_name": name.run_name}
     values["checkpoint_dir"] = config.run.checkpoint_dir
@@ -72,4 +103,3 @@ def _find_or_import(flag: str, text: str, config: Config) -> str:
         data.crop_fraction,
         data.interpolation,
     )
-    return str(run_dir)

@@ -7,6 +7,8 @@ import os
 import pathlib
 import subprocess
 import sys
+import threading
+import time
 
 import pytest
 import tensorflow as tf
@@ -15,9 +17,9 @@ from safetensors import numpy as safetensors
 import flags
 import main
 from input_pipeline.errors import DataError, UsageError
-from loops.checkpointing import run_folder
+from loops.checkpointing import checkpoint, run_folder
 from loops.config import hub_names
-from loops.tools.weights import hub, import_weights
+from loops.tools.weights import first_use, hub, import_weights
 from tests.loops.tools.weights import hub_server
 from tests.loops.tools.weights.small_imports import tensors
 
@@ -246,6 +248,34 @@ def test_ckpt_names_weights_that_the_first_use_imports(server, tmp_path, weights
     server.add("other/resnet18.tiny", CARD, weights)
     words[0] = "--ckpt=hf_hub:other/resnet18.tiny"
     assert main.main(["main.py", "--mode=predict", *words]) == 2
+
+
+def test_first_use_waits_for_another_process_that_imports(server, tmp_path, weights, monkeypatch):
+    """Its record is written before the checkpoint. Until then it looks like a killed import."""
+    server.add(NAME, CARD, weights)
+    words = ["main.py", f"--ckpt={NAME}", f"--checkpoint_dir={tmp_path}", "--strategy=one"]
+    config = flags.parse([*words, "--mode=predict"])
+    began, records = threading.Event(), []
+    save = checkpoint.save
+
+    def save_slowly(*args):
+        began.set()
+        time.sleep(1)
+        return save(*args)
+
+    monkeypatch.setattr(checkpoint, "save", save_slowly)
+
+    def use():
+        records.append(run_folder.read_record(first_use.replace_names(config).evaluation.ckpt))
+
+    threads = [threading.Thread(target=use) for _ in range(2)]
+    threads[0].start()
+    assert began.wait(60)
+    threads[1].start()
+    for thread in threads:
+        thread.join(60)
+    assert [record.weights["repository"] for record in records] == [NAME] * 2
+    assert checkpoint.verify(tmp_path / "resnet18.tiny" / "step-00000000")["step"] == 0
 
 
 def test_help_does_not_load_the_library():
