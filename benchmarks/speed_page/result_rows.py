@@ -140,14 +140,23 @@ def net_speeds(report: Report) -> list[Row]:
 
 
 def timm_parity(report: Report) -> list[Row]:
-    """Returns the largest difference from timm's logits over all networks and image sizes."""
-    nets = report["results"]
-    results = [result for sizes in nets.values() for result in sizes.values()]
-    difference = max(result["difference"] for result in results)
-    largest = max(result["largest_logit"] for result in results)
-    are_equal = all(result["equal"] for result in results)
-    quantity = f"largest difference of logits up to {largest:.2f}, {len(nets)} imported nets"
-    return [Row(quantity, difference, "timm; at most", 1e-4, 1.0 if are_equal else 0.0, 1.0)]
+    """Returns the largest differences from timm over all networks: nets, pixels and answers."""
+    results = list(report["results"].values())
+    reached = 1.0 if all(result["equal"] for result in results) else 0.0
+    rows = (
+        ("logits of the same images, {}", "net", 1e-4),
+        ("pixels of photographs, of 255, {}", "pixels", 2.0),
+        ("logits of photographs, of their deviation, {}", "logits", 0.005),
+    )
+    nets = f"{len(results)} imported nets"
+    return [
+        Row(
+            "largest difference: " + quantity.format(nets),
+            max(result[key] for result in results),
+            *("timm; at most", limit, reached, 1.0),
+        )
+        for quantity, key, limit in rows
+    ]
 
 
 def loop_overhead(report: Report) -> list[Row]:

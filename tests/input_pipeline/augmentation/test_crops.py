@@ -130,8 +130,8 @@ def test_resized_shape(height, width, length, expected):
 )
 def test_torchvision_rounding(height, width, size, crop_fraction, resized, corner):
     """Pixels are those of Pillow on shapes and offsets that were worked out by hand."""
-    # Pillow clips to 0..255 between the two axes, so bicubic overshoots must stay within.
-    image = _soft(height, width).point(lambda value: 64 + value // 2)
+    # Bicubic interpolation overshoots at these edges. Pillow clips after each of the two axes.
+    image = _soft(height, width).point(lambda value: 255 * (value > 127))
     top, left = corner
     expected = image.resize(resized[::-1], Image.Resampling.BICUBIC)
     expected = np.asarray(expected.crop((left, top, left + size, top + size))).astype(int)
@@ -144,16 +144,19 @@ def test_torchvision_rounding(height, width, size, crop_fraction, resized, corne
     assert tuple(shape.numpy()) == resized
 
 
+@pytest.mark.parametrize("rounding", [False, True])
 @pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
 @pytest.mark.parametrize(("height", "width"), [(16, 300), (300, 16), (3, 100), (2, 34)])
-def test_views_of_a_strip_equal_crops_of_the_resized_strip(height, width, interpolation):
+def test_views_of_a_strip_equal_crops_of_the_resized_strip(height, width, interpolation, rounding):
     """Above an aspect ratio of 16, only the crops are computed; these strips fit into memory."""
     image = np.random.default_rng(0).integers(0, 256, (height, width, 3)).astype(np.uint8)
-    views = crops.extract_views(tf.constant(image), 14, 10, interpolation=interpolation).numpy()
-    tall, wide = crops.resized_shape(tf.constant([height, width]), 16).numpy()
-    resized = crops.resize(tf.constant(image), tall, wide, interpolation).numpy()
+    how = (14, 10, 0.875, interpolation, rounding)
+    views = crops.extract_views(tf.constant(image), *how).numpy()
+    tall, wide = crops.resized_shape(tf.constant([height, width]), 16, rounding).numpy()
+    resized = crops.resize(tf.constant(image), tall, wide, interpolation, rounding).numpy()
     bottom, right = tall - 14, wide - 14
-    corners = [(0, 0), (0, right), (bottom, 0), (bottom, right), (bottom // 2, right // 2)]
+    center = tuple(round(n / 2) if rounding else n // 2 for n in (bottom, right))
+    corners = [(0, 0), (0, right), (bottom, 0), (bottom, right), center]
     five = [resized[top : top + 14, left : left + 14] for top, left in corners]
     expected = np.stack(five + [crop[:, ::-1] for crop in five])
     assert np.abs(views.astype(int) - expected).max() <= 1
