@@ -264,3 +264,19 @@ def test_table_of_models_has_published_accuracies():
     assert [float(x) for x in re.findall(r"[\d.]+", resnet_50)[:2]] == pytest.approx(
         [100 - top1, 100 - top5]
     )
+
+
+def test_documented_code_evaluates_features(tmp_path, monkeypatch, capsys):
+    """Two classes, whose features have different directions; one image has the wrong class."""
+    monkeypatch.chdir(tmp_path)
+    rng = np.random.default_rng(0)
+    for name, count in (("train", 40), ("val", 10)):
+        labels = np.arange(count) % 2
+        features = rng.normal(0, 0.1, (count, 8)) + np.where(labels, 1, -1)[:, None]
+        if name == "val":
+            labels[0] = 1
+        paths = [f"photos/{'ab'[label]}/{i}.jpg".encode() for i, label in enumerate(labels)]
+        np.savez(f"{name}.npz", names=np.array(paths), features_0=features.astype(np.float32))
+    page = (ROOT / "docs/predict_export.md").read_text()
+    exec(re.search(r"```python\n(.*?)```", page, re.DOTALL)[1], {})
+    assert capsys.readouterr().out.split() == ["0.9", "0.9"]
