@@ -16,11 +16,17 @@ from collections.abc import Sequence
 import keras
 
 from nets import registry
-from nets.layers.kit import Kit
+from nets.layers.kit import Kit, ResidualBlock
 
 
 @registry.net(residual=True)
-def resnetv2(kit: Kit, num_classes: int, depths: Sequence[int], bottleneck: bool) -> keras.Model:
+def resnetv2(
+    kit: Kit,
+    num_classes: int,
+    depths: Sequence[int],
+    bottleneck: bool = False,
+    block: ResidualBlock | None = None,
+) -> keras.Model:
     """Builds a pre-activation ResNet.
 
     Args:
@@ -28,18 +34,16 @@ def resnetv2(kit: Kit, num_classes: int, depths: Sequence[int], bottleneck: bool
       num_classes: length of the logits.
       depths: residual blocks in each of the four stages.
       bottleneck: use blocks of three layers (ResNetV2-50 and deeper), not of two.
+      block: replaces both kinds of blocks.
 
     Returns:
       Model from images [B, S, S, 3] to float32 logits [B, num_classes].
     """
-    block = bottleneck_block if bottleneck else basic_block
+    if block is None:
+        block = bottleneck_block if bottleneck else basic_block
     image = kit.image()
     x = kit.conv(image, 64, 7, "stem_conv", stride=2)
-    x = kit.begin_residual_blocks(kit.max_pool(x, "stem_pool"), sum(depths))
-    for stage, depth in enumerate(depths):
-        for index in range(depth):
-            stride = 2 if stage > 0 and index == 0 else 1
-            x = block(kit, x, 64 * 2**stage, stride, f"stage{stage + 1}_block{index + 1}")
+    x = kit.residual_stages(kit.max_pool(x, "stem_pool"), depths, block)
     x = kit.batch_norm_relu(x, "final")
     x = kit.global_average_pool(x, "pool")
     x = kit.dropout(x, "dropout")

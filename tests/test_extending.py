@@ -18,6 +18,7 @@ from nets import registry
 from nets.macs import count_multiply_adds
 from tests.command_line import parse, refusal, resolve
 from tests.loops import small_steps
+from tests.nets import test_all_nets
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 EXAMPLES = ROOT / "docs/examples"
@@ -58,6 +59,23 @@ def test_net(eca_net):
     extra = count_multiply_adds(eca_net, 64) - count_multiply_adds(plain, 64)
     assert extra == sum(3 * c for c in channels)
     assert len(optimizers.get_trainable_kernels(eca_net)) == 21 + 8
+
+
+def test_net_of_other_blocks():
+    """Each of 8 blocks has one number in place of a batch norm. At zero, its branch is off."""
+    model = parse(f"--model={EXAMPLES}/rezero.py:rezero_18").net.model
+    net = registry.build_model(registry.NetConfig(model=model, num_classes=1000))
+    count = sum(int(np.prod(v.shape)) for v in net.trainable_variables)
+    assert count == 11_689_512 + sum(1 - 2 * c for c in (64, 128, 256, 512) for _ in range(2))
+    assert len(optimizers.get_trainable_kernels(net)) == 21
+    image = np.random.default_rng(0).normal(size=(1, 64, 64, 3)).astype(np.float32)
+    first = keras.Model(
+        net.input, [net.get_layer(f"stage1_block1_{name}").output for name in ("conv1", "relu")]
+    )
+    stem = keras.Model(net.input, net.get_layer("stem_pool").output)
+    branch, output = first(image)
+    assert np.any(branch) and np.array_equal(output, stem(image))
+    assert test_all_nets.find_tensors_without_gradient(model, steps=2) == []
 
 
 def test_eca_gate(eca_net):

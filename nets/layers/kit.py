@@ -4,16 +4,22 @@
 An architecture only connects layers, as its paper does.
 """
 
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import keras
 import tensorflow as tf
 
+from input_pipeline.errors import UsageError
 from nets.layers.batch_norm import BatchNorm
 from nets.layers.convolution import Conv, MaxPool
 from nets.layers.random_layers import Dropout, StochasticDepth, make_sample_variable
 from nets.layers.recompute import RecomputingModel
 from nets.layers.response_norm import LocalResponseNorm
+
+# A residual block: (kit, x, width, stride, name) to its output, which `Kit.add` makes. The first
+# block of a stage has twice the width of the stage before, and a stride of 2.
+ResidualBlock = Callable[["Kit", keras.KerasTensor, int, int, str], keras.KerasTensor]
 
 
 class Relu(keras.layers.Layer):
@@ -82,7 +88,17 @@ class Kit:
         return keras.Input((size, size, 3), name="image", dtype="float32")
 
     def build_model(self, image: keras.KerasTensor, logits: keras.KerasTensor) -> keras.Model:
-        """Builds the net from its input and its output."""
+        """Builds the net from its input and its output.
+
+        Raises:
+          UsageError: the net has another number of residual blocks than it said.
+        """
+        num_added = max(0, len(self._block_boundaries) - 1)
+        if num_added != self._num_blocks:
+            raise UsageError(
+                f"kit.begin_residual_blocks(x, {self._num_blocks}), but kit.add ends {num_added}"
+                " residual blocks"
+            )
         if self._recompute and self._block_boundaries:
             return RecomputingModel(image, logits, self._block_boundaries)
         return keras.Model(image, logits)
@@ -160,6 +176,24 @@ class Kit:
         """Averages 2 x 2 pixels with stride 2; at odd sides the last pixels have no partner."""
         return keras.layers.AveragePooling2D(2, padding="same", name=name, dtype=self.dtype)(x)
 
+    def residual_stages(
+        self, x: keras.KerasTensor, depths: Sequence[int], block: ResidualBlock
+    ) -> keras.KerasTensor:
+        """Applies the residual blocks of a net.
+
+        Args:
+          x: output of the stem.
+          depths: blocks in each stage. Stages have 64, 128, 256 ... channels in their 3 x 3
+            convolutions, and all but the first halve height and width.
+          block: a residual block.
+        """
+        x = self.begin_residual_blocks(x, sum(depths))
+        for stage, depth in enumerate(depths):
+            for index in range(depth):
+                stride = 2 if stage > 0 and index == 0 else 1
+                x = block(self, x, 64 * 2**stage, stride, f"stage{stage + 1}_block{index + 1}")
+        return x
+
     def begin_residual_blocks(self, x: keras.KerasTensor, num_blocks: int) -> keras.KerasTensor:
         """Records that x is the input of the first of `num_blocks` residual blocks; returns x."""
         self._num_blocks = num_blocks
@@ -173,8 +207,16 @@ class Kit:
 
         Block l of L drops its branch with probability `stochastic_depth` * l / L (Huang et al.
         2016, eq. 4).
+
+        Raises:
+          UsageError: `begin_residual_blocks` was not called.
         """
-        rate = self._stochastic_depth * len(self._block_boundaries) / max(1, self._num_blocks)
+        if not self._num_blocks:
+            raise UsageError(
+                f"kit.add(..., {name!r}): call kit.begin_residual_blocks(x, NUMBER) before the"
+                " first residual block"
+            )
+        rate = self._stochastic_depth * len(self._block_boundaries) / self._num_blocks
         if rate:
             layer = StochasticDepth(
                 rate, self._get_sample_variable(), name=f"{name}_drop", dtype=self.dtype

@@ -273,7 +273,14 @@ def test_an_augmentation_that_fails_later(trained, tiny_folder, tmp_path, one_de
     [
         ("return 3", "", "returned int, and must return kit.build_model"),
         ("return kit.build_model(i, kit.relu(i, 'r'))", "", "must end with kit.logits"),
-        ("kit.add(i, kit.conv(i, 5, 1, 'c'), 'a')", "own.py:6: ", "ValueError"),
+        ("kit.relu(kit.concatenate(i))", "own.py:6: ", "AttributeError"),
+        ("kit.add(i, i, 'a')", "", "call kit.begin_residual_blocks(x, NUMBER) before"),
+        (
+            "x = kit.add(kit.begin_residual_blocks(i, 2), i, 'a');"
+            " return kit.build_model(i, kit.logits(x, num_classes))",
+            "",
+            "kit.begin_residual_blocks(x, 2), but kit.add ends 1 residual blocks",
+        ),
         ("raise RuntimeError('of mine')", "own.py:6: ", "RuntimeError: of mine"),
     ],
 )

@@ -59,7 +59,7 @@ def test_a_net_that_passes(path, capsys):
 @pytest.mark.parametrize(
     ("name", "code", "words"),
     [
-        ("bad", 1, "failed: unused/alpha"),
+        ("bad", 1, "failed: these tensors get no gradient in two steps: unused/alpha"),
         ("broken", 2, "own.py:30: RuntimeError: of mine"),
         ("none", 2, "has no function none"),
     ],
