@@ -65,6 +65,7 @@ def test_recipe_learning_rates_equal_published_values():
     from loops.optimization import lr_schedules
 
     sources = {"cosine50": (128, 0.05), "step90": (256, 0.1), "nvidia90": (2048, 2.048)}
+    sources |= {"tv1": (256, 0.1)}
     sources |= {"rsb_a3": (2048, 8e-3), "ffcv16": (4096, 1.7)}
     sources |= {"rsb_a2": (2048, 5e-3), "tv2": (1024, 0.5)}
     assert {*sources, "none", "short"} == {*recipes.names()}
