@@ -19,17 +19,24 @@ def resize(
     height: int | tf.Tensor,
     width: int | tf.Tensor,
     interpolation: str = "bilinear",
-    two_passes: bool = False,
+    as_pil: bool = False,
 ) -> tf.Tensor:
     """Resizes uint8 [H, W, 3] to uint8 [height, width, 3], antialiased if it shrinks.
 
-    With `two_passes`, rows come first, and their pixels are rounded and clipped before columns, as
-    in PIL. Where bicubic interpolation overshoots, this changes pixels by ten of 255.
+    With `as_pil`, rows come first, and their pixels are clipped and rounded before columns, a half
+    up. Where bicubic interpolation overshoots, this changes pixels by ten of 255.
     """
-    if two_passes:
-        image = resize(image, tf.shape(image)[0], width, interpolation)
-    resized = tf.image.resize(image, tf.stack([height, width]), interpolation, antialias=True)
-    return _to_uint8(resized)
+    passes = [(tf.shape(image)[0], width)] if as_pil else []
+    for shape in [*passes, (height, width)]:
+        pixels = tf.image.resize(image, tf.stack(shape), interpolation, antialias=True)
+        image = _to_uint8(pixels, as_pil)
+    return image
+
+
+def _to_uint8(pixels: tf.Tensor, half_up: bool = False) -> tf.Tensor:
+    """Rounds and clips float32 pixels; a half becomes even unless `half_up`."""
+    rounded = tf.floor(pixels + 0.5) if half_up else tf.round(pixels)
+    return tf.cast(tf.clip_by_value(rounded, 0.0, 255.0), tf.uint8)
 
 
 def resize_area(image: tf.Tensor, size: int) -> tf.Tensor:
@@ -92,7 +99,7 @@ def extract_views(
       interpolation: "bilinear" or "bicubic".
       torchvision_rounding: round as torchvision and timm do. Both sides of the resized image are
         rounded down. The offset of the center crop is rounded to the nearest integer, a half to
-        the even one. Images are resized in two passes, see `resize`.
+        the even one. Pixels are those of PIL, see `resize`.
 
     Returns:
       uint8 [crops, size, size, 3]. Ten crops are upper left, upper right, lower left, lower right
@@ -109,7 +116,7 @@ def extract_views(
     positions = [*corners, (top, left)]
 
     def crop_after_resizing() -> tf.Tensor:
-        resized = resize(image, height, width, interpolation, two_passes=torchvision_rounding)
+        resized = resize(image, height, width, interpolation, as_pil=torchvision_rounding)
         return tf.stack([resized[y : y + size, x : x + size] for y, x in positions])
 
     def crop_while_resizing() -> tf.Tensor:
@@ -130,31 +137,29 @@ def _resize_and_crop(
     resized_shape: tuple[int | tf.Tensor, int | tf.Tensor],
     crop_shape: tuple[int | tf.Tensor, int | tf.Tensor],
     interpolation: str,
-    two_passes: bool = False,
+    as_pil: bool,
 ) -> tf.Tensor:
     """Computes only the crop at `corner` of an image resized to `resized_shape`, see `resize`."""
-    if two_passes:
+    kernel = {"bilinear": "triangle", "bicubic": "keyscubic"}[interpolation]
+    passes = [(corner, resized_shape, crop_shape)]
+    if as_pil:
         (top, left), (height, width), columns = corner, resized_shape, crop_shape[1]
         rows = tf.shape(image)[0]
-        image = _resize_and_crop(image, (0, left), (rows, width), (rows, columns), interpolation)
-        corner, resized_shape = (top, 0), (height, columns)
-    kernel = {"bilinear": "triangle", "bicubic": "keyscubic"}[interpolation]
-    scale = tf.cast(tf.stack(resized_shape) / tf.shape(image)[:2], tf.float32)
-    translation = -tf.cast(tf.stack(corner), tf.float32)
-    resized = tf.raw_ops.ScaleAndTranslate(
-        images=image[None],
-        size=tf.stack(crop_shape),
-        scale=scale,
-        translation=translation,
-        kernel_type=kernel,
-        antialias=True,
-    )
-    return _to_uint8(resized[0])
-
-
-def _to_uint8(pixels: tf.Tensor) -> tf.Tensor:
-    """Rounds and clips float32 pixels."""
-    return tf.cast(tf.clip_by_value(tf.round(pixels), 0.0, 255.0), tf.uint8)
+        passes = [
+            ((0, left), (rows, width), (rows, columns)),
+            ((top, 0), (height, columns), crop_shape),
+        ]
+    for offset, whole, part in passes:
+        resized = tf.raw_ops.ScaleAndTranslate(
+            images=image[None],
+            size=tf.stack(part),
+            scale=tf.cast(tf.stack(whole) / tf.shape(image)[:2], tf.float32),
+            translation=-tf.cast(tf.stack(offset), tf.float32),
+            kernel_type=kernel,
+            antialias=True,
+        )
+        image = _to_uint8(resized[0], as_pil)
+    return image
 
 
 def random_window(
