@@ -137,7 +137,7 @@ def test_torchvision_rounding(height, width, size, crop_fraction, resized, corne
     expected = np.asarray(expected.crop((left, top, left + size, top + size))).astype(int)
     how = (size, 1, crop_fraction, "bicubic", True)
     views = crops.extract_views(tf.constant(np.asarray(image)), *how).numpy()
-    assert np.abs(views[0] - expected).max() <= 1
+    assert np.abs(views[0] - expected).max() <= 2
     in_tf_data = _in_tf_data(lambda pixels: crops.extract_views(pixels, *how), np.asarray(image))
     np.testing.assert_array_equal(in_tf_data, views)
     shape = crops.resized_shape(tf.constant([height, width]), min(resized), True)
