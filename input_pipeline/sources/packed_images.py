@@ -383,15 +383,15 @@ def _scan_parts(
     finished = _read_unfinished(unfinished, facts)
     if finished:
         logging.info("%s: continuing after %d of %d parts", split, len(finished), len(parts))
-    unfinished.unlink(missing_ok=True)  # it may be a link
-    with open(unfinished, "x", encoding="utf-8", errors="surrogateescape") as log:
+    with atomic_files.replacing(unfinished) as log:  # without an incomplete line
         for value in (facts, *finished.items()):
-            log.write(json.dumps(value) + "\n")
+            log.write(_format_line(value))
+    with atomic_files.open_to_append(unfinished) as log:
         num_images, last_time = sum(map(len, finished.values())), time.monotonic()
         for number, part in enumerate(parts, 1):
             if part.name not in finished:
                 entries = part.scan()
-                log.write(json.dumps([part.name, entries]) + "\n")
+                log.write(_format_line([part.name, entries]))
                 log.flush()
                 num_images += len(entries)
             else:
@@ -401,6 +401,10 @@ def _scan_parts(
                 last_time = time.monotonic()
                 message = "indexing %s: %d of %d parts, %d images"
                 logging.info(message, split, number, len(parts), num_images)
+
+
+def _format_line(value: Any) -> bytes:
+    return (json.dumps(value) + "\n").encode()
 
 
 def _read_unfinished(path: pathlib.Path, facts: dict[str, Any]) -> dict[str, list[Entry]]:

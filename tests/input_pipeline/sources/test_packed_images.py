@@ -4,7 +4,6 @@ import dataclasses
 import os
 import pathlib
 import re
-import signal
 import subprocess
 import sys
 import tarfile
@@ -68,29 +67,6 @@ def test_interrupted_indexing_continues_after_the_last_finished_part(tmp_path):
     put(tmp_path / "x.tar", b"123456")  # a changed file is indexed again
     packed_images.open_indexed(*arguments, _label_all_zero)
     assert scanned[7:] == [0, 1, 2, 3, 4]
-
-
-@pytest.mark.faults
-def test_killed_indexing_continues(tmp_path):
-    folder = imagenet_layouts.make("three_tars", tmp_path)
-    program = f"""
-import os, signal
-from input_pipeline.config import DataConfig
-from input_pipeline.sources import source, tar_files
-list_images = tar_files.list_images
-def killed(path, class_name="", start=0):
-    if class_name == {imagenet_layouts.TRAIN[-1][0]!r}:
-        os.kill(os.getpid(), signal.SIGKILL)
-    return list_images(path, class_name, start)
-tar_files.list_images = killed
-source.open_split(DataConfig(dataset="ilsvrc2012", data_dir={str(folder)!r}), "train")
-"""
-    root = pathlib.Path(__file__).parents[3]
-    ended = subprocess.run([sys.executable, "-c", program], cwd=root, capture_output=True)
-    assert ended.returncode == -signal.SIGKILL
-    unfinished = folder / ".index" / "ilsvrc2012-train.unfinished"
-    assert len(unfinished.read_text().splitlines()) == 4  # the files, and three of four classes
-    assert _open(folder).num_examples == 24
 
 
 def test_tar_file_that_is_cut_while_it_is_read_ends_the_process_with_one_line(tmp_path):
