@@ -100,6 +100,8 @@ def list_images(path: pathlib.Path, limit: int | None = None) -> tuple[list[Entr
 
 def _list_images(path: pathlib.Path, file: FileIO, limit: int | None) -> tuple[list[Entry], str]:
     size = os.fstat(file.fileno()).st_size
+    if not size:  # as a copy to a full disk leaves it
+        raise DataError(f"{path}: is empty; copy the file again")
     entries: list[Entry] = []
     image_features = set()
     window, offset = _Window(file), 0

@@ -340,7 +340,7 @@ def _make(
     rows["label"] = found.labels[order]
     rows["offset"] = [entries[i].offset for i in order]
     rows["size"] = [entries[i].size for i in order]
-    rows["place"] = [entries[i].place for i in order]
+    rows["place"] = np.array([entries[i].place for i in order], np.int32).reshape(-1, 3)
     if not (inside := _are_inside(rows, len(found.classes), facts)).all():
         row = int(np.argmin(inside))
         name = facts["files"][rows["file"][row]][0]

@@ -145,6 +145,12 @@ def test_tar_file_cut_between_two_images_is_refused(tmp_path):
         tar_files.list_members(_put(tmp_path / "b.tar", data[:end]))
 
 
+def test_shards_without_an_image_are_a_data_error(tmp_path):
+    put(tmp_path / "train-0000.tar", imagenet_layouts.tar_bytes([("README", b"no image")]))
+    with pytest.raises(DataError, match="no labeled image in the folder-train split"):
+        _open(tmp_path, dataset="folder")
+
+
 def _put(path, data):
     put(path, data)
     return path
