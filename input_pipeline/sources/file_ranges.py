@@ -23,12 +23,14 @@ def read(path: str, offset: int, size: int) -> bytes:
     """Returns a range of a file.
 
     Raises:
-      OSError: the file cannot be read, or ends inside the range.
+      OSError: the file cannot be read.
+      DataError: it ends inside the range.
     """
     with regular_files.open_regular(path) as file:
-        data = os.pread(file.fileno(), size, offset)
+        file.seek(offset)
+        data = file.read(size)
     if len(data) != size:
-        raise OSError(f"{path}: ends inside the image at byte {offset}")
+        raise DataError(f"{path}: ends inside the image at byte {offset}; copy it again")
     return data
 
 

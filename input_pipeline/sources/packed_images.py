@@ -38,7 +38,7 @@ from input_pipeline.system import (
     regular_files,
     typed_json,
 )
-from input_pipeline.text import pluralize
+from input_pipeline.text import pluralize, tf_error_message
 
 # One row per image: number of its file, label, and position. The position is the range of bytes of
 # the image in a tar file, the frame of its record in a TFRecord file, or the range of bytes of a
@@ -198,13 +198,18 @@ def read_image(
       offset, size, place: position of the image.
 
     Raises:
-      OSError, tf.errors.OpError, DataError: the file cannot be read or is damaged.
+      OSError: the file cannot be read.
+      DataError: it is damaged.
     """
     kind, _, key = storage.partition(":")
     if kind == RECORD:
         tfrecord.require_frames([path], np.zeros(1, np.int32), np.array([offset]))
         start, length = (tf.constant(value, tf.int64) for value in (offset, size))
-        return tfrecord.read_feature(tf.constant(os.fsencode(path)), start, length, key).numpy()
+        try:
+            return tfrecord.read_feature(tf.constant(os.fsencode(path)), start, length, key).numpy()
+        except tf.errors.OpError as error:
+            reason = tf_error_message(error)
+            raise DataError(f"{path}: is damaged at byte {offset} ({reason})") from None
     if kind == PARQUET:
         return parquet_files.read_image(path, offset, size, place, key)
     return file_ranges.read(path, offset, size)

@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from input_pipeline.config import DataConfig
+from input_pipeline.config import DataConfig, PrepareConfig
 from input_pipeline.errors import DataError, UsageError
+from input_pipeline.preparation import prepare
 from input_pipeline.sources import (
     foreign_records,
     layouts,
@@ -183,6 +184,9 @@ def test_damaged_record_fails_when_it_is_read(tmp_path):
             bad.append(split.describe(index))
     assert len(bad) == 1
     assert bad[0].startswith(f"{path} (train/")
+    config = dataclasses.replace(ILSVRC, data_dir=str(folder))
+    with pytest.raises(DataError, match=rf"^{path}: is damaged at byte \d+ \(.*corrupted record"):
+        prepare.prepare(config, PrepareConfig(), tmp_path / "out", "tfrecord")
 
 
 def _write_generic_records(folder, numbers, wnids=None):
