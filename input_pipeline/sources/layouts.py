@@ -195,7 +195,8 @@ def split_of_compressed(name: str) -> str:
 
 def _list_compressed(root: pathlib.Path) -> list[pathlib.Path]:
     with os.scandir(root) as entries:
-        if any(entry.is_dir() and not entry.name.startswith(".") for entry in entries):
+        folders = [entry.name for entry in entries if entry.is_dir()]
+        if not all(name.startswith(".") or "devkit" in name for name in folders):
             return []
     return [root / name for name in sorted(_list_names(root)) if _COMPRESSED.fullmatch(name)]
 
