@@ -127,7 +127,7 @@ def _unpack_files(file: gzip.GzipFile, path: pathlib.Path, folder: pathlib.Path)
     Raises:
       DataError: another archive has written a file of the same name.
     """
-    names = []
+    names, links = [], []
     reader = tar_files.ForwardReader(file, sys.maxsize)
     with tarfile.open(fileobj=reader, mode="r:") as tar:  # type: ignore[call-overload]
         for member in tar_files.iter_files(tar, str(path)):
@@ -140,16 +140,25 @@ def _unpack_files(file: gzip.GzipFile, path: pathlib.Path, folder: pathlib.Path)
             target.parent.mkdir(parents=True, exist_ok=True)
             if target.exists():
                 raise DataError(f"{path}: {member.name} is also in another archive; remove one")
+            names.append(str(name))
+            if member.target:  # whose file may come later
+                links.append(member)
+                continue
             file.seek(member.offset)
             with open(target, "xb") as unpacked:
                 _copy(file, unpacked, member.size)
-            names.append(str(name))
             logging.log_every_n_seconds(
                 logging.INFO, "unpacking %s: %d files", _LOG_SECONDS, path, len(names)
             )
         file.seek(tar.offset)
         if file.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
             raise tarfile.ReadError("its end is missing")
+    target_of_link = {os.path.normpath(link.name): link.target for link in links}
+    for link in links:
+        found = folder / tar_files.find_target(link, target_of_link, str(path))
+        if not found.is_relative_to(folder) or ".." in found.parts or not found.is_file():
+            raise tar_files.missing_target(link, str(path))
+        shutil.copyfile(found, folder / link.name)
     return names
 
 

@@ -1,9 +1,11 @@
 """Compressed tar files: preparing reads them once; training names the command."""
 
 import gzip
+import io
 import json
 import os
 import pathlib
+import tarfile
 
 import pytest
 import tensorflow as tf
@@ -183,3 +185,36 @@ def test_read_error_of_an_archive_is_not_blamed_on_the_output(tmp_path):
     (tmp_path / "raw/a.tgz").symlink_to("/proc/self/mem")
     with pytest.raises(DataError, match=r"raw/a\.tgz: Input/output error; fix this"):
         _prepare(tmp_path / "raw", tmp_path / "out")
+
+
+def test_links_in_archives_are_unpacked(tmp_path):
+    """A link may come before its file."""
+    _, name, data = layouts.TRAIN[0]
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w:gz") as tar:
+        for split in ("train", "val"):
+            for wnid, kind, target in (
+                ("n01440764", tarfile.SYMTYPE, f"../n01443537/{name}"),
+                ("n01443537", tarfile.REGTYPE, ""),
+                ("n02100735", tarfile.LNKTYPE, f"./{split}/n01443537/{name}"),
+            ):
+                member = tarfile.TarInfo(f"./{split}/{wnid}/{name}")
+                member.type, member.linkname = kind, target
+                member.size = 0 if target else len(data)
+                tar.addfile(member, io.BytesIO(data))
+    put(tmp_path / "raw/a.tgz", buffer.getvalue())
+    _prepare(tmp_path / "raw", tmp_path / "out", "--dataset=folder")
+    for split in ("train", "val"):
+        wnids = ("n01440764", "n01443537", "n02100735")
+        assert _contents(tmp_path / "out", "folder", split) == [(wnid, data) for wnid in wnids]
+
+
+@pytest.mark.parametrize("target", ["/etc/hostname", "../../../raw/secret.jpg"])
+def test_links_in_archives_lead_nowhere_else(tmp_path, target):
+    put(tmp_path / "raw/secret.jpg", b"secret")
+    member = tarfile.TarInfo("train/cat/1.jpg")
+    member.type, member.linkname = tarfile.LNKTYPE, target
+    packed = member.tobuf(tarfile.GNU_FORMAT) + bytes(1024)
+    put(tmp_path / "raw/a.tgz", gzip.compress(packed))
+    with pytest.raises(DataError, match=r"a\.tgz: .*1\.jpg is a link to .* not in the tar file"):
+        _prepare(tmp_path / "raw", tmp_path / "out", "--dataset=folder")

@@ -516,3 +516,49 @@ def test_pipes_and_devices_are_named(tmp_path, layout, name, make, is_indexed):
     make(path)
     with pytest.raises(DataError, match=rf"^{re.escape(str(path))}\b"):
         _open(folder)
+
+
+def _make_linked_tar(path, tmp_path):
+    """Packs class folders of two images, with two further names of the first and a link to it."""
+    folder = tmp_path / "packed"
+    images = imagenet_layouts.TRAIN[:2]
+    for wnid, name, data in images:
+        put(folder / wnid / name, data)
+    wnid, name, data = images[0]
+    for k in (1, 2):
+        os.link(folder / wnid / name, folder / wnid / f"hard{k}.jpg")
+    (folder / wnid / "soft.jpg").symlink_to(name)
+    (folder / wnid / "further.jpg").symlink_to(f"../{wnid}/soft.jpg")
+    with tarfile.open(path, "w") as tar:  # finds further names by itself
+        for file in sorted(folder.rglob("*.*")):
+            tar.add(file, f"./{file.relative_to(folder)}")
+        assert {member.type for member in tar.getmembers()} == {
+            *(tarfile.REGTYPE, tarfile.LNKTYPE, tarfile.SYMTYPE)
+        }
+    return {"hard1.jpg": data, "hard2.jpg": data, "soft.jpg": data, "further.jpg": data} | {
+        name: data for _, name, data in images
+    }
+
+
+def test_links_in_a_tar_file_are_read(tmp_path):
+    expected = _make_linked_tar(tmp_path / "a.tar", tmp_path)
+    content = (tmp_path / "a.tar").read_bytes()
+    entries = tar_files.list_images(tmp_path / "a.tar", "cat")
+    assert {e.name: content[e.offset : e.offset + e.size] for e in entries} == expected
+    assert len(entries) == len(expected)
+
+
+@pytest.mark.parametrize(
+    ("kind", "target", "message"),
+    [
+        (tarfile.LNKTYPE, "b.jpg", r"a\.jpg is a link to b\.jpg, which is not in the tar file"),
+        (tarfile.SYMTYPE, "../b.jpg", r"a\.jpg is a link to \.\./b\.jpg, which is not"),
+        (tarfile.SYMTYPE, "a.jpg", r"a\.jpg is a link that leads in a circle"),
+    ],
+)
+def test_link_without_its_file_is_named(tmp_path, kind, target, message):
+    member = tarfile.TarInfo("a.jpg")
+    member.type, member.linkname = kind, target
+    put(tmp_path / "x.tar", member.tobuf(tarfile.GNU_FORMAT) + bytes(1024))
+    with pytest.raises(DataError, match=rf"x\.tar: {message}"):
+        tar_files.list_images(tmp_path / "x.tar")
