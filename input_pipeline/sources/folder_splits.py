@@ -121,11 +121,12 @@ def open_split(
       UsageError: the split cannot be written anywhere.
       DataError: a class folder is unknown, or the split has no image.
     """
-    classes, paths, is_new = assign(root, folder_of_class, dataset)
+    images = list_images(root, folder_of_class)
+    classes, paths, is_new = assign(root, folder_of_class, images, dataset)
     if is_new:
         folder = index_folder.find(root)
-        with index_folder.lock(folder):
-            classes, paths, _ = assign(root, folder_of_class, dataset)
+        with index_folder.lock(folder):  # another process may have written a split by now
+            classes, paths, _ = assign(root, folder_of_class, images, dataset)
             known = _read(root)
             for number, name in enumerate(SPLITS):
                 known |= {path: number for _, path in paths[name]}
@@ -149,14 +150,25 @@ def open_split(
     return image_files.ImageFiles(str(root), table, table_labels, classes, rule=RULE)
 
 
+def list_images(
+    root: str | os.PathLike[str], folder_of_class: Mapping[str, str]
+) -> dict[str, list[str]]:
+    """Returns the images of each class folder, by its path relative to root."""
+    return image_files.list_class_folders(root, [*folder_of_class.values()])
+
+
 def assign(
-    root: str | os.PathLike[str], folder_of_class: Mapping[str, str], dataset: str
+    root: str | os.PathLike[str],
+    folder_of_class: Mapping[str, str],
+    images_of_folder: Mapping[str, Sequence[str]],
+    dataset: str,
 ) -> tuple[tuple[str, ...], dict[str, list[tuple[str, str]]], bool]:
     """Assigns every image of class folders to a split. Nothing is written.
 
     Args:
       root: folder of the data set.
       folder_of_class: see `find_class_folders`.
+      images_of_folder: see `list_images`.
       dataset: name of the data set.
 
     Returns:
@@ -173,7 +185,6 @@ def assign(
     written = _read(root)
     known = {path: SPLITS[number] for path, number in written.items()}
     paths: dict[str, list[tuple[str, str]]] = {split: [] for split in SPLITS}
-    images_of_folder = image_files.list_class_folders(root, [*folder_of_class.values()])
     for name in [name for name in classes if name in folder_of_class]:
         folder = folder_of_class[name]
         files = images_of_folder[folder]
