@@ -179,20 +179,31 @@ def _recognize(dataset: str, data_dir: str) -> tuple[layouts.Layout | None, dict
     return layout, folder_splits.find_class_folders(data_dir, dataset, layout)
 
 
-def require_written_split(config: DataConfig) -> None:
-    """Checks that class folders without splits have the file of their split.
+def require_written_split(config: DataConfig, written: Sequence[int | str] = ()) -> None:
+    """Checks that class folders without splits have the split that a run was trained on.
 
-    Without it, an image that a run was trained on could be evaluated.
+    Otherwise, an image that the run was trained on could be evaluated.
+
+    Args:
+      config: names the data set.
+      written: what `folder_splits.fingerprint_written` returned for the run; () if unknown.
 
     Raises:
-      DataError: the file is missing.
+      DataError: the file of the split is missing, or is of another split.
     """
     data_dir = get_data_dir(config)
     if config.dataset == "lists" or manifest.exists(data_dir):
         return
-    if _recognize(config.dataset, data_dir)[1] and not folder_splits.is_written(data_dir):
+    if not _recognize(config.dataset, data_dir)[1]:
+        return
+    fault = ""
+    if not folder_splits.is_written(data_dir):
+        fault = "is missing"
+    elif written and folder_splits.fingerprint_written(data_dir, int(written[0])) != (*written,):
+        fault = "has another split than the run was trained on"
+    if fault:
         raise DataError(
-            f"{folder_splits.written_path(data_dir)}: is missing. It says which images the run was"
+            f"{folder_splits.written_path(data_dir)}: {fault}. It says which images the run was"
             " trained on; copy it from the data set of the training, or evaluate other images with"
             " --test_sets"
         )

@@ -144,10 +144,18 @@ def test_nothing_is_locked_if_the_split_is_complete(config, tmp_path, monkeypatc
 
 
 def test_run_whose_split_is_lost_is_not_evaluated_on_training_images(config, tmp_path):
-    record = {"train": split_facts.describe(source.open_split(config, "train"))}
+    record = {"train": split_facts.describe(source.open_split(config, "train"), config)}
+    split_facts.require_same_split(record, config)
+    _fill(tmp_path, "cat/0 new.jpg", "zebra/1.jpg")  # sorted, they are not the last ones
+    assert source.open_split(config, "train").num_examples == 22
     split_facts.require_same_split(record, config)
     (tmp_path / ".index/split.txt").unlink()
     with pytest.raises(DataError, match=r"\.index/split\.txt: is missing.*--test_sets"):
+        split_facts.require_same_split(record, config)
+    # Another training splits more images, and images move.
+    _fill(tmp_path, *(f"cat/new {k}.jpg" for k in range(12)))
+    source.open_split(config, "train")
+    with pytest.raises(DataError, match=r"split\.txt: has another split than the .*--test_sets"):
         split_facts.require_same_split(record, config)
     record = {"train": {"images": 20, "fingerprint": "x"}}  # of another rule, or an older version
     split_facts.require_same_split(record, config)
