@@ -25,6 +25,7 @@ from absl import logging
 
 from input_pipeline.errors import DataError
 from input_pipeline.sources import (
+    array_records,
     file_ranges,
     image_files,
     index_folder,
@@ -52,7 +53,10 @@ _MAX_INDEX_BYTES = 2**33
 _MAX_RANGE_BYTES = regular_files.MAX_IMAGE_BYTES + 2**20  # with the frame of a record
 _MAX_NAME_LENGTH = 1000
 
-TAR, RECORD, PARQUET = "tar", "record", "parquet"
+TAR, RECORD, PARQUET, ARRAY_RECORD = "tar", "record", "parquet", "array_record"
+
+
+NOT_ALONE = parquet_files.NOT_ALONE
 
 
 class Entry(NamedTuple):
@@ -63,7 +67,8 @@ class Entry(NamedTuple):
       wnid: name of its class, or "".
       number: number of its class, or -1.
       offset, size: its position in the file.
-      place: where the image is in this range of a Parquet file, see `parquet_files.Row`.
+      place: where the image is in this range of a Parquet file, see `parquet_files.Row`. It is
+        NOT_ALONE if the image cannot be read alone. `offset` is then its number in the file.
     """
 
     name: str
@@ -118,8 +123,8 @@ class PackedImages:
     """The images of one split.
 
     Attributes:
-      storage: TAR, RECORD or PARQUET; the latter two are followed by ":" and the feature or column
-        that holds the image.
+      storage: TAR, RECORD, PARQUET or ARRAY_RECORD; all but the first are followed by ":" and the
+        feature or column that holds the image.
       files: paths of the files.
       rows: [N] of `_ROW`, sorted by label and then by name.
       names: path that each image has in class folders.
@@ -141,7 +146,7 @@ class PackedImages:
     @property
     def is_mapped(self) -> bool:
         """Whether the files are mapped into the memory of this process."""
-        return not self.storage.startswith(RECORD)
+        return self.storage.partition(":")[0] != RECORD
 
     def make_reader(self) -> Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]]:
         """Returns the function from an index tensor to (encoded image, label).
@@ -212,6 +217,8 @@ def read_image(
             raise DataError(f"{path}: is damaged at byte {offset} ({reason})") from None
     if kind == PARQUET:
         return parquet_files.read_image(path, offset, size, place, key)
+    if kind == ARRAY_RECORD:
+        return array_records.read_image(path, offset, key)
     return file_ranges.read(path, offset, size)
 
 

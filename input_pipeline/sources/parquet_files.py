@@ -19,7 +19,7 @@ from input_pipeline.system import regular_files, typed_json
 _MAX_CACHED_GROUPS = 4
 _MAX_GROUP_ROWS, _MAX_GROUP_BYTES = 2**20, 2**33
 _BLOCK_BYTES = 1 << 16  # what Snappy compresses at a time
-_NOT_ALONE = (-1, 0, 0)  # see Row
+NOT_ALONE = (-1, 0, 0)  # see Row
 
 
 class Columns(NamedTuple):
@@ -159,7 +159,7 @@ def list_rows(path: pathlib.Path, columns: Columns, limit: int | None = None) ->
                 table = _flatten(file.read_row_group(group, wanted))
                 numbers = table[columns.label].to_pylist()
                 names = table[columns.name].to_pylist() if columns.name else [""] * len(numbers)
-                places = [(len(rows) + row, 0, _NOT_ALONE) for row in range(len(numbers))]
+                places = [(len(rows) + row, 0, NOT_ALONE) for row in range(len(numbers))]
                 if limit is None:
                     places = _locate_images(path, file, metadata, group, columns.image, len(rows))
                 for name, number, place in zip(names, numbers, places, strict=True):
@@ -233,7 +233,7 @@ def _locate_images(
                     located[value] = (start + offset, size, place)
             break
     return [
-        located.get(value, (first_row + row, len(value), _NOT_ALONE))
+        located.get(value, (first_row + row, len(value), NOT_ALONE))
         for row, value in enumerate(values)
     ]
 

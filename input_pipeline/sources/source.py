@@ -165,6 +165,12 @@ def _open_images(config: DataConfig, split: str, class_names: Sequence[str]) -> 
     if folders and (split == "train" or folder_splits.is_written(data_dir)):
         return folder_splits.open_split(data_dir, folders, config.dataset, split, class_names)
     if layout is not None and not layout.is_plain(data_dir):
+        if any(place.kind == layouts.ARRAY_RECORDS for place in layout.splits.values()):
+            raise UsageError(
+                f"--data_dir={data_dir}: the compression of ArrayRecord files allows no random"
+                f" access; run --mode=prepare --data_dir={data_dir} --out=DIR, then give"
+                " --data_dir=DIR"
+            )
         return layout_splits.open_split(layout, config.dataset, split, class_names)
     if layout is None and split != "train":
         test_set = layout_splits.open_test_set(data_dir, class_names) if class_names else None

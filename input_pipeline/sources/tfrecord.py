@@ -35,6 +35,13 @@ _ENCODED, _LABEL = "image/encoded", "image/class/label"
 _SYNSET, _FILENAME = "image/class/synset", "image/filename"
 
 
+def parse_first_values(record: bytes) -> dict[str, int | bytes]:
+    """Returns the first text or integer of each feature of an Example; raises for other bytes."""
+    features = tf.train.Example.FromString(record).features.feature
+    values = {name: [*f.bytes_list.value, *f.int64_list.value][:1] for name, f in features.items()}
+    return {name: value[0] for name, value in values.items() if value}
+
+
 def serialize_example(data: bytes, label: int, class_name: str, name: str) -> bytes:
     """Serializes one record.
 

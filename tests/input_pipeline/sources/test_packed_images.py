@@ -255,7 +255,6 @@ def test_data_service_reads_records_but_no_tar_files(tmp_path):
 @pytest.mark.parametrize(
     ("name", "remedy"),
     [
-        ("imagenet2012-train.array_record-00000-of-01024", "--file_format=tfrecord"),
         ("train_500_0.50_90.beton", "class folders"),
         ("train.rec", "im2rec"),
         ("mini-imagenet-cache-train.pkl", "timm/mini-imagenet"),
