@@ -70,11 +70,26 @@ def test_interrupted_indexing_continues_after_the_last_finished_part(tmp_path):
     assert scanned[7:] == [0, 1, 2, 3, 4]
 
 
+def test_tar_file_is_not_copied_into_memory(tmp_path):
+    folder = imagenet_layouts.make("three_tars", tmp_path)
+    os.truncate(folder / "ILSVRC2012_img_train.tar", 10**9)  # adds a hole
+
+    def read_memory():
+        status = pathlib.Path("/proc/self/status").read_text()
+        return int(status.split("RssAnon:")[1].split()[0]) * 1024
+
+    before = read_memory()
+    split = _open(folder)
+    data, _ = split.read(tf.constant(23))
+    assert data.numpy() == imagenet_layouts.TRAIN[23][2]
+    assert read_memory() - before < 100e6
+
+
 def test_tar_file_that_is_cut_while_it_is_read_ends_the_process_with_one_line(tmp_path):
     """A mapped file that is cut would end the process with a signal."""
     folder = imagenet_layouts.make("three_tars", tmp_path)
     path = folder / "ILSVRC2012_img_train.tar"
-    os.truncate(path, 60_000_000)  # adds zeros; TensorFlow copies a small file
+    os.truncate(path, 60_000_000)  # adds zeros
     program = f"""
 import os
 import tensorflow as tf
