@@ -244,14 +244,14 @@ def _require_frame(file: BinaryIO, path: str, offset: int) -> None:
     frame = os.pread(file.fileno(), _LENGTH_BYTES + 4, offset)
     length, checksum = frame[:_LENGTH_BYTES], int.from_bytes(frame[_LENGTH_BYTES:], "little")
     num_bytes = int.from_bytes(length, "little")
-    if num_bytes > os.fstat(file.fileno()).st_size and checksum == _masked_crc32c(length):
+    if num_bytes > os.fstat(file.fileno()).st_size and checksum == masked_crc32c(length):
         raise DataError(
             f"{path}: the record at byte {offset} claims {num_bytes} bytes; copy the shard again,"
             " or prepare the data set again"
         )
 
 
-def _masked_crc32c(data: bytes) -> int:
+def masked_crc32c(data: bytes) -> int:
     """Returns the checksum of TFRecord's frames: a rotated CRC-32C plus a constant."""
     crc = 0xFFFFFFFF
     for byte in data:
