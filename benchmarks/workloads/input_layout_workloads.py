@@ -151,14 +151,10 @@ def write_tfrecords(root: pathlib.Path, images: Iterable[Image]) -> None:
 
 
 def _write_tfrecord(path: pathlib.Path, images: Sequence[Image]) -> None:
-    import tensorflow as tf
-
     from input_pipeline.sources import tfrecord
 
     if not isinstance(images[0].data, int):
-        with tf.io.TFRecordWriter(str(path)) as writer:
-            for image in images:
-                writer.write(_example_before_image(image) + image.data)
+        tfrecord.write_shard(path, (_example_before_image(i) + i.data for i in images))
         return
     with open(path, "wb") as file:
         for image in images:
