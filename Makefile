@@ -103,7 +103,7 @@ train: venv ## train ResNetV2-50 on the built-in data set, then evaluate it on t
 	.venv/bin/python main.py --mode=eval --ckpt=checkpoints/$(RUN)
 
 lock: ## update the hashed requirements/*.txt from requirements/*.in (needs uv)
-	@for lock in cpu gpu test export parquet notebook; do
+	@for lock in cpu gpu test export parquet array_record notebook; do
 		uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 			requirements/$$lock.in -o requirements/$$lock.txt
 	done

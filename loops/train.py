@@ -240,7 +240,9 @@ def _update_record(
 ) -> run_folder.Record:
     """Writes config.json and returns its Record; warns if the images have changed."""
     splits = {"train": setup.train_split, "val": setup.val_split}
-    dataset = {name: split_facts.describe(split) for name, split in splits.items()}
+    dataset = {
+        name: split_facts.describe(split, setup.config.data) for name, split in splits.items()
+    }
     if record is not None:
         for change in split_facts.find_changes(record.dataset, dataset, record.class_names):
             logging.warning(

@@ -89,6 +89,7 @@ MAY_USE = {
         *("tensorflow", "numpy", "cv2", "tqdm", "absl.logging", r"scipy\.io"),
         "grpc",  # protocol of TensorFlow's data service
         "pyarrow",  # an extra, for Parquet files
+        "array_record",  # likewise
     ),
     "benchmarks": (".*",),
 }

@@ -20,7 +20,7 @@ SHARDS = 300
 _RECORD_BYTES = 30_000
 
 
-def _list_files(folder: str) -> list[pathlib.Path]:
+def list_files(folder: str) -> list[pathlib.Path]:
     files = sorted(p for p in pathlib.Path(folder).rglob("*") if p.suffix.lower() == ".jpeg")
     if not files:
         raise SystemExit(f"{folder}: contains no .JPEG file")
@@ -33,7 +33,7 @@ def _make_config(args: argparse.Namespace, batch_size: int, prepared: bool = Fal
     from input_pipeline.config import DataConfig
 
     path = pathlib.Path(args.work, "all.txt")
-    lines = "".join(f"{file.resolve()} {k}\n" for k, file in enumerate(_list_files(args.data_dir)))
+    lines = "".join(f"{file.resolve()} {k}\n" for k, file in enumerate(list_files(args.data_dir)))
     path.write_text(lines)
     spec = datasets.get("lists")
     return DataConfig(
@@ -61,7 +61,7 @@ def prepare(args: argparse.Namespace) -> dict[str, int]:
     config = _make_config(args, BATCH)
     manifest = prepare.prepare(config, PrepareConfig(short_side=288), out, "tfrecord")
     after = sum(shard["bytes"] for shard in manifest["splits"]["train"]["shards"])
-    before = sum(path.stat().st_size for path in _list_files(args.data_dir))
+    before = sum(path.stat().st_size for path in list_files(args.data_dir))
     return {"bytes_before": before, "bytes_after": after}
 
 
@@ -81,13 +81,14 @@ def _load_batches(config: "DataConfig") -> Iterator[int]:
         yield split.num_examples
 
 
-def _measure_speed(args: argparse.Namespace, prepared: bool) -> dict[str, float]:
-    batches = _load_batches(_make_config(args, BATCH, prepared))
-    for seconds in (args.seconds / 4, args.seconds):  # the first is to warm up
+def measure_speed(config: "DataConfig", seconds: float) -> dict[str, float]:
+    """Returns the images per second up to a normalized batch."""
+    batches = _load_batches(config)
+    for duration in (seconds / 4, seconds):  # the first is to warm up
         started, images = time.perf_counter(), 0
-        while time.perf_counter() - started < seconds:
+        while time.perf_counter() - started < duration:
             next(batches)
-            images += BATCH
+            images += config.batch_size
         rate = images / (time.perf_counter() - started)
     return {"images_per_second": rate}
 
@@ -116,7 +117,7 @@ def _make_imagenet_list() -> bytes:
 
 
 def open_list(args: argparse.Namespace) -> dict[str, float]:
-    """Opens an image list of ILSVRC's length; see `_measure_open`."""
+    """Opens an image list of ILSVRC's length; see `measure_open`."""
     from input_pipeline.config import DataConfig
 
     path, lines = pathlib.Path(args.work, "imagenet.txt"), _make_imagenet_list()
@@ -124,11 +125,13 @@ def open_list(args: argparse.Namespace) -> dict[str, float]:
     first = pathlib.Path(args.work, lines.split(b" ", 1)[0].decode())
     first.parent.mkdir(parents=True, exist_ok=True)
     first.touch()  # a list without any existing file is an error
-    return _measure_open(DataConfig(dataset="lists", data_dir=args.work, train_list=str(path)))
+    return measure_open(
+        DataConfig(dataset="lists", data_dir=args.work, train_list=str(path)), IMAGENET
+    )
 
 
 def open_prepared(args: argparse.Namespace) -> dict[str, float]:
-    """Opens class folders of ILSVRC's length that were prepared as lists; see `_measure_open`."""
+    """Opens class folders of ILSVRC's length that were prepared as lists; see `measure_open`."""
     from input_pipeline.config import DataConfig
     from input_pipeline.sources import manifest
     from input_pipeline.system import atomic_files
@@ -140,7 +143,7 @@ def open_prepared(args: argparse.Namespace) -> dict[str, float]:
     splits = {"train": {"images": IMAGENET, "list": entry}}
     content = {"dataset": "folder", "storage": "lists", "root": "..", "splits": splits}
     manifest.write(folder, content | {"classes": _make_class_names()})
-    return _measure_open(DataConfig(dataset="folder", data_dir=str(folder)))
+    return measure_open(DataConfig(dataset="folder", data_dir=str(folder)), IMAGENET)
 
 
 def _make_class_names() -> list[str]:
@@ -148,7 +151,7 @@ def _make_class_names() -> list[str]:
 
 
 def open_tfrecord(args: argparse.Namespace) -> dict[str, float]:
-    """Opens TFRecords of ILSVRC's length, with sparse files as shards; see `_measure_open`."""
+    """Opens TFRecords of ILSVRC's length, with sparse files as shards; see `measure_open`."""
     import numpy as np
 
     from input_pipeline.config import DataConfig
@@ -177,11 +180,15 @@ def open_tfrecord(args: argparse.Namespace) -> dict[str, float]:
         split[key] = {"name": name, "sha256": atomic_files.sha256(folder / name)}
     content = {"dataset": "folder", "storage": "tfrecord", "splits": {"train": split}}
     manifest.write(folder, content | {"classes": _make_class_names()})
-    return _measure_open(DataConfig(dataset="folder", data_dir=str(folder)))
+    return measure_open(DataConfig(dataset="folder", data_dir=str(folder)), IMAGENET)
 
 
-def _measure_open(config: "DataConfig") -> dict[str, float]:
+def measure_open(config: "DataConfig", num_images: int) -> dict[str, float]:
     """Opens the train split.
+
+    Args:
+      config: names the data set.
+      num_images: its number of images, which is checked.
 
     Returns:
       A dict: seconds, peak_mb and kept_mb (memory in 10^6 bytes at the peak and afterwards).
@@ -199,15 +206,15 @@ def _measure_open(config: "DataConfig") -> dict[str, float]:
     status = pathlib.Path("/proc/self/status").read_text()
     peak = int(status.split("VmHWM:")[1].split()[0]) * 1024 / 1e6
     kept = _resident_mb() - before
-    if split.num_examples != IMAGENET:
-        raise RuntimeError(f"opened {split.num_examples} images, expected {IMAGENET}")
+    if split.num_examples != num_images:
+        raise RuntimeError(f"opened {split.num_examples} images, expected {num_images}")
     return {"seconds": seconds, "peak_mb": peak - before, "kept_mb": kept}
 
 
 SIDES: dict[str, Callable[[argparse.Namespace], dict]] = {
     "prepare": prepare,
-    "files": lambda args: _measure_speed(args, prepared=False),
-    "tfrecord": lambda args: _measure_speed(args, prepared=True),
+    "files": lambda args: measure_speed(_make_config(args, BATCH), args.seconds),
+    "tfrecord": lambda args: measure_speed(_make_config(args, BATCH, True), args.seconds),
     "memory": measure_memory,
     "open_list": open_list,
     "open_prepared": open_prepared,

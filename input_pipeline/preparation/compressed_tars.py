@@ -5,14 +5,13 @@ it is read like any other layout, and is removed at the end.
 """
 
 import gzip
-import json
 import os
 import pathlib
 import shutil
 import sys
 import tarfile
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import BinaryIO
 
 from absl import logging
@@ -26,6 +25,7 @@ _FOLDER = "unpacked"
 _DONE = ".done-"
 _LOG_SECONDS = 10.0
 _BLOCK_BYTES = 2**20
+_MAX_MARK_BYTES = 2**31
 # Besides images: class tar files, and tables of labels.
 _EXTENSIONS = (".tar", ".csv", ".txt")
 
@@ -51,7 +51,11 @@ def unpack(archives: Sequence[pathlib.Path], out: str | os.PathLike[str]) -> pat
             require_new_folder(pathlib.Path(out))
         for parent in (folder.parent, folder):
             atomic_files.make_folder(parent)
+        finished = {path for path in archives if _read_mark(path, folder) is not None}
+        _remove_others(folder, finished)
         for path in archives:
+            if path in finished:
+                continue
             # Hugging Face's archives are parts of one split. Others may contain equal names.
             stem = path.name.partition(".")[0] if len(archives) > 1 else ""
             _unpack(path, folder, layouts.split_of_compressed(path.name) or stem)
@@ -61,42 +65,72 @@ def unpack(archives: Sequence[pathlib.Path], out: str | os.PathLike[str]) -> pat
     return folder / inner[0] if is_wrapped else folder
 
 
-def _unpack(path: pathlib.Path, folder: pathlib.Path, inner: str) -> None:
+def _mark_path(path: pathlib.Path, folder: pathlib.Path) -> pathlib.Path:
+    return folder / f"{_DONE}{path.name}"
+
+
+def _describe(path: pathlib.Path) -> bytes:
+    """Returns what tells an archive from a newer one of the same name."""
     status = path.stat()
-    facts = json.dumps([status.st_size, status.st_mtime_ns]).encode()
-    done = folder / f"{_DONE}{path.name}"
-    if done.is_file() and done.read_bytes() == facts:
-        return
-    may_replace = done.is_file()  # what a killed run has left of this archive
-    atomic_files.write_bytes(done, b"")
+    return b"%d %d" % (status.st_size, status.st_mtime_ns)
+
+
+def _read_mark(path: pathlib.Path, folder: pathlib.Path) -> set[bytes] | None:
+    """Returns the names of the files of an archive; None if it is not unpacked to its end."""
+    try:
+        mark = regular_files.read_bytes(_mark_path(path, folder), _MAX_MARK_BYTES)
+    except FileNotFoundError:
+        return None
+    description, *names = mark.split(b"\0")
+    return set(names) if description == _describe(path) else None
+
+
+def _remove_others(folder: pathlib.Path, finished: Iterable[pathlib.Path]) -> None:
+    """Removes what a killed run has left, and the files of archives that were replaced."""
+    kept = {os.fsencode(_mark_path(path, folder).name) for path in finished}
+    kept.update(*(_read_mark(path, folder) or () for path in finished))
+    for parent, _, names in os.walk(os.fsencode(folder)):
+        for name in names:
+            path = os.path.join(parent, name)
+            if os.path.relpath(path, os.fsencode(folder)) not in kept:
+                os.unlink(path)
+
+
+def _unpack(path: pathlib.Path, folder: pathlib.Path, inner: str) -> None:
+    """Unpacks an archive, and then writes its mark: what it is, and the names of its files."""
+    description = _describe(path)
     logging.info("unpacking %s into %s, which is removed at the end", path, folder)
     tar_name = f"{path.name.partition('.')[0]}.tar"
     try:
         with regular_files.open_regular(path) as packed, gzip.open(packed) as file:
             if tar_name in layouts.ILSVRC_TARS.values():
+                names = [tar_name]
                 with atomic_files.replacing(folder / tar_name) as target:
                     shutil.copyfileobj(file, target, _BLOCK_BYTES)
             else:
-                _unpack_files(file, path, folder / inner, may_replace)
+                names = [os.path.join(inner, n) for n in _unpack_files(file, path, folder / inner)]
             while file.read(_BLOCK_BYTES):  # to the end, where the checksum is
                 pass
     except (EOFError, gzip.BadGzipFile, zlib.error, tarfile.TarError, ValueError) as error:
         raise DataError(f"{path}: is not a complete tar file ({error}); copy it again") from None
     os.sync()  # a power cut must not leave the mark without the files
-    atomic_files.write_bytes(done, facts)
+    mark = b"\0".join([description, *map(os.fsencode, names)])
+    atomic_files.write_bytes(_mark_path(path, folder), mark)
 
 
-def _unpack_files(
-    file: gzip.GzipFile, path: pathlib.Path, folder: pathlib.Path, may_replace: bool
-) -> None:
+def _unpack_files(file: gzip.GzipFile, path: pathlib.Path, folder: pathlib.Path) -> list[str]:
     """Writes the images, class tar files and tables of a tar file below a folder.
 
+    Returns:
+      Their paths, relative to the folder.
+
     Raises:
-      DataError: another archive has written a file of the same name; unless `may_replace`.
+      DataError: another archive has written a file of the same name.
     """
+    names, links = [], []
     reader = tar_files.ForwardReader(file, sys.maxsize)
     with tarfile.open(fileobj=reader, mode="r:") as tar:  # type: ignore[call-overload]
-        for count, member in enumerate(tar_files.iter_files(tar, str(path))):
+        for member in tar_files.iter_files(tar, str(path)):
             name = pathlib.PurePosixPath(member.name)
             if not (name.suffix in _EXTENSIONS or image_folders.is_image_name(name.name)):
                 continue
@@ -104,19 +138,28 @@ def _unpack_files(
                 raise DataError(f"{path}: {member.name} leads out of the folder; remove it")
             target = folder / name
             target.parent.mkdir(parents=True, exist_ok=True)
-            if may_replace:
-                target.unlink(missing_ok=True)
-            elif target.exists():
+            if target.exists():
                 raise DataError(f"{path}: {member.name} is also in another archive; remove one")
+            names.append(str(name))
+            if member.target:  # whose file may come later
+                links.append(member)
+                continue
             file.seek(member.offset)
             with open(target, "xb") as unpacked:
                 _copy(file, unpacked, member.size)
             logging.log_every_n_seconds(
-                logging.INFO, "unpacking %s: %d files", _LOG_SECONDS, path, count
+                logging.INFO, "unpacking %s: %d files", _LOG_SECONDS, path, len(names)
             )
         file.seek(tar.offset)
         if file.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
             raise tarfile.ReadError("its end is missing")
+    target_of_link = {os.path.normpath(link.name): link.target for link in links}
+    for link in links:
+        found = folder / tar_files.find_target(link, target_of_link, str(path))
+        if not found.is_relative_to(folder) or ".." in found.parts or not found.is_file():
+            raise tar_files.missing_target(link, str(path))
+        shutil.copyfile(found, folder / link.name)
+    return names
 
 
 def _copy(file: gzip.GzipFile, target: BinaryIO, size: int) -> None:

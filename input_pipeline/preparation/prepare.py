@@ -38,6 +38,7 @@ def prepare(
     out: str | os.PathLike[str],
     storage: str,
     progress: ProgressFactory = NoProgress,
+    origin: str = "",
 ) -> dict[str, Any]:
     """Prepares a data set.
 
@@ -47,6 +48,7 @@ def prepare(
       out: folder to write into; it is created if it does not exist.
       storage: "tfrecord" or "lists".
       progress: creates the progress bars.
+      origin: folder of the raw data set for the manifest, if it was unpacked from there.
 
     Returns:
       The manifest.
@@ -82,7 +84,8 @@ def prepare(
         with concurrent.futures.ThreadPoolExecutor(threads) as pool, explain_disk_errors(out):
             _start_or_resume(out, plan)
             splits, conversions = write(pool, out, raw, prepare_config, config.exif, progress)
-            manifest.write(out, _make_manifest(config, plan, out, raw, splits, conversions))
+            root = origin or config.data_dir or "."
+            manifest.write(out, _make_manifest(root, plan, out, raw, splits, conversions))
         shutil.rmtree(out / manifest.UNFINISHED)
     return manifest.read(out)
 
@@ -175,7 +178,7 @@ def _require_no_line_breaks(raw: RawSet) -> None:
 
 
 def _make_manifest(
-    config: DataConfig,
+    root: str,
     plan: dict[str, Any],
     out: pathlib.Path,
     raw: RawSet,
@@ -186,7 +189,7 @@ def _make_manifest(
     return {
         **{key: plan[key] for key in kept},
         # Relative to real paths, because `..` after a link leads to the parent of its target.
-        "root": os.path.relpath(os.path.realpath(config.data_dir or "."), os.path.realpath(out)),
+        "root": os.path.relpath(os.path.realpath(root), os.path.realpath(out)),
         "unlabelled": len(raw.unlabeled),
         "skipped": raw.skipped,
         "conversions": conversions,

@@ -149,7 +149,8 @@ def _find_without_splits(
       folder_of_class: folder of each class, relative to root.
       dataset: name of the data set.
     """
-    classes, paths, _ = folder_splits.assign(root, folder_of_class, dataset)
+    images = folder_splits.list_images(root, folder_of_class)
+    classes, paths, _ = folder_splits.assign(root, folder_of_class, images, dataset)
     labels = {name: label for label, name in enumerate(classes)}
     items = {
         split: [raw_set.Item(path, labels[name], str(root / path)) for name, path in part]

@@ -7,9 +7,12 @@ A Python function in the graph would be simpler, but would hang. TensorFlow wait
 when an iterator is deleted. The deleting thread then holds the interpreter lock that they need.
 """
 
+import ctypes
+import functools
 import os
 from collections.abc import Callable, Sequence
 
+import numpy as np
 import tensorflow as tf
 
 from input_pipeline.errors import DataError, UsageError
@@ -23,12 +26,14 @@ def read(path: str, offset: int, size: int) -> bytes:
     """Returns a range of a file.
 
     Raises:
-      OSError: the file cannot be read, or ends inside the range.
+      OSError: the file cannot be read.
+      DataError: it ends inside the range.
     """
     with regular_files.open_regular(path) as file:
-        data = os.pread(file.fileno(), size, offset)
+        file.seek(offset)
+        data = file.read(size)
     if len(data) != size:
-        raise OSError(f"{path}: ends inside the image at byte {offset}")
+        raise DataError(f"{path}: ends inside the image at byte {offset}; copy it again")
     return data
 
 
@@ -57,11 +62,9 @@ def make_graph_reader(
         )
         for number, path in enumerate(files):
             mapped = tf.constant([], tf.uint8)
-            if size := _get_size(path):  # an empty file cannot be mapped
+            if status := _get_status(path):
                 mapped_files.watch(path)
-                mapped = tf.raw_ops.ImmutableConst(
-                    dtype=tf.uint8, shape=[size], memory_region_name=path
-                )
+                mapped = _map(path, *status)
             tensors = tf.raw_ops.TensorListSetItem(input_handle=tensors, index=number, item=mapped)
 
     def read_in_graph(file: tf.Tensor, offset: tf.Tensor, size: tf.Tensor) -> tf.Tensor:
@@ -73,12 +76,31 @@ def make_graph_reader(
     return read_in_graph
 
 
-def _get_size(path: str) -> int:
+def _get_status(path: str) -> tuple[int, int] | None:
+    """Returns the (size, time of change) of a file; None if it is empty and cannot be mapped."""
     try:
         with regular_files.open_regular(path) as file:
-            return os.fstat(file.fileno()).st_size
+            status = os.fstat(file.fileno())
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror})") from None
+    return (status.st_size, status.st_mtime_ns) if status.st_size else None
+
+
+# Never freed: a thread of TensorFlow that freed a mapping would wait for the interpreter lock.
+@functools.cache
+def _map(path: str, size: int, _mtime_ns: int) -> tf.Tensor:
+    """Returns a file as uint8 [size], without a copy. TensorFlow's ImmutableConst copies it."""
+    try:
+        mapped = np.memmap(path, np.uint8, "r", shape=(size,))
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: cannot be mapped into memory ({error})") from None
+    # DLPack refuses read-only arrays, so the array is made again. Nothing writes to it.
+    array = np.ctypeslib.as_array((ctypes.c_uint8 * size).from_address(mapped.ctypes.data))
+    _mappings.append(mapped)
+    return tf.experimental.dlpack.from_dlpack(array.__dlpack__())
+
+
+_mappings: list[np.memmap] = []
 
 
 def to_string(data: tf.Tensor) -> tf.Tensor:

@@ -121,15 +121,17 @@ def open_split(
       UsageError: the split cannot be written anywhere.
       DataError: a class folder is unknown, or the split has no image.
     """
-    classes, paths, is_new = assign(root, folder_of_class, dataset)
+    images = list_images(root, folder_of_class)
+    classes, paths, is_new = assign(root, folder_of_class, images, dataset)
     if is_new:
         folder = index_folder.find(root)
-        with index_folder.lock(folder):
-            classes, paths, _ = assign(root, folder_of_class, dataset)
+        with index_folder.lock(folder):  # another process may have written a split by now
+            classes, paths, _ = assign(root, folder_of_class, images, dataset)
             known = _read(root)
-            for number, name in enumerate(SPLITS):
-                known |= {path: number for _, path in paths[name]}
-            _write(folder, known)
+            numbered = {p: number for number, name in enumerate(SPLITS) for _, p in paths[name]}
+            # New images go behind the others, see `fingerprint_written`.
+            new = {path: numbered[path] for path in sorted(numbered.keys() - known.keys())}
+            _write(folder, known | new)
     classes = tuple(class_names) or classes
     labels = {name: label for label, name in enumerate(classes)}
     image_folders.require_known_classes(root, {name for name, _ in paths[split]}, classes)
@@ -149,14 +151,25 @@ def open_split(
     return image_files.ImageFiles(str(root), table, table_labels, classes, rule=RULE)
 
 
+def list_images(
+    root: str | os.PathLike[str], folder_of_class: Mapping[str, str]
+) -> dict[str, list[str]]:
+    """Returns the images of each class folder, by its path relative to root."""
+    return image_files.list_class_folders(root, [*folder_of_class.values()])
+
+
 def assign(
-    root: str | os.PathLike[str], folder_of_class: Mapping[str, str], dataset: str
+    root: str | os.PathLike[str],
+    folder_of_class: Mapping[str, str],
+    images_of_folder: Mapping[str, Sequence[str]],
+    dataset: str,
 ) -> tuple[tuple[str, ...], dict[str, list[tuple[str, str]]], bool]:
     """Assigns every image of class folders to a split. Nothing is written.
 
     Args:
       root: folder of the data set.
       folder_of_class: see `find_class_folders`.
+      images_of_folder: see `list_images`.
       dataset: name of the data set.
 
     Returns:
@@ -173,7 +186,6 @@ def assign(
     written = _read(root)
     known = {path: SPLITS[number] for path, number in written.items()}
     paths: dict[str, list[tuple[str, str]]] = {split: [] for split in SPLITS}
-    images_of_folder = image_files.list_class_folders(root, [*folder_of_class.values()])
     for name in [name for name in classes if name in folder_of_class]:
         folder = folder_of_class[name]
         files = images_of_folder[folder]
@@ -194,10 +206,11 @@ def assign(
 def _read(root: str | os.PathLike[str]) -> dict[str, int]:
     """Returns the number of the split of each image that is written down, by path.
 
-    What the data set itself contains takes precedence over the cache.
+    The order is that of writing. What the data set itself contains takes precedence over the cache.
     """
     known: dict[str, int] = {}
-    for path in reversed(index_folder.list_existing(root, _FILENAME)):
+    existing = index_folder.list_existing(root, _FILENAME)
+    for path in existing:
         paths, numbers = image_files.parse_list(path, "the split")
         if numbers.max() >= len(SPLITS):
             raise DataError(f"{path}: is not a split; remove it to split the images again")
@@ -206,15 +219,30 @@ def _read(root: str | os.PathLike[str]) -> dict[str, int]:
         if moved:
             logging.warning(
                 "%s: takes precedence over the cache, which has another split for %s",
-                *(path, pluralize(moved, "image")),
+                *(existing[0], pluralize(moved, "image")),
             )
-        known |= written
+        known |= {name: number for name, number in written.items() if name not in known}
     return known
+
+
+def fingerprint_written(
+    root: str | os.PathLike[str], num_images: int | None = None
+) -> tuple[int, str]:
+    """Returns the number of images whose split is written down, and a hash of their splits.
+
+    Images are only added, behind the others. The hash of the first ones therefore never changes.
+
+    Args:
+      root: folder of the data set.
+      num_images: number of images to hash, in the order of writing; None for all.
+    """
+    lines = [f"{path} {number}\n" for path, number in _read(root).items()][:num_images]
+    digest = hashlib.sha256("".join(lines).encode(errors="surrogateescape"))
+    return len(lines), digest.hexdigest()
 
 
 def _write(folder: pathlib.Path, number_of_path: Mapping[str, int]) -> None:
     if broken := next((path for path in number_of_path if "\n" in path), None):
         raise DataError(f"{broken!r}: the name contains a line break; rename the file")
-    names = sorted(number_of_path)
-    lines = path_table.from_names(names, [number_of_path[name] for name in names]).lines
+    lines = path_table.from_names(number_of_path, [*number_of_path.values()]).lines
     atomic_files.write_bytes(folder / _FILENAME, lines)

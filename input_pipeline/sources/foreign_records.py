@@ -7,6 +7,7 @@ name of the file. TensorFlow checks the checksums of a record whenever it is rea
 
 import os
 import pathlib
+from collections.abc import Mapping
 from io import FileIO
 from typing import NamedTuple
 
@@ -100,6 +101,8 @@ def list_images(path: pathlib.Path, limit: int | None = None) -> tuple[list[Entr
 
 def _list_images(path: pathlib.Path, file: FileIO, limit: int | None) -> tuple[list[Entry], str]:
     size = os.fstat(file.fileno()).st_size
+    if not size:  # as a copy to a full disk leaves it
+        raise DataError(f"{path}: is empty; copy the file again")
     entries: list[Entry] = []
     image_features = set()
     window, offset = _Window(file), 0
@@ -117,24 +120,46 @@ def _list_images(path: pathlib.Path, file: FileIO, limit: int | None) -> tuple[l
             example = _Section(offset + _FRAME_HEAD, end - _FRAME_TAIL)
             features = _read_features(window, example)
             image = next(name for name in IMAGE_FEATURES if name in features)
-            name, wnid = (_get_text(features, names) for names in (_NAME_FEATURES, _WNID_FEATURES))
-            number = next((features[n] for n in _NUMBER_FEATURES if n in features), -1)
-            number = number if isinstance(number, int) else -1
         except (ValueError, StopIteration) as error:
             reason = str(error) or f"no feature {' or '.join(IMAGE_FEATURES)}"
             raise DataError(
                 f"{path}: record {len(entries)} is not an example with an image ({reason})"
             ) from None
         image_features.add(image)
-        name = os.path.basename(name) or f"{path.name}-{len(entries):06d}"
-        entries.append(Entry(name, wnid, number, offset, end - offset))
+        entries.append(make_entry(features, path, len(entries), offset, end - offset))
         offset = end
     if len(image_features) > 1:
         raise DataError(f"{path}: records have different features: {', '.join(image_features)}")
     return entries, "".join(image_features)
 
 
-def _get_text(features: dict[str, int | bytes | None], names: tuple[str, ...]) -> str:
+def make_entry(
+    features: Mapping[str, int | bytes | None],
+    path: pathlib.Path,
+    record: int,
+    offset: int,
+    size: int,
+    place: tuple[int, int, int] = (0, 0, 0),
+) -> Entry:
+    """Returns what the features of a record say about its image.
+
+    Args:
+      features: first value of each feature.
+      path: the file.
+      record: number of the record, which names an image without a name.
+      offset, size, place: see Entry.
+    """
+    name, wnid = (_get_text(features, names) for names in (_NAME_FEATURES, _WNID_FEATURES))
+    number = next((features[n] for n in _NUMBER_FEATURES if n in features), -1)
+    return Entry(
+        os.path.basename(name) or f"{path.name}-{record:06d}",
+        wnid,
+        number if isinstance(number, int) else -1,
+        *(offset, size, place),
+    )
+
+
+def _get_text(features: Mapping[str, int | bytes | None], names: tuple[str, ...]) -> str:
     values = (features.get(name) for name in names)
     return next((os.fsdecode(value) for value in values if isinstance(value, bytes)), "")
 

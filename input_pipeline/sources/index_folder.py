@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from absl import logging
 
 from input_pipeline.errors import UsageError
-from input_pipeline.system import folder_lock
+from input_pipeline.system import atomic_files, folder_lock
 
 _NAME = ".index"
 _LOG_SECONDS = 10.0
@@ -98,4 +98,7 @@ def lock(folder: pathlib.Path) -> Iterator[None]:
                     logging.INFO, "waiting for another process to write %s", _LOG_SECONDS, folder
                 )
                 time.sleep(_WAIT_SECONDS)
+        for temporary in folder.glob(f"{atomic_files.TEMPORARY_PREFIX}*"):  # of a killed process
+            with contextlib.suppress(OSError):  # it only takes space
+                temporary.unlink()
         yield

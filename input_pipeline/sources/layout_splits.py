@@ -306,6 +306,10 @@ def _open_packed(
         feature = foreign_records.list_images(files[0], 1)[1]
         storage = f"{packed_images.RECORD}:{feature}"
         scan = lambda path: foreign_records.list_images(path)[0]  # noqa: E731
+    elif place.kind == layouts.ARRAY_RECORDS:
+        feature = layouts.list_array_records(files[0], 1)[1]
+        storage = f"{packed_images.ARRAY_RECORD}:{feature}"
+        scan = lambda path: layouts.list_array_records(path)[0]  # noqa: E731
     elif place.kind == layouts.PARQUET:
         columns = parquet_files.find_columns(files[0])
         storage, metadata_names = f"{packed_images.PARQUET}:{columns.image}", columns.class_names

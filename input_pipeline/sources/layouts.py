@@ -17,10 +17,12 @@ from absl import logging
 from input_pipeline import datasets
 from input_pipeline.errors import DataError, UsageError
 from input_pipeline.sources import (
+    array_records,
     csv_lists,
     foreign_records,
     image_folders,
     manifest,
+    packed_images,
     parquet_files,
     tar_files,
     val_ground_truth,
@@ -38,6 +40,7 @@ TAR = "a tar file"
 WEBDATASET = "WebDataset tar files"
 RECORDS = "TFRecord files"
 PARQUET = "Parquet files"
+ARRAY_RECORDS = "ArrayRecord files"
 
 SPLIT_NAMES = {
     "train": ("train", "ilsvrc2012_img_train", "training"),
@@ -53,15 +56,11 @@ _INNER_FOLDERS = (
 _SHARDS = {
     WEBDATASET: re.compile(r"\.tar$"),
     PARQUET: re.compile(r"\.parquet$"),
+    ARRAY_RECORDS: re.compile(r"\.array_record(-\d+-of-\d+)?$"),
     RECORDS: re.compile(r"\.tfrec(ord)?s?$|\.tfrecord-\d+-of-\d+$|^[^.]*-\d{5}-of-\d{5}$"),
 }
 # What is recognized but cannot be read in place: names of files, what they are, and what to do.
 _UNREADABLE = (
-    (
-        r"\.array_record(-\d+-of-\d+)?$",
-        "ArrayRecord files",
-        "write TFRecords with tfds build --file_format=tfrecord, and name their folder",
-    ),
     (
         r"\.beton$",
         "a file of FFCV, which stores resized images",
@@ -195,7 +194,8 @@ def split_of_compressed(name: str) -> str:
 
 def _list_compressed(root: pathlib.Path) -> list[pathlib.Path]:
     with os.scandir(root) as entries:
-        if any(entry.is_dir() and not entry.name.startswith(".") for entry in entries):
+        folders = [entry.name for entry in entries if entry.is_dir()]
+        if not all(name.startswith(".") or "devkit" in name for name in folders):
             return []
     return [root / name for name in sorted(_list_names(root)) if _COMPRESSED.fullmatch(name)]
 
@@ -356,13 +356,30 @@ def _peek_classes(place: SplitFiles) -> Iterable[str]:
         names = columns.class_names
         rows = [] if names else parquet_files.list_rows(first, columns, _NUM_PROBED)
         return [*names, *(_wnid_or_published(row.name) or row.name for row in rows)]
+    if place.kind in (RECORDS, ARRAY_RECORDS) and first.name.startswith("imagenet2012-"):
+        return datasets.load_wnids("ilsvrc2012")
     if place.kind == RECORDS:
-        if first.name.startswith("imagenet2012-"):
-            return datasets.load_wnids("ilsvrc2012")
         entries, _ = foreign_records.list_images(first, _NUM_PROBED)
+    elif place.kind == ARRAY_RECORDS:
+        entries, _ = list_array_records(first, _NUM_PROBED)
     else:
         entries = tar_files.list_webdataset(first, _NUM_PROBED)
     return [entry.wnid or _wnid_or_published(entry.name) or entry.name for entry in entries]
+
+
+def list_array_records(
+    path: pathlib.Path, limit: int | None = None
+) -> tuple[list[packed_images.Entry], str]:
+    """Returns the images of an ArrayRecord file, and the feature that holds them."""
+    records = array_records.list_records(path, foreign_records.IMAGE_FEATURES, limit)
+    entries, image_features = [], set()
+    for number, (features, image, size) in enumerate(records):
+        image_features.add(image)
+        place = packed_images.NOT_ALONE
+        entries.append(foreign_records.make_entry(features, path, number, number, size, place))
+    if len(image_features) > 1:
+        raise DataError(f"{path}: records have different features: {', '.join(image_features)}")
+    return entries, "".join(image_features)
 
 
 def wnid_in_name(name: str) -> str:

@@ -25,6 +25,7 @@ from absl import logging
 
 from input_pipeline.errors import DataError
 from input_pipeline.sources import (
+    array_records,
     file_ranges,
     image_files,
     index_folder,
@@ -38,7 +39,7 @@ from input_pipeline.system import (
     regular_files,
     typed_json,
 )
-from input_pipeline.text import pluralize
+from input_pipeline.text import pluralize, tf_error_message
 
 # One row per image: number of its file, label, and position. The position is the range of bytes of
 # the image in a tar file, the frame of its record in a TFRecord file, or the range of bytes of a
@@ -52,7 +53,10 @@ _MAX_INDEX_BYTES = 2**33
 _MAX_RANGE_BYTES = regular_files.MAX_IMAGE_BYTES + 2**20  # with the frame of a record
 _MAX_NAME_LENGTH = 1000
 
-TAR, RECORD, PARQUET = "tar", "record", "parquet"
+TAR, RECORD, PARQUET, ARRAY_RECORD = "tar", "record", "parquet", "array_record"
+
+
+NOT_ALONE = parquet_files.NOT_ALONE
 
 
 class Entry(NamedTuple):
@@ -63,7 +67,8 @@ class Entry(NamedTuple):
       wnid: name of its class, or "".
       number: number of its class, or -1.
       offset, size: its position in the file.
-      place: where the image is in this range of a Parquet file, see `parquet_files.Row`.
+      place: where the image is in this range of a Parquet file, see `parquet_files.Row`. It is
+        NOT_ALONE if the image cannot be read alone. `offset` is then its number in the file.
     """
 
     name: str
@@ -118,8 +123,8 @@ class PackedImages:
     """The images of one split.
 
     Attributes:
-      storage: TAR, RECORD or PARQUET; the latter two are followed by ":" and the feature or column
-        that holds the image.
+      storage: TAR, RECORD, PARQUET or ARRAY_RECORD; all but the first are followed by ":" and the
+        feature or column that holds the image.
       files: paths of the files.
       rows: [N] of `_ROW`, sorted by label and then by name.
       names: path that each image has in class folders.
@@ -141,7 +146,7 @@ class PackedImages:
     @property
     def is_mapped(self) -> bool:
         """Whether the files are mapped into the memory of this process."""
-        return not self.storage.startswith(RECORD)
+        return self.storage.partition(":")[0] != RECORD
 
     def make_reader(self) -> Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]]:
         """Returns the function from an index tensor to (encoded image, label).
@@ -198,15 +203,22 @@ def read_image(
       offset, size, place: position of the image.
 
     Raises:
-      OSError, tf.errors.OpError, DataError: the file cannot be read or is damaged.
+      OSError: the file cannot be read.
+      DataError: it is damaged.
     """
     kind, _, key = storage.partition(":")
     if kind == RECORD:
         tfrecord.require_frames([path], np.zeros(1, np.int32), np.array([offset]))
         start, length = (tf.constant(value, tf.int64) for value in (offset, size))
-        return tfrecord.read_feature(tf.constant(os.fsencode(path)), start, length, key).numpy()
+        try:
+            return tfrecord.read_feature(tf.constant(os.fsencode(path)), start, length, key).numpy()
+        except tf.errors.OpError as error:
+            reason = tf_error_message(error)
+            raise DataError(f"{path}: is damaged at byte {offset} ({reason})") from None
     if kind == PARQUET:
         return parquet_files.read_image(path, offset, size, place, key)
+    if kind == ARRAY_RECORD:
+        return array_records.read_image(path, offset, key)
     return file_ranges.read(path, offset, size)
 
 
@@ -340,7 +352,7 @@ def _make(
     rows["label"] = found.labels[order]
     rows["offset"] = [entries[i].offset for i in order]
     rows["size"] = [entries[i].size for i in order]
-    rows["place"] = [entries[i].place for i in order]
+    rows["place"] = np.array([entries[i].place for i in order], np.int32).reshape(-1, 3)
     if not (inside := _are_inside(rows, len(found.classes), facts)).all():
         row = int(np.argmin(inside))
         name = facts["files"][rows["file"][row]][0]
@@ -383,15 +395,15 @@ def _scan_parts(
     finished = _read_unfinished(unfinished, facts)
     if finished:
         logging.info("%s: continuing after %d of %d parts", split, len(finished), len(parts))
-    unfinished.unlink(missing_ok=True)  # it may be a link
-    with open(unfinished, "x", encoding="utf-8", errors="surrogateescape") as log:
+    with atomic_files.replacing(unfinished) as log:  # without an incomplete line
         for value in (facts, *finished.items()):
-            log.write(json.dumps(value) + "\n")
+            log.write(_format_line(value))
+    with atomic_files.open_to_append(unfinished) as log:
         num_images, last_time = sum(map(len, finished.values())), time.monotonic()
         for number, part in enumerate(parts, 1):
             if part.name not in finished:
                 entries = part.scan()
-                log.write(json.dumps([part.name, entries]) + "\n")
+                log.write(_format_line([part.name, entries]))
                 log.flush()
                 num_images += len(entries)
             else:
@@ -401,6 +413,10 @@ def _scan_parts(
                 last_time = time.monotonic()
                 message = "indexing %s: %d of %d parts, %d images"
                 logging.info(message, split, number, len(parts), num_images)
+
+
+def _format_line(value: Any) -> bytes:
+    return (json.dumps(value) + "\n").encode()
 
 
 def _read_unfinished(path: pathlib.Path, facts: dict[str, Any]) -> dict[str, list[Entry]]:

@@ -19,7 +19,7 @@ from input_pipeline.system import regular_files, typed_json
 _MAX_CACHED_GROUPS = 4
 _MAX_GROUP_ROWS, _MAX_GROUP_BYTES = 2**20, 2**33
 _BLOCK_BYTES = 1 << 16  # what Snappy compresses at a time
-_NOT_ALONE = (-1, 0, 0)  # see Row
+NOT_ALONE = (-1, 0, 0)  # see Row
 
 
 class Columns(NamedTuple):
@@ -159,7 +159,7 @@ def list_rows(path: pathlib.Path, columns: Columns, limit: int | None = None) ->
                 table = _flatten(file.read_row_group(group, wanted))
                 numbers = table[columns.label].to_pylist()
                 names = table[columns.name].to_pylist() if columns.name else [""] * len(numbers)
-                places = [(len(rows) + row, 0, _NOT_ALONE) for row in range(len(numbers))]
+                places = [(len(rows) + row, 0, NOT_ALONE) for row in range(len(numbers))]
                 if limit is None:
                     places = _locate_images(path, file, metadata, group, columns.image, len(rows))
                 for name, number, place in zip(names, numbers, places, strict=True):
@@ -167,8 +167,12 @@ def list_rows(path: pathlib.Path, columns: Columns, limit: int | None = None) ->
                         Row(os.fsdecode(name or ""), -1 if number is None else int(number), *place)
                     )
     except Exception as error:  # pyarrow and the parser of pages raise many types
-        raise DataError(f"{path}: is damaged in row group {group} ({_reason(error)})") from None
+        raise _damaged(path, group, error) from None
     return rows[:limit]
+
+
+def _damaged(path: str | os.PathLike[str], group: int, error: Exception) -> DataError:
+    return DataError(f"{path}: is damaged in row group {group} ({_reason(error)}); copy it again")
 
 
 def _require_usual_groups(path: pathlib.Path, metadata: Any) -> None:
@@ -229,7 +233,7 @@ def _locate_images(
                     located[value] = (start + offset, size, place)
             break
     return [
-        located.get(value, (first_row + row, len(value), _NOT_ALONE))
+        located.get(value, (first_row + row, len(value), NOT_ALONE))
         for row, value in enumerate(values)
     ]
 
@@ -449,13 +453,14 @@ def read_image(
       column: path of the column of images.
 
     Raises:
-      OSError: the file is damaged.
+      OSError: the file cannot be read.
+      DataError: it is damaged.
     """
     if place[0] < 0:
         return _read_row(path, offset, column)
     image = _decompress(file_ranges.read(path, offset, size), place)
     if len(image) != place[2]:
-        raise OSError(f"{path}: is damaged at byte {offset}")
+        raise DataError(f"{path}: is damaged at byte {offset}; copy it again")
     return image
 
 
@@ -463,7 +468,7 @@ def _read_row(path: str, row: int, column: str) -> bytes:
     """Returns the image in a row. Its whole row group is decoded."""
     metadata = get_metadata(path)
     if row >= metadata.num_rows:
-        raise OSError(f"{path}: has no row {row}")
+        raise DataError(f"{path}: has no row {row}; copy it again")
     group, first = 0, 0
     while row >= first + metadata.row_group(group).num_rows:
         first += metadata.row_group(group).num_rows
@@ -472,8 +477,11 @@ def _read_row(path: str, row: int, column: str) -> bytes:
     with _lock:
         values = _groups.get(key)
     if values is None:
-        with _open(path) as file:
-            values = _flatten(file.read_row_group(group, [column]))[column].combine_chunks()
+        try:
+            with _open(path) as file:
+                values = _flatten(file.read_row_group(group, [column]))[column].combine_chunks()
+        except Exception as error:  # pyarrow raises many types for damaged files
+            raise _damaged(path, group, error) from None
         with _lock:
             _groups[key] = values
             while len(_groups) > _MAX_CACHED_GROUPS:

@@ -165,6 +165,12 @@ def _open_images(config: DataConfig, split: str, class_names: Sequence[str]) -> 
     if folders and (split == "train" or folder_splits.is_written(data_dir)):
         return folder_splits.open_split(data_dir, folders, config.dataset, split, class_names)
     if layout is not None and not layout.is_plain(data_dir):
+        if any(place.kind == layouts.ARRAY_RECORDS for place in layout.splits.values()):
+            raise UsageError(
+                f"--data_dir={data_dir}: the compression of ArrayRecord files allows no random"
+                f" access; run --mode=prepare --data_dir={data_dir} --out=DIR, then give"
+                " --data_dir=DIR"
+            )
         return layout_splits.open_split(layout, config.dataset, split, class_names)
     if layout is None and split != "train":
         test_set = layout_splits.open_test_set(data_dir, class_names) if class_names else None
@@ -179,20 +185,31 @@ def _recognize(dataset: str, data_dir: str) -> tuple[layouts.Layout | None, dict
     return layout, folder_splits.find_class_folders(data_dir, dataset, layout)
 
 
-def require_written_split(config: DataConfig) -> None:
-    """Checks that class folders without splits have the file of their split.
+def require_written_split(config: DataConfig, written: Sequence[int | str] = ()) -> None:
+    """Checks that class folders without splits have the split that a run was trained on.
 
-    Without it, an image that a run was trained on could be evaluated.
+    Otherwise, an image that the run was trained on could be evaluated.
+
+    Args:
+      config: names the data set.
+      written: what `folder_splits.fingerprint_written` returned for the run; () if unknown.
 
     Raises:
-      DataError: the file is missing.
+      DataError: the file of the split is missing, or is of another split.
     """
     data_dir = get_data_dir(config)
     if config.dataset == "lists" or manifest.exists(data_dir):
         return
-    if _recognize(config.dataset, data_dir)[1] and not folder_splits.is_written(data_dir):
+    if not _recognize(config.dataset, data_dir)[1]:
+        return
+    fault = ""
+    if not folder_splits.is_written(data_dir):
+        fault = "is missing"
+    elif written and folder_splits.fingerprint_written(data_dir, int(written[0])) != (*written,):
+        fault = "has another split than the run was trained on"
+    if fault:
         raise DataError(
-            f"{folder_splits.written_path(data_dir)}: is missing. It says which images the run was"
+            f"{folder_splits.written_path(data_dir)}: {fault}. It says which images the run was"
             " trained on; copy it from the data set of the training, or evaluate other images with"
             " --test_sets"
         )

@@ -5,7 +5,7 @@ import itertools
 import os
 import pathlib
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from io import FileIO
 from typing import NamedTuple
 
@@ -17,6 +17,7 @@ from input_pipeline.system import regular_files
 _BLOCK_BYTES = 512
 _MAX_HEADER_BYTES = 2**26  # of one with a long name or other facts
 _MAX_CLASS_BYTES = 2**20
+_MAX_LINKS = 40  # from one link to the next, as in Linux
 # Keys of WebDataset's JSON files that give the class.
 _NUMBER_KEYS = ("label", "cls", "target", "class_id")
 _NAME_KEYS = ("wnid", "synset", "class_name")
@@ -29,11 +30,13 @@ class Member(NamedTuple):
       name: its path.
       offset, size: position of its bytes in the tar file, or in the file that contains the tar
         file.
+      target: for a link, the path in the tar file that it leads to; else "".
     """
 
     name: str
     offset: int
     size: int
+    target: str = ""
 
 
 class ForwardReader:
@@ -61,13 +64,19 @@ class ForwardReader:
 
 
 def iter_files(tar: tarfile.TarFile, where: str) -> Iterator[Member]:
-    """Yields the regular files in a tar file that is opened with a ForwardReader.
+    """Yields the regular files and the links in a tar file that is opened with a ForwardReader.
 
     Raises:
       DataError: one is sparse, or claims an impossible size.
     """
     for member in tar:
         tar.members = []  # type: ignore[attr-defined]  # would fill the memory
+        if member.islnk():  # a further name of a file
+            yield Member(member.name, 0, 0, os.path.normpath(member.linkname))
+        elif member.issym():
+            folder = os.path.dirname(member.name)
+            target = os.path.normpath(os.path.join(folder, member.linkname))
+            yield Member(member.name, 0, 0, target)
         if not member.isfile():
             continue
         is_image = image_folders.is_image_name(member.name)
@@ -80,10 +89,58 @@ def iter_files(tar: tarfile.TarFile, where: str) -> Iterator[Member]:
         yield Member(member.name, member.offset_data, member.size)
 
 
+def find_target(member: Member, target_of_link: Mapping[str, str], where: str) -> str:
+    """Returns the path of the file that a link leads to, perhaps through other links.
+
+    Args:
+      member: the link.
+      target_of_link: what each link leads to, by its normalized path.
+      where: name of the tar file, for errors.
+
+    Raises:
+      DataError: links lead in a circle.
+    """
+    target = member.target
+    for _ in range(_MAX_LINKS):
+        if target not in target_of_link:
+            return target
+        target = target_of_link[target]
+    raise DataError(f"{where}: {member.name} is a link that leads in a circle; remove it")
+
+
+def missing_target(member: Member, where: str) -> DataError:
+    """Returns the error for a link to a file that is not in the tar file."""
+    return DataError(
+        f"{where}: {member.name} is a link to {member.target}, which is not in the tar file; pack"
+        " it with tar --dereference"
+    )
+
+
+def _resolve_links(members: list[Member], where: str, is_whole: bool) -> list[Member]:
+    """Gives each link the position of its file, and leaves out links to folders and other places.
+
+    Raises:
+      DataError: the file of a hard link or of an image is missing; if all members are given.
+    """
+    targets = {os.path.normpath(m.name): m.target for m in members if m.target}
+    if not targets:
+        return members
+    files = {os.path.normpath(m.name): m for m in members if not m.target}
+    resolved = []
+    for member in members:
+        if not member.target:
+            resolved.append(member)
+        elif file := files.get(find_target(member, targets, where)):
+            resolved.append(Member(member.name, file.offset, file.size))
+        elif is_whole and image_folders.is_image_name(member.name):
+            raise missing_target(member, where)
+    return resolved
+
+
 def list_members(
     path: pathlib.Path, start: int = 0, name: str = "", limit: int | None = None
 ) -> list[Member]:
-    """Lists the files in a tar file. Only the headers are read.
+    """Lists the files in a tar file, also by their links. Only the headers are read.
 
     Args:
       path: the tar file, or the file that contains it.
@@ -110,7 +167,7 @@ def list_members(
         raise DataError(f"{where}: is not a complete tar file ({error}); copy it again") from None
     except OSError as error:
         raise DataError(f"{where}: cannot be read ({error.strerror})") from None
-    return members
+    return _resolve_links(members, where, limit is None)
 
 
 def list_images(path: pathlib.Path, class_name: str = "", start: int = 0) -> list[Entry]:

@@ -35,6 +35,13 @@ _ENCODED, _LABEL = "image/encoded", "image/class/label"
 _SYNSET, _FILENAME = "image/class/synset", "image/filename"
 
 
+def parse_first_values(record: bytes) -> dict[str, int | bytes]:
+    """Returns the first text or integer of each feature of an Example; raises for other bytes."""
+    features = tf.train.Example.FromString(record).features.feature
+    values = {name: [*f.bytes_list.value, *f.int64_list.value][:1] for name, f in features.items()}
+    return {name: value[0] for name, value in values.items() if value}
+
+
 def serialize_example(data: bytes, label: int, class_name: str, name: str) -> bytes:
     """Serializes one record.
 
@@ -237,14 +244,14 @@ def _require_frame(file: BinaryIO, path: str, offset: int) -> None:
     frame = os.pread(file.fileno(), _LENGTH_BYTES + 4, offset)
     length, checksum = frame[:_LENGTH_BYTES], int.from_bytes(frame[_LENGTH_BYTES:], "little")
     num_bytes = int.from_bytes(length, "little")
-    if num_bytes > os.fstat(file.fileno()).st_size and checksum == _masked_crc32c(length):
+    if num_bytes > os.fstat(file.fileno()).st_size and checksum == masked_crc32c(length):
         raise DataError(
             f"{path}: the record at byte {offset} claims {num_bytes} bytes; copy the shard again,"
             " or prepare the data set again"
         )
 
 
-def _masked_crc32c(data: bytes) -> int:
+def masked_crc32c(data: bytes) -> int:
     """Returns the checksum of TFRecord's frames: a rotated CRC-32C plus a constant."""
     crc = 0xFFFFFFFF
     for byte in data:

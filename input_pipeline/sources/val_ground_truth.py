@@ -7,6 +7,7 @@ The development kit numbers the classes from 1 in a separate order. This project
 WordNet ids, numbered from 0.
 """
 
+import contextlib
 import csv
 import functools
 import gzip
@@ -79,17 +80,27 @@ def find(root: pathlib.Path, devkit: str, wnids: Sequence[str]) -> tuple[dict[st
       DataError: a file is malformed.
     """
     published = {_IMAGE_NAME.format(n): int(k) for n, k in enumerate(read_published(), 1)}
-    folders = [pathlib.Path(devkit)] if devkit else [root, *root.resolve().parents[:_NUM_PARENTS]]
-    for folder in folders:
-        try:
-            found = read(folder, wnids)
-        except UsageError:
-            if devkit:
-                raise
-            continue
-        _warn_of_differences(found, published, folder)
-        return found, f"the ground truth in {folder}"
-    return published, "the published ground truth"
+    kit = pathlib.Path(devkit)
+    folder, found = (kit, read(kit, wnids)) if devkit else search(root, wnids)
+    if folder is None:
+        return published, "the published ground truth"
+    _warn_of_differences(found, published, folder)
+    return found, f"the ground truth in {folder}"
+
+
+def search(root: pathlib.Path, wnids: Sequence[str]) -> tuple[pathlib.Path | None, dict[str, int]]:
+    """Searches a folder, and the folders above it, for labels of a flat val folder.
+
+    Returns:
+      (the folder or None, dict from file name to label).
+
+    Raises:
+      DataError: a file is malformed.
+    """
+    for folder in (root, *root.resolve().parents[:_NUM_PARENTS]):
+        with contextlib.suppress(UsageError):
+            return folder, read(folder, wnids)
+    return None, {}
 
 
 def _warn_of_differences(

@@ -16,10 +16,37 @@ _MAX_JSON_BYTES = 64 * 2**20
 MAX_IMAGE_BYTES = 2**30
 
 
+class _NamedFile(io.FileIO):
+    """A file whose errors name it, also those after it has been opened."""
+
+    def readinto(self, buffer: Any) -> int | None:  # type: ignore[override]
+        try:
+            return super().readinto(buffer)
+        except OSError as error:
+            raise _name_file(error, self) from None
+
+    def read(self, size: int | None = -1) -> bytes | None:  # type: ignore[override]
+        try:
+            return super().read(size)
+        except OSError as error:
+            raise _name_file(error, self) from None
+
+    def readall(self) -> bytes:
+        try:
+            return super().readall()
+        except OSError as error:
+            raise _name_file(error, self) from None
+
+
+def _name_file(error: OSError, file: io.FileIO) -> OSError:
+    error.filename = os.fspath(file.name)
+    return error
+
+
 def open_regular(
     path: str | os.PathLike[str], max_bytes: int | None = None
 ) -> "io.BufferedReader[io.FileIO]":
-    """Opens a regular file for reading.
+    """Opens a regular file for reading. Errors of reading name it.
 
     Args:
       path: the file, or a link to it.
@@ -32,13 +59,15 @@ def open_regular(
     # Opening a device can have effects, so its type is checked before. A pipe that replaces the
     # file in between does not block, because of the flag, and is found by the second check.
     _require_regular(path, os.stat(path), max_bytes)
-    file = open(path, "rb", opener=_open_without_blocking)  # noqa: SIM115 - the caller closes it
+    file: io.BufferedReader[io.FileIO] = io.BufferedReader(
+        _NamedFile(path, opener=_open_without_blocking)
+    )
     try:
         _require_regular(path, os.fstat(file.fileno()), max_bytes)
     except OSError:
         file.close()
         raise
-    return file  # type: ignore[return-value]
+    return file
 
 
 def read_bytes(path: str | os.PathLike[str], max_bytes: int) -> bytes:

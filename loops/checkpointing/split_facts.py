@@ -22,6 +22,7 @@ class SplitFacts(TypedDict):
       class_sizes: number of images of each class. Older versions did not write it.
       first: name of the first image. Likewise.
       rule: what the labels and the split come from. Likewise.
+      written: of class folders without splits, see `folder_splits.fingerprint_written`. Likewise.
     """
 
     images: int
@@ -29,31 +30,41 @@ class SplitFacts(TypedDict):
     class_sizes: NotRequired[list[int]]
     first: NotRequired[str]
     rule: NotRequired[str]
+    written: NotRequired[tuple[int, str]]
 
 
-def describe(split: Source) -> SplitFacts:
-    """Returns the facts about a split."""
-    return {
+def describe(split: Source, config: DataConfig | None = None) -> SplitFacts:
+    """Returns the facts about a split.
+
+    Args:
+      split: the split.
+      config: names the images; None omits what is written down about them.
+    """
+    facts: SplitFacts = {
         "images": split.num_examples,
         "fingerprint": split.fingerprint,
         "class_sizes": np.bincount(split.labels, minlength=len(split.class_names)).tolist(),
         "first": split.describe(0),
         "rule": split.rule,
     }
+    if config is not None and split.rule == folder_splits.RULE:
+        facts["written"] = folder_splits.fingerprint_written(source.get_data_dir(config))
+    return facts
 
 
 def require_same_split(then: Mapping[str, SplitFacts], config: DataConfig) -> None:
-    """Checks that the split that a run was trained on is still known.
+    """Checks that the split that a run was trained on is still known and the same.
 
     Args:
       then: the recorded facts by split.
       config: names the images that are opened now.
 
     Raises:
-      DataError: the run split class folders by itself, and this split is lost.
+      DataError: the run split class folders by itself, and this split is lost or another one.
     """
-    if any(facts.get("rule") == folder_splits.RULE for facts in then.values()):
-        source.require_written_split(config)
+    for facts in then.values():
+        if facts.get("rule") == folder_splits.RULE:
+            source.require_written_split(config, facts.get("written", ()))
 
 
 def find_changes(

@@ -1,11 +1,13 @@
 """`--mode=prepare`: converts a raw data set to lists or TFRecord shards with a manifest."""
 
 import functools
+import pathlib
 from typing import Any
 
+from input_pipeline import datasets
 from input_pipeline.errors import UsageError
 from input_pipeline.preparation import compressed_tars, prepare
-from input_pipeline.sources import layouts
+from input_pipeline.sources import layouts, val_ground_truth
 from input_pipeline.text import pluralize
 from loops.config import dataset_flags, validation
 from loops.config.config import Config
@@ -33,6 +35,7 @@ def run(config: Config) -> dict[str, Any]:
             raise UsageError(f"--format={storage}: prepare writes tfrecord or lists")
         storage = "tfrecord"
     strategies.hide_gpus()
+    origin = config.data.data_dir
     is_whole = config.data.dataset != "lists" and not config.prepare.split_csv
     if is_whole and (archives := layouts.find_compressed(config.data.data_dir)):
         validation.check_ranges(config)
@@ -41,13 +44,22 @@ def run(config: Config) -> dict[str, Any]:
             raise UsageError(
                 f"--format=lists: lists cannot point into {archives[0]}; use --format=tfrecord"
             )
-        config = config.replace(data_dir=str(compressed_tars.unpack(archives, out)))
+        config = config.replace(
+            data_dir=str(compressed_tars.unpack(archives, out)),
+            devkit=config.prepare.devkit or _find_devkit(archives[0].parent),
+        )
     data = dataset_flags.resolve_data_config(config)
     make_bar = functools.partial(progress_bar.Progress, "prepare")
-    manifest = prepare.prepare(data, config.prepare, out, storage, make_bar)
+    manifest = prepare.prepare(data, config.prepare, out, storage, make_bar, origin)
     console.print_summary(f"{out}: {manifest['dataset']} as {storage}", _make_rows(manifest))
     output_files.write_json_output(config.evaluation.json, manifest)
     return manifest
+
+
+def _find_devkit(folder: pathlib.Path) -> str:
+    """Returns the folder of the labels of val images next to compressed tar files, or ""."""
+    found, _ = val_ground_truth.search(folder, datasets.load_wnids("ilsvrc2012"))
+    return str(found or "")
 
 
 def _make_rows(manifest: dict[str, Any]) -> list[tuple[str, str | int]]:

@@ -1,8 +1,11 @@
 """Compressed tar files: preparing reads them once; training names the command."""
 
 import gzip
+import io
+import json
 import os
 import pathlib
+import tarfile
 
 import pytest
 import tensorflow as tf
@@ -139,3 +142,79 @@ def test_mistakes_are_told_before_anything_is_unpacked(tmp_path):
     with pytest.raises(UsageError, match="--quality=200"):
         _prepare(tmp_path / "raw", tmp_path / "new", "--short_side=8", "--quality=200")
     assert not (tmp_path / "new/.unfinished").exists()
+
+
+@pytest.mark.parametrize("folder", [".", "ILSVRC2012_devkit_t12/data"])
+def test_labels_next_to_archives_are_used(tmp_path, folder):
+    """The first label differs from the published one."""
+    root, out = tmp_path / "raw", tmp_path / "out"
+    _ilsvrc_tars(root)
+    wnids = ("n02119789", *layouts.VAL_WNIDS[1:])
+    put(root / folder / "imagenet_2012_validation_synset_labels.txt", "\n".join(wnids).encode())
+    _prepare(root, out)
+    data = dict((name, data) for _, name, data in layouts.VAL)
+    expected = {(w, data[f"ILSVRC2012_val_{k:08d}.JPEG"]) for k, w in enumerate(wnids, 1)}
+    assert set(_contents(out, "ilsvrc2012", "val")) == expected
+    assert json.loads((out / "manifest.json").read_text())["root"] == "../raw"
+
+
+@pytest.mark.parametrize("is_finished", [False, True])
+def test_files_of_a_replaced_archive_are_removed(tmp_path, is_finished):
+    root, out = tmp_path / "raw", tmp_path / "out"
+    images = [(f"{split}/{w}/{n}", d) for split in ("train", "val") for w, n, d in layouts.TRAIN]
+    _put(root / "a.tar.gz", [*images, ("train/n01440764/old.jpg", images[0][1])])
+    _put(root / "b.tar.gz", [("README", b"")])
+    whole = (root / "a.tar.gz").read_bytes()
+    damaged = root / ("b.tar.gz" if is_finished else "a.tar.gz")
+    damaged.write_bytes(damaged.read_bytes()[:-8])
+    with pytest.raises(DataError, match="is not a complete tar file"):
+        _prepare(root, out, "--dataset=folder")
+    assert [*out.rglob("old.jpg")]
+    _put(root / "a.tar.gz", images)
+    _put(root / "b.tar.gz", [("README", b"")])
+    assert (root / "a.tar.gz").read_bytes() != whole
+    os.utime(root / "a.tar.gz", (1, 1))
+    assert _prepare(root, out, "--dataset=folder")["splits"]["train"]["images"] == len(
+        layouts.TRAIN
+    )
+
+
+def test_read_error_of_an_archive_is_not_blamed_on_the_output(tmp_path):
+    """Linux answers EIO for the first bytes of this file."""
+    (tmp_path / "raw").mkdir()
+    (tmp_path / "raw/a.tgz").symlink_to("/proc/self/mem")
+    with pytest.raises(DataError, match=r"raw/a\.tgz: Input/output error; fix this"):
+        _prepare(tmp_path / "raw", tmp_path / "out")
+
+
+def test_links_in_archives_are_unpacked(tmp_path):
+    """A link may come before its file."""
+    _, name, data = layouts.TRAIN[0]
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w:gz") as tar:
+        for split in ("train", "val"):
+            for wnid, kind, target in (
+                ("n01440764", tarfile.SYMTYPE, f"../n01443537/{name}"),
+                ("n01443537", tarfile.REGTYPE, ""),
+                ("n02100735", tarfile.LNKTYPE, f"./{split}/n01443537/{name}"),
+            ):
+                member = tarfile.TarInfo(f"./{split}/{wnid}/{name}")
+                member.type, member.linkname = kind, target
+                member.size = 0 if target else len(data)
+                tar.addfile(member, io.BytesIO(data))
+    put(tmp_path / "raw/a.tgz", buffer.getvalue())
+    _prepare(tmp_path / "raw", tmp_path / "out", "--dataset=folder")
+    for split in ("train", "val"):
+        wnids = ("n01440764", "n01443537", "n02100735")
+        assert _contents(tmp_path / "out", "folder", split) == [(wnid, data) for wnid in wnids]
+
+
+@pytest.mark.parametrize("target", ["/etc/hostname", "../../../raw/secret.jpg"])
+def test_links_in_archives_lead_nowhere_else(tmp_path, target):
+    put(tmp_path / "raw/secret.jpg", b"secret")
+    member = tarfile.TarInfo("train/cat/1.jpg")
+    member.type, member.linkname = tarfile.LNKTYPE, target
+    packed = member.tobuf(tarfile.GNU_FORMAT) + bytes(1024)
+    put(tmp_path / "raw/a.tgz", gzip.compress(packed))
+    with pytest.raises(DataError, match=r"a\.tgz: .*1\.jpg is a link to .* not in the tar file"):
+        _prepare(tmp_path / "raw", tmp_path / "out", "--dataset=folder")

@@ -9,7 +9,7 @@ import tensorflow as tf
 from input_pipeline.config import DataConfig, PrepareConfig
 from input_pipeline.errors import DataError
 from input_pipeline.preparation import raw_layouts, verify
-from input_pipeline.sources import folder_splits, index_folder, source
+from input_pipeline.sources import folder_splits, image_folders, index_folder, source
 from loops.checkpointing import split_facts
 from tests.input_pipeline.files import put
 
@@ -51,6 +51,15 @@ def test_training_reads_the_split_that_prepare_writes(config):
     assert folder_splits.split_by_name([f"{k}.jpg" for k in range(12)])["val"] == [
         paths["val"][0].removeprefix("cat/")
     ]
+
+
+def test_folders_are_listed_once(config, monkeypatch):
+    """On a network disk, listing takes most of the time of the first training's start."""
+    listed = []
+    scan = image_folders.scan
+    monkeypatch.setattr(image_folders, "scan", lambda path: listed.append(path) or scan(path))
+    source.open_split(config, "train")
+    assert sorted(listed) == [f"{config.data_dir}/cat", f"{config.data_dir}/dog"]
 
 
 def test_images_never_move_to_another_split(config, tmp_path):
@@ -135,10 +144,18 @@ def test_nothing_is_locked_if_the_split_is_complete(config, tmp_path, monkeypatc
 
 
 def test_run_whose_split_is_lost_is_not_evaluated_on_training_images(config, tmp_path):
-    record = {"train": split_facts.describe(source.open_split(config, "train"))}
+    record = {"train": split_facts.describe(source.open_split(config, "train"), config)}
+    split_facts.require_same_split(record, config)
+    _fill(tmp_path, "cat/0 new.jpg", "zebra/1.jpg")  # sorted, they are not the last ones
+    assert source.open_split(config, "train").num_examples == 22
     split_facts.require_same_split(record, config)
     (tmp_path / ".index/split.txt").unlink()
     with pytest.raises(DataError, match=r"\.index/split\.txt: is missing.*--test_sets"):
+        split_facts.require_same_split(record, config)
+    # Another training splits more images, and images move.
+    _fill(tmp_path, *(f"cat/new {k}.jpg" for k in range(12)))
+    source.open_split(config, "train")
+    with pytest.raises(DataError, match=r"split\.txt: has another split than the .*--test_sets"):
         split_facts.require_same_split(record, config)
     record = {"train": {"images": 20, "fingerprint": "x"}}  # of another rule, or an older version
     split_facts.require_same_split(record, config)

@@ -4,7 +4,6 @@ import dataclasses
 import os
 import pathlib
 import re
-import signal
 import subprocess
 import sys
 import tarfile
@@ -13,8 +12,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from input_pipeline.config import DataConfig
+from input_pipeline.config import DataConfig, PrepareConfig
 from input_pipeline.errors import DataError, UsageError
+from input_pipeline.preparation import prepare
 from input_pipeline.sources import (
     foreign_records,
     layouts,
@@ -70,34 +70,26 @@ def test_interrupted_indexing_continues_after_the_last_finished_part(tmp_path):
     assert scanned[7:] == [0, 1, 2, 3, 4]
 
 
-@pytest.mark.faults
-def test_killed_indexing_continues(tmp_path):
+def test_tar_file_is_not_copied_into_memory(tmp_path):
     folder = imagenet_layouts.make("three_tars", tmp_path)
-    program = f"""
-import os, signal
-from input_pipeline.config import DataConfig
-from input_pipeline.sources import source, tar_files
-list_images = tar_files.list_images
-def killed(path, class_name="", start=0):
-    if class_name == {imagenet_layouts.TRAIN[-1][0]!r}:
-        os.kill(os.getpid(), signal.SIGKILL)
-    return list_images(path, class_name, start)
-tar_files.list_images = killed
-source.open_split(DataConfig(dataset="ilsvrc2012", data_dir={str(folder)!r}), "train")
-"""
-    root = pathlib.Path(__file__).parents[3]
-    ended = subprocess.run([sys.executable, "-c", program], cwd=root, capture_output=True)
-    assert ended.returncode == -signal.SIGKILL
-    unfinished = folder / ".index" / "ilsvrc2012-train.unfinished"
-    assert len(unfinished.read_text().splitlines()) == 4  # the files, and three of four classes
-    assert _open(folder).num_examples == 24
+    os.truncate(folder / "ILSVRC2012_img_train.tar", 10**9)  # adds a hole
+
+    def read_memory():
+        status = pathlib.Path("/proc/self/status").read_text()
+        return int(status.split("RssAnon:")[1].split()[0]) * 1024
+
+    before = read_memory()
+    split = _open(folder)
+    data, _ = split.read(tf.constant(23))
+    assert data.numpy() == imagenet_layouts.TRAIN[23][2]
+    assert read_memory() - before < 100e6
 
 
 def test_tar_file_that_is_cut_while_it_is_read_ends_the_process_with_one_line(tmp_path):
     """A mapped file that is cut would end the process with a signal."""
     folder = imagenet_layouts.make("three_tars", tmp_path)
     path = folder / "ILSVRC2012_img_train.tar"
-    os.truncate(path, 60_000_000)  # adds zeros; TensorFlow copies a small file
+    os.truncate(path, 60_000_000)  # adds zeros
     program = f"""
 import os
 import tensorflow as tf
@@ -169,6 +161,12 @@ def test_tar_file_cut_between_two_images_is_refused(tmp_path):
         tar_files.list_members(_put(tmp_path / "b.tar", data[:end]))
 
 
+def test_shards_without_an_image_are_a_data_error(tmp_path):
+    put(tmp_path / "train-0000.tar", imagenet_layouts.tar_bytes([("README", b"no image")]))
+    with pytest.raises(DataError, match="no labeled image in the folder-train split"):
+        _open(tmp_path, dataset="folder")
+
+
 def _put(path, data):
     put(path, data)
     return path
@@ -201,6 +199,9 @@ def test_damaged_record_fails_when_it_is_read(tmp_path):
             bad.append(split.describe(index))
     assert len(bad) == 1
     assert bad[0].startswith(f"{path} (train/")
+    config = dataclasses.replace(ILSVRC, data_dir=str(folder))
+    with pytest.raises(DataError, match=rf"^{path}: is damaged at byte \d+ \(.*corrupted record"):
+        prepare.prepare(config, PrepareConfig(), tmp_path / "out", "tfrecord")
 
 
 def _write_generic_records(folder, numbers, wnids=None):
@@ -269,7 +270,6 @@ def test_data_service_reads_records_but_no_tar_files(tmp_path):
 @pytest.mark.parametrize(
     ("name", "remedy"),
     [
-        ("imagenet2012-train.array_record-00000-of-01024", "--file_format=tfrecord"),
         ("train_500_0.50_90.beton", "class folders"),
         ("train.rec", "im2rec"),
         ("mini-imagenet-cache-train.pkl", "timm/mini-imagenet"),
@@ -530,3 +530,49 @@ def test_pipes_and_devices_are_named(tmp_path, layout, name, make, is_indexed):
     make(path)
     with pytest.raises(DataError, match=rf"^{re.escape(str(path))}\b"):
         _open(folder)
+
+
+def _make_linked_tar(path, tmp_path):
+    """Packs class folders of two images, with two further names of the first and a link to it."""
+    folder = tmp_path / "packed"
+    images = imagenet_layouts.TRAIN[:2]
+    for wnid, name, data in images:
+        put(folder / wnid / name, data)
+    wnid, name, data = images[0]
+    for k in (1, 2):
+        os.link(folder / wnid / name, folder / wnid / f"hard{k}.jpg")
+    (folder / wnid / "soft.jpg").symlink_to(name)
+    (folder / wnid / "further.jpg").symlink_to(f"../{wnid}/soft.jpg")
+    with tarfile.open(path, "w") as tar:  # finds further names by itself
+        for file in sorted(folder.rglob("*.*")):
+            tar.add(file, f"./{file.relative_to(folder)}")
+        assert {member.type for member in tar.getmembers()} == {
+            *(tarfile.REGTYPE, tarfile.LNKTYPE, tarfile.SYMTYPE)
+        }
+    return {"hard1.jpg": data, "hard2.jpg": data, "soft.jpg": data, "further.jpg": data} | {
+        name: data for _, name, data in images
+    }
+
+
+def test_links_in_a_tar_file_are_read(tmp_path):
+    expected = _make_linked_tar(tmp_path / "a.tar", tmp_path)
+    content = (tmp_path / "a.tar").read_bytes()
+    entries = tar_files.list_images(tmp_path / "a.tar", "cat")
+    assert {e.name: content[e.offset : e.offset + e.size] for e in entries} == expected
+    assert len(entries) == len(expected)
+
+
+@pytest.mark.parametrize(
+    ("kind", "target", "message"),
+    [
+        (tarfile.LNKTYPE, "b.jpg", r"a\.jpg is a link to b\.jpg, which is not in the tar file"),
+        (tarfile.SYMTYPE, "../b.jpg", r"a\.jpg is a link to \.\./b\.jpg, which is not"),
+        (tarfile.SYMTYPE, "a.jpg", r"a\.jpg is a link that leads in a circle"),
+    ],
+)
+def test_link_without_its_file_is_named(tmp_path, kind, target, message):
+    member = tarfile.TarInfo("a.jpg")
+    member.type, member.linkname = kind, target
+    put(tmp_path / "x.tar", member.tobuf(tarfile.GNU_FORMAT) + bytes(1024))
+    with pytest.raises(DataError, match=rf"x\.tar: {message}"):
+        tar_files.list_images(tmp_path / "x.tar")

@@ -67,7 +67,17 @@ def test_damaged_image_is_not_returned(tmp_path):
     (row,) = parquet_files.list_rows(path, parquet_files.find_columns(path))
     data = path.read_bytes()
     path.write_bytes(data[: row.offset] + bytes(20) + data[row.offset + 20 :])
-    with pytest.raises(OSError, match="is damaged at byte"):
+    with pytest.raises(DataError, match=r"train\.parquet: is damaged at byte"):
+        parquet_files.read_image(str(path), row.offset, row.size, row.place, "image.bytes")
+
+
+def test_damaged_row_group_is_named(tmp_path):
+    path = tmp_path / "train.parquet"
+    _write(path, [np.random.default_rng(0).bytes(100_000)], compression="zstd")
+    (row,) = parquet_files.list_rows(path, parquet_files.find_columns(path))
+    data = path.read_bytes()
+    path.write_bytes(data[:4] + bytes(50_000) + data[50_004:])
+    with pytest.raises(DataError, match=r"train\.parquet: is damaged in row group 0"):
         parquet_files.read_image(str(path), row.offset, row.size, row.place, "image.bytes")
 
 

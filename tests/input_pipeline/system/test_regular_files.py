@@ -30,6 +30,15 @@ def test_only_regular_files_are_opened(tmp_path, kind, monkeypatch):
         regular_files.open_regular(make_irregular(tmp_path, kind).relative_to(tmp_path))
 
 
+@pytest.mark.parametrize("read", [lambda f: f.read(9), lambda f: f.read(), lambda f: f.raw.read(9)])
+def test_read_error_names_the_file(tmp_path, read):
+    """Linux answers EIO for the first bytes of this file."""
+    (tmp_path / "file").symlink_to("/proc/self/mem")
+    with regular_files.open_regular(tmp_path / "file") as file, pytest.raises(OSError) as caught:
+        read(file)
+    assert caught.value.filename == str(tmp_path / "file")
+
+
 def test_a_pipe_that_appears_after_the_first_check_does_not_block(tmp_path, monkeypatch):
     regular = tmp_path / "file"
     regular.write_bytes(b"")

@@ -4,6 +4,7 @@ import types
 
 import pytest
 
+from input_pipeline.errors import DataError
 from input_pipeline.sources import source
 from loops import evaluate, train
 from loops.checkpointing import run_folder, split_facts
@@ -50,6 +51,22 @@ def test_resuming_says_which_images_differ(config, tmp_path, caplog):
         f"{start}val: 1 image; other names or labels; the first is"
         f" {tmp_path}/val/cat/f.jpg, was {tmp_path}/val/cat/e.jpg",
     ]
+
+
+def test_split_of_class_folders_is_compared_with_that_of_the_run(tmp_path):
+    for name in ("cat", "dog"):
+        for number in range(12):
+            put(tmp_path / name / f"{number}.jpg")
+    config = Config().replace(dataset="folder", data_dir=str(tmp_path))
+    run_dir = tmp_path / ".run"
+    run_dir.mkdir()
+    train._update_record(run_dir, _setup(config), None)
+    record = run_folder.read_record(run_dir)
+    split_facts.require_same_split(record.dataset, config.data)
+    path = tmp_path / ".index/split.txt"
+    path.write_bytes(path.read_bytes().replace(b" 0\n", b" 1\n", 1))
+    with pytest.raises(DataError, match=r"split\.txt: has another split"):
+        split_facts.require_same_split(record.dataset, config.data)
 
 
 def test_evaluation_of_other_images_than_trained_with(config, tmp_path, caplog):
