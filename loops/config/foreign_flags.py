@@ -1,7 +1,9 @@
 """Answers for flags of other programs: which flag of this one does the same, or what to do."""
 
 import difflib
+import os
 import re
+from collections.abc import Sequence
 
 from loops.config import modes
 from loops.config.config import all_flags
@@ -52,6 +54,35 @@ NO_COUNTERPART = {
         "every run folder has metrics.jsonl and the files of TensorBoard; leave it out",
     ),
 }
+
+
+def answer(words: Sequence[str]) -> str:
+    """Returns in one line what to type instead of all words that are no flags of this program.
+
+    Args:
+      words: those of a command line that were not read, in order; a word after an unknown flag may
+        be its value.
+    """
+    answers: list[str] = []
+    value_of, is_end_of_flags = "", False
+    for word in words:
+        name, equals, _ = word.partition("=")
+        is_end_of_flags |= word == "--"
+        if re.match(r"--?[^-.\d]", name) and not is_end_of_flags:
+            answers.append(f"{name}: unknown flag; {advise(name.lstrip('-'))}")
+            value_of = "" if equals else answers[-1]
+            continue
+        advice = "flags look like --name=value"
+        if word in modes.names():
+            advice = f"did you mean --mode={word}?"
+        elif os.path.isdir(word):
+            advice = f"did you mean --data_dir={word}?"
+        elif value_of:
+            advice = ""
+        if word != "--" and advice and "--data_dir" not in value_of:
+            answers.append(f"{word!r} is not a flag: {advice}")
+        value_of = ""
+    return "; ".join(dict.fromkeys(answers))
 
 
 def advise(name: str) -> str:

@@ -156,6 +156,19 @@ def test_value_of_another_program_is_answered_with_ours(word, answer):
     assert refusal(parse, word) == f"{word}: unknown value; {answer}"
 
 
+def test_all_unknown_flags_and_words_are_answered_at_once(tmp_path):
+    """As in the example of PyTorch. The value of a flag is not answered, unless it is a folder."""
+    words = f"-a resnet50 --mode=train --lr 0.1 --pretrained {tmp_path} -j8 --lr=-1 --wd -1 eval"
+    answers = re.split("; (?=-|')", refusal(parse, *words.split()))
+    typed = [re.match(r"[^:]*?(?=:| is not)", text)[0] for text in answers]
+    assert typed == ["-a", "--lr", "--pretrained", f"'{tmp_path}'", "-j8", "--wd", "'eval'"]
+    assert [re.search(r"--\w+", text.partition(": ")[2])[0] for text in answers] == [
+        *("--model", "--learning_rate", "--init_from", "--data_dir", "--reader_threads"),
+        *("--weight_decay", "--mode"),
+    ]
+    assert refusal(parse, "--data-path", str(tmp_path)).count("--data_dir") == 1
+
+
 def test_what_other_programs_call_values_are_choices():
     for flag in all_flags().values():
         assert {*flag.other_values.values()} <= {*flag.choices}, flag.name
@@ -167,6 +180,12 @@ def test_what_other_programs_call_values_are_choices():
         ("train", "'train' is not a flag: did you mean --mode=train?"),
         ("eval --ckpt=x", "'eval' is not a flag: did you mean --mode=eval?"),
         ("{folder}", "'{folder}' is not a flag: did you mean --data_dir={folder}?"),
+        ("--mode=eval -- --ckpt=x", "'--ckpt=x' is not a flag: flags look like --name=value"),
+        (
+            "- --seed=1 -5",
+            "'-' is not a flag: flags look like --name=value; "
+            "'-5' is not a flag: flags look like --name=value",
+        ),
         ("--batch_size=abc", "--batch_size=abc: must be a whole number"),
         ("--batch_size=64.0", "--batch_size=64.0: must be a whole number"),
         ("--learning_rate=a,b", "--learning_rate=a,b: must be a number"),
