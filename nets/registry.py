@@ -175,7 +175,7 @@ class NetConfig:
         float | None,
         "Dropout rate before the dense layers.",
         {
-            "other_names": "drop drop_rate",
+            "other_names": "drop drop_rate dropout_rate",
             "minimum": 0,
             "below": 1,
             "is_training_only": True,

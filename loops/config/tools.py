@@ -144,6 +144,7 @@ class EvalConfig:
         str,
         "Metric by which training chooses the best checkpoint, on center crops.",
         {
+            "other_names": "eval_metric monitor",
             "choices": choices.best_names,
             "accepts_code": True,
             "modes": ("train",),
