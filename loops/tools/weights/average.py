@@ -13,7 +13,7 @@ import numpy as np
 import tensorflow as tf
 from absl import logging
 
-from input_pipeline import pipeline
+from input_pipeline import pipeline, user_code
 from input_pipeline.arithmetic import ceil_div
 from input_pipeline.augmentation import batch_augment
 from input_pipeline.errors import UsageError
@@ -89,9 +89,10 @@ def _require_compatible(models: Sequence[TrainedModel], config: Config) -> None:
     first = models[0]
     for model in models[1:]:
         net, first_net = model.record.config.net, first.record.config.net
-        if not registry.is_same_architecture(net, first_net):
+        if differing := registry.list_differences(net, first_net):
+            name, first_name = _describe_nets((net, first_net), differing)
             raise UsageError(
-                f"--ckpt={model.step_dir}: a {net.model} of other settings than {first.step_dir};"
+                f"--ckpt={model.step_dir}: contains a {name}, but {first.step_dir} a {first_name};"
                 " different architectures cannot be averaged"
             )
         data, first_data = model.record.config.data, first.record.config.data
@@ -100,6 +101,17 @@ def _require_compatible(models: Sequence[TrainedModel], config: Config) -> None:
                 f"--ckpt={model.step_dir}: its pixels have another mean or std than those of"
                 f" {first.step_dir} (--mode=stats in between?); such weights cannot be averaged"
             )
+
+
+def _describe_nets(nets: Sequence[registry.NetConfig], differing: Sequence[str]) -> list[str]:
+    """Returns the name of each net with its values of the fields in which they differ."""
+    names = [user_code.display_name(net.model) for net in nets]
+    if len({*names}) == 1:  # only the code of a user's net may differ
+        names = [net.model for net in nets]
+    fields = [name for name in differing if name != "model"]
+    settings = [", ".join(f"{name}={getattr(net, name)}" for name in fields) for net in nets]
+    pairs = zip(names, settings, strict=True)
+    return [f"{name} with {text}" if text else name for name, text in pairs]
 
 
 def mean_weights(
