@@ -14,6 +14,7 @@ from input_pipeline.errors import UsageError
 from input_pipeline.sources import source
 from loops import evaluate, train
 from loops.checkpointing import checkpoint, run_folder
+from loops.evaluation import trained_models
 from loops.tools.weights import average
 from nets import registry
 from nets.layers.kit import Kit
@@ -197,6 +198,45 @@ def test_invalid_commands(trained, tmp_path, words, message):
 def test_both_nets_are_named(models, names):
     nets = [registry.NetConfig(model=model) for model in models]
     assert average._describe_nets(nets, registry.list_differences(*nets)) == (names or models)
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "is_warned"),
+    [
+        ("a/step-00000002", "a", False),
+        ("a", "other", True),
+        ("other", "tuned", True),
+        ("tuned", "tuned2", False),  # from step folders of one run
+        ("tuned", "a", False),
+        ("gone", "gone2", False),  # from one run that was removed
+        ("mean", "a", False),  # the average of a and other
+        ("imported", "imported2", False),
+        ("imported", "a", True),
+    ],
+)
+def test_independent_runs_are_told(trained, tmp_path, caplog, first, second, is_warned):
+    runs = {"a": str(trained / "a")}
+    for name, start in (
+        *(("other", ""), ("mean", ""), ("imported", ""), ("imported2", "")),
+        *(("tuned", f"{trained}/a/step-00000002"), ("tuned2", f"{trained}/a/best")),
+        *(("gone", f"{tmp_path}/removed/best"), ("gone2", f"{tmp_path}/removed")),
+    ):
+        folder = copy_run(trained, tmp_path / name)
+        record = json.loads((folder / "config.json").read_text())
+        record["config"]["fine_tuning"]["init_from"] = start
+        if name.startswith("imported"):
+            record["weights"] = {"sha256": "0" * 64}
+        (folder / "config.json").write_text(json.dumps(record))
+        runs[name] = str(folder)
+    members = [f"{trained}/a/step-00000006", f"{runs['other']}/step-00000006"]
+    (tmp_path / "mean/average.json").write_text(json.dumps({"average_of": members}))
+    ckpt = ",".join(runs.get(name, f"{trained}/{name}") for name in (first, second))
+    models = trained_models.find_models(parse("--mode=average", f"--ckpt={ckpt}"))
+    average._warn_of_independent_runs(models)
+    told = [m for m in caplog.messages if "independent runs" in m and "--mode=eval --ckpt=" in m]
+    assert len(told) == is_warned
+    for model in models if is_warned else ():
+        assert str(model.run_dir) in told[0]
 
 
 @pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyboardInterrupt()])
