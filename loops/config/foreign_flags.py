@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from loops.config import modes
 from loops.config.config import all_flags
 
+_MAX_ANSWERS = 20  # a shell may replace a glob by thousands of words
 _SIMILARITY = 0.7  # of names, from 0 to 1
 # A misspelled name is at least so similar: with as many words, and with more or fewer.
 _MISSPELLED, _MISSPELLED_WORDS = 0.8, 0.9
@@ -130,7 +131,9 @@ def answer(words: Sequence[str]) -> str:
         if word != "--" and advice and "--data_dir" not in value_of:
             answers.append(f"{word!r} is not a flag: {advice}")
         value_of = ""
-    return "; ".join(dict.fromkeys(answers))
+    answers = list(dict.fromkeys(answers))
+    more = f"; and {len(answers) - _MAX_ANSWERS} more" if len(answers) > _MAX_ANSWERS else ""
+    return "; ".join(answers[:_MAX_ANSWERS]) + more
 
 
 def advise(name: str) -> str:

@@ -203,6 +203,8 @@ def test_all_unknown_flags_and_words_are_answered_at_once(tmp_path):
         *("--weight_decay", "--mode"),
     ]
     assert refusal(parse, "--data-path", str(tmp_path)).count("--data_dir") == 1
+    many = refusal(parse, *(f"{number}.jpg" for number in range(1000)))
+    assert many.endswith("'19.jpg' is not a flag: flags look like --name=value; and 980 more")
 
 
 def test_what_other_programs_call_values_are_choices():
