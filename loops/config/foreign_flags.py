@@ -52,11 +52,11 @@ ANSWERS = {
     "lr_step_size": "a step of 30 epochs is --schedule=step --milestones=30,60",
     **dict.fromkeys(
         ("lr_warmup_decay", "lr_warmup_method", "warmup_lr", "warmup_lr_init"),
-        "the learning rate rises linearly from zero over --warmup_epochs; leave it out",
+        "the learning rate rises linearly from zero over --warmup_epochs, so leave it out",
     ),
     **dict.fromkeys(
         ("norm_weight_decay", "bias_weight_decay", "bias_decay", "no_bias_decay"),
-        "norms and biases never decay, only kernels do, see --weight_decay; leave it out",
+        "norms and biases never decay, only kernels do, see --weight_decay, so leave it out",
     ),
     **dict.fromkeys(
         ("model_ema_steps", "model_ema_decay"),
@@ -89,18 +89,18 @@ ANSWERS = {
     **dict.fromkeys(
         ("channels_last", "pin_mem", "pin_memory", "persistent_workers", "no_prefetcher", "fuser")
         + ("backend", "use_v2", "model_ema_force_cpu"),
-        "there is nothing to set; leave it out",
+        "there is nothing to set, so leave it out",
     ),
     **dict.fromkeys(
         ("transformer_embedding_decay", "layer_decay", "bn_momentum", "bn_eps", "split_bn")
         + ("drop_block", "jsd_loss", "augmix_severity", "crop_mode", "lr_noise")
         + ("cooldown_epochs", "patience_epochs", "sched_on_updates", "lr_cycle_decay")
         + ("remode", "recount", "resplit"),
-        "there is nothing like it here; leave it out",
+        "there is nothing like it here, so leave it out",
     ),
     **dict.fromkeys(
         ("log_wandb", "wandb", "tensorboard", "use_tensorboard"),
-        "every run folder has metrics.jsonl and the files of TensorBoard; leave it out",
+        "every run folder has metrics.jsonl and the files of TensorBoard, so leave it out",
     ),
 }
 
