@@ -331,7 +331,7 @@ def test_prepared_data_set_is_identified_by_its_manifest(images, tmp_path):
     ],
 )
 def test_pictures_of_other_formats_are_in_the_verdict(images, capsys, names, verdict):
-    """Of the exit codes, 0 remains: every image that is read is good."""
+    """The exit code stays 0: every image that is read is good."""
     for name in names:
         (images / "train" / "disc" / name).write_bytes(b"x")
     report = run("verify", verify, "--dataset=folder", f"--data_dir={images}")
