@@ -99,7 +99,7 @@ bench: test-venv ## run the missing benchmarks and write benchmarks/RESULTS.md
 
 train: venv ## train ResNetV2-50 on the built-in data set, then evaluate it on ten crops
 	.venv/bin/python main.py --mode=train --model=resnetv2_50 --mixed_precision \
-		--run_name=$(RUN) --crops=1 $(ARGS)
+		--run_name=$(RUN) --crops=1 $(if $(findstring --data,$(ARGS)),,--dataset=shapes) $(ARGS)
 	.venv/bin/python main.py --mode=eval --ckpt=checkpoints/$(RUN)
 
 lock: ## update the hashed requirements/*.txt from requirements/*.in (needs uv)

@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import os
 import re
 from collections.abc import Callable
 from typing import Any
@@ -70,18 +69,14 @@ def parse(argv: list[str]) -> Config:
       argv: the program's name, then the arguments.
 
     Raises:
-      UsageError: an unknown flag, or a value that the flag does not accept.
+      UsageError: unknown flags and other words, or a value that a flag does not accept.
     """
     absl_flags.FLAGS(argv[:1])  # absl's own flags keep their defaults
     values = define()
+    values.set_gnu_getopt()  # read the flags after a word that is no flag, too
     words = argv[:1] + _expand_flagfiles(argv[1:], set())
     try:
-        rest = values(words)
-    except absl_flags.UnrecognizedFlagError as error:
-        is_short = re.fullmatch(r"[a-z]\d*", error.flagname)
-        dashes = "-" if is_short else "--"
-        advice = foreign_flags.advise(error.flagname)
-        raise UsageError(f"{dashes}{error.flagname}: unknown flag; {advice}") from None
+        rest = values(words, known_only=True)[1:]
     except absl_flags.IllegalFlagValueError as error:
         text = str(error).removeprefix("flag ")
         if " boolean flag" in text:
@@ -89,13 +84,8 @@ def parse(argv: list[str]) -> Config:
         raise UsageError(text) from None
     except absl_flags.Error as error:
         raise UsageError(" ".join(str(error).split())) from None
-    if len(rest) > 1:
-        advice = "flags look like --name=value"
-        if rest[1] in modes.names():
-            advice = f"did you mean --mode={rest[1]}?"
-        elif os.path.isdir(rest[1]):
-            advice = f"did you mean --data_dir={rest[1]}?"
-        raise UsageError(f"{rest[1]!r} is not a flag: {advice}")
+    if answer := foreign_flags.answer(rest):
+        raise UsageError(answer)
     return to_config(values)
 
 

@@ -107,7 +107,7 @@ class DataConfig:
     ] = ""
     batch_size: Annotated[
         int | None,
-        "Images per optimizer step, over all replicas.",
+        "Images per optimizer step, of all GPUs together.",
         {
             "common_in": ("train", "benchmark"),
             "other_names": "b batch bs train_batch_size per_device_train_batch_size",
@@ -124,7 +124,7 @@ class DataConfig:
         "standard,randaugment(2,10),erasing(probability=0.1). " + augment_spec.format_help(),
         {
             "common_in": ("preview",),
-            "other_names": "aa auto_augment aug reprob random_erase random_erasing color_jitter",
+            "other_names": "aa auto_augment aug",
             "accepts_code": True,
         },
     ] = "standard"
@@ -154,7 +154,7 @@ class DataConfig:
         "Repeated augmentation: use each image this many times in a row, augmented differently. An "
         "epoch then has that many times fewer different images.",
         {
-            "other_names": "aug_repeats ra_sampler",
+            "other_names": "aug_repeats ra_sampler ra_reps",
             "minimum": 1,
             "maximum": 64,
             "modes": _TRAINED_MODES,
@@ -169,7 +169,7 @@ class DataConfig:
     crop_fraction: Annotated[
         float,
         "Evaluation: crop size divided by the short side of the resized image.",
-        {"other_names": "crop_pct val_resize_size", "minimum": 0.1, "maximum": 1, "on_eval": True},
+        {"other_names": "crop_pct", "minimum": 0.1, "maximum": 1, "on_eval": True},
     ] = 0.875
     interpolation: Annotated[
         Literal["bilinear", "bicubic"],
@@ -189,7 +189,11 @@ class DataConfig:
         Literal["none", "ram", "pixels"],
         "Read the images once and keep them in memory. ram: encoded. pixels: decoded, for small "
         "data sets.",
-        {"modes": ("train", "eval", "export", "average", "repro", "stats"), "on_resume": True},
+        {
+            "other_names": "cache_dataset cache_mode cache_images",
+            "modes": ("train", "eval", "export", "average", "repro", "stats"),
+            "on_resume": True,
+        },
     ] = "none"
     data_service: Annotated[
         str,

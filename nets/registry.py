@@ -175,7 +175,7 @@ class NetConfig:
         float | None,
         "Dropout rate before the dense layers.",
         {
-            "other_names": "drop drop_rate",
+            "other_names": "drop drop_rate dropout_rate",
             "minimum": 0,
             "below": 1,
             "is_training_only": True,
@@ -222,10 +222,11 @@ def _training_only_fields() -> frozenset[str]:
     return frozenset(name for name, fact in facts.items() if "is_training_only" in fact)
 
 
-def is_same_architecture(config: NetConfig, other: NetConfig) -> bool:
-    """Returns whether two nets compute the same outputs from the same weights."""
-    same = {name: getattr(config, name) for name in _training_only_fields()}
-    return dataclasses.replace(other, **same) == config
+def list_differences(config: NetConfig, other: NetConfig) -> list[str]:
+    """Returns the fields because of which two nets compute other outputs from the same weights."""
+    values = vars(other)
+    differing = [name for name, value in vars(config).items() if value != values[name]]
+    return [name for name in differing if name not in _training_only_fields()]
 
 
 def build_model(config: NetConfig, random_weights: bool = True) -> "keras.Model":

@@ -47,7 +47,7 @@ class ImageSet:
       splits: images of each split.
       unlabeled: paths of images without a label.
       faults: missing and damaged shards.
-      skipped: number of files in class folders that are no images, by extension.
+      skipped: number of files in class folders that are not read, by extension.
     """
 
     classes: tuple[str, ...]

@@ -1,6 +1,5 @@
 """Represents a raw data set: its classes and the images of each split."""
 
-import collections
 import dataclasses
 import hashlib
 import os
@@ -9,7 +8,12 @@ from collections.abc import Iterable, Sequence
 
 from input_pipeline.errors import UsageError
 from input_pipeline.sources import class_subset, packed_images
-from input_pipeline.sources.image_folders import is_image_name, list_files_and_folders, list_images
+from input_pipeline.sources.image_folders import (
+    count_other_files,
+    is_image_name,
+    list_files_and_folders,
+    list_images,
+)
 from input_pipeline.system import regular_files
 
 
@@ -50,7 +54,7 @@ class RawSet:
       classes: class names by label.
       splits: images of "train", "val" and "test"; a split that does not exist has no entry.
       unlabeled: paths of images without a label.
-      skipped: number of files in class folders that are no images, by extension.
+      skipped: number of files in class folders that are not read, by extension.
     """
 
     classes: tuple[str, ...]
@@ -137,7 +141,6 @@ def list_nested_images(class_folders: Iterable[pathlib.Path]) -> list[str]:
 
 
 def count_skipped_files(class_folders: Iterable[pathlib.Path]) -> dict[str, int]:
-    """Returns the number of files without an image's extension, by extension in lower case."""
+    """Returns the number of files in the folders that are not read, by extension."""
     names = (name for folder in class_folders for name in list_files_and_folders(folder)[0])
-    skipped = (pathlib.PurePath(name).suffix.lower() for name in names if not is_image_name(name))
-    return dict(collections.Counter(suffix or "none" for suffix in skipped).most_common())
+    return count_other_files(names)

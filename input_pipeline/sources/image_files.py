@@ -136,16 +136,17 @@ def list_class_folders(
     Returns:
       dict from a folder to its sorted images.
     """
-    images_of_class, num_skipped, nested, irregular = {}, 0, [], []
+    images_of_class, mixed, nested, irregular = {}, [], [], []
     for name in folders:
         # This includes broken links: a missing image must be reported, not skipped.
         files, subfolders, pipes = image_folders.scan(os.path.join(root, name))
         irregular += [f"{name}/{pipe}" for pipe in pipes]
         images_of_class[name] = [file for file in files if image_folders.is_image_name(file)]
-        num_skipped += len(files) - len(images_of_class[name])
+        if len(images_of_class[name]) < len(files):
+            mixed += files
         nested += [f"{name}/{subfolder}" for subfolder in subfolders]
-    if num_skipped:
-        logging.warning("%s: skipping %d files without an image extension", root, num_skipped)
+    if others := image_folders.count_other_files(mixed):
+        logging.warning("%s: %s", root, image_folders.describe_other_files(others))
     if nested:
         what = f"{pluralize(len(nested), 'folder')} inside class folders"
         logging.warning("%s: skipping %s, for example %s", root, what, nested[0])

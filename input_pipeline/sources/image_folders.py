@@ -2,17 +2,25 @@
 
 import collections
 import os
+import pathlib
 import stat
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import AnyStr, Generic, NamedTuple
 
 from input_pipeline import datasets
 from input_pipeline.decoding import decode
 from input_pipeline.errors import DataError
+from input_pipeline.text import pluralize
 
 # Folders that systems make: of ext4, Windows and macOS. Those of NAS devices begin with @ or #.
 _SYSTEM_FOLDERS = ("lost+found", "system volume information", "__macosx")
+
+# Formats of photographs that are not decoded: of phones, scanners and raw cameras.
+_UNREAD_PICTURES = (
+    *(".heic", ".heif", ".avif", ".tif", ".tiff", ".jp2", ".j2k", ".jxl", ".tga", ".psd"),
+    *(".ppm", ".pgm", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".raf", ".rw2"),
+)
 
 
 def list_subfolders(path: str | os.PathLike[str]) -> list[str]:
@@ -131,6 +139,33 @@ def is_image_name(name: str) -> bool:
     macOS writes `._NAME` files that contain metadata. They do not count as images.
     """
     return name.lower().endswith(decode.EXTENSIONS) and not name.startswith("._")
+
+
+def count_other_files(names: Iterable[str]) -> dict[str, int]:
+    """Counts the files without the extension of an image, by their extension in lower case.
+
+    Hidden files are left out. "none" is no extension.
+    """
+    others = (name for name in names if not name.startswith(".") and not is_image_name(name))
+    counts = collections.Counter(pathlib.PurePath(name).suffix.lower() for name in others)
+    return {extension or "none": count for extension, count in counts.most_common()}
+
+
+def pick_pictures(counts: Mapping[str, int]) -> dict[str, int]:
+    """Returns the counts of `count_other_files` that are of pictures of other formats."""
+    return {extension: n for extension, n in counts.items() if extension in _UNREAD_PICTURES}
+
+
+def describe_other_files(counts: Mapping[str, int]) -> str:
+    """Says that the files of `count_other_files` are not read, and to convert the pictures."""
+    total, pictures = sum(counts.values()), pick_pictures(counts)
+    verb, pronoun = ("is", "it") if total == 1 else ("are", "them")
+    extensions = ", ".join(f"{count} {extension}" for extension, count in counts.items())
+    text = f"{pluralize(total, 'file')} {verb} not read ({extensions})"
+    if not pictures:
+        return text
+    which = pronoun if len(pictures) == len(counts) else " and ".join(pictures)
+    return f"{text}: convert {which} to JPEG"
 
 
 def is_system_folder(name: str | bytes) -> bool:

@@ -56,6 +56,11 @@ def resolve_training(
             _log_fine_tuning(config, values)
         else:
             config = apply_recipe(config)
+        if config.data.dataset == "shapes" and not {"dataset", "data_dir"} & config.typed:
+            logging.warning(
+                "no data set is named: this reads the built-in toy set shapes; name the folder of"
+                " your images with --data_dir"
+            )
     dataset_flags.require_named_dataset(config)
     # 3. The data set and the optimizer fill in the rest; then everything is checked.
     return resolve(config)

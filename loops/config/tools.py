@@ -33,13 +33,15 @@ class PredictConfig:
     ] = False
     explain: Annotated[
         bool,
-        "Draw Grad-CAM and occlusion maps into RUN/explain. --report includes them anyway.",
+        "Draw Grad-CAM and occlusion maps of the images of --report into RUN/explain. --report "
+        "includes them anyway.",
         {"common_in": ("predict",), "modes": ("predict",), "on_eval": True},
     ] = False
     report: Annotated[
         str,
         "Write a self-contained HTML page of the predictions, or of augmented images, to this "
-        "file.",
+        "file. It shows at most 50 predictions: in folders of classes the most confident mistakes "
+        "and then other images, else the first images.",
         {
             "common_in": ("predict", "preview"),
             "needed_by": {"preview": "name the page to write, as in --report=preview.html"},
@@ -142,6 +144,7 @@ class EvalConfig:
         str,
         "Metric by which training chooses the best checkpoint, on center crops.",
         {
+            "other_names": "eval_metric monitor",
             "choices": choices.best_names,
             "accepts_code": True,
             "modes": ("train",),

@@ -145,7 +145,7 @@ class OptimizationConfig:
     ] = None
     learning_rate: Annotated[
         float | None,
-        "Peak learning rate per 256 images of a batch.",
+        "Peak learning rate per 256 images of a batch, or --nolinear_scaling for the rate itself.",
         {
             "common_in": ("train",),
             "other_names": "lr base_lr blr init_lr peak_lr lr0",
@@ -182,7 +182,7 @@ class OptimizationConfig:
     milestones: Annotated[
         str,
         "Epochs at which the step schedule multiplies by 0.1, as in 30,60,80.",
-        {"other_names": "decay_milestones lr_milestones lr_steps decay_epochs lr_step_size"},
+        {"other_names": "decay_milestones lr_milestones lr_steps decay_epochs"},
     ] = ""
     warmup_epochs: Annotated[
         float | None,
@@ -242,7 +242,7 @@ class OptimizationConfig:
         "Decay per step of the exponential moving average (EMA) of the weights, as in 0.9999 "
         "(0: off). Evaluation uses the average.",
         {
-            "other_names": "model_ema model_ema_decay ema_decay",
+            "other_names": "model_ema ema_decay",
             "minimum": 0,
             "below": 1,
             "example": "0.9999",
@@ -292,9 +292,9 @@ class PrecisionConfig:
         "Compile the forward and backward pass of training with XLA.",
         {"other_names": "compile torchcompile jit_compile"},
     ] = False
-    initial_loss_scale: Annotated[float, "Initial loss scale of float16.", {"minimum": 2.0**-5}] = (
-        2.0**15
-    )
+    initial_loss_scale: Annotated[
+        float, "Initial loss scale of float16.", {"other_names": "loss_scale", "minimum": 2.0**-5}
+    ] = 2.0**15
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -328,7 +328,7 @@ class DistributionConfig:
         bool,
         "Use only deterministic operations, which are slower, to resume exactly on GPUs. CPUs are "
         "deterministic anyway.",
-        {"other_names": "cudnn_deterministic", "on_eval": True},
+        {"other_names": "cudnn_deterministic use_deterministic_algorithms", "on_eval": True},
     ] = False
 
 

@@ -7,7 +7,7 @@ from typing import Any
 from input_pipeline import datasets
 from input_pipeline.errors import UsageError
 from input_pipeline.preparation import compressed_tars, prepare
-from input_pipeline.sources import layouts, val_ground_truth
+from input_pipeline.sources import image_folders, layouts, val_ground_truth
 from input_pipeline.text import pluralize
 from loops.config import dataset_flags, validation
 from loops.config.config import Config
@@ -77,8 +77,7 @@ def _make_rows(manifest: dict[str, Any]) -> list[tuple[str, str | int]]:
         rows.append(("re-encoded", text))
     rows.append(("left out", pluralize(manifest["unlabelled"], "image") + " without a label"))
     if manifest["skipped"]:
-        skipped = ", ".join(f"{count} {suffix}" for suffix, count in manifest["skipped"].items())
-        rows.append(("no images", f"files with the extensions {skipped}"))
+        rows.append(("other files", image_folders.describe_other_files(manifest["skipped"])))
     rows.append(("converted", _format_conversions(manifest["conversions"])))
     return rows
 

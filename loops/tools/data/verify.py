@@ -8,7 +8,7 @@ from absl import logging
 
 from input_pipeline.errors import DataError
 from input_pipeline.preparation import verify
-from input_pipeline.sources import manifest
+from input_pipeline.sources import image_folders, manifest
 from input_pipeline.system import atomic_files
 from input_pipeline.text import pluralize
 from loops.config import dataset_flags
@@ -64,13 +64,18 @@ def run(config: Config) -> dict[str, Any]:
 
 
 def _format_verdict(report: dict[str, Any]) -> str:
+    good, unread = "every image is good", ""
+    if pictures := image_folders.pick_pictures(report["skipped"]):
+        count = sum(report["images"].values())
+        good = f"{pluralize(count, 'image')} {'is' if count == 1 else 'are'} good"
+        unread = f"; {image_folders.describe_other_files(pictures)}"
     if report["bad"]:
-        return f"{report['bad']} bad"
-    if duplicates := report["duplicates_across_splits"]:
-        return f"every image decodes, but {duplicates} are in more than one split"
-    if report["missing"]:
-        return "every image is good, but see what is missing"
-    return "every image is good"
+        good = f"{report['bad']} bad"
+    elif duplicates := report["duplicates_across_splits"]:
+        good = f"every image decodes, but {duplicates} are in more than one split"
+    elif report["missing"]:
+        good += ", but see what is missing"
+    return good + unread
 
 
 def _make_rows(report: dict[str, Any], folder: str) -> list[tuple[str, str]]:
@@ -87,8 +92,7 @@ def _make_rows(report: dict[str, Any], folder: str) -> list[tuple[str, str]]:
     if report["numeric_folders_out_of_order"]:
         rows.append(("labels", "NOT the numbers in the folder names, because 10 sorts before 2"))
     if report["skipped"]:
-        skipped = ", ".join(f"{count} {suffix}" for suffix, count in report["skipped"].items())
-        rows.append(("no images", f"files with the extensions {skipped}"))
+        rows.append(("other files", image_folders.describe_other_files(report["skipped"])))
     rows += [("missing", text) for text in report["missing"]]
     rows += [("look alike", text) for text in report["lookalikes"]]
     for kind, count in report["counts"].items():

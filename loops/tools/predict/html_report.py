@@ -17,7 +17,7 @@ import numpy as np
 
 from input_pipeline import datasets
 from input_pipeline.text import pluralize
-from loops.tools.predict import image_paths, overlays
+from loops.tools.predict import drawn_images, image_paths, overlays
 from loops.tools.predict.explained_prediction import (
     ClassProbability,
     ExplainedPrediction,
@@ -223,7 +223,7 @@ def _summarize(results: Mapping[str, Any], count: int) -> str:
         text += f", {len(results['bad'])} not predicted"
     text += ". The true class is the name of the folder." if known else "."
     if count < len(images):
-        text += f" The page shows the first {count}; --csv=FILE lists all."
+        text += f" The page shows {drawn_images.describe(images, count)}; --csv=FILE lists all."
     return text
 
 

@@ -4,7 +4,7 @@ import glob
 import os
 import pathlib
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from absl import logging
 
@@ -51,24 +51,26 @@ def _expand_lines(lines: Iterable[str]) -> list[str]:
 def _expand_name(name: str, prefix: str) -> list[str]:
     """Returns the image files of one name; `prefix` begins error messages."""
     if os.path.isdir(name):
-        listed = _list_files(name)
-        if paths := [str(path) for path in listed if _is_image(path)]:
-            _warn_of_other_files(name, listed)
-            return paths
-        raise UsageError(f"{prefix}: the folder contains no image ({', '.join(decode.EXTENSIONS)})")
-    if os.path.isfile(name):
+        files, what = _list_files(name), "the folder contains"
+    elif os.path.isfile(name):
         if os.path.getsize(name) > regular_files.MAX_IMAGE_BYTES:
             raise UsageError(f"{prefix}: has {os.path.getsize(name)} bytes; it is not an image")
         return [name]
-    if glob.has_magic(name):
+    elif glob.has_magic(name):
         matches = sorted(_find_matches(name))
-        files = [path for path in matches if _is_image(pathlib.Path(path))]
+        matched = [pathlib.Path(match) for match in matches if not os.path.isdir(match)]
         below = [path for m in matches if os.path.isdir(m) for path in _list_files(m)]
-        paths = [*files, *(str(path) for path in sorted(below) if _is_image(path))]
-        if paths:
-            return list(dict.fromkeys(paths))  # `**` matches a file and each of its folders
-        raise UsageError(f"{prefix}: matches no image ({', '.join(decode.EXTENSIONS)})")
-    raise UsageError(f"{prefix}: there is no such file or folder")
+        # `**` matches a file and each of its folders.
+        files, what = list(dict.fromkeys([*matched, *sorted(below)])), "matches"
+    else:
+        raise UsageError(f"{prefix}: there is no such file or folder")
+    others = image_folders.count_other_files(path.name for path in files)
+    if paths := [str(path) for path in files if _is_image(path)]:
+        _warn_of_other_files(name, files, others)
+        return paths
+    pictures = image_folders.pick_pictures(others)
+    more = f"; {image_folders.describe_other_files(pictures)}" if pictures else ""
+    raise UsageError(f"{prefix}: {what} no image ({', '.join(decode.EXTENSIONS)}){more}")
 
 
 def _find_matches(pattern: str) -> list[str]:
@@ -102,12 +104,16 @@ def _is_image(path: pathlib.Path) -> bool:
     return path.stat().st_size <= regular_files.MAX_IMAGE_BYTES
 
 
-def _warn_of_other_files(folder: str, files: Iterable[pathlib.Path]) -> None:
-    """Logs how many files of a folder are left out, such as the HEIC files of phones."""
-    others = [p for p in files if not p.name.startswith(".") and not _is_image(p)]
+def _warn_of_other_files(
+    name: str, files: Iterable[pathlib.Path], others: Mapping[str, int]
+) -> None:
+    """Logs how many of the files are left out, such as the HEIC files of phones."""
     if others:
-        what = pluralize(len(others), "file")
-        logging.warning("%s: %s left out, for example %s", folder, what, others[0])
+        logging.warning("%s: %s", name, image_folders.describe_other_files(others))
+    named = [p for p in files if image_folders.is_image_name(p.name) and not _is_image(p)]
+    if named:
+        what = pluralize(len(named), "image")
+        logging.warning("%s: %s left out, not readable, such as %s", name, what, named[0])
 
 
 def replace_non_utf8(path: str | os.PathLike[str]) -> str:

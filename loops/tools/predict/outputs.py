@@ -25,7 +25,14 @@ from loops.evaluation import first_filters
 from loops.monitoring import console, progress_bar
 from loops.runtime import output_files
 from loops.runtime.out_of_memory import convert_out_of_memory
-from loops.tools.predict import ensemble, explained_prediction, figure, html_report, image_paths
+from loops.tools.predict import (
+    drawn_images,
+    ensemble,
+    explained_prediction,
+    figure,
+    html_report,
+    image_paths,
+)
 from nets.macs import count_parameters
 
 # With more images, stdout has one line per image and not a block per image.
@@ -128,7 +135,7 @@ class Features:
 def write_report(
     path: str,
     nets: ensemble.Ensemble,
-    chosen: Sequence[tuple[str, np.ndarray]],
+    chosen: Sequence[tuple[int, str, np.ndarray]],
     max_classes: int,
     results: Mapping[str, Any],
 ) -> None:
@@ -137,7 +144,7 @@ def write_report(
     Args:
       path: path of the HTML file.
       nets: the nets that predicted the images.
-      chosen: (path, logits [M, V, C]) of each image to draw.
+      chosen: (index in `images` of the results, path, logits [M, V, C]) of each image to draw.
       max_classes: number of classes to show of each image.
       results: the JSON results of the prediction.
     """
@@ -192,7 +199,7 @@ def make_figure_folder(nets: ensemble.Ensemble) -> pathlib.Path:
 def write_figures(
     folder: pathlib.Path,
     nets: ensemble.Ensemble,
-    chosen: Sequence[tuple[str, np.ndarray]],
+    chosen: Sequence[tuple[int, str, np.ndarray]],
     max_classes: int,
     results: Mapping[str, Any],
 ) -> None:
@@ -203,22 +210,21 @@ def write_figures(
       nets, chosen, max_classes, results: see `write_report`.
     """
     explained = _explain_images(nets, chosen, max_classes, results)
-    images = zip(explained, results["images"], strict=False)
-    for number, (prediction, image) in enumerate(images, 1):
+    for (number, *_), prediction in zip(chosen, explained, strict=True):
         file = pathlib.Path(prediction.path).absolute()
         # The number makes names unique: different folders may have the same name.
-        name = os.fsencode(f"{number:02d}-{file.parent.name}-{file.name}")[:_MAX_NAME_BYTES]
+        name = os.fsencode(f"{number + 1:02d}-{file.parent.name}-{file.name}")[:_MAX_NAME_BYTES]
         path = folder / f"{name.decode(errors='ignore')}.png"
         output_files.write_flag_output(
             "--explain", path, figure.draw(prediction).png(), atomic_files.write_bytes
         )
-        image["figure"] = image_paths.replace_non_utf8(path)
+        results["images"][number]["figure"] = image_paths.replace_non_utf8(path)
     console.print_summary("figures", [("folder", str(folder))])
 
 
 def _explain_images(
     nets: ensemble.Ensemble,
-    chosen: Sequence[tuple[str, np.ndarray]],
+    chosen: Sequence[tuple[int, str, np.ndarray]],
     max_classes: int,
     results: Mapping[str, Any],
 ) -> Iterator[explained_prediction.ExplainedPrediction]:
@@ -230,14 +236,15 @@ def _explain_images(
     """
     omitted = len(results["images"]) - len(chosen)
     if omitted:
-        logging.warning("drawing the first %d images; %d are not drawn", len(chosen), omitted)
+        which = drawn_images.describe(results["images"], len(chosen))
+        logging.warning("drawing %s; %s not drawn", which, pluralize(omitted, "image"))
     bar = progress_bar.Progress("draw", len(chosen))
     out_of_memory = convert_out_of_memory(
         "--report, --explain", lambda: "predict on a CPU: CUDA_VISIBLE_DEVICES=-1"
     )
     try:
         with out_of_memory:
-            for path, logits in chosen:
+            for _, path, logits in chosen:
                 yield explained_prediction.explain_image(nets, path, logits, max_classes)
                 bar.advance(1)
     except tf.errors.OpError as error:

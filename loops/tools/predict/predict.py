@@ -11,12 +11,18 @@ from input_pipeline.text import pluralize
 from loops.config import flag_parsers
 from loops.config.config import Config
 from loops.metrics import classification
-from loops.tools.predict import ensemble, explained_prediction, figure, image_paths, outputs, views
+from loops.tools.predict import (
+    drawn_images,
+    ensemble,
+    explained_prediction,
+    figure,
+    image_paths,
+    outputs,
+    views,
+)
 from loops.tools.predict.explained_prediction import top_classes
 from loops.tools.weights import first_use
 
-# Images drawn on the page or in figures. Each takes seconds and about 300 kB.
-MAX_DRAWN_IMAGES = 50
 _MAX_ERRORS_SHOWN = 5
 
 
@@ -44,7 +50,7 @@ def run(config: Config) -> dict:
         figure_folder = outputs.make_figure_folder(nets)
     if figure_folder is not None or config.prediction.report:
         nets.load_float32_models()
-    images, bad, drawn = [], [], []
+    images, bad, drawn = [], [], drawn_images.DrawnImages()
     features = outputs.Features() if config.prediction.features else None
     for path, logits in nets.predict(paths, features.append if features else None):
         shown_path = image_paths.replace_non_utf8(path)
@@ -57,8 +63,7 @@ def run(config: Config) -> dict:
         images.append({"path": shown_path, "predictions": predictions})
         if true_class := explained_prediction.find_true_class(path, nets.class_names):
             images[-1]["true_class"] = true_class
-        if len(drawn) < MAX_DRAWN_IMAGES:
-            drawn.append((path, logits))
+        drawn.add(len(images) - 1, images[-1], path, logits)
     results = {
         "models": [str(predictor.step_dir) for predictor in nets.predictors],
         "crops": config.evaluation.crops,
@@ -74,9 +79,9 @@ def run(config: Config) -> dict:
         features.write(config.prediction.features, models)
     outputs.summarize(images)
     if config.prediction.report:
-        outputs.write_report(config.prediction.report, nets, drawn, max_classes, results)
+        outputs.write_report(config.prediction.report, nets, drawn.in_order(), max_classes, results)
     elif figure_folder is not None:
-        outputs.write_figures(figure_folder, nets, drawn, max_classes, results)
+        outputs.write_figures(figure_folder, nets, drawn.in_order(), max_classes, results)
         outputs.write(config, results, max_classes)
     if bad:
         shown = "; ".join(f"{file['path']} ({file['reason']})" for file in bad[:_MAX_ERRORS_SHOWN])

@@ -4,6 +4,7 @@ Izmailov et al. 2018, "Averaging weights leads to wider optima and better genera
 """
 
 import dataclasses
+import os
 import pathlib
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
@@ -13,13 +14,13 @@ import numpy as np
 import tensorflow as tf
 from absl import logging
 
-from input_pipeline import pipeline
+from input_pipeline import pipeline, user_code
 from input_pipeline.arithmetic import ceil_div
 from input_pipeline.augmentation import batch_augment
 from input_pipeline.errors import UsageError
 from input_pipeline.sources import source
 from input_pipeline.sources.source import Source
-from input_pipeline.system import atomic_files
+from input_pipeline.system import atomic_files, regular_files, typed_json
 from input_pipeline.text import pluralize
 from loops.checkpointing import checkpoint, run_folder
 from loops.config import flag_parsers
@@ -36,6 +37,7 @@ from nets.layers.batch_norm import BatchNorm
 
 # Images of one forward pass, which runs on one device.
 _MAX_BATCH_SIZE = 256
+_RESULTS_FILE = "average.json"
 
 
 def run(config: Config) -> dict:
@@ -54,6 +56,7 @@ def run(config: Config) -> dict:
     models = trained_models.find_models(config)
     first = models[0]
     _require_compatible(models, config)
+    _warn_of_independent_runs(models)
     run_dir = run_folder.resolve_new_run_dir(config, "the averaged weights")
     # One device: the batch-norm moments are those of single batches, and the work is short.
     one_device = dataclasses.replace(config.distribution, strategy="one")
@@ -89,9 +92,10 @@ def _require_compatible(models: Sequence[TrainedModel], config: Config) -> None:
     first = models[0]
     for model in models[1:]:
         net, first_net = model.record.config.net, first.record.config.net
-        if not registry.is_same_architecture(net, first_net):
+        if differing := registry.list_differences(net, first_net):
+            name, first_name = _describe_nets((net, first_net), differing)
             raise UsageError(
-                f"--ckpt={model.step_dir}: a {net.model} of other settings than {first.step_dir};"
+                f"--ckpt={model.step_dir}: contains a {name}, but {first.step_dir} a {first_name};"
                 " different architectures cannot be averaged"
             )
         data, first_data = model.record.config.data, first.record.config.data
@@ -100,6 +104,64 @@ def _require_compatible(models: Sequence[TrainedModel], config: Config) -> None:
                 f"--ckpt={model.step_dir}: its pixels have another mean or std than those of"
                 f" {first.step_dir} (--mode=stats in between?); such weights cannot be averaged"
             )
+
+
+def _describe_nets(nets: Sequence[registry.NetConfig], differing: Sequence[str]) -> list[str]:
+    """Returns the name of each net with its values of the fields in which they differ."""
+    names = [user_code.display_name(net.model) for net in nets]
+    if len({*names}) == 1:  # only the code of a user's net may differ
+        names = [net.model for net in nets]
+    fields = [name for name in differing if name != "model"]
+    settings = [", ".join(f"{name}={getattr(net, name)}" for name in fields) for net in nets]
+    pairs = zip(names, settings, strict=True)
+    return [f"{name} with {text}" if text else name for name, text in pairs]
+
+
+def _warn_of_independent_runs(models: Sequence[TrainedModel]) -> None:
+    """Warns if a run shares no origin with the first one. Such weights do not fit together.
+
+    Runs from one initialization end in different basins: Frankle et al. 2020, "Linear mode
+    connectivity and the lottery ticket hypothesis".
+    """
+    origins = _find_origins(models[0].run_dir)
+    for model in models[1:]:
+        if origins.isdisjoint(_find_origins(model.run_dir)):
+            logging.warning(
+                "%s and %s are independent runs, whose weights do not average to a good net;"
+                " --mode=eval --ckpt=%s,%s averages their predictions",
+                *(models[0].run_dir, model.run_dir) * 2,
+            )
+            return
+
+
+def _find_origins(run_dir: pathlib.Path) -> set[str]:
+    """Returns a run and all runs that its weights come from, and the hashes of imported files."""
+    origins: set[str] = set()
+    pending = [str(run_dir)]
+    while pending:
+        path = pathlib.Path(os.path.realpath(pending.pop()))
+        if path.name == "best" or checkpoint.parse_step(path) is not None:
+            path = path.parent
+        if str(path) in origins:
+            continue
+        origins.add(str(path))
+        try:
+            record = run_folder.read_record(path)
+        except UsageError:  # the run was removed or moved
+            continue
+        if "sha256" in record.weights:
+            origins.add(str(record.weights["sha256"]))
+        pending += filter(None, [record.config.fine_tuning.init_from, *_read_members(path)])
+    return origins
+
+
+def _read_members(run_dir: pathlib.Path) -> list[str]:
+    """Returns the step folders that a run is the average of; [] for other runs."""
+    try:
+        results = regular_files.read_json(run_dir / _RESULTS_FILE)
+        return typed_json.convert(results["average_of"], list[str], "average_of")
+    except (OSError, ValueError, LookupError, TypeError):
+        return []
 
 
 def mean_weights(
@@ -240,7 +302,7 @@ def _write_run(
     with run_folder.create_or_roll_back(run_dir):
         run_folder.write_record(run_dir, record)
         step_dir = checkpoint.save(run_dir, int(state.step), state.variables())
-        atomic_files.write_json(run_dir / "average.json", results)
+        atomic_files.write_json(run_dir / _RESULTS_FILE, results)
     logging.info("averaged into %s", step_dir)
     rows = [(f"model {i}", name) for i, name in enumerate(results["average_of"], 1)]
     num_images = pluralize(results["bn_images"], "training image")

@@ -77,9 +77,10 @@ def test_only_files_with_image_extensions_are_read(tmp_path, caplog):
     assert files.class_names == ("cat",)
     assert files.paths == [f"train/cat/{name}" for name in images]
     assert any(
-        "skipping 4 files without an image extension" in r.getMessage() and r.levelname == "WARNING"
+        "train: 4 files are not read" in r.getMessage() and r.levelname == "WARNING"
         for r in caplog.records
     )
+    assert "1 .tiff" in caplog.text and "): convert .tiff to JPEG" in caplog.text
     assert "train: skipping 1 folder inside class folders, for example cat/deeper" in caplog.text
 
 

@@ -10,6 +10,7 @@ from loops.config import config_json
 from loops.config.config import Config, select_flags
 from loops.config.config import merge as merge_configs
 from loops.config.resolve import resolve as resolve_config
+from loops.config.resolve import resolve_training
 from loops.config.tools import EvalConfig
 from loops.config.training import LengthConfig
 from tests.command_line import leaf, parse, refusal, resolve
@@ -161,6 +162,24 @@ def test_new_length_flag_replaces_epochs_of_dataset():
 def test_two_new_length_flags_are_refused():
     merged = merge(resolve(*SAVED), "--steps=6", "--examples=7")
     assert "--steps" in refusal(resolve_config, merged)
+
+
+@pytest.mark.parametrize(
+    ("words", "is_told"),
+    [
+        (["--model=resnet_50"], True),
+        (["--dataset=shapes"], False),
+        (["--data_dir={folder}"], False),
+    ],
+)
+def test_training_on_the_toy_set_unasked_is_told(tiny_folder, caplog, words, is_told):
+    """A resumed run is on the data that it began with."""
+    config = parse("--mode=train", *(word.format(folder=tiny_folder) for word in words))
+    resolved = resolve_training(config)
+    told = [m for m in warning_messages(caplog) if "toy set shapes" in m and "--data_dir" in m]
+    assert len(told) == is_told
+    resolve_training(parse("--mode=train", "--run_name=x"), saved=resolved)
+    assert sum("toy set" in message for message in warning_messages(caplog)) == is_told
 
 
 def test_config_is_frozen_and_keyword_only():

@@ -5,8 +5,9 @@ import re
 import pytest
 
 import flags
+from input_pipeline import augment_spec
 from input_pipeline.errors import UsageError
-from loops.config import foreign_flags
+from loops.config import foreign_flags, recipes
 from loops.config.config import all_flags
 from tests.command_line import parse, refusal
 
@@ -114,14 +115,14 @@ def test_flag_of_another_program_is_answered_with_ours(typed, answer):
 
 def test_every_flag_that_an_answer_names_exists():
     named = set()
-    for name in [*foreign_flags.NO_COUNTERPART, *(t.lstrip("-").partition("=")[0] for t in TYPED)]:
+    for name in [*foreign_flags.ANSWERS, *(t.lstrip("-").partition("=")[0] for t in TYPED)]:
         named |= {*re.findall(r"--(\w+)", foreign_flags.advise(name))}
-    assert named - {"nomixed_precision"} <= all_flags().keys()
+    assert named - {"nomixed_precision", "nolinear_scaling"} <= all_flags().keys()
 
 
 def test_names_of_other_programs_are_not_ours_and_mean_one_flag():
     others = [n for flag in all_flags().values() for n in flag.other_names.split()]
-    others += foreign_flags.NO_COUNTERPART
+    others += foreign_flags.ANSWERS
     assert len({*others}) == len(others)
     assert not {*others} & all_flags().keys()
     assert all(re.fullmatch("[a-z0-9_]+", name) for name in others)
@@ -131,6 +132,41 @@ def test_names_of_other_programs_are_not_ours_and_mean_one_flag():
 def test_misspelled_flag(name):
     advice = foreign_flags.advise(name)
     assert {"modle": "--model", "learning_rates": "--learning_rate"}.get(name, "--epochs") in advice
+
+
+@pytest.mark.parametrize(
+    ("typed", "answer"),
+    {
+        "lr": "here it is --learning_rate: .* or --nolinear_scaling for the rate itself",
+        "batch-size": "here it is --batch_size: .* of all GPUs together",
+        "b32": "here it is --batch_size: .* of all GPUs together",
+        "norm-weight-decay": "norms and biases never decay",
+        "lr-warmup-decay": "rises linearly from zero over --warmup_epochs, so leave it out",
+        "model-ema-steps": "each step updates the average",
+        "cache-dataset": "here it is --cache: ",
+        "ra-reps": "here it is --repeated_augmentation: ",
+        "hflip": r"--augment='standard,flip\(0\)' turns it off",
+        "no-aug": "give --augment=none",
+        "no-amp": "leave --mixed_precision out",
+        "bn-eps": "there is nothing like it here, so leave it out",
+        "use-deterministic-algorithms": "here it is --deterministic: ",
+        # A name with one more word is another thing, even if most letters are equal.
+        "bn_weight_decay": "--weight_decay has only a similar name; .*--helpfull lists all flags",
+        "batchsize": r"did you mean --batch_size.*\?",
+    }.items(),
+)
+def test_answer_does_not_mislead(typed, answer):
+    assert re.search(answer, foreign_flags.advise(typed))
+
+
+def test_answers_name_valid_augmentations_and_the_recipe_of_torchvision():
+    """Its recipe for 600 epochs at batch 1024 updates with decay 0.99998 every 32 steps."""
+    for text in foreign_flags.ANSWERS.values():
+        for value in re.findall("--augment='?([^' ]*)", text):
+            augment_spec.read(parse(f"--augment={value}").data)
+    assert augment_spec.read(parse("--augment=standard,flip(0)").data)["flip"] == {"probability": 0}
+    decay = 1 - (1 - 0.99998) * 1024 / 600
+    assert recipes.read("tv2", all_flags())["ema"] == pytest.approx(decay, abs=1e-7)
 
 
 def test_unlike_any_flag():
@@ -156,6 +192,21 @@ def test_value_of_another_program_is_answered_with_ours(word, answer):
     assert refusal(parse, word) == f"{word}: unknown value; {answer}"
 
 
+def test_all_unknown_flags_and_words_are_answered_at_once(tmp_path):
+    """As in the example of PyTorch. The value of a flag is not answered, unless it is a folder."""
+    words = f"-a resnet50 --mode=train --lr 0.1 --pretrained {tmp_path} -j8 --lr=-1 --wd -1 eval"
+    answers = re.split("; (?=-|')", refusal(parse, *words.split()))
+    typed = [re.match(r"[^:]*?(?=:| is not)", text)[0] for text in answers]
+    assert typed == ["-a", "--lr", "--pretrained", f"'{tmp_path}'", "-j8", "--wd", "'eval'"]
+    assert [re.search(r"--\w+", text.partition(": ")[2])[0] for text in answers] == [
+        *("--model", "--learning_rate", "--init_from", "--data_dir", "--reader_threads"),
+        *("--weight_decay", "--mode"),
+    ]
+    assert refusal(parse, "--data-path", str(tmp_path)).count("--data_dir") == 1
+    many = refusal(parse, *(f"{number}.jpg" for number in range(1000)))
+    assert many.endswith("'19.jpg' is not a flag: flags look like --name=value; and 980 more")
+
+
 def test_what_other_programs_call_values_are_choices():
     for flag in all_flags().values():
         assert {*flag.other_values.values()} <= {*flag.choices}, flag.name
@@ -167,6 +218,12 @@ def test_what_other_programs_call_values_are_choices():
         ("train", "'train' is not a flag: did you mean --mode=train?"),
         ("eval --ckpt=x", "'eval' is not a flag: did you mean --mode=eval?"),
         ("{folder}", "'{folder}' is not a flag: did you mean --data_dir={folder}?"),
+        ("--mode=eval -- --ckpt=x", "'--ckpt=x' is not a flag: flags look like --name=value"),
+        (
+            "- --seed=1 -5",
+            "'-' is not a flag: flags look like --name=value; "
+            "'-5' is not a flag: flags look like --name=value",
+        ),
         ("--batch_size=abc", "--batch_size=abc: must be a whole number"),
         ("--batch_size=64.0", "--batch_size=64.0: must be a whole number"),
         ("--learning_rate=a,b", "--learning_rate=a,b: must be a number"),

@@ -318,6 +318,34 @@ def test_prepared_data_set_is_identified_by_its_manifest(images, tmp_path):
     assert source.open_split(config.data, "val").num_examples == 11
 
 
+@pytest.mark.parametrize(
+    ("names", "verdict"),
+    [
+        ([], "every image is good"),
+        (["notes.txt", "Thumbs.db", ".DS_Store"], "every image is good"),
+        (
+            ["a.heic", "b.HEIC", "notes.txt"],
+            "{n} images are good; 2 files are not read (2 .heic): convert them to JPEG",
+        ),
+        (["c.tif"], "{n} images are good; 1 file is not read (1 .tif): convert it to JPEG"),
+    ],
+)
+def test_pictures_of_other_formats_are_in_the_verdict(images, capsys, names, verdict):
+    """The exit code stays 0: every image that is read is good."""
+    for name in names:
+        (images / "train" / "disc" / name).write_bytes(b"x")
+    report = run("verify", verify, "--dataset=folder", f"--data_dir={images}")
+    expected = verdict.format(n=sum(report["images"].values()))
+    out = capsys.readouterr().out
+    assert re.search(rf"verdict +{re.escape(expected)}\n", out)
+    if "notes.txt" in names and "a.heic" in names:
+        row = r"3 files are not read \(2 \.heic, 1 \.txt\): convert \.heic to JPEG\n"
+        assert re.search(rf"other files +{row}", out)
+        words = ["--dataset=folder", f"--data_dir={images}", f"--out={images / 'out'}"]
+        run("prepare", prepare, *words, "--format=lists")
+        assert re.search(rf"other files +{row}", capsys.readouterr().out)
+
+
 def test_duplicates_across_splits_are_in_the_verdict(images, capsys):
     shutil.copy(next((images / "train/disc").iterdir()), images / "val/disc/again.jpg")
     run("verify", verify, "--dataset=folder", f"--data_dir={images}")

@@ -126,10 +126,19 @@ def test_links_to_folders_are_followed_without_cycles(image_folder, tmp_path):
 
 
 def test_files_of_a_folder_that_are_left_out_are_counted(image_folder, caplog):
-    (pathlib.Path("sub") / "IMG_1.HEIC").touch()
-    (pathlib.Path("sub") / ".hidden").touch()
+    """Pictures of other formats are said to be such, also by a glob and without any image."""
+    for name in ("sub/IMG_1.HEIC", "sub/.hidden", "empty/scan.TIF"):
+        pathlib.Path(name).touch()
+    pathlib.Path("sub/gone.jpg").symlink_to("nowhere.jpg")
     image_paths.find("sub")
-    assert caplog.messages == ["sub: 2 files left out, for example sub/IMG_1.HEIC"]
+    what = "2 files are not read (1 .heic, 1 .md): convert .heic to JPEG"
+    broken = "1 image left out, not readable, such as sub/gone.jpg"
+    assert caplog.messages == [f"sub: {what}", f"sub: {broken}"]
+    image_paths.find("s*b")
+    assert caplog.messages[2:] == [f"s*b: {what}", f"s*b: {broken}"]
+    for name in ("empty", "empty/*"):
+        with pytest.raises(UsageError, match=r"; 1 file is not read \(1 \.tif\): convert it to"):
+            image_paths.find(name)
 
 
 def test_sparse_file_that_claims_a_terabyte_is_no_image(image_folder):

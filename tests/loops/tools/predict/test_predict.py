@@ -17,7 +17,14 @@ import flags
 from input_pipeline import datasets
 from input_pipeline.errors import DataError, UsageError
 from loops import evaluate
-from loops.tools.predict import ensemble, explained_prediction, outputs, predict, views
+from loops.tools.predict import (
+    drawn_images,
+    ensemble,
+    explained_prediction,
+    outputs,
+    predict,
+    views,
+)
 
 pytestmark = pytest.mark.usefixtures("tiny_net")
 
@@ -345,13 +352,54 @@ def test_show_draws_a_figure_for_a_notebook(runs, tiny_folder):
 
 
 def test_number_of_drawn_images_is_limited(runs, tiny_folder, tmp_path, monkeypatch, caplog):
-    monkeypatch.setattr(predict, "MAX_DRAWN_IMAGES", 2)
+    """With true classes, the most confident mistakes are drawn, in the order of the images."""
+    monkeypatch.setattr(drawn_images, "MAX_DRAWN_IMAGES", 2)
+    words = [f"--ckpt={runs / 'a'}", f"--image={tiny_folder / 'val'}", "--crops=1"]
     out = tmp_path / "o.html"
-    run(f"--ckpt={runs / 'a'}", f"--image={tiny_folder / 'val'}", f"--report={out}", "--crops=1")
+    images = run(*words, f"--report={out}")["images"]
+    top1 = [image["predictions"][0] for image in images]
+    is_wrong = [top["class"] not in image["path"] for top, image in zip(top1, images, strict=True)]
+    certainties = np.where(is_wrong, [top["probability"] for top in top1], -1)
+    chosen = sorted(np.argsort(certainties)[-2:])
+    assert chosen != [0, 1] and sum(is_wrong) > 2  # or else the test shows nothing
     page = out.read_text()
-    assert page.count("<details") == 2
-    assert "11 pictures predicted" in page and "shows the first 2;" in page
-    assert "9 are not" in caplog.text
+    drawn = re.findall(r"<p>(/[^,]*), \d+ × \d+ px</p>", page)
+    assert drawn == [images[i]["path"] for i in chosen]
+    which = f"the 2 most confident of {sum(is_wrong)} mistakes"
+    assert "11 pictures predicted" in page and f"The page shows {which};" in page
+    assert f"drawing {which}; 9 images not drawn" in caplog.text
+    with_figure = [
+        i for i, image in enumerate(run(*words, "--explain")["images"]) if "figure" in image
+    ]
+    assert with_figure == chosen
+
+
+@pytest.mark.parametrize(
+    ("verdicts", "kept", "description"),
+    [
+        ("------", [0, 1, 2], "the first 3"),
+        ("rrrrrr", [0, 1, 2], "the first 3"),
+        ("rr-rwr", [0, 1, 4], "all mistakes (1) and the first 2 others"),
+        ("rwrwrw", [1, 3, 5], "all mistakes (3)"),
+        ("wwwwww", [0, 2, 4], "the 3 most confident of 6 mistakes"),
+    ],
+)
+def test_choice_of_drawn_images(monkeypatch, verdicts, kept, description):
+    """The slice of a batch is copied, since it would keep the batch in memory."""
+    monkeypatch.setattr(drawn_images, "MAX_DRAWN_IMAGES", 3)
+    batch, images = np.random.default_rng(0).normal(size=(6, 1, 1, 4)), []
+    drawn = drawn_images.DrawnImages()
+    for number, (verdict, certainty) in enumerate(zip(verdicts, (4, 3, 9, 1, 4, 2), strict=True)):
+        images.append({"predictions": [{"class": "cat", "probability": certainty / 10}]})
+        if verdict != "-":
+            images[-1]["true_class"] = "cat" if verdict == "r" else "dog"
+        drawn.add(number, images[-1], f"{number}.jpg", batch[number])
+    chosen = drawn.in_order()
+    assert [(number, path) for number, path, _ in chosen] == [(n, f"{n}.jpg") for n in kept]
+    for number, _, logits in chosen:
+        np.testing.assert_array_equal(logits, batch[number])
+        assert logits.base is None
+    assert drawn_images.describe(images, 3) == description
 
 
 def test_summary_of_many_images_has_one_line_per_image(capsys):

@@ -14,7 +14,9 @@ from input_pipeline.errors import UsageError
 from input_pipeline.sources import source
 from loops import evaluate, train
 from loops.checkpointing import checkpoint, run_folder
+from loops.evaluation import trained_models
 from loops.tools.weights import average
+from nets import registry
 from nets.layers.kit import Kit
 from tests.command_line import parse, resolve
 from tests.loops.tiny_nets import two_convolutions
@@ -163,13 +165,20 @@ def test_settings_that_only_affect_training_may_differ(trained, tmp_path):
         ("--ckpt=A/step-00000002 --run_name=m", "name two or more"),
         ("--ckpt=A/step-00000002,A/step-00000006", "--run_name is missing"),
         ("--ckpt=A/step-00000002,A/step-00000099 --run_name=m", "no such folder"),
-        ("--ckpt=A,OTHER --run_name=m", "a resnet_18 of other settings"),
+        ("--ckpt=A,OTHER --run_name=m", r"/other/.*: contains a resnet_18, but .* a resnetv2_50;"),
+        (
+            "--ckpt=A,EPSILON --run_name=m",
+            r"a resnetv2_50 with batch_norm_epsilon=0\.5, but .*/a/step-\d+ a resnetv2_50 with"
+            r" batch_norm_epsilon=1e-05; different",
+        ),
         ("--ckpt=A,PIXELS --run_name=m", r"/pixels/.* another mean or std than those of .*/a/step"),
     ],
 )
 def test_invalid_commands(trained, tmp_path, words, message):
     words = words.replace("=A", f"={trained / 'a'}").replace(",A", f",{trained / 'a'}")
     words = words.replace("OTHER", str(copy_run(trained, tmp_path / "other", model="resnet_18")))
+    epsilon = copy_run(trained, tmp_path / "epsilon", batch_norm_epsilon=0.5)
+    words = words.replace("EPSILON", str(epsilon))
     words = words.replace(
         "PIXELS", str(copy_run(trained, tmp_path / "pixels", {"std": [50.0] * 3}))
     )
@@ -177,6 +186,57 @@ def test_invalid_commands(trained, tmp_path, words, message):
     with pytest.raises(UsageError, match=message):
         average.run(parse("--mode=average", f"--checkpoint_dir={trained}", *words.split()))
     assert sorted(trained.iterdir()) == before
+
+
+@pytest.mark.parametrize(
+    ("models", "names"),
+    [
+        (["net.py:mine@0123456789ab", "resnet_50"], ["net.py:mine", "resnet_50"]),
+        (["net.py:mine@0123456789ab", "net.py:mine@ba9876543210"], None),  # the code differs
+    ],
+)
+def test_both_nets_are_named(models, names):
+    nets = [registry.NetConfig(model=model) for model in models]
+    assert average._describe_nets(nets, registry.list_differences(*nets)) == (names or models)
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "is_warned"),
+    [
+        ("a/step-00000002", "a", False),
+        ("a", "other", True),
+        ("other", "tuned", True),
+        ("tuned", "tuned2", False),  # from step folders of one run
+        ("tuned", "a", False),
+        ("gone", "gone2", False),  # from one run that was removed
+        ("mean", "a", False),  # the average of a and other
+        ("imported", "imported2", False),
+        ("imported", "a", True),
+    ],
+)
+def test_independent_runs_are_told(trained, tmp_path, caplog, first, second, is_warned):
+    runs = {"a": str(trained / "a")}
+    for name, start in (
+        *(("other", ""), ("mean", ""), ("imported", ""), ("imported2", "")),
+        *(("tuned", f"{trained}/a/step-00000002"), ("tuned2", f"{trained}/a/best")),
+        *(("gone", f"{tmp_path}/removed/best"), ("gone2", f"{tmp_path}/removed")),
+    ):
+        folder = copy_run(trained, tmp_path / name)
+        record = json.loads((folder / "config.json").read_text())
+        record["config"]["fine_tuning"]["init_from"] = start
+        if name.startswith("imported"):
+            record["weights"] = {"sha256": "0" * 64}
+        (folder / "config.json").write_text(json.dumps(record))
+        runs[name] = str(folder)
+    members = [f"{trained}/a/step-00000006", f"{runs['other']}/step-00000006"]
+    (tmp_path / "mean/average.json").write_text(json.dumps({"average_of": members}))
+    ckpt = ",".join(runs.get(name, f"{trained}/{name}") for name in (first, second))
+    models = trained_models.find_models(parse("--mode=average", f"--ckpt={ckpt}"))
+    average._warn_of_independent_runs(models)
+    told = [m for m in caplog.messages if "independent runs" in m and "--mode=eval --ckpt=" in m]
+    assert len(told) == is_warned
+    for model in models if is_warned else ():
+        assert str(model.run_dir) in told[0]
 
 
 @pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyboardInterrupt()])
