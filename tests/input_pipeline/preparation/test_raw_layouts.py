@@ -306,9 +306,9 @@ def test_compressed_class_tar_is_a_data_error(tmp_path):
         raw_layouts.find(DataConfig(dataset="ilsvrc2012", data_dir=str(tmp_path)), PREPARE)
 
 
-def test_links_devices_and_folders_in_a_tar_are_left_out(tmp_path):
+def test_devices_and_folders_in_a_tar_are_left_out(tmp_path):
     def write_members(tar):
-        for kind in (tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.FIFOTYPE, tarfile.CHRTYPE):
+        for kind in (tarfile.FIFOTYPE, tarfile.CHRTYPE):
             _add(tar, f"{kind.decode()}.JPEG", type=kind, linkname="/etc/passwd")
         _add(tar, "../../" + "long/" * 60 + "name.JPEG", size=5)
 
