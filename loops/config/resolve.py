@@ -18,6 +18,8 @@ from loops.config.choices import OPTIMIZERS
 from loops.config.config import Config, all_flags, merge, select_flags
 from nets import registry
 
+# The recipe of `--init_from`, and the warm-up without a recipe.
+FINE_TUNING_RECIPE = "finetune"
 _FINE_TUNING_WARMUP_EPOCHS = 0.5
 # Where the pixel statistics of data sets without published ones come from, as the log names it.
 _STATISTICS_SOURCE = dict.fromkeys(
@@ -51,6 +53,8 @@ def resolve_training(
                 " that number; drop one"
             )
         if parent is not None:
+            if "recipe" not in config.typed and config.fine_tuning.freeze == "none":
+                config = config.replace(recipe=FINE_TUNING_RECIPE)
             values = choose_fine_tuning_values(config, parent)
             config = apply_recipe(config.replace(**values))
             _log_fine_tuning(config, values)
@@ -69,9 +73,9 @@ def resolve_training(
 def choose_fine_tuning_values(config: Config, parent: Config) -> dict[str, Any]:
     """Returns what a run takes over from the weights that it starts from, by name of the leaf.
 
-    These are the net, the preprocessing and the batch-norm constants, and a learning rate and a
-    warm-up for fine-tuning. A new head on frozen weights has the usual learning rate. Typed flags
-    are left out.
+    These are the net, the preprocessing and the batch-norm constants. A learning rate and a warm-up
+    for fine-tuning count where no recipe sets them. A new head on frozen weights has the usual
+    learning rate. Typed flags are left out.
     """
     values: dict[str, Any] = {
         "model": parent.net.model,

@@ -83,16 +83,23 @@ def test_preprocessing_and_rate_come_from_the_weights_unless_typed(source, tiny_
     assert (data.image_size, data.crop_fraction, data.interpolation) == (64, 0.8, "bilinear")
     assert data.torchvision_rounding
     assert (data.mean, data.std) == ((1, 2, 3), (50, 60, 70))
-    assert (optimization.learning_rate, optimization.warmup_epochs) == (0.03, 0.5)
-    said = [r.getMessage() for r in caplog.records if "--init_from" in r.getMessage()]
-    assert said == [
+    assert (optimization.recipe, optimization.optimizer) == ("finetune", "muon")
+    assert (optimization.learning_rate, optimization.warmup_epochs) == (0.05, 0.5)
+    recipe, weights = [r.getMessage() for r in caplog.records if " sets " in r.getMessage()]
+    assert weights == (
         f"--init_from={run_dir} sets --model=resnetv2_18 --image_size=64 --std=50,60,70"
-        " --crop_fraction=0.8 --warmup_epochs=0.5 --learning_rate=0.03"
-    ]
+        " --crop_fraction=0.8 --warmup_epochs=0.5"
+    )
+    assert recipe.startswith("--recipe=finetune sets ") and "--learning_rate=0.05" in recipe
     # A typed recipe and typed flags win. A new head on frozen weights learns as fast as ever.
-    assert resolve_new("--recipe=step90").optimization.learning_rate == 0.1
-    assert resolve_new("--learning_rate=0.3").optimization.learning_rate == 0.3
-    assert resolve_new("--freeze=backbone").optimization.learning_rate == 0.2
+    for word, rate in {
+        "--recipe=step90": 0.1,
+        "--recipe=none": 0.03,
+        "--optimizer=sgd": 0.03,
+        "--learning_rate=0.3": 0.3,
+        "--freeze=backbone": 0.2,
+    }.items():
+        assert resolve_new(word).optimization.learning_rate == rate, word
 
 
 def test_other_classes_replace_the_head_which_is_trained_alone(

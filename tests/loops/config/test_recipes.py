@@ -68,7 +68,7 @@ def test_recipe_learning_rates_equal_published_values():
     sources |= {"tv1": (256, 0.1)}
     sources |= {"rsb_a3": (2048, 8e-3), "ffcv16": (4096, 1.7)}
     sources |= {"rsb_a2": (2048, 5e-3), "tv2": (1024, 0.5)}
-    assert {*sources, "none", "short"} == {*recipes.names()}
+    assert {*sources, "none", "short", "finetune"} == {*recipes.names()}
     for name, (batch, rate) in sources.items():
         optimization = apply(f"--recipe={name}").optimization
         assert lr_schedules.scale_by_batch_size(
