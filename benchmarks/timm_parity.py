@@ -54,7 +54,10 @@ def main() -> None:
     report = harness.start_report(_MODULE, words, packages)
     report["results"] = harness.run_cases(_MODULE, args.models.split(","), words)
     header = ["net", *next(iter(report["results"].values()))]
-    rows = [[model, *result.values()] for model, result in report["results"].items()]
+    rows = [
+        [model, *(f"{v:.2g}" if isinstance(v, float) else v for v in result.values())]
+        for model, result in report["results"].items()
+    ]
     harness.echo(harness.format_table(header, rows))
     harness.save_report(args.json, report)
     if not all(result["equal"] for result in report["results"].values()):
