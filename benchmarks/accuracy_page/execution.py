@@ -100,7 +100,9 @@ def require_same_flags(row: Run, folder: pathlib.Path) -> None:
     of_recipe = {
         n for n in recipes.read(required["recipe"], all_flags()) if required[n] is not None
     }
-    for name in sorted((config.typed | of_recipe) - {"mode", "checkpoint_dir", "data_dir", "run_name"}):
+    for name in sorted(
+        (config.typed | of_recipe) - {"mode", "checkpoint_dir", "data_dir", "run_name"}
+    ):
         if recorded[name] != required[name]:
             raise SystemExit(
                 f"{folder / row.name}: trained with --{name}={recorded[name]}, but the table has"

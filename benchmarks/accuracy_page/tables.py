@@ -44,7 +44,15 @@ _SGD = (
     *(*_SHORT, "--optimizer=sgd", "--momentum=0.9", "--nesterov", "--learning_rate=0.4"),
     *("--schedule=cosine", "--warmup_epochs=1", "--weight_decay=5e-4"),
 )
-_NETS = ("resnet_18d", "resnetv2_50", "resnetse_50", "resnet_50", "alexnet_bn", "zfnet_bn", "alexnet")
+_NETS = (
+    "resnet_18d",
+    "resnetv2_50",
+    "resnetse_50",
+    "resnet_50",
+    "alexnet_bn",
+    "zfnet_bn",
+    "alexnet",
+)
 
 
 def _make_net_runs(name: str, recipe: tuple[str, ...]) -> tuple[Run, ...]:
