@@ -6,7 +6,7 @@ import pathlib
 import resource
 import time
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from benchmarks import harness
 
@@ -29,27 +29,32 @@ def list_files(folder: str) -> list[pathlib.Path]:
 
 def _make_config(args: argparse.Namespace, batch_size: int, prepared: bool = False) -> "DataConfig":
     """Returns the DataConfig of the files as a list, or of the prepared data set."""
-    from input_pipeline import datasets
     from input_pipeline.config import DataConfig
 
     path = pathlib.Path(args.work, "all.txt")
     lines = "".join(f"{file.resolve()} {k}\n" for k, file in enumerate(list_files(args.data_dir)))
     path.write_text(lines)
-    spec = datasets.get("lists")
     return DataConfig(
         dataset="lists",
         data_dir=str(pathlib.Path(args.work, "set")) if prepared else args.work,
         train_list=str(path),
-        image_size=SIZE,
         batch_size=batch_size,
-        min_crop_area=0.08,
-        augment="classic",
-        reader_threads=args.threads,
-        mean=spec.mean,
-        std=spec.std,
-        pca_values=spec.pca_values,
-        pca_vectors=spec.pca_vectors,
+        **get_classic_fields("lists", args.threads),
     )
+
+
+def get_classic_fields(dataset: str, threads: int) -> dict[str, Any]:
+    """Returns the fields of DataConfig that `classic` needs."""
+    from input_pipeline import datasets
+
+    names = ("mean", "std", "pca_values", "pca_vectors")
+    return {
+        "image_size": SIZE,
+        "min_crop_area": 0.08,
+        "augment": "classic",
+        "reader_threads": threads,
+        **{name: getattr(datasets.get(dataset), name) for name in names},
+    }
 
 
 def prepare(args: argparse.Namespace) -> dict[str, int]:

@@ -252,22 +252,8 @@ def write_copies(args: argparse.Namespace, layout: str) -> dict[str, float]:
 
 def measure_speed(args: argparse.Namespace, layout: str) -> dict[str, float]:
     """Returns the images per second of `classic` up to a normalized batch."""
-    from input_pipeline import datasets
-
-    spec = datasets.get("ilsvrc2012")
-    config = _config(
-        args,
-        layout,
-        image_size=input_format_workloads.SIZE,
-        batch_size=input_format_workloads.BATCH,
-        min_crop_area=0.08,
-        augment="classic",
-        reader_threads=args.threads,
-        mean=spec.mean,
-        std=spec.std,
-        pca_values=spec.pca_values,
-        pca_vectors=spec.pca_vectors,
-    )
+    fields = input_format_workloads.get_classic_fields("ilsvrc2012", args.threads)
+    config = _config(args, layout, batch_size=input_format_workloads.BATCH, **fields)
     return input_format_workloads.measure_speed(config, args.seconds)
 
 

@@ -23,8 +23,8 @@ def resize(
 ) -> tf.Tensor:
     """Resizes uint8 [H, W, 3] to uint8 [height, width, 3], antialiased if it shrinks.
 
-    With `as_pil`, rows come first, and their pixels are clipped and rounded before columns, a half
-    up. Where bicubic interpolation overshoots, this changes pixels by ten of 255.
+    With `as_pil`, the width changes first, and pixels are clipped and rounded, a half up, before
+    the height changes. Where bicubic interpolation overshoots, pixels differ by ten of 255.
     """
     passes = [(tf.shape(image)[0], width)] if as_pil else []
     for shape in [*passes, (height, width)]:

@@ -14,7 +14,7 @@ from loops.config.config import Config
 from loops.distribution import strategies
 from loops.tools.weights import import_weights, located_weights
 
-_POLL_SECONDS = 0.1
+_POLL_SECONDS, _LOG_SECONDS = 0.1, 10.0
 
 
 def replace_names(config: Config) -> Config:
@@ -54,10 +54,18 @@ def _is_imported(run_dir: pathlib.Path, where: str, name: hub_names.HubName) -> 
     Raises:
       UsageError: the folder has other contents.
     """
-    if folder_lock.is_held(run_dir):
-        logging.info("%s: waiting for another process that imports these weights", where)
-        while folder_lock.is_held(run_dir):
-            time.sleep(_POLL_SECONDS)
+    while not _contains(run_dir, where, name):
+        if not folder_lock.is_held(run_dir):
+            return False
+        logging.log_every_n_seconds(
+            logging.INFO, "%s: waiting for another process that imports it", _LOG_SECONDS, where
+        )
+        time.sleep(_POLL_SECONDS)
+    return True
+
+
+def _contains(run_dir: pathlib.Path, where: str, name: hub_names.HubName) -> bool:
+    """Returns whether a run folder has the checkpoint of these weights by now."""
     if not (run_dir / "config.json").exists():
         return False
     weights = run_folder.read_record(run_dir).weights

@@ -278,6 +278,16 @@ def test_first_use_waits_for_another_process_that_imports(server, tmp_path, weig
     assert checkpoint.verify(tmp_path / "resnet18.tiny" / "step-00000000")["step"] == 0
 
 
+def test_first_use_does_not_wait_for_a_training(server, tmp_path, weights):
+    """A training locks its folder for days. It may have the name of published weights."""
+    run_dir = tmp_path / "resnet18.tiny"
+    run_dir.mkdir()
+    words = ["main.py", "--mode=predict", f"--ckpt={NAME}", f"--checkpoint_dir={tmp_path}"]
+    run_folder.write_record(run_dir, run_folder.Record(flags.parse(words), ("a",), {}))
+    with run_folder.lock(run_dir), pytest.raises(UsageError, match="already has other contents"):
+        first_use.replace_names(flags.parse(words))
+
+
 def test_help_does_not_load_the_library():
     """Keras loads it if it is installed, and with it all modes."""
     code = (
