@@ -238,7 +238,9 @@ def require_working_functions(
 
 
 def _parallel_map_options(config: DataConfig) -> dict[str, Any]:
-    calls = threads.num_parallel_calls(config.reader_threads)
+    # Results wait for those before them, and count as calls meanwhile. With one call per thread,
+    # a slow image would leave threads idle.
+    calls = 2 * threads.num_parallel_calls(config.reader_threads)
     return {"num_parallel_calls": calls, "deterministic": True}
 
 

@@ -12,6 +12,7 @@ from io import FileIO
 from typing import NamedTuple
 
 from input_pipeline.errors import DataError
+from input_pipeline.sources import tfrecord
 from input_pipeline.sources.packed_images import Entry
 from input_pipeline.system import regular_files
 
@@ -121,6 +122,10 @@ def _list_images(path: pathlib.Path, file: FileIO, limit: int | None) -> tuple[l
             features = _read_features(window, example)
             image = next(name for name in IMAGE_FEATURES if name in features)
         except (ValueError, StopIteration) as error:
+            if damage := tfrecord.find_damage(path, offset, end - offset):
+                raise DataError(
+                    f"{path}: record {len(entries)} is damaged ({damage}); copy the file again"
+                ) from None
             reason = str(error) or f"no feature {' or '.join(IMAGE_FEATURES)}"
             raise DataError(
                 f"{path}: record {len(entries)} is not an example with an image ({reason})"

@@ -25,6 +25,7 @@ from input_pipeline.arithmetic import ceil_div
 from input_pipeline.errors import DataError
 from input_pipeline.sources import image_files, manifest, path_table
 from input_pipeline.system import atomic_files, npy_files, regular_files
+from input_pipeline.text import tf_error_message
 
 # Bytes that TFRecord adds to each record: its length, and checksums of the length and the data.
 FRAME_BYTES = 16
@@ -283,6 +284,23 @@ def _read_record(shard: tf.Tensor, offset: tf.Tensor, length: tf.Tensor) -> tf.T
     spec = {"output_types": [tf.string], "output_shapes": [[]]}
     first = tf.raw_ops.TakeDataset(input_dataset=records, count=tf.constant(1, tf.int64), **spec)
     return tf.raw_ops.DatasetToSingleElement(dataset=first, **spec)[0]
+
+
+def find_damage(path: str | os.PathLike[str], offset: int, length: int) -> str:
+    """Returns what TensorFlow says about the checksums of a record; "" if they are right.
+
+    Args:
+      path: the TFRecord file.
+      offset, length: the record in the file, including its frame.
+    """
+    try:
+        with tf.device("CPU"):
+            _read_record(
+                tf.constant([os.fsencode(path)]), tf.constant(offset, tf.int64), tf.constant(length)
+            )
+    except tf.errors.OpError as error:
+        return tf_error_message(error)
+    return ""
 
 
 def read_feature(path: tf.Tensor, offset: tf.Tensor, length: tf.Tensor, feature: str) -> tf.Tensor:

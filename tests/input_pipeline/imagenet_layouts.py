@@ -183,7 +183,8 @@ def _example(features):
         list: lambda v: tf.train.Feature(float_list=tf.train.FloatList(value=v)),
     }
     feature = {name: kinds[type(value)](value) for name, value in features.items()}
-    return tf.train.Example(features=tf.train.Features(feature=feature)).SerializeToString()
+    example = tf.train.Example(features=tf.train.Features(feature=feature))
+    return example.SerializeToString(deterministic=True)
 
 
 def write_records(path, rows):

@@ -181,16 +181,21 @@ def test_missing_shard_is_named(tmp_path, layout):
         layouts.recognize(folder)
 
 
+def _flip_bit(path, position):
+    """Changes a byte, and keeps the time of the file, as a failing disk does."""
+    stat = path.stat()
+    data = bytearray(path.read_bytes())
+    data[position] ^= 1
+    path.write_bytes(data)
+    os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+
+
 def test_damaged_record_fails_when_it_is_read(tmp_path):
     """TensorFlow checks the checksum. The index of the other records stays valid."""
     folder = imagenet_layouts.make("tensorflow_models", tmp_path)
     path = folder / "train-00000-of-00002"
     split = _open(folder)
-    stat = path.stat()
-    data = bytearray(path.read_bytes())
-    data[len(data) // 2] ^= 1
-    path.write_bytes(data)
-    os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    _flip_bit(path, path.read_bytes().find(b"\xff\xd9"))  # where the first photograph ends
     bad = []
     for index in range(24):
         try:
@@ -202,6 +207,14 @@ def test_damaged_record_fails_when_it_is_read(tmp_path):
     config = dataclasses.replace(ILSVRC, data_dir=str(folder))
     with pytest.raises(DataError, match=rf"^{path}: is damaged at byte \d+ \(.*corrupted record"):
         prepare.prepare(config, PrepareConfig(), tmp_path / "out", "tfrecord")
+
+
+def test_damaged_names_of_features_are_found_by_the_checksum(tmp_path):
+    folder = imagenet_layouts.make("tensorflow_models", tmp_path)
+    path = folder / "train-00000-of-00002"
+    _flip_bit(path, path.read_bytes().find(b"image/encoded"))
+    with pytest.raises(DataError, match=rf"^{path}: record 0 is damaged \(.*corrupted record"):
+        _open(folder)
 
 
 def _write_generic_records(folder, numbers, wnids=None):
