@@ -190,7 +190,7 @@ def _make_manifest(
         **{key: plan[key] for key in kept},
         # Relative to real paths, because `..` after a link leads to the parent of its target.
         "root": os.path.relpath(os.path.realpath(root), os.path.realpath(out)),
-        "unlabelled": len(raw.unlabeled),
+        "unlabeled": len(raw.unlabeled),
         "skipped": raw.skipped,
         "conversions": conversions,
         "splits": splits,

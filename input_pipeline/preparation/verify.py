@@ -106,7 +106,7 @@ def verify(
     findings = [_make_finding("shard", *fault) for fault in image_set.faults]
     findings += scan.findings
     why = "the image has no label"
-    findings += [_make_finding("unlabelled", "", path, why) for path in image_set.unlabeled]
+    findings += [_make_finding("unlabeled", "", path, why) for path in image_set.unlabeled]
     why = f"the file no longer exists; if you removed it, delete its line from {CHECKSUMS_FILE}"
     findings += [
         _make_finding("gone", "", name, why) for name in scan.find_deleted(config.data_dir)

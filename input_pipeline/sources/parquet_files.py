@@ -418,18 +418,18 @@ def _decompress_in_graph(data: tf.Tensor, total: tf.Tensor) -> tf.Tensor:
     element, a protocol buffer in a variant tensor, are put together here.
     """
 
-    def field(number: int, *parts: bytes | tf.Tensor) -> tf.Tensor:
-        value = tf.strings.join(parts)
-        tag = bytes([number << 3 | 2])
-        return tf.strings.join([tag, _varint_in_graph(tf.strings.length(value)), value])
+    def field(number: int, *parts: bytes | tf.Tensor) -> list[bytes | tf.Tensor]:
+        length = sum(len(p) if isinstance(p, bytes) else tf.strings.length(p) for p in parts)
+        return [bytes([number << 3 | 2]), _varint_in_graph(length), *parts]
 
     size = _varint_in_graph(total)
-    shape = field(2, field(2, b"\x08", size))
-    component = field(2, bytes([1 << 3, tf.uint8.as_datatype_enum]), shape, field(4, size))
-    element = tf.strings.join([field(1, size, data), component])
-    variant = field(15, field(1, b"tensorflow.data.CompressedElement"), field(2, element))
+    shape = field(2, *field(2, b"\x08", size))
+    component = field(2, bytes([1 << 3, tf.uint8.as_datatype_enum]), *shape, *field(4, size))
+    element = field(2, *field(1, size, data), *component)
+    variant = field(15, *field(1, b"tensorflow.data.CompressedElement"), *element)
     head = bytes([1 << 3, tf.variant.as_datatype_enum, 2 << 3 | 2, 0])  # a scalar variant
-    compressed = tf.io.parse_tensor(tf.strings.join([head, variant]), tf.variant)
+    # Joined once, because each join copies the data.
+    compressed = tf.io.parse_tensor(tf.strings.join([head, *variant]), tf.variant)
     return tf.raw_ops.UncompressElement(
         compressed=compressed, output_types=[tf.uint8], output_shapes=[[None]]
     )[0]

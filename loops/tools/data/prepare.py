@@ -75,7 +75,7 @@ def _make_rows(manifest: dict[str, Any]) -> list[tuple[str, str | int]]:
     if manifest["short_side"]:
         text = f"short side {manifest['short_side']}, quality {manifest['quality']}"
         rows.append(("re-encoded", text))
-    rows.append(("left out", pluralize(manifest["unlabelled"], "image") + " without a label"))
+    rows.append(("left out", pluralize(manifest["unlabeled"], "image") + " without a label"))
     if manifest["skipped"]:
         rows.append(("other files", image_folders.describe_other_files(manifest["skipped"])))
     rows.append(("converted", _format_conversions(manifest["conversions"])))

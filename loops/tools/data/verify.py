@@ -65,10 +65,15 @@ def run(config: Config) -> dict[str, Any]:
 
 def _format_verdict(report: dict[str, Any]) -> str:
     good, unread = "every image is good", ""
-    if pictures := image_folders.pick_pictures(report["skipped"]):
+    unlabeled = report["counts"].get("unlabeled", 0)
+    pictures = image_folders.pick_pictures(report["skipped"])
+    if unlabeled or pictures:
         count = sum(report["images"].values())
         good = f"{pluralize(count, 'image')} {'is' if count == 1 else 'are'} good"
-        unread = f"; {image_folders.describe_other_files(pictures)}"
+    if unlabeled:
+        unread = f"; {pluralize(unlabeled, 'image')} without a label cannot be used"
+    if pictures:
+        unread += f"; {image_folders.describe_other_files(pictures)}"
     if report["bad"]:
         good = f"{report['bad']} bad"
     elif duplicates := report["duplicates_across_splits"]:

@@ -86,7 +86,7 @@ def test_prepare_writes_the_same_records(data, tmp_path):
     out = tmp_path / "out"
     facts = prepare.prepare(data, PrepareConfig(), out, "tfrecord")
     assert facts["dataset"] == "ilsvrc2012"
-    assert facts["unlabelled"] == 0
+    assert facts["unlabeled"] == 0
     for name, images in (("train", imagenet_layouts.TRAIN), ("val", imagenet_layouts.VAL)):
         prepared = source.open_split(dataclasses.replace(data, data_dir=str(out)), name)
         assert _contents(prepared) == imagenet_layouts.contents(images)

@@ -89,7 +89,7 @@ def test_verify_finds_bad_images(images):
     with pytest.raises(DataError, match=r"^4 of "):
         run("verify", verify, "--dataset=folder", f"--data_dir={images}")
     report = json.loads((images / "verify.json").read_text())
-    assert report["counts"] == dict.fromkeys([*bad, "duplicate", "unlabelled"], 1)
+    assert report["counts"] == dict.fromkeys([*bad, "duplicate", "unlabeled"], 1)
     assert (report["bad"], report["duplicates_across_splits"]) == (4, 1)
     files = {finding["kind"]: finding["file"] for finding in report["findings"]}
     for kind, path in zip(bad, train, strict=False):
@@ -344,6 +344,14 @@ def test_pictures_of_other_formats_are_in_the_verdict(images, capsys, names, ver
         words = ["--dataset=folder", f"--data_dir={images}", f"--out={images / 'out'}"]
         run("prepare", prepare, *words, "--format=lists")
         assert re.search(rf"other files +{row}", capsys.readouterr().out)
+
+
+def test_images_without_a_label_are_in_the_verdict(images, capsys):
+    shutil.copy(next((images / "train/disc").iterdir()), images / "train" / "loose.jpg")
+    report = run("verify", verify, "--dataset=folder", f"--data_dir={images}")
+    assert sum(report["images"].values()) == 39
+    verdict = "39 images are good; 1 image without a label cannot be used"
+    assert re.search(rf"verdict +{verdict}\n", capsys.readouterr().out)
 
 
 def test_duplicates_across_splits_are_in_the_verdict(images, capsys):
