@@ -11,6 +11,8 @@ PYTHON ?=
 RUN = first
 SOAK_MINUTES = 45
 TESTS = tests
+# Processes that run tests: one per core, at most 4, because each takes up to 2.5 GB.
+WORKERS = $$(cores=$$(getconf _NPROCESSORS_ONLN); echo $$((cores < 4 ? cores : 4)))
 
 # The version of the interpreter $(1), as 3.12. A shim may exist and still not run.
 print_version = import sys; print("%d.%d" % sys.version_info[:2])
@@ -39,6 +41,7 @@ help:
 	echo 'Variables:'
 	echo '  PYTHON=...   interpreter for a new .venv (else python3, or python3.13 to python3.11)'
 	echo '  TESTS=...    test files or folders to run (else tests)'
+	echo '  WORKERS=...  processes that run tests (else one per core, at most 4)'
 	echo '  SOAK_MINUTES=...   duration of make soak (else 45); its report is soak.json'
 	echo '  RUN=...      name of the run to train (else first); an existing run is resumed'
 	echo '  ARGS=...     more flags for make train or make bench'
@@ -80,10 +83,10 @@ test-venv: venv
 	$(call install,test)
 
 test: test-venv ## run the tests
-	@.venv/bin/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder $(TESTS)
+	@.venv/bin/python -m pytest -q -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(TESTS)
 
 faults: test-venv ## run the long tests and the long fuzzers (hours)
-	@.venv/bin/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder -m faults $(TESTS)
+	@.venv/bin/python -m pytest -q -n $(WORKERS) --dist loadfile --no-loadscope-reorder -m faults $(TESTS)
 
 soak: test-venv ## kill, signal and damage a training for SOAK_MINUTES and check that it recovers
 	@.venv/bin/python -m tests.soak --minutes=$(SOAK_MINUTES) --json=soak.json

@@ -8,6 +8,8 @@ import pathlib
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 # As `loops.runtime.tensorflow_startup.set_environment` does.
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
+if "PYTEST_XDIST_WORKER" in os.environ:  # the tests have a process per core
+    os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
 os.environ["KERAS_BACKEND"] = "tensorflow"
 os.environ["KERAS_HOME"] = os.path.join(os.devnull, "keras")
 os.environ["XDG_CONFIG_HOME"] = os.path.join(os.devnull, "config")  # see `user_code`
@@ -37,11 +39,14 @@ _TINY_CLASSES = ("disc", "grid", "stripes")
 def pytest_configure():
     """Splits the CPU into two devices and sets the log level of main.py.
 
-    TensorFlow allows the split only before the first operation of the process.
+    TensorFlow allows the split only before the first operation of the process. It does not optimize
+    the graphs, which would take a third of the time of a tiny training. Tests that start main.py
+    have them optimized, as users do.
     """
     logging.set_verbosity(logging.INFO)
     gc.freeze()  # imported objects are never garbage
     assert [n for n in _SLOWEST_FIRST if not (_TESTS / f"{n}.py").is_file()] == []
+    tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
     cpu = tf.config.list_physical_devices("CPU")[0]
     tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
 
