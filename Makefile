@@ -36,7 +36,7 @@ endef
 
 help:
 	@echo 'Targets:'
-	awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' Makefile
+	awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' Makefile
 	echo
 	echo 'Variables:'
 	echo '  PYTHON=...   interpreter for a new .venv (else python3, or python3.13 to python3.11)'
@@ -78,7 +78,7 @@ venv: ## create .venv and install the locked packages, with CUDA if there is a G
 	fi
 	$(call install,$$lock)
 
-test-venv: venv
+test-venv: venv ## install what the tests need
 	@$(wait)
 	$(call install,test)
 

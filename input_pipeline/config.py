@@ -124,7 +124,7 @@ class DataConfig:
         "standard,randaugment(2,10),erasing(probability=0.1). " + augment_spec.format_help(),
         {
             "common_in": ("preview",),
-            "other_names": "aa auto_augment aug",
+            "other_names": "aug",
             "accepts_code": True,
         },
     ] = "standard"
@@ -174,7 +174,7 @@ class DataConfig:
     interpolation: Annotated[
         Literal["bilinear", "bicubic"],
         "Evaluation: interpolation of the resize, always antialiased.",
-        {"other_names": "train_interpolation", "on_eval": True},
+        {"on_eval": True},
     ] = "bilinear"
     exif: Annotated[
         Exif,

@@ -318,7 +318,7 @@ class Registry(Generic[Facts]):
         registry, entry = getattr(found, "__dict__", {}).get(_ATTRIBUTE, (None, None))
         if registry is not self:
             raise UsageError(
-                f"{display_name(name)}: is not registered as what the flag needs; write"
+                f"{display_name(name)}: is not marked as what this flag names; write"
                 f" @{self._decorator} in the line above it"
             )
         return entry

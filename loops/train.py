@@ -54,9 +54,10 @@ def run(config: Config) -> dict:
             console.print_summary(
                 f"{run_dir}, step {results['step']}", console.format_evaluation(results)
             )
-            _log_next_commands(run_dir)
+            _log_next_commands(run_dir, config.data.dataset)
         return results
-    with StopSignals() as signals, _convert_full_disk(run_dir):
+    answer = "saves and stops after the current step; a second signal ends at once, without saving"
+    with StopSignals(answer) as signals, _convert_full_disk(run_dir):
         return train(config, run_dir, record, signals)
 
 
@@ -151,7 +152,7 @@ def train(
         outputs = RunOutputs(run_dir, writer, trace)
         results = TrainLoop(setup, outputs, signals or NoSignals()).run()
         if is_chief:
-            _log_next_commands(run_dir)
+            _log_next_commands(run_dir, config.data.dataset)
         return results
 
 
@@ -176,8 +177,10 @@ def _log_header(setup: TrainSetup) -> None:
     setup.schedule.log()
 
 
-def _log_next_commands(run_dir: pathlib.Path) -> None:
+def _log_next_commands(run_dir: pathlib.Path, dataset: str) -> None:
     """Logs the best checkpoint and what can be done with it."""
+    if dataset == "shapes":
+        logging.info("these results are of the built-in toy set shapes")
     best = checkpoint.find_best_intact(run_dir)
     if best is None:
         return

@@ -221,7 +221,7 @@ class TrainLoop:
         for metrics in (self._metrics, self._row_metrics):
             metrics.add(sums, seconds, timed=is_timed, norms=norms)
         if not is_timed:
-            logging.info("compiled the training step in %.1f s", seconds)
+            logging.info("compiled the training step and ran it in %.1f s", seconds)
         return sums
 
     def _log(self, step: int) -> None:

@@ -11,7 +11,8 @@ counts as a step: schedules and data follow the step number.
 
 import dataclasses
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from typing import ClassVar
 
 import keras
 import tensorflow as tf
@@ -73,19 +74,23 @@ class TrainStep:
     """The compiled training step.
 
     A subclass, in a file that `--step` names, overrides `compute_loss` or `loss_and_gradients` to
-    change what is optimized, or `after_update`.
+    change what is optimized, `measure` to log more, or `after_update`.
 
     Args:
       state: variables that the step reads and writes.
       settings: everything else.
 
     Attributes:
+      measured: names of the values that `measure` returns.
       function: the tf.function behind `__call__`.
     """
+
+    measured: ClassVar[Sequence[str]] = ()
 
     def __init__(self, state: TrainState, settings: StepSettings):
         self._state = state
         self._settings = settings
+        self._sum_names = (*_SUM_NAMES, *(f"measured/{name}" for name in self.measured))
         self._variables = state.model.trainable_variables
         self._decayed_ids = frozenset(id(kernel) for kernel in state.kernels)
         self._output_variable_ids = frozenset(
@@ -115,6 +120,7 @@ class TrainStep:
             steps, applied: numbers of steps and of applied steps.
             loss: what is optimized. Sums over images skip steps that were not applied.
             cross_entropy, top1, top5: by the rules of evaluation.
+            measured/NAME: what `measure` returns.
             replaced: number of unreadable images.
             data_wait: seconds.
             gradient_norms: with `log_norms`. Norms in the last step, before clipping, float32
@@ -131,6 +137,18 @@ class TrainStep:
         """
         optimization = self._settings.optimization
         return losses.compute(optimization.loss, targets, logits, optimization.label_smoothing)
+
+    def measure(
+        self, images: tf.Tensor, targets: Targets, logits: tf.Tensor
+    ) -> dict[str, tf.Tensor]:
+        """Returns values of the images to log, float32 [B], by the names in `measured`.
+
+        Their means since the last log line are `measured/NAME` in TensorBoard and metrics.jsonl.
+
+        Args:
+          images, targets, logits: see `compute_loss`.
+        """
+        return {}
 
     def after_update(self) -> None:
         """Called after each update of the weights, once for all replicas. Does nothing."""
@@ -199,7 +217,8 @@ class TrainStep:
             totals = {name: total + results[name] for name, total in totals.items()}
             return step + 1, self._state.loss_scale.should_stop(), totals, norms
 
-        totals = {name: tf.constant(0.0) for name in ("steps", "applied", "data_wait", *_SUM_NAMES)}
+        names = ("steps", "applied", "data_wait", *self._sum_names)
+        totals = {name: tf.constant(0.0) for name in names}
         norms = tf.zeros([len(self._variables)])
         start = (tf.constant(0, tf.int64), tf.constant(False), totals, norms)
         _, _, totals, norms = tf.while_loop(should_continue, run_step, start)
@@ -219,10 +238,10 @@ class TrainStep:
         )
         state.loss_scale.update(finite)
         state.step.assign_add(1)
-        sums = dict(zip(_SUM_NAMES, tf.unstack(sums), strict=True))
+        sums = dict(zip(self._sum_names, tf.unstack(sums), strict=True))
         state.replaced.assign_add(tf.cast(sums["replaced"], tf.int64))
         # A NaN loss of a skipped step would make the mean of a whole log line NaN.
-        for name in ("loss", "cross_entropy", "top1", "top5"):
+        for name in sums.keys() - {"replaced"}:
             sums[name] = tf.where(finite, sums[name], 0.0)
         applied = tf.cast(finite, tf.float32)
         return {"steps": tf.constant(1.0), "applied": applied, **sums}, norms
@@ -256,7 +275,7 @@ class TrainStep:
             return index + 1, totals, sums + more
 
         totals = (tf.constant(0), [tf.zeros(v.shape) for v in self._variables])
-        totals = (*totals, tf.zeros([len(_SUM_NAMES)]))
+        totals = (*totals, tf.zeros([len(self._sum_names)]))
         if self._settings.replicas_synchronize:
             # Collectives do not work in a loop of the graph, so the loop is unrolled.
             for _ in range(count):
@@ -276,7 +295,25 @@ class TrainStep:
         events = (ranks < 1, ranks < 5, batch["replaced"] > 0)
         values = [per_example, losses.cross_entropy(targets, logits)]
         values += [tf.cast(event, tf.float32) for event in events]
+        values += self._measure(images, targets, logits)
         return gradients, tf.stack([tf.reduce_sum(value) for value in values])
+
+    def _measure(self, images, targets, logits):
+        """Returns the results of `measure` in the order of `measured`."""
+        values = self.measure(images, targets, logits)
+        if values.keys() != {*self.measured}:
+            raise UsageError(
+                f"--step: measure returned {', '.join(values) or 'nothing'}, but measured is"
+                f" {', '.join(self.measured) or 'empty'}"
+            )
+        shapes = {name: tf.convert_to_tensor(value).shape for name, value in values.items()}
+        for name, shape in shapes.items():
+            if shape.as_list() != [images.shape[0]]:
+                raise UsageError(
+                    f"--step: measure returned {name} of shape {shape}, and must return one number"
+                    f" for each of the {images.shape[0]} images"
+                )
+        return [tf.cast(values[name], tf.float32) for name in self.measured]
 
     def _update(self, gradients):
         """Updates the weights; returns the norms of the gradients."""

@@ -9,6 +9,7 @@ import math
 import keras
 
 from input_pipeline.errors import UsageError
+from nets.layers import output_shapes
 from nets.layers.batch_norm import BatchNorm
 from nets.layers.convolution import Conv
 
@@ -44,12 +45,10 @@ def count_multiply_adds(model: keras.Model, image_size: int) -> int:
       image_size: side of the image in pixels.
 
     Raises:
-      UsageError: the count of a layer is not defined.
+      UsageError: the count of a layer is not defined, or see `compute_output_shapes`.
     """
     layers = [layer for layer in model.layers if not isinstance(layer, keras.layers.InputLayer)]
-    outputs = keras.Model(model.input, [layer.output for layer in layers])
-    image = keras.KerasTensor((1, image_size, image_size, 3))
-    specs = outputs.compute_output_spec(image)
+    specs = output_shapes.compute_output_shapes(model, layers, image_size)
     return sum(map(_count_layer_multiply_adds, layers, specs))
 
 

@@ -154,7 +154,7 @@ class NetConfig:
         "Architecture.",
         {
             "common_in": ("train", "import", "benchmark"),
-            "other_names": "arch a net network backbone architecture",
+            "other_names": "arch a model_name net network backbone architecture",
             "other_values": {f"seresnet{n}": f"resnetse_{n}" for n in (18, 34, 50, 101, 152)},
             "choices": names,
             "accepts_code": True,

@@ -298,6 +298,8 @@ def test_arguments_of_an_augmentation(tmp_path, tiny_folder, call, words):
         ("3", "returned int"),
         ("keras.optimizers.AdamW(0.0)", "weight_decay=0.004 would have no effect"),
         ("keras.optimizers.Adam(0.0, clipnorm=1.0)", "use --clip_norm"),
+        ("keras.optimizers.Nadam(0.0)", "Nadam does more than update each variable"),
+        ("keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD())", "does more than"),
     ],
 )
 def test_an_optimizer_that_the_step_cannot_use(tmp_path, result, words):

@@ -12,6 +12,8 @@ WEIGHT, TEMPERATURE = 0.7, 4.0  # weight of the teacher; temperature of both sof
 class Distillation(train_step.TrainStep):
     """Adds the divergence from the teacher's predictions to the loss."""
 
+    measured = ("confidence",)
+
     def __init__(self, state, settings):
         super().__init__(state, settings)
         self._teacher = self.load_model(TEACHER)
@@ -23,3 +25,7 @@ class Distillation(train_step.TrainStep):
         log_ratio = tf.math.log(expected + 1e-9) - tf.nn.log_softmax(logits / TEMPERATURE)
         divergence = TEMPERATURE**2 * tf.reduce_sum(expected * log_ratio, axis=1)
         return (1.0 - WEIGHT) * loss + WEIGHT * divergence
+
+    def measure(self, images, targets, logits):
+        """Returns the probability of the predicted class of each image, for the log."""
+        return {"confidence": tf.reduce_max(tf.nn.softmax(logits), axis=1)}

@@ -7,7 +7,7 @@ import functools
 import hashlib
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import tensorflow as tf
@@ -92,7 +92,7 @@ def verify(
     splits = image_set.splits
     labels = {split: [(i.name, i.label) for i in images] for split, images in splits.items()}
     numbering = label_order.detect(labels, by_folder=config.dataset == "folder")
-    scan = _Scan(read_checksums(checksums))
+    scan = _Scan(read_checksums(checksums), image_set.classes)
     num_images = sum(map(len, splits.values()))
     threads = config.reader_threads or available_cores()
     pool = concurrent.futures.ThreadPoolExecutor(threads)
@@ -108,11 +108,12 @@ def verify(
     why = "the image has no label"
     findings += [_make_finding("unlabeled", "", path, why) for path in image_set.unlabeled]
     why = f"the file no longer exists; if you removed it, delete its line from {CHECKSUMS_FILE}"
-    findings += [
-        _make_finding("gone", "", name, why) for name in scan.find_deleted(config.data_dir)
-    ]
+    moved, deleted = scan.find_missing(config.data_dir)
+    findings += [_make_finding("moved", "", old, f"is {new} now") for old, new in moved.items()]
+    findings += [_make_finding("gone", "", name, why) for name in deleted]
     report = _make_report(config, image_set, numbering, scan, findings)
-    return report, scan.checksums | scan.known_checksums
+    known = {name: d for name, d in scan.known_checksums.items() if name not in moved}
+    return report, scan.checksums | known
 
 
 def _make_report(
@@ -131,7 +132,9 @@ def _make_report(
         "bytes": scan.num_bytes,
         "formats": dict(scan.formats.most_common()),
         "label_map": numbering,
-        "label_map_says": label_order.DESCRIPTIONS[numbering],
+        "label_map_says": "the names of the folders, sorted, from 0"
+        if (config.dataset, numbering) == ("folder", "unknown")
+        else label_order.DESCRIPTIONS[numbering],
         "numeric_folders_out_of_order": label_order.has_misordered_numeric_names(image_set.classes),
         "counts": dict(counts.most_common()),
         "bad": sum(counts[kind] for kind in FATAL_KINDS),
@@ -214,6 +217,7 @@ class _Scan:
 
     Args:
       known_checksums: sha256 by name, from an earlier run.
+      classes: names of the classes by label.
 
     Attributes:
       known_checksums: see Args.
@@ -223,8 +227,9 @@ class _Scan:
       num_bytes: size of all images.
     """
 
-    def __init__(self, known_checksums: dict[str, str]) -> None:
+    def __init__(self, known_checksums: dict[str, str], classes: Sequence[str]) -> None:
         self.known_checksums = known_checksums
+        self._classes = classes
         self.checksums: dict[str, str] = {}
         self.findings: list[dict[str, str]] = []
         self.formats: collections.Counter[str] = collections.Counter()
@@ -245,24 +250,35 @@ class _Scan:
         digest = inspection.sha256
         self.checksums[image.name] = digest
         if self.known_checksums.get(image.name, digest) != digest:
-            why = f"its bytes differ from the checksum in {CHECKSUMS_FILE}"
+            why = (
+                f"its bytes differ from the checksum in {CHECKSUMS_FILE}; if you changed it, delete"
+            )
+            why += " its line there"
             self.findings.append(_make_finding("changed", split, image.name, why))
         if (first := self._first_with_hash.get(digest)) is None:
             self._first_with_hash[digest] = _ImageKey(split, image.name, image.label)
         else:
             why = f"same bytes as {first.name}"
             if first.label != image.label:
-                why += f", which has label {first.label}, not {image.label}"
+                theirs, ours = (self._classes[label] for label in (first.label, image.label))
+                why += f", which is of class {theirs}, not {ours}"
             finding = _make_finding("duplicate", split, image.name, why)
             self.findings.append({**finding, "of": first.name, "of_split": first.split})
 
-    def find_deleted(self, root: str | os.PathLike[str]) -> list[str]:
-        """Returns names of an earlier run that are not in the data set and no longer exist.
+    def find_missing(self, root: str | os.PathLike[str]) -> tuple[dict[str, str], list[str]]:
+        """Finds the files of an earlier run that are not in the data set and no longer exist.
 
         A file that exists is not reported: another list may contain it.
+
+        Returns:
+          (new name of files whose bytes are those of a new file, names of the others).
         """
         unseen = self.known_checksums.keys() - self.checksums.keys()
-        return sorted(name for name in unseen if not os.path.exists(os.path.join(root, name)))
+        missing = sorted(n for n in unseen if not os.path.exists(os.path.join(root, n)))
+        new = {d: n for n, d in self.checksums.items() if n not in self.known_checksums}
+        digests = {name: self.known_checksums[name] for name in missing}
+        moved = {name: new[digest] for name, digest in digests.items() if digest in new}
+        return moved, [name for name in missing if name not in moved]
 
     def count_cross_split_duplicates(self) -> int:
         """Returns the number of images whose bytes are in another split too."""

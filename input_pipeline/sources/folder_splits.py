@@ -24,6 +24,7 @@ _DATASETS = ("folder", "mini_imagenet")
 # Of twelve images of a class, ten go to train, one to val and one to test. This gives 500/50/50
 # for the 600 images per class of mini-ImageNet.
 _TWELFTHS = 12
+_MAX_PROBED = 10  # class folders
 _FILENAME = "split.txt"
 RULE = "the class folders, split 10:1:1 by name"
 
@@ -89,6 +90,15 @@ def find_class_folders(
     classes = {p.folder.name: image_folders.list_subfolders(p.folder) for p in places}
     pooled = {name: f"{split}/{name}" for split, names in classes.items() for name in names}
     return pooled if len(pooled) == sum(map(len, classes.values())) else {}
+
+
+def has_class_folders(root: str | os.PathLike[str]) -> bool:
+    """Returns whether a folder without splits says by itself that it contains class folders."""
+    if not os.path.isdir(root):
+        return False
+    folders = image_folders.list_subfolders(root)[:_MAX_PROBED]
+    names = (name for folder in folders for name in os.listdir(os.path.join(root, folder)))
+    return len(folders) > 1 and any(map(image_folders.is_image_name, names))
 
 
 def is_written(root: str | os.PathLike[str]) -> bool:

@@ -172,6 +172,20 @@ def recognize(data_dir: str | os.PathLike[str]) -> Layout | None:
     return None
 
 
+def find_whole(data_dir: str | os.PathLike[str]) -> tuple[pathlib.Path, str, SplitFiles] | None:
+    """Returns the data set that a folder is one split of: its folder, the split and its images.
+
+    Returns None for a folder that is no split of another, or that contains splits itself.
+    """
+    folder = pathlib.Path(os.path.abspath(data_dir))
+    aliases = {alias for names in SPLIT_NAMES.values() for alias in names}
+    if folder.name.lower() not in aliases or recognize(folder) is not None:
+        return None
+    layout = recognize(folder.parent)
+    splits = layout.splits.items() if layout and len(layout.splits) > 1 else ()
+    return next(((folder.parent, split, p) for split, p in splits if p.folder == folder), None)
+
+
 def find_compressed(data_dir: str | os.PathLike[str]) -> list[pathlib.Path]:
     """Returns the compressed tar files of a data set that has nothing else to read.
 

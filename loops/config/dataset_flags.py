@@ -9,13 +9,19 @@ from absl import logging
 from input_pipeline import datasets
 from input_pipeline.config import DataConfig
 from input_pipeline.errors import UsageError
-from input_pipeline.sources import layouts, manifest, shapes, source
+from input_pipeline.sources import folder_splits, layouts, manifest, shapes, source
 from loops.config import mode_flags, validation
 from loops.config.config import Config, select_flags
+
+# Modes that read images without a trained run.
+_DATA_MODES = ("train", "prepare", "verify", "stats", "preview")
 
 
 def resolve_dataset(config: Config) -> Config:
     """Takes the data set from the manifest of a prepared `--data_dir`, or from its layout.
+
+    Class folders without splits are a data set to train on. For a trained run they are a test set
+    whose classes are those of the run.
 
     Raises:
       UsageError: `--dataset` was typed and names another data set.
@@ -27,7 +33,11 @@ def resolve_dataset(config: Config) -> Config:
         if shapes.is_complete(data.data_dir):
             return config
         layout = layouts.recognize(data.data_dir)
-        return config if layout is None else config.replace(dataset=layout.dataset)
+        if layout is not None:
+            return config.replace(dataset=layout.dataset)
+        if config.mode in _DATA_MODES and folder_splits.has_class_folders(data.data_dir):
+            return config.replace(dataset="folder")
+        return config
     facts = manifest.read(data.data_dir)
     if "dataset" in config.typed:
         manifest.require_dataset(data.data_dir, facts, data.dataset)
@@ -50,6 +60,8 @@ def require_named_dataset(config: Config) -> None:
             f"--exif=apply: --dataset={data.dataset} is published with images as they are stored;"
             " leave the flag out"
         )
+    if "data_dir" in config.typed:
+        _check_for_split(config)
     if data.dataset != "shapes" or not data.data_dir or "dataset" in config.typed:
         return
     if manifest.exists(data.data_dir):
@@ -61,6 +73,25 @@ def require_named_dataset(config: Config) -> None:
         f"--data_dir={data.data_dir}: neither a prepared data set nor the built-in shapes; name"
         " the data set, as in --dataset=folder for class folders"
     )
+
+
+def _check_for_split(config: Config) -> None:
+    """Raises UsageError if `--data_dir` is one split of a data set whose other splits are needed.
+
+    Class folders without splits are a whole data set, and a test set.
+    """
+    data = config.data
+    found = None if data.dataset == "lists" else layouts.find_whole(data.data_dir)
+    if found is None:
+        return
+    folder, split, place = found
+    what = f"--data_dir={data.data_dir}: is the {split} split of {folder}"
+    is_named = "dataset" in config.typed or config.mode not in _DATA_MODES
+    is_unsplit = place.kind == layouts.FOLDERS and data.dataset == "folder" and is_named
+    if is_unsplit and config.mode in ("train", "prepare"):
+        logging.warning("%s; its images are split again; --data_dir=%s has all", what, folder)
+    elif not is_unsplit and not (place.kind == layouts.FOLDERS and config.mode == "eval"):
+        raise UsageError(f"{what}; give --data_dir={folder}")
 
 
 def check_list_flags(config: Config) -> None:

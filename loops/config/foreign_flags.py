@@ -5,7 +5,7 @@ import os
 import re
 from collections.abc import Sequence
 
-from loops.config import modes
+from loops.config import modes, run_paths
 from loops.config.config import all_flags
 
 _MAX_ANSWERS = 20  # a shell may replace a glob by thousands of words
@@ -73,6 +73,16 @@ ANSWERS = {
     "ratio": "give --augment='standard,crop(min_aspect=0.75,max_aspect=1.33)'",
     "no_aug": "give --augment=none",
     **dict.fromkeys(
+        ("aa", "auto_augment"),
+        "give --augment='standard,randaugment(2,9)' or standard,trivialaugment",
+    ),
+    "train_interpolation": "--interpolation is that of evaluation; training has one filter, so"
+    " leave it out",
+    "bce_loss": "give --loss=bce",
+    "bce_target_thresh": "with --loss=bce a class is a target if its share is over 0.2",
+    **dict.fromkeys(("opt_betas", "betas"), "give --beta1=0.9 --beta2=0.999"),
+    "results_file": "give --json=FILE",
+    **dict.fromkeys(
         ("mixup_prob", "mixup_switch_prob", "mixup_mode", "cutmix_minmax"),
         "every batch is mixed; see --mixup and --cutmix",
     ),
@@ -88,7 +98,7 @@ ANSWERS = {
     ),
     **dict.fromkeys(
         ("channels_last", "pin_mem", "pin_memory", "persistent_workers", "no_prefetcher", "fuser")
-        + ("backend", "use_v2", "model_ema_force_cpu"),
+        + ("backend", "use_v2", "model_ema_force_cpu", "gp", "amp_impl"),
         "there is nothing to set, so leave it out",
     ),
     **dict.fromkeys(
@@ -112,28 +122,35 @@ def answer(words: Sequence[str]) -> str:
       words: those of a command line that were not read, in order; a word after an unknown flag may
         be its value.
     """
-    answers: list[str] = []
+    asked: dict[str, str] = {}  # by what is typed: what to type instead
     value_of, is_end_of_flags = "", False
     for word in words:
         name, equals, _ = word.partition("=")
         is_end_of_flags |= word == "--"
         if re.match(r"--?[^-.\d]", name) and not is_end_of_flags:
-            answers.append(f"{name}: unknown flag; {advise(name.lstrip('-'))}")
-            value_of = "" if equals else answers[-1]
+            asked[name] = f"unknown flag; {advise(name.lstrip('-'))}"
+            value_of = "" if equals else asked[name]
             continue
         advice = "flags look like --name=value"
         if word in modes.names():
             advice = f"did you mean --mode={word}?"
-        elif os.path.isdir(word):
+        elif os.path.isdir(word) and not (value_of and run_paths.is_run(word)):
             advice = f"did you mean --data_dir={word}?"
         elif value_of:
             advice = ""
         if word != "--" and advice and "--data_dir" not in value_of:
-            answers.append(f"{word!r} is not a flag: {advice}")
-        value_of = ""
-    answers = list(dict.fromkeys(answers))
-    more = f"; and {len(answers) - _MAX_ANSWERS} more" if len(answers) > _MAX_ANSWERS else ""
-    return "; ".join(answers[:_MAX_ANSWERS]) + more
+            asked[repr(word)] = advice
+        value_of = value_of if re.fullmatch(r"[\d.]+", word) else ""  # as in `--betas 0.9 0.95`
+    flags_by_advice: dict[str, list[str]] = {}
+    for typed, advice in list(asked.items())[:_MAX_ANSWERS]:
+        key = advice if typed.startswith("-") else f"{typed} is not a flag: {advice}"
+        flags_by_advice.setdefault(key, []).append(typed)
+    answers = [
+        f"{', '.join(typed)}: {key}" if typed[0].startswith("-") else key
+        for key, typed in flags_by_advice.items()
+    ]
+    more = f"; and {len(asked) - _MAX_ANSWERS} more" if len(asked) > _MAX_ANSWERS else ""
+    return "; ".join(answers) + more
 
 
 def advise(name: str) -> str:

@@ -10,6 +10,7 @@ from loops.config import hub_names, local_paths, run_paths
 from loops.config.config import Config, all_flags
 
 # Modes that read the images of a data set and of no run.
+_TYPED_TO_RESUME = {"mode", "run_name", "checkpoint_dir"}
 _DATA_MODES = ("train", "prepare", "verify", "stats", "preview")
 
 
@@ -41,6 +42,10 @@ def check_inputs(config: Config) -> None:
             raise UsageError(f"--{name} is missing: {flag.needed_by[config.mode]}")
     record = pathlib.Path(config.run.checkpoint_dir, config.run.run_name, "config.json")
     is_resumed = config.mode == "train" and bool(config.run.run_name) and record.exists()
+    # A misspelled name would start a new run on the built-in images.
+    is_like_resumed = bool(config.run.run_name) and config.typed <= _TYPED_TO_RESUME
+    if config.mode == "train" and is_like_resumed:
+        run_paths.require_run(config.run.checkpoint_dir, config.run.run_name)
     # A watched run may not have started. A resumed one does not read its first weights again.
     if not config.evaluation.watch:
         _check_runs("ckpt", config.evaluation.ckpt)

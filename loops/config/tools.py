@@ -311,7 +311,9 @@ class ImportConfig:
             },
             "is_path": True,
             "modes": ("import",),
-            "hints": {"train": "import them first, and train their run folder with --init_from"},
+            "hints": {
+                "train": "give --init_from=timm/NAME, or the run folder that --mode=import made"
+            },
         },
     ] = ""
     source: Annotated[

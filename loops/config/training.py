@@ -114,7 +114,7 @@ class OptimizationConfig:
         float | None,
         "Decay of the first moment of adamw and lamb.",
         {
-            "other_names": "opt_betas betas adam_beta1",
+            "other_names": "adam_beta1",
             "minimum": 0,
             "below": 1,
             "is_optimizer_specific": True,
@@ -148,7 +148,7 @@ class OptimizationConfig:
         "Peak learning rate per 256 images of a batch, or --nolinear_scaling for the rate itself.",
         {
             "common_in": ("train",),
-            "other_names": "lr base_lr blr init_lr peak_lr lr0",
+            "other_names": "lr base_lr lr_base blr init_lr peak_lr lr0",
             "minimum": 0,
             "is_optimizer_specific": True,
             "default_text": "by --optimizer and data set, see docs/recipes.md",
@@ -204,7 +204,7 @@ class OptimizationConfig:
         str,
         "softmax: cross-entropy over all classes. bce: binary cross-entropy of each class.",
         {
-            "other_names": "bce_loss criterion",
+            "other_names": "criterion",
             "other_values": {
                 "ce": "softmax",
                 "crossentropy": "softmax",
@@ -242,7 +242,7 @@ class OptimizationConfig:
         "Decay per step of the exponential moving average (EMA) of the weights, as in 0.9999 "
         "(0: off). Evaluation uses the average.",
         {
-            "other_names": "model_ema ema_decay",
+            "other_names": "model_ema use_ema ema_decay",
             "minimum": 0,
             "below": 1,
             "example": "0.9999",

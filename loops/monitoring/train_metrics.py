@@ -65,6 +65,8 @@ class TrainMetrics:
                 values["loss/objective"] = self._sums["loss"] / images + l2
             values["accuracy/top1"] = self._sums["top1"] / images
             values["accuracy/top5"] = self._sums["top5"] / images
+            measured = [name for name in self._sums if name.startswith("measured/")]
+            values |= {name: self._sums[name] / images for name in measured}
         seconds = self._timed["seconds"]
         if seconds:
             values["speed/images_per_second"] = self._timed["steps"] * self._batch_size / seconds

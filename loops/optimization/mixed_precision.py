@@ -26,6 +26,10 @@ def resolve_compute_dtype(config: PrecisionConfig) -> str:
             "--mixed_precision: this CPU does not support bfloat16; computing in float32"
         )
         return "float32"
+    if dtype == "float16" and not tf.config.list_physical_devices("GPU"):
+        logging.warning(
+            "--half_dtype=float16: CPUs compute it slowly; --half_dtype=bfloat16 is for them"
+        )
     logging.debug("computing in %s (%s); variables and logits in float32", dtype, reason)
     return dtype
 

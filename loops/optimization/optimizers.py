@@ -271,6 +271,12 @@ def _check_optimizer(name: str, made: object) -> None:
         raise UsageError(
             f"{where}: returned {type(made).__name__}, and must return a keras.optimizers.Optimizer"
         )
+    for method in ("apply", "_backend_update_step"):  # of Nadam, and of optimizers around others
+        if getattr(type(made), method) is not getattr(keras.optimizers.Optimizer, method):
+            raise UsageError(
+                f"{where}: {type(made).__name__} does more than update each variable by itself,"
+                " which the training step cannot call; choose another optimizer"
+            )
     for argument, advice in _UNUSED_ARGUMENTS.items():
         if value := getattr(made, argument, None):
             raise UsageError(

@@ -60,6 +60,15 @@ class TrainSchedule:
                 pluralize(self._warmup_asked, "step"),
                 self._warmup_steps,
             )
+        if self._optimization.schedule == "step" and max(self._milestones, default=0) >= (
+            self.total_steps
+        ):
+            logging.warning(
+                "--milestones=%s: the run ends at epoch %g, before the last of them; name earlier"
+                " ones",
+                self._optimization.milestones,
+                round(self.total_steps / self.steps_per_epoch, 1),
+            )
         for first, size in self.image_sizes:
             if first >= self.total_steps:
                 logging.warning(

@@ -10,6 +10,8 @@ import time
 from types import FrameType
 from typing import NoReturn
 
+from absl import logging
+
 from input_pipeline.errors import UserError
 
 # A repeated signal within this time counts once: `timeout` and batch systems signal a process and
@@ -37,6 +39,9 @@ class StopSignals:
 
     SIGUSR1 requests a checkpoint; the caller resets `save_requested`.
 
+    Args:
+      answer: what the first SIGINT or SIGTERM leads to, for the log; "" logs nothing.
+
     Attributes:
       received: number of the first SIGINT, SIGTERM or SIGHUP, or None.
       save_requested: whether SIGUSR1 was received.
@@ -44,7 +49,8 @@ class StopSignals:
 
     _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
-    def __init__(self) -> None:
+    def __init__(self, answer: str = "") -> None:
+        self._answer = answer
         self.received: int | None = None
         self.save_requested = False
 
@@ -83,6 +89,10 @@ class StopSignals:
                 if number[0] not in self._SIGNALS:
                     continue
                 now = time.monotonic()
+                if first is None and self._answer:
+                    # In another thread, because a paused terminal would block it.
+                    words = "%s: %s", signal.Signals(number[0]).name, self._answer
+                    threading.Thread(target=logging.info, args=words, daemon=True).start()
                 first = first or now
                 if now - first > _SAME_SIGNAL_SECONDS:
                     os._exit(128 + number[0])

@@ -12,6 +12,8 @@ from collections.abc import Iterator
 import keras
 import tensorflow as tf
 
+from nets.layers import output_shapes
+
 
 def count_values_per_image(model: keras.Model, image_size: int) -> int | None:
     """Returns how many values per channel an image adds to the moments: those of the smallest map.
@@ -22,13 +24,15 @@ def count_values_per_image(model: keras.Model, image_size: int) -> int | None:
 
     Returns:
       the smallest H x W over the inputs of all trainable batch norms; None without any.
+
+    Raises:
+      UsageError: see `compute_output_shapes`.
     """
     layers = [layer for layer in _list_batch_norms(model) if layer.trainable]
     if not layers:
         return None
-    outputs = keras.Model(model.input, [layer.output for layer in layers])
-    shapes = outputs.compute_output_spec(keras.KerasTensor((1, image_size, image_size, 3)))
-    return min(math.prod(tensor.shape[1:-1]) for tensor in tf.nest.flatten(shapes))
+    shapes = output_shapes.compute_output_shapes(model, layers, image_size)
+    return min(math.prod(tensor.shape[1:-1]) for tensor in shapes)
 
 
 def _list_batch_norms(model: keras.Model) -> list[keras.layers.Layer]:

@@ -96,8 +96,8 @@ class Kit:
         num_added = max(0, len(self._block_boundaries) - 1)
         if num_added != self._num_blocks:
             raise UsageError(
-                f"kit.begin_residual_blocks(x, {self._num_blocks}), but kit.add ends {num_added}"
-                " residual blocks"
+                f"the net has {self._num_blocks} residual blocks, but kit.add was called for"
+                f" {num_added}; end each block with kit.add"
             )
         if self._recompute and self._block_boundaries:
             return RecomputingModel(image, logits, self._block_boundaries)

@@ -279,7 +279,7 @@ def test_an_augmentation_that_fails_later(trained, tiny_folder, tmp_path, one_de
             "x = kit.add(kit.begin_residual_blocks(i, 2), i, 'a');"
             " return kit.build_model(i, kit.logits(x, num_classes))",
             "",
-            "kit.begin_residual_blocks(x, 2), but kit.add ends 1 residual blocks",
+            "the net has 2 residual blocks, but kit.add was called for 1",
         ),
         ("raise RuntimeError('of mine')", "own.py:6: ", "RuntimeError: of mine"),
     ],
@@ -391,6 +391,8 @@ def test_distillation(distillation, trained, one_device):
     before = [v.numpy() for v in step._teacher.variables]
     sums = step(small_steps.batches(one_device, images), tf.constant(1, tf.int64))
     assert float(sums["loss"]) == pytest.approx(expected.sum(), rel=1e-4)
+    confidence = np.exp(log_softmax(student)).max(axis=1)
+    assert float(sums["measured/confidence"]) == pytest.approx(confidence.sum(), rel=1e-4)
     for variable, value in zip(step._teacher.variables, before, strict=True):
         np.testing.assert_array_equal(variable.numpy(), value)
     with pytest.raises(UsageError, match="another normalization"):
@@ -405,11 +407,13 @@ def test_distillation_on_two_replicas(distillation, trained, mirrored):
     images = small_steps.random_images(2)
     sums = step(small_steps.batches(mirrored, images), tf.constant(2, tf.int64))
     assert float(sums["applied"]) == 2
+    assert 2 * 8 / 3 < float(sums["measured/confidence"]) < 2 * 8  # of three classes
     assert all(np.any(before[path] != value) for path, value in small_steps.weights(state).items())
     small_steps.assert_replicas_equal(state)
 
 
 AFTER_UPDATE = """
+import tensorflow as tf
 from loops import train_step
 
 @train_step.step
@@ -417,6 +421,17 @@ class Zero(train_step.TrainStep):
     def after_update(self):
         kernel = self._state.model.get_layer("conv1").kernel
         kernel.value.assign(0.0 * kernel.value)
+
+@train_step.step
+class Unnamed(train_step.TrainStep):
+    def measure(self, images, targets, logits):
+        return {"largest": tf.reduce_max(logits, axis=1)}
+
+@train_step.step
+class Scalar(train_step.TrainStep):
+    measured = ("largest",)
+    def measure(self, images, targets, logits):
+        return {"largest": tf.reduce_max(logits)}
 
 class Undecorated(train_step.TrainStep): pass
 
@@ -434,6 +449,10 @@ def test_what_follows_an_update(trained, tiny_folder, tmp_path, one_device, caps
     assert "@train_step.step" in line
     line = fail(capsys, 2, *words, f"--step={tmp_path}/after.py:function")
     assert "--step=after.py:function: is not a subclass" in line
+    line = fail(capsys, 2, *words, f"--step={tmp_path}/after.py:Unnamed", "--run_name=u")
+    assert "measure returned largest, but measured is empty" in line
+    line = fail(capsys, 2, *words, f"--step={tmp_path}/after.py:Scalar", "--run_name=s")
+    assert "measure returned largest of shape (), and must return one number" in line
     assert run(*words, f"--step={tmp_path}/after.py:Zero") == 0
     model = trained_models.find_models(parse("--mode=eval", f"--ckpt={tmp_path}/r"))[0]
     kernel = model.restore(one_device).get_layer("conv1").kernel

@@ -4,15 +4,12 @@ Prints the number of parameters and of multiply-adds. Then it checks that every 
 gradient, that half precision agrees with float32, and that the net memorizes 64 images.
 """
 
+import importlib.util
 import sys
-
-import numpy as np
 
 from input_pipeline import user_code
 from input_pipeline.errors import UserError
-from loops.optimization import optimizers
-from nets.macs import count_multiply_adds
-from tests.nets import test_all_nets
+from loops.runtime import tensorflow_startup
 
 
 def main(arguments):
@@ -20,6 +17,10 @@ def main(arguments):
     if len(arguments) != 1:
         sys.stderr.write("give one net: python -m tests.nets FILE.py:FUNCTION\n")
         return 2
+    if importlib.util.find_spec("pytest") is None:
+        sys.stderr.write("error: the check needs the packages of the tests; run make test-venv\n")
+        return 2
+    tensorflow_startup.load_tensorflow()
     try:
         with user_code.errors_in_one_line():
             check(user_code.adopt("model", arguments[0]))
@@ -32,13 +33,27 @@ def main(arguments):
     return 0
 
 
+def computes_in_float32(layer):
+    """Returns whether a layer with weights, the classifier included, ignores half precision."""
+    return bool(layer.weights) and layer.compute_dtype == "float32"
+
+
 def check(model):
     """Checks a net; raises AssertionError if it fails."""
+    import numpy as np
+
+    from loops.optimization import optimizers
+    from nets.macs import count_multiply_adds
+    from tests.nets import test_all_nets
+
     size = test_all_nets.SIZE
     net = test_all_nets.build(model)
     count = sum(int(np.prod(v.shape)) for v in net.trainable_variables)
     print(f"trainable parameters with 42 classes: {count:_}")
     print(f"multiply-adds at {size} px: {count_multiply_adds(net, size):_}")
+    half = test_all_nets.build(model, compute_dtype="bfloat16")
+    single = [layer.name for layer in half.layers if computes_in_float32(layer)]
+    print(f"in float32 with --mixed_precision: {', '.join(single)}")
     kernels = optimizers.get_trainable_kernels(net)
     print(f"weight decay: {len(kernels)} of {len(net.trainable_variables)} tensors")
     # A factor that starts at zero stops the gradients of the first step.

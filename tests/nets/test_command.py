@@ -34,6 +34,14 @@ def bad(kit, num_classes):
 @registry.net
 def broken(kit, num_classes):
     raise RuntimeError("of mine")
+
+@registry.net
+def uneven(kit, num_classes):
+    image = kit.image()
+    x = kit.conv_relu(image, 8, 3, "conv1", stride=2)
+    halved = kit.conv_relu(x, 8, 3, "conv2", stride=2)
+    x = keras.layers.Add(name="sum")([x, halved])
+    return kit.build_model(image, kit.logits(kit.global_average_pool(x, "pool"), num_classes))
 """
 
 
@@ -52,7 +60,8 @@ def test_a_net_that_passes(path, capsys):
     assert lines[0] == f"trainable parameters with 42 classes: {parameters:_}"
     multiply_adds = 32**2 * 75 * 32 + 16**2 * 9 * 32 * 64 + 4 * 64 * 42
     assert lines[1] == f"multiply-adds at 64 px: {multiply_adds:_}"
-    assert lines[2] == "weight decay: 3 of 6 tensors"
+    assert lines[2] == "in float32 with --mixed_precision: logits"
+    assert lines[3] == "weight decay: 3 of 6 tensors"
     assert lines[-1] == "memorizes 64 images"
 
 
@@ -62,6 +71,7 @@ def test_a_net_that_passes(path, capsys):
         ("bad", 1, "failed: these tensors get no gradient in two steps: unused/alpha"),
         ("broken", 2, "own.py:30: RuntimeError: of mine"),
         ("none", 2, "has no function none"),
+        ("uneven", 2, "error: sum of the net at 64 px: "),
     ],
 )
 def test_a_net_that_fails(path, capsys, name, code, words):

@@ -17,7 +17,7 @@ import numpy as np
 
 from input_pipeline import datasets
 from input_pipeline.text import pluralize
-from loops.tools.predict import drawn_images, image_paths, overlays
+from loops.tools.predict import drawn_images, image_paths, overlays, training_images
 from loops.tools.predict.explained_prediction import (
     ClassProbability,
     ExplainedPrediction,
@@ -213,15 +213,12 @@ def render_document(title: str, parts: Sequence[str], script: str = "") -> str:
 def _summarize(results: Mapping[str, Any], count: int) -> str:
     """Returns how many images were predicted, how many of them right, and how many are shown."""
     images = results["images"]
-    known = [i for i in images if "true_class" in i]
-    right = sum(i["predictions"][0]["class"] == i["true_class"] for i in known)
+    accuracy = training_images.describe_accuracy(images)
     text = f"{pluralize(len(images), 'picture')} predicted"
-    if known:
-        share = overlays.format_percent(right / len(known))
-        text += f", {right} of {len(known)} right ({share})"
+    text += f", {accuracy}" if accuracy else ""
     if results["bad"]:
         text += f", {len(results['bad'])} not predicted"
-    text += ". The true class is the name of the folder." if known else "."
+    text += ". The true class is the name of the folder." if accuracy else "."
     if count < len(images):
         text += f" The page shows {drawn_images.describe(images, count)}; --csv=FILE lists all."
     return text
@@ -243,7 +240,7 @@ def _render_index(rows: Sequence[str], has_true_classes: bool) -> str:
     selects = [_render_select("Certainty", ranges), _render_select("Order", orders)]
     if has_true_classes:
         columns += ["True class", "Verdict"]
-        orders["wrong"] = "wrong first"
+        orders = {"wrong": "wrong first", **orders}
         selects = [_render_select("Verdict", verdicts), selects[0], _render_select("Order", orders)]
     header = "".join(f"<th>{column}</th>" for column in columns)
     return (

@@ -32,6 +32,7 @@ from loops.tools.predict import (
     figure,
     html_report,
     image_paths,
+    training_images,
 )
 from nets.macs import count_parameters
 
@@ -40,19 +41,25 @@ _MAX_BLOCKS = 20
 _MAX_NAME_BYTES = 180  # of a figure's file name; file systems allow 255
 
 
-def summarize(images: Sequence[Mapping[str, Any]]) -> None:
-    """Prints the predictions to stdout.
+def summarize(images: Sequence[dict[str, Any]], has_files: bool) -> None:
+    """Prints the predictions to stdout; of many that are in files, only how many are right.
 
     Args:
       images: `images` of the JSON results of a prediction.
+      has_files: whether the predictions are written to a table or a page.
     """
     if len(images) <= _MAX_BLOCKS:
         for image in images:
             rows = [(p["name"], f"{p['probability']:.2%}") for p in image["predictions"]]
             console.print_summary(image["path"], rows)
         return
+    accuracy = training_images.describe_accuracy(images)
+    rows = [("top-1", accuracy)] if accuracy else []
+    if has_files:
+        console.print_summary(f"{len(images)} images", rows)
+        return
     top1 = [(image["path"], image["predictions"][0]) for image in images]
-    rows = [(path, f"{p['probability']:7.2%}  {p['name']}") for path, p in top1]
+    rows = [(path, f"{p['probability']:7.2%}  {p['name']}") for path, p in top1] + rows
     console.print_summary(f"{len(images)} images, top-1 class of each:", rows)
 
 
@@ -237,7 +244,7 @@ def _explain_images(
     omitted = len(results["images"]) - len(chosen)
     if omitted:
         which = drawn_images.describe(results["images"], len(chosen))
-        logging.warning("drawing %s; %s not drawn", which, pluralize(omitted, "image"))
+        logging.info("drawing %s; %s not drawn", which, pluralize(omitted, "image"))
     bar = progress_bar.Progress("draw", len(chosen))
     out_of_memory = convert_out_of_memory(
         "--report, --explain", lambda: "predict on a CPU: CUDA_VISIBLE_DEVICES=-1"

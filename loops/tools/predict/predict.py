@@ -18,6 +18,7 @@ from loops.tools.predict import (
     figure,
     image_paths,
     outputs,
+    training_images,
     views,
 )
 from loops.tools.predict.explained_prediction import top_classes
@@ -34,8 +35,9 @@ def run(config: Config) -> dict:
 
     Returns:
       dict as in the JSON file: `models`, `crops`, `seam_carving`, `images` and `bad`. Each of
-      `images` has `path`, `predictions` and, if it is known, `true_class`. Each of `bad`, which
-      have no prediction, has `path` and `reason`.
+      `images` has `path`, `predictions` and, if it is known, `true_class`; `split` is "train" of
+      those that a run was trained on. Each of `bad`, which have no prediction, has `path` and
+      `reason`.
 
     Raises:
       UsageError: the command names no image, or no model that can predict it.
@@ -50,7 +52,7 @@ def run(config: Config) -> dict:
         figure_folder = outputs.make_figure_folder(nets)
     if figure_folder is not None or config.prediction.report:
         nets.load_float32_models()
-    images, bad, drawn = [], [], drawn_images.DrawnImages()
+    images, predicted, bad, drawn = [], [], [], drawn_images.DrawnImages()
     features = outputs.Features() if config.prediction.features else None
     for path, logits in nets.predict(paths, features.append if features else None):
         shown_path = image_paths.replace_non_utf8(path)
@@ -61,9 +63,15 @@ def run(config: Config) -> dict:
             continue
         predictions = top_classes(probabilities, nets.class_names, max_classes)
         images.append({"path": shown_path, "predictions": predictions})
+        predicted.append(path)
         if true_class := explained_prediction.find_true_class(path, nets.class_names):
             images[-1]["true_class"] = true_class
         drawn.add(len(images) - 1, images[-1], path, logits)
+    records = [predictor.record for predictor in nets.predictors]
+    trained = training_images.find(paths, records)
+    for image, path in zip(images, predicted, strict=True):
+        if path in trained:
+            image["split"] = "train"
     results = {
         "models": [str(predictor.step_dir) for predictor in nets.predictors],
         "crops": config.evaluation.crops,
@@ -77,7 +85,7 @@ def run(config: Config) -> dict:
     if features:
         models = [str(predictor.step_dir) for predictor in nets.predictors]
         features.write(config.prediction.features, models)
-    outputs.summarize(images)
+    outputs.summarize(images, bool(config.prediction.csv or config.prediction.report))
     if config.prediction.report:
         outputs.write_report(config.prediction.report, nets, drawn.in_order(), max_classes, results)
     elif figure_folder is not None:

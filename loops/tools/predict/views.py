@@ -14,6 +14,7 @@ from input_pipeline.arithmetic import ceil_div
 from input_pipeline.augmentation import crops
 from input_pipeline.config import Exif
 from input_pipeline.decoding import decode
+from input_pipeline.sources import image_folders
 from loops.tools.predict import seam_carving
 
 # Up to this many photographs decode in the time that the graph of a dataset takes to build.
@@ -87,7 +88,9 @@ def describe_decode_error(path: str) -> str:
     try:
         decode_file(path)
     except tf.errors.OpError as error:
-        return decode.describe_error(error)
+        counts = image_folders.count_other_files([os.path.basename(path)])
+        advice = "; convert it to JPEG" if image_folders.pick_pictures(counts) else ""
+        return decode.describe_error(error) + advice
     return "it decodes now, but did not before"
 
 

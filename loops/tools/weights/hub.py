@@ -97,7 +97,7 @@ def _describe_unreachable(cause: BaseException | None, endpoint: str) -> str:
     reason = summarize_error(cause) if cause else "no answer"
     return (
         f"is not in the cache, and {endpoint} cannot be reached ({reason}); check the network, or"
-        f" copy {WEIGHTS} and {CARD} to a folder and give --weights=FOLDER"
+        f" copy {WEIGHTS} and {CARD} to a folder and import it with --mode=import --weights=FOLDER"
     )
 
 

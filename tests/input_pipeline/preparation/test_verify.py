@@ -31,10 +31,10 @@ def test_file_listed_in_two_splits_is_a_duplicate(tmp_path, lines):
         "val",
         "train",
     )
-    assert ("has label 0, not 1" in finding["why"]) == (lines[1] == "1.jpg 1")
+    assert ("is of class a, not b" in finding["why"]) == (lines[1] == "1.jpg 1")
 
 
-def test_deleted_file_is_reported_and_new_file_gets_a_checksum(tmp_path):
+def test_moved_and_deleted_files_are_reported_and_a_new_file_gets_a_checksum(tmp_path):
     for name in ("train/a/1.jpg", "train/b/2.jpg"):
         put(tmp_path / name, images.good_files()["jpeg 4:2:0"] + name.encode())
     config = DataConfig(dataset="folder", data_dir=str(tmp_path))
@@ -44,8 +44,15 @@ def test_deleted_file_is_reported_and_new_file_gets_a_checksum(tmp_path):
     sums_path.write_bytes(verify.format_checksums(sums))
     (tmp_path / "train/b/2.jpg").rename(tmp_path / "train/b/3.jpg")
     report, sums = verify.verify(config, PrepareConfig(), sums_path)
+    (finding,) = report["findings"]
+    assert (finding["kind"], finding["file"]) == ("moved", "train/b/2.jpg")
+    assert finding["why"] == "is train/b/3.jpg now" and not report["bad"]
+    assert sums.keys() == {f"train/{name}.jpg" for name in ("a/1", "b/3")}
+    (tmp_path / "train/b/3.jpg").write_bytes(images.good_files()["jpeg 4:2:0"])
+    (tmp_path / "train/b/3.jpg").rename(tmp_path / "train/b/4.jpg")
+    report, sums = verify.verify(config, PrepareConfig(), sums_path)
     assert [(f["kind"], f["file"]) for f in report["findings"]] == [("gone", "train/b/2.jpg")]
-    assert sums.keys() == {f"train/{name}.jpg" for name in ("a/1", "b/2", "b/3")}
+    assert sums.keys() == {f"train/{name}.jpg" for name in ("a/1", "b/2", "b/4")}
 
 
 def test_checksum_file_round_trips_and_matches_sha256sum(tmp_path):

@@ -295,11 +295,16 @@ def test_ckpt_is_empty():
         run_folder.find_checkpoint("")
 
 
-@pytest.mark.parametrize("name", ["nowhere", "nowhere/best", "step-00000009", "file"])
+@pytest.mark.parametrize("name", ["nowhere", "nowhere/best", "step-00000009"])
 def test_ckpt_does_not_exist(tmp_path, name):
-    (tmp_path / "file").write_text("")
     with raises_usage_error(f"--ckpt={tmp_path / name}:", "no such folder"):
         run_folder.find_checkpoint(str(tmp_path / name))
+
+
+def test_ckpt_is_a_file(tmp_path):
+    (tmp_path / "file").write_text("")
+    with raises_usage_error(f"--ckpt={tmp_path}/file:", "is a file; name the run folder"):
+        run_folder.find_checkpoint(str(tmp_path / "file"))
 
 
 @pytest.mark.parametrize("suffix", ["", "/best"])

@@ -93,6 +93,11 @@ TYPED = {
     "--gradient_checkpointing": "--recompute",
     "--num_workers=8": "--reader_threads",
     "--batch=64": "--batch_size",
+    "--model-name=resnet50": "--model",
+    "--use-ema": "--ema",
+    "--results-file=F": "--json",
+    "--opt-betas=0.9": "--beta2",
+    "--train-interpolation=random": "leave it out",
     "--name=N": "--run_name",
     "--log_wandb": "metrics.jsonl",
     # modes and negations
@@ -205,6 +210,20 @@ def test_all_unknown_flags_and_words_are_answered_at_once(tmp_path):
     assert refusal(parse, "--data-path", str(tmp_path)).count("--data_dir") == 1
     many = refusal(parse, *(f"{number}.jpg" for number in range(1000)))
     assert many.endswith("'19.jpg' is not a flag: flags look like --name=value; and 980 more")
+
+
+def test_flags_with_the_same_answer_are_answered_together(tmp_path):
+    """The folder of a run is the value of a flag, and no data set."""
+    (tmp_path / "config.json").write_text("{}")
+    words = "--dist-url=x --bce-loss --dist-backend=nccl --opt-betas 0.9 0.95 --checkpoint"
+    message = refusal(parse, *words.split(), str(tmp_path))
+    assert re.fullmatch(
+        "--dist-url, --dist-backend: unknown flag; all GPUs of a machine are used; [^;]*"
+        "; --bce-loss: unknown flag; give --loss=bce"
+        "; --opt-betas: unknown flag; give --beta1=0.9 --beta2=0.999"
+        "; --checkpoint: unknown flag; here it is --ckpt: [^;]*",
+        message,
+    )
 
 
 def test_what_other_programs_call_values_are_choices():

@@ -19,6 +19,8 @@ def runs(tmp_path, monkeypatch):
         record.write_text("{}")
         os.utime(record, (number, number))
     (tmp_path / "elsewhere").mkdir()
+    for name in ("x.pth", "notes.txt"):
+        (tmp_path / name).touch()
 
 
 @pytest.mark.parametrize(
@@ -28,7 +30,16 @@ def runs(tmp_path, monkeypatch):
         ("first/best", "there is no such folder; did you mean --ckpt=checkpoints/first/best?"),
         ("frist", "there is no such folder; did you mean --ckpt=checkpoints/first?"),
         ("checkpoints/secnod", "there is no such folder; did you mean --ckpt=checkpoints/second?"),
-        ("qqqq", "there is no such folder"),
+        (
+            "qqqq",
+            "there is no such folder; published weights are named as in timm/resnet50.a1_in1k",
+        ),
+        (
+            "resnet50.tv_in1k",
+            "there is no such folder; did you mean --ckpt=timm/resnet50.tv_in1k?",
+        ),
+        ("x.pth", "is a file; import it with --mode=import --weights=x.pth"),
+        ("notes.txt", "is a file; name the run folder"),
         (
             "checkpoints",
             "contains runs but is not one; name one: checkpoints/second, checkpoints/first",
@@ -62,6 +73,15 @@ def test_folders_are_left_to_the_mode(runs, typed):
         ("--mode=verify --dataset=ilsvrc2012", "--dataset=ilsvrc2012 needs --data_dir"),
         ("--dataset=folder --data_dir=no", "--data_dir=no: there is no such folder"),
         ("--data_dir=no", "--data_dir=no: there is no such folder"),
+        (
+            "--run_name=frist",
+            "--run_name=frist: there is no such run in checkpoints; did you mean"
+            " --run_name=first; a new one needs --data_dir",
+        ),
+        (
+            "--run_name=q",
+            "--run_name=q: there is no such run in checkpoints; a new one needs --data_dir",
+        ),
         ("--dataset=folder --run_name=third", "--dataset=folder needs --data_dir"),
     ],
 )
@@ -76,6 +96,8 @@ def test_what_is_missing_is_said_before_tensorflow_is_loaded(runs, words, messag
         "--mode=eval --watch --ckpt=checkpoints/later",
         "--run_name=first --init_from=checkpoints/removed",
         "--dataset=folder --run_name=first",
+        "--mode=train --run_name=first",
+        "--model=resnet_18 --run_name=third",
         "--dataset=shapes --data_dir=new",
         "--dataset=lists --train_list=a --val_list=b",
         "--mode=predict --ckpt=elsewhere --image=*.jpg,-",

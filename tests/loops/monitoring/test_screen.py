@@ -140,7 +140,7 @@ def test_training_shows_a_header_a_row_an_epoch_and_what_comes_next(
     assert data == "folder: 3 classes, 23 training and 11 validation images at 32 px"
     assert length.startswith("6 steps of 8 images, 2.9 per epoch; lr ")
     assert folder == "run folder checkpoints/r (tensorboard --logdir checkpoints)"
-    assert compiled.startswith("compiled the training step in ")
+    assert compiled.startswith("compiled the training step and ran it in ")
     assert (titles.split(), len(names.split())) == (["train", "validation"], 10)
     assert one.split()[:2] == ["1/2", "3"] and "best" in one
     assert two.split()[:2] == ["2/2", "6"]

@@ -40,6 +40,13 @@ def test_means_and_rates():
     assert metrics.note() == "loss 2.000"
 
 
+def test_values_that_an_own_step_measures():
+    metrics = TrainMetrics(batch_size=10)
+    for value in (30.0, 10.0):
+        metrics.add({**make_sums(1, loss=0.0), "measured/width": value}, seconds=1.0, timed=True)
+    assert metrics.values(l2=0.0)["measured/width"] == 2.0
+
+
 def test_an_own_loss_is_the_objective():
     metrics = TrainMetrics(batch_size=10, has_own_loss=True)
     metrics.add(make_sums(1, loss=30.0), seconds=1.0, timed=True)

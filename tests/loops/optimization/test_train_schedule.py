@@ -45,3 +45,10 @@ def test_what_the_run_is_too_short_for_is_logged(caplog):
         "--warmup_epochs=1 is 16 steps: cut to 12, half of the run",
         "--image_size_schedule=0:64,2:96: 96 px begin at step 31, but the run ends at step 24",
     ]
+    caplog.clear()
+    make_schedule("--epochs=4", "--schedule=step", "--milestones=1,3").log()
+    assert not [r for r in caplog.records if r.levelno == logging.WARNING]
+    make_schedule("--epochs=4", "--schedule=step", "--milestones=1,30").log()
+    assert [r.getMessage() for r in caplog.records if r.levelno == logging.WARNING] == [
+        "--milestones=1,30: the run ends at epoch 4, before the last of them; name earlier ones"
+    ]

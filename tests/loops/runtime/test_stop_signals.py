@@ -37,6 +37,17 @@ def test_first_signal_is_recorded(number):
 
 
 @pytest.mark.parametrize("number", STOP_SIGNALS)
+def test_first_signal_is_answered_once(number, caplog):
+    with StopSignals("saves and stops"):
+        for _ in range(2):  # within the time of a repeated signal
+            signal.raise_signal(number)
+        deadline = time.monotonic() + 10
+        while not caplog.messages and time.monotonic() < deadline:
+            time.sleep(0.01)
+    assert caplog.messages == [f"{signal.Signals(number).name}: saves and stops"]
+
+
+@pytest.mark.parametrize("number", STOP_SIGNALS)
 def test_second_signal_exits_the_process(number):
     """This works even while Python cannot run handlers, such as during a long hash.
 

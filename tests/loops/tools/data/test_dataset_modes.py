@@ -24,6 +24,7 @@ from loops import train
 from loops.config import dataset_flags, resolve
 from loops.tools.benchmark import benchmark
 from loops.tools.data import prepare, stats, verify
+from tests.command_line import refusal
 from tests.input_pipeline import encoded_images
 
 
@@ -273,6 +274,34 @@ def test_wrong_data_dir_is_not_replaced_by_shapes(images, tmp_path, mode):
     ):
         run(mode, modules[mode], f"--data_dir={images}", "--dataset=shapes", *words)
     assert not (tmp_path / "nowhere").exists()
+
+
+@pytest.mark.parametrize("words", [[], ["--dataset=ilsvrc2012"]])
+def test_one_split_is_answered_with_the_whole_data_set(images, words):
+    answer = f"--data_dir={images}/train: is the train split of {images}; give --data_dir={images}"
+    assert refusal(run, "stats", stats, f"--data_dir={images}/train", *words) == answer
+    (images / "train" / "val").mkdir()  # then the folder has splits itself
+    shutil.copytree(images / "val" / "disc", images / "train" / "val" / "disc")
+    assert run("stats", stats, f"--data_dir={images}", "--dataset=folder")["num_images"] == 23
+
+
+def test_class_folders_need_no_name_of_a_data_set(images):
+    (images / "train").rename(images / "classes")
+    words = [f"--data_dir={images}/classes"]
+    report = run("verify", verify, *words)
+    assert report["dataset"] == "folder" and sum(report["images"].values()) == 23
+    assert report["label_map_says"] == "the names of the folders, sorted, from 0"
+    message = refusal(run, "stats", stats, "--dataset=folder", f"--data_dir={images}/classes/disc")
+    assert message == (
+        f"{images}/classes/disc: has images, but no class folders; if it is one of several"
+        f" classes, give --data_dir={images}/classes"
+    )
+
+
+def test_one_split_that_is_split_again_is_a_warning(images, tmp_path, caplog):
+    words = ["--dataset=folder", f"--data_dir={images}/train", f"--out={tmp_path / 'set'}"]
+    run("prepare", prepare, *words, "--format=lists")
+    assert f"is the train split of {images}; its images are split again" in caplog.text
 
 
 @pytest.mark.parametrize("mode", ["train", "stats", "benchmark"])

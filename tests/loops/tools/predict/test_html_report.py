@@ -230,7 +230,8 @@ def test_index_is_sorted_and_filtered(browser, tmp_path):
         assert shown[0] == shown[1]
         return "".join(shown[0])
 
-    assert choose() == "01234"
+    assert choose() == "31204"  # wrong first
+    assert choose(order="given") == "01234"
     assert choose(order="least") == "14302"
     assert choose(order="most") == "20341"
     assert choose(order="wrong") == "31204"

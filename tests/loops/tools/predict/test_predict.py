@@ -403,10 +403,43 @@ def test_choice_of_drawn_images(monkeypatch, verdicts, kept, description):
 
 
 def test_summary_of_many_images_has_one_line_per_image(capsys):
+    """If a table or a page has them, only their accuracy is printed."""
     predictions = [{"class": "n01440764", "name": "tench", "probability": 0.5}]
-    outputs.summarize([{"path": f"{i}.jpg", "predictions": predictions} for i in range(21)])
+    images = [{"path": f"{i}.jpg", "predictions": predictions} for i in range(21)]
+    outputs.summarize(images, has_files=False)
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 22 and re.fullmatch(r"  20\.jpg\s+50\.00%  tench", lines[-1])
+    for number, image in enumerate(images):
+        image["true_class"] = "n01440764" if number % 3 else "n02102040"
+    for has_files in (False, True):
+        outputs.summarize(images, has_files)
+        lines = capsys.readouterr().out.splitlines()
+        assert len(lines) == (2 if has_files else 23)
+        assert re.fullmatch(r"  top-1\s+14 of 21 right \(66\.7 %\)", lines[-1])
+
+
+@pytest.mark.parametrize(("name", "advice"), [("a.HEIC", "; convert it to JPEG"), ("a.jpg", "")])
+def test_pictures_of_other_formats_are_to_be_converted(tmp_path, name, advice):
+    (tmp_path / name).write_bytes(b"\0\0\0\x18ftypheic")
+    reason = views.describe_decode_error(str(tmp_path / name))
+    assert reason.startswith("not a JPEG") and reason.partition(";")[1:] == (advice[:1], advice[1:])
+
+
+def test_images_of_the_training_are_told(runs, tiny_folder, tmp_path, capsys):
+    """Their accuracy flatters. A link to one is one, a copy elsewhere is not recognized."""
+    link = tmp_path / "disc" / "link.jpg"
+    link.parent.mkdir()
+    link.symlink_to(tiny_folder / "train/disc/00.jpg")
+    words = [f"--ckpt={runs / 'a'}", f"--image={tiny_folder},{link}", "--crops=1"]
+    page = tmp_path / "o.html"
+    images = run(*words, f"--report={page}")["images"]
+    is_trained = ["/train/" in image["path"] or "link" in image["path"] for image in images]
+    assert [image.get("split") == "train" for image in images] == is_trained
+    assert (len(images), sum(is_trained)) == (23 + 11 + 5 + 1, 24)
+    is_right = [i["predictions"][0]["class"] == i["true_class"] for i in images]
+    others = [right for right, trained in zip(is_right, is_trained, strict=True) if not trained]
+    text = f"; 24 training images among them, without them {sum(others)} of 16 right ("
+    assert text in capsys.readouterr().out and text in page.read_text()
 
 
 def test_top_classes_orders_ties_by_class_index():
