@@ -11,6 +11,8 @@ import numpy as np
 import tensorflow as tf
 from PIL import Image
 
+from input_pipeline import threads
+
 HEIGHT, WIDTH = 61, 93  # odd, and not multiples of JPEG's 8 and 16 pixel blocks
 SUBSAMPLINGS = {"4:4:4": 0, "4:2:2": 1, "4:2:0": 2}
 
@@ -142,7 +144,7 @@ def each_in_tf_data(
 ) -> dict[str, np.ndarray | tf.errors.OpError]:
     """Maps a function over one dataset of all files; returns the result or error by name."""
     dataset = tf.data.Dataset.from_tensor_slices(list(files.values())).map(function)
-    iterator, results = iter(dataset), {}
+    iterator, results = iter(dataset.with_options(threads.make_dataset_options())), {}
     for name in files:
         try:
             results[name] = next(iterator).numpy()

@@ -7,6 +7,7 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
+from input_pipeline import threads
 from input_pipeline.augmentation import crops
 
 # Height, width and crop size. The short side is 8/7 of the crop size, so nothing is resized. Then
@@ -203,7 +204,8 @@ def _windows(height, width, min_area, number):
             shape, tf.stack([tf.constant(3, tf.int64), k]), min_area, *STANDARD
         )
     )
-    return next(dataset.batch(number).as_numpy_iterator())
+    batches = dataset.batch(number).with_options(threads.make_dataset_options())
+    return next(batches.as_numpy_iterator())
 
 
 @pytest.mark.parametrize("min_area", [0.08, 0.5, 1.0])
@@ -216,7 +218,8 @@ def test_random_window_is_inside_the_image(min_area):
             shape, tf.stack([tf.constant(3, tf.int64), k]), min_area, *STANDARD
         )
     )
-    windows = next(windows.batch(len(shapes)).as_numpy_iterator())
+    batches = windows.batch(len(shapes)).with_options(threads.make_dataset_options())
+    windows = next(batches.as_numpy_iterator())
     assert windows.shape == (len(shapes), 4) and windows.dtype == np.int32
     start, size = windows[:, :2], windows[:, 2:]
     assert np.all(start >= 0) and np.all(size >= 1) and np.all(start + size <= shapes)

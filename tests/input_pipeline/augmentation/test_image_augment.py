@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from input_pipeline import augment_spec
+from input_pipeline import augment_spec, threads
 from input_pipeline.augmentation import crops, image_augment, rand_augment
 from input_pipeline.config import DataConfig
 from input_pipeline.decoding import decode
@@ -69,6 +69,7 @@ def _augment_in_tf_data(name, data, numbers, size=SIZE, min_area=MIN_AREA):
         lambda number: augment(tf.constant(data), number)
     )
     assert dataset.element_spec == tf.TensorSpec([size, size, 3], tf.uint8)
+    dataset = dataset.with_options(threads.make_dataset_options())
     return np.stack(list(dataset.as_numpy_iterator()))
 
 

@@ -7,6 +7,7 @@ import pytest
 import tensorflow as tf
 from PIL import Image, ImageEnhance, ImageOps
 
+from input_pipeline import threads
 from input_pipeline.augmentation import pil_ops as operations
 from input_pipeline.augmentation import rand_augment
 
@@ -128,6 +129,7 @@ def test_trivial_augment_applies_one_operation_of_the_wide_space():
             picture, tf.stack([tf.constant(1, tf.int64), k]), 31, **TRIVIALAUGMENT_RANGES._asdict()
         )
     )
+    dataset = dataset.with_options(threads.make_dataset_options())
     results = list(dataset.as_numpy_iterator())
     draws = [
         tf.random.stateless_uniform([3], tf.constant([1, k], tf.int64)).numpy() for k in range(150)

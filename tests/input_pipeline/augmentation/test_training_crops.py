@@ -11,6 +11,7 @@ import tensorflow as tf
 from PIL import Image
 from scipy import stats
 
+from input_pipeline import threads
 from input_pipeline.augmentation import crops
 from tests.input_pipeline import encoded_images
 
@@ -66,7 +67,8 @@ def _our_windows(height, width, number):
     dataset = tf.data.Dataset.from_tensor_slices(draws).map(
         lambda draw: crops.classic_window(tf.constant([height, width]), draw, *CLASSIC)
     )
-    return next(dataset.batch(number).as_numpy_iterator())
+    batches = dataset.batch(number).with_options(threads.make_dataset_options())
+    return next(batches.as_numpy_iterator())
 
 
 def _three_steps(height, width, rng):

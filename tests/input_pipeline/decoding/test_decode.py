@@ -9,6 +9,7 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
+from input_pipeline import threads
 from input_pipeline.decoding import decode
 from tests.input_pipeline import encoded_images as images
 from tests.input_pipeline.encoded_images import HEIGHT, WIDTH
@@ -141,6 +142,7 @@ def test_window_equals_the_same_window_of_the_whole_image(name):
     cuts = tf.data.Dataset.from_tensor_slices(windows).map(
         lambda window: decode.decode_cropped(tf.constant(data), lambda shape: window)
     )
+    cuts = cuts.with_options(threads.make_dataset_options())
     for (top, left, height, width), pixels in zip(windows, cuts.as_numpy_iterator(), strict=True):
         assert pixels.dtype == np.uint8
         expected = whole[top : top + height, left : left + width]

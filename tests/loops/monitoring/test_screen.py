@@ -5,6 +5,7 @@ import re
 import sys
 
 import pytest
+import tensorflow as tf
 from absl import logging as absl_logging
 
 import flags
@@ -124,6 +125,8 @@ def test_training_shows_a_header_a_row_an_epoch_and_what_comes_next(
 ):
     screen = open_screen()
     monkeypatch.chdir(tmp_path)
+    # TensorFlow warns if earlier tests of the process have traced the same functions.
+    monkeypatch.setattr(tf.get_logger(), "level", logging.ERROR)
     words = [
         *("main.py", "--dataset=folder", f"--data_dir={tiny_folder}", "--model=resnet_18"),
         *("--image_size=32", "--batch_size=8", "--epochs=2", "--crops=1", "--strategy=one"),
