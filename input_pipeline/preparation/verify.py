@@ -14,7 +14,7 @@ import tensorflow as tf
 
 from input_pipeline import datasets
 from input_pipeline.config import DataConfig, PrepareConfig
-from input_pipeline.decoding import decode
+from input_pipeline.decoding import decode, exif
 from input_pipeline.errors import DataError
 from input_pipeline.preparation import all_images, label_order, reencode
 from input_pipeline.sources import image_folders
@@ -50,12 +50,14 @@ class _Inspection(NamedTuple):
       size: in bytes.
       format: as `reencode.detect_format` returns it.
       problems: (kind, why) of each finding.
+      is_turned: whether its EXIF data says that it is not stored upright.
     """
 
     sha256: str
     size: int
     format: str
     problems: list[tuple[str, str]]
+    is_turned: bool = False
 
 
 class _ImageKey(NamedTuple):
@@ -131,6 +133,7 @@ def _make_report(
         "images_of_class": scan.summarize_class_sizes(len(image_set.classes)),
         "bytes": scan.num_bytes,
         "formats": dict(scan.formats.most_common()),
+        "turned_by_exif": scan.num_turned,
         "label_map": numbering,
         "label_map_says": "the names of the folders, sorted, from 0"
         if (config.dataset, numbering) == ("folder", "unknown")
@@ -225,6 +228,7 @@ class _Scan:
       findings: findings about images, for the report.
       formats: number of images of each format.
       num_bytes: size of all images.
+      num_turned: number of images that are not stored upright.
     """
 
     def __init__(self, known_checksums: dict[str, str], classes: Sequence[str]) -> None:
@@ -234,12 +238,14 @@ class _Scan:
         self.findings: list[dict[str, str]] = []
         self.formats: collections.Counter[str] = collections.Counter()
         self.num_bytes = 0
+        self.num_turned = 0
         self._first_with_hash: dict[str, _ImageKey] = {}
         self._images_per_label: collections.Counter[int] = collections.Counter()
 
     def add(self, split: str, image: all_images.Image, inspection: _Inspection) -> None:
         """Adds one image."""
         self.num_bytes += inspection.size
+        self.num_turned += inspection.is_turned
         self.formats[inspection.format or "none"] += 1
         self._images_per_label[image.label] += 1
         self.findings += [
@@ -308,14 +314,15 @@ def _inspect_image(image: all_images.Image) -> _Inspection:
     except OSError as error:
         return _Inspection("", 0, "", [("missing", error.strerror)])
     image_format = reencode.detect_format(data)
-    problems = []
+    problems, orientation = [], 1
     if reason := reencode.find_format_mismatch(image.name, data):
         problems.append(("unlike its name", reason))
     try:
-        _decoded_shape_fn()(tf.constant(data))
+        orientation = int(_get_orientation_fn()(tf.constant(data)))
     except tf.errors.OpError as error:
         problems.append(_classify_decode_error(data, image_format, decode.describe_error(error)))
-    return _Inspection(hashlib.sha256(data).hexdigest(), len(data), image_format, problems)
+    digest = hashlib.sha256(data).hexdigest()
+    return _Inspection(digest, len(data), image_format, problems, orientation != 1)
 
 
 def _classify_decode_error(data: bytes, image_format: str, reason: str) -> tuple[str, str]:
@@ -332,8 +339,11 @@ def _classify_decode_error(data: bytes, image_format: str, reason: str) -> tuple
 
 
 @functools.cache
-def _decoded_shape_fn() -> tf.types.experimental.PolymorphicFunction:
-    return tf.function(
-        lambda data: tf.shape(decode.decode_image(data)),
-        input_signature=[tf.TensorSpec([], tf.string)],
-    )
+def _get_orientation_fn() -> tf.types.experimental.PolymorphicFunction:
+    """Returns the function that decodes an image and returns its EXIF orientation."""
+
+    def read(data: tf.Tensor) -> tf.Tensor:
+        with tf.control_dependencies([decode.decode_image(data)]):
+            return exif.read_orientation(data)
+
+    return tf.function(read, input_signature=[tf.TensorSpec([], tf.string)])

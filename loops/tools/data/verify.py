@@ -6,6 +6,7 @@ from typing import Any
 
 from absl import logging
 
+from input_pipeline import datasets
 from input_pipeline.errors import DataError
 from input_pipeline.preparation import verify
 from input_pipeline.sources import image_folders, manifest
@@ -94,6 +95,10 @@ def _make_rows(report: dict[str, Any], folder: str) -> list[tuple[str, str]]:
         ("formats", formats),
         ("labels", report["label_map_says"]),
     ]
+    if turned := report["turned_by_exif"]:
+        is_published = bool(datasets.get(report["dataset"]).class_table)
+        advice = "" if is_published else "; train with --exif=apply, which turns them upright"
+        rows.append(("turned", f"{pluralize(turned, 'image')} by EXIF orientation{advice}"))
     if report["numeric_folders_out_of_order"]:
         rows.append(("labels", "NOT the numbers in the folder names, because 10 sorts before 2"))
     if report["skipped"]:

@@ -12,7 +12,7 @@ from PIL import Image, ImageOps
 from input_pipeline import pipeline
 from input_pipeline.config import DataConfig, PrepareConfig
 from input_pipeline.decoding import decode
-from input_pipeline.preparation import prepare
+from input_pipeline.preparation import prepare, verify
 from input_pipeline.sources import source
 from loops.config import dataset_flags
 from loops.tools.predict import views
@@ -99,6 +99,7 @@ def test_evaluation_prediction_and_preparing_turn_photographs(tmp_path):
         for name in ("<1", "<6"):
             put(tmp_path / "raw" / split / name[1] / "1.jpg", PHOTOS[name])
     config = DataConfig(dataset="folder", data_dir=str(tmp_path / "raw"), exif="apply")
+    assert verify.verify(config, PrepareConfig())[0]["turned_by_exif"] == 2
     settings = {"image_size": 32, "crop_fraction": 1.0}
     raw = dataclasses.replace(config, **settings)
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import io
 import itertools
 import json
 import logging
@@ -12,6 +13,7 @@ import shutil
 import time
 
 import numpy as np
+import PIL.Image
 import pytest
 from PIL import Image
 
@@ -373,6 +375,17 @@ def test_pictures_of_other_formats_are_in_the_verdict(images, capsys, names, ver
         words = ["--dataset=folder", f"--data_dir={images}", f"--out={images / 'out'}"]
         run("prepare", prepare, *words, "--format=lists")
         assert re.search(rf"other files +{row}", capsys.readouterr().out)
+
+
+def test_photographs_that_are_not_upright_are_counted(images, capsys):
+    picture, data = PIL.Image.new("RGB", (40, 30)), io.BytesIO()
+    exif = PIL.Image.Exif()
+    exif[0x0112] = 6
+    picture.save(data, "JPEG", exif=exif)
+    (images / "train/disc/phone.jpg").write_bytes(data.getvalue())
+    run("verify", verify, "--dataset=folder", f"--data_dir={images}")
+    line = r"turned +1 image by EXIF orientation; train with --exif=apply, which"
+    assert re.search(line, capsys.readouterr().out)
 
 
 def test_images_without_a_label_are_in_the_verdict(images, capsys):
