@@ -235,6 +235,11 @@ def _read(root: str | os.PathLike[str]) -> dict[str, int]:
     return known
 
 
+def list_written(root: str | os.PathLike[str], split: str) -> list[str]:
+    """Returns the paths of the images that are written down as those of a split."""
+    return [path for path, number in _read(root).items() if SPLITS[number] == split]
+
+
 def fingerprint_written(
     root: str | os.PathLike[str], num_images: int | None = None
 ) -> tuple[int, str]:

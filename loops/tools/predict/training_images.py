@@ -5,7 +5,7 @@ import os
 from collections.abc import Iterable, Sequence
 
 from input_pipeline.errors import UserError
-from input_pipeline.sources import source
+from input_pipeline.sources import folder_splits, layouts, source
 from input_pipeline.text import pluralize
 from loops.checkpointing import run_folder
 from loops.tools.predict import overlays
@@ -26,10 +26,23 @@ def find(paths: Sequence[str], records: Iterable[run_folder.Record]) -> set[str]
         if not data.data_dir or not any(path.startswith(root) for path in real_paths.values()):
             continue
         with contextlib.suppress(UserError):
-            split = source.open_split(data, "train", record.class_names)
-            trained = {os.path.realpath(split.describe(i)) for i in range(split.num_examples)}
+            trained = set(map(os.path.realpath, _list_training_images(record)))
             found |= {path for path, real in real_paths.items() if real in trained}
     return found
+
+
+def _list_training_images(record: run_folder.Record) -> list[str]:
+    """Returns the paths of the training images of a run; nothing is written."""
+    data = record.config.data
+    if folder_splits.is_written(data.data_dir):
+        written = folder_splits.list_written(data.data_dir, "train")
+        return [os.path.join(data.data_dir, path) for path in written]
+    layout = layouts.recognize(data.data_dir)
+    kinds = {place.kind for place in layout.splits.values()} if layout else set()
+    if data.dataset != "lists" and kinds != {layouts.FOLDERS}:
+        return []  # images in archives are not predicted, and opening those may write an index
+    split = source.open_split(data, "train", record.class_names)
+    return [split.describe(index) for index in range(split.num_examples)]
 
 
 def describe_accuracy(images: Sequence[dict]) -> str:
