@@ -13,9 +13,6 @@ from input_pipeline.sources import folder_splits, layouts, manifest, shapes, sou
 from loops.config import mode_flags, validation
 from loops.config.config import Config, select_flags
 
-# Modes that read images without a trained run.
-_DATA_MODES = ("train", "prepare", "verify", "stats", "preview")
-
 
 def resolve_dataset(config: Config) -> Config:
     """Takes the data set from the manifest of a prepared `--data_dir`, or from its layout.
@@ -35,7 +32,7 @@ def resolve_dataset(config: Config) -> Config:
         layout = layouts.recognize(data.data_dir)
         if layout is not None:
             return config.replace(dataset=layout.dataset)
-        if config.mode in _DATA_MODES and folder_splits.has_class_folders(data.data_dir):
+        if config.mode in mode_flags.DATA_MODES and folder_splits.has_class_folders(data.data_dir):
             return config.replace(dataset="folder")
         return config
     facts = manifest.read(data.data_dir)
@@ -86,7 +83,7 @@ def _check_for_split(config: Config) -> None:
         return
     folder, split, place = found
     what = f"--data_dir={data.data_dir}: is the {split} split of {folder}"
-    is_named = "dataset" in config.typed or config.mode not in _DATA_MODES
+    is_named = "dataset" in config.typed or config.mode not in mode_flags.DATA_MODES
     is_unsplit = place.kind == layouts.FOLDERS and data.dataset == "folder" and is_named
     if is_unsplit and config.mode in ("train", "prepare"):
         logging.warning("%s; its images are split again; --data_dir=%s has all", what, folder)

@@ -9,9 +9,10 @@ from input_pipeline.errors import UsageError
 from loops.config import hub_names, local_paths, run_paths
 from loops.config.config import Config, all_flags
 
-# Modes that read the images of a data set and of no run.
+# Only these flags are typed to resume a run.
 _TYPED_TO_RESUME = {"mode", "run_name", "checkpoint_dir"}
-_DATA_MODES = ("train", "prepare", "verify", "stats", "preview")
+# Modes that read the images of a data set and of no run.
+DATA_MODES = ("train", "prepare", "verify", "stats", "preview")
 
 
 def check_flags(config: Config) -> None:
@@ -52,7 +53,7 @@ def check_inputs(config: Config) -> None:
     if not is_resumed:
         _check_runs("init_from", config.fine_tuning.init_from)
     makes_folder = config.data.dataset == "shapes" and "dataset" in config.typed
-    if config.mode in _DATA_MODES and not is_resumed and not makes_folder:
+    if config.mode in DATA_MODES and not is_resumed and not makes_folder:
         require_data_dir(config.data)
     for path in local_paths.split(config.prediction.image):
         if path not in ("", "-") and not (os.path.lexists(path) or glob.has_magic(path)):
