@@ -91,11 +91,14 @@ class StopSignals:
                 now = time.monotonic()
                 if first is None and self._answer:
                     # In another thread, because a paused terminal would block it.
-                    words = "%s: %s", signal.Signals(number[0]).name, self._answer
-                    threading.Thread(target=logging.info, args=words, daemon=True).start()
+                    threading.Thread(target=self._log_answer, args=number, daemon=True).start()
                 first = first or now
                 if now - first > _SAME_SIGNAL_SECONDS:
                     os._exit(128 + number[0])
+
+    def _log_answer(self, number: int) -> None:
+        # Called here, because the screen shows only lines that the project's own files log.
+        logging.info("%s: %s", signal.Signals(number).name, self._answer)
 
     def _handle_save_request(self, _number: int, _frame: FrameType | None) -> None:
         self.save_requested = True
