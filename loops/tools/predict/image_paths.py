@@ -19,7 +19,8 @@ from loops.config import local_paths
 def find(text: str) -> list[str]:
     """Returns the image files that `--image` names.
 
-    A folder stands for all files in and below it with an image extension. A glob (`*`, `?`,
+    A folder stands for all files in and below it with an image extension, without those in hidden
+    and system folders. A glob (`*`, `?`,
     `[...]`, `**`) stands for its matches. A name that exists is not split and not expanded.
 
     Args:
@@ -84,13 +85,14 @@ def _find_matches(pattern: str) -> list[str]:
 def _list_files(folder: str) -> list[pathlib.Path]:
     """Returns all files below a folder, sorted. Links to folders are followed.
 
+    Files in hidden and system folders, such as the thumbnails of a NAS, are left out.
     Each folder is listed once: under its own name if it lies below `folder`, otherwise under the
     first link to it.
     """
     names = {os.path.realpath(parent): parent for parent, *_ in os.walk(folder, followlinks=False)}
     paths = []
     for parent, folders, files in os.walk(folder, followlinks=True):
-        folders.sort()
+        folders[:] = sorted(name for name in folders if not image_folders.is_system_folder(name))
         if names.setdefault(os.path.realpath(parent), parent) != parent:
             folders.clear()
             continue

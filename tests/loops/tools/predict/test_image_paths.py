@@ -127,10 +127,12 @@ def test_links_to_folders_are_followed_without_cycles(image_folder, tmp_path):
 
 def test_files_of_a_folder_that_are_left_out_are_counted(image_folder, caplog):
     """Pictures of other formats are said to be such, also by a glob and without any image."""
-    for name in ("sub/IMG_1.HEIC", "sub/.hidden", "empty/scan.TIF"):
+    hidden = ("sub/.hidden", "sub/.index/split.txt", "sub/@eaDir/thumbnail.jpg")
+    for name in (*hidden, "sub/IMG_1.HEIC", "empty/scan.TIF"):
+        pathlib.Path(name).parent.mkdir(exist_ok=True)
         pathlib.Path(name).touch()
     pathlib.Path("sub/gone.jpg").symlink_to("nowhere.jpg")
-    image_paths.find("sub")
+    assert image_paths.find("sub") == ["sub/c.jpeg", "sub/deep/d.webp"]
     what = "2 files are not read (1 .heic, 1 .md): convert .heic to JPEG"
     broken = "1 image left out, not readable, such as sub/gone.jpg"
     assert caplog.messages == [f"sub: {what}", f"sub: {broken}"]
