@@ -161,6 +161,13 @@ def run_synchronized(mirrored, batches):
     return joined, layer, weights
 
 
+def normalize(batch, layer):
+    """Normalizes in float64: the fused kernel itself is off by up to 2.3e-5, on one thread."""
+    x = batch.astype(np.float64)
+    x = (x - x.mean((0, 1, 2))) / np.sqrt(x.var((0, 1, 2)) + layer.epsilon)
+    return x * layer.gamma.numpy() + layer.beta.numpy()
+
+
 def test_synchronized_replicas_equal_one_device(mirrored, inputs):
     # With a mean far from zero, a variance from the mean square would lose precision.
     batches = inputs + np.float32(50.0)
@@ -174,7 +181,7 @@ def test_synchronized_replicas_equal_one_device(mirrored, inputs):
             tape.watch(x)
             expected = whole(x, training=True)
             loss = tf.reduce_sum(weights * expected * expected)
-        np.testing.assert_allclose(outputs, expected, rtol=0, atol=5e-5)  # 52 is rounded to 4e-6
+        np.testing.assert_allclose(outputs, normalize(batch, whole), rtol=0, atol=2e-5)
         np.testing.assert_allclose(gradient, tape.gradient(loss, x), rtol=1e-4, atol=2e-4)
     for name in ("moving_mean", "moving_variance"):
         copies = mirrored.experimental_local_results(getattr(layer, name).value)
