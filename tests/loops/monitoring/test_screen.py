@@ -5,8 +5,8 @@ import re
 import sys
 
 import pytest
-import tensorflow as tf
 from absl import logging as absl_logging
+from tensorflow.python.eager.polymorphic_function import polymorphic_function
 
 import flags
 from loops import train
@@ -126,7 +126,8 @@ def test_training_shows_a_header_a_row_an_epoch_and_what_comes_next(
     screen = open_screen()
     monkeypatch.chdir(tmp_path)
     # TensorFlow warns if earlier tests of the process have traced the same functions.
-    monkeypatch.setattr(tf.get_logger(), "level", logging.ERROR)
+    manager = polymorphic_function._FrequentTracingDetectorManager()
+    monkeypatch.setattr(polymorphic_function, "_frequent_tracing_detector_manager", manager)
     words = [
         *("main.py", "--dataset=folder", f"--data_dir={tiny_folder}", "--model=resnet_18"),
         *("--image_size=32", "--batch_size=8", "--epochs=2", "--crops=1", "--strategy=one"),
