@@ -318,8 +318,8 @@ class Registry(Generic[Facts]):
         registry, entry = getattr(found, "__dict__", {}).get(_ATTRIBUTE, (None, None))
         if registry is not self:
             raise UsageError(
-                f"{display_name(name)}: is not marked as what this flag names; write"
-                f" @{self._decorator} in the line above it"
+                f"{display_name(name)}: has no decorator for this flag; write @{self._decorator}"
+                " in the line above it"
             )
         return entry
 

@@ -178,7 +178,7 @@ def _log_header(setup: TrainSetup) -> None:
 
 
 def _log_next_commands(run_dir: pathlib.Path, dataset: str) -> None:
-    """Logs the best checkpoint and what can be done with it."""
+    """Logs the best checkpoint and what can be done with it, after a word about a toy set."""
     if dataset == "shapes":
         logging.info("these results are of the built-in toy set shapes")
     best = checkpoint.find_best_intact(run_dir)

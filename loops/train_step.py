@@ -301,6 +301,10 @@ class TrainStep:
     def _measure(self, images, targets, logits):
         """Returns the results of `measure` in the order of `measured`."""
         values = self.measure(images, targets, logits)
+        if not isinstance(values, dict):
+            raise UsageError(
+                f"--step: measure returned {type(values).__name__}, and must return a dict"
+            )
         if values.keys() != {*self.measured}:
             raise UsageError(
                 f"--step: measure returned {', '.join(values) or 'nothing'}, but measured is"

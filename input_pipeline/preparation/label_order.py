@@ -21,6 +21,7 @@ DESCRIPTIONS = {
     "devkit": "the numbers of the ILSVRC development kit, from 1",
     "own sorted": "the sorted WordNet ids of this data set's classes, from 0",
     "own": "a custom order with one number per WordNet id",
+    "folders": "the names of the folders, sorted, from 0",
     "unknown": "unknown: the paths contain no WordNet ids",
 }
 
@@ -45,7 +46,7 @@ def detect(splits: Mapping[str, Iterable[tuple[str, int]]], by_folder: bool = Fa
     }
     pairs_of_split = {split: pairs for split, pairs in pairs_of_split.items() if pairs}
     if not pairs_of_split:
-        return "unknown"
+        return "folders" if by_folder else "unknown"
     all_pairs = sorted(set().union(*pairs_of_split.values()))
     # Check each split separately first, because this gives the more helpful message.
     kinds = {split: _match_ilsvrc_numbering(pairs) for split, pairs in pairs_of_split.items()}

@@ -135,9 +135,7 @@ def _make_report(
         "formats": dict(scan.formats.most_common()),
         "turned_by_exif": scan.num_turned,
         "label_map": numbering,
-        "label_map_says": "the names of the folders, sorted, from 0"
-        if (config.dataset, numbering) == ("folder", "unknown")
-        else label_order.DESCRIPTIONS[numbering],
+        "label_map_says": label_order.DESCRIPTIONS[numbering],
         "numeric_folders_out_of_order": label_order.has_misordered_numeric_names(image_set.classes),
         "counts": dict(counts.most_common()),
         "bad": sum(counts[kind] for kind in FATAL_KINDS),
@@ -257,9 +255,8 @@ class _Scan:
         self.checksums[image.name] = digest
         if self.known_checksums.get(image.name, digest) != digest:
             why = (
-                f"its bytes differ from the checksum in {CHECKSUMS_FILE}; if you changed it, delete"
+                f"its bytes differ from its line in {CHECKSUMS_FILE}; if you changed it, delete it"
             )
-            why += " its line there"
             self.findings.append(_make_finding("changed", split, image.name, why))
         if (first := self._first_with_hash.get(digest)) is None:
             self._first_with_hash[digest] = _ImageKey(split, image.name, image.label)

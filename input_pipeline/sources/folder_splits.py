@@ -76,8 +76,7 @@ def find_class_folders(
         return {}
     if layout is None:
         names = image_folders.list_subfolders(root)
-        aliases = {alias for group in layouts.SPLIT_NAMES.values() for alias in group}
-        if reserved := [name for name in names if name.lower() in aliases]:
+        if reserved := [name for name in names if name.lower() in layouts.SPLIT_ALIASES]:
             raise DataError(
                 f"{root}/{reserved[0]}: is called like a split, but contains neither class folders"
                 " nor files with classes; put class folders there, or rename it if it is a class"
@@ -97,8 +96,8 @@ def has_class_folders(root: str | os.PathLike[str]) -> bool:
     if not os.path.isdir(root):
         return False
     folders = image_folders.list_subfolders(root)[:_MAX_PROBED]
-    names = (name for folder in folders for name in os.listdir(os.path.join(root, folder)))
-    return len(folders) > 1 and any(map(image_folders.is_image_name, names))
+    paths = (os.path.join(root, folder) for folder in folders)
+    return len(folders) > 1 and any(map(image_folders.list_images, paths))
 
 
 def is_written(root: str | os.PathLike[str]) -> bool:

@@ -105,11 +105,8 @@ def from_folders(
     deal = ""
     if split != "train" and pathlib.Path(root, "train").is_dir():
         deal = f"; or give --dataset=folder --data_dir={root}/train to split its images 10:1:1"
-    if not folder.is_dir() and any(map(image_folders.is_image_name, os.listdir(root))):
-        raise UsageError(
-            f"{root}: has images, but no class folders; if it is one of several classes, give"
-            f" --data_dir={pathlib.Path(root).absolute().parent}"
-        )
+    if not folder.is_dir():
+        image_folders.require_no_images(root)
     _require_folder(folder, f"the {split} split is missing: {add_folders}{deal}")
     if not class_names:
         train = pathlib.Path(root, "train")

@@ -10,7 +10,7 @@ from typing import AnyStr, Generic, NamedTuple
 
 from input_pipeline import datasets
 from input_pipeline.decoding import decode
-from input_pipeline.errors import DataError
+from input_pipeline.errors import DataError, UsageError
 from input_pipeline.text import pluralize
 
 # Folders that systems make: of ext4, Windows and macOS. Those of NAS devices begin with @ or #.
@@ -79,6 +79,15 @@ def list_images(path: str | os.PathLike[str]) -> list[str]:
     """Returns the sorted names of the image files in a folder."""
     files, _ = list_files_and_folders(path)
     return [name for name in files if is_image_name(name)]
+
+
+def require_no_images(root: str | os.PathLike[str]) -> None:
+    """Raises UsageError if images lie in the folder itself, which therefore has no classes."""
+    if list_images(root):
+        raise UsageError(
+            f"--data_dir={root}: has images, but no class folders; if it is one of several classes,"
+            f" give --data_dir={pathlib.Path(root).absolute().parent}"
+        )
 
 
 def list_regular_images(path: str | os.PathLike[str]) -> list[str]:

@@ -47,6 +47,7 @@ SPLIT_NAMES = {
     "val": ("val", "ilsvrc2012_img_val", "validation", "valid"),
     "test": ("test", "testing"),
 }
+SPLIT_ALIASES = frozenset(alias for names in SPLIT_NAMES.values() for alias in names)
 ILSVRC_TARS = {"train": "ILSVRC2012_img_train.tar", "val": "ILSVRC2012_img_val.tar"}
 # Folders below the one that a user names, where the splits can be: of Kaggle, Hugging Face, TFDS.
 _INNER_FOLDERS = (
@@ -178,8 +179,7 @@ def find_whole(data_dir: str | os.PathLike[str]) -> tuple[pathlib.Path, str, Spl
     Returns None for a folder that is no split of another, or that contains splits itself.
     """
     folder = pathlib.Path(os.path.abspath(data_dir))
-    aliases = {alias for names in SPLIT_NAMES.values() for alias in names}
-    if folder.name.lower() not in aliases or recognize(folder) is not None:
+    if folder.name.lower() not in SPLIT_ALIASES or recognize(folder) is not None:
         return None
     layout = recognize(folder.parent)
     splits = layout.splits.items() if layout and len(layout.splits) > 1 else ()

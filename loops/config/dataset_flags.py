@@ -9,7 +9,14 @@ from absl import logging
 from input_pipeline import datasets
 from input_pipeline.config import DataConfig
 from input_pipeline.errors import UsageError
-from input_pipeline.sources import folder_splits, layouts, manifest, shapes, source
+from input_pipeline.sources import (
+    folder_splits,
+    image_folders,
+    layouts,
+    manifest,
+    shapes,
+    source,
+)
 from loops.config import mode_flags, validation
 from loops.config.config import Config, select_flags
 
@@ -66,16 +73,17 @@ def require_named_dataset(config: Config) -> None:
     if "data_dir" not in config.typed or shapes.is_complete(data.data_dir):
         return
     mode_flags.require_data_dir(data)
+    image_folders.require_no_images(data.data_dir)
     raise UsageError(
-        f"--data_dir={data.data_dir}: neither a prepared data set nor the built-in shapes; name"
-        " the data set, as in --dataset=folder for class folders"
+        f"--data_dir={data.data_dir}: has no class folders and nothing else that is recognized; for"
+        " lists of image files, give --dataset=lists"
     )
 
 
 def _check_for_split(config: Config) -> None:
     """Raises UsageError if `--data_dir` is one split of a data set whose other splits are needed.
 
-    Class folders without splits are a whole data set, and a test set.
+    With `--dataset=folder`, class folders are a whole data set. A trained run is evaluated on them.
     """
     data = config.data
     found = None if data.dataset == "lists" else layouts.find_whole(data.data_dir)
@@ -83,12 +91,12 @@ def _check_for_split(config: Config) -> None:
         return
     folder, split, place = found
     what = f"--data_dir={data.data_dir}: is the {split} split of {folder}"
-    is_named = "dataset" in config.typed or config.mode not in mode_flags.DATA_MODES
-    is_unsplit = place.kind == layouts.FOLDERS and data.dataset == "folder" and is_named
-    if is_unsplit and config.mode in ("train", "prepare"):
-        logging.warning("%s; its images are split again; --data_dir=%s has all", what, folder)
-    elif not is_unsplit and not (place.kind == layouts.FOLDERS and config.mode == "eval"):
-        raise UsageError(f"{what}; give --data_dir={folder}")
+    if place.kind == layouts.FOLDERS and config.mode not in mode_flags.DATA_MODES:
+        return
+    if place.kind == layouts.FOLDERS and data.dataset == "folder" and "dataset" in config.typed:
+        logging.warning("%s, which has the other splits, too", what)
+        return
+    raise UsageError(f"{what}; give --data_dir={folder}")
 
 
 def check_list_flags(config: Config) -> None:

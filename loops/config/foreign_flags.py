@@ -79,7 +79,7 @@ ANSWERS = {
     "train_interpolation": "--interpolation is that of evaluation; training has one filter, so"
     " leave it out",
     "bce_loss": "give --loss=bce",
-    "bce_target_thresh": "with --loss=bce a class is a target if its share is over 0.2",
+    "bce_target_thresh": "with --loss=bce it is always 0.2, so leave it out",
     **dict.fromkeys(("opt_betas", "betas"), "give --beta1=0.9 --beta2=0.999"),
     "results_file": "give --json=FILE",
     **dict.fromkeys(

@@ -29,12 +29,14 @@ def require_folder(path: str, flag: str) -> None:
         folder = folder.parent
     if not folder.is_dir():
         similar = _find_similar(folder)
-        hint = "published weights are named as in timm/resnet50.a1_in1k"
+        hint = ""
         if similar:
-            hint = f"did you mean {flag}={similar}?"
+            hint = f"; did you mean {flag}={similar}?"
         elif _HUB_NAME.fullmatch(path):
-            hint = f"did you mean {flag}=timm/{path}?"
-        raise UsageError(f"{where}: there is no such folder; {hint}")
+            hint = f"; did you mean {flag}=timm/{path}?"
+        elif "/" not in path:
+            hint = "; published weights are named as in timm/resnet50.a1_in1k"
+        raise UsageError(f"{where}: there is no such folder{hint}")
     if (folder / "model.safetensors").exists():
         raise UsageError(
             f"{where}: has weights of another program; import them with --mode=import"

@@ -27,9 +27,7 @@ def resolve_compute_dtype(config: PrecisionConfig) -> str:
         )
         return "float32"
     if dtype == "float16" and not tf.config.list_physical_devices("GPU"):
-        logging.warning(
-            "--half_dtype=float16: CPUs compute it slowly; --half_dtype=bfloat16 is for them"
-        )
+        logging.warning("--half_dtype=float16: is slow on a CPU; give --half_dtype=bfloat16")
     logging.debug("computing in %s (%s); variables and logits in float32", dtype, reason)
     return dtype
 

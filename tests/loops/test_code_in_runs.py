@@ -428,6 +428,12 @@ class Unnamed(train_step.TrainStep):
         return {"largest": tf.reduce_max(logits, axis=1)}
 
 @train_step.step
+class Tensor(train_step.TrainStep):
+    measured = ("largest",)
+    def measure(self, images, targets, logits):
+        return tf.reduce_max(logits, axis=1)
+
+@train_step.step
 class Scalar(train_step.TrainStep):
     measured = ("largest",)
     def measure(self, images, targets, logits):
@@ -451,6 +457,8 @@ def test_what_follows_an_update(trained, tiny_folder, tmp_path, one_device, caps
     assert "--step=after.py:function: is not a subclass" in line
     line = fail(capsys, 2, *words, f"--step={tmp_path}/after.py:Unnamed", "--run_name=u")
     assert "measure returned largest, but measured is empty" in line
+    line = fail(capsys, 2, *words, f"--step={tmp_path}/after.py:Tensor", "--run_name=t")
+    assert "must return a dict" in line
     line = fail(capsys, 2, *words, f"--step={tmp_path}/after.py:Scalar", "--run_name=s")
     assert "measure returned largest of shape (), and must return one number" in line
     assert run(*words, f"--step={tmp_path}/after.py:Zero") == 0

@@ -2,7 +2,7 @@
 
 import contextlib
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from input_pipeline.errors import UserError
 from input_pipeline.sources import folder_splits, layouts, source
@@ -15,34 +15,38 @@ def find(paths: Sequence[str], records: Iterable[run_folder.Record]) -> set[str]
     """Returns those of the paths that are training images of a run.
 
     Args:
-      paths: paths of image files.
-      records: the Records of the runs. A run whose images are elsewhere, or changed, has none.
+      paths: paths of image files, or of links to them.
+      records: the Records of the runs. Images that were copied since are not recognized.
     """
     real_paths = {path: os.path.realpath(path) for path in paths}
     found: set[str] = set()
     for record in records:
-        data = record.config.data
-        root = os.path.join(os.path.realpath(data.data_dir), "")
-        if not data.data_dir or not any(path.startswith(root) for path in real_paths.values()):
-            continue
-        with contextlib.suppress(UserError):
-            trained = set(map(os.path.realpath, _list_training_images(record)))
-            found |= {path for path, real in real_paths.items() if real in trained}
+        root = os.path.realpath(record.config.data.data_dir)
+        inside = {p: r for p, r in real_paths.items() if r.startswith(os.path.join(root, ""))}
+        if record.config.data.data_dir and inside:
+            with contextlib.suppress(UserError):
+                is_trained = _make_test(root, record)
+                found |= {path for path, real in inside.items() if is_trained(real)}
     return found
 
 
-def _list_training_images(record: run_folder.Record) -> list[str]:
-    """Returns the paths of the training images of a run; nothing is written."""
-    data = record.config.data
-    if folder_splits.is_written(data.data_dir):
-        written = folder_splits.list_written(data.data_dir, "train")
-        return [os.path.join(data.data_dir, path) for path in written]
-    layout = layouts.recognize(data.data_dir)
-    kinds = {place.kind for place in layout.splits.values()} if layout else set()
-    if data.dataset != "lists" and kinds != {layouts.FOLDERS}:
-        return []  # images in archives are not predicted, and opening those may write an index
-    split = source.open_split(data, "train", record.class_names)
-    return [split.describe(index) for index in range(split.num_examples)]
+def _make_test(root: str, record: run_folder.Record) -> Callable[[str], bool]:
+    """Returns the function that says whether a path below `root` is of a training image.
+
+    Nothing is written, and no class folder is listed: ILSVRC has 1.3 million images.
+    """
+    if folder_splits.is_written(root):
+        written = folder_splits.list_written(root, "train")
+        return {os.path.join(root, path) for path in written}.__contains__
+    if record.config.data.dataset == "lists":
+        split = source.open_split(record.config.data, "train", record.class_names)
+        return {os.path.realpath(split.describe(i)) for i in range(split.num_examples)}.__contains__
+    layout = layouts.recognize(root)
+    place = layout.splits.get("train") if layout else None
+    if place is None or place.kind != layouts.FOLDERS:
+        return lambda path: False
+    folders = {os.path.realpath(place.folder / name) for name in record.class_names}
+    return lambda path: os.path.dirname(path) in folders
 
 
 def describe_accuracy(images: Sequence[dict]) -> str:

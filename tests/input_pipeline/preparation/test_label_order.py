@@ -63,7 +63,7 @@ def test_user_defined_class_may_contain_several_wordnet_ids():
         for n, folder in enumerate(("cat", "dog"))
         for wnid in WNIDS[20 * n : 20 * n + 2]
     ]
-    assert label_order.detect({"train": images}, by_folder=True) == "unknown"
+    assert label_order.detect({"train": images}, by_folder=True) == "folders"
     with pytest.raises(DataError, match="inconsistent labels"):
         label_order.detect({"train": images})
     folders = {"train": [(f"train/{WNIDS[n]}/{WNIDS[5]}.JPEG", n) for n in (0, 50)]}

@@ -269,12 +269,18 @@ def test_wrong_data_dir_is_not_replaced_by_shapes(images, tmp_path, mode):
     words += [f"--checkpoint_dir={tmp_path / 'runs'}"] if mode == "train" else []
     with pytest.raises(UsageError, match=r"--data_dir=.*nowhere: there is no such folder"):
         run(mode, modules[mode], f"--data_dir={tmp_path / 'nowhere'}", *words)
-    with pytest.raises(UsageError, match=r"neither a prepared data set .*, as in --dataset=folder"):
+    with pytest.raises(
+        UsageError, match=r"has no class folders and nothing else .*--dataset=lists"
+    ):
         run(mode, modules[mode], f"--data_dir={tmp_path}", *words)
     with pytest.raises(
         UsageError, match="does not contain the built-in data set shapes; set --dataset"
     ):
         run(mode, modules[mode], f"--data_dir={images}", "--dataset=shapes", *words)
+    answer = rf"has images, but no class folders; .*give --data_dir={images}/train$"
+    for word in ([], ["--dataset=folder"]):
+        with pytest.raises(UsageError, match=answer):
+            run(mode, modules[mode], f"--data_dir={images}/train/disc", *word, *words)
     assert not (tmp_path / "nowhere").exists()
 
 
@@ -295,15 +301,15 @@ def test_class_folders_need_no_name_of_a_data_set(images):
     assert report["label_map_says"] == "the names of the folders, sorted, from 0"
     message = refusal(run, "stats", stats, "--dataset=folder", f"--data_dir={images}/classes/disc")
     assert message == (
-        f"{images}/classes/disc: has images, but no class folders; if it is one of several"
-        f" classes, give --data_dir={images}/classes"
+        f"--data_dir={images}/classes/disc: has images, but no class folders; if it is one of"
+        f" several classes, give --data_dir={images}/classes"
     )
 
 
 def test_one_split_that_is_split_again_is_a_warning(images, tmp_path, caplog):
     words = ["--dataset=folder", f"--data_dir={images}/train", f"--out={tmp_path / 'set'}"]
     run("prepare", prepare, *words, "--format=lists")
-    assert f"is the train split of {images}; its images are split again" in caplog.text
+    assert f"is the train split of {images}, which has the other splits, too" in caplog.text
 
 
 @pytest.mark.parametrize("mode", ["train", "stats", "benchmark"])
