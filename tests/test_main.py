@@ -341,7 +341,7 @@ MISTAKES = [
     ("--image_size=31 --model=resnet_18", 2, ["--image_size=31", "resnet_18", "32"]),
     ("--run_name=a/b", 2, ["--run_name=a/b"]),
     (FOLDER, 2, ["--data_dir"]),
-    ("--mode=train --data_dir={root}/notes", 2, ["{root}/notes", "--dataset=folder"]),
+    ("--mode=train --data_dir={root}/notes", 2, ["{root}/notes", "--dataset=lists"]),
     (f"{FOLDER} --data_dir={{root}}/nowhere", 2, ["{root}/nowhere", "--data_dir"]),
     (f"{FOLDER} --data_dir={{root}}/no_val", 2, ["{root}/no_val/val"]),
     (f"{FOLDER} --data_dir={{root}}/odd_class", 3, ["{root}/odd_class/val", "zebra"]),
