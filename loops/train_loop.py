@@ -316,7 +316,8 @@ class TrainLoop:
             self._evaluator.is_missing_metrics(step)
         )
         if self._workers.all_reduce_max(float(is_missed))[0]:
-            self._evaluate(self._evaluator.add_missing_metrics, step)
+            evaluation = self._evaluate(self._evaluator.add_missing_metrics, step)
+            self._log_row(step, evaluation, float("inf"), self._is_new_best(step))
 
     def _run_sanity_checks(self, step: int) -> None:
         """Evaluates one batch and, if training starts at step 0, logs a grid of training images.

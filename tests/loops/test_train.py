@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import re
 import shutil
 import signal
 import time
@@ -200,7 +201,9 @@ def test_resume_without_intact_checkpoint_is_refused(tiny_folder, tmp_path):
 
 
 @pytest.mark.parametrize("steps", [4, 2])
-def test_signal_during_evaluation_saves_and_stops(tiny_folder, tmp_path, monkeypatch, steps):
+def test_signal_during_evaluation_saves_and_stops(
+    tiny_folder, tmp_path, monkeypatch, caplog, steps
+):
     """The process sends itself SIGTERM. The resumed run makes up for the evaluation."""
     evaluate_split = Evaluator.__call__
 
@@ -216,8 +219,11 @@ def test_signal_during_evaluation_saves_and_stops(tiny_folder, tmp_path, monkeyp
     assert stopped.value.exit_code == 143
     newest = checkpoint.find_newest_intact(tmp_path / "r")
     assert (checkpoint.parse_step(newest), checkpoint.read_score(newest)) == (2, None)
-    # The curve has no gap, and the step can be the best one.
+    # Table and curve have no gap, and the step can be the best one.
+    caplog.clear()
     run(tiny_folder, tmp_path, "--run_name=r")
+    rows = [message for message in caplog.messages if re.match(r" +\S+ +2 ", message)]
+    assert [row.split()[2:4] + row.split()[-1:] for row in rows] == [["-", "-", "best"]]
     lines = [json.loads(line) for line in (tmp_path / "r/metrics.jsonl").read_text().splitlines()]
     top1 = [line["accuracy/top1"] for line in lines if (line["split"], line["step"]) == ("eval", 2)]
     assert top1[0] == checkpoint.read_score(newest) and checkpoint.is_intact(newest)
