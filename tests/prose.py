@@ -65,11 +65,6 @@ _RULES = [
 ]
 # Files that must quote such words.
 _EXEMPT = ("LICENSE", "tests/prose.py", "tests/test_prose.py")
-# Pages with long sentences. A page whose sentences have become short leaves this list.
-WITHOUT_SENTENCE_LIMIT = (
-    "checkpoints/README.md",
-    "docs/reliability.md",
-)
 
 
 def word_complaints(path: str, text: str) -> list[str]:
@@ -116,7 +111,7 @@ def check(path: str, text: str) -> list[str]:
     if path.endswith(".py"):
         for line, docstring in docstrings(text):
             complaints += sentence_complaints(path, docstring, line)
-    elif path.endswith(".md") and path not in WITHOUT_SENTENCE_LIMIT:
+    elif path.endswith(".md"):
         complaints += sentence_complaints(path, text)
     return complaints
 
