@@ -57,7 +57,7 @@ class TrainMetrics:
             optimized loss plus this.
         """
         values = {}
-        images = self._sums["applied"] * self._batch_size
+        images = self._sums.get("applied", 0.0) * self._batch_size
         if images:
             values["loss/cross_entropy"] = self._sums["cross_entropy"] / images
             values["loss/total"] = values["loss/cross_entropy"] + l2
