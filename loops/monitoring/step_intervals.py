@@ -1,5 +1,6 @@
 """Determines the steps at which to log, evaluate and save, and the steps per call of the step."""
 
+import math
 from collections.abc import Iterable
 
 from loops.config import flag_parsers
@@ -13,7 +14,8 @@ class StepIntervals:
     """The logging, evaluation and saving intervals of a run.
 
     Event n is due at step round(n * interval). With this rule, events every two epochs coincide
-    with every second event of those every epoch.
+    with every second event of those every epoch. An event less than one step before the end is due
+    at the end, because the end of the last epoch is rounded up.
 
     Args:
       run_config: its `log_every`, `eval_every` and `save_every` are the intervals.
@@ -46,7 +48,7 @@ class StepIntervals:
         All events are due at the end of the run.
         """
         return step == self._total or (
-            step > 0 and _next_due_step(self._intervals[name], step - 1) == step
+            step > 0 and self._next_due_step(name, step - 1) == step
         )
 
     @property
@@ -59,9 +61,7 @@ class StepIntervals:
         if self.next_call_traces:
             return 1
         by_time = max(1, int(_SECONDS_PER_CALL / self.seconds_per_step))
-        until_due = min(
-            _next_due_step(interval, step) - step for interval in self._intervals.values()
-        )
+        until_due = min(self._next_due_step(name, step) - step for name in self._intervals)
         until_stop = min(stop - step for stop in self._stops if stop > step)
         return min(by_time, until_due, until_stop)
 
@@ -79,11 +79,14 @@ class StepIntervals:
         self.seconds_per_step = seconds / steps if is_measurement else _SECONDS_PER_CALL
         return is_measurement
 
-
-def _next_due_step(interval: float, step: int) -> int:
-    """Returns the first multiple of `interval`, rounded to a step, after `step`."""
-    times = int(step / interval)
-    # The inner rounding removes float errors: 3 x 2.5 epochs must equal 5 x 1.5 epochs.
-    while (due := round(round(times * interval, 6))) <= step:
-        times += 1
-    return due
+    def _next_due_step(self, name: str, step: int) -> int:
+        """Returns the first step of an event after `step`."""
+        interval = self._intervals[name]
+        times = int(step / interval)
+        while True:
+            # Removes float errors: 3 x 2.5 epochs must equal 5 x 1.5 epochs.
+            exact = round(times * interval, 6)
+            due = self._total if math.ceil(exact) == self._total else round(exact)
+            if due > step:
+                return due
+            times += 1

@@ -45,6 +45,19 @@ def test_intervals_in_epochs_coincide(steps_per_epoch, more):
     assert ends == [*due["save_every"], total]
 
 
+def test_last_epoch_is_evaluated_once():
+    """Two epochs of 31.25 steps end with step 63; an evaluation after step 62 would be wasted."""
+    config = RunConfig(eval_every="1epochs", save_every="0.5epochs", log_every="1")
+    intervals = StepIntervals(config, 31.25, 63)
+    due = {
+        name: [step for step in range(1, 64) if intervals.is_due(name, step)]
+        for name in ("eval_every", "save_every", "log_every")
+    }
+    assert due["eval_every"] == [31, 63]
+    assert due["save_every"] == [16, 31, 47, 63]
+    assert due["log_every"] == list(range(1, 64))
+
+
 @pytest.mark.parametrize(
     ("step", "seconds_per_step", "expected"),
     [
