@@ -82,6 +82,8 @@ def draw_curves(
     width: int = 460,
     height: int = 260,
     margin: int = 50,
+    x_title: str = "step",
+    x_ticks: Sequence[str] = (),
 ) -> np.ndarray:
     """Draws curves of a metric over training steps, at most two.
 
@@ -91,27 +93,35 @@ def draw_curves(
       top: upper end of the vertical axis; 0: the largest value.
       width, height: lengths of the axes in pixels.
       margin: width of the margin in pixels.
+      x_title: the name of the horizontal axis.
+      x_ticks: names of the places 0, 1, 2 ... on the horizontal axis; if empty, it is numbered.
 
     Returns:
       uint8 [height + 2 * margin, width + 2 * margin, 3], RGB.
     """
     canvas = np.full((height + 2 * margin, width + 2 * margin, 3), 255, np.uint8)
     points = [point for curve in curves.values() for point in curve]
-    last = max((step for step, _ in points), default=1.0)
+    last = max(1.0, len(x_ticks) - 1.0, *(x for x, _ in points))
     top = top or max((value for _, value in points), default=1.0) or 1.0
 
     def to_pixel(x: float, y: float) -> tuple[int, int]:
         return margin + round(x / last * width), margin + height - round(y / top * height)
 
-    for tick in np.linspace(0, 1, 6):
-        cv2.line(canvas, to_pixel(tick * last, 0), to_pixel(tick * last, top), _LIGHT, 1)
-        cv2.line(canvas, to_pixel(0, tick * top), to_pixel(last, tick * top), _LIGHT, 1)
-        x, y = to_pixel(tick * last, 0)
-        _draw_text(canvas, f"{tick * last:.0f}", (x - 10, y + 16))
-        x, y = to_pixel(0, tick * top)
-        _draw_text(canvas, f"{tick * top:.2f}", (x - 34, y + 4))
+    if x_ticks:
+        places = dict(enumerate(x_ticks))
+    else:
+        places = {x: f"{x:.0f}" for x in np.linspace(0, last, 6)}
+    for place, name in places.items():
+        cv2.line(canvas, to_pixel(place, 0), to_pixel(place, top), _LIGHT, 1)
+        x, y = to_pixel(place, 0)
+        _draw_text(canvas, name, (x - 10, y + 16))
+    for value in np.linspace(0, top, 6):
+        cv2.line(canvas, to_pixel(0, value), to_pixel(last, value), _LIGHT, 1)
+        x, y = to_pixel(0, value)
+        _draw_text(canvas, f"{value:.{2 if top < 100 else 0}f}", (x - 36, y + 4))
     _draw_text(canvas, title, (6, margin - 16))
-    _draw_text(canvas, "step", (margin + width // 2 - 14, height + 2 * margin - 14))
+    middle = margin + width // 2 - 4 * len(x_title)
+    _draw_text(canvas, x_title, (middle, height + 2 * margin - 14))
     for number, ((name, curve), color) in enumerate(
         zip(curves.items(), (_BLUE, _RED), strict=False)
     ):

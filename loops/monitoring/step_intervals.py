@@ -47,9 +47,7 @@ class StepIntervals:
 
         All events are due at the end of the run.
         """
-        return step == self._total or (
-            step > 0 and self._next_due_step(name, step - 1) == step
-        )
+        return step == self._total or (step > 0 and self._next_due_step(name, step - 1) == step)
 
     @property
     def next_call_traces(self) -> bool:
