@@ -51,6 +51,7 @@ class _Inspection(NamedTuple):
       format: as `reencode.detect_format` returns it.
       problems: (kind, why) of each finding.
       is_turned: whether its EXIF data says that it is not stored upright.
+      short_side: in pixels; 0 if it cannot be decoded.
     """
 
     sha256: str
@@ -58,6 +59,7 @@ class _Inspection(NamedTuple):
     format: str
     problems: list[tuple[str, str]]
     is_turned: bool = False
+    short_side: int = 0
 
 
 class _ImageKey(NamedTuple):
@@ -133,6 +135,7 @@ def _make_report(
         "images_of_class": scan.summarize_class_sizes(len(image_set.classes)),
         "bytes": scan.num_bytes,
         "formats": dict(scan.formats.most_common()),
+        "short_side": scan.summarize_short_sides(),
         "turned_by_exif": scan.num_turned,
         "label_map": numbering,
         "label_map_says": label_order.DESCRIPTIONS[numbering],
@@ -237,6 +240,7 @@ class _Scan:
         self.formats: collections.Counter[str] = collections.Counter()
         self.num_bytes = 0
         self.num_turned = 0
+        self._short_sides: collections.Counter[int] = collections.Counter()
         self._first_with_hash: dict[str, _ImageKey] = {}
         self._images_per_label: collections.Counter[int] = collections.Counter()
 
@@ -245,6 +249,7 @@ class _Scan:
         self.num_bytes += inspection.size
         self.num_turned += inspection.is_turned
         self.formats[inspection.format or "none"] += 1
+        self._short_sides[inspection.short_side] += bool(inspection.short_side)
         self._images_per_label[image.label] += 1
         self.findings += [
             _make_finding(kind, split, image.name, why) for kind, why in inspection.problems
@@ -288,6 +293,13 @@ class _Scan:
         duplicates = [f for f in self.findings if f["kind"] == "duplicate"]
         return sum(f["of_split"] != f["split"] for f in duplicates)
 
+    def summarize_short_sides(self) -> dict[str, int]:
+        """Returns the smallest, the median and the largest short side in pixels; empty if none."""
+        sides = sorted(self._short_sides.elements())
+        if not sides:
+            return {}
+        return {"smallest": sides[0], "median": sides[len(sides) // 2], "largest": sides[-1]}
+
     def summarize_class_sizes(self, num_classes: int) -> dict[str, int]:
         """Returns the fewest and most images of a class, and the number of empty classes."""
         counts = [self._images_per_label[label] for label in range(num_classes)] or [0]
@@ -311,15 +323,15 @@ def _inspect_image(image: all_images.Image) -> _Inspection:
     except OSError as error:
         return _Inspection("", 0, "", [("missing", error.strerror)])
     image_format = reencode.detect_format(data)
-    problems, orientation = [], 1
+    problems, orientation, short_side = [], 1, 0
     if reason := reencode.find_format_mismatch(image.name, data):
         problems.append(("unlike its name", reason))
     try:
-        orientation = int(_get_orientation_fn()(tf.constant(data)))
+        orientation, short_side = map(int, _get_inspection_fn()(tf.constant(data)))
     except tf.errors.OpError as error:
         problems.append(_classify_decode_error(data, image_format, decode.describe_error(error)))
     digest = hashlib.sha256(data).hexdigest()
-    return _Inspection(digest, len(data), image_format, problems, orientation != 1)
+    return _Inspection(digest, len(data), image_format, problems, orientation != 1, short_side)
 
 
 def _classify_decode_error(data: bytes, image_format: str, reason: str) -> tuple[str, str]:
@@ -336,11 +348,12 @@ def _classify_decode_error(data: bytes, image_format: str, reason: str) -> tuple
 
 
 @functools.cache
-def _get_orientation_fn() -> tf.types.experimental.PolymorphicFunction:
-    """Returns the function that decodes an image and returns its EXIF orientation."""
+def _get_inspection_fn() -> tf.types.experimental.PolymorphicFunction:
+    """Returns the function that decodes an image: its EXIF orientation and its short side."""
 
-    def read(data: tf.Tensor) -> tf.Tensor:
-        with tf.control_dependencies([decode.decode_image(data)]):
-            return exif.read_orientation(data)
+    def read(data: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        short_side = tf.reduce_min(tf.shape(decode.decode_image(data))[:2])
+        with tf.control_dependencies([short_side]):
+            return exif.read_orientation(data), short_side
 
     return tf.function(read, input_signature=[tf.TensorSpec([], tf.string)])

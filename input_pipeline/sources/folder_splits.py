@@ -141,6 +141,7 @@ def open_split(
             # New images go behind the others, see `fingerprint_written`.
             new = {path: numbered[path] for path in sorted(numbered.keys() - known.keys())}
             _write(folder, known | new)
+        logging.info("wrote the split to %s; keep it with the images", folder / _FILENAME)
     classes = tuple(class_names) or classes
     labels = {name: label for label, name in enumerate(classes)}
     image_folders.require_known_classes(root, {name for name, _ in paths[split]}, classes)

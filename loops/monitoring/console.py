@@ -2,8 +2,12 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 
+from input_pipeline import datasets
 from input_pipeline.text import escape_unprintable, pluralize
 from loops.metrics import metrics
+
+# Classes that are shown at the end of an evaluation.
+_MAX_WEAKEST = 3
 
 
 def _print(text: str) -> None:
@@ -66,6 +70,8 @@ def format_evaluation(results: Mapping) -> list[tuple[str, str]]:
         )
         count = pluralize(results["real_num_examples"], "image")
         rows.append(("ReaL top-1", template.format(**results, n=count)))
+    if "per_class" in results:
+        rows += _format_weakest_classes(results["per_class"])
     rows.append(
         (
             "images",
@@ -73,6 +79,21 @@ def format_evaluation(results: Mapping) -> list[tuple[str, str]]:
             f" {pluralize(results['crops'], 'crop')})",
         )
     )
+    return rows
+
+
+def _format_weakest_classes(per_class: Mapping[str, Mapping]) -> list[tuple[str, str]]:
+    """Formats the classes with the lowest accuracy, and what their images are taken for."""
+    scored = [(facts["top1"], name) for name, facts in per_class.items() if facts["num_examples"]]
+    rows = []
+    for top1, name in sorted(scored)[:_MAX_WEAKEST] if len(scored) > _MAX_WEAKEST else []:
+        mistakes = {k: n for k, n in per_class[name]["predicted_as"].items() if k != name}
+        text = f"{top1:.2%} {datasets.display_name(name)}"
+        if mistakes:
+            other, count = next(iter(mistakes.items()))
+            images = pluralize(per_class[name]["num_examples"], "image")
+            text += f", {count} of {images} as {datasets.display_name(other)}"
+        rows.append(("" if rows else "weakest", text))
     return rows
 
 

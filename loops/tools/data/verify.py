@@ -84,10 +84,16 @@ def _format_verdict(report: dict[str, Any]) -> str:
     return good + unread
 
 
+def _choose_image_size(short_side: int) -> int:
+    """Returns four fifths of a short side in pixels, rounded down to 32, 64 and so on up to 224."""
+    return min(max(short_side * 4 // 5 // 32, 1), 7) * 32
+
+
 def _make_rows(report: dict[str, Any], folder: str) -> list[tuple[str, str]]:
     images = ", ".join(f"{count} {split}" for split, count in report["images"].items())
     per_class = report["images_of_class"]
     most = pluralize(per_class["most"], "image")
+    is_published = bool(datasets.get(report["dataset"]).class_table)
     formats = ", ".join(f"{count} {name}" for name, count in report["formats"].items())
     rows = [
         ("images", f"{images}, {report['bytes'] / 1e6:.1f} MB"),
@@ -95,8 +101,12 @@ def _make_rows(report: dict[str, Any], folder: str) -> list[tuple[str, str]]:
         ("formats", formats),
         ("labels", report["label_map_says"]),
     ]
+    if sides := report["short_side"]:
+        text = f"{sides['smallest']} to {sides['largest']} px, median {sides['median']}"
+        if not is_published:
+            text += f"; train with --image_size={_choose_image_size(sides['median'])}"
+        rows.append(("short side", text))
     if turned := report["turned_by_exif"]:
-        is_published = bool(datasets.get(report["dataset"]).class_table)
         advice = "" if is_published else "; train with --exif=apply, which turns them upright"
         rows.append(("turned", f"{pluralize(turned, 'image')} by EXIF orientation{advice}"))
     if report["numeric_folders_out_of_order"]:

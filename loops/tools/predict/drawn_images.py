@@ -36,9 +36,12 @@ class DrawnImages:
             heapq.heappop(self._heap)
 
     def in_order(self) -> list[tuple[int, str, np.ndarray]]:
-        """Returns (number, path, logits) of each kept image, in the order of the images."""
-        kept = [(-negative, path, logits) for _, negative, path, logits in self._heap]
-        return sorted(kept, key=lambda image: image[0])
+        """Returns (number, path, logits) of each kept image.
+
+        Mistakes come first, the most confident one at the start, then the others in their order.
+        """
+        kept = sorted(self._heap, key=lambda image: image[:2], reverse=True)
+        return [(-negative, path, logits) for _, negative, path, logits in kept]
 
 
 def describe(images: Sequence[Mapping[str, Any]], count: int) -> str:

@@ -66,7 +66,8 @@ def summarize(images: Sequence[dict[str, Any]], has_files: bool) -> None:
 def to_csv(results: Mapping[str, Any], max_classes: int) -> bytes:
     """Returns a CSV table in UTF-8 with one line per file.
 
-    The columns are path, class<k>, name<k> and probability<k> for k from 1, and error.
+    The columns are path, true_class, split, class<k>, name<k> and probability<k> for k from 1, and
+    error. `true_class` is the folder if it is a class, and `split` is `train` for training images.
 
     Args:
       results: the JSON results of a prediction.
@@ -76,12 +77,15 @@ def to_csv(results: Mapping[str, Any], max_classes: int) -> bytes:
     ranks = range(1, max_classes + 1)
     columns = [f"{name}{k}" for k in ranks for name in ("class", "name", "probability")]
     table = csv.writer(text, lineterminator="\n")
-    table.writerow(["path", *columns, "error"])
+    facts = ["true_class", "split"]
+    table.writerow(["path", *facts, *columns, "error"])
     for image in results["images"]:
-        cells = [p[key] for p in image["predictions"] for key in ("class", "name", "probability")]
+        cells = [image.get(name, "") for name in facts]
+        for prediction in image["predictions"]:
+            cells += [prediction["class"], prediction["name"], f"{prediction['probability']:.6g}"]
         table.writerow([image["path"], *cells, ""])
     for file in results["bad"]:
-        table.writerow([file["path"], *[""] * len(columns), file["reason"]])
+        table.writerow([file["path"], *[""] * len(facts + columns), file["reason"]])
     return text.getvalue().encode("utf-8", "replace")
 
 
@@ -99,6 +103,7 @@ def write(config: Config, results: dict[str, Any], max_classes: int) -> None:
         output_files.write_flag_output(
             "--csv", config.prediction.csv, table, output_files.write_bytes
         )
+        logging.info("wrote the predictions to %s", config.prediction.csv)
 
 
 class Features:

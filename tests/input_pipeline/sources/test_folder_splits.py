@@ -53,6 +53,16 @@ def test_training_reads_the_split_that_prepare_writes(config):
     ]
 
 
+def test_split_is_said_to_be_written_when_it_is(config, tmp_path, caplog):
+    text = f"wrote the split to {tmp_path}/.index/split.txt; keep it with the images"
+    for _ in range(2):
+        source.open_split(config, "train")
+        assert caplog.messages.count(text) == 1
+    _fill(tmp_path, "cat/new.jpg")
+    source.open_split(config, "train")
+    assert caplog.messages.count(text) == 2
+
+
 def test_folders_are_listed_once(config, monkeypatch):
     """On a network disk, listing takes most of the time of the first training's start."""
     listed = []

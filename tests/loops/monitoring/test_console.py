@@ -41,6 +41,26 @@ def test_print_summary(capsys):
     assert len(rows) == 4
 
 
+def test_weakest_classes_are_shown_with_what_they_are_taken_for():
+    per_class = {
+        "owl": {"num_examples": 7, "top1": 4 / 7, "predicted_as": {"owl": 4, "n01440764": 2}},
+        "n01440764": {"num_examples": 3, "top1": 2 / 3, "predicted_as": {"n01440764": 2, "dog": 1}},
+        "cat": {"num_examples": 10, "top1": 0.1, "predicted_as": {"owl": 9, "cat": 1}},
+        "dog": {"num_examples": 8, "top1": 1.0, "predicted_as": {"dog": 8}},
+    }
+    per_class["ape"] = {"num_examples": 0, "top1": None, "predicted_as": {}}
+    rows = console.format_evaluation(RESULTS | {"per_class": per_class})
+    start = [name for name, _ in rows].index("weakest")
+    assert rows[start : start + 3] == [
+        ("weakest", "10.00% cat, 9 of 10 images as owl"),
+        ("", "57.14% owl, 2 of 7 images as tench"),
+        ("", "66.67% tench, 1 of 3 images as dog"),
+    ]
+    assert rows[start + 3][0] == "images"
+    del per_class["cat"]  # three classes are the whole table
+    assert "weakest" not in dict(console.format_evaluation(RESULTS | {"per_class": per_class}))
+
+
 def test_json_is_replaced_atomically(tmp_path, monkeypatch):
     path = tmp_path / "out.json"
     output_files.write_json(path, RESULTS)

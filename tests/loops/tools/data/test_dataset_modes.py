@@ -394,6 +394,19 @@ def test_photographs_that_are_not_upright_are_counted(images, capsys):
     assert re.search(line, capsys.readouterr().out)
 
 
+def test_short_sides_of_photographs_tell_an_image_size(images, capsys):
+    for number, size in enumerate([(84, 500), (200, 170), (300, 900)]):
+        PIL.Image.new("RGB", size).save(images / f"train/disc/new{number}.png")
+    report = run("verify", verify, "--dataset=folder", f"--data_dir={images}")
+    sides = [min(PIL.Image.open(path).size) for path in images.rglob("*.*g")]
+    expected = {"smallest": min(sides), "median": sorted(sides)[len(sides) // 2], "largest": 300}
+    assert report["short_side"] == expected
+    line = rf"short side +{min(sides)} to 300 px, median \d+; train with --image_size=32\n"
+    assert re.search(line, capsys.readouterr().out)
+    sizes = [verify._choose_image_size(side) for side in (8, 84, 160, 375, 4000)]
+    assert sizes == [32, 64, 128, 224, 224]
+
+
 def test_images_without_a_label_are_in_the_verdict(images, capsys):
     shutil.copy(next((images / "train/disc").iterdir()), images / "train" / "loose.jpg")
     report = run("verify", verify, "--dataset=folder", f"--data_dir={images}")
