@@ -75,8 +75,8 @@ def expected_error_interval(
     to each other. The sum of (right - confidence) over a bin is then a difference of two
     cumulative sums.
 
-    The error of a finite sample is biased upwards, and the error of its resamples even more. The
-    value of a well calibrated model may therefore lie below its own interval.
+    Resampling adds noise, which a mean of absolute values counts as error. The interval is
+    therefore the percentile interval minus this bias: the mean of the resamples minus the value.
     """
     confidence, predicted = confidences(probs)
     order = np.argsort(confidence, kind="stable")
@@ -92,7 +92,9 @@ def expected_error_interval(
             index = np.searchsorted(ends, edges)  # the image whose copies contain the edge
             sums_at_edges = sums[index] - (ends[index] - edges) * gap[index]
             errors.append(np.abs(np.diff(sums_at_edges)).sum() / total)
-    return confidence_intervals.percentile_interval(errors)
+    bias = np.mean(errors) - expected_error(probs, labels, bins)
+    low, high = confidence_intervals.percentile_interval(errors - bias)
+    return max(0.0, low), min(1.0, high)
 
 
 def apply_temperature(probs: np.ndarray, temperature: float) -> np.ndarray:

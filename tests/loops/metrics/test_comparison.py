@@ -133,6 +133,7 @@ def test_ece_interval_bins_each_resample(predicted):
             drawn = np.repeat(np.arange(N), row.astype(int))
             errors.append(ece_by_a_loop(probs[drawn], labels[drawn]))
     low, high = calibration.expected_error_interval(probs, labels)
+    errors -= np.mean(errors) - ece_by_a_loop(probs, labels)
     assert low == pytest.approx(np.quantile(errors, 0.025), abs=0.02)
     assert high == pytest.approx(np.quantile(errors, 0.975), abs=0.02)
     assert low < calibration.expected_error(probs, labels) < high
@@ -148,7 +149,21 @@ def test_ece_interval_is_exact(predicted, count, seed):
             drawn = np.repeat(np.arange(count), row.astype(int))
             errors.append(ece_by_a_loop(probs[drawn], labels[drawn]))
     interval = calibration.expected_error_interval(probs, labels, seed=seed)
+    errors -= np.mean(errors) - ece_by_a_loop(probs, labels)
     assert interval == pytest.approx(np.quantile(errors, (0.025, 0.975)), abs=1e-12)
+
+
+def test_ece_interval_covers_the_true_error():
+    """Of a model that is 10 % too confident, and around the value of a calibrated one."""
+    rng, covered = np.random.default_rng(3), 0
+    for excess in [0.1] * 40 + [0.0] * 10:
+        confidence = rng.uniform(0.55, 1, 400)
+        right = rng.random(400) < confidence - excess
+        probs = np.stack([confidence, 1 - confidence], axis=1)
+        low, high = calibration.expected_error_interval(probs, np.where(right, 0, 1))
+        assert 0 <= low <= calibration.expected_error(probs, np.where(right, 0, 1)) <= high
+        covered += excess > 0 and low <= excess <= high
+    assert covered >= 34  # expected 38, at 95 %
 
 
 def test_confusion_matrix_and_per_class_accuracy_against_scikit_learn(predicted):
