@@ -168,4 +168,7 @@ def make_step(
     if not (isinstance(step_class, type) and issubclass(step_class, TrainStep)):
         name = user_code.display_name(config.optimization.step)
         raise UsageError(f"--step={name}: is not a subclass of loops.train_step.TrainStep")
+    if step_class is not TrainStep and config.optimization.accumulate > 1:
+        # TensorFlow's rewrite of sums fails in nested loops: "Resource .../tmp_var already exists".
+        tf.config.optimizer.set_experimental_options({"arithmetic_optimization": False})
     return step_class(state, settings)

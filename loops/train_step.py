@@ -144,11 +144,27 @@ class TrainStep:
         """Returns values of the images to log, float32 [B], by the names in `measured`.
 
         Their means since the last log line are `measured/NAME` in TensorBoard and metrics.jsonl.
+        `loss_and_gradients` can return others of these names.
 
         Args:
           images, targets, logits: see `compute_loss`.
         """
         return {}
+
+    def forward(self, images: tf.Tensor, pass_number: int) -> tf.Tensor:
+        """Returns the logits of one of several forward passes of the same images in training.
+
+        Dropout and stochastic depth draw the same masks in passes of the same number.
+
+        Args:
+          images: see `loss_and_gradients`.
+          pass_number: 0 draws the masks of a step with a single pass.
+
+        Returns:
+          float32 [B, C].
+        """
+        random_layers.start_pass(self._state.model, pass_number)
+        return self._state.model(images, training=True)
 
     def after_update(self) -> None:
         """Called after each update of the weights, once for all replicas. Does nothing."""
@@ -196,11 +212,13 @@ class TrainStep:
           scale: float32 scalar, the loss scale.
 
         Returns:
-          (float32 loss [B], float32 logits [B, C], gradients of `model.trainable_variables`).
+          (float32 loss [B], float32 logits [B, C], gradients of `model.trainable_variables`). A
+          fourth item may be a dict of values to log, like that of `measure`.
         """
         with tf.GradientTape() as tape:
             logits = self._state.model(images, training=True)
             per_example = self.compute_loss(images, targets, logits)
+            _require_per_image("compute_loss returned a loss", per_example, images)
             scaled_loss = tf.reduce_sum(per_example) / self._settings.global_batch_size * scale
         return per_example, logits, tape.gradient(scaled_loss, self._variables)
 
@@ -290,33 +308,36 @@ class TrainStep:
     def _compute_micro_batch_gradients(self, batch, scale):
         images, targets = self._settings.preprocess(batch)
         random_layers.assign_samples(self._state.model, self._state.seed, batch["sample"][0])
-        per_example, logits, gradients = self._compiled_loss_and_gradients(images, targets, scale)
+        results = self._compiled_loss_and_gradients(images, targets, scale)
+        if not isinstance(results, (tuple, list)) or len(results) not in (3, 4):
+            raise UsageError(
+                "--step: loss_and_gradients must return the loss of each image, the logits and the"
+                " gradients, and may return a dict of values to log"
+            )
+        per_example, logits, gradients, *more = results
+        _require_per_image("loss_and_gradients returned a loss", per_example, images)
         ranks = losses.label_ranks(targets, logits)
         events = (ranks < 1, ranks < 5, batch["replaced"] > 0)
         values = [per_example, losses.cross_entropy(targets, logits)]
         values += [tf.cast(event, tf.float32) for event in events]
-        values += self._measure(images, targets, logits)
+        values += self._measure(images, targets, logits, *more)
         return gradients, tf.stack([tf.reduce_sum(value) for value in values])
 
-    def _measure(self, images, targets, logits):
-        """Returns the results of `measure` in the order of `measured`."""
+    def _measure(self, images, targets, logits, computed=None):
+        """Returns the values to log in the order of `measured`."""
         values = self.measure(images, targets, logits)
-        if not isinstance(values, dict):
-            raise UsageError(
-                f"--step: measure returned {type(values).__name__}, and must return a dict"
-            )
+        for dictionary in (values, computed or {}):
+            if not isinstance(dictionary, dict):
+                kind = type(dictionary).__name__
+                raise UsageError(f"--step: measure returned {kind}, and must return a dict")
+        values = {**values, **(computed or {})}
         if values.keys() != {*self.measured}:
             raise UsageError(
                 f"--step: measure returned {', '.join(values) or 'nothing'}, but measured is"
                 f" {', '.join(self.measured) or 'empty'}"
             )
-        shapes = {name: tf.convert_to_tensor(value).shape for name, value in values.items()}
-        for name, shape in shapes.items():
-            if shape.as_list() != [images.shape[0]]:
-                raise UsageError(
-                    f"--step: measure returned {name} of shape {shape}, and must return one number"
-                    f" for each of the {images.shape[0]} images"
-                )
+        for name, value in values.items():
+            _require_per_image(f"measure returned {name}", value, images)
         return [tf.cast(values[name], tf.float32) for name in self.measured]
 
     def _update(self, gradients):
@@ -370,6 +391,16 @@ class TrainStep:
         for i, gradient in zip(indices, clipped, strict=True):
             gradients[i] = gradient
         return gradients
+
+
+def _require_per_image(what, value, images):
+    """Raises UsageError unless a tensor of user code has one number for each image."""
+    shape = tf.convert_to_tensor(value).shape
+    if shape.as_list() != [images.shape[0]]:
+        raise UsageError(
+            f"--step: {what} of shape {shape}, and must return one number for each of the"
+            f" {images.shape[0]} images"
+        )
 
 
 def _python_clock():

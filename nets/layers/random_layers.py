@@ -13,16 +13,16 @@ import tensorflow as tf
 
 
 def make_sample_variable() -> tf.Variable:
-    """Makes the variable of a net for the seed and the number of the batch's first sample.
+    """Makes the variable of a net that says which random numbers the next batch draws.
 
     Each replica has its own value. It is not a Keras variable, so Keras does not count, save or
     average it as a weight.
 
     Returns:
-      int64 variable [2]: (seed, first sample number).
+      int64 variable [3]: (seed, number of the batch's first sample, number of the pass).
     """
     return tf.Variable(
-        [0, 0],
+        [0, 0, 0],
         dtype=tf.int64,
         trainable=False,
         synchronization=tf.VariableSynchronization.ON_READ,
@@ -31,8 +31,13 @@ def make_sample_variable() -> tf.Variable:
     )
 
 
-def assign_samples(model: keras.Model, seed: int, first_sample: tf.Tensor | int) -> None:
-    """Sets the seed and the sample numbers of the next batch in a net.
+def assign_samples(
+    model: keras.Model,
+    seed: tf.Tensor | int,
+    first_sample: tf.Tensor | int,
+    pass_number: int = 0,
+) -> None:
+    """Sets the seed, the sample numbers of the next batch and the number of its pass in a net.
 
     Does nothing if the net has no random layer.
 
@@ -41,11 +46,23 @@ def assign_samples(model: keras.Model, seed: int, first_sample: tf.Tensor | int)
       seed: the run's seed, below 2**32.
       first_sample: int64 scalar, global sample number of the first example. The sample numbers of
         the batch are consecutive.
+      pass_number: of several forward passes of the same images; each draws other numbers.
     """
-    for layer in model.layers:
-        if isinstance(layer, RandomLayer):
-            layer.samples.assign([tf.constant(seed, tf.int64), first_sample])
-            return  # all layers of a net share the variable
+    if samples := find_samples(model):
+        values = (tf.cast(value, tf.int64) for value in (seed, first_sample, pass_number))
+        samples[0].assign([*values])
+
+
+def start_pass(model: keras.Model, pass_number: int) -> None:
+    """Sets the number of the pass of the batch of `assign_samples`; see there."""
+    for samples in find_samples(model):
+        seed, first_sample, _ = tf.unstack(tf.convert_to_tensor(samples))
+        assign_samples(model, seed, first_sample, pass_number)
+
+
+def find_samples(model: keras.Model) -> list[tf.Variable]:
+    """Returns the variable that all random layers of a net share; empty if it has none."""
+    return [layer.samples for layer in model.layers if isinstance(layer, RandomLayer)][:1]
 
 
 def uniform(samples: tf.Tensor, stream: int, batch: int | tf.Tensor, units: int) -> tf.Tensor:
@@ -56,7 +73,7 @@ def uniform(samples: tf.Tensor, stream: int, batch: int | tf.Tensor, units: int)
     numbers do not depend on where the batch begins.
 
     Args:
-      samples: int64 [2], see `make_sample_variable`.
+      samples: int64 [3], see `make_sample_variable`.
       stream: number of the layer's random stream, below 2**32.
       batch: B, int or scalar tensor.
       units: numbers per example.
@@ -68,7 +85,7 @@ def uniform(samples: tf.Tensor, stream: int, batch: int | tf.Tensor, units: int)
     # Seed and stream share the 64 bits of the key. TensorFlow's op that makes keys from seeds is
     # not used, because it makes different keys under XLA.
     key = tf.bitcast([samples[0] * 2**32 + stream], tf.uint64)
-    counter = tf.bitcast([samples[1] * counters_per_example, 0], tf.uint64)
+    counter = tf.bitcast([samples[1] * counters_per_example, samples[2]], tf.uint64)
     numbers = tf.raw_ops.StatelessRandomUniformV2(
         shape=tf.stack([batch, counters_per_example * 4]),
         key=key,

@@ -11,6 +11,8 @@ from collections.abc import Sequence
 import keras
 import tensorflow as tf
 
+from nets.layers.random_layers import find_samples
+
 
 class RecomputingModel(keras.Model):
     """Functional model that stores only the inputs of its blocks during training.
@@ -56,6 +58,7 @@ def _call_with_recompute(block: keras.Model, x: tf.Tensor) -> tf.Tensor:
     """Returns the block's output. The gradient computes its activations again."""
     trainable, others = block.trainable_variables, block.non_trainable_variables
     constants = [tf.convert_to_tensor(v.value) for v in others]
+    drawn = [(samples, tf.convert_to_tensor(samples)) for samples in find_samples(block)]
 
     def forward(x, weights):
         """Returns the output and the new values of the non-trainable variables."""
@@ -72,6 +75,8 @@ def _call_with_recompute(block: keras.Model, x: tf.Tensor) -> tf.Tensor:
             # Without this edge, TensorFlow's graph optimizer would reuse the first pass.
             with tf.control_dependencies([upstream]):
                 x_again = tf.identity(x)
+            for samples, value in drawn:  # another pass may have begun
+                samples.assign(value)
             with tf.GradientTape() as tape:
                 tape.watch([x_again, *weights])
                 y, _ = forward(x_again, weights)

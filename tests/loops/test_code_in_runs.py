@@ -412,6 +412,24 @@ def test_distillation_on_two_replicas(distillation, trained, mirrored):
     small_steps.assert_replicas_equal(state)
 
 
+def test_consistency_of_two_passes(tiny_folder, tmp_path):
+    """Without dropout, passes are equal. Values that the step computed are logged, by XLA too."""
+    words = ["--strategy=one", "--dataset=folder", f"--data_dir={tiny_folder}", "--warmup_epochs=0"]
+    words += [f"--checkpoint_dir={tmp_path}", "--model=resnet_18", "--image_size=32", "--steps=1"]
+    words += ["--batch_size=8", "--crops=1", f"--step={EXAMPLES}/consistency.py:Consistency"]
+    divergences = []
+    try:
+        for name, more in (("d", ["--dropout=0.5", "--accumulate=2"]), ("x", ["--xla"])):
+            assert run(*words, f"--run_name={name}", *more) == 0
+            lines = map(json.loads, (tmp_path / name / "metrics.jsonl").read_text().splitlines())
+            divergences += [x["measured/divergence"] for x in lines if x["split"] == "train"]
+        # In nested loops, TensorFlow's rewrite of sums fails for such a step.
+        assert not tf.config.optimizer.get_experimental_options()["arithmetic_optimization"]
+    finally:
+        tf.config.optimizer.set_experimental_options({"arithmetic_optimization": True})
+    assert divergences[0] > 1e-4 and divergences[1] == pytest.approx(0, abs=1e-6)
+
+
 AFTER_UPDATE = """
 import tensorflow as tf
 from loops import train_step
@@ -432,6 +450,22 @@ class Tensor(train_step.TrainStep):
     measured = ("largest",)
     def measure(self, images, targets, logits):
         return tf.reduce_max(logits, axis=1)
+
+@train_step.step
+class Mean(train_step.TrainStep):
+    def compute_loss(self, images, targets, logits):
+        return tf.reduce_mean(super().compute_loss(images, targets, logits))
+
+@train_step.step
+class TwoValues(train_step.TrainStep):
+    def loss_and_gradients(self, images, targets, scale):
+        return super().loss_and_gradients(images, targets, scale)[:2]
+
+@train_step.step
+class ScalarLoss(train_step.TrainStep):
+    def loss_and_gradients(self, images, targets, scale):
+        loss, *others = super().loss_and_gradients(images, targets, scale)
+        return tf.reduce_mean(loss), *others
 
 @train_step.step
 class Scalar(train_step.TrainStep):
@@ -461,6 +495,13 @@ def test_what_follows_an_update(trained, tiny_folder, tmp_path, one_device, caps
     assert "must return a dict" in line
     line = fail(capsys, 2, *words, f"--step={tmp_path}/after.py:Scalar", "--run_name=s")
     assert "measure returned largest of shape (), and must return one number" in line
+    for step, what in (
+        ("Mean", "compute_loss returned a loss of shape (), and must return one number"),
+        ("TwoValues", "loss_and_gradients must return the loss of each image, the logits and"),
+        ("ScalarLoss", "loss_and_gradients returned a loss of shape (), and must return one"),
+    ):
+        line = fail(capsys, 2, *words, f"--step={tmp_path}/after.py:{step}", f"--run_name={step}")
+        assert what in line
     assert run(*words, f"--step={tmp_path}/after.py:Zero") == 0
     model = trained_models.find_models(parse("--mode=eval", f"--ckpt={tmp_path}/r"))[0]
     kernel = model.restore(one_device).get_layer("conv1").kernel

@@ -286,7 +286,7 @@ def test_assign_samples_reaches_every_random_layer():
     net = build("alexnet_bn")
     assign_samples(net, 5, 77)
     variables = {id(x.samples): x.samples for x in net.layers if hasattr(x, "samples")}
-    assert [v.numpy().tolist() for v in variables.values()] == [[5, 77]]
+    assert [v.numpy().tolist() for v in variables.values()] == [[5, 77, 0]]
 
 
 if __name__ == "__main__":

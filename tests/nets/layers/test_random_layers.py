@@ -9,8 +9,8 @@ from nets.layers import random_layers
 from nets.layers.kit import Kit
 
 
-def draw(first, batch, seed=3, stream=5, units=7):
-    samples = tf.constant([seed, first], tf.int64)
+def draw(first, batch, seed=3, stream=5, units=7, number=0):
+    samples = tf.constant([seed, first, number], tf.int64)
     return random_layers.uniform(samples, stream, batch, units).numpy()
 
 
@@ -30,7 +30,7 @@ def test_random_numbers_in_graphs_and_with_xla():
 
     def draw_in_graph(first, batch, **options):
         function = tf.function(lambda s: random_layers.uniform(s, 5, batch, 7), **options)
-        return function(tf.constant([3, first], tf.int64)).numpy()
+        return function(tf.constant([3, first, 0], tf.int64)).numpy()
 
     np.testing.assert_array_equal(draw_in_graph(2**40, 9), draw(2**40, 9))
     whole = draw_in_graph(2**40, 9, jit_compile=True)
@@ -85,6 +85,24 @@ def test_micro_batches_drop_the_same_as_the_whole_batch(net):
     assert not np.allclose(whole, net(IMAGES, training=False), atol=1e-3)
     random_layers.assign_samples(net, 2**32 - 1, 492)
     assert not np.allclose(net(IMAGES, training=True), whole, atol=1e-3)
+
+
+def test_each_pass_drops_something_else(net):
+    def run(number):
+        random_layers.start_pass(net, number)
+        return net(IMAGES, training=True).numpy()
+
+    random_layers.assign_samples(net, 7, 100, 1)
+    random_layers.assign_samples(net, 7, 100)
+    first = net(IMAGES, training=True).numpy()
+    second = run(1)
+    assert not np.allclose(first, second, atol=1e-3)
+    np.testing.assert_array_equal(run(0), first)
+    np.testing.assert_array_equal(run(1), second)
+    random_layers.start_pass(build_net(Kit()), 1)  # no effect, but no error
+    # No number of one pass is one of another pass or seed.
+    numbers = [draw(0, 50, seed=seed, number=k) for k in (0, 1, 2) for seed in (3, 4)]
+    assert len(np.unique(numbers)) > 0.99 * np.size(numbers)
 
 
 def test_replicas_drop_the_same_as_one_device(mirrored):

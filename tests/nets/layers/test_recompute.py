@@ -47,6 +47,27 @@ def train(net, steps=3):
     return {v.path: v.numpy() for v in net.variables}
 
 
+def test_two_passes_are_recomputed_with_their_masks():
+    """The second pass changes what is drawn before the first one is computed again."""
+    images = np.random.default_rng(0).normal(size=(4, 32, 32, 3)).astype(np.float32)
+    gradients = []
+    for recompute in (False, True):
+        net = build_small_net("resnet", recompute)
+
+        @tf.function
+        def run(net=net):
+            random_layers.assign_samples(net, 9, 40)
+            with tf.GradientTape() as tape:
+                first = net(images, training=True)
+                random_layers.start_pass(net, 1)
+                loss = tf.reduce_sum(first * net(images, training=True))
+            return tape.gradient(loss, net.trainable_variables)
+
+        gradients.append(run())
+    for plain, recomputed in zip(*gradients, strict=True):
+        np.testing.assert_allclose(recomputed, plain, rtol=1e-4, atol=1e-5)
+
+
 @pytest.mark.parametrize(
     ("family", "dtype"),
     [("resnet", "float32"), ("resnetv2", "bfloat16"), ("resnetse", "float32")],
