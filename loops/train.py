@@ -113,6 +113,8 @@ def train(
             split_facts.require_same_split(record.dataset, config.data)
         setup = TrainSetup(config, record.class_names if record else ())
         setup.build()
+        if record is not None:
+            _require_longer(config, run_dir, setup.schedule.total_steps)
         _log_header(setup)
     is_chief = setup.workers.is_chief
     with train_failures.convert_worker_errors(advice, run_dir), contextlib.ExitStack() as stack:
@@ -154,6 +156,19 @@ def train(
         if is_chief:
             _log_next_commands(run_dir, config.data.dataset)
         return results
+
+
+def _require_longer(config: Config, run_dir: pathlib.Path, total_steps: int) -> None:
+    """Raises UsageError if a typed length of a resumed run is one that it is already beyond."""
+    typed = sorted({"epochs", "steps", "examples"} & config.typed)
+    folders = checkpoint.list_step_folders(run_dir)
+    newest = checkpoint.parse_step(folders[0]) if folders else None
+    if typed and newest is not None and newest > total_steps:
+        value = getattr(config.length, typed[0])
+        raise UsageError(
+            f"--{typed[0]}={value:g}: would end the run at step {total_steps}, and it is already at"
+            f" step {newest}; give more, or leave the flag out"
+        )
 
 
 def _log_header(setup: TrainSetup) -> None:

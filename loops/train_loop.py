@@ -6,6 +6,7 @@
 import contextlib
 import dataclasses
 import pathlib
+import shlex
 import time
 from collections.abc import Callable, Iterator
 
@@ -70,6 +71,7 @@ class TrainLoop:
         self._workers = setup.workers
         self._outputs = outputs
         self._signals = signals
+        self._resume = f"--mode=train --run_name={shlex.quote(outputs.run_dir.name)}"
         self._batch_size = config.data.batch_size
         profiled = flag_parsers.parse_profile_window(config.run.profile)
         if profiled and profiled[1] > schedule.total_steps:
@@ -158,6 +160,7 @@ class TrainLoop:
                         first_step, step, int(self._state.replaced), int(sums["replaced"])
                     )
                 if first_step == started_at:
+                    bar.announce("trying the evaluation on one batch")
                     with self._timer.phase("evaluation"):
                         self._run_sanity_checks(first_step)
                 images = (step - first_step) * batch_size
@@ -304,11 +307,13 @@ class TrainLoop:
             return
         if not step:
             raise StoppedBySignal(signal, "no step was completed, so nothing was saved")
+        if self._metrics.note():  # the curve has no gap
+            self._log(step)
         self._save(step)
         if self._saver.finish() != step:
             last = train_failures.describe_last_checkpoint(self._outputs.run_dir)
             raise StoppedBySignal(signal, f"step {step} could not be saved; {last}")
-        raise StoppedBySignal(signal, f"step {step} was saved; resume with the same --run_name")
+        raise StoppedBySignal(signal, f"step {step} was saved; resume with {self._resume}")
 
     def _run_missed_evaluation(self, step: int) -> None:
         """Repeats the evaluation of this step if a signal interrupted it."""

@@ -86,5 +86,5 @@ class TrainMetrics:
 
     def note(self) -> str:
         """Returns the mean cross-entropy so far as text for the progress bar."""
-        images = self._sums["applied"] * self._batch_size
+        images = self._sums.get("applied", 0.0) * self._batch_size
         return f"loss {self._sums['cross_entropy'] / images:.3f}" if images else ""

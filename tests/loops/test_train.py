@@ -231,6 +231,17 @@ def test_signal_during_evaluation_saves_and_stops(
     assert checkpoint.find_best_intact(tmp_path / "r") is not None
 
 
+def test_run_is_not_shortened_to_what_it_is_beyond(tiny_folder, tmp_path):
+    words = ["--run_name=r", "--eval_every=9"]
+    run(tiny_folder, tmp_path, *words, "--steps=3")
+    config = (tmp_path / "r/config.json").read_bytes()
+    (tmp_path / "r/eval-00000003-val-1.json").unlink()  # so that it is not finished
+    message = r"--steps=2: would end the run at step 2, and it is already at step 3; give more, or"
+    with pytest.raises(UsageError, match=message):
+        run(tiny_folder, tmp_path, *words, "--steps=2")
+    assert (tmp_path / "r/config.json").read_bytes() == config
+
+
 def test_an_evaluation_that_is_the_best_so_far_is_saved(tiny_folder, tmp_path, monkeypatch):
     """Evaluations after steps 2, 4, 6 and 7, saves after 5 and 7: the intervals never meet."""
     accuracies = iter([0.25, 0.5, 0.25, 0.25, 0.5, 0.75, 0.25])
