@@ -418,3 +418,9 @@ def test_unreadable_flagfile_is_a_usage_error(tmp_path, content, message):
         path.symlink_to(content)
     with pytest.raises(UsageError, match=f"^--flagfile={path}: .*{message}"):
         flags.parse(["main.py", f"--flagfile={path}"])
+
+
+@pytest.mark.parametrize("name", ["model", "loss", "optimizer", "step"])
+def test_file_without_a_function_is_told(name):
+    with pytest.raises(UsageError, match=rf"--{name}=own\.py: .*; write own\.py:FUNCTION$"):
+        flags.parse(["main.py", f"--{name}=own.py"])

@@ -125,6 +125,8 @@ class FlagField:
             return
         if self.accepts_paths and {"/", "."} & {*str(value)}:
             return
+        if self.accepts_code and str(value).endswith(".py"):
+            raise UsageError(f"--{self.name}={value}: names no function; write {value}:FUNCTION")
         choices = [str(choice) for choice in self.choices]
         # Of names that differ only in dashes, dots and capital letters, one is meant.
         known = {_simplify(choice): choice for choice in choices} | self.other_values
