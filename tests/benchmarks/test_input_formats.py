@@ -47,7 +47,7 @@ def test_speed_from_tfrecords(args):
 def test_memory_is_measured_after_each_epoch(args, monkeypatch):
     """Epochs of five images in batches of two end in the third and the fifth batch."""
     batches, measured_at = itertools.count(1), []
-    monkeypatch.setattr(input_format_workloads, "_load_batches", lambda _: (5 for _ in batches))
+    monkeypatch.setattr(input_format_workloads, "load_batches", lambda _: (5 for _ in batches))
     monkeypatch.setattr(
         input_format_workloads, "_resident_mb", lambda: measured_at.append(next(batches)) or 1.0
     )

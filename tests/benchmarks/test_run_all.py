@@ -143,7 +143,7 @@ def test_all_benchmarks_are_in_the_list():
     listed = {word for c in comparisons.ALL for word in c.words}
     # These take too long for `make bench`, or are not comparisons.
     separate = {"run_all", "fit_baseline", "gpu_check", "memory_table", "plain_batch_norm"}
-    separate |= {"early_statistics", "input_layouts"}
+    separate |= {"early_statistics", "growth", "input_layouts"}
     assert [m for m in with_main - separate if f"benchmarks.{m}" not in listed] == []
 
 
