@@ -10,9 +10,9 @@
 | checkpoints | a resumed training whose run folder has this many step folders |
 
 Start-up is the time from process start to the first batch or step, or to the end of the resumed
-training. Memory is the peak of the process. Each measurement is a new process, and the axes
-alternate between rounds. The medians are drawn, one picture per axis. The photographs in DIR are
-linked as often as needed in the folder `--work`, which must be on a disk that allows links.
+training. Memory is the peak of the process. Each measurement is a new process, and each round
+measures every value once. The medians are drawn, one picture per axis. The images are links to
+copies of the photographs in DIR, in a temporary folder.
 """
 
 import pathlib

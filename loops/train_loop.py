@@ -307,7 +307,7 @@ class TrainLoop:
             return
         if not step:
             raise StoppedBySignal(signal, "no step was completed, so nothing was saved")
-        if self._metrics.note():  # the curve has no gap
+        if not self._metrics.is_empty:  # or else the curve would have a gap
             self._log(step)
         self._save(step)
         if self._saver.finish() != step:

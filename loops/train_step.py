@@ -323,14 +323,14 @@ class TrainStep:
         values += self._measure(images, targets, logits, *more)
         return gradients, tf.stack([tf.reduce_sum(value) for value in values])
 
-    def _measure(self, images, targets, logits, computed=None):
+    def _measure(self, images, targets, logits, *computed):
         """Returns the values to log in the order of `measured`."""
-        values = self.measure(images, targets, logits)
-        for dictionary in (values, computed or {}):
-            if not isinstance(dictionary, dict):
-                kind = type(dictionary).__name__
+        values = {}
+        for more in (self.measure(images, targets, logits), *computed):
+            if not isinstance(more, dict):
+                kind = type(more).__name__
                 raise UsageError(f"--step: measure returned {kind}, and must return a dict")
-        values = {**values, **(computed or {})}
+            values |= more
         if values.keys() != {*self.measured}:
             raise UsageError(
                 f"--step: measure returned {', '.join(values) or 'nothing'}, but measured is"

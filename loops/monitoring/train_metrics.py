@@ -84,6 +84,11 @@ class TrainMetrics:
             values[f"norm_gradient/{variable.path}"] = float(norm)
         return values
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether no step was added since the last log line."""
+        return not self._sums
+
     def note(self) -> str:
         """Returns the mean cross-entropy so far as text for the progress bar."""
         images = self._sums.get("applied", 0.0) * self._batch_size
