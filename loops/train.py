@@ -75,7 +75,12 @@ def _prepare(config: Config) -> tuple[pathlib.Path, run_folder.Record | None, Co
     if record is not None:
         for path in user_code.find_changed(record.config.leaves().values()):
             logging.warning("%s has changed since the run began; its copy in the run is used", path)
-        config = resolve.resolve_training(config, saved=record.config)
+        try:
+            config = resolve.resolve_training(config, saved=record.config)
+        except UsageError as error:
+            if checkpoint.list_step_folders(run_dir):
+                raise
+            raise UsageError(f"{error}; or remove {run_dir}, in which no step was saved") from None
     else:
         if config.run.run_name and run_folder.contains_other_files(run_dir):
             raise UsageError(f"--run_name={run_dir.name}: {run_dir} is not a run folder")

@@ -44,12 +44,16 @@ class TrainStatistics:
         # Step that the image size of the batches began at, and the batches.
         self._batches: tuple[int, list] | None = None
 
+    def will_measure(self, step: int) -> bool:
+        """Returns whether `update` would measure statistics, which takes a while."""
+        return step <= EARLY_STEPS and self._has_statistics and step != self._measured_at
+
     def update(self, step: int) -> None:
         """Call this before each evaluation and each save, and at `EARLY_STEPS`."""
         if step > EARLY_STEPS or not self._has_statistics:
             self._batches = None
             self._state.average_batch_norm()
-        elif step != self._measured_at:
+        elif self.will_measure(step):
             # All workers must join each sum over the replicas.
             (failed,) = self._workers.all_reduce_max(not self._load_batches(step))
             if failed:

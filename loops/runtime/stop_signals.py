@@ -17,6 +17,7 @@ from input_pipeline.errors import UserError
 # A repeated signal within this time counts once: `timeout` and batch systems signal a process and
 # its process group.
 _SAME_SIGNAL_SECONDS = 0.5
+_LAST_WORD_SECONDS = 0.2  # a paused terminal accepts no text
 
 
 class StoppedBySignal(UserError):
@@ -94,11 +95,21 @@ class StopSignals:
                     threading.Thread(target=self._log_answer, args=number, daemon=True).start()
                 first = first or now
                 if now - first > _SAME_SIGNAL_SECONDS:
+                    word = threading.Thread(target=self._write_last_word, args=number, daemon=True)
+                    word.start()
+                    word.join(_LAST_WORD_SECONDS)
                     os._exit(128 + number[0])
 
     def _log_answer(self, number: int) -> None:
         # Called here, because the screen shows only lines that the project's own files log.
         logging.info("%s: %s", signal.Signals(number).name, self._answer)
+
+    def _write_last_word(self, number: int) -> None:
+        # Not through `sys.stderr`, whose lock another thread may hold.
+        name = signal.Signals(number).name
+        os.write(
+            2, f"\nerror: stopped by a second {name}; what was not yet saved is lost\n".encode()
+        )
 
     def _handle_save_request(self, _number: int, _frame: FrameType | None) -> None:
         self.save_requested = True

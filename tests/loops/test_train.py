@@ -121,6 +121,25 @@ def test_deterministic_flag_trains_and_cannot_change_on_resume(tiny_folder, tmp_
         run(tiny_folder, tmp_path, "--run_name=d", "--steps=3", "--nodeterministic")
 
 
+def test_run_without_checkpoint_may_be_removed_to_change_its_flags(
+    tiny_folder, tmp_path, monkeypatch
+):
+    """A first attempt that failed at once does not leave its user without a remedy."""
+
+    def fail(*_):
+        raise DataError("no")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(TrainStep, "__call__", fail)
+        with pytest.raises(DataError):
+            run(tiny_folder, tmp_path, "--run_name=n", "--steps=1")
+    with pytest.raises(UsageError, match=rf"; or remove {tmp_path / 'n'}, in which no step was"):
+        run(tiny_folder, tmp_path, "--run_name=n", "--steps=1", "--dropout=0.5")
+    run(tiny_folder, tmp_path, "--run_name=n", "--steps=1")
+    with pytest.raises(UsageError, match=r"conflicts .* or start a new run$"):
+        run(tiny_folder, tmp_path, "--run_name=n", "--steps=2", "--dropout=0.5")
+
+
 def test_out_of_memory_error_advises_flags(tiny_folder, tmp_path, monkeypatch):
     """A run that has started can only add `--recompute`."""
 

@@ -70,7 +70,8 @@ def test_second_signal_exits_the_process(number):
         "    hashlib.pbkdf2_hmac('sha256', b'', b'', 10**9); print('second', flush=True)\n"
     )
     command = [sys.executable, "-c", code]
-    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, cwd=ROOT, stdout=pipe, stderr=pipe, text=True) as process:
         assert process.stdout.readline() == "first\n"
         time.sleep(1.0)  # later than a repetition of the first signal
         process.send_signal(number)
@@ -79,6 +80,30 @@ def test_second_signal_exits_the_process(number):
         finally:
             process.kill()
         assert process.stdout.read() == ""
+        last_word = process.stderr.read().splitlines()[-1]
+        assert (
+            last_word == f"error: stopped by a second {number.name}; what was not yet saved is lost"
+        )
+
+
+def test_second_signal_exits_although_the_screen_is_paused():
+    """A full pipe stands in for a terminal that Ctrl-S has paused."""
+    code = (
+        "import os, signal, time; from loops.runtime.stop_signals import StopSignals\n"
+        "with StopSignals():\n"
+        "    signal.raise_signal(signal.SIGINT); time.sleep(0.7)\n"
+        "    os.set_blocking(2, False)\n"
+        "    try:\n"
+        "        while True: os.write(2, b'x' * 4096)\n"
+        "    except BlockingIOError: os.set_blocking(2, True)\n"
+        "    signal.raise_signal(signal.SIGINT); time.sleep(60)\n"
+    )
+    command = [sys.executable, "-c", code]
+    with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE) as process:
+        try:
+            assert process.wait(timeout=20) == 128 + signal.SIGINT
+        finally:
+            process.kill()
 
 
 def test_ignored_sighup_stays_ignored():
