@@ -1,6 +1,7 @@
 """Thread counts and dataset options; the autotuner is disabled everywhere."""
 
 import os
+import threading
 
 import pytest
 import tensorflow as tf
@@ -37,3 +38,18 @@ def test_one_thread_per_core_by_default():
     assert threads.make_dataset_options(3).threading.private_threadpool_size == 3
     policy = tf.data.experimental.AutoShardPolicy.OFF
     assert threads.make_dataset_options().experimental_distribute.auto_shard_policy == policy
+
+
+def test_iterator_loads_before_the_first_batch_is_asked_for():
+    loaded = threading.Event()
+
+    def load(number):
+        loaded.set()
+        return number
+
+    numbers = (
+        tf.data.Dataset.range(4).map(lambda n: tf.py_function(load, [n], tf.int64)).prefetch(1)
+    )
+    iterator = iter(numbers.with_options(threads.make_dataset_options()))
+    assert loaded.wait(timeout=20)
+    assert next(iterator) == 0
