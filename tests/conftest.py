@@ -22,7 +22,7 @@ from absl import logging
 
 # Files that take minutes start first. Otherwise one process would run them alone at the end.
 _SLOWEST_FIRST = (
-    *("fuzz/test_command_lines", "fuzz/test_damaged_files"),
+    "fuzz/test_campaigns",
     *("loops/test_train", "nets/test_all_nets", "test_main", "loops/test_evaluate_modes"),
     *("loops/distribution/test_workers", "loops/test_faults", "loops/tools/weights/test_export"),
     *("input_pipeline/test_resume", "input_pipeline/test_pipeline"),

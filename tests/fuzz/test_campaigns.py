@@ -1,14 +1,30 @@
-"""Commands that read a damaged file end with a promised exit code and bounded memory."""
+"""Random commands, and commands that read a damaged file, end as promised and within bounds.
+
+One file, because the folder in which they run takes a quarter of a minute to build.
+"""
 
 import dataclasses
 
 import pytest
 
-from tests.fuzz import campaign, damaged_files
+from loops.config import modes
+from tests.fuzz import campaign, command_lines, damaged_files
 from tests.fuzz.box import Example
 
+COUNTS = [100, pytest.param(5000, marks=pytest.mark.faults)]
 
-@pytest.mark.parametrize("count", [100, pytest.param(5000, marks=pytest.mark.faults)])
+
+def test_every_mode_has_a_base():
+    assert set(command_lines.BASES) == set(modes.names())
+
+
+@pytest.mark.parametrize("count", COUNTS)
+def test_random_command_lines_end_as_promised(box, count):
+    report = campaign.run(box, command_lines.examples(), count)
+    assert not report, report
+
+
+@pytest.mark.parametrize("count", COUNTS)
 def test_damaged_files_are_reported(box, count):
     report = campaign.run(box, damaged_files.examples(), count)
     assert not report, report
