@@ -6,7 +6,6 @@ normalized on the accelerator, by `batch_augment`, so the host transfers bytes a
 """
 
 import contextlib
-import math
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -23,10 +22,9 @@ from input_pipeline.sources.source import Source
 # An unreadable image is replaced by the image at the next position of the permutation. If this
 # many images in a row are unreadable, the whole data set is broken, not just one image.
 MAX_DECODE_ATTEMPTS = 8
-# Samples that are loaded together; the greatest common divisor of it and the batch size, if that is
-# not a multiple of it. Catching the error of a bad image costs a fifth of an augmentation, so it is
-# done once per chunk.
-CHUNK_SIZE = 8
+# Batches that are loaded at the same time: the second keeps the threads busy while the last images
+# of the first are decoded.
+_BATCHES_AT_A_TIME = 2
 # AutoGraph would spend seconds converting every function that a stage calls. No function needs it,
 # because none has a Python `if` or a loop over tensors.
 _do_not_convert = tf.autograph.experimental.do_not_convert
@@ -59,10 +57,11 @@ def train_dataset(
         sample: int64 [B], global sample numbers.
         replaced: int64 [B], number of unreadable images that this image replaces; 0 if none.
     """
-    chunk = math.gcd(batch_size, CHUNK_SIZE)
     # Traced once, for both uses below.
     signature = [tf.TensorSpec([], tf.int64)] * 2
     attempt = tf.function(_make_sample_loader(source, config, seed), signature, autograph=False)
+
+    calls = _parallel_map_options(config, concurrent=_BATCHES_AT_A_TIME)
 
     # Errors are ignored only within the attempts at one sample. If a bad image were dropped from
     # the whole stream, all later batches would shift.
@@ -70,21 +69,24 @@ def train_dataset(
         attempts = tf.data.Dataset.range(MAX_DECODE_ATTEMPTS).map(lambda k: attempt(sample, k))
         return attempts.ignore_errors().take(1).get_single_element()
 
+    # Catching an error has a fixed cost of milliseconds, so it is done once per batch.
     @_do_not_convert
-    def load(numbers: tf.Tensor) -> dict[str, tf.Tensor]:
+    def load_batch(numbers: tf.Tensor) -> dict[str, tf.Tensor]:
         samples = tf.data.Dataset.from_tensor_slices(numbers)
-        first_choice = samples.map(lambda sample: attempt(sample, tf.constant(0, tf.int64)))
-        whole = first_choice.ignore_errors().batch(chunk, drop_remainder=True)
-        # Runs only if an image of the chunk is unreadable.
-        one_by_one = samples.map(load_or_substitute).batch(chunk, drop_remainder=True)
+        first_choice = samples.map(
+            lambda sample: attempt(sample, tf.constant(0, tf.int64)), **calls
+        )
+        whole = first_choice.ignore_errors().batch(batch_size, drop_remainder=True)
+        # Runs only if an image of the batch is unreadable.
+        one_by_one = samples.map(load_or_substitute, **calls).batch(batch_size, drop_remainder=True)
         return whole.concatenate(one_by_one).take(1).get_single_element()
 
     samples = sample_order.sample_numbers(first_sample, batch_size, replica_slice)
+    numbers = samples.batch(batch_size, drop_remainder=True)
     if batches is not None:
-        samples = samples.take(batches * batch_size)
-    chunks = samples.batch(chunk, drop_remainder=True).map(load, **_parallel_map_options(config))
+        numbers = numbers.take(batches)
     return _prefetch(
-        chunks.batch(batch_size // chunk, drop_remainder=True).map(_join_chunks), config
+        numbers.map(load_batch, num_parallel_calls=_BATCHES_AT_A_TIME, deterministic=True), config
     )
 
 
@@ -237,20 +239,12 @@ def require_working_functions(
             attempt(tf.constant(sample, tf.int64), tf.constant(0, tf.int64))
 
 
-def _parallel_map_options(config: DataConfig) -> dict[str, Any]:
+def _parallel_map_options(config: DataConfig, concurrent: int = 1) -> dict[str, Any]:
+    """Returns the options of a map over samples, of which so many run at the same time."""
     # Results wait for those before them, and count as calls meanwhile. With one call per thread,
     # a slow image would leave threads idle.
-    calls = 2 * threads.num_parallel_calls(config.reader_threads)
+    calls = ceil_div(2 * threads.num_parallel_calls(config.reader_threads), concurrent)
     return {"num_parallel_calls": calls, "deterministic": True}
-
-
-@_do_not_convert
-def _join_chunks(batch: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-    """Joins the chunks of a batch: [B / C, C, ...] becomes [B, ...]."""
-    return {
-        name: tf.reshape(value, [value.shape[0] * value.shape[1], *value.shape[2:]])
-        for name, value in batch.items()
-    }
 
 
 def _prefetch(batches: tf.data.Dataset, config: DataConfig) -> tf.data.Dataset:
