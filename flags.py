@@ -113,7 +113,7 @@ def _expand_flagfiles(words: list[str], seen: set[str]) -> list[str]:
             raise UsageError(f"--flagfile={path}: is named twice")
         seen.add(path)
         try:
-            text = regular_files.read_bytes(path, _MAX_FLAGFILE_BYTES).decode()
+            text = regular_files.read_bytes(path, _MAX_FLAGFILE_BYTES).decode("utf-8-sig")
         except (OSError, ValueError) as error:
             raise UsageError(f"--flagfile={path}: {summarize_error(error)}") from None
         lines = [line.strip() for line in text.splitlines()]

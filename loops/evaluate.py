@@ -1,6 +1,7 @@
 """`--mode=eval`: evaluates checkpoints, on images or on the logits of an earlier evaluation."""
 
 import dataclasses
+import os
 from collections.abc import Sequence
 from typing import TypeVar
 
@@ -119,14 +120,11 @@ def _score_test_sets(config: Config) -> list[dict]:
         sets = [s for path in local_paths.split(evaluation.test_sets) for s in test_sets.find(path)]
     strategy = strategies.make_strategy(config.distribution)
     nets = [model.restore(strategy) for model in models]
-    ks = flag_parsers.parse_top_k(evaluation.top_k)
+    ks = sorted({1, *flag_parsers.parse_top_k(evaluation.top_k)})  # the table has top-1
     rows: list[dict] = []
-    correct: dict[str, list[np.ndarray]] = {}
+    correct: dict[str, list[np.ndarray]] = {}  # by the folder of the severities
     for number, test_set in enumerate(sets):
-        of_set = [
-            dataclasses.replace(model, config=model.config.replace(data_dir=test_set.folder))
-            for model in models
-        ]
+        of_set = [_replace_images(model, test_set.folder, ks) for model in models]
         split = _open_split(strategy, of_set)
         predicted = [
             predict_probabilities(
@@ -150,12 +148,10 @@ def _score_test_sets(config: Config) -> list[dict]:
         rows.append(results)
         if test_set.corruption:
             is_correct = classification.label_ranks(probs, split.labels) < 1
-            correct.setdefault(test_set.corruption, []).append(is_correct)
-            if number + 1 == len(sets) or sets[number + 1].corruption != test_set.corruption:
-                mean = test_sets.average_severities(
-                    test_set.corruption, correct[test_set.corruption]
-                )
-                rows.append(mean)
+            folder = os.path.dirname(test_set.folder)
+            correct.setdefault(folder, []).append(is_correct)
+            if number + 1 == len(sets) or os.path.dirname(sets[number + 1].folder) != folder:
+                rows.append(test_sets.average_severities(test_set.corruption, correct[folder]))
     if len(correct) > 1:
         means = [row["top1"] for row in rows if "num_severities" in row]
         rows.append({"name": f"mean of {len(means)} corruptions", "top1": float(np.mean(means))})
@@ -169,6 +165,16 @@ def _score_test_sets(config: Config) -> list[dict]:
         if any(row.get("is_subset") for row in rows):
             console.print_lines(["  among them: among only the classes of the test set"])
     return rows
+
+
+def _replace_images(model: TrainedModel, folder: str, ks: Sequence[int]) -> TrainedModel:
+    """Returns the model with a folder of class folders as its images, and the ks of top-k."""
+    # The lists of a run may name files by absolute paths, and the built-in images would be drawn.
+    is_folder = model.config.data.dataset in ("lists", "shapes")
+    dataset = "folder" if is_folder else model.config.data.dataset
+    top_k = ",".join(map(str, ks))
+    config = model.config.replace(data_dir=folder, dataset=dataset, top_k=top_k)
+    return dataclasses.replace(model, config=config)
 
 
 def _open_split(strategy: tf.distribute.Strategy, models: list[TrainedModel]) -> source.Source:

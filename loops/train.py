@@ -11,6 +11,7 @@ from absl import logging
 
 from input_pipeline import user_code
 from input_pipeline.errors import DataError, UsageError
+from input_pipeline.system import folder_lock
 from input_pipeline.text import pluralize, summarize_error
 from loops import train_failures, worker_agreement
 from loops.checkpointing import (
@@ -22,7 +23,7 @@ from loops.checkpointing import (
     split_facts,
 )
 from loops.config import dataset_flags, flag_parsers, resolve
-from loops.config.config import Config
+from loops.config.config import Config, RunConflict
 from loops.distribution import strategies
 from loops.evaluation import eval_results
 from loops.monitoring import console, metric_writer
@@ -77,8 +78,8 @@ def _prepare(config: Config) -> tuple[pathlib.Path, run_folder.Record | None, Co
             logging.warning("%s has changed since the run began; its copy in the run is used", path)
         try:
             config = resolve.resolve_training(config, saved=record.config)
-        except UsageError as error:
-            if checkpoint.list_step_folders(run_dir):
+        except RunConflict as error:
+            if checkpoint.list_step_folders(run_dir) or folder_lock.is_held(run_dir):
                 raise
             raise UsageError(f"{error}; or remove {run_dir}, in which no step was saved") from None
     else:
@@ -126,6 +127,11 @@ def train(
         if is_chief:
             if config.run.run_name:
                 stack.enter_context(run_folder.lock(run_dir))
+                if record is None and (run_dir / "config.json").exists():
+                    raise UsageError(
+                        f"--run_name={run_dir.name}: another process has begun this run meanwhile;"
+                        " name another run, or repeat the command to resume it"
+                    )
             else:
                 run_dir = run_folder.lock_unnamed(run_dir, stack)
             stack.enter_context(log_format.copy_to_file(run_dir))

@@ -309,9 +309,10 @@ class TrainLoop:
             raise StoppedBySignal(signal, "no step was completed, so nothing was saved")
         if not self._metrics.is_empty:  # or else the curve would have a gap
             self._log(step)
-        if self._statistics.will_measure(step):
-            logging.info("measuring batch norm's statistics, then saving step %d", step)
-        self._save(step)
+        if self._saver.finish() != step:
+            if self._statistics.will_measure(step):
+                logging.info("measuring batch norm's statistics, then saving step %d", step)
+            self._save(step)
         if self._saver.finish() != step:
             last = train_failures.describe_last_checkpoint(self._outputs.run_dir)
             raise StoppedBySignal(signal, f"step {step} could not be saved; {last}")

@@ -9,6 +9,7 @@ import tensorflow as tf
 from absl import logging
 
 from input_pipeline.arithmetic import ceil_div
+from input_pipeline.errors import UserError
 from input_pipeline.text import summarize_error
 from loops.distribution import strategies
 from loops.train_setup import TrainSetup
@@ -69,7 +70,7 @@ class TrainStatistics:
             try:
                 iterator = self._input.make_iterator(first)
                 self._batches = first, [next(iterator) for _ in range(self._num_batches)]
-            except tf.errors.OpError as error:  # the step must still be saved
+            except (tf.errors.OpError, UserError) as error:  # the step must still be saved
                 logging.warning("batch norm's statistics: %s", summarize_error(error))
                 return False
         return True

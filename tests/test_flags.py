@@ -386,7 +386,8 @@ def test_help_of_training_leaves_out_what_other_modes_need():
 def test_flagfile_is_replaced_by_its_lines(tmp_path):
     (tmp_path / "b.txt").write_text("--steps=7\n")
     (tmp_path / "a.txt").write_text(
-        f"# a comment\n\n  --batch_size=8 \n--flagfile={tmp_path}/b.txt\n--nomixed_precision\n"
+        f"# a comment\n\n  --batch_size=8 \n--flagfile={tmp_path}/b.txt\n--nomixed_precision\n",
+        encoding="utf-8-sig",
     )
     words = ["main.py", "--mode=train", "--flagfile", f"{tmp_path}/a.txt", "--batch_size=4"]
     config = flags.parse(words)

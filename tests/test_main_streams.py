@@ -46,6 +46,21 @@ def test_broken_pipe_and_closed_stdout_give_no_traceback(name):
     assert (completed.returncode, completed.stderr) == (0, "")
 
 
+@pytest.mark.parametrize("name", PROGRAMS)
+@pytest.mark.parametrize("buffered", [True, False])
+def test_full_disk_behind_stdout_is_one_line(name, buffered):
+    environment = {k: v for k, v in os.environ.items() if k != "PYTHONUNBUFFERED"}
+    environment |= {} if buffered else {"PYTHONUNBUFFERED": "1"}
+    command = [sys.executable, "-c", PROGRAMS[name]]
+    with open("/dev/full", "w") as full:
+        completed = subprocess.run(
+            command, cwd=ROOT, env=environment, stdout=full, stderr=subprocess.PIPE, text=True
+        )
+    assert completed.returncode == 2
+    (line,) = completed.stderr.splitlines()
+    assert line.startswith("error: ") and line.endswith(os.strerror(errno.ENOSPC))
+
+
 def test_closed_stderr_is_no_error():
     """With `2>&-`, TensorFlow loads and warnings are logged all the same."""
     code = (

@@ -89,10 +89,11 @@ def _remove_others(folder: pathlib.Path, finished: Iterable[pathlib.Path]) -> No
     """Removes what a killed run has left, and the files of archives that were replaced."""
     kept = {os.fsencode(_mark_path(path, folder).name) for path in finished}
     kept.update(*(_read_mark(path, folder) or () for path in finished))
-    for parent, _, names in os.walk(os.fsencode(folder)):
-        for name in names:
+    for parent, folders, names in os.walk(os.fsencode(folder)):
+        links = [name for name in folders if os.path.islink(os.path.join(parent, name))]
+        for name in names + links:
             path = os.path.join(parent, name)
-            if os.path.relpath(path, os.fsencode(folder)) not in kept:
+            if os.path.relpath(path, os.fsencode(folder)) not in kept or name in links:
                 os.unlink(path)
 
 

@@ -16,6 +16,7 @@ from input_pipeline.decoding import decode
 from input_pipeline.decoding.exif import read_orientation
 from input_pipeline.errors import DataError
 
+_MAX_JPEG_SIDE = 65_500  # of libjpeg
 _MAGIC = {b"\xff\xd8\xff": "JPEG", b"\x89PNG": "PNG", b"GIF8": "GIF", b"BM": "BMP"}
 _EXTENSIONS = {
     **dict.fromkeys((".jpg", ".jpeg", ".jpe", ".jfif"), "JPEG"),
@@ -91,7 +92,7 @@ def prepare_image(
       (bytes, reason). The reason is that of `find_format_mismatch`.
 
     Raises:
-      DataError: the image has to be decoded and does not decode.
+      DataError: the image has to be decoded and does not decode, or no JPEG file can hold it.
     """
     reason = find_format_mismatch(name, data, exif)
     if not reason and not short_side:
@@ -102,7 +103,7 @@ def prepare_image(
         raise DataError(f"{name} does not decode: {decode.describe_error(error)}") from None
     if not reason and min(pixels.shape[:2]) <= short_side:
         return data, ""
-    return encode_jpeg(shrink(pixels, short_side), quality), reason
+    return _encode_jpeg(name, shrink(pixels, short_side), quality), reason
 
 
 def shrink(pixels: np.ndarray, short_side: int) -> np.ndarray:
@@ -115,8 +116,18 @@ def shrink(pixels: np.ndarray, short_side: int) -> np.ndarray:
     return cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)
 
 
-def encode_jpeg(pixels: np.ndarray, quality: int) -> bytes:
-    """Encodes uint8 [H, W, 3], RGB, as a JPEG file."""
+def _encode_jpeg(name: str, pixels: np.ndarray, quality: int) -> bytes:
+    """Encodes uint8 [H, W, 3], RGB, as a JPEG file.
+
+    Raises:
+      DataError: a side is longer than JPEG allows.
+    """
+    height, width, _ = pixels.shape
+    if max(height, width) > _MAX_JPEG_SIDE:
+        raise DataError(
+            f"{name}: {width} x {height} px is too large for a JPEG file, whose sides have at most"
+            f" {_MAX_JPEG_SIDE} px; shrink or remove it"
+        )
     _, jpeg = cv2.imencode(
         ".jpg", np.ascontiguousarray(pixels[..., ::-1]), (cv2.IMWRITE_JPEG_QUALITY, quality)
     )

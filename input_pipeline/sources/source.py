@@ -172,11 +172,12 @@ def _open_images(config: DataConfig, split: str, class_names: Sequence[str]) -> 
                 " --data_dir=DIR"
             )
         return layout_splits.open_split(layout, config.dataset, split, class_names)
+    known = _known_class_names(config, class_names)
     if layout is None and split != "train":
-        test_set = layout_splits.open_test_set(data_dir, class_names) if class_names else None
+        test_set = layout_splits.open_test_set(data_dir, known) if known else None
         if test_set is not None:
             return test_set
-    return image_files.from_folders(data_dir, split, _known_class_names(config, class_names))
+    return image_files.from_folders(data_dir, split, known)
 
 
 def _recognize(dataset: str, data_dir: str) -> tuple[layouts.Layout | None, dict[str, str]]:

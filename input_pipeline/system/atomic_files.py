@@ -98,9 +98,11 @@ def open_to_append(path: str | os.PathLike[str]) -> io.BufferedWriter:
     flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     try:
         descriptor = os.open(path, flags, 0o666)
-    except OSError:
+    except OSError as error:
         if os.path.islink(path):
             raise regular_files.refusal(path, "is a link, which is not followed") from None
+        if error.errno in (errno.ENXIO, errno.EISDIR):  # a pipe without a reader, a folder
+            raise regular_files.refusal(path, "is not a regular file") from None
         raise
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)

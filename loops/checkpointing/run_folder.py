@@ -18,6 +18,7 @@ import tensorflow as tf
 
 from input_pipeline import user_code
 from input_pipeline.errors import UsageError
+from input_pipeline.sources import shapes
 from input_pipeline.system import atomic_files, folder_lock, regular_files, typed_json
 from input_pipeline.text import escape_non_utf8, summarize_error
 from loops.checkpointing import checkpoint
@@ -120,7 +121,7 @@ def contains_other_files(run_dir: pathlib.Path) -> bool:
     """Returns whether a path exists and is neither a run folder nor the beginning of one."""
     if not run_dir.exists() or (run_dir / "config.json").exists():
         return False
-    own = (folder_lock.NAME, "log.txt", ".tmp-")
+    own = (folder_lock.NAME, "log.txt", user_code.FOLDER, ".tmp-")
     return not run_dir.is_dir() or any(not p.name.startswith(own) for p in run_dir.iterdir())
 
 
@@ -187,16 +188,23 @@ def get_package_versions() -> dict[str, str]:
 def read_record(run_dir: pathlib.Path | str) -> Record:
     """Reads config.json.
 
+    The built-in images are the same everywhere. Where the run had them, there are none to read and
+    nothing to write: the run may be from elsewhere.
+
     Raises:
       UsageError: the file is missing or invalid.
     """
     path = pathlib.Path(run_dir, "config.json")
     try:
-        return from_json(regular_files.read_json(path), path)
+        record = from_json(regular_files.read_json(path), path)
     except FileNotFoundError:
         raise UsageError(f"{run_dir}: is not a run folder, it has no config.json") from None
     except (OSError, ValueError) as error:
         raise UsageError(f"{path}: is not the record of a run ({error})") from None
+    data = record.config.data
+    if data.dataset == "shapes" and data.data_dir and not shapes.is_complete(data.data_dir):
+        record = dataclasses.replace(record, config=record.config.replace(data_dir=""))
+    return record
 
 
 def lock(
@@ -252,6 +260,20 @@ def create_or_roll_back(run_dir: pathlib.Path) -> Iterator[None]:
             raise UsageError(
                 f"--run_name={run_dir.name}: {run_dir} cannot be written ({reason})"
             ) from error
+
+
+def find_run_dir(ckpt: str) -> pathlib.Path:
+    """Returns the run folder of any form of `--ckpt`. It needs no checkpoint.
+
+    Raises:
+      UsageError: there is no such folder.
+    """
+    path = pathlib.Path(ckpt)
+    if path.name == "best" or checkpoint.parse_step(path) is not None:
+        path = path.absolute().parent
+    if not path.is_dir():
+        raise UsageError(f"--ckpt={ckpt}: there is no such folder")
+    return path
 
 
 def find_checkpoint(ckpt: str, flag: str = "--ckpt") -> tuple[pathlib.Path, pathlib.Path]:

@@ -110,6 +110,10 @@ def select_flags(**facts: Any) -> frozenset[str]:
     )
 
 
+class RunConflict(UsageError):
+    """A typed flag has another value than in the run."""
+
+
 def merge(saved: Config, config: Config, may_change: Iterable[str], action: str) -> Config:
     """Overrides the config of a run with the typed flags of a command.
 
@@ -120,12 +124,12 @@ def merge(saved: Config, config: Config, may_change: Iterable[str], action: str)
       action: what is being done, for the message.
 
     Raises:
-      UsageError: a typed flag conflicts with the run.
+      RunConflict: a typed flag conflicts with the run.
     """
     old, new = saved.leaves(), config.leaves()
     for name in sorted(config.typed - {*may_change}):
         if new[name] != old[name]:
-            raise UsageError(
+            raise RunConflict(
                 f"--{name}={new[name]} conflicts with the run, which has {old[name]}: leave the"
                 f" flag out to {action} it, or start a new run"
             )

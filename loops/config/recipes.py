@@ -74,7 +74,7 @@ def format_lines(values: Mapping[str, Any], flags: Flags) -> Iterator[str]:
 
 def _read_file(path: pathlib.Path, where: str, flags: Flags) -> dict[str, Any]:
     try:
-        text = regular_files.read_bytes(path, _MAX_BYTES).decode()
+        text = regular_files.read_bytes(path, _MAX_BYTES).decode("utf-8-sig")
     except FileNotFoundError:
         raise UsageError(f"{where}: there is no such file or folder") from None
     except (OSError, ValueError) as error:

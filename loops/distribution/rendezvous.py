@@ -305,7 +305,7 @@ class _Host:
         """Answers until every worker knows the verdict; returns it."""
         decided = float("inf")
         while not self._is_over(time.monotonic() - decided):
-            with contextlib.suppress(OSError, ValueError, TypeError, KeyError, RecursionError):
+            with contextlib.suppress(OSError, ValueError, TypeError, LookupError, RecursionError):
                 connection, (ip, *_) = self._listener.accept()
                 with connection:
                     self._answer(connection, ip)
@@ -337,8 +337,8 @@ class _Host:
         """Answers one question.
 
         Raises:
-          OSError, ValueError, TypeError, KeyError, RecursionError: the worker is gone, or another
-            program asks.
+          OSError, ValueError, TypeError, LookupError, RecursionError: the worker is gone, or
+            another program asks.
         """
         report = _receive(connection)
         if report["protocol"] != _PROTOCOL or report["number"] == 0:
@@ -348,12 +348,13 @@ class _Host:
         report["process"] = f"{report['process']} at {ip}"
         if self._verdict is None:
             self._verdict = self._refuse(number, report, known)
-        address = self._addresses[number]
-        if self._verdict is None and _is_open(address):  # TensorFlow connects to it, too
-            self._reports[number] = report
-            self._last_seen[number] = time.monotonic()
-        elif self._verdict is None:
-            self._reason = f"worker {number} asks, but {address} accepts no connection"
+        if self._verdict is None:  # or else its list may have more workers than ours
+            address = self._addresses[number]
+            if _is_open(address):  # TensorFlow connects to it, too
+                self._reports[number] = report
+                self._last_seen[number] = time.monotonic()
+            else:
+                self._reason = f"worker {number} asks, but {address} accepts no connection"
         missing = self._list_missing()
         answer = {"protocol": _PROTOCOL, "missing": missing, "verdict": self._verdict}
         connection.sendall(_to_line(answer))

@@ -23,7 +23,7 @@ from loops.config import flag_parsers
 from loops.config.config import Config
 from loops.evaluation.trained_models import TrainedModel
 from loops.metrics import calibration, classification, comparison, metrics
-from loops.monitoring import metric_writer, plots
+from loops.monitoring import console, metric_writer, plots
 from loops.runtime import output_files
 
 WATCH_CURVE = "watch"
@@ -252,6 +252,7 @@ def read_final(run_dir: pathlib.Path, step: int, config: Config, fingerprint: st
         wanted = {f"top{k}" for k in flag_parsers.parse_top_k(evaluation.top_k)}
         wanted |= {function_names(name) for name in metrics.parse(evaluation.metrics)}
         is_same = (results["fingerprint"], results["step"]) == (fingerprint, step)
+        console.format_evaluation(results)  # fails unless it has all that is shown
         return results if is_same and results.keys() >= wanted else None
     except (OSError, ValueError, LookupError, TypeError, AttributeError):
         return None  # no file, or one that another program has written

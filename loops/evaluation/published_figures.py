@@ -22,12 +22,15 @@ def find(record: Record, config: Config, results: Mapping[str, Any]) -> dict[str
       results: of the evaluation. Its center crop is compared.
 
     Returns:
-      None unless these are known weights on the whole val split of ILSVRC 2012. Else a dict with
-      the fields of `Figure`, `repository`, and `differences`, one text for each.
+      None unless these are known weights on the whole val split of ILSVRC 2012, with their top-1
+      accuracy. Else a dict with the fields of `Figure`, `repository`, and `differences`, one text
+      for each.
     """
     entry = published_weights.find(str(record.weights.get("repository", "")))
     is_val = (config.data.dataset, config.evaluation.split) == ("ilsvrc2012", "val")
     if entry is None or not is_val or results["num_examples"] != _NUM_IMAGES:
+        return None
+    if "top1" not in results:  # `--top_k` leaves it out
         return None
     # The figure whose test differs least from ours.
     differences, figure = min(

@@ -12,9 +12,13 @@ _MIN_TEMPERATURE, _MAX_TEMPERATURE = 0.01, 100.0
 
 
 def confidences(probs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the probability of the top-1 class of each image, and that class: [N] and [N]."""
+    """Returns the probability of the top-1 class of each image, and that class: [N] and [N].
+
+    The class of an image without a prediction is -1, see `classification.mean_softmax`.
+    """
     predicted = probs.argmax(axis=1)
-    return probs[np.arange(len(probs)), predicted], predicted
+    confidence = probs[np.arange(len(probs)), predicted]
+    return confidence, np.where(probs.any(axis=1), predicted, -1)
 
 
 def bin_edges(num_examples: int, bins: int = BINS) -> np.ndarray:

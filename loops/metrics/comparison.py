@@ -143,9 +143,9 @@ def per_class_accuracy(
       predicted_as: the number of images by predicted class, the most frequent class first.
     """
     matrix = confusion_matrix(probs, labels, len(class_names))
+    totals = np.bincount(labels, minlength=len(class_names)).tolist()
     classes = {}
-    for label, row in enumerate(matrix):
-        total = int(row.sum())
+    for label, (row, total) in enumerate(zip(matrix, totals, strict=True)):
         order = [i for i in np.argsort(-row, kind="stable") if row[i]]
         classes[class_names[label]] = {
             "num_examples": total,
@@ -156,8 +156,12 @@ def per_class_accuracy(
 
 
 def confusion_matrix(probs: np.ndarray, labels: np.ndarray, num_classes: int) -> np.ndarray:
-    """Returns the number of images by true class (rows) and predicted class: int64 [C, C]."""
-    pairs = np.asarray(labels, np.int64) * num_classes + probs.argmax(axis=1)
+    """Returns the number of images by true class (rows) and predicted class: int64 [C, C].
+
+    Images without a prediction are left out.
+    """
+    _, predicted = calibration.confidences(probs)
+    pairs = (np.asarray(labels, np.int64) * num_classes + predicted)[predicted >= 0]
     counts = np.bincount(pairs, minlength=num_classes * num_classes)
     return counts.reshape(num_classes, num_classes)
 
@@ -172,7 +176,7 @@ def find_confident_mistakes(
       probability.
     """
     confidence, predicted = calibration.confidences(probs)
-    wrong = np.flatnonzero((predicted != labels) & probs.any(axis=1))
+    wrong = np.flatnonzero((predicted != labels) & (predicted >= 0))
     order = wrong[np.argsort(-confidence[wrong], kind="stable")][:max_mistakes]
     return [
         {

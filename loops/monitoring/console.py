@@ -17,7 +17,7 @@ def _print(text: str) -> None:
 
 def print_summary(title: str, rows: Sequence[tuple[str, object]]) -> None:
     """Prints a title and aligned (name, value) rows to stdout."""
-    width = max(len(name) for name, _ in rows)
+    width = max((len(name) for name, _ in rows), default=0)
     _print(title)
     for name, value in rows:
         _print(f"  {name.ljust(width)}  {value}")

@@ -36,6 +36,13 @@ def run(command: Callable[[], None]) -> int:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return code or 128 + signal.SIGPIPE
+    except OSError as error:
+        if error.errno not in _FULL_DISK_ERRNOS:
+            raise
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if not code:
+            _print_error(f"stdout: {error.strerror}")
+        return code or UsageError.exit_code
     return code
 
 

@@ -16,7 +16,7 @@ def run(config: Config) -> None:
       UsageError: `--ckpt` is not a run folder.
     """
     ckpt = config.evaluation.ckpt
-    saved = run_folder.read_record(ckpt).config
+    saved = run_folder.read_record(run_folder.find_run_dir(ckpt)).config
     head = f"# How {ckpt} was trained: {saved.net.model} on {saved.data.dataset}."
     defaults = (
         "# Flags with their default values are left out, as are data, paths, seed and devices."

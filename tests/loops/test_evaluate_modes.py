@@ -378,3 +378,24 @@ def test_test_sets_in_one_table(runs, tiny_folder, tmp_path, capsys):
         run(f"--ckpt={runs / 'a'}", sets, f"--data_dir={val}")
     with pytest.raises(UsageError, match=r"--test_sets=.*nowhere: there is no such folder"):
         run(f"--ckpt={runs / 'a'}", f"--test_sets={tmp_path / 'nowhere'}")
+
+
+def test_test_sets_are_read_instead_of_the_lists_of_a_run(runs, tiny_folder, tmp_path):
+    """The lists name files by absolute paths. Severities of two folders are two means."""
+    shutil.copytree(runs / "a", tmp_path / "a")
+    path = tmp_path / "a/config.json"
+    record = json.loads(path.read_text())
+    (tmp_path / "val.txt").write_text(f"{tiny_folder}/val/disc/00.jpg 0\n")
+    lists = {f"{split}_list": str(tmp_path / "val.txt") for split in ("train", "val")}
+    record["config"]["data"] |= {"dataset": "lists", "data_dir": "", **lists}
+    path.write_text(json.dumps(record))
+    for name in ("c", "c64"):
+        for severity in "12":
+            (tmp_path / name / "fog").mkdir(parents=True, exist_ok=True)
+            (tmp_path / name / "fog" / severity).symlink_to(tiny_folder / "val")
+    sets = f"--test_sets={tmp_path / 'c'},{tmp_path / 'c64'}"
+    rows = run(f"--ckpt={tmp_path / 'a'}", sets, "--crops=1", "--top_k=2")
+    assert [row.get("num_examples", 11) for row in rows[:-1]] == [11] * 6
+    means = [row for row in rows if "num_severities" in row]
+    assert [row["num_severities"] for row in means] == [2, 2]
+    assert rows[0]["top2"] >= rows[0]["top1"]

@@ -22,6 +22,7 @@ from loops.evaluator import Evaluator
 from loops.metrics import classification
 from loops.runtime.stop_signals import StoppedBySignal
 from loops.train_failures import TrainingDiverged, WorkerLost
+from loops.train_setup import TrainSetup
 from loops.train_step import TrainStep
 
 pytestmark = pytest.mark.usefixtures("tiny_net")
@@ -133,11 +134,32 @@ def test_run_without_checkpoint_may_be_removed_to_change_its_flags(
         patch.setattr(TrainStep, "__call__", fail)
         with pytest.raises(DataError):
             run(tiny_folder, tmp_path, "--run_name=n", "--steps=1")
+    other = ("--run_name=n", "--steps=1", "--dropout=0.5")
     with pytest.raises(UsageError, match=rf"; or remove {tmp_path / 'n'}, in which no step was"):
-        run(tiny_folder, tmp_path, "--run_name=n", "--steps=1", "--dropout=0.5")
+        run(tiny_folder, tmp_path, *other)
+    with run_folder.lock(tmp_path / "n"), pytest.raises(UsageError, match=r"new run$"):
+        run(tiny_folder, tmp_path, *other)  # another process trains it
     run(tiny_folder, tmp_path, "--run_name=n", "--steps=1")
     with pytest.raises(UsageError, match=r"conflicts .* or start a new run$"):
         run(tiny_folder, tmp_path, "--run_name=n", "--steps=2", "--dropout=0.5")
+
+
+def test_run_that_another_process_has_made_meanwhile_is_not_overwritten(
+    tiny_folder, tmp_path, monkeypatch
+):
+    """It trained and ended while this process was reading the data set."""
+    build = TrainSetup.build
+
+    def build_late(setup):
+        with monkeypatch.context() as patch:
+            patch.setattr(TrainSetup, "build", build)
+            run(tiny_folder, tmp_path, "--run_name=n", "--steps=1")
+        build(setup)
+
+    monkeypatch.setattr(TrainSetup, "build", build_late)
+    with pytest.raises(UsageError, match="--run_name=n: another process has begun this run"):
+        run(tiny_folder, tmp_path, "--run_name=n", "--steps=1", "--dropout=0.5")
+    assert run_folder.read_record(tmp_path / "n").config.net.dropout != 0.5
 
 
 def test_out_of_memory_error_advises_flags(tiny_folder, tmp_path, monkeypatch):
@@ -459,9 +481,11 @@ def test_finished_run_that_is_named_again_writes_nothing(tiny_folder, tmp_path, 
     assert json.loads((tmp_path / "also.json").read_text()) == again
     assert "top3" in run(tiny_folder, tmp_path / "runs", "--run_name=r", "--top_k=1,3")
     results = tmp_path / "runs/r/eval-00000002-val-1.json"
-    results.write_text(results.read_text().replace(again["fingerprint"], "of other images"))
-    run(tiny_folder, tmp_path / "runs", *words)
-    assert json.loads(results.read_text()) == again
+    foreign = json.dumps({k: v for k, v in again.items() if k != "top1_low"})
+    for text in (json.dumps(again).replace(again["fingerprint"], "of other images"), foreign):
+        results.write_text(text)
+        run(tiny_folder, tmp_path / "runs", *words)
+        assert json.loads(results.read_text()) == again
     run(tiny_folder, tmp_path / "runs", "--run_name=r", "--steps=3")
     assert checkpoint.parse_step(checkpoint.find_newest_intact(tmp_path / "runs/r")) == 3
 

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from input_pipeline.errors import UsageError
 from loops.train_setup import TrainSetup
 from loops.train_statistics import EARLY_STEPS, TrainStatistics
 from nets.layers.batch_norm import BatchNorm
@@ -97,14 +98,21 @@ def test_late_statistics_are_the_moving_averages(tiny_folder, one_device):
         np.testing.assert_array_equal(value, before[path])
 
 
+@pytest.mark.parametrize(
+    "error",
+    [
+        tf.errors.InvalidArgumentError(None, None, "no images"),
+        UsageError("no images"),  # as of a data service that has ended
+    ],
+)
 def test_an_error_of_the_input_pipeline_does_not_prevent_a_save(
-    tiny_folder, one_device, monkeypatch, caplog
+    tiny_folder, one_device, monkeypatch, caplog, error
 ):
     setup = make_setup(tiny_folder, one_device)
 
     def fail(step):
-        raise tf.errors.InvalidArgumentError(None, None, f"no images at step {step}")
+        raise error
 
     monkeypatch.setattr(setup.train_input, "make_iterator", fail)
     TrainStatistics(setup).update(1)
-    assert caplog.messages[-1] == "batch norm's statistics: no images at step 0"
+    assert caplog.messages[-1] == "batch norm's statistics: no images"

@@ -32,6 +32,8 @@ def find(text: str) -> list[str]:
     if not text:
         raise UsageError("--image is missing: name files or folders, separated by commas")
     if text == "-":
+        if sys.stdin is None:
+            raise UsageError("--image=-: stdin is closed; send one path per line")
         return _expand_lines(map(os.fsdecode, sys.stdin.buffer))  # names need not be UTF-8
     return [
         path for name in local_paths.split(text) for path in _expand_name(name, f"--image={name}")

@@ -6,7 +6,6 @@ compares the initial weights and the loss of each step with those in `loss_trace
 
 import dataclasses
 import os
-import pathlib
 from collections.abc import Iterator
 
 import tensorflow as tf
@@ -14,7 +13,7 @@ from absl import logging
 
 from input_pipeline.errors import DataError, UsageError
 from input_pipeline.text import pluralize
-from loops.checkpointing import checkpoint, fine_tuning, loss_trace
+from loops.checkpointing import fine_tuning, loss_trace, run_folder
 from loops.config import dataset_flags, validation
 from loops.config.config import Config, merge, select_flags
 from loops.monitoring import console, progress_bar
@@ -41,7 +40,10 @@ def run(config: Config) -> dict:
       UsageError: a run that cannot be replayed, or flags that conflict with it.
       DataError: the replay differs from the run.
     """
-    run_dir = _find_run_dir(config.evaluation.ckpt)
+    ckpt = config.evaluation.ckpt
+    if "," in ckpt:
+        raise UsageError(f"--ckpt={ckpt}: name one run to replay")
+    run_dir = run_folder.find_run_dir(ckpt)
     header, steps, ended_by = loss_trace.read(run_dir / loss_trace.FILE_NAME)
     num_workers = header.placement["workers"]
     if num_workers > 1:
@@ -62,18 +64,6 @@ def run(config: Config) -> dict:
     if results["verdict"] == "departs":
         raise DataError(f"--ckpt={run_dir}: {verdict}{replay.explain_departure(results)}")
     return results
-
-
-def _find_run_dir(ckpt: str) -> pathlib.Path:
-    """Returns the run folder of any form of `--ckpt`. It needs no checkpoint."""
-    if "," in ckpt:
-        raise UsageError(f"--ckpt={ckpt}: name one run to replay")
-    path = pathlib.Path(ckpt)
-    if path.name == "best" or checkpoint.parse_step(path) is not None:
-        path = path.absolute().parent
-    if not path.is_dir():
-        raise UsageError(f"--ckpt={ckpt}: there is no such folder")
-    return path
 
 
 def _make_replay_config(header: loss_trace.TraceHeader, config: Config) -> Config:

@@ -17,7 +17,7 @@ from absl import logging
 from input_pipeline import pipeline, user_code
 from input_pipeline.arithmetic import ceil_div
 from input_pipeline.augmentation import batch_augment
-from input_pipeline.errors import UsageError
+from input_pipeline.errors import DataError, UsageError
 from input_pipeline.sources import source
 from input_pipeline.sources.source import Source
 from input_pipeline.system import atomic_files, regular_files, typed_json
@@ -301,7 +301,12 @@ def _write_run(
     }
     with run_folder.create_or_roll_back(run_dir):
         run_folder.write_record(run_dir, record)
-        step_dir = checkpoint.save(run_dir, int(state.step), state.variables())
+        try:
+            step_dir = checkpoint.save(run_dir, int(state.step), state.variables())
+        except checkpoint.NonFiniteError as error:
+            raise DataError(
+                f"--ckpt={','.join(results['average_of'])}: one of them is not finite: {error}"
+            ) from None
         atomic_files.write_json(run_dir / _RESULTS_FILE, results)
     logging.info("averaged into %s", step_dir)
     rows = [(f"model {i}", name) for i, name in enumerate(results["average_of"], 1)]

@@ -22,7 +22,7 @@ from input_pipeline.decoding import decode
 from input_pipeline.errors import DataError, UsageError
 from input_pipeline.sources import source
 from input_pipeline.system import atomic_files
-from input_pipeline.text import pluralize
+from input_pipeline.text import escape_non_utf8, pluralize
 from loops.config.config import Config
 from loops.config.tools import ExportConfig
 from loops.distribution import strategies
@@ -104,6 +104,10 @@ def _resolve_output_path(format_name: str, config: ExportConfig) -> pathlib.Path
     if not config.out:
         raise UsageError(
             f"--out is missing: name the file or folder to write, as in --out=model{suffix}"
+        )
+    if config.out != escape_non_utf8(config.out):
+        raise UsageError(
+            f"--out={path}: is not UTF-8, but TensorFlow requires it of paths; rename it"
         )
     if config.quantize != "none" and format_name != "tflite":
         raise UsageError(

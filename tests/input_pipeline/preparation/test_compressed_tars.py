@@ -187,6 +187,18 @@ def test_read_error_of_an_archive_is_not_blamed_on_the_output(tmp_path):
         _prepare(tmp_path / "raw", tmp_path / "out")
 
 
+def test_linked_folder_in_the_output_is_not_followed(tmp_path):
+    """A stranger's folder may have it where the images are unpacked."""
+    _class_folders(tmp_path / "raw")
+    (tmp_path / "elsewhere").mkdir()
+    unpacked = tmp_path / "out/.unfinished/unpacked"
+    unpacked.mkdir(parents=True)
+    for name in ("top", "train"):
+        (unpacked / name).symlink_to(tmp_path / "elsewhere")
+    _prepare(tmp_path / "raw", tmp_path / "out", "--dataset=folder")
+    assert not [*(tmp_path / "elsewhere").iterdir()]
+
+
 def test_links_in_archives_are_unpacked(tmp_path):
     """A link may come before its file."""
     _, name, data = layouts.TRAIN[0]

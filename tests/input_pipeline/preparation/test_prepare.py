@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 
+import cv2
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -138,6 +139,17 @@ def _make_mismatched_set(root):
     for name, data in files.items():
         put(root / "train" / "a" / name, data)
     return files
+
+
+@pytest.mark.parametrize(("size", "fits"), [((65_500, 1), True), ((1, 65_501), False)])
+def test_image_that_no_jpeg_file_can_hold_is_named(size, fits):
+    _, png = cv2.imencode(".png", np.zeros((*size, 3), np.uint8))
+    if fits:
+        data, _ = reencode.prepare_image("a.jpg", png.tobytes(), 0, 90, "ignore")
+        assert reencode.detect_format(data) == "JPEG"
+        return
+    with pytest.raises(DataError, match=r"^a\.jpg: 65501 x 1 px is too large for a JPEG file"):
+        reencode.prepare_image("a.jpg", png.tobytes(), 0, 90, "ignore")
 
 
 @pytest.mark.parametrize("short_side", [0, 72])

@@ -105,13 +105,15 @@ def test_temporary_files_are_created_exclusively(tmp_path, monkeypatch):
     assert (tmp_path / ".tmp-0").is_symlink()
 
 
-def test_appending_refuses_links_and_pipes(tmp_path):
+def test_appending_refuses_links_pipes_and_folders(tmp_path):
     (tmp_path / "link").symlink_to(tmp_path / "target")
     os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "folder").mkdir()
     with pytest.raises(PermissionError, match="is a link"):
         atomic_files.open_to_append(tmp_path / "link")
-    with pytest.raises(OSError):
-        atomic_files.open_to_append(tmp_path / "pipe")
+    for name in ("pipe", "folder"):
+        with pytest.raises(PermissionError, match="is not a regular file"):
+            atomic_files.open_to_append(tmp_path / name)
     assert not (tmp_path / "target").exists()
     for data in (b"a", b"b"):
         with atomic_files.open_to_append(tmp_path / "file") as file:

@@ -16,6 +16,7 @@ import pytest
 import tensorflow as tf
 
 from input_pipeline.errors import UsageError
+from input_pipeline.sources import shapes
 from input_pipeline.system import folder_lock
 from loops.checkpointing import checkpoint, run_folder
 from loops.config import resolve, validation
@@ -92,6 +93,33 @@ def test_record_round_trip(tmp_path, record):
     assert {"python", "keras", "numpy"} <= set(data["versions"])
     assert data["argv"] == sys.argv
     assert [p.name for p in tmp_path.iterdir()] == ["config.json"]
+
+
+def test_built_in_images_of_a_foreign_run_are_not_drawn_where_it_says(
+    tmp_path, record, monkeypatch
+):
+    """They are the same everywhere, so the ones of this machine are read."""
+    monkeypatch.setattr(shapes, "SPLIT_SIZES", {"train": 10, "val": 10, "test": 10})
+    for folder in ("nowhere", "shapes"):
+        shapes_record = dataclasses.replace(
+            record, config=record.config.replace(dataset="shapes", data_dir=str(tmp_path / folder))
+        )
+        run_folder.write_record(tmp_path, shapes_record)
+        if folder == "shapes":
+            shapes.make(str(tmp_path / folder))
+        data_dir = run_folder.read_record(tmp_path).config.data.data_dir
+        assert data_dir == (str(tmp_path / folder) if folder == "shapes" else "")
+    assert not (tmp_path / "nowhere").exists()
+
+
+def test_beginning_of_a_run_is_no_other_folder(tmp_path):
+    """A run may be killed, or find a full disk, before its record is written."""
+    for name in ("code", "log.txt", ".lock"):
+        (tmp_path / "run").mkdir(exist_ok=True)
+        (tmp_path / "run" / name).mkdir()
+        assert not run_folder.contains_other_files(tmp_path / "run")
+    (tmp_path / "run/photo.jpg").touch()
+    assert run_folder.contains_other_files(tmp_path / "run")
 
 
 def test_record_is_replaced_atomically(tmp_path, record, monkeypatch):

@@ -117,7 +117,7 @@ FILE_VALUES = {
 
 def test_a_recipe_is_a_file_in_the_form_of_a_flagfile(tmp_path):
     path = tmp_path / "mine.txt"
-    path.write_text(FILE)
+    path.write_text(FILE, encoding="utf-8-sig")  # as Windows editors write it
     assert read(path) == FILE_VALUES
     by_recipe = apply(f"--recipe={path}", "--clip_norm=2")
     by_flags = apply(f"--flagfile={path}", "--clip_norm=2")

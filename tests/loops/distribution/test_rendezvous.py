@@ -86,10 +86,12 @@ def test_failure_of_one_worker_ends_the_others(number):
 
 
 def test_workers_with_other_lists_or_the_same_index_are_refused(monkeypatch):
-    first, second = make_clusters(2)
-    longer = Cluster("TF_CONFIG", {"worker": (*second.addresses, "c:1")}, "worker", 1)
-    errors = meet([first, longer], [{}, {}])
-    assert all(str(e).startswith("workers differ: the list of workers") for e in errors)
+    for number in (1, 2):  # in the list of worker 0, and beyond its end
+        first, second = make_clusters(2)
+        (other,) = (f"127.0.0.1:{port}" for port in find_free_ports(1))
+        longer = Cluster("TF_CONFIG", {"worker": (*second.addresses, other)}, "worker", number)
+        errors = meet([first, longer], [{}, {}])
+        assert all(str(e).startswith("workers differ: the list of workers") for e in errors)
     # Two processes of one machine cannot listen at the same port; those of two machines can.
     first, second, third = make_clusters(3)
     ports = itertools.count()

@@ -272,6 +272,18 @@ def test_images_without_finite_logits_are_counted():
     assert comparison.evaluate_predictions(probs, np.zeros(4, int))["num_non_finite"] == 2
 
 
+def test_images_without_a_prediction_are_wrong_in_every_figure():
+    """The first class is that of the argmax of no prediction."""
+    probs = np.array([[0.0, 0.0], [0.0, 0.0], [1.0, 0.0], [0.0, 0.0]])
+    labels = np.array([0, 0, 0, 1])
+    classes = comparison.per_class_accuracy(probs, labels, ["a", "b"])
+    assert classes["a"] == {"num_examples": 3, "top1": 1 / 3, "predicted_as": {"a": 1}}
+    assert classes["b"] == {"num_examples": 1, "top1": 0.0, "predicted_as": {}}
+    assert comparison.confusion_matrix(probs, labels, 2).tolist() == [[1, 0], [0, 0]]
+    assert sum(calibration.reliability(probs, labels, bins=4)["accuracy"]) == 1
+    assert calibration.expected_error(probs, labels) == 0.0
+
+
 @pytest.mark.parametrize("batch_size", [1, 2, 3, 64, 65, 130])
 def test_softmax_does_not_depend_on_the_batch_size(batch_size):
     """Stored logits therefore give exactly the metrics of the direct evaluation."""

@@ -1,5 +1,7 @@
 """`--mode=recipe` prints a file that starts a run like an old one."""
 
+import pytest
+
 import flags
 from loops.checkpointing import run_folder
 from loops.config import resolve
@@ -18,6 +20,15 @@ def test_printed_lines_are_a_recipe(tmp_path, capsys):
     (tmp_path / "like.txt").write_text(printed)
     again = flags.parse(["main.py", f"--recipe={tmp_path}/like.txt"])
     assert resolve.resolve(resolve.apply_recipe(again)).replace(recipe="short") == config
+
+
+@pytest.mark.parametrize("form", ["", "/best", "/step-00000007", "/best/"])
+def test_any_form_of_ckpt_names_the_run(tmp_path, capsys, form):
+    """A run needs no checkpoint to be printed."""
+    config = resolve.resolve(flags.parse(["main.py", "--model=resnet_18"]))
+    run_folder.write_record(tmp_path, run_folder.Record(config, ("a", "b"), {}))
+    print_recipe.run(parse("--mode=recipe", f"--ckpt={tmp_path}{form}"))
+    assert "--model=resnet_18" in capsys.readouterr().out
 
 
 def test_a_run_folder_is_needed(tmp_path):

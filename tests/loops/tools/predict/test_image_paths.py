@@ -105,6 +105,12 @@ def test_stdin_rejects_missing_images(image_folder, monkeypatch, text, message):
         image_paths.find("-")
 
 
+def test_closed_stdin(monkeypatch):
+    monkeypatch.setattr("sys.stdin", None)
+    with pytest.raises(UsageError, match="--image=-: stdin is closed"):
+        image_paths.find("-")
+
+
 def test_replace_non_utf8_returns_valid_text():
     odd = os.fsdecode(b"caf\xe9.jpg")
     with pytest.raises(UnicodeEncodeError):

@@ -410,6 +410,8 @@ def test_summary_of_many_images_has_one_line_per_image(capsys):
     outputs.summarize(images, has_files=False)
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 22 and re.fullmatch(r"  20\.jpg\s+50\.00%  tench", lines[-1])
+    outputs.summarize(images, has_files=True)
+    assert capsys.readouterr().out == "21 images\n"
     for number, image in enumerate(images):
         image["true_class"] = "n01440764" if number % 3 else "n02102040"
     for has_files in (False, True):

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from input_pipeline.errors import UsageError
+from input_pipeline.errors import DataError, UsageError
 from input_pipeline.sources import source
 from loops import evaluate, train
 from loops.checkpointing import checkpoint, run_folder
@@ -74,6 +74,18 @@ def test_average_of_steps(trained, capsys):
 
     with pytest.raises(UsageError, match=r"--run_name=mean: .* already exists"):
         average.run(parse("--mode=average", *words, "--run_name=mean"))
+
+
+def test_weights_that_are_not_finite_are_refused(trained, monkeypatch):
+    mean_weights = average.mean_weights
+    monkeypatch.setattr(
+        average, "mean_weights", lambda *both: [mean * np.nan for mean in mean_weights(*both)]
+    )
+    steps = ",".join(f"{trained}/a/step-0000000{step}" for step in (2, 4))
+    words = [f"--ckpt={steps}", f"--checkpoint_dir={trained}", "--bn_batches=1"]
+    with pytest.raises(DataError, match=f"--ckpt={steps}: one of them is not finite: .*kernel"):
+        average.run(parse("--mode=average", *words, "--run_name=bad"))
+    assert not (trained / "bad").exists()
 
 
 def test_batch_size_is_even_with_mixup(tiny_folder):

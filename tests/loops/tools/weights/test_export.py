@@ -249,6 +249,7 @@ def test_error_of_a_missing_onnx_package_says_how_to_install_it(
         ("--format=saved_model --quantize=int8 --out=ROOT/m", "--quantize=int8"),
         ("--format=saved_model --out=ROOT/nowhere/m", "there is no folder"),
         ("--format=saved_model --out=ROOT", "already exists"),
+        ("--format=saved_model --out=ROOT/m\udce8le", "is not UTF-8"),
         ("--format=saved_model --out=.", "--out=.: . already exists"),
         ("--format=saved_model --out=ROOT/m --ckpt=RUN,RUN", "ensembles are not exported"),
         ("--format=saved_model --out=ROOT/m --ckpt=ROOT", "contains no intact checkpoint"),
