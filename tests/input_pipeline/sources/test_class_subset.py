@@ -49,6 +49,19 @@ def test_selected_classes_are_those_of_their_class_folders(tmp_path, layout):
     assert [(i.label, i.read()) for i in raw.splits["train"]] == _contents(expected)
 
 
+def test_selected_classes_of_a_test_set_without_splits(tmp_path):
+    """As of ImageNet-Sketch, for a run on a selection of ImageNet's classes."""
+    train = imagenet_layouts.make("class_folders", tmp_path / "whole") / "train"
+    train.rename(tmp_path / "sketch")
+    (tmp_path / "classes.txt").write_text(_LINES)
+    classes = str(tmp_path / "classes.txt")
+    config = DataConfig(dataset="ilsvrc2012", data_dir=str(tmp_path / "sketch"), classes=classes)
+    split = source.open_split(config, "val", _SELECTED)
+    names = [split.describe(index).split("/")[-2] for index in range(split.num_examples)]
+    assert names == [_SELECTED[label] for label in split.labels]
+    assert set(names) == set(_SELECTED)
+
+
 def test_prepared_data_set_gives_selected_classes(tiny_folder, tmp_path):
     (tmp_path / "classes.txt").write_text("stripes\ndisc\n")
     out, config = tmp_path / "out", DataConfig(dataset="folder", data_dir=str(tiny_folder))
