@@ -240,7 +240,7 @@ def require_working_functions(
 
 
 def _parallel_map_options(config: DataConfig, concurrent: int = 1) -> dict[str, Any]:
-    """Returns the options of a map over samples, of which so many run at the same time."""
+    """Returns the options of a map over samples; `concurrent` of these maps run at a time."""
     # Results wait for those before them, and count as calls meanwhile. With one call per thread,
     # a slow image would leave threads idle.
     calls = ceil_div(2 * threads.num_parallel_calls(config.reader_threads), concurrent)
