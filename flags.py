@@ -190,7 +190,7 @@ def format_help(mode: str = "") -> str:
         lines.append(f"{title}\n")
         for flag in group:
             name = f"--[no]{flag.name}" if flag.type is bool else f"--{flag.name}"
-            lines += _wrap_columns(f"  {name}", f"{flag.help} {_format_default(flag)}")
+            lines += _wrap_columns(f"  {name}", f"{flag.help} {_format_default(flag, mode)}")
             more = f"One of: {', '.join(map(str, flag.choices))}." if flag.choices else ""
             more += " Or a function in a file: FILE.py:FUNCTION." * flag.accepts_code
             if more:
@@ -199,7 +199,11 @@ def format_help(mode: str = "") -> str:
     return "\n".join(lines)
 
 
-def _format_default(flag: flag_fields.FlagField) -> str:
+def _format_default(flag: flag_fields.FlagField, mode: str) -> str:
+    parts = (Config().net, Config().data, Config().precision)
+    is_of_run = any(hasattr(part, flag.name) for part in parts) and flag.name != "cache"
+    if mode in modes.RUN_MODES and is_of_run:
+        return "(default: as in the run)"
     shown = flag.default_text if flag.default is None else flag.default
     return "" if shown == "" else f"(default: {shown})"
 

@@ -107,7 +107,8 @@ class DataConfig:
     ] = ""
     batch_size: Annotated[
         int | None,
-        "Images per optimizer step, of all GPUs together.",
+        "Images per optimizer step, of all GPUs together. benchmark: step and train choose one "
+        "if it is not given.",
         {
             "common_in": ("train", "benchmark"),
             "other_names": "b batch bs train_batch_size per_device_train_batch_size",

@@ -373,6 +373,18 @@ def test_help_of_a_mode_lists_its_flags_once_the_common_ones_first(mode):
     assert needed <= common
 
 
+def test_help_of_a_run_does_not_show_the_defaults_of_a_training():
+    """Its net, data and precision are those of the run."""
+    text = " ".join(flags.format_help("eval").split())
+    for name in ("image_size", "crop_fraction", "exif", "[no]mixed_precision"):
+        part = text.partition(f" --{name} ")[2].partition(" --")[0]
+        assert "(default: as in the run)" in part, name
+    for name, default in (("cache", "none"), ("split", "val"), ("crops", "10")):
+        part = text.partition(f" --{name} ")[2].partition(" --")[0]
+        assert f"(default: {default})" in part, name
+    assert "as in the run" not in flags.format_help("train")
+
+
 def test_help_of_training_leaves_out_what_other_modes_need():
     listed = re.findall(r"^  --(?:\[no\])?(\w+)", flags.format_help("train"), re.MULTILINE)
     assert {"mixup", "ema", "recompute", "clip_factor", "verbose"} <= {*listed}

@@ -33,8 +33,8 @@ class PredictConfig:
     ] = False
     explain: Annotated[
         bool,
-        "Draw Grad-CAM and occlusion maps of the images of --report into RUN/explain. --report "
-        "includes them anyway.",
+        "Write Grad-CAM and occlusion maps to RUN/explain. With --report, the page has them "
+        "instead.",
         {"common_in": ("predict",), "modes": ("predict",), "on_eval": True},
     ] = False
     report: Annotated[

@@ -31,7 +31,7 @@ class LengthConfig:
     ] = None
     steps: Annotated[
         int | None,
-        "Length of training in optimizer steps, instead of epochs.",
+        "Length of training in optimizer steps, instead of epochs. repro: steps to replay.",
         {
             "other_names": "max_steps num_steps train_steps iterations max_iter",
             "minimum": 1,
@@ -79,8 +79,8 @@ class OptimizationConfig:
     recipe: Annotated[
         str,
         "Recipe that sets flags: a built-in name, a file of --name=value lines, or a run folder. "
-        "Typed flags override it. short is for small data sets and few epochs; the other built-in "
-        "recipes are published ones.",
+        "Typed flags override it. short is for small data sets and few epochs, finetune for "
+        "--init_from; the others are published.",
         {
             "common_in": ("train", "preview"),
             "other_names": "config c cfg",
@@ -349,8 +349,8 @@ class RunConfig:
     ] = "checkpoints"
     run_name: Annotated[
         str,
-        "Name of the run folder; the name of an existing run resumes it. If empty, "
-        "model-dataset-time.",
+        "Name of the run folder. train: an existing name resumes that run; the default is "
+        "model-dataset-time. import: the default is the name of the weights. average: required.",
         {
             "common_in": ("train", "import", "average"),
             "other_names": "experiment name exp_name resume resume_from_checkpoint auto_resume",
