@@ -21,6 +21,8 @@ from tests.loops.tiny_nets import two_convolutions
 
 pytestmark = pytest.mark.usefixtures("tiny_net")
 
+PAGE = pathlib.Path(__file__).parents[4] / "docs/predict_export.md"
+
 
 @pytest.fixture(scope="module")
 def run_dir(tiny_folder, tmp_path_factory):
@@ -93,6 +95,17 @@ def test_saved_model_equals_evaluation(saved_model, run_dir, tiny_folder, tmp_pa
     np.testing.assert_allclose(center["probabilities"], tf.nn.softmax(logits[:, 4]), atol=1e-5)
     ten = loaded.signatures["encoded_ten_crop"](encoded=encoded)["probabilities"]
     np.testing.assert_allclose(ten, tf.nn.softmax(logits).numpy().mean(1), atol=1e-5)
+
+
+def test_documented_code_classifies_a_photograph(saved_model, tiny_folder, tmp_path, monkeypatch):
+    (tmp_path / "model").symlink_to(saved_model[0])
+    (tmp_path / "PHOTO.jpg").symlink_to(tiny_folder / "val/grid/00.jpg")
+    monkeypatch.chdir(tmp_path)
+    printed = []
+    code = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)[-1]
+    exec(code, {"print": lambda *words: printed.append(words)})
+    ((name, probability),) = printed
+    assert name in METADATA["class_names"] and 1 / 3 < probability <= 1
 
 
 @pytest.mark.parametrize(
