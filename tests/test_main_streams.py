@@ -161,3 +161,17 @@ def test_refused_path_is_a_one_line_error(tmp_path, monkeypatch, capsys, name):
     reason = os.strerror(errno.EACCES if name == "locked" else errno.ENAMETOOLONG)
     (line,) = [s for s in capsys.readouterr().err.splitlines() if s.startswith("error: ")]
     assert f"{name}: {reason}" in line
+
+
+def test_as_many_files_may_be_open_as_the_system_allows():
+    """A data set may have more shards than the usual limit of 1024."""
+    code = (
+        "import resource\n"
+        "from loops.runtime import process\n"
+        "def use(): print(*resource.getrlimit(resource.RLIMIT_NOFILE))\n"
+        "process.run(use)\n"
+    )
+    limited = ["sh", "-c", 'ulimit -S -n 256 && exec "$@"', "sh", sys.executable, "-c", code]
+    printed = subprocess.run(limited, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    soft, hard = map(int, printed.split())
+    assert soft == hard != 256

@@ -65,7 +65,7 @@ def prepare(
         )
     if manifest.exists(config.data_dir):
         raise UsageError(f"--data_dir={config.data_dir}: is already a prepared data set")
-    _require_separate_folder(config, out)
+    raw_layouts.require_separate_folder(config, out)
     with folder_lock.acquire(out, f"--out={out}"):
         raw = raw_layouts.find(config, prepare_config)
         for lookalikes in image_folders.find_lookalikes(raw.classes):
@@ -215,18 +215,6 @@ def _make_plan(
         "shard_megabytes": prepare_config.shard_megabytes,
         "exif": config.exif,
     }
-
-
-def _require_separate_folder(config: DataConfig, out: pathlib.Path) -> None:
-    """Raises UsageError if the output folder would become a class folder of the raw data set."""
-    if config.dataset == "lists":
-        return
-    root = pathlib.Path(config.data_dir)
-    parents = [root / name for name in raw_layouts.SPLIT_FOLDERS if (root / name).is_dir()] or [
-        root
-    ]
-    if os.path.dirname(os.path.realpath(out)) in map(os.path.realpath, parents):
-        raise UsageError(f"--out={out}: would be read as a class folder; choose another folder")
 
 
 def _start_or_resume(out: pathlib.Path, plan: dict[str, Any]) -> None:

@@ -24,7 +24,7 @@ from input_pipeline.sources import (
 
 _SPLITS = folder_splits.SPLITS
 # Folders below the root that contain the class folders. If none exists, the root contains them.
-SPLIT_FOLDERS = (*_SPLITS, "ILSVRC2012_img_train", "ILSVRC2012_img_val")
+_SPLIT_FOLDERS = (*_SPLITS, "ILSVRC2012_img_train", "ILSVRC2012_img_val")
 
 
 def find(config: DataConfig, prepare: PrepareConfig) -> raw_set.RawSet:
@@ -112,6 +112,18 @@ def _list_items(
         file, _, offset, size, place = row
         position = images.files[file], offset, size
         yield raw_set.Item(name, label, *position, images.storage, tuple(place))
+
+
+def require_separate_folder(config: DataConfig, out: str | os.PathLike[str]) -> None:
+    """Raises UsageError if a folder for results would be read as a class folder of the images."""
+    if config.dataset == "lists":
+        return
+    root = pathlib.Path(config.data_dir)
+    splits = [root / name for name in _SPLIT_FOLDERS if (root / name).is_dir()]
+    for parent in splits or [root]:
+        path = os.path.relpath(os.path.realpath(out), os.path.realpath(parent))
+        if not path.startswith("."):  # in it, and not hidden
+            raise UsageError(f"--out={out}: would be read as a class folder; choose another folder")
 
 
 def _find_in_class_folders(root: pathlib.Path, table: tuple[str, ...]) -> raw_set.RawSet:

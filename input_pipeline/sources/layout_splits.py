@@ -491,6 +491,15 @@ def _first_number(
             f"{root}: inconsistent labels: {entries[which].name} has class number"
             f" {entries[which].number}, but its class name is number {by_name[which]}"
         )
+    if len(set(zip(numbers[both], by_name[both], strict=True))) > len(set(by_name[both].tolist())):
+        values, counts = np.unique(
+            np.unique(np.stack([by_name[both], numbers[both]]), axis=1)[0], return_counts=True
+        )
+        which = int(np.flatnonzero(by_name == values[counts.argmax()])[0])
+        raise DataError(
+            f"{root}: inconsistent labels: the class name of {entries[which].name} has several"
+            " class numbers; give each class its own name"
+        )
     if (nameless := np.flatnonzero((numbers >= 0) & (by_name < 0))).size:
         raise DataError(
             f"{root}: inconsistent labels: {entries[nameless[0]].name} has a class number and no"

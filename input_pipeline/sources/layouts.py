@@ -242,6 +242,9 @@ def _find_splits(root: pathlib.Path) -> dict[str, SplitFiles]:
         parts = [n for n in names if re.fullmatch(rf"({'|'.join(aliases)})\.x\d*", n.lower())]
         if place is None and parts:  # ImageNet-100 of Kaggle
             place = SplitFiles(PART_FOLDERS, root, tuple(root / name for name in parts))
+        if split == "test" and place is not None and not _has_labels(place):
+            _warn_of_unlabeled(place.files[0])
+            continue
         if place is not None:
             splits[split] = place
     return splits or _find_csv_splits(root, names)
@@ -269,7 +272,37 @@ def _find_csv_splits(root: pathlib.Path, names: Sequence[str]) -> dict[str, Spli
 
 @functools.cache  # once, although a layout is recognized several times
 def _warn_of_unlabeled(path: pathlib.Path) -> None:
-    logging.warning("%s: no row has a filename and a label; it is left out", path)
+    logging.warning("%s: no image in it has a label; it is left out", path)
+
+
+def _has_labels(place: SplitFiles) -> bool:
+    """Returns whether the images of a test split have labels. Published ones often have none."""
+    if place.kind not in _SHARDS:
+        return True
+    try:
+        entries = _probe(place)
+    except parquet_files.NoColumnsError:
+        return False
+    except DataError:  # a damaged file, which is reported when it is opened
+        return True
+    return any(_wnid_or_published(e.name) or _class_name(e) or e.number >= 0 for e in entries)
+
+
+def _probe(place: SplitFiles) -> Sequence[packed_images.Entry | parquet_files.Row]:
+    """Returns the first images of tar, TFRecord or Parquet files; of tar files, labeled ones."""
+    first = place.files[0]
+    if place.kind == PARQUET:
+        columns = parquet_files.find_columns(first)
+        return [*parquet_files.list_rows(first, columns, _NUM_PROBED)]
+    if place.kind == RECORDS:
+        return foreign_records.list_images(first, _NUM_PROBED)[0]
+    if place.kind == ARRAY_RECORDS:
+        return list_array_records(first, _NUM_PROBED)[0]
+    return tar_files.list_webdataset(first, _NUM_PROBED)
+
+
+def _class_name(entry: packed_images.Entry | parquet_files.Row) -> str:
+    return entry.wnid if isinstance(entry, packed_images.Entry) else ""
 
 
 def _find_in_folder(split: str, folder: pathlib.Path) -> SplitFiles | None:
@@ -277,17 +310,15 @@ def _find_in_folder(split: str, folder: pathlib.Path) -> SplitFiles | None:
     probed = _list_names(folder, _NUM_PROBED)
     if any(re.fullmatch(r"n\d{8}\.tar", name) for name in probed):
         return SplitFiles(CLASS_TARS, folder)
-    if ANNOTATIONS in probed:
-        return SplitFiles(ANNOTATED, folder)
     folders = [name for name in probed if (folder / name).is_dir()]
     if folders == ["images"]:  # the test images of Tiny ImageNet have no labels
-        return None
+        return SplitFiles(ANNOTATED, folder) if (folder / ANNOTATIONS).exists() else None
     if folders:
         has_inner = (folder / folders[0] / "images").is_dir()
         return SplitFiles(INNER_FOLDERS if has_inner else FOLDERS, folder)
     if place := _find_files(split, folder, probed, is_of_split=True):
         return place
-    if probed and _wnid_or_published(probed[0]):
+    if any(map(_wnid_or_published, probed)):
         return SplitFiles(FLAT, folder)
     return None
 
@@ -363,22 +394,21 @@ def _peek_classes(place: SplitFiles) -> Iterable[str]:
     if place.kind == ANNOTATED:
         return ()
     first = place.files[0]
-    if place.kind == PARQUET:
-        columns = parquet_files.find_columns(first)
-        if len(columns.class_names) == len(datasets.load_wnids("ilsvrc2012")):
-            return datasets.load_wnids("ilsvrc2012")
-        names = columns.class_names
-        rows = [] if names else parquet_files.list_rows(first, columns, _NUM_PROBED)
-        return [*names, *(_wnid_or_published(row.name) or row.name for row in rows)]
     if place.kind in (RECORDS, ARRAY_RECORDS) and first.name.startswith("imagenet2012-"):
         return datasets.load_wnids("ilsvrc2012")
-    if place.kind == RECORDS:
-        entries, _ = foreign_records.list_images(first, _NUM_PROBED)
-    elif place.kind == ARRAY_RECORDS:
-        entries, _ = list_array_records(first, _NUM_PROBED)
-    else:
-        entries = tar_files.list_webdataset(first, _NUM_PROBED)
-    return [entry.wnid or _wnid_or_published(entry.name) or entry.name for entry in entries]
+    entries = _probe(place)
+    found = [_class_name(e) or _wnid_or_published(e.name) or e.name for e in entries]
+    names = parquet_files.find_columns(first).class_names if place.kind == PARQUET else ()
+    if not names:
+        return found
+    # Hugging Face numbers the classes of ImageNet by their English names.
+    table = datasets.load_class_table("ilsvrc2012")
+    if len(names) == len(table):
+        pairs = zip(names, (english for _, english in table), strict=True)
+        equal = [a.partition(",")[0].lower() == b.partition(",")[0].lower() for a, b in pairs]
+        if 2 * sum(equal) > len(names) or all(_wnid_or_published(e.name) for e in entries):
+            return datasets.load_wnids("ilsvrc2012")
+    return names
 
 
 def list_array_records(

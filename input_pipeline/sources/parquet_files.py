@@ -16,6 +16,8 @@ from input_pipeline.sources import file_ranges
 from input_pipeline.system import regular_files, typed_json
 
 # Row groups that are kept decoded. Images are read in random order, so few repeat.
+# Names of the column of class numbers, in order of preference.
+_LABELS = ("label", "labels", "cls", "fine_label", "target", "class", "class_id", "category")
 _MAX_CACHED_GROUPS = 4
 _MAX_GROUP_ROWS, _MAX_GROUP_BYTES = 2**20, 2**33
 _BLOCK_BYTES = 1 << 16  # what Snappy compresses at a time
@@ -77,12 +79,17 @@ def get_metadata(path: str | os.PathLike[str]) -> Any:
     return _read_metadata(str(path), mtime_ns)
 
 
+class NoColumnsError(DataError):
+    """A file has no column of images, or no column of their classes."""
+
+
 def find_columns(path: pathlib.Path) -> Columns:
     """Finds the columns of the images and of their classes.
 
     Raises:
       UsageError: pyarrow is not installed.
-      DataError: the file has no such columns, or is damaged.
+      NoColumnsError: the file has no such columns.
+      DataError: it is damaged.
     """
     metadata = get_metadata(path)
     columns = {
@@ -90,13 +97,13 @@ def find_columns(path: pathlib.Path) -> Columns:
     }
     binary = [p for p, kind in columns.items() if kind == "BYTE_ARRAY"]
     images = [p for p in binary if p.endswith(".bytes") or p in ("image", "img", "jpg", "jpeg")]
-    numbers = [p for p, kind in columns.items() if kind.startswith("INT")]
-    labels = [p for p in numbers if p in ("label", "labels", "cls", "fine_label")] or numbers
+    # Any other whole number may be a width or the number of a row.
+    labels = [p for p in _LABELS if columns.get(p, "").startswith("INT")]
     if not images or not labels:
         found = ", ".join(f"{p} ({kind})" for p, kind in columns.items())
-        raise DataError(
-            f"{path}: has no column of images (image.bytes) with a column of classes (label); it"
-            f" has {found}"
+        raise NoColumnsError(
+            f"{path}: has no column of images (image.bytes) with a column of class numbers"
+            f" ({', '.join(_LABELS)}); it has {found}; rename or add it"
         )
     name = images[0].removesuffix(".bytes") + ".path"
     return Columns(
@@ -218,7 +225,8 @@ def _locate_images(
         binary.seek(start)
         chunk = binary.read(column.total_compressed_size)
     pages = list(_read_pages(chunk, column.compression))
-    located: dict[bytes, tuple[int, int, tuple[int, int, int]]] = {}
+    # An image without bytes is a bad one like others.
+    located: dict[bytes, tuple[int, int, tuple[int, int, int]]] = {b"": (start, 0, (0, 0, 0))}
     page_number = position = 0
     for value in values:
         while page_number < len(pages) and value not in located:

@@ -200,6 +200,8 @@ def list_webdataset(path: pathlib.Path, limit: int | None = None) -> list[Entry]
     labels: dict[str, Member] = {}
     for member in list_members(path, limit=limit):
         folder, name = os.path.split(member.name)
+        if name.startswith("._"):  # of macOS, about the file without these characters
+            continue
         key, _, extension = name.partition(".")
         key = os.path.join(folder, key)
         if image_folders.is_image_name(f"x.{extension}"):

@@ -9,6 +9,7 @@ from absl import logging
 from input_pipeline import datasets
 from input_pipeline.config import DataConfig
 from input_pipeline.errors import UsageError
+from input_pipeline.preparation import raw_layouts
 from input_pipeline.sources import (
     folder_splits,
     image_folders,
@@ -148,6 +149,7 @@ def resolve_results_folder(config: Config) -> tuple[str, bool]:
         raise UsageError("--data_dir is missing: name the folder of the images, or --out")
     folder = pathlib.Path(name)
     if config.export.out:
+        raw_layouts.require_separate_folder(config.data, folder)
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:

@@ -1,8 +1,10 @@
 """Everything around the work of a process: standard streams, broken pipes, errors, exit codes."""
 
+import contextlib
 import errno
 import io
 import os
+import resource
 import signal
 import sys
 import traceback
@@ -27,6 +29,7 @@ def run(command: Callable[[], None]) -> int:
     does, ends the process without a traceback.
     """
     _open_closed_streams()
+    _raise_file_limit()
     if isinstance(sys.stdout, io.TextIOWrapper):  # names of files need not fit its encoding
         sys.stdout.reconfigure(errors="backslashreplace")
     code = 0
@@ -70,6 +73,14 @@ def _run(command: Callable[[], None]) -> int:
         traceback.print_exc()
         return 1
     return 0
+
+
+def _raise_file_limit() -> None:
+    """Allows as many open files as the system does: a data set may have thousands of shards."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        with contextlib.suppress(OSError, ValueError):  # some systems refuse their own limit
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def _require_current_folder() -> None:

@@ -33,7 +33,6 @@ from loops.runtime import output_files
 from loops.runtime.out_of_memory import convert_out_of_memory
 from loops.train_state import TrainState
 from nets import registry
-from nets.layers.batch_norm import BatchNorm
 
 # Images of one forward pass, which runs on one device.
 _MAX_BATCH_SIZE = 256
@@ -242,7 +241,8 @@ def recompute_batch_norm(
       batches: float32 [B, S, S, 3], all of one size.
       num_batches: number of batches to use.
     """
-    layers = [layer for layer in model._flatten_layers() if isinstance(layer, BatchNorm)]
+    # Ours, and those of Keras in the nets of users.
+    layers = [layer for layer in model._flatten_layers() if hasattr(layer, "moving_mean")]
     if not layers:
         return
     settings = [(layer.momentum, layer.trainable) for layer in layers]

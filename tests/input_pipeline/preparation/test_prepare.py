@@ -271,7 +271,8 @@ def test_out_folder_next_to_class_folders_is_refused(tmp_path, tiny_folder):
     shutil.copytree(tiny_folder, tmp_path / "raw")
     config = DataConfig(dataset="folder", data_dir=str(tmp_path / "raw"))
     (tmp_path / "link").symlink_to(tmp_path / "raw" / "train")
-    for out in (tmp_path / "raw" / "train" / "out", tmp_path / "link" / "out"):
+    train = tmp_path / "raw" / "train"
+    for out in (train / "out", train / "out" / "v1", tmp_path / "link" / "out"):
         with pytest.raises(UsageError, match="would be read as a class folder"):
             prepare.prepare(config, PrepareConfig(), out, "lists")
     prepare.prepare(config, PrepareConfig(), tmp_path / "raw" / "out", "lists")

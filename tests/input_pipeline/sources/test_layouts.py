@@ -1,6 +1,7 @@
 """The same images in every layout of ImageNet give the same labels, bytes, order and batches."""
 
 import dataclasses
+import json
 import os
 
 import numpy as np
@@ -11,7 +12,7 @@ from input_pipeline import datasets, pipeline
 from input_pipeline.config import DataConfig, PrepareConfig
 from input_pipeline.errors import DataError, UsageError
 from input_pipeline.preparation import prepare, raw_layouts, verify
-from input_pipeline.sources import folder_splits, source
+from input_pipeline.sources import folder_splits, layouts, parquet_files, source
 from loops.config import dataset_flags
 from tests.command_line import parse
 from tests.input_pipeline import imagenet_layouts
@@ -132,6 +133,107 @@ def test_tiny_imagenet(tmp_path):
     assert raw.unlabeled == []
 
 
+def test_tiny_imagenet_after_its_val_images_were_moved(tmp_path):
+    """The usual scripts leave val_annotations.txt behind."""
+    for split in ("train", "val"):
+        _put_images(tmp_path, *(f"{split}/{c}/images/{c}_0.JPEG" for c in ("cat", "dog")))
+    put(tmp_path / "val/val_annotations.txt", b"val_0.JPEG\tcat\t0\t0\t9\t9\n")
+    val = source.open_split(_resolve(tmp_path), "val")
+    assert _contents(val) == [(0, b"val/cat/images/cat_0.JPEG"), (1, b"val/dog/images/dog_0.JPEG")]
+
+
+def test_flat_val_with_another_file_before_its_images(tmp_path, monkeypatch):
+    """File systems list in any order."""
+    folder = imagenet_layouts.make("kaggle", tmp_path)
+    (val,) = folder.glob("**/val")
+    put(val / "0_README.txt", b"")
+    list_names = layouts._list_names
+    monkeypatch.setattr(layouts, "_list_names", lambda *both: sorted(list_names(*both)))
+    assert layouts.recognize(folder).splits["val"].kind == layouts.FLAT
+
+
+@pytest.mark.parametrize("kind", ["parquet", "no column", "tar", "records"])
+def test_test_split_without_labels_is_left_out(tmp_path, caplog, kind):
+    """As Hugging Face, image-net.org and TFDS publish it."""
+    names = [f"ILSVRC2012_test_{n:08d}.JPEG" for n in range(3)]
+    name = {"tar": "three_tars", "records": "tfds"}.get(kind, "parquet")
+    folder = imagenet_layouts.make(name, tmp_path)
+    before = layouts.recognize(folder)
+    if kind == "tar":
+        path = folder / "ILSVRC2012_img_test_v10102019.tar"
+        put(path, imagenet_layouts.tar_bytes([(f"test/{name}", b"image") for name in names]))
+    elif kind == "records":
+        folder_of_records = next(folder.rglob("imagenet2012-*")).parent
+        path = folder_of_records / "imagenet2012-test.tfrecord-00000-of-00001"
+        rows = [{"image": b"image", "file_name": name.encode(), "label": -1} for name in names]
+        imagenet_layouts.write_records(path, rows)
+    else:
+        pyarrow_parquet = pytest.importorskip("pyarrow.parquet")
+        path = folder / "data/test-00000-of-00001.parquet"
+        imagenet_layouts.write_parquet(path, [(b"image", name, -1) for name in names], ["a"])
+        if kind == "no column":
+            pyarrow_parquet.write_table(pyarrow_parquet.read_table(path).drop(["label"]), path)
+    layouts._warn_of_unlabeled.cache_clear()
+    assert layouts.recognize(folder) == before
+    assert caplog.messages[-1] == f"{path}: no image in it has a label; it is left out"
+
+
+def test_thousand_classes_of_another_data_set_are_not_imagenet(tmp_path):
+    pytest.importorskip("pyarrow", reason="requirements/parquet.txt is not installed")
+    names = [f"food_{n}" for n in range(1000)]
+    rows = [(b"image", f"{n}.jpg", n) for n in range(3)]
+    imagenet_layouts.write_parquet(tmp_path / "data/train-0.parquet", rows, names)
+    assert _resolve(tmp_path).dataset == "folder"
+    assert source.open_split(_resolve(tmp_path), "train").class_names == tuple(names)
+    english = [names for _, names in datasets.load_class_table("ilsvrc2012")]
+    imagenet_layouts.write_parquet(tmp_path / "data/train-0.parquet", rows, english)
+    assert _resolve(tmp_path).dataset == "ilsvrc2012"
+
+
+def test_other_whole_numbers_in_parquet_files_are_no_labels(tmp_path):
+    pyarrow = pytest.importorskip("pyarrow", reason="requirements/parquet.txt is not installed")
+    pyarrow_parquet = pytest.importorskip("pyarrow.parquet")
+    images = [{"bytes": b"image", "path": "1.jpg"}]
+    (tmp_path / "data").mkdir()
+    path = tmp_path / "data/train-0.parquet"
+    for label, is_label in (("cat", False), (7, True)):
+        columns = {"width": [64], "image": images, "target": [label]}
+        pyarrow_parquet.write_table(pyarrow.table(columns), path)
+        if is_label:
+            assert parquet_files.find_columns(path).label == "target"
+        else:
+            with pytest.raises(DataError, match=r"no column of images .*target \(BYTE_ARRAY\)"):
+                parquet_files.find_columns(path)
+
+
+def test_empty_image_in_parquet_files_is_a_bad_image_like_others(tmp_path):
+    pytest.importorskip("pyarrow", reason="requirements/parquet.txt is not installed")
+    rows = [(b"image %d" % n if n else None, f"{n}.jpg", n) for n in range(4)]
+    imagenet_layouts.write_parquet(tmp_path / "data/train-0.parquet", rows, list("abcd"))
+    contents = _contents(source.open_split(_resolve(tmp_path), "train"))
+    assert contents == [(n, b"image %d" % n if n else b"") for n in range(4)]
+
+
+def test_files_of_macos_in_webdataset_tars_are_skipped(tmp_path):
+    files = [("._a.jpg", b"x"), ("a.jpg", b"image"), ("._a.cls", b"x"), ("a.cls", b"1")]
+    put(
+        tmp_path / "train-0.tar",
+        imagenet_layouts.tar_bytes([*files, ("b.jpg", b"b"), ("b.cls", b"0")]),
+    )
+    assert _contents(source.open_split(_resolve(tmp_path), "train")) == [(0, b"b"), (1, b"image")]
+
+
+def test_two_classes_with_one_name_are_refused(tmp_path):
+    """Both a bird and a machine are called crane in ImageNet."""
+    files = []
+    for key, name, label in (("a", "crane", 134), ("b", "crane", 517), ("c", "tench", 0)):
+        facts = json.dumps({"label": label, "class_name": name}).encode()
+        files += [(f"{key}.jpg", b"image"), (f"{key}.json", facts)]
+    put(tmp_path / "train-0.tar", imagenet_layouts.tar_bytes(files))
+    with pytest.raises(DataError, match=r"the class name of a\.jpg has several class numbers"):
+        source.open_split(_resolve(tmp_path), "train")
+
+
 @pytest.mark.parametrize(
     "names", [("Train", "Val"), ("train", "valid"), ("training", "validation")]
 )
@@ -238,7 +340,7 @@ def test_csv_files_with_blanks_and_without_labels(tmp_path, titles, caplog):
     config = _resolve(tmp_path)
     train = source.open_split(config, "train")
     assert _contents(train) == [(0, b"images/0.jpg"), (1, b"images/1.jpg")]
-    assert caplog.text.count("test.csv: no row has a filename and a label") == 1
+    assert caplog.text.count("test.csv: no image in it has a label") == 1
     with pytest.raises(UsageError, match="no images of the test split; found train"):
         source.open_split(config, "test")
 

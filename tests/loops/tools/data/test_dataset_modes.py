@@ -163,6 +163,9 @@ def test_unwritable_results_are_an_error_before_the_work(images, tmp_path, mode)
         with pytest.raises(UsageError, match=re.escape(flag)):
             run(mode.__name__.rpartition(".")[2], mode, *words, flag)
     (tmp_path / "read_only").mkdir(mode=0o555)
+    with pytest.raises(UsageError, match=r"--out=.*would be read as a class folder"):
+        run(mode.__name__.rpartition(".")[2], mode, *words, f"--out={images}/train/report")
+    assert not (images / "train/report").exists()
     with pytest.raises(UsageError, match=r"--out=.*read_only: is read-only"):
         run(mode.__name__.rpartition(".")[2], mode, *words, f"--out={tmp_path / 'read_only'}")
 

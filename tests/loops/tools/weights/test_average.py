@@ -112,14 +112,15 @@ def test_large_batch_is_limited_to_one_device(tiny_folder, tmp_path, words, expe
     assert batch.shape == (expected, 32, 32, 3)
 
 
+@pytest.mark.parametrize("is_of_keras", [True, False])
 @pytest.mark.parametrize("trainable", [True, False])
-def test_batch_norm_statistics_are_the_moments_of_all_images(trainable):
-    """This includes layers that were frozen in training."""
+def test_batch_norm_statistics_are_the_moments_of_all_images(trainable, is_of_keras):
+    """This includes layers that were frozen in training, and those of Keras in a user's net."""
     kit = Kit()
     image = kit.image()
-    model = keras.Model(
-        image, kit.logits(kit.global_average_pool(kit.batch_norm(image, "bn"), "p"), 2)
-    )
+    keras_layer = keras.layers.BatchNormalization(momentum=0.9, name="bn")
+    normalized = keras_layer(image) if is_of_keras else kit.batch_norm(image, "bn")
+    model = keras.Model(image, kit.logits(kit.global_average_pool(normalized, "p"), 2))
     model.get_layer("bn").trainable = trainable
     rng = np.random.default_rng(0)
     batches = [rng.normal(i, 1 + i, (4, 5, 6, 3)).astype(np.float32) for i in range(3)]
