@@ -220,12 +220,6 @@ def test_eval_mode_reproduces_results_of_training(tiny_folder, tmp_path):
         evaluate.run(flags.parse([*argv, "--model=resnet_18"]))
 
 
-def test_resume_with_conflicting_flag_is_refused(tiny_folder, tmp_path):
-    run(tiny_folder, tmp_path, "--run_name=r", "--steps=1")
-    with pytest.raises(UsageError, match=r"--weight_decay=0\.5 conflicts.*0\.0001"):
-        run(tiny_folder, tmp_path, "--run_name=r", "--steps=2", "--weight_decay=0.5")
-
-
 @pytest.mark.parametrize("parts", [3, 16])
 def test_accumulate_that_does_not_divide_batch_size_is_refused(tiny_folder, tmp_path, parts):
     with pytest.raises(UsageError, match=f"--accumulate={parts}: does not divide the 8 images"):

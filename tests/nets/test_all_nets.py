@@ -186,14 +186,15 @@ def test_feature_maps_of_alexnet_and_zfnet(model, zero_weights):
     assert rates == {"fc6_dropout": 0.5, "fc7_dropout": 0.5}
 
 
-@pytest.mark.parametrize("size", [64, 96, 160, 224, 299])
 @pytest.mark.parametrize("model", ALL)
-def test_image_sizes(model, size, zero_weights):
+def test_image_sizes(model, zero_weights):
     """Checks the shapes of the graph, because running five sizes of each net would take minutes."""
-    net = build(model, size)
-    assert net.compute_output_spec(keras.KerasTensor((2, size, size, 3))).shape == (2, 42)
-    if size == 64:
-        assert net(golden_image(size)).shape == (1, 42)
+    net = build(model, 64)
+    assert net(golden_image(64)).shape == (1, 42)
+    for size in (64, 96, 160, 224, 299):
+        if registry.has_fixed_input_size(model):
+            net = build(model, size)
+        assert net.compute_output_spec(keras.KerasTensor((2, size, size, 3))).shape == (2, 42)
 
 
 @pytest.mark.parametrize("model", ALL)

@@ -1,6 +1,8 @@
 """Starting from another run's weights: what is taken over, what is replaced, what stays frozen."""
 
 import json
+import pathlib
+import shutil
 
 import numpy as np
 import pytest
@@ -13,6 +15,7 @@ from loops.checkpointing import fine_tuning, run_folder
 from loops.config import resolve
 from loops.tools.weights import average
 from tests.loops.test_train import command, run, tensors
+from tests.loops.tiny_nets import two_convolutions
 
 pytestmark = pytest.mark.usefixtures("tiny_net")
 QUIET = ["--learning_rate=0", "--warmup_epochs=0"]
@@ -28,11 +31,19 @@ def is_head(name):
     return "logits" in name
 
 
-@pytest.fixture
-def source(tiny_folder, tmp_path):
+@pytest.fixture(scope="module")
+def trained(tiny_folder, tmp_path_factory):
     """A run of two steps on three classes, and its tensors."""
-    run(tiny_folder, tmp_path, "--run_name=source", "--steps=2")
-    return tmp_path / "source", model_tensors(tmp_path / "source")
+    root = tmp_path_factory.mktemp("runs")
+    with two_convolutions():
+        run(tiny_folder, root, "--run_name=source", "--steps=2")
+    return root / "source", model_tensors(root / "source")
+
+
+@pytest.fixture
+def source(trained, tmp_path):
+    """A copy of this run, and its tensors."""
+    return pathlib.Path(shutil.copytree(trained[0], tmp_path / "source")), trained[1]
 
 
 @pytest.fixture
