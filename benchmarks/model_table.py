@@ -32,7 +32,7 @@ def main() -> None:
         _format_row(["`--model`", "parameters", size_column, "published top-1 / top-5", "ours"])
     )
     harness.echo(_format_row(["---", "---:", "---:", "---", "---"]))
-    for model in registry.established_names():
+    for model in registry.names():
         parameters, multiply_adds = _measure_size(model)
         cells = [f"`{model}`", f"{parameters / 1e6:.2f} M", f"{multiply_adds / 1e9:.2f} G"]
         cells += [format_published_accuracy(published, model), ours.get(model, "")]

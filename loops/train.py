@@ -29,7 +29,7 @@ from loops.evaluation import eval_results
 from loops.monitoring import console, metric_writer
 from loops.optimization import auto_batch
 from loops.runtime import log_format, output_files
-from loops.runtime.stop_signals import NoSignals, StopSignals
+from loops.runtime.stop_signals import StopSignals
 from loops.train_loop import RunOutputs, TrainLoop
 from loops.train_setup import TrainSetup
 from loops.train_state import TrainState
@@ -96,7 +96,7 @@ def train(
     config: Config,
     run_dir: pathlib.Path,
     record: run_folder.Record | None = None,
-    signals: StopSignals | NoSignals | None = None,
+    signals: StopSignals | None = None,
 ) -> dict:
     """Trains for the length in the config; returns the results of the final evaluation.
 
@@ -163,7 +163,7 @@ def train(
                 run_summary.list_columns(),
             )
         outputs = RunOutputs(run_dir, writer, trace)
-        results = TrainLoop(setup, outputs, signals or NoSignals()).run()
+        results = TrainLoop(setup, outputs, signals or StopSignals()).run()
         if is_chief:
             _log_next_commands(run_dir, config.data.dataset)
         return results

@@ -30,7 +30,7 @@ from loops.monitoring.step_intervals import StepIntervals
 from loops.monitoring.train_metrics import TrainMetrics
 from loops.runtime import peak_memory
 from loops.runtime.out_of_memory import convert_out_of_memory
-from loops.runtime.stop_signals import NoSignals, StoppedBySignal, StopSignals
+from loops.runtime.stop_signals import StoppedBySignal, StopSignals
 from loops.train_setup import TrainSetup
 from loops.train_statistics import EARLY_STEPS, TrainStatistics
 
@@ -61,7 +61,7 @@ class TrainLoop:
       signals: requests to stop or to save.
     """
 
-    def __init__(self, setup: TrainSetup, outputs: RunOutputs, signals: StopSignals | NoSignals):
+    def __init__(self, setup: TrainSetup, outputs: RunOutputs, signals: StopSignals):
         config, schedule, is_chief = setup.config, setup.schedule, setup.workers.is_chief
         self._config = config
         self._setup = setup

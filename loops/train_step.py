@@ -371,7 +371,7 @@ class TrainStep:
         if optimization.clip_factor:
             gradients = self._clip_adaptively(gradients, optimization.clip_factor)
         if optimization.clip_norm:
-            gradients = gradient_clipping.clip_by_global_norm(gradients, optimization.clip_norm)
+            gradients, _ = tf.clip_by_global_norm(gradients, optimization.clip_norm)
         gradients = [
             g + self._l2 * v if self._l2 and id(v) in self._decayed_ids else g
             for g, v in zip(gradients, self._variables, strict=True)

@@ -51,12 +51,10 @@ class Architecture:
     Attributes:
       family: name of the module in this package, and of the builder function in it.
       options: keyword arguments of the builder function.
-      experimental: needs no golden logits and no row in the tables of sizes.
     """
 
     family: str
     options: BuilderOptions = dataclasses.field(default_factory=BuilderOptions)
-    experimental: bool = False
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -110,11 +108,6 @@ net = user_code.Registry(
 def names() -> tuple[str, ...]:
     """Returns the names of all architectures, the values of `--model`."""
     return tuple(_ARCHITECTURES)
-
-
-def established_names() -> tuple[str, ...]:
-    """Returns the names of the architectures that are not experimental."""
-    return tuple(name for name in _ARCHITECTURES if not _ARCHITECTURES[name].experimental)
 
 
 def get_architecture(model: str) -> Architecture:

@@ -3,6 +3,7 @@
 import contextlib
 import socket
 import time
+from collections.abc import Sequence
 
 import grpc
 import tensorflow as tf
@@ -61,7 +62,6 @@ def list_workers(dispatcher: str) -> list[str]:
 
     Raises:
       grpc.RpcError: the dispatcher does not answer.
-      ValueError: the answer has an unknown format.
     """
     with grpc.insecure_channel(dispatcher) as channel:
         get_workers = channel.unary_unary(
@@ -72,34 +72,19 @@ def list_workers(dispatcher: str) -> list[str]:
     return sorted(
         {
             address.decode()
-            for worker in _parse_field_1(response)
-            for address in _parse_field_1(worker)
+            for worker in _read_field_1(response)
+            for address in _read_field_1(worker)
         }
     )
 
 
-def _parse_field_1(message: bytes) -> list[bytes]:
-    """Parses a protocol buffer whose only field is number 1, repeated strings or messages.
+def _read_field_1(message: bytes) -> Sequence[bytes]:
+    """Returns field 1 of a protocol buffer, repeated strings or messages.
 
-    TensorFlow has no public API that lists the workers, and its generated stub is private. This
-    parser covers the few bytes that are needed and does not break when the private module moves.
-
-    Raises:
-      ValueError: the message contains another field.
+    TensorFlow has no public API that lists the workers, and its generated stub is private. On the
+    wire, the messages equal a BytesList.
     """
-    values, position = [], 0
-    while position < len(message):
-        if message[position] != 0x0A:  # field 1, length-delimited
-            raise ValueError("the dispatcher's list of workers has an unknown format")
-        length, shift, position = 0, 0, position + 1
-        while True:  # the length is a varint: 7 bits per byte, lowest first
-            byte = message[position]
-            length, shift, position = length | (byte & 0x7F) << shift, shift + 7, position + 1
-            if byte < 0x80:
-                break
-        values.append(message[position : position + length])
-        position += length
-    return values
+    return tf.train.BytesList.FromString(message).value
 
 
 def watch(batches: tf.data.Dataset, dispatcher: str) -> tf.data.Dataset:

@@ -32,8 +32,8 @@ class OptimizerFacts:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class LossFacts:
-    """A loss needs no facts."""
+class NoFacts:
+    """What is said about losses and training steps: nothing."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -55,11 +55,6 @@ class MetricFacts:
     higher_is_better: bool = True
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class StepFacts:
-    """A training step needs no facts."""
-
-
 _OPTIMIZATION, _METRICS = "loops.optimization", "loops.metrics"
 OPTIMIZERS = Registry(
     "optimizers.optimizer",
@@ -71,7 +66,7 @@ OPTIMIZERS = Registry(
 )
 LOSSES = Registry(
     "losses.loss",
-    LossFacts,
+    NoFacts,
     {
         "softmax": f"{_OPTIMIZATION}.losses:cross_entropy",
         "bce": f"{_OPTIMIZATION}.losses:binary_cross_entropy",
@@ -91,7 +86,7 @@ METRICS = Registry(
         },
     },
 )
-STEPS = Registry("train_step.step", StepFacts, {"standard": "loops.train_step:TrainStep"})
+STEPS = Registry("train_step.step", NoFacts, {"standard": "loops.train_step:TrainStep"})
 # The function of each schedule in lr_schedules.py.
 SCHEDULES = {"cosine": "cosine", "step": "step_decay", "constant": "constant", "linear": "linear"}
 

@@ -144,7 +144,7 @@ class TrainingEvaluator:
             eval_results.write_json(self._run_dir, results, self._config.evaluation.json)
             self._writer.write_scalars("eval", step, eval_results.to_scalars(results))
             picture = first_filters.draw(self._state.model)
-            if picture is not None and isinstance(self._writer, metric_writer.MetricWriter):
+            if picture is not None:
                 self._writer.write_image("eval", step, "first_filters", picture)
             console.print_summary(
                 f"{self._run_dir}, step {step}", console.format_evaluation(results)

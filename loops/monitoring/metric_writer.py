@@ -235,6 +235,9 @@ class NullMetricWriter:
     def write_scalars(self, split: str, step: int, values: Mapping[str, float]) -> None:
         """Does nothing."""
 
+    def write_image(self, split: str, step: int, tag: str, image: np.ndarray) -> None:
+        """Does nothing."""
+
     def write_image_grid(
         self,
         split: str,

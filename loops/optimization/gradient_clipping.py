@@ -1,4 +1,4 @@
-"""Gradient clipping and gradient norms, applied after the all-reduce and before the optimizer."""
+"""Adaptive gradient clipping and gradient norms."""
 
 from collections.abc import Sequence
 
@@ -6,18 +6,6 @@ import tensorflow as tf
 
 # Lower bound on the norm of the weights. Weights initialized with zeros could not move without it.
 _MIN_WEIGHT_NORM = 1e-3
-
-
-def clip_by_global_norm(gradients: Sequence[tf.Tensor], clip_norm: float) -> list[tf.Tensor]:
-    """Scales all gradients by one factor so that their global norm is at most `clip_norm`.
-
-    Pascanu et al. 2013, algorithm 1.
-
-    Args:
-      gradients: finite float32 tensors.
-      clip_norm: maximum global norm.
-    """
-    return tf.clip_by_global_norm(gradients, clip_norm)[0]
 
 
 def adaptive_grad_clip(

@@ -29,7 +29,7 @@ class StoppedBySignal(UserError):
 
 
 class StopSignals:
-    """Inside the context, records the first SIGINT, SIGTERM or SIGHUP.
+    """Inside the context, records the first SIGINT, SIGTERM or SIGHUP. Outside of it, no signal.
 
     A second SIGINT or SIGTERM exits the process. A second SIGHUP does not, because a terminal that
     is closed sends several. SIGHUP stays ignored where it was ignored, as under nohup.
@@ -125,13 +125,6 @@ def _detach_from_closed_terminal() -> None:
                 null = os.open(os.devnull, os.O_WRONLY)
                 os.dup2(null, descriptor)
                 os.close(null)
-
-
-class NoSignals:
-    """Replaces StopSignals in programs that handle no signals."""
-
-    received = None
-    save_requested = False
 
 
 def exit_now(stopped: StoppedBySignal) -> NoReturn:

@@ -39,6 +39,18 @@ def test_overridden_loss_and_gradients_are_what_is_optimized(mirrored, accumulat
         np.testing.assert_allclose(triple_updates[path], 3 * update, atol=1e-6, err_msg=path)
 
 
+@pytest.mark.parametrize("clip_norm", [0.125, 1e6])
+def test_gradients_are_clipped_to_their_global_norm(mirrored, clip_norm):
+    """Pascanu et al. 2013, algorithm 1."""
+    _, plain = run_one_step(TrainStep, mirrored)
+    _, clipped = run_one_step(TrainStep, mirrored, clip_norm=clip_norm)
+    norm = np.sqrt(sum((update.astype(np.float64) ** 2).sum() for update in plain.values())) / 0.01
+    assert 0.125 < norm < 1e6
+    for path, update in plain.items():
+        expected = update * min(1.0, clip_norm / norm)
+        np.testing.assert_allclose(clipped[path], expected, rtol=1e-3, atol=1e-7, err_msg=path)
+
+
 def make_config(folder, *words):
     words = ["--dataset=folder", f"--data_dir={folder}", f"--batch_size={BATCH}", *words]
     return resolve("--model=resnetv2_18", "--image_size=32", "--strategy=one", *words)

@@ -24,7 +24,6 @@ from tests.nets.test_registry import split_name
 GOLDEN = pathlib.Path(__file__).parent / "golden_logits.json"
 QUICK = ("alexnet_bn", "zfnet", "resnet_18", "resnetv2_18", "resnetse_18", "resnet_18d")
 ALL = [pytest.param(m, marks=[] if m in QUICK else pytest.mark.faults) for m in registry.names()]
-ESTABLISHED = [param for param in ALL if param.values[0] in registry.established_names()]
 STAGED = [
     pytest.param(m, marks=[] if m in (*QUICK, "resnet_50", "resnetv2_50") else pytest.mark.faults)
     for m in registry.names()
@@ -90,14 +89,14 @@ def main(arguments, path=GOLDEN, compute=compute_logits):
     parser.add_argument("--all", action="store_true", help="rewrite the logits of all nets")
     rewrite_all = parser.parse_args(arguments).all
     logits = {} if rewrite_all else json.loads(path.read_text())
-    for model in registry.established_names():
+    for model in registry.names():
         if model not in logits:
             logits[model] = [float(f"{x:.6g}") for x in compute(model)]
-    lines = [f' "{model}": {json.dumps(logits[model])}' for model in registry.established_names()]
+    lines = [f' "{model}": {json.dumps(logits[model])}' for model in registry.names()]
     path.write_text("{\n" + ",\n".join(lines) + "\n}\n")
 
 
-@pytest.mark.parametrize("model", ESTABLISHED)
+@pytest.mark.parametrize("model", ALL)
 def test_golden_logits(model, zero_weights):
     expected = golden_logits(model)
     logits = np.array(compute_logits(model))
@@ -106,7 +105,7 @@ def test_golden_logits(model, zero_weights):
 
 
 def test_golden_file_has_exactly_the_registered_nets():
-    assert list(json.loads(GOLDEN.read_text())) == list(registry.established_names())
+    assert list(json.loads(GOLDEN.read_text())) == list(registry.names())
 
 
 @pytest.fixture
@@ -132,14 +131,14 @@ def test_golden_command_writes_only_the_missing_logits(golden_copy):
     lines = golden_copy.read_text().splitlines()
     assert [line for line in lines if "resnet_18" not in line] == kept
     assert f' "resnet_18": {[0.333333] * 8},' in lines
-    assert list(json.loads(golden_copy.read_text())) == list(registry.established_names())
+    assert list(json.loads(golden_copy.read_text())) == list(registry.names())
     main([], golden_copy, compute)
     assert computed == ["resnet_18"] and golden_copy.read_text().splitlines() == lines
 
 
 def test_golden_command_with_all_rewrites_the_logits_of_all_nets(golden_copy):
     main(["--all"], golden_copy, lambda model: [float(len(model))] * 8)
-    expected = {model: [float(len(model))] * 8 for model in registry.established_names()}
+    expected = {model: [float(len(model))] * 8 for model in registry.names()}
     assert json.loads(golden_copy.read_text()) == expected
 
 
@@ -224,7 +223,7 @@ def find_tensors_without_gradient(model, steps):
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
-@pytest.mark.parametrize("model", ESTABLISHED)
+@pytest.mark.parametrize("model", ALL)
 def test_half_precision(model, dtype, zero_weights):
     check_half_precision(model, dtype, golden_logits(model))
 

@@ -152,9 +152,9 @@ def trainable_parameters(family, layer_count, classes=1000):
 
 
 def test_model_sizes_has_one_row_for_each_registered_net(zero_weights):
-    for model in registry.established_names():
+    for model in registry.names():
         expected_parameters(model)
-    assert set(MODEL_SIZES) - set(registry.established_names()) == set(), "remove these rows"
+    assert set(MODEL_SIZES) - set(registry.names()) == set(), "remove these rows"
 
 
 def test_missing_row_in_model_sizes_fails_with_the_line_to_add(monkeypatch, zero_weights):
@@ -180,7 +180,7 @@ def test_model_sizes_match_the_papers(model, zero_weights):
     assert PUBLISHED.get(model, expected) == expected
 
 
-@pytest.mark.parametrize("model", registry.established_names())
+@pytest.mark.parametrize("model", registry.names())
 def test_number_of_trainable_parameters(model, zero_weights):
     expected = expected_parameters(model)
     net = build_for_imagenet(model)

@@ -23,7 +23,7 @@ from loops.distribution import strategies, workers
 from loops.monitoring import metric_writer
 from loops.optimization import mixed_precision
 from loops.optimization.train_schedule import TrainSchedule
-from loops.runtime.stop_signals import NoSignals
+from loops.runtime.stop_signals import StopSignals
 from loops.tools.benchmark import benchmark_setup, throughput
 from loops.train_loop import RunOutputs, TrainLoop
 from loops.train_state import TrainState
@@ -77,7 +77,7 @@ def measure_training(config: Config) -> Measurement:
         with metric_writer.MetricWriter(run_dir, 0) as writer:
             outputs = RunOutputs(run_dir, writer, NullLossTrace())
             with contextlib.suppress(_AllCallsTimed):
-                TrainLoop(setup, outputs, NoSignals()).run()
+                TrainLoop(setup, outputs, StopSignals()).run()
     title = f"training loop on {config.data.dataset}, {display_name(config.data.augment)}"
     return _make_training_results(title, step.timings(), step, state, config)
 

@@ -63,12 +63,12 @@ def run(config: Config) -> dict:
     trained = trained_models.find_models(config)
     if len(trained) > 1:
         raise UsageError(f"--ckpt={config.evaluation.ckpt}: name one; ensembles are not exported")
-    trained_model = _to_float32(trained[0])
+    trained_model = trained[0]
     one_device = dataclasses.replace(config.distribution, strategy="one")
     strategy = strategies.make_strategy(one_device)
     num_calibration_images = config.export.calibration_images
     export = Export(
-        model=trained_model.restore(strategy),
+        model=trained_model.restore(strategy, dtype="float32"),
         record=trained_model.record,
         data=trained_model.config.data,
         int8=config.export.quantize == "int8",
@@ -141,15 +141,6 @@ def _describe_error(error: OSError | tf.errors.OpError) -> str:
         return error.message.split("; ")[-1].split(" [Op:")[0]
     h5py_reason = re.search(r"error message = '([^']*)'", str(error))
     return h5py_reason[1] if h5py_reason else error.strerror or str(error).splitlines()[0]
-
-
-def _to_float32(trained_model: TrainedModel) -> TrainedModel:
-    """Returns the model with mixed precision switched off."""
-    config = trained_model.config
-    precision = dataclasses.replace(config.precision, mixed_precision=False)
-    return dataclasses.replace(
-        trained_model, config=dataclasses.replace(config, precision=precision)
-    )
 
 
 def _write_and_verify(

@@ -11,7 +11,7 @@ import time
 
 import pytest
 
-from loops.runtime.stop_signals import NoSignals, StoppedBySignal, StopSignals
+from loops.runtime.stop_signals import StoppedBySignal, StopSignals
 
 ROOT = pathlib.Path(__file__).resolve().parents[3]
 STOP_SIGNALS = [signal.SIGINT, signal.SIGTERM]
@@ -161,12 +161,6 @@ def test_exit_releases_thread_pipe_and_handlers():
     assert not thread.is_alive()
     assert list_descriptors() == descriptors
     assert signal.set_wakeup_fd(before) == -1
-
-
-def test_no_signals_has_the_same_attributes():
-    signals = StopSignals()
-    assert NoSignals.received is signals.received is None
-    assert NoSignals.save_requested is signals.save_requested is False
 
 
 @pytest.mark.parametrize(
