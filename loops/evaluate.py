@@ -128,15 +128,7 @@ def _score_test_sets(config: Config) -> list[dict]:
         split = _open_split(strategy, of_set)
         predicted = [
             predict_probabilities(
-                Evaluator(
-                    strategy,
-                    net,
-                    split,
-                    model.config.data,
-                    evaluation.crops,
-                    evaluation.eval_batch_size,
-                ),
-                evaluation.crops,
+                Evaluator.from_config(strategy, net, split, model.config), evaluation.crops
             )
             for net, model in zip(nets, of_set, strict=True)
         ]
@@ -282,15 +274,8 @@ def _make_evaluator(
     averaged: bool = True,
 ) -> Evaluator:
     """Makes the Evaluator of a model, with the preprocessing of that model."""
-    evaluation = model.config.evaluation
-    return Evaluator(
-        strategy,
-        model.restore(strategy, averaged),
-        split,
-        model.config.data,
-        evaluation.crops,
-        evaluation.eval_batch_size,
-    )
+    net = model.restore(strategy, averaged)
+    return Evaluator.from_config(strategy, net, split, model.config)
 
 
 def _predict(

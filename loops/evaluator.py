@@ -12,6 +12,7 @@ from input_pipeline.augmentation import batch_augment
 from input_pipeline.config import DataConfig
 from input_pipeline.errors import DataError
 from input_pipeline.sources.source import Source
+from loops.config.config import Config
 from loops.distribution import strategies, workers
 from loops.metrics import classification, logits_reader
 from loops.monitoring import progress_bar
@@ -69,6 +70,14 @@ class Evaluator:
         replicas; 0 for the default.
     """
 
+    @classmethod
+    def from_config(
+        cls, strategy: tf.distribute.Strategy, model: keras.Model, split: Source, config: Config
+    ) -> "Evaluator":
+        """Makes the Evaluator that `--crops` and `--eval_batch_size` ask for."""
+        own = config.evaluation
+        return cls(strategy, model, split, config.data, own.crops, own.eval_batch_size)
+
     def __init__(
         self,
         strategy: tf.distribute.Strategy,
@@ -118,7 +127,7 @@ class Evaluator:
         Raises:
           DataError: an image does not decode. An evaluation never leaves an image out.
           UsageError: a batch does not fit into memory.
-          Interrupted: `stop` returned true.
+          EvaluationInterrupted: `stop` returned true.
         """
         total = self._split.num_examples
         bar = progress_bar.Progress("eval", total)

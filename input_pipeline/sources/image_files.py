@@ -102,12 +102,12 @@ def from_folders(
     folder = pathlib.Path(root, split)
     _require_folder(pathlib.Path(root), "check --data_dir")
     add_folders = "put class folders there, or choose another --data_dir"
-    deal = ""
+    hint = ""
     if split != "train" and pathlib.Path(root, "train").is_dir():
-        deal = f"; or give --dataset=folder --data_dir={root}/train to split its images 10:1:1"
+        hint = f"; or give --dataset=folder --data_dir={root}/train to split its images 10:1:1"
     if not folder.is_dir():
         image_folders.require_no_images(root)
-    _require_folder(folder, f"the {split} split is missing: {add_folders}{deal}")
+    _require_folder(folder, f"the {split} split is missing: {add_folders}{hint}")
     if not class_names:
         train = pathlib.Path(root, "train")
         _require_folder(train, f"its folders define the classes: {add_folders}")

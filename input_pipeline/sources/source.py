@@ -172,7 +172,7 @@ def _open_images(config: DataConfig, split: str, class_names: Sequence[str]) -> 
                 " --data_dir=DIR"
             )
         return layout_splits.open_split(layout, config.dataset, split, class_names)
-    known = _known_class_names(config, class_names)
+    known = class_names or datasets.load_wnids(config.dataset)
     if layout is None and split != "train":
         test_set = layout_splits.open_test_set(data_dir, known) if known else None
         if test_set is not None:
@@ -234,11 +234,6 @@ def ensure_data_dir(config: DataConfig) -> str:
 def get_data_dir(config: DataConfig) -> str:
     """Returns the folder of the images, which may not exist yet; "" if no flag names one."""
     return config.data_dir or ("data/shapes" if config.dataset == "shapes" else "")
-
-
-def _known_class_names(config: DataConfig, class_names: Sequence[str]) -> Sequence[str]:
-    """Returns the class folders by label; empty if the folders in train define the classes."""
-    return class_names or datasets.load_wnids(config.dataset)
 
 
 def warn_of_missing_classes(train: Source, val: Source) -> None:

@@ -182,9 +182,8 @@ def step_folder(run_dir: pathlib.Path, step: int) -> pathlib.Path:
 def list_step_folders(run_dir: pathlib.Path | str) -> list[pathlib.Path]:
     """Lists all step folders of a run, intact or not, newest first; empty without a run folder."""
     entries = pathlib.Path(run_dir).iterdir() if os.path.isdir(run_dir) else ()
-    return sorted((p for p in entries if p.is_dir() and parse_step(p) is not None), key=parse_step)[
-        ::-1
-    ]
+    folders = (p for p in entries if p.is_dir() and parse_step(p) is not None)
+    return sorted(folders, key=parse_step, reverse=True)
 
 
 def find_newest_intact(run_dir: pathlib.Path | str) -> pathlib.Path | None:

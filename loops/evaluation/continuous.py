@@ -97,15 +97,9 @@ class _CheckpointEvaluator:
         """Loads the weights; returns whether they still existed."""
         try:
             if self._model is None:
-                evaluation = self._config.evaluation
                 self._model = model.restore(self._strategy)
-                self._evaluator = Evaluator(
-                    self._strategy,
-                    self._model,
-                    self._split,
-                    self._config.data,
-                    evaluation.crops,
-                    evaluation.eval_batch_size,
+                self._evaluator = Evaluator.from_config(
+                    self._strategy, self._model, self._split, self._config
                 )
             else:
                 restore.load_weights(self._model, model.record, model.step_dir, averaged)

@@ -152,13 +152,9 @@ class TrainingEvaluator:
         return results
 
     def _make_evaluator(self, crops: int) -> Evaluator:
-        return Evaluator(
-            self._state.strategy,
-            self._state.model,
-            self._val_split,
-            self._config.data,
-            crops,
-            self._config.evaluation.eval_batch_size,
+        config = self._config.replace(crops=crops)
+        return Evaluator.from_config(
+            self._state.strategy, self._state.model, self._val_split, config
         )
 
     def _predict(self, evaluator: Evaluator) -> _Predictions:

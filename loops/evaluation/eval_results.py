@@ -3,6 +3,7 @@
 import contextlib
 import math
 import pathlib
+import re
 from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
@@ -195,7 +196,7 @@ def to_scalars(results: dict, suffix: str = "") -> dict[str, float]:
     Ten-crop tags sort behind those of the center crop, which have a value for each epoch.
     """
     suffix = _make_tag_suffix(results, suffix)
-    tags = {f"accuracy/{k}{suffix}": v for k, v in results.items() if k[3:].isdigit()}
+    tags = {f"accuracy/{k}{suffix}": v for k, v in results.items() if re.fullmatch(r"top\d+", k)}
     groups = {name: facts.tensorboard_group for name, facts in metrics.iter_shown(results)}
     groups["temperature"] = "calibration"
     tags |= {

@@ -195,7 +195,7 @@ def resolve_config(
     if "dataset" not in config.typed:
         is_imagenet = num_classes == 1000 and "class_names" not in config.typed
         if recorded_names and importing.source != "h5":
-            is_imagenet = is_imagenet and recorded_names == _find_imagenet_classes()
+            is_imagenet = is_imagenet and recorded_names == datasets.load_wnids("ilsvrc2012")
         config = config.replace(dataset="ilsvrc2012" if is_imagenet else "lists")
     dataset_flags.check_list_flags(config)
     if recorded_names and not config.typed & {"dataset", "class_names"}:
@@ -248,10 +248,6 @@ def _read_card(
                 " to import the weights without the card, name the file of weights itself"
             )
     return values, card.class_names
-
-
-def _find_imagenet_classes() -> tuple[str, ...]:
-    return datasets.load_wnids("ilsvrc2012")
 
 
 def _find_class_names(data: DataConfig, num_classes: int) -> tuple[str, ...]:
