@@ -273,8 +273,8 @@ def _(work):
 @case("15 the best evaluation is saved, also where the intervals never meet")
 def _(work):
     intervals = ["--steps=7", "--eval_every=2", "--save_every=3", "--keep=9"]
-    assert_trained(run(small(work, *intervals, "--run_name=best")))
-    run_dir = work / "runs/best"
+    assert_trained(run(small(work, *intervals, "--run_name=unmet")))
+    run_dir = work / "runs/unmet"
     top1 = {
         line["step"]: line["accuracy/top1"] for line in metrics(run_dir) if line["split"] == "eval"
     }
@@ -296,7 +296,7 @@ def _(work):
 @case("17 --cpu_devices=2 alone is two replicas")
 def _(work):
     words = small(work, "--steps=1", "--cpu_devices=2", "--run_name=replicas")
-    assert_trained(run(words), "2 replicas on /device:CPU:0, /device:CPU:1")
+    assert_trained(run(words), " on 2 CPUs")
 
 
 @case("18 a finished run that is named again writes nothing new")

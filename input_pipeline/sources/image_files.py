@@ -304,6 +304,7 @@ def _parse_lines(data: bytes, path: str | os.PathLike[str]) -> _List:
         is_name = not _NUMBER.fullmatch(label) and not image_folders.is_image_name(label)
         if (
             not name.strip()
+            or "\0" in name  # no file can have it
             or line.startswith("# ")
             or not (label and is_consistent)
             or not (has_number or is_name)

@@ -267,8 +267,8 @@ def test_python_stands_still_while_tensorflow_connects_workers():
     code = (
         "import threading, time, tensorflow as tf\n"
         "connect = tf.distribute.MultiWorkerMirroredStrategy\n"
-        "threading.Thread(target=connect, daemon=True).start()\n"
         "print('begin', flush=True)\n"
+        "threading.Thread(target=connect, daemon=True).start()\n"
         "time.sleep(5)\n"
         "print('end', flush=True)\n"
     )

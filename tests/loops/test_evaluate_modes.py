@@ -81,8 +81,11 @@ def test_unwritable_run_folder_is_a_warning(runs, tmp_path, capsys, caplog):
     results = run(f"--ckpt={copy}", "--crops=1", f"--json={tmp_path / 'o.json'}")
     assert json.loads((tmp_path / "o.json").read_text()) == results
     assert f"{results['top1']:.2%}" in capsys.readouterr().out
-    for name in ("eval-00000004-val-1.json", "eval"):
-        assert f"could not write {copy / name}: Is a directory" in caplog.text
+    for name, reason in (
+        ("eval-00000004-val-1.json", "Is a directory"),
+        ("eval", "is not a regular file"),
+    ):
+        assert f"could not write {copy / name}: {reason}" in caplog.text
     assert not list(copy.glob(".eval*"))
 
 

@@ -1,7 +1,7 @@
-"""Convergence test: ten seeds must reach the accuracy of a stored reference.
+"""Convergence test: ten seeds must reach the accuracies of a stored reference.
 
-As in MLPerf's reference convergence points, the reference has twice as many runs and the test is a
-t-test. A mean that is too good fails as well. Explain a difference before you write a new
+Each seed is compared with itself. Other rounding moves the accuracy of a seed by 1.5 points, other
+seeds by 3. A mean that is too good fails as well. Explain a difference before you write a new
 reference with `python -m tests.loops.test_learning`.
 """
 
@@ -9,8 +9,8 @@ import json
 import pathlib
 import tempfile
 
+import numpy as np
 import pytest
-from scipy import stats
 
 import flags
 from loops import train
@@ -18,8 +18,8 @@ from tests.loops import tiny_nets
 
 REFERENCE = pathlib.Path(__file__).with_name("learning_reference.json")
 SEEDS = range(10)
-REFERENCE_SEEDS = range(100, 120)
-ALPHA = 0.05
+# Of the mean over the seeds: four times its standard deviation from rounding.
+MAX_DIFFERENCE = 0.02
 FLAGS = [
     *("--dataset=shapes", "--model=resnetv2_18", "--image_size=32", "--batch_size=32", "--crops=1"),
     *("--steps=120", "--eval_every=1000", "--save_every=1000", "--strategy=one"),
@@ -38,28 +38,26 @@ def accuracies(seeds, root, *words):
     return top1
 
 
-def p_value(top1):
-    """Returns the p-value of Welch's two-sided t-test against the reference."""
+def difference(top1):
+    """Returns by how much the mean accuracy is above the reference."""
     reference = json.loads(REFERENCE.read_text())
     assert reference["flags"] == FLAGS
-    return stats.ttest_ind(top1, reference["top1"], equal_var=False).pvalue
+    return np.mean(top1) - np.mean(reference["top1"])
 
 
 @pytest.mark.faults
 def test_convergence_equals_reference(tmp_path):
     top1 = accuracies(SEEDS, tmp_path)
-    assert p_value(top1) > ALPHA, top1
+    assert abs(difference(top1)) < MAX_DIFFERENCE, top1
 
 
 @pytest.mark.faults
-@pytest.mark.parametrize("words", [["--learning_rate=0.4"], ["--augment=none"]])
-def test_convergence_test_detects_changes(tmp_path, words):
-    """Half the learning rate and missing augmentation are both detected."""
-    top1 = accuracies(SEEDS, tmp_path, *words)
-    assert p_value(top1) < ALPHA, top1
+@pytest.mark.parametrize("word", ["--learning_rate=0.4", "--momentum=0.5"])
+def test_convergence_test_detects_changes(tmp_path, word):
+    assert abs(difference(accuracies(SEEDS, tmp_path, word))) > MAX_DIFFERENCE
 
 
 if __name__ == "__main__":
     with tempfile.TemporaryDirectory() as folder:
-        top1 = accuracies(REFERENCE_SEEDS, folder)
+        top1 = accuracies(SEEDS, folder)
     REFERENCE.write_text(json.dumps({"flags": FLAGS, "top1": top1}, indent=1) + "\n")

@@ -212,6 +212,7 @@ def test_class_names_come_from_file_or_trained_run(tmp_path):
         ("a.jpg 0\nb.jpg 1.5\n", 2),
         ("a.jpg 0\nb.jpg ٣\n", 2),  # an Arabic digit
         ("a.jpg 0\nb.jpg dog\n", 2),
+        ("a.jpg 0\nb\0.jpg 1\n", 2),
         ("a.jpg 0\n\nb.jpg 1\n", 2),
         ("a.jpg 0\n 7\n", 2),
         ("a.jpg 0\n7\n", 2),
