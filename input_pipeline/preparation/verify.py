@@ -243,6 +243,7 @@ class _Scan:
         self._short_sides: collections.Counter[int] = collections.Counter()
         self._first_with_hash: dict[str, _ImageKey] = {}
         self._images_per_label: collections.Counter[int] = collections.Counter()
+        self._repeated: dict[str, dict[str, str]] = {}
 
     def add(self, split: str, image: all_images.Image, inspection: _Inspection) -> None:
         """Adds one image."""
@@ -257,8 +258,9 @@ class _Scan:
         if not inspection.size:
             return
         digest = inspection.sha256
-        self.checksums[image.name] = digest
-        if self.known_checksums.get(image.name, digest) != digest:
+        name = self._make_distinct(image.name, digest)
+        self.checksums[name] = digest
+        if self.known_checksums.get(name, digest) != digest:
             why = (
                 f"its bytes differ from its line in {CHECKSUMS_FILE}; if you changed it, delete it"
             )
@@ -272,6 +274,13 @@ class _Scan:
                 why += f", which is of class {theirs}, not {ours}"
             finding = _make_finding("duplicate", split, image.name, why)
             self.findings.append({**finding, "of": first.name, "of_split": first.split})
+
+    def _make_distinct(self, name: str, digest: str) -> str:
+        """Returns the name, with a number if another image has it: the shards may repeat names."""
+        if self.checksums.get(name, digest) == digest:
+            return name
+        names = self._repeated.setdefault(name, {})
+        return names.setdefault(digest, f"{name} ({len(names) + 2})")
 
     def find_missing(self, root: str | os.PathLike[str]) -> tuple[dict[str, str], list[str]]:
         """Finds the files of an earlier run that are not in the data set and no longer exist.

@@ -10,6 +10,7 @@ import pytest
 from input_pipeline.config import DataConfig, PrepareConfig
 from input_pipeline.preparation import verify
 from tests.input_pipeline import encoded_images as images
+from tests.input_pipeline import imagenet_layouts
 from tests.input_pipeline.files import put
 
 
@@ -112,3 +113,16 @@ def test_report_compares_with_the_full_data_set(tmp_path):
     assert missing[0] == "there is no val split"
     assert missing[1].startswith("the train split has no image of 999 classes: n01443537, ")
     assert missing[2] == "the train split has 1 images; the full one has 1281167"
+
+
+def test_images_of_one_name_in_several_shards_are_not_changed(tmp_path):
+    """Many WebDatasets number the images of each shard from zero."""
+    for shard in range(3):
+        files = [("0.jpg", imagenet_layouts._jpeg(shard)), ("0.cls", b"%d" % (shard % 2))]
+        put(tmp_path / f"train-{shard}.tar", imagenet_layouts.tar_bytes(files))
+    config = DataConfig(dataset="folder", data_dir=str(tmp_path))
+    report, checksums = verify.verify(config, PrepareConfig())
+    (tmp_path / "sums").write_bytes(verify.format_checksums(checksums))
+    again, _ = verify.verify(config, PrepareConfig(), tmp_path / "sums")
+    assert len(checksums) == 3
+    assert report["findings"] == again["findings"] == []
