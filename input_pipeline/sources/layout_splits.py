@@ -3,6 +3,7 @@
 import collections
 import dataclasses
 import functools
+import hashlib
 import os
 import pathlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -329,8 +330,12 @@ def _open_packed(
     def find_labels(entries: Sequence[Entry]) -> Labels:
         return _label_entries(entries, split, known, metadata_names, layout.root, devkit)
 
+    label_facts = ""
+    if place.kind == layouts.TAR:  # the labels are in other files, which may have changed
+        truth, _ = val_ground_truth.find(layout.root, devkit, known)
+        label_facts = hashlib.sha256(repr(sorted(truth.items())).encode()).hexdigest()
     return packed_images.open_indexed(
-        layout.root, f"{dataset}-{split}", storage, files, parts, find_labels
+        layout.root, f"{dataset}-{split}", storage, files, parts, find_labels, label_facts
     )
 
 

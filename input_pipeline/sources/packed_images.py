@@ -229,8 +229,9 @@ def open_indexed(
     files: Sequence[pathlib.Path],
     list_parts: Callable[[], Iterable[Part]],
     find_labels: Callable[[Sequence[Entry]], Labels],
+    label_facts: str = "",
 ) -> PackedImages:
-    """Opens the images of a split; makes the index if there is none for these files.
+    """Opens the images of a split; makes the index if there is none for these files and labels.
 
     Args:
       root: folder of the data set.
@@ -239,12 +240,13 @@ def open_indexed(
       files: the files that hold the images.
       list_parts: function that returns all parts.
       find_labels: function that labels the entries of all parts.
+      label_facts: identifies the labels, if they do not come from these files.
 
     Raises:
       UsageError: the index cannot be written anywhere.
       DataError: a file is damaged, or the split has no image.
     """
-    facts = {
+    facts: dict[str, Any] = {
         "format": _FORMAT_VERSION,
         "storage": storage,
         # Sizes and times tell whether the files are those that were indexed.
@@ -252,6 +254,7 @@ def open_indexed(
             [os.path.relpath(file, root), (stat := os.stat(file)).st_size, stat.st_mtime_ns]
             for file in files
         ],
+        **({"labels": label_facts} if label_facts else {}),
     }
     found = (_load(path, facts) for path in index_folder.list_existing(root, f"{split}.npz"))
     index = next((index for index in found if index is not None), None)

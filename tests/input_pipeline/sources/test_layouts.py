@@ -12,7 +12,13 @@ from input_pipeline import datasets, pipeline
 from input_pipeline.config import DataConfig, PrepareConfig
 from input_pipeline.errors import DataError, UsageError
 from input_pipeline.preparation import prepare, raw_layouts, verify
-from input_pipeline.sources import folder_splits, layouts, parquet_files, source
+from input_pipeline.sources import (
+    folder_splits,
+    layout_splits,
+    layouts,
+    parquet_files,
+    source,
+)
 from loops.config import dataset_flags
 from tests.command_line import parse
 from tests.input_pipeline import imagenet_layouts
@@ -176,6 +182,21 @@ def test_test_split_without_labels_is_left_out(tmp_path, caplog, kind):
     layouts._warn_of_unlabeled.cache_clear()
     assert layouts.recognize(folder) == before
     assert caplog.messages[-1] == f"{path}: no image in it has a label; it is left out"
+
+
+def test_labels_of_a_tar_file_follow_the_file_that_they_come_from(tmp_path):
+    """The index has the labels, and is made again when the development kit or the CSV changes."""
+    folder = imagenet_layouts.make("three_tars", tmp_path)
+    config = _resolve(folder)
+    assert len({*source.open_split(config, "val").labels.tolist()}) == len(imagenet_layouts.VAL)
+    (folder / "ILSVRC2012_devkit_t12.tar.gz").unlink()
+    rows = [f"{name[:-5]},n01440764 1 2 3 4 \n" for _, name, _ in imagenet_layouts.VAL]
+    put(folder / "LOC_val_solution.csv", "".join(["ImageId,PredictionString\n", *rows]).encode())
+    assert {*source.open_split(config, "val").labels.tolist()} == {0}
+    with pytest.raises(UsageError, match="nowhere: contains no ILSVRC2012_validation"):
+        layout_splits.open_split(
+            layouts.recognize(folder), "ilsvrc2012", "val", devkit=str(tmp_path / "nowhere")
+        )
 
 
 def test_thousand_classes_of_another_data_set_are_not_imagenet(tmp_path):
