@@ -1,10 +1,11 @@
 """`--mode=eval`: evaluates checkpoints, on images or on the logits of an earlier evaluation."""
 
 import dataclasses
-import os
+import itertools
 from collections.abc import Sequence
 from typing import TypeVar
 
+import keras
 import numpy as np
 import tensorflow as tf
 from absl import logging
@@ -122,30 +123,13 @@ def _score_test_sets(config: Config) -> list[dict]:
     nets = [model.restore(strategy) for model in models]
     ks = sorted({1, *flag_parsers.parse_top_k(evaluation.top_k)})  # the table has top-1
     rows: list[dict] = []
-    correct: dict[str, list[np.ndarray]] = {}  # by the folder of the severities
-    for number, test_set in enumerate(sets):
-        of_set = [_replace_images(model, test_set.folder, ks) for model in models]
-        split = _open_split(strategy, of_set)
-        predicted = [
-            predict_probabilities(
-                Evaluator.from_config(strategy, net, split, model.config), evaluation.crops
-            )
-            for net, model in zip(nets, of_set, strict=True)
-        ]
-        results = eval_results.score_models(predicted, of_set, split)
-        probs = classification.average_probabilities([p[evaluation.crops] for p in predicted])
-        present = test_sets.score_present_classes(probs, split.labels, ks)
-        results |= {"name": test_set.name, "folder": test_set.folder, **present}
-        results["is_subset"] = present["num_present_classes"] < len(split.class_names)
-        rows.append(results)
-        if test_set.corruption:
-            is_correct = classification.label_ranks(probs, split.labels) < 1
-            folder = os.path.dirname(test_set.folder)
-            correct.setdefault(folder, []).append(is_correct)
-            if number + 1 == len(sets) or os.path.dirname(sets[number + 1].folder) != folder:
-                rows.append(test_sets.average_severities(test_set.corruption, correct[folder]))
-    if len(correct) > 1:
-        means = [row["top1"] for row in rows if "num_severities" in row]
+    for (corruption, _), group in itertools.groupby(sets, test_sets.get_severities):
+        scored = [_score_test_set(strategy, nets, models, test_set, ks) for test_set in group]
+        rows += [results for results, _ in scored]
+        if corruption:
+            rows.append(test_sets.average_severities(corruption, [right for _, right in scored]))
+    means = [row["top1"] for row in rows if "num_severities" in row]
+    if len(means) > 1:
         rows.append({"name": f"mean of {len(means)} corruptions", "top1": float(np.mean(means))})
     if workers.Workers(strategy).is_chief:
         name = " + ".join(str(model.step_dir) for model in models)
@@ -157,6 +141,28 @@ def _score_test_sets(config: Config) -> list[dict]:
         if any(row.get("is_subset") for row in rows):
             console.print_lines(["  among them: among only the classes of the test set"])
     return rows
+
+
+def _score_test_set(
+    strategy: tf.distribute.Strategy,
+    nets: Sequence[keras.Model],
+    models: Sequence[TrainedModel],
+    test_set: test_sets.TestSet,
+    ks: Sequence[int],
+) -> tuple[dict, np.ndarray]:
+    """Returns the row of a test set, and whether each image is right: bool [N]."""
+    models = [_replace_images(model, test_set.folder, ks) for model in models]
+    split, crops = _open_split(strategy, models), models[0].config.evaluation.crops
+    predicted = [
+        predict_probabilities(Evaluator.from_config(strategy, net, split, model.config), crops)
+        for net, model in zip(nets, models, strict=True)
+    ]
+    results = eval_results.score_models(predicted, models, split)
+    probs = classification.average_probabilities([p[crops] for p in predicted])
+    present = test_sets.score_present_classes(probs, split.labels, ks)
+    results |= {"name": test_set.name, "folder": test_set.folder, **present}
+    results["is_subset"] = present["num_present_classes"] < len(split.class_names)
+    return results, classification.label_ranks(probs, split.labels) < 1
 
 
 def _replace_images(model: TrainedModel, folder: str, ks: Sequence[int]) -> TrainedModel:

@@ -87,8 +87,7 @@ METRICS = Registry(
     },
 )
 STEPS = Registry("train_step.step", NoFacts, {"standard": "loops.train_step:TrainStep"})
-# The function of each schedule in lr_schedules.py.
-SCHEDULES = {"cosine": "cosine", "step": "step_decay", "constant": "constant", "linear": "linear"}
+SCHEDULES = ("cosine", "step", "constant", "linear")  # see lr_schedules.py
 
 
 def best_names() -> tuple[str, ...]:

@@ -32,6 +32,13 @@ class TestSet:
     corruption: str = ""
 
 
+def get_severities(test_set: TestSet) -> tuple[str, str]:
+    """Returns the corruption and its folder, equal for all its severities; ("", "") without one."""
+    if not test_set.corruption:
+        return "", ""
+    return test_set.corruption, os.path.dirname(test_set.folder)
+
+
 def find(folder: str) -> list[TestSet]:
     """Returns the test sets in a folder: itself, or for ImageNet-C one for each severity.
 
