@@ -22,9 +22,9 @@ from input_pipeline.sources.source import Source
 # An unreadable image is replaced by the image at the next position of the permutation. If this
 # many images in a row are unreadable, the whole data set is broken, not just one image.
 MAX_DECODE_ATTEMPTS = 8
-# Batches that are loaded at the same time: the second keeps the threads busy while the last images
-# of the first are decoded.
-_BATCHES_AT_A_TIME = 2
+# At least two batches are loaded at the same time: the second keeps the threads busy while the last
+# images of the first are decoded.
+_MIN_PARALLEL_BATCHES = 2
 # AutoGraph would spend seconds converting every function that a stage calls. No function needs it,
 # because none has a Python `if` or a loop over tensors.
 _do_not_convert = tf.autograph.experimental.do_not_convert
@@ -60,8 +60,9 @@ def train_dataset(
     # Traced once, for both uses below.
     signature = [tf.TensorSpec([], tf.int64)] * 2
     attempt = tf.function(_make_sample_loader(source, config, seed), signature, autograph=False)
-
-    calls = _parallel_map_options(config, concurrent=_BATCHES_AT_A_TIME)
+    parallel_samples = _count_parallel_samples(config)
+    parallel_batches = max(_MIN_PARALLEL_BATCHES, ceil_div(parallel_samples, batch_size))
+    in_batch = _parallel(ceil_div(parallel_samples, parallel_batches))
 
     # Errors are ignored only within the attempts at one sample. If a bad image were dropped from
     # the whole stream, all later batches would shift.
@@ -74,20 +75,19 @@ def train_dataset(
     def load_batch(numbers: tf.Tensor) -> dict[str, tf.Tensor]:
         samples = tf.data.Dataset.from_tensor_slices(numbers)
         first_choice = samples.map(
-            lambda sample: attempt(sample, tf.constant(0, tf.int64)), **calls
+            lambda sample: attempt(sample, tf.constant(0, tf.int64)), **in_batch
         )
         whole = first_choice.ignore_errors().batch(batch_size, drop_remainder=True)
         # Runs only if an image of the batch is unreadable.
-        one_by_one = samples.map(load_or_substitute, **calls).batch(batch_size, drop_remainder=True)
+        one_by_one = samples.map(load_or_substitute, **in_batch)
+        one_by_one = one_by_one.batch(batch_size, drop_remainder=True)
         return whole.concatenate(one_by_one).take(1).get_single_element()
 
     samples = sample_order.sample_numbers(first_sample, batch_size, replica_slice)
     numbers = samples.batch(batch_size, drop_remainder=True)
     if batches is not None:
         numbers = numbers.take(batches)
-    return _prefetch(
-        numbers.map(load_batch, num_parallel_calls=_BATCHES_AT_A_TIME, deterministic=True), config
-    )
+    return _prefetch(numbers.map(load_batch, **_parallel(parallel_batches)), config)
 
 
 def load_first_samples(
@@ -198,7 +198,7 @@ def eval_dataset(
     samples = (
         sample_order.sample_numbers(0, batch_size, replica_slice)
         .take(num_samples)
-        .map(load, **_parallel_map_options(config))
+        .map(load, **_parallel(_count_parallel_samples(config)))
     )
     return _prefetch(samples.batch(batch_size, drop_remainder=True), config)
 
@@ -239,11 +239,15 @@ def require_working_functions(
             attempt(tf.constant(sample, tf.int64), tf.constant(0, tf.int64))
 
 
-def _parallel_map_options(config: DataConfig, concurrent: int = 1) -> dict[str, Any]:
-    """Returns the options of a map over samples; `concurrent` of these maps run at a time."""
+def _count_parallel_samples(config: DataConfig) -> int:
+    """Returns how many samples are loaded at the same time."""
     # Results wait for those before them, and count as calls meanwhile. With one call per thread,
     # a slow image would leave threads idle.
-    calls = ceil_div(2 * threads.num_parallel_calls(config.reader_threads), concurrent)
+    return 2 * threads.num_parallel_calls(config.reader_threads)
+
+
+def _parallel(calls: int) -> dict[str, Any]:
+    """Returns the options of a map that keeps the order."""
     return {"num_parallel_calls": calls, "deterministic": True}
 
 

@@ -65,7 +65,7 @@ def prepare(
         )
     if manifest.exists(config.data_dir):
         raise UsageError(f"--data_dir={config.data_dir}: is already a prepared data set")
-    raw_layouts.require_separate_folder(config, out)
+    raw_layouts.require_separate_folder(config, out, is_data_set=True)
     with folder_lock.acquire(out, f"--out={out}"):
         raw = raw_layouts.find(config, prepare_config)
         for lookalikes in image_folders.find_lookalikes(raw.classes):

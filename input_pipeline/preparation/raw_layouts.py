@@ -114,13 +114,24 @@ def _list_items(
         yield raw_set.Item(name, label, *position, images.storage, tuple(place))
 
 
-def require_separate_folder(config: DataConfig, out: str | os.PathLike[str]) -> None:
-    """Raises UsageError if a folder for results would be read as a class folder of the images."""
+def require_separate_folder(
+    config: DataConfig, out: str | os.PathLike[str], is_data_set: bool = False
+) -> None:
+    """Raises UsageError if an output folder would be read as a class folder of the images.
+
+    Args:
+      config: names the images.
+      out: the output folder.
+      is_data_set: whether it becomes a data set, which may not be in the folder of tar files or
+        other shards either.
+    """
     if config.dataset == "lists":
         return
     root = pathlib.Path(config.data_dir)
-    splits = [root / name for name in _SPLIT_FOLDERS if (root / name).is_dir()]
-    for parent in splits or [root]:
+    parents = [root / name for name in _SPLIT_FOLDERS if (root / name).is_dir()]
+    if not parents and (is_data_set or folder_splits.has_class_folders(root)):
+        parents = [root]
+    for parent in parents:
         path = os.path.relpath(os.path.realpath(out), os.path.realpath(parent))
         if not path.startswith("."):  # in it, and not hidden
             raise UsageError(f"--out={out}: would be read as a class folder; choose another folder")

@@ -490,17 +490,16 @@ def _first_number(
     first = int(shifts[0])
     if (shifts == first).all() and first in (0, 1):
         return first, f"class names, which agree with class numbers from {first}"
-    if len(set(zip(numbers[both], by_name[both], strict=True))) > len(set(numbers[both].tolist())):
+    pairs = set(zip(numbers[both].tolist(), by_name[both].tolist(), strict=True))
+    if len(pairs) > len({number for number, _ in pairs}):
         which = int(np.flatnonzero(both)[np.argmax(shifts != first)])
         raise DataError(
             f"{root}: inconsistent labels: {entries[which].name} has class number"
             f" {entries[which].number}, but its class name is number {by_name[which]}"
         )
-    if len(set(zip(numbers[both], by_name[both], strict=True))) > len(set(by_name[both].tolist())):
-        values, counts = np.unique(
-            np.unique(np.stack([by_name[both], numbers[both]]), axis=1)[0], return_counts=True
-        )
-        which = int(np.flatnonzero(by_name == values[counts.argmax()])[0])
+    ((label, times),) = collections.Counter(label for _, label in pairs).most_common(1)
+    if times > 1:
+        which = int(np.flatnonzero(by_name == label)[0])
         raise DataError(
             f"{root}: inconsistent labels: the class name of {entries[which].name} has several"
             " class numbers; give each class its own name"

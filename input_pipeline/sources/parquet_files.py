@@ -15,9 +15,9 @@ from input_pipeline.errors import DataError, UsageError
 from input_pipeline.sources import file_ranges
 from input_pipeline.system import regular_files, typed_json
 
-# Row groups that are kept decoded. Images are read in random order, so few repeat.
 # Names of the column of class numbers, in order of preference.
 _LABELS = ("label", "labels", "cls", "fine_label", "target", "class", "class_id", "category")
+# Row groups that are kept decoded. Images are read in random order, so few repeat.
 _MAX_CACHED_GROUPS = 4
 _MAX_GROUP_ROWS, _MAX_GROUP_BYTES = 2**20, 2**33
 _BLOCK_BYTES = 1 << 16  # what Snappy compresses at a time
@@ -80,7 +80,7 @@ def get_metadata(path: str | os.PathLike[str]) -> Any:
 
 
 class NoColumnsError(DataError):
-    """A file has no column of images, or no column of their classes."""
+    """A file has no column of images, or no column of class numbers."""
 
 
 def find_columns(path: pathlib.Path) -> Columns:

@@ -188,8 +188,8 @@ def get_package_versions() -> dict[str, str]:
 def read_record(run_dir: pathlib.Path | str) -> Record:
     """Reads config.json.
 
-    The built-in images are the same everywhere. Where the run had them, there are none to read and
-    nothing to write: the run may be from elsewhere.
+    The built-in images are the same everywhere. A folder that the run names and that does not have
+    them is left out of its config: a run from elsewhere must not draw images there.
 
     Raises:
       UsageError: the file is missing or invalid.

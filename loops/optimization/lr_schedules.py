@@ -49,9 +49,12 @@ def learning_rate(
         case "linear":  # with a warm-up, the triangular schedule of Smith & Topin 2018
             factor = 1.0 - progress
         case "step":
-            drops: Sequence[float] = milestones or [drop * total_steps for drop in _DROPS]
-            num_passed = tf.reduce_sum(tf.cast(step >= tf.constant(drops, tf.float64), tf.float64))
-            factor, least = tf.pow(tf.constant(0.1, tf.float64), num_passed), 0.0
+            if milestones:
+                is_passed = step >= tf.constant(milestones, tf.float64)
+            else:
+                is_passed = step / total_steps >= tf.constant(_DROPS, tf.float64)
+            num_drops = tf.reduce_sum(tf.cast(is_passed, tf.float64))
+            factor, least = tf.pow(tf.constant(0.1, tf.float64), num_drops), 0.0
         case _:
             factor, least = tf.ones_like(progress), 0.0
     after_warmup = least + (peak - least) * factor

@@ -76,7 +76,7 @@ def _run(command: Callable[[], None]) -> int:
 
 
 def _raise_file_limit() -> None:
-    """Allows as many open files as the system does: a data set may have thousands of shards."""
+    """Raises the limit of open files to the system's: a data set may have thousands of shards."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != hard:
         with contextlib.suppress(OSError, ValueError):  # some systems refuse their own limit

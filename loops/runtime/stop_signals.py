@@ -29,7 +29,7 @@ class StoppedBySignal(UserError):
 
 
 class StopSignals:
-    """Inside the context, records the first SIGINT, SIGTERM or SIGHUP. Outside of it, no signal.
+    """Inside the context, records the first SIGINT, SIGTERM or SIGHUP. Outside of it, records none.
 
     A second SIGINT or SIGTERM exits the process. A second SIGHUP does not, because a terminal that
     is closed sends several. SIGHUP stays ignored where it was ignored, as under nohup.
@@ -107,9 +107,7 @@ class StopSignals:
     def _write_last_word(self, number: int) -> None:
         # Not through `sys.stderr`, whose lock another thread may hold.
         name = signal.Signals(number).name
-        os.write(
-            2, f"\nerror: stopped by a second {name}; what was not yet saved is lost\n".encode()
-        )
+        os.write(2, f"\nerror: stopped at once by a second {name}\n".encode())
 
     def _handle_save_request(self, _number: int, _frame: FrameType | None) -> None:
         self.save_requested = True

@@ -2,6 +2,7 @@
 
 import dataclasses
 import io
+import threading
 
 import numpy as np
 import pytest
@@ -362,3 +363,26 @@ def test_cached_pixels_give_the_batches_of_the_files(tmp_path, exif):
         assert pipeline.find_first_unreadable(split, range(TOTAL)) == unreadable
     assert sum(batch["replaced"].sum() for batch in batches["none"][:4]) >= 2
     tf.nest.map_structure(np.testing.assert_array_equal, batches["pixels"], batches["none"])
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 16])
+def test_all_threads_load_images_whatever_the_batch_size(config, batch_size):
+    """As with many replicas of few images each. The images wait until eight are being read."""
+    split = source.open_split(config, "train")
+    waiting, enough = threading.Semaphore(0), threading.Event()
+
+    def wait(index):
+        waiting.release()
+        if not enough.is_set() and waiting._value >= 8:
+            enough.set()
+        enough.wait(timeout=5)
+        waiting.acquire()
+        return index
+
+    def read(index):
+        return split.read(tf.ensure_shape(tf.numpy_function(wait, [index], tf.int64), []))
+
+    waiting_split = dataclasses.replace(split, read=read)
+    threaded = dataclasses.replace(config, reader_threads=8)
+    next(iter(pipeline.train_dataset(waiting_split, threaded, SEED, 0, batch_size)))
+    assert enough.is_set()

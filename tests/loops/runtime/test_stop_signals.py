@@ -80,10 +80,8 @@ def test_second_signal_exits_the_process(number):
         finally:
             process.kill()
         assert process.stdout.read() == ""
-        last_word = process.stderr.read().splitlines()[-1]
-        assert (
-            last_word == f"error: stopped by a second {number.name}; what was not yet saved is lost"
-        )
+        last_line = process.stderr.read().splitlines()[-1]
+        assert last_line == f"error: stopped at once by a second {number.name}"
 
 
 def test_second_signal_exits_although_the_screen_is_paused():

@@ -155,6 +155,15 @@ def test_stats_need_a_folder_for_the_results(images, tmp_path, monkeypatch):
         )
 
 
+def test_results_may_be_in_the_folder_of_other_than_class_folders(images, tmp_path):
+    words = ["--dataset=folder", f"--data_dir={images}", "--format=tfrecord"]
+    run("prepare", prepare, *words, f"--out={tmp_path / 'shards'}")
+    run(
+        "verify", verify, f"--data_dir={tmp_path / 'shards'}", f"--out={tmp_path / 'shards/report'}"
+    )
+    assert [*(tmp_path / "shards/report").iterdir()]
+
+
 @pytest.mark.parametrize("mode", [verify, stats])
 def test_unwritable_results_are_an_error_before_the_work(images, tmp_path, mode):
     (tmp_path / "file").write_text("")
